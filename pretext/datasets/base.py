@@ -1,0 +1,87 @@
+"""What a data set is, to everyone who is not one.
+
+An item is a picture and its target. The target is a plain dict with torchvision's detection keys and types,
+so that `torchvision.transforms.v2` moves picture, boxes and mask together:
+
+    label       int64 scalar: the picture's one class
+    labels      int64 N: the class of each object (their set is the multi-label truth)
+    boxes       tv_tensors.BoundingBoxes N×4, XYXY, in pixels of the picture
+    difficult   bool N: objects that an evaluation must neither reward nor punish
+    masks       tv_tensors.Mask H×W, uint8: 0 background, k + 1 for classes[k], 255 ignored
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from pretext.errors import UserError, did_you_mean
+
+Target = dict[str, Any]
+ANNOTATIONS = frozenset({"label", "labels", "boxes", "masks"})
+IGNORE = 255
+
+
+class BadImage(Exception):
+    """A file that cannot be decoded. `str()` names the file and the reason on one line."""
+
+
+class ImageDataset(ABC):
+    """One split of a set of pictures, and the way to its sibling splits.
+
+    Attributes:
+        spec: The text that opens it again.
+        classes: Class names; targets hold indices into them. Empty where nothing is labelled.
+        annotations: Which of label, labels, boxes, masks every target holds.
+        splits: All splits by name, this one among them; `train`, `val` and `test` are always there
+            once `open_dataset` has returned.
+        notes: Sentences that a report must repeat (a validation split that was drawn, say).
+        synthetic: True where the pictures are drawn, not photographed.
+    """
+
+    spec: str = ""
+    classes: tuple[str, ...] = ()
+    annotations: frozenset[str] = frozenset()
+    splits: Mapping[str, ImageDataset] = {}
+    notes: tuple[str, ...] = ()
+    synthetic: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Target]:
+        """Return the picture (RGB, upright) and its target.
+
+        Raises:
+            BadImage: If the file cannot be decoded.
+        """
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the content, pictures and annotations: equal only for equal data."""
+
+    def split(self, name: str) -> ImageDataset:
+        """Return the split `name`.
+
+        Raises:
+            UserError: If there is none of that name.
+        """
+        if name not in self.splits:
+            raise UserError(f"{self.spec}: no split {name!r}; {did_you_mean(name, self.splits)}")
+        return self.splits[name]
+
+    def require(self, *annotations: str) -> None:
+        """Raise a `UserError` unless every target holds all of `annotations`."""
+        missing = [name for name in annotations if name not in self.annotations]
+        if missing:
+            has = ", ".join(sorted(self.annotations)) or "nothing"
+            raise UserError(
+                f"{self.spec}: this needs {' and '.join(missing)}, and the data set annotates {has}; "
+                "give a data set that has them"
+            )

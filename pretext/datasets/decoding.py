@@ -1,0 +1,163 @@
+"""From a file to pixels: any mode, any size, any turn, and one clear reason where it cannot be done.
+
+What an RGB tensor of 8 bits cannot hold is decided here once:
+transparency is laid on white, as a page shows it; 16-bit values are divided by 257; 32-bit greyscale, which has
+no agreed white, is stretched from its darkest to its brightest pixel; of an animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from pretext.datasets.base import BadImage, Target
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Return the lower-case suffixes (`.jpg`, …) of the picture formats that Pillow reads."""
+    Image.init()
+    return frozenset(
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        # EPS, video and scientific containers are registered too, and are no pictures
+        if name in Image.OPEN and Image.MIME.get(name, "").startswith("image/")
+    )
+
+
+def decode(path: str | Path) -> UInt8[Tensor, "3 H W"]:
+    """Return a file's picture in RGB, upright.
+
+    Raises:
+        BadImage: If it cannot be decoded.
+    """
+    return decode_draft(path, None)[0]
+
+
+def decode_draft(
+    path: str | Path, at_least: int | None
+) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
+    """Return a file's picture, RGB and upright, decoded no finer than needed, and its full height and width.
+
+    Args:
+        path: The file.
+        at_least: A JPEG may come at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long as
+            both sides keep this many pixels; None for the full size.
+
+    Raises:
+        BadImage: If it cannot be decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # doubtful metadata; what matters is whether the pixels come
+            with Image.open(path) as image:
+                return _upright(image, at_least)
+    except Exception as error:  # Pillow's plug-ins let every kind of error out on a broken file
+        raise BadImage(f"{path}: {_reason(path, error)}") from None
+
+
+def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
+    """Return the class indices that a palette or greyscale picture holds, as stored.
+
+    Raises:
+        BadImage: If it cannot be decoded or holds colours.
+    """
+    try:
+        with Image.open(path) as image:
+            mode, values = image.mode, np.array(image)
+    except Exception as error:  # as above
+        raise BadImage(f"{path}: {_reason(path, error)}") from None
+    if values.ndim != 2 or mode == "F":
+        raise BadImage(f"{path}: a mask is a palette or greyscale picture of class indices, not {mode}")
+    if values.max(initial=0) > 255 or values.min(initial=0) < 0:
+        raise BadImage(f"{path}: a mask's indices run from 0 to 255; this one reaches {values.max()}")
+    return values.astype(np.uint8)
+
+
+def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
+    """Return picture and target at size×size; the aspect ratio is not kept.
+
+    Squashing keeps every object and mask whole and the IoU of two boxes unchanged, and it is how CaffeNet's own
+    inputs were made. Pixels are interpolated bilinearly with antialiasing, masks by the nearest neighbour; each
+    annotation is scaled from its own canvas, so that `image` may be a draft of the picture it belongs to.
+    """
+    square = [size, size]
+    moved = dict(target)
+    for name in ("boxes", "masks"):
+        if name in target:
+            moved[name] = F.resize(target[name], square, interpolation=InterpolationMode.NEAREST)
+    if image.shape[1:] != (size, size):
+        image = F.resize(image, square, interpolation=InterpolationMode.BILINEAR, antialias=True)
+    return image.contiguous(), moved
+
+
+def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[int, int]]:
+    width, height = image.size
+    drafted = at_least is not None and image.draft(None, (at_least, at_least)) is not None  # type: ignore[arg-type]
+    image.load()
+    orientation = _orientation(image)
+    pixels = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+    array = _to_rgb(pixels, image.format)
+    if not drafted:
+        height, width = array.shape[:2]
+    elif orientation >= 5:
+        height, width = width, height
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous(), (height, width)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken metadata beside sound pixels; Pillow raises SyntaxError, struct.error, …
+        return 1
+
+
+def _to_rgb(image: Image.Image, file_format: str | None) -> NDArray[np.uint8]:
+    """Return H×W×3."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+        return _grey(np.asarray(image) / 257.0)
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        low, high = values.min(), values.max()
+        return _grey((values - low) * (255 / (high - low) if high > low else 0))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        page.alpha_composite(image)
+        image = page
+    return np.array(image.convert("RGB"))
+
+
+def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.repeat(np.rint(values).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if Path(path).is_file() and Path(path).stat().st_size == 0:
+        return "empty file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture that Pillow can read"
+    return " ".join(str(error).split()) or type(error).__name__

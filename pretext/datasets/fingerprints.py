@@ -1,0 +1,73 @@
+"""Content hashes of many files, remembered so that a second opening costs only a listing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pretext.checkpoint import atomic_write
+from pretext.datasets.cache import cache_folder
+from pretext.errors import UserError
+
+SETTLED_NS = 2_000_000_000
+"""A file changed more recently than this could change again within one tick of the file system's clock."""
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return a hash of the sequence of parts (their boundaries count) as 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def digest_files(root: Path, files: Iterable[str]) -> str:
+    """Return a hash of the files' names below `root` and of every byte in them.
+
+    What was hashed once is looked up by names, sizes and times of change, so that only a listing is read.
+
+    Args:
+        root: The folder that names are relative to: the same files elsewhere have the same hash.
+        files: Paths, in any order.
+
+    Raises:
+        UserError: If a file cannot be read, or the cache folder cannot be written.
+    """
+    paths = sorted(set(files))
+    names = [os.path.relpath(path, root) for path in paths]
+    try:
+        stats = [Path(path).stat() for path in paths]
+        listing = [
+            f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+            for path, stat in zip(map(os.path.abspath, paths), stats, strict=True)
+        ]
+        memo = cache_folder("fingerprints") / digest(str(root), *listing)
+        if memo.is_file() and len(known := memo.read_text()) == 32:
+            return known
+        result = digest(*(part for pair in zip(names, _contents(paths), strict=True) for part in pair))
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from None
+    newest = max((max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats), default=0)
+    if time.time_ns() - newest > SETTLED_NS:
+        with atomic_write(memo) as beside:
+            beside.write_text(result)
+    return result
+
+
+def _contents(paths: Sequence[str]) -> list[bytes]:
+    from tqdm import tqdm
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        hashes = pool.map(_content, paths)
+        return list(tqdm(hashes, "fingerprint", len(paths), delay=3, disable=None, leave=False, unit="file"))
+
+
+def _content(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()

@@ -1,0 +1,78 @@
+"""The objects of many pictures as four flat arrays, so that a million boxes cost no million Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchvision import tv_tensors
+
+from pretext.datasets.base import Target
+from pretext.datasets.fingerprints import digest
+
+Listed = tuple[Sequence[int], Sequence[Sequence[float]], Sequence[bool]]
+"""One picture's labels, boxes and difficult flags."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Picture i's objects are rows `offsets[i]` to `offsets[i + 1]` of the other three."""
+
+    labels: Int[Tensor, "M"]
+    offsets: Int[Tensor, "N+1"]
+    boxes: Float[Tensor, "M 4"] | None = None
+    """XYXY in pixels of the picture."""
+    difficult: Bool[Tensor, "M"] | None = None
+
+    @classmethod
+    def gather(cls, pictures: Iterable[Listed]) -> Objects:
+        """Return the objects of pictures that are given one by one."""
+        labels: list[int] = []
+        boxes: list[Sequence[float]] = []
+        difficult: list[bool] = []
+        offsets = [0]
+        for some_labels, some_boxes, some_difficult in pictures:
+            labels += some_labels
+            boxes += some_boxes
+            difficult += some_difficult
+            offsets.append(len(labels))
+        return cls(
+            labels=torch.tensor(labels, dtype=torch.int64),
+            offsets=torch.tensor(offsets, dtype=torch.int64),
+            boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            difficult=torch.tensor(difficult, dtype=torch.bool),
+        )
+
+    def target(self, index: int, height: int, width: int) -> Target:
+        """Return picture `index`'s part of a target; boxes are cut at the picture's edge, empty ones left out."""
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        if self.boxes is None:
+            return {"labels": self.labels[rows].clone()}
+        edge = torch.tensor([width, height, width, height], dtype=torch.float32)
+        boxes = self.boxes[rows].clamp(min=0).minimum(edge)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        target: Target = {
+            "labels": self.labels[rows][kept],
+            "boxes": tv_tensors.BoundingBoxes(boxes[kept], format="XYXY", canvas_size=(height, width)),
+        }
+        if self.difficult is not None:
+            target["difficult"] = self.difficult[rows][kept]
+        return target
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what there is of the four arrays, by name."""
+        named = {
+            "labels": self.labels,
+            "offsets": self.offsets,
+            "boxes": self.boxes,
+            "difficult": self.difficult,
+        }
+        return {name: tensor.numpy() for name, tensor in named.items() if tensor is not None}
+
+    def digest(self) -> str:
+        """Return a hash of the content."""
+        return digest(*(part for name, array in self.arrays().items() for part in (name, array.tobytes())))

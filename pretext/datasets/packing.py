@@ -1,0 +1,221 @@
+"""How a pack is built, kept and trusted: many decoders, one writer, a checksum of every file."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from pretext.datasets.base import BadImage, ImageDataset, Target
+from pretext.datasets.cache import cache_folder
+from pretext.datasets.decoding import resize
+from pretext.datasets.files import FileDataset
+from pretext.datasets.fingerprints import digest
+from pretext.datasets.objects import Objects
+from pretext.datasets.splitting import Subset
+
+VERSION = 1
+"""Rises whenever decoding, resizing or the layout of a pack changes."""
+CHUNK = 64
+"""Pictures that a worker sends at once."""
+IN_PROCESS = 500
+"""Up to so many pictures are decoded sooner than workers start."""
+STALE_S = 24 * 3600
+"""Age at which the remains of a builder that was killed are swept away."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The arrays of one data set at one size S."""
+
+    images: UInt8[Tensor, "N 3 S S"]
+    label: Int[Tensor, "N"] | None
+    objects: Objects | None
+    masks: UInt8[Tensor, "N S S"] | None
+    skipped: tuple[str, ...]
+    """Pictures that could not be decoded, each with the reason."""
+
+
+def item_at(data: ImageDataset, index: int, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
+    """Return an item at size×size, its file decoded no finer than that needs.
+
+    Raises:
+        BadImage: If the file cannot be decoded.
+    """
+    while isinstance(data, Subset):
+        data, index = data.base, int(data.indices[index])
+    # twice the size leaves the antialiasing to `resize`
+    image, target = data.read(index, 2 * size) if isinstance(data, FileDataset) else data[index]
+    return resize(image, target, size)
+
+
+def open_or_build(data: ImageDataset, size: int) -> Pack:
+    """Return the pack of `data` at `size` from the cache, or decode the data into it."""
+    packs = cache_folder("packs")
+    folder = packs / digest(data.fingerprint, str(size), str(VERSION))
+    pack = _opened(folder, size)
+    if pack is not None:
+        return pack
+    for remains in packs.glob(".*"):
+        if time.time() - remains.stat().st_mtime > STALE_S:
+            shutil.rmtree(remains, ignore_errors=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=packs))
+    try:
+        _build(data, size, beside)
+        _move(beside, folder, size)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    pack = _opened(folder, size)
+    if pack is None:
+        raise OSError(5, "the pack just written reads back otherwise; is the disk sound?", str(folder))
+    return pack
+
+
+def _move(beside: Path, folder: Path, size: int) -> None:
+    """Put a finished pack in its place, unless somebody else has put a sound one there meanwhile."""
+    while True:
+        try:
+            beside.rename(folder)
+            return
+        except OSError:
+            if not folder.exists():
+                raise
+        if _opened(folder, size) is not None:
+            return
+        damaged = Path(tempfile.mkdtemp(prefix=".damaged.", dir=folder.parent)) / "pack"
+        try:
+            folder.rename(damaged)
+        except FileNotFoundError:  # another builder was sooner
+            pass
+        shutil.rmtree(damaged.parent)
+
+
+def _opened(folder: Path, size: int) -> Pack | None:
+    """Return the pack in a folder; None where there is none or it is not what was written."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        arrays = {}
+        for name, about in manifest["arrays"].items():
+            shape, dtype = tuple(about["shape"]), np.dtype(about["dtype"])
+            path = folder / f"{name}.bin"
+            if path.stat().st_size != int(np.prod(shape)) * dtype.itemsize:
+                return None
+            # copy-on-write: torch wants arrays that can be written, the file must not be
+            array = np.memmap(path, dtype, "c", shape=shape) if np.prod(shape) else np.zeros(shape, dtype)
+            if zlib.crc32(np.ascontiguousarray(array)) != about["crc32"]:
+                return None
+            arrays[name] = torch.from_numpy(array)
+        named = {name: arrays.get(name) for name in ("labels", "offsets", "boxes", "difficult")}
+        objects = Objects(**named) if named["labels"] is not None else None
+        skipped = tuple(manifest["skipped"])
+        return Pack(arrays["images"], arrays.get("label"), objects, arrays.get("masks"), skipped)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or damaged in any way
+        return None
+
+
+def _build(data: ImageDataset, size: int, folder: Path) -> None:
+    """Decode everything into `folder`."""
+    from tqdm import tqdm
+
+    skipped: list[str] = []
+    targets: list[Target] = []
+    sums = {"images": 0}
+    with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
+        streams = {"images": images, "masks": masks}
+        if "masks" in data.annotations:
+            sums["masks"] = 0
+        with tqdm(None, f"decode {data.spec}", len(data), delay=2, disable=None, leave=False, unit="img") as bar:
+            for chunk in _chunks(data, size):
+                for name in sums:
+                    sums[name] = zlib.crc32(chunk[name], sums[name])
+                    streams[name].write(chunk[name])
+                targets += chunk["targets"]
+                skipped += chunk["bad"]
+                bar.update(chunk["count"])
+        for stream in streams.values():
+            stream.flush()
+            os.fsync(stream.fileno())
+    count = len(targets)
+    shapes = {"images": (count, 3, size, size), "masks": (count, size, size)}
+    arrays = {name: {"shape": shapes[name], "dtype": "uint8", "crc32": sums[name]} for name in sums}
+    for name, array in _small_arrays(targets, data.annotations).items():
+        array.tofile(folder / f"{name}.bin")
+        arrays[name] = {"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(array.tobytes())}
+    manifest = {"spec": data.spec, "size": size, "version": VERSION, "skipped": skipped, "arrays": arrays}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def _small_arrays(targets: list[Target], annotations: frozenset[str]) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    if "label" in annotations:
+        arrays["label"] = np.array([target["label"] for target in targets], dtype=np.int64)
+    if "labels" in annotations:
+        arrays["labels"] = np.concatenate([target["labels"] for target in targets] or [np.zeros(0, np.int64)])
+        arrays["offsets"] = np.cumsum([0, *(len(target["labels"]) for target in targets)], dtype=np.int64)
+    if "boxes" in annotations:
+        arrays["boxes"] = np.concatenate([t["boxes"] for t in targets] or [np.zeros((0, 4), np.float32)])
+    if any("difficult" in target for target in targets):
+        arrays["difficult"] = np.concatenate([target["difficult"] for target in targets])
+    return arrays
+
+
+@final
+class _Chunks(Dataset[dict[str, Any]]):
+    """Consecutive pictures, decoded and stacked."""
+
+    def __init__(self, data: ImageDataset, size: int) -> None:
+        self.data, self.size = data, size
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // CHUNK)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        images, masks, targets, bad = [], [], [], []
+        numbers = range(index * CHUNK, min((index + 1) * CHUNK, len(self.data)))
+        for number in numbers:
+            try:
+                image, target = item_at(self.data, number, self.size)
+            except BadImage as error:
+                bad.append(str(error))
+                continue
+            images.append(image.numpy())
+            if "masks" in target:
+                masks.append(target.pop("masks").numpy())
+            targets.append({name: value.numpy() for name, value in target.items()})
+        return {
+            "images": np.stack(images).tobytes() if images else b"",
+            "masks": np.stack(masks).tobytes() if masks else b"",
+            "targets": targets,
+            "bad": bad,
+            "count": len(numbers),
+        }
+
+
+def _chunks(data: ImageDataset, size: int) -> Iterator[dict[str, Any]]:
+    chunks = _Chunks(data, size)
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # a daemon may have no children, and a loader's worker should have none
+    alone = multiprocessing.current_process().daemon or get_worker_info() is not None
+    if len(data) <= IN_PROCESS or workers < 2 or alone:
+        yield from (chunks[index] for index in range(len(chunks)))
+    else:
+        yield from DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_unchanged)
+
+
+def _unchanged(chunk: dict[str, Any]) -> dict[str, Any]:
+    return chunk

@@ -1,0 +1,111 @@
+"""From whatever splits a source has to train, val and test, and the sentences that a report owes about it.
+
+Nothing may be chosen on the held-out set: where a source has `val` but no `test`, that labelled set is the test,
+and a new val is drawn from train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretext.datasets.base import ImageDataset, Target
+from pretext.datasets.fingerprints import digest
+from pretext.errors import UserError
+
+SEED = 20160427
+"""Draws every split that a source does not have; fixed, so that all results are of the same pictures."""
+VAL_SHARE, TEST_SHARE = 0.1, 0.2
+
+
+@final
+class Subset(ImageDataset):
+    """Some pictures of another data set."""
+
+    def __init__(self, base: ImageDataset, indices: Sequence[int] | NDArray[np.int64]) -> None:
+        """Take the pictures of `base` at `indices`, in their order; its splits stay within reach."""
+        self.base = base
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
+        self.splits, self.notes, self.synthetic = base.splits, base.notes, base.synthetic
+        self._fingerprint: str | None = None
+
+    @property
+    def label(self) -> Int[Tensor, "N"] | None:
+        """Each picture's class, where the base data set knows it without decoding."""
+        labels = known_labels(self.base)
+        return None if labels is None else labels[torch.from_numpy(self.indices)]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Target]:
+        """Return picture and target; see `ImageDataset`."""
+        return self.base[int(self.indices[index])]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the base data set's fingerprint and of the indices."""
+        if self._fingerprint is None:
+            self._fingerprint = digest(self.base.fingerprint, self.indices.tobytes())
+        return self._fingerprint
+
+
+def known_labels(data: ImageDataset) -> Int[Tensor, "N"] | None:
+    """Return each picture's class where a data set knows it without decoding: its attribute `label`."""
+    return getattr(data, "label", None)
+
+
+def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, ImageDataset], list[str]]:
+    """Return the splits train, val and test (others are passed on), and notes on what was drawn.
+
+    Raises:
+        UserError: If there is no train, or an empty split, or too little to draw from.
+    """
+    if "train" not in splits:
+        raise UserError(f"{spec}: no training split; name it with train=")
+    splits, notes = dict(splits), []
+    if "test" not in splits and "val" in splits:
+        splits["test"] = splits.pop("val")
+        notes.append("The source has no test split: its val split serves as test, and nothing is chosen on it.")
+    for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
+        if name not in splits:
+            before = len(splits["train"])
+            splits["train"], splits[name] = _draw(spec, splits["train"], share)
+            notes.append(
+                f"The {name} split was drawn from train by a fixed seed: {len(splits[name]):,} of {before:,} pictures."
+            )
+    for name, part in splits.items():
+        if len(part) == 0:
+            raise UserError(f"{spec}: the {name} split is empty")
+    return splits, notes
+
+
+def limited(data: ImageDataset, limit: int) -> ImageDataset:
+    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit draws a subset of a larger one's."""
+    if len(data) <= limit:
+        return data
+    return Subset(data, np.sort(np.random.default_rng(SEED).permutation(len(data))[:limit]))
+
+
+def _draw(spec: str, train: ImageDataset, share: float) -> tuple[Subset, Subset]:
+    """Split train in two, the second with `share` of every class as nearly as whole pictures allow."""
+    total = len(train)
+    if total < 2:
+        raise UserError(f"{spec}: {total} picture(s) are too few to draw a split from; give at least three")
+    order = np.random.default_rng(SEED).permutation(total)
+    labels = known_labels(train)
+    if labels is not None:
+        order = order[np.argsort(labels.numpy()[order], kind="stable")]
+    count = max(1, round(share * total))
+    # equal steps through the pictures in the order of their class take the same share of each
+    drawn = order[((np.arange(count) + 0.5) * total / count).astype(np.int64)]
+    kept = np.ones(total, dtype=bool)
+    kept[drawn] = False
+    return Subset(train, np.flatnonzero(kept)), Subset(train, np.sort(drawn))

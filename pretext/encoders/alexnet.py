@@ -1,0 +1,122 @@
+"""The paper's encoder: AlexNet's five convolutions, pooled for features or pool-free for inpainting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pretext.encoders.base import Encoder, Stage
+
+# Kernel of the first convolution for each stride, padded so that a 227-px picture gives AlexNet's 55×55,
+# and a 64-px one a map that three halvings still leave something of.
+STEM_KERNEL = {4: 11, 2: 7, 1: 5}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of `alexnet?…`."""
+
+    width: float = 1.0
+    """Multiplies every layer's number of channels."""
+    stem_stride: Literal[4, 2, 1] = 4
+    """Stride of the first convolution: 4 as published for 227 px, 2 for about 64 px, 1 for about 32 px."""
+    pooled: bool = True
+    """Max-pooling, for feature learning; without it strided convolutions take the pools' places, for inpainting."""
+    norm: Literal["batch", "local_response", "none"] = "batch"
+    """Normalisation: batch (after every convolution), local_response (CaffeNet's, after the first two), none."""
+    groups: Literal[1, 2] = 1
+    """Groups of the second, fourth and fifth convolution; 2 as in CaffeNet."""
+    init: Literal["kaiming", "gaussian"] = "kaiming"
+    """Initial weights: He et al. 2015 (fan-out, ReLU), or the published N(0, 0.01)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width <= 8:
+            raise ValueError(f"width is {self.width}; allowed is above 0 and up to 8")
+
+
+class AlexNet(Encoder):
+    """AlexNet in its CaffeNet form up to pool5; at 227×227 and width 1 its last map is 6×6×256.
+
+    Stages: `conv1` … `conv5` are each layer's map after ReLU, `pool5` the last one halved.
+
+    Source: Krizhevsky et al. 2012; Pathak et al. 2016, section 3.1 (pool-free: section 5.1).
+    Deviations: batch normalisation by default, since without it narrow networks on small budgets hardly train;
+    one group by default; smaller stems for smaller pictures.
+    """
+
+    def __init__(self, spec: str, input_size: int, config: Config) -> None:
+        super().__init__(spec, input_size)
+        channels = [max(8, round(n * config.width / 8) * 8) for n in (96, 256, 384, 384, 256)]
+        kernels = (STEM_KERNEL[config.stem_stride], 5, 3, 3, 3)
+        # The published stem has no padding; the small ones keep every border pixel.
+        stem_padding = 0 if config.stem_stride == 4 else kernels[0] // 2
+        stride, stages, convs, inputs = config.stem_stride, [], [], 3
+        for i, (outputs, kernel) in enumerate(zip(channels, kernels, strict=True)):
+            convs.append(
+                nn.Sequential(
+                    nn.Conv2d(
+                        inputs,
+                        outputs,
+                        kernel,
+                        stride=config.stem_stride if i == 0 else 1,
+                        padding=stem_padding if i == 0 else kernel // 2,
+                        groups=config.groups if i in (1, 3, 4) else 1,
+                        bias=config.norm != "batch",
+                    ),
+                    nn.BatchNorm2d(outputs) if config.norm == "batch" else nn.Identity(),
+                    nn.ReLU(inplace=True),
+                    nn.LocalResponseNorm(5) if config.norm == "local_response" and i < 2 else nn.Identity(),
+                )
+            )
+            stages.append(Stage(f"conv{i + 1}", outputs, stride))
+            stride *= 2 if i in (0, 1) else 1
+            inputs = outputs
+        self.convs = nn.ModuleList(convs)
+        self.downs = nn.ModuleDict({str(i): _halve(channels[i], config) for i in (0, 1, 4)})
+        self.stages = (*stages, Stage("pool5", inputs, stride * 2))
+        self.apply(kaiming if config.init == "kaiming" else gaussian)
+
+    def maps(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """See `Encoder.maps`."""
+        x, maps = normalised, []
+        for i, conv in enumerate(self.convs):
+            x = conv(x)
+            maps.append(x)
+            if str(i) in self.downs:
+                x = self.downs[str(i)](x)
+        return [*maps, x]
+
+
+def _halve(channels: int, config: Config) -> nn.Module:
+    padding = 0 if config.stem_stride == 4 else 1
+    if config.pooled:
+        return nn.MaxPool2d(3, stride=2, padding=padding)
+    norm = nn.BatchNorm2d(channels) if config.norm == "batch" else nn.Identity()
+    conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding, bias=config.norm != "batch")
+    return nn.Sequential(conv, norm, nn.ReLU(inplace=True))
+
+
+def kaiming(module: nn.Module) -> None:
+    """Initialise one layer as He et al. 2015 do for ReLU, by fan-out; biases are zero."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def gaussian(module: nn.Module, std: float = 0.01) -> None:
+    """Initialise one layer from N(0, std²); biases are zero."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, std=std)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def build(spec: str, path: str, config: Config, input_size: int) -> AlexNet:
+    """Build it; `path` is unused."""
+    with torch.device("cpu"):
+        return AlexNet(spec, input_size, config)

@@ -1,0 +1,120 @@
+"""Encoder files: one `encoder.safetensors`, its architecture and its history inside. Strict and loud to load."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pretext.checkpoint import atomic_write
+from pretext.encoders.base import Encoder
+from pretext.errors import UserError
+
+# One key, because safetensors keeps several in no fixed order and equal encoders must be equal files.
+METADATA_KEY = "pretext_bench"
+
+
+def save_encoder(encoder: Encoder, path: str | Path, record: dict[str, Any]) -> None:
+    """Write an encoder file; equal weights and records give equal bytes.
+
+    Args:
+        encoder: Its weights, architecture, input size and normalisation are written.
+        path: Is replaced only once the new file is whole.
+        record: JSON-able history: pretext configuration, data fingerprint, images seen, version, git revision.
+    """
+    header = {
+        "architecture": encoder.spec,
+        "input_size": encoder.input_size,
+        "mean": encoder.mean,
+        "std": encoder.std,
+        "record": record,
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    with atomic_write(path) as beside:
+        save_file(tensors, beside, {METADATA_KEY: json.dumps(header, sort_keys=True)})
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Return an encoder file's header: architecture, input_size, mean, std, record.
+
+    Raises:
+        UserError: If the file is missing or is no encoder file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"encoder file {path} does not exist; make one with python -m pretext train TASK --data SPEC")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{path} is no safetensors file, or is cut short ({error}); make it again") from None
+    if METADATA_KEY not in metadata:
+        raise UserError(f"{path} holds tensors but no pretext-bench encoder; give an encoder.safetensors of this suite")
+    return json.loads(metadata[METADATA_KEY])
+
+
+def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encoder:
+    """Return an encoder with its trained weights, in evaluation mode.
+
+    Args:
+        source: An encoder file, or `timm:NAME` for timm's published weights.
+        input_size: Only for `timm:`: the side in pixels of the pictures it will see; 224 where it is None.
+
+    Raises:
+        UserError: If the file cannot be read, or any key is missing, extra or of another shape.
+    """
+    # The families live beside this module and import its neighbours: build_encoder is looked up when called.
+    build = importlib.import_module("pretext.encoders").build_encoder
+    if str(source).startswith("timm:"):
+        spec = str(source)
+        if "pretrained=" not in spec:
+            spec += ("&" if "?" in spec else "?") + "pretrained=true"
+        encoder: Encoder = build(spec, input_size=input_size or 224, seed=0)
+        encoder.record = {"task": spec}
+        return encoder.eval()
+    path = Path(source)
+    header = read_record(path)
+    spec = header["architecture"].replace("pretrained=true", "pretrained=false")
+    encoder = build(spec, input_size=header["input_size"], seed=0)
+    with safe_open(path, framework="pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    load_strictly(encoder, tensors, str(path))
+    encoder.record = header["record"]
+    return encoder.eval()
+
+
+def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], source: str) -> None:
+    """Load a state dict of exactly the module's keys and shapes.
+
+    Raises:
+        UserError: Naming the first keys that are missing, extra or misshapen.
+    """
+    expected = module.state_dict()
+    complaints = [
+        *(f"missing {name}" for name in expected if name not in tensors),
+        *(f"extra {name}" for name in tensors if name not in expected),
+        *(
+            f"{name} is {tuple(tensors[name].shape)} where {tuple(value.shape)} is expected"
+            for name, value in expected.items()
+            if name in tensors and tensors[name].shape != value.shape
+        ),
+    ]
+    if complaints:
+        more = f" and {len(complaints) - 3} more" if len(complaints) > 3 else ""
+        raise UserError(f"{source} does not match its architecture: {'; '.join(complaints[:3])}{more}; nothing was loaded")
+    module.load_state_dict(tensors)
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """Return a SHA-256 of the architecture and all weights."""
+    digest = hashlib.sha256(f"{encoder.spec}@{encoder.input_size}".encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

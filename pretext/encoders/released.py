@@ -1,0 +1,73 @@
+"""The encoder of the released inpainting network: 128×128 in, a 4000-dimensional bottleneck out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pretext.encoders.alexnet import gaussian
+from pretext.encoders.base import Encoder, Stage
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of `released?…`."""
+
+    width: float = 1.0
+    """Multiplies every layer's number of channels, the bottleneck's too."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width <= 8:
+            raise ValueError(f"width is {self.width}; allowed is above 0 and up to 8")
+
+
+class Released(Encoder):
+    """4×4 convolutions of stride 2 (64-64-128-256-512), then a 4×4 valid one to the bottleneck.
+
+    Stages: `conv1` … `conv5`, `bottleneck`. Weights from N(0, 0.02).
+
+    Source: the network that Pathak et al. 2016 released for inpainting (128 px, centre of 64).
+    """
+
+    def __init__(self, spec: str, input_size: int, config: Config) -> None:
+        super().__init__(spec, input_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        channels = [max(8, round(n * config.width)) for n in (64, 64, 128, 256, 512)]
+        bottleneck = max(8, round(4000 * config.width))
+        layers, inputs = [], 3
+        for i, outputs in enumerate(channels):
+            conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
+            norm = nn.Identity() if i == 0 else nn.BatchNorm2d(outputs)
+            layers.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2, inplace=True)))
+            inputs = outputs
+        layers.append(
+            nn.Sequential(
+                nn.Conv2d(inputs, bottleneck, 4), nn.BatchNorm2d(bottleneck), nn.LeakyReLU(0.2, inplace=True)
+            )
+        )
+        self.layers = nn.ModuleList(layers)
+        names = [f"conv{i + 1}" for i in range(5)]
+        stages = [Stage(name, n, 2 ** (i + 1)) for i, (name, n) in enumerate(zip(names, channels, strict=True))]
+        self.stages = (*stages, Stage("bottleneck", bottleneck, 128))
+        self.apply(partial(gaussian, std=0.02))
+
+    def maps(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """See `Encoder.maps`."""
+        x, maps = normalised, []
+        for layer in self.layers:
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+
+def build(spec: str, path: str, config: Config, input_size: int) -> Released:
+    """Build it; `path` is unused.
+
+    Raises:
+        ValueError: If a picture of `input_size` is too small for the valid convolution.
+    """
+    if input_size < 128:
+        raise ValueError(f"released needs pictures of at least 128 px, input_size is {input_size}")
+    return Released(spec, input_size, config)

@@ -1,0 +1,76 @@
+"""Any timm model as an encoder: `timm:resnet18`, `timm:vit_tiny_patch16_224`, …"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pretext.encoders.base import Encoder, Stage
+from pretext.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of `timm:NAME?…`."""
+
+    pretrained: bool = False
+    """Start from timm's published weights, fetched from its hub or found in its cache."""
+
+
+class TimmEncoder(Encoder):
+    """A timm model's feature maps; a vision transformer's tokens answer as maps too."""
+
+    def __init__(self, spec: str, input_size: int, model: Any, mean: Any, std: Any) -> None:
+        super().__init__(spec, input_size, mean=tuple(mean), std=tuple(std))
+        self.model = model
+        info = model.feature_info
+        self.stages = tuple(
+            Stage(name.replace(".", "_"), channels, stride)
+            for name, channels, stride in zip(
+                info.module_name(), info.channels(), info.reduction(), strict=True
+            )
+        )
+
+    def maps(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """See `Encoder.maps`."""
+        return list(self.model(normalised))
+
+
+def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
+    """Build the timm model named `path`.
+
+    Raises:
+        UserError: If timm is missing, knows no such model, cannot give its maps at this size, or cannot fetch weights.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError("timm is not installed; run pip install 'pretext-bench[models]'") from None
+    if path not in timm.list_models():
+        raise UserError(f"timm has no model {path!r}; {_near(path, timm.list_models())}")
+    options: dict[str, Any] = {"features_only": True, "pretrained": config.pretrained}
+    try:
+        try:
+            model = timm.create_model(path, img_size=input_size, **options)  # transformers fix their size
+        except TypeError:
+            model = timm.create_model(path, **options)
+    except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as error:
+        raise UserError(f"timm:{path} gives no feature maps at {input_size} px: {_first_line(error)}") from error
+    except OSError as error:
+        raise UserError(
+            f"timm:{path}: its weights could not be fetched ({_first_line(error)}); "
+            "fetch them on a machine with a network, or say ?pretrained=false"
+        ) from error
+    normalisation = model.pretrained_cfg
+    return TimmEncoder(spec, input_size, model, normalisation["mean"], normalisation["std"])
+
+
+def _near(name: str, known: list[str]) -> str:
+    return did_you_mean(name, known).split("known:", maxsplit=1)[0] + "see timm.list_models()"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
