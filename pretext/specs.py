@@ -39,8 +39,10 @@ def parse_spec(text: str) -> Spec:
     return Spec(kind, path, dict(pairs))
 
 
-def options_into(cls: type[Options], spec: Spec) -> Options:
+def options_into(cls: type[Options], spec: Spec, *, start: Options | None = None) -> Options:
     """Fill the dataclass `cls` from a spec's options, each text converted to its field's type.
+
+    What the spec leaves open is as in `start`, or the field's default.
 
     Raises:
         UserError: If an option is unknown or its text does not fit the field.
@@ -56,7 +58,7 @@ def options_into(cls: type[Options], spec: Spec) -> Options:
         except ValueError as error:
             raise UserError(f"{spec.kind}: {key}={text}: {error}") from None
     try:
-        return cls(**values)
+        return dataclasses.replace(start, **values) if start is not None else cls(**values)  # type: ignore[type-var]
     except ValueError as error:  # a range check in __post_init__
         raise UserError(f"{spec.kind}: {error}") from None
 

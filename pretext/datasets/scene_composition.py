@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretext.datasets.scene_creatures import bird, cow, person, sheep
-from pretext.datasets.scene_places import house, lamp, tree
-from pretext.datasets.scene_shapes import Colour, Drawing, Part, View
+from pretext.datasets.scene_fixtures import house, lamp, tree
+from pretext.datasets.scene_places import LANE, LIGHTS, PLACES, STANDS_ON, Light, Place
+from pretext.datasets.scene_shapes import Drawing, Part, View
 from pretext.datasets.scene_vehicles import boat, bus, car
+
+Box = tuple[float, float, float, float]
 
 DRAWINGS: Mapping[str, Drawing] = {
     "bird": bird,
@@ -32,109 +36,6 @@ DRAWINGS: Mapping[str, Drawing] = {
 }
 CLASSES = tuple(DRAWINGS)
 
-STANDS_ON: Mapping[str, frozenset[str]] = {
-    "bird": frozenset({"sky"}),
-    "boat": frozenset({"water"}),
-    "bus": frozenset({"road"}),
-    "car": frozenset({"road"}),
-    "cow": frozenset({"grass"}),
-    "house": frozenset({"grass", "square"}),
-    "lamp": frozenset({"pavement", "square", "verge"}),
-    "person": frozenset({"grass", "sand", "pavement", "square"}),
-    "sheep": frozenset({"grass"}),
-    "tree": frozenset({"grass", "square"}),
-}
-LANE = 3.4  # half the width in metres of a road that leads to the horizon
-
-
-@dataclass(frozen=True)
-class Light:
-    """A time of day: what the sky shows and what it does to the rest."""
-
-    sky_top: Colour
-    sky_low: Colour
-    tint: Colour
-    """Factor on every surface's red, green and blue."""
-    visibility: float
-    """Distance in metres over which haze swallows 63 % of a colour."""
-    shadow: float
-    """How dark cast shadows are, 0 to 1."""
-    disc: Colour | None = None
-    """Colour of the sun or moon, where it can be seen."""
-    night: bool = False
-
-
-LIGHTS: Mapping[str, Light] = {
-    "noon": Light((66, 126, 204), (176, 208, 232), (1.0, 0.99, 0.95), 400, 0.5),
-    "afternoon": Light((104, 150, 200), (224, 220, 204), (1.04, 0.96, 0.84), 250, 0.5),
-    "mist": Light((158, 180, 198), (216, 222, 224), (0.92, 0.95, 0.96), 45, 0.12),
-    "overcast": Light((130, 140, 152), (196, 200, 204), (0.78, 0.81, 0.86), 160, 0.1),
-    "sunset": Light((92, 112, 172), (250, 186, 116), (1.02, 0.8, 0.6), 200, 0.5, (255, 240, 190)),
-    "dusk": Light((52, 50, 104), (226, 116, 96), (0.6, 0.5, 0.58), 160, 0.12, (255, 180, 110), night=True),
-    "night": Light((8, 12, 34), (34, 44, 80), (0.34, 0.38, 0.54), 300, 0.1, (226, 230, 240), night=True),
-}
-
-
-@dataclass(frozen=True)
-class Place:
-    """A kind of scene: its bands of ground from the horizon to the viewer, and who may be there."""
-
-    bands: tuple[tuple[str, float, float], ...]
-    """Surface, and the range of where it begins: 0 at the horizon, 1 at the picture's lower edge."""
-    backdrops: tuple[str, ...]
-    classes: Mapping[str, float]
-    """Class and how often it is chosen as company. Any of them may be the picture's subject."""
-    lane: bool = False
-    """A road leads through the ground to the horizon."""
-    lights: tuple[str, ...] = tuple(LIGHTS)
-
-
-PLACES: Mapping[str, Place] = {
-    "sea": Place((("water", 0, 0),), ("none", "coast", "mountains"), {"boat": 4, "bird": 2}),
-    "beach": Place(
-        (("water", 0, 0), ("sand", 0.4, 0.75)),
-        ("none", "coast", "mountains"),
-        {"boat": 4, "bird": 2, "person": 4},
-    ),
-    "lake": Place(
-        (("grass", 0, 0), ("water", 0.12, 0.2), ("grass", 0.55, 0.75)),
-        ("hills", "forest", "mountains"),
-        {"boat": 4, "tree": 3, "house": 2, "person": 3, "cow": 2, "sheep": 2, "bird": 1},
-    ),
-    "harbour": Place(
-        (("water", 0, 0), ("square", 0.4, 0.65)),
-        ("coast", "city", "hills"),
-        {"boat": 5, "lamp": 3, "person": 3, "bird": 2, "tree": 1},
-    ),
-    "meadow": Place(
-        (("grass", 0, 0),),
-        ("hills", "forest", "mountains", "coast"),
-        {"cow": 3, "sheep": 3, "tree": 3, "house": 1, "person": 1, "bird": 1},
-    ),
-    "country road": Place(
-        (("grass", 0, 0),),
-        ("hills", "forest", "mountains"),
-        {"car": 3, "bus": 2, "tree": 4, "house": 2, "lamp": 2, "person": 1, "cow": 1, "sheep": 1, "bird": 1},
-        lane=True,
-    ),
-    "avenue": Place(
-        (("square", 0, 0),),
-        ("city", "forest"),
-        {"car": 3, "bus": 3, "tree": 3, "house": 3, "lamp": 3, "person": 3, "bird": 1},
-        lane=True,
-    ),
-    "street": Place(
-        (("square", 0, 0), ("pavement", 0.2, 0.35), ("road", 0.42, 0.55), ("pavement", 0.86, 1.2)),
-        ("city", "city", "hills"),
-        {"car": 4, "bus": 2, "lamp": 3, "person": 4, "house": 3, "tree": 2, "bird": 1},
-    ),
-    "village": Place(
-        (("grass", 0, 0), ("road", 0.34, 0.48), ("grass", 0.7, 0.95)),
-        ("hills", "forest", "mountains"),
-        {"house": 4, "tree": 3, "car": 2, "bus": 1, "person": 2, "lamp": 2, "cow": 1, "sheep": 1, "bird": 1},
-    ),
-}
-
 
 @dataclass(frozen=True)
 class Thing:
@@ -147,11 +48,13 @@ class Thing:
     """The ground line it stands on (a bird: its middle)."""
     scale: float
     """Picture sides a metre takes at its distance."""
-    extent: tuple[float, float, float, float]
-    """Left, bottom, right and top of the drawing, in metres."""
+    points: NDArray[np.float32]
+    """N×2: the points of all parts, in metres."""
+    extent: Box
+    """Left, bottom, right and top of them."""
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """The whole object's XYXY box in picture sides, hidden or outside parts included."""
         left, bottom, right, top = self.extent
         return (
@@ -181,7 +84,7 @@ class Scene:
     """For textures and small colour choices."""
 
     def surface(self, x: float, y: float) -> str:
-        """Name what lies at a point of the picture: `sky`, `road`, `grass`, …"""
+        """Name what lies at a point of the picture: `sky`, or a surface."""
         if y <= self.horizon:
             return "sky"
         if PLACES[self.place].lane and abs(x - self.vanishing) * self.camera / (y - self.horizon) < LANE:
@@ -198,12 +101,13 @@ def compose(draw: Random) -> Scene:
     horizon = draw.uniform(0.5, 0.75) if subject == "bird" else draw.uniform(0.28, 0.55)
     starts = [draw.uniform(low, high) for _, low, high in place.bands]
     bands = tuple(
-        (surface, horizon + start * (1 - horizon)) for (surface, *_), start in zip(place.bands, starts, strict=True)
+        (surface, horizon + start * (1 - horizon))
+        for (surface, *_), start in zip(place.bands, starts, strict=True)
     )
     stage = _Stage(draw, place, horizon, bands, View(place.lane, light.night))
     stage.set_subject(subject)
     names, weights = list(place.classes), list(place.classes.values())
-    for _ in range(draw.choice((0, 1, 2, 3, 3, 4, 5))):
+    for _ in range(draw.choice((1, 2, 3, 4, 5, 6))):
         herd = draw.random() < 0.25 and subject != "house"
         stage.add(subject if herd else draw.choices(names, weights)[0])
     return Scene(
@@ -233,14 +137,15 @@ class _Stage:
     def set_subject(self, name: str) -> None:
         """Place the picture's subject, near and large."""
         draw = self.draw
-        parts, extent = self._sketch(name)
-        wide, tall = extent[2] - extent[0], extent[3] - extent[1]
+        parts, points, extent = self._sketch(name)
+        left, bottom, right, top = extent
+        wide, tall = right - left, top - bottom
         scale = min(draw.uniform(0.38, 0.66) / (wide * tall) ** 0.5, 0.9 / tall, 0.95 / wide)
         slack = max(1 - wide * scale, 0) / 2
         x = 0.5 + draw.uniform(-slack, slack)
         if name == "bird":
             scale = min(scale, (self.horizon - 0.04) / tall)
-            y = draw.uniform(0.02 + extent[3] * scale, self.horizon - 0.02 + extent[1] * scale)
+            y = draw.uniform(0.02 + top * scale, self.horizon - 0.02 + bottom * scale)
         else:
             far, near = self._band(name)
             scale = min(scale, (near - 0.03) / tall, (near - self.horizon) / 0.8)
@@ -249,15 +154,16 @@ class _Stage:
             self.camera = (y - self.horizon) / scale
             if self.place.lane:
                 self.vanishing = x - self._lateral(name, wide) * scale
-        self.things.append(Thing(name, parts, x, y, scale, extent))
+        self.things.append(Thing(name, parts, x, y, scale, points, extent))
 
     def add(self, name: str) -> None:
         """Place one more object, smaller than the subject, or give up where there is no room."""
         draw = self.draw
-        parts, extent = self._sketch(name)
-        wide, tall = extent[2] - extent[0], extent[3] - extent[1]
+        parts, points, extent = self._sketch(name)
+        left, bottom, right, top = extent
+        wide, tall = right - left, top - bottom
         largest = 0.75 * (_area(self.things[0].box) ** 0.5)
-        for _ in range(8):
+        for _ in range(12):
             if name == "bird":
                 scale = draw.uniform(0.08, 0.3)
                 x, y = draw.random(), draw.uniform(0.05, max(self.horizon - 0.08, 0.06))
@@ -268,19 +174,24 @@ class _Stage:
                 x = draw.uniform(-0.02, 1.02)
                 if self.place.lane:
                     x = self.vanishing + self._lateral(name, wide) * scale
-            thing = Thing(name, parts, x, y, scale, extent)
+            thing = Thing(name, parts, x, y, scale, points, extent)
             size = (wide * tall) ** 0.5 * scale
-            if 0.07 < size < largest and 0 < x < 1 and not any(self._in_the_way(thing, other) for other in self.things):
+            if (
+                0.065 < size < largest
+                and 0 < x < 1
+                and not any(self._in_the_way(thing, other) for other in self.things)
+            ):
                 self.things.append(thing)
                 return
 
-    def _sketch(self, name: str) -> tuple[list[Part], tuple[float, float, float, float]]:
+    def _sketch(self, name: str) -> tuple[list[Part], NDArray[np.float32], Box]:
+        """Draw an object, facing either way; return its parts, all their points, and their extent."""
         parts = DRAWINGS[name](self.draw, self.view)
+        points = np.array([point for part in parts for point in part.points], dtype=np.float32)
         if self.draw.random() < 0.5:
-            parts = [Part([(-x, y) for x, y in part.points], part.colour, part.glow) for part in parts]
-        points = np.array([point for part in parts for point in part.points])
-        left, bottom, right, top = (*points.min(0).tolist(), *points.max(0).tolist())
-        return parts, (left, bottom, right, top)
+            points[:, 0] *= -1
+        (left, bottom), (right, top) = points.min(0).tolist(), points.max(0).tolist()
+        return parts, points, (left, bottom, right, top)
 
     def _band(self, name: str) -> tuple[float, float]:
         """Choose a stretch of ground lines, far and near, where `name` may stand."""
@@ -318,5 +229,5 @@ class _Stage:
         return thing.scale > other.scale and hidden > (0.3 if other is self.things[0] else 0.8)
 
 
-def _area(box: tuple[float, float, float, float]) -> float:
+def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])

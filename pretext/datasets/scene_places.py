@@ -1,172 +1,111 @@
-"""What stands still in `scenes`: house, lamp, tree. `scene_shapes` says how a drawing is written."""
+"""The tables of `scenes`: times of day, kinds of place, and which class may stand where."""
 
 from __future__ import annotations
 
-from random import Random
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from pretext.datasets.scene_shapes import GLASS, LIT, Colour, Part, Point, View, bar, box, ellipse, paint, shade
+from pretext.datasets.scene_shapes import Colour
 
-
-def _window(draw: Random, view: View, x: float, y: float, wide: float, high: float, frame: Colour) -> list[Part]:
-    lit = view.night and draw.random() < 0.6
-    return [
-        Part(box(x - 0.1, y - 0.12, x + wide + 0.1, y + high + 0.1), frame),
-        Part(box(x, y, x + wide, y + high), LIT if lit else shade(GLASS, draw.uniform(0.6, 1.1)), lit),
-        Part(bar(x + wide / 2, y, x + wide / 2, y + high, 0.1), frame),
-    ]
-
-
-def house(draw: Random, view: View) -> list[Part]:
-    """Draw a cottage, a gabled house or a town house of several floors, with door, windows and roof."""
-    wall, roof = paint(draw), draw.choice(((150, 70, 52), (96, 60, 50), (84, 88, 98), (130, 110, 84), paint(draw)))
-    wall = shade(wall, draw.choice((1.0, 1.25)))
-    frame = draw.choice(((244, 240, 232), (70, 54, 44), shade(wall, 0.6)))
-    kind = draw.choice(("gable", "gable", "cottage", "town"))
-    floors = {"gable": draw.choice((1, 2)), "cottage": 1, "town": draw.choice((2, 3))}[kind]
-    front = draw.uniform(4.6, 6.0) if kind != "cottage" else draw.uniform(7.5, 9.5)
-    side = draw.uniform(2.2, 4.0) if kind == "gable" else draw.choice((0.0, draw.uniform(1.2, 2.4)))
-    eaves, rise = 2.9 * floors, draw.uniform(1.9, 2.8)
-    left = -(front + side) / 2
-    corner, right = left + front, left + front + side
-    parts: list[Part] = []
-    stack = draw.uniform(left + front * 0.6, corner - 0.4) if kind != "gable" else corner + side * 0.35
-    chimney = Part(box(stack - 0.4, eaves, stack + 0.4, eaves + rise + 0.75), (132, 76, 62))
-    if kind != "town" and draw.random() < 0.7:
-        parts.append(chimney)
-    if side:
-        parts.append(Part([(corner, 0), (right, 0.1), (right, eaves), (corner, eaves)], shade(wall, 0.68)))
-    parts.append(Part(box(left, 0, corner, eaves), wall))
-    if kind == "gable":
-        peak = left + front / 2
-        parts += [
-            Part([(left, eaves), (corner, eaves), (peak, eaves + rise)], wall),
-            Part([(corner + 0.3, eaves - 0.25), (right + 0.3, eaves - 0.15), (right - front * 0.3, eaves + rise),
-                  (peak, eaves + rise + 0.1)], shade(roof, 0.82)),
-            Part(bar(left - 0.35, eaves - 0.3, peak, eaves + rise + 0.05, 0.4), roof),
-            Part(bar(peak, eaves + rise + 0.05, corner + 0.35, eaves - 0.3, 0.4), roof),
-            Part(ellipse(peak, eaves + rise * 0.35, 0.4, 0.4), shade(GLASS, 0.8)),
-        ]
-    elif kind == "cottage":
-        parts.append(Part([(left - 0.4, eaves - 0.1), (right + 0.4, eaves - 0.1), (right - 0.7, eaves + rise),
-                           (left + 0.7, eaves + rise)], roof))
-        parts.append(Part(bar(left - 0.1, eaves + rise * 0.35, right + 0.1, eaves + rise * 0.35, 0.12), shade(roof, 0.8)))
-    else:
-        parts.append(Part(box(left - 0.2, eaves - 0.1, right + 0.2, eaves + 0.4), shade(roof, 0.9)))
-        parts.append(Part([(left, eaves + 0.4), (right, eaves + 0.4), (right - 0.6, eaves + 1.3),
-                           (left + 0.6, eaves + 1.3)], shade(roof, 1.1)))
-    columns = 2 if front < 5.2 else 3
-    step = front / columns
-    door = draw.randrange(columns)
-    for floor in range(floors):
-        for column in range(columns):
-            x, y = left + (column + 0.5) * step, 2.9 * floor
-            if floor == 0 and column == door:
-                parts.append(Part(box(x - 0.6, 0, x + 0.6, 2.25), frame))
-                parts.append(Part(box(x - 0.48, 0, x + 0.48, 2.1), paint(draw)))
-            else:
-                parts += _window(draw, view, x - 0.5, y + 0.95, 1.0, 1.3, frame)
-    if side > 2:
-        parts += _window(draw, view, corner + side * 0.35, 1.0, 0.8, 1.2, shade(frame, 0.8))
-    return parts
+STANDS_ON: Mapping[str, frozenset[str]] = {
+    "bird": frozenset({"sky"}),
+    "boat": frozenset({"water"}),
+    "bus": frozenset({"road"}),
+    "car": frozenset({"road"}),
+    "cow": frozenset({"grass"}),
+    "house": frozenset({"grass", "square"}),
+    "lamp": frozenset({"pavement", "square", "verge"}),
+    "person": frozenset({"grass", "sand", "pavement", "square"}),
+    "sheep": frozenset({"grass"}),
+    "tree": frozenset({"grass", "square"}),
+}
+LANE = 3.4  # half the width in metres of a road that leads to the horizon
 
 
-def lamp(draw: Random, view: View) -> list[Part]:
-    """Draw a street lamp: a lantern, a globe cluster, or a mast with one arm or two."""
-    iron = draw.choice(((44, 48, 50), (120, 124, 126), (58, 84, 72), (112, 88, 60), paint(draw)))
-    bulb: Colour = (255, 226, 150) if view.night else (236, 236, 226)
-    kind = draw.choice(("lantern", "globes", "arm", "arms"))
-    tall = draw.uniform(3.3, 4.2) if kind in ("lantern", "globes") else draw.uniform(4.6, 5.8)
-    post = tall * 0.05
-    parts = [
-        Part([(-post * 2, 0), (post * 2, 0), (post, tall * 0.13), (-post, tall * 0.13)], shade(iron, 0.8)),
-        Part(bar(0, 0, 0, tall, post * 1.25, post * 0.85), iron),
-        Part(bar(post * 0.25, 0, post * 0.25, tall, post * 0.4), shade(iron, 1.35)),
-    ]
-    if kind == "lantern":
-        w, top = tall * 0.13, tall * 1.2
-        parts += [
-            Part(bar(-w * 1.3, tall * 0.86, w * 1.3, tall * 0.86, post * 0.7), iron),
-            Part([(-w * 0.6, tall), (w * 0.6, tall), (w, top), (-w, top)], bulb, view.night),
-            Part(bar(0, tall, 0, top, post * 0.5), iron),
-            Part([(-w * 1.25, top), (w * 1.25, top), (w * 0.3, top + tall * 0.09), (-w * 0.3, top + tall * 0.09)], iron),
-            Part(box(-w * 0.75, tall * 0.97, w * 0.75, tall * 1.0), iron),
-        ]
-    elif kind == "globes":
-        reach, ball = tall * 0.17, tall * 0.085
-        parts.append(Part(bar(-reach, tall * 0.93, reach, tall * 0.93, post * 0.8), iron))
-        for x, y in ((-reach, tall * 1.0), (reach, tall * 1.0), (0, tall * 1.08)):
-            parts.append(Part(box(x - post, y - ball * 1.2, x + post, y - ball * 0.7), iron))
-            parts.append(Part(ellipse(x, y, ball, ball), bulb, view.night))
-    else:
-        reach = tall * draw.uniform(0.26, 0.36)
-        for side in (1, -1) if kind == "arms" else (1,):
-            x = side * reach
-            parts += [
-                Part(bar(0, tall * 0.93, x * 0.6, tall * 1.02, post * 0.85), iron),
-                Part(bar(x * 0.55, tall * 1.02, x, tall * 1.02, post * 0.85), iron),
-                Part([(x * 0.62, tall * 1.05), (x * 1.12, tall * 1.03), (x * 1.12, tall * 0.985), (x * 0.62, tall * 0.97)],
-                     shade(iron, 0.8)),
-                Part([(x * 0.66, tall * 0.985), (x * 1.08, tall * 0.99), (x * 1.0, tall * 0.945), (x * 0.72, tall * 0.94)],
-                     bulb, view.night),
-            ]
-    return parts
+@dataclass(frozen=True)
+class Light:
+    """A time of day: what the sky shows and what it does to the rest."""
+
+    sky_top: Colour
+    sky_low: Colour
+    tint: Colour
+    """Factor on every surface's red, green and blue."""
+    visibility: float
+    """Distance in metres over which haze swallows 63 % of a colour."""
+    shadow: float
+    """How dark cast shadows are, 0 to 1."""
+    disc: Colour | None = None
+    """Colour of the sun or moon, where it can be seen."""
+    night: bool = False
 
 
-def _blob(draw: Random, x: float, y: float, rx: float, ry: float) -> list[Point]:
-    """Return a leafy outline: an ellipse whose edge goes in and out."""
-    ring = ellipse(0, 0, rx, ry)
-    return [(x + px * s, y + py * s) for (px, py), s in zip(ring, [draw.uniform(0.82, 1.12) for _ in ring], strict=True)]
+LIGHTS: Mapping[str, Light] = {
+    "noon": Light((66, 126, 204), (176, 208, 232), (1.0, 0.99, 0.95), 400, 0.5),
+    "afternoon": Light((104, 150, 200), (224, 220, 204), (1.04, 0.96, 0.84), 250, 0.5),
+    "mist": Light((158, 180, 198), (216, 222, 224), (0.92, 0.95, 0.96), 45, 0.12),
+    "overcast": Light((130, 140, 152), (196, 200, 204), (0.78, 0.81, 0.86), 160, 0.1),
+    "sunset": Light((92, 112, 172), (250, 186, 116), (1.02, 0.8, 0.6), 200, 0.5, (255, 240, 190)),
+    "dusk": Light((52, 50, 104), (226, 116, 96), (0.6, 0.5, 0.58), 160, 0.12, (255, 180, 110), night=True),
+    "night": Light((10, 14, 40), (40, 52, 92), (0.42, 0.46, 0.62), 300, 0.1, (226, 230, 240), night=True),
+}
 
 
-def tree(draw: Random, view: View) -> list[Part]:
-    """Draw a broad-leaved tree, a conifer, a poplar, a palm or a bare tree."""
-    leaf: Colour = draw.choice((
-        (70, 112, 48), (48, 86, 52), (104, 136, 60), (120, 140, 90), (186, 112, 44), (196, 158, 58), (156, 62, 46),
-        (214, 168, 184), (84, 110, 100),
-    ))
-    bark = draw.choice(((92, 68, 50), (70, 58, 50), (206, 200, 190), (120, 94, 72)))
-    kind = draw.choice(("broad", "broad", "broad", "conifer", "poplar", "palm", "bare"))
-    tall = draw.uniform(4.5, 8.5)
-    if kind == "conifer":
-        wide = tall * draw.uniform(0.2, 0.28)
-        parts = [Part(bar(0, 0, 0, tall * 0.3, tall * 0.07), bark)]
-        for k in range(4):
-            low, w = tall * (0.12 + 0.2 * k), wide * (1 - 0.21 * k)
-            high = min(low + tall * 0.36, tall)
-            parts.append(Part([(-w, low), (w, low), (0, high)], shade(leaf, 0.72 + 0.08 * k)))
-            parts.append(Part([(-w, low), (-w * 0.1, low + tall * 0.02), (0, high)], shade(leaf, 0.95 + 0.08 * k)))
-        return parts
-    if kind == "poplar":
-        parts = [Part(bar(0, 0, 0, tall * 0.4, tall * 0.06), bark)]
-        for x, y, s, tone in ((0, 0.55, 1.0, 0.75), (-0.03, 0.5, 0.72, 0.95), (-0.03, 0.72, 0.55, 1.1)):
-            parts.append(Part(_blob(draw, x * tall, y * tall, tall * 0.16 * s, tall * 0.43 * s), shade(leaf, tone)))
-        return parts
-    lean = draw.uniform(-0.08, 0.08) * tall
-    if kind == "palm":
-        parts = [Part(bar(0, 0, lean * 2, tall * 0.8, tall * 0.075, tall * 0.045), bark)]
-        for k, (x, y) in enumerate(((-0.4, 0.62), (0.4, 0.62), (-0.36, 0.86), (0.36, 0.86), (-0.14, 1.0), (0.16, 1.0))):
-            tip, knee = (lean * 2 + x * tall, y * tall), (lean * 2 + x * 0.6 * tall, (y * 0.6 + 0.4) * tall)
-            hub = (lean * 2, tall * 0.8)
-            low = (knee[0] * 0.95 + lean * 0.1, knee[1] - tall * 0.09)
-            parts.append(Part([hub, knee, tip, low], shade(leaf, 0.75 + 0.1 * k)))
-        return parts
-    parts = [Part(bar(0, 0, lean, tall * 0.5, tall * 0.1, tall * 0.06), bark)]
-    if kind == "bare":
-        for x, y, start in ((-0.3, 0.85, 0.35), (0.32, 0.8, 0.4), (-0.12, 1.0, 0.48), (0.16, 0.98, 0.48)):
-            fork = (lean + x * 0.55 * tall, tall * (start + (y - start) * 0.6))
-            parts.append(Part(bar(lean * start * 2, tall * start, *fork, tall * 0.05, tall * 0.03), bark))
-            for twig in (-0.13, 0.02, 0.13):
-                parts.append(Part(bar(*fork, lean + (x + twig) * tall, tall * (y - abs(twig) / 2), tall * 0.028, 0.02), bark))
-        return parts
-    wide = tall * draw.uniform(0.26, 0.36)
-    spots = [(0.0, 0.66, 1.0, 0.74), (-0.55, 0.58, 0.62, 0.86), (0.55, 0.6, 0.6, 0.7), (-0.15, 0.82, 0.62, 1.02),
-             (-0.35, 0.72, 0.42, 1.18), (0.3, 0.74, 0.38, 0.92)]
-    for x, y, s, tone in spots:
-        outline = _blob(draw, lean + x * wide, y * tall, wide * s, tall * 0.27 * s)
-        parts.append(Part(outline, shade(leaf, tone * draw.uniform(0.94, 1.06))))
-    if draw.random() < 0.2:
-        fruit = draw.choice(((206, 50, 40), (240, 170, 60)))
-        for _ in range(5):
-            x, y = draw.uniform(-0.7, 0.7) * wide, draw.uniform(0.52, 0.82) * tall
-            parts.append(Part(ellipse(lean + x, y, tall * 0.022, tall * 0.022), fruit))
-    return parts
+@dataclass(frozen=True)
+class Place:
+    """A kind of scene: its bands of ground from the horizon to the viewer, and who may be there."""
+
+    bands: tuple[tuple[str, float, float], ...]
+    """Surface, and the range of where it begins: 0 at the horizon, 1 at the picture's lower edge."""
+    backdrops: tuple[str, ...]
+    classes: Mapping[str, float]
+    """Class and how often it is chosen as company. Any of them may be the picture's subject."""
+    lane: bool = False
+    """A road leads through the ground to the horizon."""
+    lights: tuple[str, ...] = tuple(LIGHTS)
+
+
+PLACES: Mapping[str, Place] = {
+    "sea": Place((("water", 0, 0),), ("none", "coast", "mountains"), {"boat": 4, "bird": 2}),
+    "beach": Place(
+        (("water", 0, 0), ("sand", 0.4, 0.75)),
+        ("none", "coast", "mountains"),
+        {"boat": 4, "bird": 2, "person": 4},
+    ),
+    "lake": Place(
+        (("grass", 0, 0), ("water", 0.12, 0.2), ("grass", 0.55, 0.75)),
+        ("hills", "forest", "mountains"),
+        {"boat": 4, "tree": 3, "house": 2, "person": 3, "cow": 2, "sheep": 2, "bird": 1},
+    ),
+    "harbour": Place(
+        (("water", 0, 0), ("square", 0.4, 0.65)),
+        ("coast", "city", "hills"),
+        {"boat": 5, "lamp": 3, "person": 3, "bird": 2, "tree": 1},
+    ),
+    "meadow": Place(
+        (("grass", 0, 0),),
+        ("hills", "forest", "mountains", "coast"),
+        {"cow": 3, "sheep": 3, "tree": 3, "house": 1, "person": 1, "bird": 1},
+    ),
+    "country road": Place(
+        (("grass", 0, 0),),
+        ("hills", "forest", "mountains"),
+        {"car": 3, "bus": 2, "tree": 4, "house": 2, "lamp": 2, "person": 1, "cow": 1, "sheep": 1, "bird": 1},
+        lane=True,
+    ),
+    "avenue": Place(
+        (("square", 0, 0),),
+        ("city", "forest"),
+        {"car": 3, "bus": 3, "tree": 3, "house": 3, "lamp": 3, "person": 3, "bird": 1},
+        lane=True,
+    ),
+    "street": Place(
+        (("square", 0, 0), ("pavement", 0.2, 0.35), ("road", 0.42, 0.55), ("pavement", 0.86, 1.2)),
+        ("city", "city", "hills"),
+        {"car": 4, "bus": 2, "lamp": 3, "person": 4, "house": 3, "tree": 2, "bird": 1},
+    ),
+    "village": Place(
+        (("grass", 0, 0), ("road", 0.34, 0.48), ("grass", 0.7, 0.95)),
+        ("hills", "forest", "mountains"),
+        {"house": 4, "tree": 3, "car": 2, "bus": 1, "person": 2, "lamp": 2, "cow": 1, "sheep": 1, "bird": 1},
+    ),
+}

@@ -1,8 +1,7 @@
-"""The embedded data set: procedural pictures of ten classes in places that suit them, with nothing to download."""
+"""`scenes`: the embedded data set, drawn pictures of ten classes in places that suit them; no download."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from random import Random
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from pretext.datasets.base import ImageDataset, Target
+from pretext.datasets.fingerprints import digest
 from pretext.datasets.scene_composition import CLASSES, Scene, compose
 from pretext.datasets.scene_painting import paint_scene
 from pretext.errors import UserError
@@ -22,7 +22,7 @@ VERSION = 1  # of the drawing code: raise it whenever any picture or target chan
 SPLITS = ("train", "val", "test")
 FEWEST_PIXELS = 6  # an object that shows fewer is not annotated
 DIFFICULT_BELOW = 0.25  # visible share under which an object is difficult
-SMALL_SHARE = 0.001  # share of the picture's area under which an object is difficult
+SMALL_SHARE = 0.004  # share of the picture's area under which an object is difficult
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,17 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         UserError: If a path was given.
     """
     if path:
-        raise UserError(f"scenes:{path}: scenes are drawn, not read; write scenes or scenes?size=128, without a path")
+        raise UserError(
+            f"scenes:{path}: scenes are drawn, not read; write scenes or scenes?size=128, without a path"
+        )
     return {name: Scenes(name, options) for name in SPLITS}
 
 
 class Scenes(ImageDataset):
-    """One split of the drawn scenes. Picture `index` is a function of (seed, split, index) and the size alone.
+    """One split of the drawn scenes. Picture `index` depends on (seed, split, index) and the size alone.
 
     The `label` of a picture is the class of the object with the largest visible box. An object is `difficult`
-    where less than a quarter of it is visible, or less than a thousandth of the picture is its.
+    where less than a quarter of it is visible, or it covers less than 0.4 % of the picture.
     """
 
     classes = CLASSES
@@ -88,8 +90,7 @@ class Scenes(ImageDataset):
     def fingerprint(self) -> str:
         """A hash of all that decides the pixels, the version of the drawing code among it."""
         options = self.options
-        text = f"scenes {VERSION} {options.seed} {self.name} {len(self)} {options.size}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest("scenes", *map(str, (VERSION, options.seed, self.name, len(self), options.size)))
 
     def scene(self, index: int) -> Scene:
         """Return what picture `index` shows, at no particular size.
@@ -119,7 +120,9 @@ class Scenes(ImageDataset):
             labels.append(CLASSES.index(thing.name))
             difficult.append(visible < DIFFICULT_BELOW or count < SMALL_SHARE * size * size)
             mask[mine] = labels[-1] + 1
-        largest = max(range(len(boxes)), key=lambda k: (boxes[k][2] - boxes[k][0]) * (boxes[k][3] - boxes[k][1]))
+        largest = max(
+            range(len(boxes)), key=lambda k: (boxes[k][2] - boxes[k][0]) * (boxes[k][3] - boxes[k][1])
+        )
         target: Target = {
             "label": torch.tensor(labels[largest]),
             "labels": torch.tensor(labels),

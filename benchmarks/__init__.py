@@ -1,0 +1,1 @@
+"""Plans the comparison, runs it, judges it, draws it."""

@@ -1,0 +1,1 @@
+"""Judges encoders by what they transfer to: classification, detection, segmentation."""

@@ -1,0 +1,200 @@
+"""The numbers of detection and segmentation: average precision (COCO's, VOC 2007's) and mean IoU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Truth(NamedTuple):
+    """The objects of one picture."""
+
+    boxes: NDArray[np.float32]
+    """N×4, XYXY in pixels."""
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    """Objects that are neither rewarded when found nor missed when not."""
+
+
+class Detections(NamedTuple):
+    """What a detector found in one picture."""
+
+    boxes: NDArray[np.float32]
+    """N×4, XYXY in pixels."""
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+class AveragePrecision(NamedTuple):
+    """COCO's three numbers in percent."""
+
+    ap: float
+    """Mean over IoU thresholds 0.50, 0.55, …, 0.95."""
+    ap50: float
+    ap75: float
+
+
+def coco_ap(
+    truths: Sequence[Truth], detections: Sequence[Detections], *, num_classes: int
+) -> AveragePrecision:
+    """Return mean average precision over the classes that have at least one object that is not difficult.
+
+    Args:
+        truths: One per picture.
+        detections: One per picture; the 100 of highest score in each class count.
+        num_classes: Labels are 0 to `num_classes` - 1.
+
+    Raises:
+        ValueError: If no object is to be found.
+
+    Source: Lin et al. 2014 and COCO's own evaluation (101 recall points, areas of all sizes).
+    Deviations: COCO has no difficult objects; here they are its `crowd` objects, ignored in the same way,
+    save that what counts is the share of a detection's own area that is inside.
+    """
+    _require_objects(truths)
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    sizes: list[dict[str, Any]] = [{"id": i} for i in range(len(truths))]
+    annotations: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for i, (truth, detection) in enumerate(zip(truths, detections, strict=True)):
+        for box, label, difficult in zip(truth.boxes, truth.labels, truth.difficult, strict=True):
+            annotations.append(_entry(len(annotations) + 1, i, box, label) | {"iscrowd": int(difficult)})
+        for box, label, score in zip(detection.boxes, detection.labels, detection.scores, strict=True):
+            found.append(_entry(len(found) + 1, i, box, label) | {"score": float(score)})
+    if not found:
+        return AveragePrecision(0.0, 0.0, 0.0)
+    categories = [{"id": k + 1, "name": str(k)} for k in range(num_classes)]
+    coco = COCO({"images": sizes, "annotations": annotations, "categories": categories})
+    evaluation = COCOeval_faster(coco, coco.loadRes(found), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # thresholds × recalls × classes × areas (the first is all) × detections (the last is 100)
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    present = (precision > -1).all(axis=(0, 1))
+    by_threshold = 100 * precision[:, :, present].mean(axis=(1, 2))
+    return AveragePrecision(float(by_threshold.mean()), float(by_threshold[0]), float(by_threshold[5]))
+
+
+def voc07_map(truths: Sequence[Truth], detections: Sequence[Detections], *, num_classes: int) -> float:
+    """Return VOC 2007's mean average precision in percent: IoU of at least 0.5, eleven recall points.
+
+    The mean is over the classes that have at least one object that is not difficult. A detection of a
+    difficult object is ignored; a second detection of an object is wrong.
+
+    Args:
+        truths: One per picture.
+        detections: One per picture.
+        num_classes: Labels are 0 to `num_classes` - 1.
+
+    Raises:
+        ValueError: If no object is to be found.
+
+    Source: Everingham et al. 2010, section 4.2, and the development kit of 2007.
+    Deviations: boxes are continuous, so that none is a pixel larger than its corners say.
+    """
+    _require_objects(truths)
+    values = []
+    for label in range(num_classes):
+        total = sum(int(((t.labels == label) & ~t.difficult).sum()) for t in truths)
+        if total:
+            scores, hits = _matched(truths, detections, label)
+            values.append(_eleven_points(hits[np.argsort(-scores, kind="stable")], total))
+    return 100 * float(np.mean(values))
+
+
+def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the N×M intersections over union of N and M boxes, XYXY."""
+    first, second = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    both = sides.clip(min=0).prod(axis=-1)
+    areas = [(box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (first, second)]
+    union = areas[0] + areas[1] - both
+    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+
+
+def confusion_matrix(
+    truth: Int[Tensor, "*shape"], predicted: Int[Tensor, "*shape"], *, num_classes: int, ignore: int
+) -> Int[Tensor, "K K"]:
+    """Count pixels by true class (row) and predicted class (column).
+
+    Args:
+        truth: Classes 0 to `num_classes` - 1, or `ignore`.
+        predicted: Classes 0 to `num_classes` - 1.
+        num_classes: K, the background among them.
+        ignore: The value in `truth` of pixels that do not count.
+    """
+    counted = truth != ignore
+    pairs = truth[counted].long() * num_classes + predicted[counted].long()
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def mean_iou(confusion: Int[Tensor, "K K"]) -> float:
+    """Return the mean intersection over union in percent, over the classes in the truth or the prediction.
+
+    Source: Everingham et al. 2010 (VOC's segmentation accuracy): one matrix over all pixels of all pictures.
+    """
+    counts = confusion.double()
+    both = counts.diagonal()
+    union = counts.sum(0) + counts.sum(1) - both
+    return 100 * float((both[union > 0] / union[union > 0]).mean())
+
+
+def pixel_accuracy(confusion: Int[Tensor, "K K"]) -> float:
+    """Return the share of pixels whose class is right, in percent."""
+    return 100 * float(confusion.diagonal().sum()) / float(confusion.sum())
+
+
+def _require_objects(truths: Sequence[Truth]) -> None:
+    if not any((~truth.difficult).any() for truth in truths):
+        raise ValueError("there is no object to find, so average precision has no meaning")
+
+
+def _entry(number: int, image: int, box: NDArray[np.float32], label: np.int64) -> dict[str, Any]:
+    x1, y1, x2, y2 = map(float, box)
+    width, height = x2 - x1, y2 - y1
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": int(label) + 1,
+        "bbox": [x1, y1, width, height],
+        "area": width * height,
+    }
+
+
+def _matched(
+    truths: Sequence[Truth], detections: Sequence[Detections], label: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return score and success of every detection of a class, those of difficult objects left out."""
+    scores, hits = [], []
+    for truth, detection in zip(truths, detections, strict=True):
+        objects, mine = truth.labels == label, np.flatnonzero(detection.labels == label)
+        difficult = truth.difficult[objects]
+        taken = np.zeros(len(difficult), dtype=bool)
+        mine = mine[np.argsort(-detection.scores[mine], kind="stable")]
+        overlaps = box_iou(detection.boxes[mine], truth.boxes[objects])
+        for row, score in zip(overlaps, detection.scores[mine], strict=True):
+            best = int(row.argmax()) if len(row) else -1
+            found = best >= 0 and row[best] >= 0.5
+            if found and difficult[best]:
+                continue
+            scores.append(float(score))
+            hits.append(bool(found and not taken[best]))
+            if found:
+                taken[best] = True
+    return np.array(scores, dtype=np.float64), np.array(hits, dtype=bool)
+
+
+def _eleven_points(hits: NDArray[np.bool_], total: int) -> float:
+    """Return the mean, over recalls of 0, 0.1, …, 1, of the best precision at that recall or above."""
+    right = np.cumsum(hits)
+    precision = right / np.arange(1, len(hits) + 1)
+    # whole numbers: a recall of 3/10 reaches 0.3
+    reached = [precision[10 * right >= point * total] for point in range(11)]
+    return float(np.mean([values.max() if len(values) else 0.0 for values in reached]))

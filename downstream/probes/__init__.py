@@ -1,0 +1,1 @@
+"""Downstream's judges of an encoder: one file each, found by its module's name."""

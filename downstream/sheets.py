@@ -1,0 +1,135 @@
+"""Sheets for the eye: what was found in test pictures, and how their pixels were named."""
+
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from downstream.metrics import Detections, Truth
+from pretext.checkpoint import atomic_write
+from pretext.datasets.base import IGNORE
+
+CELL = 224
+"""Side in pixels of a picture on a sheet."""
+GAP, HEADING = 8, 18
+COLUMNS = 6
+SURE = 0.3
+"""Score from which a detection is drawn."""
+GOLDEN = 0.618034
+"""Steps of hue that never come round to the same colour."""
+
+
+class Found(NamedTuple):
+    """A test picture, what is in it, and what was found in it."""
+
+    image: UInt8[Tensor, "3 S S"]
+    truth: Truth
+    detections: Detections
+
+
+def detection_sheet(path: Path, found: list[Found], classes: tuple[str, ...]) -> None:
+    """Write a sheet with the truth of each picture above its detections of score 0.3 and more.
+
+    Args:
+        path: Of the PNG.
+        found: Pictures to show.
+        classes: Class names.
+    """
+    rows = []
+    for start in range(0, len(found), COLUMNS):
+        part = found[start : start + COLUMNS]
+        rows.append(("truth", [_boxed(f, f.truth.boxes, f.truth.labels, None, classes) for f in part]))
+        tops = [f.detections.scores >= SURE for f in part]
+        rows.append(
+            (
+                f"detections of score {SURE} and more",
+                [
+                    _boxed(
+                        f,
+                        f.detections.boxes[top],
+                        f.detections.labels[top],
+                        f.detections.scores[top],
+                        classes,
+                    )
+                    for f, top in zip(part, tops, strict=True)
+                ],
+            )
+        )
+    _write(path, rows)
+
+
+def segmentation_sheet(path: Path, shown: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Write a sheet with rows of pictures, of their true and of their predicted classes.
+
+    Args:
+        path: Of the PNG.
+        shown: Picture 3×S×S uint8, truth S×S and prediction S×S; background comes out black, ignored white.
+    """
+    rows = []
+    for start in range(0, len(shown), COLUMNS):
+        part = shown[start : start + COLUMNS]
+        rows.append(("picture", [_picture(image) for image, _, _ in part]))
+        rows.append(("truth", [_coloured(truth) for _, truth, _ in part]))
+        rows.append(("prediction", [_coloured(predicted) for _, _, predicted in part]))
+    _write(path, rows)
+
+
+def class_colour(number: int) -> tuple[int, int, int]:
+    """Return the colour of class `number`."""
+    red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.85 if number % 2 else 0.6, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _write(path: Path, rows: list[tuple[str, list[Image.Image]]]) -> None:
+    columns = max((len(images) for _, images in rows), default=1)
+    height = CELL + HEADING + GAP
+    sheet = Image.new("RGB", (columns * (CELL + GAP) + GAP, len(rows) * height + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, (heading, images) in enumerate(rows):
+        pen.text((GAP, row * height + 4), heading, fill="black")
+        for column, image in enumerate(images):
+            sheet.paste(image, (GAP + column * (CELL + GAP), row * height + HEADING))
+    with atomic_write(path) as beside:
+        sheet.save(beside, format="PNG")
+
+
+def _picture(image: UInt8[Tensor, "3 S S"]) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).resize((CELL, CELL))
+
+
+def _coloured(mask: Shaped[Tensor, "S S"]) -> Image.Image:
+    palette = np.array([(0, 0, 0), *(class_colour(k) for k in range(255))], dtype=np.uint8)
+    palette[IGNORE] = 255
+    return Image.fromarray(palette[mask.numpy()]).resize((CELL, CELL), Image.Resampling.NEAREST)
+
+
+def _boxed(
+    found: Found,
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float32] | None,
+    classes: tuple[str, ...],
+) -> Image.Image:
+    picture = _picture(found.image)
+    pen = ImageDraw.Draw(picture)
+    scale = CELL / found.image.shape[-1]
+    for i, (box, label) in enumerate(zip(boxes * scale, labels, strict=True)):
+        colour = class_colour(int(label))
+        x1, y1, x2, y2 = box.tolist()
+        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=2)
+        text = classes[label] if scores is None else f"{classes[label]} {scores[i]:.2f}"
+        # inside the picture, even where the box touches its right or upper edge
+        left, top, right, bottom = pen.textbbox((0, 0), text)
+        corner = (min(x1, CELL - right - 1), max(0, y1 - bottom))
+        pen.rectangle(
+            (corner[0] + left - 1, corner[1] + top, corner[0] + right, corner[1] + bottom), fill=(0, 0, 0)
+        )
+        pen.text(corner, text, fill=colour)
+    return picture

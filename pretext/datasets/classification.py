@@ -1,0 +1,72 @@
+"""The classes of pictures as one tensor, for whoever trains or judges a classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.objects import Objects
+from pretext.datasets.splitting import Subset, known_labels
+
+
+def is_multi_label(data: ImageDataset) -> bool:
+    """Whether a picture has any number of classes, rather than one.
+
+    Raises:
+        UserError: If pictures have no classes at all.
+    """
+    if "label" in data.annotations:
+        return False
+    if "labels" not in data.annotations:
+        data.require("label")
+    return True
+
+
+def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
+    """Return the classes of every picture of a split.
+
+    Returns:
+        N class indices where every picture has one. Else N×K: 1 where the picture shows the class, 0 where it
+        does not, -1 where all it shows of it is difficult, which counts neither way (VOC's rule). A picture that
+        cannot be decoded, of a set too large to be packed, has -1 throughout.
+
+    Raises:
+        UserError: If pictures have no classes.
+    """
+    if not is_multi_label(data):
+        labels = known_labels(data)
+        return labels.clone() if labels is not None else torch.tensor([_label(data, i) for i in range(len(data))])
+    objects: Objects | None = getattr(data, "objects", None)
+    many = torch.zeros(len(data), len(data.classes), dtype=torch.int64)
+    for index in range(len(data)):
+        if objects is not None:
+            many[index] = multi_hot(objects.target(index, 1 << 20, 1 << 20), len(data.classes))
+            continue
+        try:
+            many[index] = multi_hot(data[index][1], len(data.classes))
+        except BadImage:
+            many[index] = -1
+    return many
+
+
+def multi_hot(target: dict[str, Any], classes: int) -> Int[Tensor, "K"]:
+    """Return one picture's row of `class_targets`."""
+    row = torch.zeros(classes, dtype=torch.int64)
+    labels = target["labels"]
+    difficult = target.get("difficult", torch.zeros(len(labels), dtype=torch.bool))
+    row[labels[difficult]] = -1
+    row[labels[~difficult]] = 1
+    return row
+
+
+def _label(data: ImageDataset, index: int) -> int:
+    if isinstance(data, Subset):
+        return _label(data.base, int(data.indices[index]))
+    try:
+        return int(data[index][1]["label"])
+    except BadImage:
+        return -1

@@ -1,0 +1,75 @@
+"""Pretext tasks: what an encoder can be trained for. One file a task; `build_task` finds it by name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from pretext.encoders.base import Encoder
+from pretext.errors import UserError, did_you_mean
+from pretext.specs import options_into, parse_spec
+from pretext.tasks.base import Batch, LabelKind, Task
+
+__all__ = ["Batch", "LabelKind", "Task", "build_task", "task_config", "task_module", "task_names"]
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks; variants are behind a colon."""
+    names = []
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        if hasattr(module, "build"):
+            names += [info.name, *(f"{info.name}:{variant}" for variant in module.VARIANTS)]
+    return names
+
+
+def task_module(spec: str) -> ModuleType:
+    """Return the module of the task that a spec names.
+
+    Raises:
+        UserError: If there is no such task or variant.
+    """
+    parsed = parse_spec(spec)
+    known = task_names()
+    name = f"{parsed.kind}:{parsed.path}" if parsed.path else parsed.kind
+    if name not in known:
+        raise UserError(f"unknown pretext task {name!r}; {did_you_mean(name, known)}")
+    return importlib.import_module(f"{__name__}.{parsed.kind}")
+
+
+def task_config(spec: str) -> Any:
+    """Return the configuration that a spec `TASK[:VARIANT][?key=value&…]` stands for.
+
+    Raises:
+        UserError: If the task, the variant or an option is unknown, or a value out of range.
+    """
+    module, parsed = task_module(spec), parse_spec(spec)
+    start = module.VARIANTS[parsed.path] if parsed.path else module.Config()
+    return options_into(module.Config, parsed, start=start)
+
+
+def build_task(config: Any, encoder: Encoder, *, labels: LabelKind | None = None, seed: int) -> Task:
+    """Build a task around an encoder.
+
+    Args:
+        config: A spec, or the `Config` of a task's module.
+        encoder: Is trained in place.
+        labels: For a task that needs them.
+        seed: Of the initial weights of everything but the encoder.
+
+    Raises:
+        UserError: If the task cannot be built on this encoder, or lacks its labels.
+    """
+    if isinstance(config, str):
+        config = task_config(config)
+    module = importlib.import_module(type(config).__module__)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return module.build(config, encoder, labels)
+        except ValueError as error:
+            raise UserError(f"{module.__name__.rsplit('.', 1)[-1]}: {error}") from None

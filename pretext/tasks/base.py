@@ -1,0 +1,84 @@
+"""What a pretext task is, to the loop that trains it.
+
+A task is one file in this folder:
+
+    Config      a frozen dataclass: every setting of the task, each with its default and its range check
+    VARIANTS    named configurations besides the default, `context_encoder:adversarial` for one; may be empty
+    build       def build(config: Config, encoder: Encoder, labels: LabelKind) -> Task
+
+and a final subclass of `Task`, which owns its views, its heads and its losses. The file's docstring names the
+paper, the equations or sections, and every deviation; its first line is what `python -m pretext list` shows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor, nn
+
+from pretext.encoders.base import Encoder
+
+Players = Mapping[str, list[nn.Parameter]]
+
+
+class Batch(NamedTuple):
+    """What a task is given at a step."""
+
+    images: UInt8[Tensor, "B 3 S S"]
+    labels: Shaped[Tensor, "B ..."] | None
+    """See `pretext.datasets.classification`; None unless the task `needs_labels`."""
+    generator: torch.Generator
+    """Draws everything random of this step; seeded by the run's seed and the step, on the images' device."""
+
+
+class LabelKind(NamedTuple):
+    """What labels look like, for the task that needs them."""
+
+    classes: int
+    multi_label: bool
+
+
+class Task(nn.Module, ABC):
+    """An encoder and what it is trained for.
+
+    Subclasses set `encoder` through `__init__`, and define further modules as any `nn.Module` does. The encoder
+    is what is kept; all else is thrown away with the task.
+    """
+
+    needs_labels: ClassVar[bool] = False
+    """True for the one task that is allowed to see labels."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
+        """Yield `(player, loss)` in turn; the loop steps that player's parameters before it asks for the next."""
+
+    def players(self) -> Players:
+        """Return the parameters that each player's loss moves; one player moves all by default."""
+        return {"task": [parameter for parameter in self.parameters() if parameter.requires_grad]}
+
+    def rate_factors(self) -> Mapping[str, float]:
+        """Return what each player's learning rate is multiplied by, where that is not 1."""
+        return {}
+
+    def after_step(self, progress: float) -> None:
+        """Do what follows a step of all players: a momentum encoder's update, say.
+
+        Args:
+            progress: The share of the run that is done, 0 to 1.
+        """
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return what else is worth a line in the log: accuracies, parts of the loss. Asked for now and then."""
+        return {}
+
+    def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
+        """Return columns of a sample sheet by heading, in [0, 1]: inputs, outputs, originals. Empty: no sheet."""
+        return {}

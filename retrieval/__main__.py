@@ -1,0 +1,240 @@
+"""Make a data set's patches searchable, and ask what is like a patch, or what a hole's surroundings hide.
+
+python -m retrieval index --encoder FILE|timm:NAME --data SPEC --out DIR [--mode grid|objects|images|contexts]
+python -m retrieval search DIR --image FILE [--box X Y W H | --hole X Y W H] [-k N] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from jaxtyping import UInt8
+from torch import Tensor
+
+from pretext.checkpoint import atomic_write
+from pretext.command_line import parse
+from pretext.datasets import open_dataset
+from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.decoding import decode, resize
+from pretext.datasets.packed import BadImages, at_size
+from pretext.encoders import load_encoder
+from pretext.errors import UserError, did_you_mean, run_command
+from retrieval.index import Manifest, PatchIndex, build_index, check_target
+from retrieval.patches import describe_region
+from retrieval.regions import WHOLE, Box, Mode, Regions
+from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet
+
+Corners = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Index(Regions):
+    """Encode a data set's regions and write them as a folder that can be searched."""
+
+    encoder: str
+    """Encoder file, or `timm:NAME`."""
+    data: str
+    """Data set: KIND[:PATH][?key=value&…]."""
+    out: Path
+    """Folder to write."""
+    split: str = "test"
+    """Split of the data set."""
+    stage: str | None = None
+    """Encoder stage to read; the deepest where None."""
+    factory: str | None = None
+    """FAISS index-factory string; exact up to 200,000 vectors and inverted lists beyond where None."""
+    limit: int | None = None
+    """At most so many pictures."""
+    bad_images: BadImages = "skip"
+    """Pictures that cannot be decoded: leave them out and say so, or stop."""
+    overwrite: bool = False
+    """Replace an index that is there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """Find the regions of an index that are nearest to a query's."""
+
+    folder: tyro.conf.Positional[Path]
+    """The index."""
+    image: Path | None = None
+    """Picture to ask with."""
+    query: int | None = None
+    """Instead of a file, the number of one of the index's own pictures, kept out of its neighbours."""
+    box: Corners | None = None
+    """Left, top, width and height of the part to ask with, in pixels (with --query, of the index's size)."""
+    hole: Corners | None = None
+    """The same of a part to hide: what surrounds it is asked with."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    """Neighbours."""
+    encoder: str | None = None
+    """The encoder that the index was made with, where its file has moved since."""
+    data: str | None = None
+    """The data set that the index was made of, where it has moved since."""
+    out: Path = Path("neighbours")
+    """Folder for neighbours.png and neighbours.json."""
+
+
+def main(argv: list[str]) -> int:
+    """Run one of the two commands; return the exit code."""
+    commands = {"index": index, "search": search}
+    if not argv or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    if argv[0] not in commands:
+        raise UserError(
+            f"python -m retrieval: unknown command {argv[0]!r}; {did_you_mean(argv[0], commands)}"
+        )
+    return commands[argv[0]](argv[1:])
+
+
+def index(argv: list[str]) -> int:
+    """Run `python -m retrieval index`."""
+    options = parse(Index, argv, prog="python -m retrieval index")
+    check_target(options.out, overwrite=options.overwrite)
+    spec = options.data
+    if options.limit is not None:
+        spec += f"{'&' if '?' in spec else '?'}limit={options.limit}"
+    encoder = load_encoder(options.encoder)
+    regions = Regions(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Regions)})
+    size = regions.picture_size(encoder.input_size)
+    made = build_index(
+        encoder,
+        at_size(open_dataset(spec).split(options.split), size, bad_images=options.bad_images),
+        regions,
+        encoder_source=_findable(options.encoder),
+        split=options.split,
+        picture_size=size,
+        stage=options.stage,
+        factory=options.factory,
+        bad_images=options.bad_images,
+    )
+    made.save(options.out, overwrite=options.overwrite)
+    print(
+        f"{options.out}: {len(made.table)} {regions.mode} of {spec}, "
+        f"{made.vectors.d} numbers each, {made.manifest.factory}"
+    )
+    return 0
+
+
+def search(argv: list[str]) -> int:
+    """Run `python -m retrieval search`."""
+    options = parse(Search, argv, prog="python -m retrieval search")
+    opened = PatchIndex.open(options.folder)
+    manifest = opened.manifest
+    data = _data_of(manifest, options.data or manifest.data)
+    encoder = load_encoder(options.encoder or manifest.encoder)
+    picture, full = _picture(options, data, manifest.picture_size)
+    box, hidden = _region(options, manifest.regions, full)
+    # A hole may be asked about among whole pictures too: then only the query is seen as a context.
+    mode: Mode = "contexts" if hidden else manifest.regions.mode
+    seen = dataclasses.replace(manifest.regions, mode=mode, pool=manifest.regions.cells)
+    vectors = describe_region(encoder, picture, box, seen, stage=manifest.stage)
+    cosines, rows = opened.search(vectors, options.k, encoder=encoder, without_image=options.query)
+    found = opened.table[rows[0]]
+    tile = Tile(picture, box, "query", hidden)
+    tiles = neighbour_tiles(data, found, cosines[0], manifest.classes)
+    sheet = neighbour_sheet([tile], {manifest.stage: [tiles]})
+    save_sheet(sheet, options.out / "neighbours.png")
+    answer = {
+        "index": str(options.folder),
+        "query": {
+            "image": options.query if options.image is None else str(options.image),
+            "box": box,
+            "hidden": hidden,
+        },
+        "neighbours": [
+            {
+                "rank": rank,
+                "similarity": float(cosine),
+                "image": int(row["image"]),
+                "box": [float(row[side]) for side in "xywh"],
+                "label": class_name(row, manifest.classes) or None,
+            }
+            for rank, (row, cosine) in enumerate(zip(found, cosines[0], strict=True), 1)
+        ],
+    }
+    with atomic_write(options.out / "neighbours.json") as beside:
+        beside.write_text(json.dumps(answer, indent=2) + "\n")
+    print(
+        f"{options.out / 'neighbours.png'}: "
+        f"the nearest {len(found)} of {len(opened.table)} {manifest.regions.mode}"
+    )
+    return 0
+
+
+def _findable(encoder: str) -> str:
+    """Return the encoder's source in words that hold in any working folder."""
+    return encoder if encoder.startswith("timm:") else str(Path(encoder).resolve())
+
+
+def _data_of(manifest: Manifest, spec: str) -> ImageDataset:
+    """Open the split that was indexed, and make sure that it still is what was indexed."""
+    split = open_dataset(spec).split(manifest.split)
+    data = at_size(split, manifest.picture_size, bad_images=manifest.bad_images)
+    if data.fingerprint != manifest.data_fingerprint:
+        raise UserError(
+            f"{spec}: its {manifest.split} is not the data that was indexed; make the index again"
+        )
+    return data
+
+
+def _picture(
+    options: Search, data: ImageDataset, size: int
+) -> tuple[UInt8[Tensor, "3 S S"], tuple[int, int]]:
+    """Return the picture that is asked with, at the index's size, and the height and width for its boxes."""
+    if (options.image is None) == (options.query is None):
+        raise UserError("python -m retrieval search: give either --image FILE or --query NUMBER")
+    if options.query is not None:
+        if not 0 <= options.query < len(data):
+            raise UserError(
+                f"--query {options.query}: the index's pictures are numbered 0 to {len(data) - 1}"
+            )
+        return data[options.query][0], (size, size)
+    assert options.image is not None
+    try:
+        picture = decode(options.image)
+    except BadImage as error:
+        raise UserError(f"--image {error}; give a picture") from None
+    height, width = picture.shape[-2:]
+    return resize(picture, {}, size)[0], (height, width)
+
+
+def _region(options: Search, regions: Regions, full: tuple[int, int]) -> tuple[Box, bool]:
+    """Return what is asked about, in shares of the picture, and whether it is hidden."""
+    if options.box is not None and options.hole is not None:
+        raise UserError("--box and --hole: give one of them")
+    if options.hole is not None and regions.mode in ("grid", "objects"):
+        raise UserError(
+            f"--hole: this index holds {regions.mode}; make one with --mode contexts to search by context"
+        )
+    if options.box is not None and regions.mode == "contexts":
+        raise UserError(
+            "--box: this index holds contexts; ask with --hole, or make an index with --mode grid"
+        )
+    for flag, given in (("--box", options.box), ("--hole", options.hole)):
+        if given is not None:
+            return _in_shares(flag, given, full), flag == "--hole"
+    if regions.mode == "contexts":
+        edge = (1 - regions.hole) / 2
+        return (edge, edge, regions.hole, regions.hole), True
+    return WHOLE, False
+
+
+def _in_shares(flag: str, given: Corners, full: tuple[int, int]) -> Box:
+    (x, y, w, h), (height, width) = given, full
+    # Written so that a NaN fails it too.
+    if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
+        text = " ".join(f"{value:g}" for value in given)
+        raise UserError(
+            f"{flag} {text}: not within the picture, which is {width}×{height} pixels; give X Y W H"
+        )
+    return x / width, y / height, w / width, h / height
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,220 @@
+"""From pictures to vectors: regions of pictures, cut out, encoded, pooled and normalised.
+
+A window that reaches beyond its picture sees the mean colour there, the same as in a hole. Pictures are read
+one by one and regions encoded in batches, so that memory grows with the vectors alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.packed import BadImages
+from pretext.encoders.base import Encoder
+from pretext.errors import UserError, did_you_mean
+from retrieval.regions import Box, Regions, boxes_of, expand, patch_rows
+
+MEAN_COLOUR = (117 / 255, 104 / 255, 123 / 255)
+"""Fills a hole, and whatever lies outside a picture."""
+BATCH = 128
+"""Regions that are cut and encoded at a time."""
+
+
+def cut(
+    pictures: UInt8[Tensor, "P 3 S S"],
+    which: Int[Tensor, " K"],
+    windows: Float[Tensor, "K 4"],
+    holes: Float[Tensor, "K 4"] | None,
+    *,
+    side: int,
+) -> Float[Tensor, "K 3 side side"]:
+    """Return windows of pictures, brought to one size, in [0, 1].
+
+    Pixels are interpolated bilinearly where a window grows, and averaged over as many samples as it has
+    pixels where it shrinks, which keeps fine structure from aliasing. A hole is filled before anything is
+    interpolated, and covers every pixel that it touches, so that nothing hidden reaches the encoder.
+
+    Args:
+        pictures: What is cut from.
+        which: The picture of each window.
+        windows: In shares of the picture; they may reach beyond it.
+        holes: In shares of the picture, or None.
+        side: In pixels.
+    """
+    size = pictures.shape[-1]
+    mean = torch.tensor(MEAN_COLOUR, device=pictures.device).view(1, 3, 1, 1)
+    centred = pictures.float() / 255 - mean  # the mean colour is 0, as is all that lies outside a picture
+    if holes is not None:
+        centred = centred[which].masked_fill(_inside(holes, size)[:, None], 0.0)
+        which = torch.arange(len(which), device=pictures.device)
+    corners = torch.cat([windows[:, :2], windows[:, :2] + windows[:, 2:]], dim=1) * size
+    rois = torch.cat([which[:, None].to(corners), corners], dim=1)
+    return (roi_align(centred, rois, side, aligned=True) + mean).clamp(0, 1)
+
+
+def encode(
+    encoder: Encoder, crops: Float[Tensor, "K 3 S S"], stages: Sequence[str], *, cells: int
+) -> dict[str, Float[Tensor, "K D"]]:
+    """Return a vector of length 1 a crop and stage: its map averaged to `cells`×`cells` and flattened."""
+    names = [stage.name for stage in encoder.stages]
+    maps = encoder(crops)
+    pooled = {name: F.adaptive_avg_pool2d(maps[names.index(name)], cells).flatten(1) for name in stages}
+    return {name: F.normalize(vectors.float(), dim=1) for name, vectors in pooled.items()}
+
+
+def stage_named(encoder: Encoder, name: str | None) -> str:
+    """Return the name of a stage that the encoder has; the deepest where `name` is None."""
+    names = [stage.name for stage in encoder.stages]
+    if name is not None and name not in names:
+        raise UserError(f"encoder {encoder.spec} has no stage {name!r}; {did_you_mean(name, names)}")
+    return names[-1] if name is None else name
+
+
+def describe(
+    encoder: Encoder,
+    data: ImageDataset,
+    table: NDArray[Any],
+    regions: Regions,
+    *,
+    stages: Sequence[str],
+) -> dict[str, NDArray[np.float32]]:
+    """Return the vectors of the regions that a patch table lists, one array N×D a stage.
+
+    Args:
+        encoder: Is run in evaluation mode and left as it was.
+        data: The split that the table is of, its pictures square and all of one size.
+        table: Rows of `PATCH`, a picture's rows next to one another.
+        regions: What is seen of a box, and how maps are pooled.
+        stages: Which to read.
+    """
+    found = _described(encoder, ((data[i][0], rows) for i, rows in _by_picture(table)), regions, stages)
+    parts = [vectors for vectors, _ in found]
+    return {name: np.concatenate([part[name] for part in parts]) for name in stages}
+
+
+def describe_region(
+    encoder: Encoder, picture: UInt8[Tensor, "3 S S"], box: Box, regions: Regions, *, stage: str
+) -> NDArray[np.float32]:
+    """Return the vector 1×D of one region of one picture; arguments as for `describe`."""
+    found = _described(encoder, iter([(picture, patch_rows(0, [box], [-1]))]), regions, [stage])
+    return next(found)[0][stage]
+
+
+def describe_regions(
+    encoder: Encoder, data: ImageDataset, regions: Regions, *, stage: str, bad_images: BadImages
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return the vectors N×D of all regions of a split, and their patch table; pictures are not kept.
+
+    Args:
+        encoder: Is run in evaluation mode and left as it was.
+        data: A split whose pictures are square and all of one size.
+        regions: Which regions, and what is read from them.
+        stage: Which to read.
+        bad_images: What to do about pictures that cannot be decoded.
+
+    Raises:
+        UserError: If there is no region at all, or a bad picture stops it.
+    """
+    if regions.mode == "objects":
+        data.require("boxes", "labels")
+    parts, tables = [], []
+    for vectors, rows in _described(encoder, _listed(data, regions, bad_images), regions, [stage]):
+        parts.append(vectors[stage])
+        tables.append(rows)
+    if not parts:
+        raise UserError(
+            f"{data.spec}: no {regions.mode} in its {len(data)} pictures; try another --mode or --split"
+        )
+    return np.concatenate(parts), np.concatenate(tables)
+
+
+@contextmanager
+def evaluating(encoder: Encoder) -> Iterator[None]:
+    """Put the encoder in evaluation mode, without gradients, and every part of it back afterwards."""
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _described(
+    encoder: Encoder,
+    pictures: Iterator[tuple[Tensor, NDArray[Any]]],
+    regions: Regions,
+    stages: Sequence[str],
+) -> Iterator[tuple[dict[str, NDArray[np.float32]], NDArray[Any]]]:
+    """Yield vectors and table a batch, from pictures that are given one by one with their rows."""
+    device = next(encoder.parameters()).device
+    for images, tables in _batches(pictures):
+        rows = np.concatenate(tables)
+        which = torch.repeat_interleave(torch.tensor([len(table) for table in tables])).to(device)
+        boxes = boxes_of(rows).to(device)
+        holes = boxes if regions.mode == "contexts" else None
+        with evaluating(encoder):
+            stack = torch.stack(images).to(device)
+            crops = cut(stack, which, expand(boxes, regions.reach), holes, side=encoder.input_size)
+            vectors = encode(encoder, crops, stages, cells=regions.cells)
+        yield {name: value.cpu().numpy() for name, value in vectors.items()}, rows
+
+
+def _batches(
+    pictures: Iterator[tuple[Tensor, NDArray[Any]]],
+) -> Iterator[tuple[list[Tensor], list[NDArray[Any]]]]:
+    images: list[Tensor] = []
+    tables: list[NDArray[Any]] = []
+    waiting = 0
+    for image, rows in pictures:
+        for start in range(0, len(rows), BATCH):  # a fine grid's patches are more than a batch by themselves
+            part = rows[start : start + BATCH]
+            if waiting + len(part) > BATCH:
+                yield images, tables
+                images, tables, waiting = [], [], 0
+            images.append(image)
+            tables.append(part)
+            waiting += len(part)
+    if images:
+        yield images, tables
+
+
+def _listed(
+    data: ImageDataset, regions: Regions, bad_images: BadImages
+) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+    for index in range(len(data)):
+        try:
+            image, target = data[index]
+        except BadImage as error:
+            if bad_images == "stop":
+                raise UserError(f"{data.spec}: {error}; --bad-images skip leaves such pictures out") from None
+            print(f"{data.spec}: left out {error}", file=sys.stderr)
+            continue
+        yield image, patch_rows(index, *regions.boxes(target, image.shape[-1]))
+
+
+def _by_picture(table: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    starts = np.flatnonzero(np.diff(table["image"])) + 1
+    for rows in np.split(table, starts) if len(table) else []:
+        yield int(rows["image"][0]), rows
+
+
+def _inside(boxes: Tensor, size: int) -> Tensor:
+    """Return K×S×S: whether a pixel is touched by its box."""
+    low = (boxes[:, :2] * size).floor()
+    high = ((boxes[:, :2] + boxes[:, 2:]) * size).ceil()
+    steps = torch.arange(size, device=boxes.device)
+    columns, rows = ((steps >= low[:, i, None]) & (steps < high[:, i, None]) for i in (0, 1))
+    return rows[:, :, None] & columns[:, None, :]

@@ -1,0 +1,147 @@
+"""Which parts of a picture are looked at, and what class each is of.
+
+A region is a box in shares of its picture. What an encoder sees of it is its window: the box itself for
+a patch of a grid or a whole picture, the box and a margin for an object, and for a context the surroundings
+of a box that is itself hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretext.datasets.base import IGNORE, Target
+
+Mode = Literal["grid", "objects", "images", "contexts"]
+Box = tuple[float, float, float, float]
+"""Left, top, width and height, in shares of the picture's sides."""
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+FEWEST_SHARE = 0.1
+"""A class names a region by its mask where it covers at least this share of it."""
+PATCH = np.dtype([("image", "<i8"), ("x", "<f4"), ("y", "<f4"), ("w", "<f4"), ("h", "<f4"), ("label", "<i8")])
+"""A row of a patch table: the picture's number in its split, the region's box in shares, its class or -1."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Which regions of a picture there are, and what is read from them."""
+
+    mode: Mode = "grid"
+    """Patches on a grid, objects by their boxes, whole images, or contexts with a hidden centre."""
+    grid: int = 3
+    """Patches a side on the grid; they overlap where they are larger than that leaves room for."""
+    scales: tuple[float, ...] = (0.5,)
+    """Sides of the grid's patches, in shares of the picture's; one grid each."""
+    margin: float = 0.1
+    """Surroundings that an object is seen with, on each side, in shares of its box's."""
+    hole: float = 0.5
+    """Side of a context's hidden centre, in shares of its window's."""
+    pool: int | None = None
+    """Side of the grid that a map is averaged to; where None, 2 for contexts, for their layout, else 1."""
+
+    def __post_init__(self) -> None:
+        if self.grid < 1:
+            raise ValueError(f"grid is {self.grid}; at least 1 patch a side is needed")
+        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
+            raise ValueError(f"scales are {self.scales}; give one or more, each above 0 and up to 1")
+        if self.margin < 0:
+            raise ValueError(f"margin is {self.margin}; allowed is 0 or more")
+        if not 0 < self.hole < 1:
+            raise ValueError(f"hole is {self.hole}; allowed is above 0 and below 1")
+        if self.pool is not None and self.pool < 1:
+            raise ValueError(f"pool is {self.pool}; allowed is 1 or more")
+
+    @property
+    def cells(self) -> int:
+        """Side of the grid that a map is averaged to."""
+        return self.pool or (2 if self.mode == "contexts" else 1)
+
+    @property
+    def reach(self) -> float:
+        """Sides of a region's window, in shares of its box's."""
+        return {"objects": 1 + 2 * self.margin, "contexts": 1 / self.hole}.get(self.mode, 1.0)
+
+    def picture_size(self, input_size: int) -> int:
+        """Return the side at which pictures are held, so that a part of one still has pixels to show."""
+        return input_size * (2 if self.mode in ("grid", "objects") else 1)
+
+    def boxes(self, target: Target, size: int) -> tuple[list[Box], list[int]]:
+        """Return a picture's regions, in shares, and the class of each; -1 for none.
+
+        A grid's patch or a hidden centre is of the class with the most pixels in it, a tenth of it at least,
+        where there are masks; else of the largest object whose box's centre lies in it. Difficult objects
+        are no regions.
+
+        Args:
+            target: The picture's annotations.
+            size: Its side in pixels.
+        """
+        if self.mode == "images":
+            return [WHOLE], [int(target.get("label", -1))]
+        if self.mode == "objects":
+            return _objects(target, size)
+        if self.mode == "contexts":
+            boxes = [((1 - self.hole) / 2, (1 - self.hole) / 2, self.hole, self.hole)]
+        else:
+            boxes = [box for scale in self.scales for box in _grid(self.grid, scale)]
+        return boxes, [_class_in(target, box, size) for box in boxes]
+
+
+def patch_rows(image: int, boxes: Sequence[Box], labels: Sequence[int]) -> NDArray[Any]:
+    """Return one picture's rows of a patch table."""
+    return np.array([(image, *box, label) for box, label in zip(boxes, labels, strict=True)], dtype=PATCH)
+
+
+def boxes_of(table: NDArray[Any]) -> Float[Tensor, "N 4"]:
+    """Return the boxes of a patch table."""
+    return torch.from_numpy(np.stack([table[key] for key in "xywh"], axis=1))
+
+
+def expand(boxes: Float[Tensor, "K 4"], reach: float) -> Float[Tensor, "K 4"]:
+    """Return boxes of the same centres with `reach` times the sides."""
+    sides = boxes[:, 2:] * reach
+    return torch.cat([boxes[:, :2] + (boxes[:, 2:] - sides) / 2, sides], dim=1)
+
+
+def _grid(count: int, scale: float) -> list[Box]:
+    starts = np.linspace(0, 1 - scale, count) if count > 1 else [(1 - scale) / 2]
+    return [(float(x), float(y), scale, scale) for y in starts for x in starts]
+
+
+def _objects(target: Target, size: int) -> tuple[list[Box], list[int]]:
+    boxes, labels = [], []
+    difficult = target.get("difficult", torch.zeros(len(target["labels"]), dtype=torch.bool))
+    for (x0, y0, x1, y1), label, hard in zip(
+        target["boxes"].tolist(), target["labels"].tolist(), difficult.tolist(), strict=True
+    ):
+        if not hard:
+            boxes.append((x0 / size, y0 / size, (x1 - x0) / size, (y1 - y0) / size))
+            labels.append(label)
+    return boxes, labels
+
+
+def _class_in(target: Target, box: Box, size: int) -> int:
+    x, y, w, h = box
+    if "masks" in target:
+        rows, columns = (slice(round(a * size), round((a + b) * size)) for a, b in ((y, h), (x, w)))
+        inside = target["masks"][rows, columns].reshape(-1).long()
+        counts = torch.bincount(inside, minlength=IGNORE + 1)
+        counts[[0, IGNORE]] = 0
+        return int(counts.argmax()) - 1 if counts.max() >= FEWEST_SHARE * max(len(inside), 1) else -1
+    if not {"boxes", "labels"} <= target.keys():
+        return -1
+    largest, found = 0.0, -1
+    for (x0, y0, x1, y1), label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
+        across, down = (x0 + x1) / 2 / size, (y0 + y1) / 2 / size
+        area = (x1 - x0) * (y1 - y0)
+        if x <= across < x + w and y <= down < y + h and area > largest:
+            largest, found = area, label
+    return found

@@ -1,0 +1,640 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+import retrieval.probes
+from pretext.datasets import ImageDataset, at_size, open_dataset
+from pretext.encoders import Encoder, build_encoder, save_encoder
+from pretext.errors import UserError
+from pretext.judging import probes_in
+from retrieval.__main__ import main
+from retrieval.index import PatchIndex, build_index, default_factory
+from retrieval.patches import MEAN_COLOUR, cut, describe, describe_regions, expand
+from retrieval.probes.retrieval import Retrieval, chance_precision, hits, nearest
+from retrieval.regions import PATCH, WHOLE, Regions
+from retrieval.sheets import Tile, neighbour_sheet
+
+SPEC = "scenes?train=40&val=12&test=16&size=32"
+SIZE = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRETEXT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def make_encoder(seed: int = 0) -> Encoder:
+    return build_encoder("alexnet?width=0.125&stem_stride=1", input_size=SIZE, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return make_encoder()
+
+
+@pytest.fixture(scope="module")
+def encoder_file(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    save_encoder(encoder, path, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(cache: None) -> ImageDataset:
+    return at_size(open_dataset(SPEC), SIZE, bad_images="stop")
+
+
+def build(encoder: Encoder, data: ImageDataset, regions: Regions, factory: str | None = None) -> PatchIndex:
+    return build_index(
+        encoder,
+        data,
+        regions,
+        encoder_source="encoder.safetensors",
+        split="train",
+        picture_size=SIZE,
+        stage=None,
+        factory=factory,
+        bad_images="stop",
+    )
+
+
+@pytest.fixture(scope="module")
+def grid(encoder: Encoder, data: ImageDataset) -> PatchIndex:
+    return build(encoder, data, Regions())
+
+
+@pytest.fixture(scope="module")
+def features(encoder: Encoder, data: ImageDataset) -> np.ndarray:
+    return describe_regions(encoder, data, Regions(), stage="pool5", bad_images="stop")[0]
+
+
+@pytest.fixture
+def saved(grid: PatchIndex, tmp_path: Path) -> Path:
+    grid.save(tmp_path / "index", overwrite=False)
+    return tmp_path / "index"
+
+
+# Regions and vectors
+
+
+def test_a_window_is_cut_at_its_own_pixels() -> None:
+    pictures = torch.randint(
+        0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    windows = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 0.5]])
+    whole, _ = cut(pictures, torch.tensor([1, 0]), windows, None, side=16)
+    torch.testing.assert_close(whole, pictures[1].float() / 255)
+    part = cut(pictures, torch.tensor([0]), windows[1:], None, side=8)[0]
+    torch.testing.assert_close(part, pictures[0, :, 8:16, 4:12].float() / 255)
+    halved = cut(pictures, torch.tensor([0]), windows[:1], None, side=8)[0]
+    blocks = pictures[0].double().reshape(3, 8, 2, 8, 2).mean(dim=(2, 4)) / 255
+    torch.testing.assert_close(halved.double(), blocks, atol=1e-6, rtol=0)
+
+
+def test_nothing_of_what_is_hidden_is_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    box = torch.tensor([[0.27, 0.3, 0.33, 0.41]])  # pixels 4 to 9 across, 4 to 11 down
+    which = torch.tensor([0])
+    window = expand(box, 2.0)
+    seen = cut(picture, which, window, box, side=24)
+    inside, outside = picture.clone(), picture.clone()
+    inside[..., 4:12, 4:10] = 255 - inside[..., 4:12, 4:10]
+    outside[..., 3, 4:10] = 255 - outside[..., 3, 4:10]
+    assert torch.equal(cut(inside, which, window, box, side=24), seen)
+    assert not torch.equal(cut(outside, which, window, box, side=24), seen)
+    middle = seen[0, :, 8:16, 8:16].mean(dim=(1, 2))
+    torch.testing.assert_close(middle, torch.tensor(MEAN_COLOUR))
+
+
+def test_beyond_the_picture_lies_the_mean_colour() -> None:
+    white = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+    seen = cut(white, torch.tensor([0]), torch.tensor([[-1.0, 0.0, 2.0, 1.0]]), None, side=16)[0]
+    torch.testing.assert_close(seen[:, :, :7], torch.tensor(MEAN_COLOUR).view(3, 1, 1).expand(3, 16, 7))
+    torch.testing.assert_close(seen[:, :, 9:], torch.ones(3, 16, 7))
+
+
+def test_an_expanded_box_keeps_its_centre() -> None:
+    expanded = expand(torch.tensor([[0.2, 0.4, 0.2, 0.1]]), 3.0)
+    torch.testing.assert_close(expanded, torch.tensor([[0.0, 0.3, 0.6, 0.3]]))
+
+
+def target(with_masks: bool) -> dict[str, object]:
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [2.0, 2.0, 8.0, 8.0], [7.0, 7.0, 8.0, 8.0]])
+    masks = torch.zeros(8, 8, dtype=torch.uint8)
+    masks[:4, :4] = 1
+    masks[4:, 4:] = 255
+    masks[3:5, 3:6] = 3
+    found: dict[str, object] = {
+        "label": torch.tensor(4),
+        "labels": torch.tensor([0, 2, 1]),
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(8, 8)),
+        "difficult": torch.tensor([False, False, True]),
+    }
+    return found | ({"masks": tv_tensors.Mask(masks)} if with_masks else {})
+
+
+@pytest.mark.parametrize(
+    ("regions", "with_masks", "count", "labels"),
+    [
+        (Regions(mode="images"), False, 1, [4]),
+        (Regions(mode="objects"), True, 2, [0, 2]),  # the third is difficult
+        (Regions(mode="contexts"), True, 1, [2]),  # 6 pixels of class 2, 3 of class 0 in the middle 4×4
+        (Regions(mode="contexts"), False, 1, [2]),  # the centres of both easy boxes; the second is larger
+        (Regions(grid=2), True, 4, [0, 2, -1, 2]),  # a single pixel of class 2 does not name the third
+        (Regions(grid=2), False, 4, [0, -1, -1, 2]),
+    ],
+)
+def test_regions_have_the_class_that_is_in_them(
+    regions: Regions, with_masks: bool, count: int, labels: list[int]
+) -> None:
+    boxes, found = regions.boxes(target(with_masks), 8)
+    assert len(boxes) == count
+    assert found == labels
+
+
+def test_a_grid_covers_the_picture_at_every_scale() -> None:
+    boxes, labels = Regions(grid=3, scales=(0.5, 1 / 3)).boxes({}, 8)
+    assert len(boxes) == 18
+    assert labels == [-1] * 18
+    for scale in (boxes[:9], boxes[9:]):
+        assert min(x for x, _, _, _ in scale) == 0
+        assert max(y + h for _, y, _, h in scale) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"grid": 0}, {"scales": ()}, {"scales": (1.5,)}, {"hole": 1.0}, {"margin": -1.0}]
+)
+def test_regions_refuse_what_cannot_be_cut(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Regions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_vector_is_the_pooled_map_of_its_crop(encoder: Encoder, data: ImageDataset) -> None:
+    table = np.array([(3, *WHOLE, -1)], dtype=PATCH)
+    found = describe(encoder, data, table, Regions(mode="images"), stages=["conv2", "pool5"])
+    with torch.inference_mode():
+        maps = encoder.eval()(data[3][0][None])
+    for name, values in (("conv2", maps[1]), ("pool5", maps[-1])):
+        pooled = values[0].double().mean(dim=(1, 2)).numpy()
+        np.testing.assert_allclose(found[name][0], pooled / np.linalg.norm(pooled), atol=1e-5)
+
+
+def test_the_encoder_is_left_as_it_was(data: ImageDataset) -> None:
+    encoder = make_encoder()
+    encoder.train()
+    encoder.get_submodule("convs.0").eval()  # a frozen part
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    describe_regions(encoder, data, Regions(mode="images"), stage="pool5", bad_images="stop")
+    assert encoder.training
+    assert not encoder.get_submodule("convs.0").training
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_pictures_that_stream_give_the_vectors_of_a_pack(
+    encoder: Encoder, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRETEXT_PACK_GB", "0")
+    streamed = at_size(open_dataset(SPEC), SIZE, bad_images="stop")
+    found, _ = describe_regions(encoder, streamed, Regions(), stage="pool5", bad_images="stop")
+    np.testing.assert_allclose(found, features, atol=1e-6)
+
+
+# The index
+
+
+def test_neighbours_are_those_of_brute_force(
+    grid: PatchIndex, encoder: Encoder, data: ImageDataset, features: np.ndarray
+) -> None:
+    queries, _ = describe_regions(encoder, data.split("test"), Regions(), stage="pool5", bad_images="stop")
+    cosines, rows = grid.search(queries, 7, encoder=encoder)
+    exact = queries.astype(np.float64) @ features.astype(np.float64).T
+    best = -np.sort(-exact, axis=1)[:, :7]
+    np.testing.assert_allclose(cosines, best, atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(exact, rows, axis=1), best, atol=1e-6)
+    assert all(len(set(row)) == 7 for row in rows.tolist())
+
+
+def test_a_patch_finds_itself_first(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
+    cosines, rows = grid.search(features, 1, encoder=encoder)
+    np.testing.assert_allclose(cosines, 1, atol=1e-5)
+    assert rows[:, 0].tolist() == list(range(len(features)))
+
+
+def test_a_picture_can_be_kept_out_of_its_neighbours(
+    grid: PatchIndex, encoder: Encoder, features: np.ndarray
+) -> None:
+    image = int(grid.table["image"][20])
+    cosines, rows = grid.search(features[20:21], 5, encoder=encoder, without_image=image)
+    exact = features.astype(np.float64) @ features[20].astype(np.float64)
+    exact[grid.table["image"] == image] = -2
+    assert rows.shape == (1, 5)
+    np.testing.assert_allclose(cosines[0], -np.sort(-exact)[:5], atol=1e-6)
+
+
+def test_no_more_come_back_than_there_are(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
+    _, rows = grid.search(features[:1], 10_000, encoder=encoder, without_image=0)
+    assert rows.shape == (1, int((grid.table["image"] != 0).sum()))
+
+
+def test_an_opened_index_answers_as_the_saved_one(
+    saved: Path, grid: PatchIndex, encoder: Encoder, features: np.ndarray
+) -> None:
+    opened = PatchIndex.open(saved)
+    assert opened.manifest == grid.manifest
+    assert np.array_equal(opened.table, grid.table)
+    before, after = (index.search(features, 3, encoder=encoder) for index in (grid, opened))
+    np.testing.assert_array_equal(before[1], after[1])
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]  # nothing temporary stays
+
+
+def test_another_encoder_is_refused(saved: Path, features: np.ndarray) -> None:
+    with pytest.raises(UserError, match="made with the encoder"):
+        PatchIndex.open(saved).search(features[:1], 1, encoder=make_encoder(seed=1))
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "patches.npy"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_harmed_index_is_refused_before_it_is_read(
+    saved: Path, name: str, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: str) -> None:
+        raise AssertionError(f"read {path}")
+
+    content = bytearray((saved / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    if harm == "remove":
+        (saved / name).unlink()
+    else:
+        (saved / name).write_bytes(content if harm == "flip" else content[: len(content) // 2])
+    monkeypatch.setattr("faiss.read_index", read)
+    with pytest.raises(UserError, match=name):
+        PatchIndex.open(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (None, "no manifest"),
+        ("{", "no JSON"),
+        ("[]", "no manifest of an index"),
+        ('{"format": 1}', "no manifest of an index"),
+    ],
+)
+def test_a_folder_that_is_no_index_is_named(saved: Path, text: str | None, word: str) -> None:
+    manifest = saved / "manifest.json"
+    manifest.unlink() if text is None else manifest.write_text(text)
+    with pytest.raises(UserError, match=word):
+        PatchIndex.open(saved)
+
+
+def test_an_index_of_another_format_is_refused(saved: Path) -> None:
+    manifest = saved / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        PatchIndex.open(saved)
+
+
+def test_what_is_there_is_not_overwritten_silently(
+    saved: Path, encoder: Encoder, data: ImageDataset, tmp_path: Path
+) -> None:
+    other = build(encoder, data, Regions(mode="images"))
+    before = (saved / "index.faiss").read_bytes()
+    with pytest.raises(UserError, match="--overwrite"):
+        other.save(saved, overwrite=False)
+    assert (saved / "index.faiss").read_bytes() == before
+    other.save(saved, overwrite=True)
+    assert PatchIndex.open(saved).manifest.regions.mode == "images"
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.txt").write_text("mine")
+    with pytest.raises(UserError, match="something other"):
+        other.save(photos, overwrite=True)
+    assert (photos / "a.txt").read_text() == "mine"
+
+
+def test_a_save_that_fails_leaves_the_old_index(
+    saved: Path, grid: PatchIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("retrieval.index.np.save", full)
+    with pytest.raises(OSError, match="No space"):
+        grid.save(saved, overwrite=True)
+    PatchIndex.open(saved)
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_many_vectors_go_into_inverted_lists_that_are_found_again(
+    encoder: Encoder, data: ImageDataset, features: np.ndarray, tmp_path: Path
+) -> None:
+    assert default_factory(200_000) == "Flat"
+    assert default_factory(250_000) == "IVF2000,Flat"
+    build(encoder, data, Regions(), factory="IVF8,Flat").save(tmp_path / "ivf", overwrite=False)
+    opened = PatchIndex.open(tmp_path / "ivf")
+    _, rows = opened.search(features, 1, encoder=encoder)
+    assert (rows[:, 0] == np.arange(len(features))).mean() > 0.99
+
+
+@pytest.mark.parametrize("factory", ["NOPE", "IVF100000,Flat"])
+def test_a_kind_of_index_that_cannot_be_made_is_named(
+    encoder: Encoder, data: ImageDataset, factory: str
+) -> None:
+    with pytest.raises(UserError, match=rf"--factory {factory}: [^\n]+$"):
+        build(encoder, data, Regions(mode="images"), factory=factory)
+
+
+def test_training_goes_on_after_a_search(grid: PatchIndex, data: ImageDataset, features: np.ndarray) -> None:
+    trained, searcher = make_encoder(seed=3), make_encoder()
+    optimiser = torch.optim.SGD(trained.parameters(), lr=0.1)
+    images = torch.stack([data[i][0] for i in range(8)])
+    losses = []
+    for _ in range(2):
+        loss = trained.train()(images)[-1].square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+        _, rows = grid.search(features[:64], 3, encoder=searcher)
+        assert rows[:, 0].tolist() == list(range(64))
+    assert losses[1] < losses[0]
+
+
+# The probe
+
+
+def test_it_is_found_by_name() -> None:
+    assert probes_in(retrieval.probes) == {"retrieval": Retrieval}
+
+
+def test_hits_are_counted_as_by_hand() -> None:
+    rows = np.array([[0, 1, 2], [3, 4, 0]])
+    found = hits(rows, np.array([5, 7]), np.array([5, 6, 5, 7, 8]))
+    assert found.tolist() == [[1, 0, 1], [1, 0, 0]]
+
+
+def test_features_without_meaning_score_chance() -> None:
+    rng = np.random.default_rng(0)
+    train, test = (rng.choice(4, size=n, p=[0.55, 0.25, 0.15, 0.05]) for n in (2000, 1500))
+    vectors = [rng.normal(size=(len(labels), 16)).astype(np.float32) for labels in (test, train)]
+    unit = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in vectors]
+    precision = hits(nearest(unit[0], unit[1], 10)[1], test, train).mean(axis=1)
+    expected = sum((test == c).mean() * (train == c).mean() for c in range(4))
+    assert chance_precision(test, train) == pytest.approx(expected)
+    error = precision.std() / len(precision) ** 0.5
+    assert abs(precision.mean() - expected) < 4 * error
+
+
+@pytest.fixture(scope="module")
+def probe() -> Retrieval:
+    return Retrieval(k=5, database=60, queries=25)
+
+
+def test_scores_keep_the_contract(
+    probe: Retrieval, encoder: Encoder, data: ImageDataset, tmp_path: Path
+) -> None:
+    scores = list(probe.evaluate(encoder, data, tmp_path))
+    stages = [stage.name for stage in encoder.stages]
+    for metric in ("precision@5", "precision@1", "context precision@5"):
+        assert [score.stage for score in scores if score.metric == metric] == stages
+    (headline,) = [score for score in scores if score.headline]
+    assert headline.metric == "precision@5"
+    for score in scores:
+        assert score.items is not None
+        assert score.n == len(score.items) == 25
+        assert score.value == pytest.approx(score.items.mean())
+        assert score.chance is not None
+        assert 0 < score.chance < 100
+    assert {path.name for path in tmp_path.iterdir()} == {"objects.png", "contexts.png"}
+    again = [score.value for score in probe.evaluate(encoder, data)]
+    assert again == [score.value for score in scores]
+
+
+def test_precision_is_that_of_a_count_in_numpy(
+    probe: Retrieval, encoder: Encoder, data: ImageDataset
+) -> None:
+    tables = probe._tables(data, Regions(mode="objects"))
+    for mode, metric in (("objects", "precision@5"), ("contexts", "context precision@5")):
+        scores = {s.stage: s for s in probe.evaluate(encoder, data) if s.metric == metric}
+        on_val = {}
+        for stage, score in scores.items():
+            vectors = {
+                split: describe(encoder, data.split(split), table, Regions(mode=mode), stages=[stage])[stage]
+                for split, table in tables.items()
+            }
+            expected = {}
+            for split in ("val", "test"):
+                right = []
+                for vector, label in zip(vectors[split], tables[split]["label"], strict=True):
+                    order = np.argsort(-(vectors["train"].astype(np.float64) @ vector.astype(np.float64)))[:5]
+                    right.append(100 * np.mean([tables["train"]["label"][row] == label for row in order]))
+                expected[split] = right
+            on_val[stage] = np.mean(expected["val"])
+            np.testing.assert_allclose(score.items, expected["test"])
+        for stage, score in scores.items():
+            if score.headline:
+                assert on_val[stage] == max(on_val.values())
+
+
+def class_folders(root: Path, pictures: int) -> Path:
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("dark", "light")):
+        (root / name).mkdir(parents=True)
+        for i in range(pictures):
+            pixels = rng.integers(200 * number, 200 * number + 50, (SIZE, SIZE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def test_pictures_with_one_label_are_judged_whole(probe: Retrieval, encoder: Encoder, tmp_path: Path) -> None:
+    data = open_dataset(f"folder:{class_folders(tmp_path, 30)}")
+    scores = list(probe.evaluate(encoder, data))
+    assert {score.metric for score in scores} == {"precision@5", "precision@1"}
+    (headline,) = [score for score in scores if score.headline]
+    assert headline.value > 95  # dark among dark
+    assert headline.chance == pytest.approx(50, abs=5)
+
+
+def test_a_database_smaller_than_k_is_named(encoder: Encoder, tmp_path: Path) -> None:
+    data = open_dataset(f"folder:{class_folders(tmp_path, 5)}")
+    with pytest.raises(UserError, match=r"precision@10 needs 10 .* train has \d"):
+        list(Retrieval().evaluate(encoder, data))
+    with pytest.raises(ValueError, match="database is 5"):
+        Retrieval(database=5)
+
+
+def test_unlabelled_pictures_cannot_be_judged(encoder: Encoder, tmp_path: Path) -> None:
+    folder = class_folders(tmp_path, 10) / "dark"
+    data = open_dataset(f"folder:{folder}")
+    assert not Retrieval().can_judge(data)
+    with pytest.raises(UserError, match="needs label"):
+        list(Retrieval().evaluate(encoder, data))
+
+
+def test_examples_make_a_sheet_of_several_encoders(
+    probe: Retrieval, encoder: Encoder, data: ImageDataset
+) -> None:
+    found = [
+        probe.examples(each, data, mode="contexts", stage="conv5", count=2)
+        for each in (encoder, make_encoder(seed=1))
+    ]
+    queries = found[0][0]
+    assert [tile.caption for tile in queries] == [tile.caption for tile in found[1][0]]
+    one = neighbour_sheet(queries, {"random": found[0][1]})
+    two = neighbour_sheet(queries, {"random": found[0][1], "other": found[1][1]})
+    assert two.height - 6 == 2 * (one.height - 6)  # a gap, then the rows
+    assert one.width >= 6 * 112
+
+
+def test_a_box_is_outlined_where_it_is() -> None:
+    black = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    plain = neighbour_sheet([Tile(black, WHOLE, "")], {"a": [[Tile(black, WHOLE, "")]]})
+    boxed = neighbour_sheet([Tile(black, (0.5, 0.5, 0.5, 0.5), "")], {"a": [[Tile(black, WHOLE, "")]]})
+    red = (np.asarray(boxed) == [255, 45, 85]).all(axis=-1)
+    rows, columns = red.nonzero()
+    assert not (np.asarray(plain) == [255, 45, 85]).all(axis=-1).any()
+    assert (rows.min(), columns.min()) == (6 + 56, 6 + 56)
+    assert (rows.max(), columns.max()) == (6 + 111, 6 + 111)
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def contexts(encoder_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "contexts"
+    argv = ["--encoder", str(encoder_file), "--data", SPEC, "--out", str(folder), "--mode", "contexts"]
+    assert main(["index", *argv]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("picture") / "test 7.png"
+    Image.fromarray(open_dataset(SPEC).split("test")[7][0].permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+def test_a_hole_finds_its_own_surroundings(contexts: Path, picture: Path, tmp_path: Path) -> None:
+    argv = ["--image", str(picture), "--hole", "8", "8", "16", "16", "-k", "4", "--out", str(tmp_path)]
+    assert main(["search", str(contexts), *argv]) == 0
+    answer = json.loads((tmp_path / "neighbours.json").read_text())
+    assert [found["rank"] for found in answer["neighbours"]] == [1, 2, 3, 4]
+    assert answer["neighbours"][0]["image"] == 7
+    assert answer["neighbours"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert answer["query"]["hidden"]
+    with Image.open(tmp_path / "neighbours.png") as sheet:
+        assert sheet.width > 4 * 112
+
+
+def test_a_picture_of_the_index_is_not_its_own_neighbour(contexts: Path, tmp_path: Path) -> None:
+    assert main(["search", str(contexts), "--query", "7", "--out", str(tmp_path)]) == 0
+    answer = json.loads((tmp_path / "neighbours.json").read_text())
+    assert len(answer["neighbours"]) == 10
+    assert 7 not in {found["image"] for found in answer["neighbours"]}
+
+
+def test_a_box_finds_its_own_patch(encoder_file: Path, picture: Path, tmp_path: Path) -> None:
+    index = str(tmp_path / "grid")
+    argv = [
+        "--encoder",
+        str(encoder_file),
+        "--data",
+        SPEC,
+        "--out",
+        index,
+        "--stage",
+        "conv3",
+        "--limit",
+        "16",
+    ]
+    assert main(["index", *argv]) == 0
+    argv = ["--image", str(picture), "--box", "16", "0", "16", "16", "--out", str(tmp_path)]
+    assert main(["search", index, *argv]) == 0
+    best = json.loads((tmp_path / "neighbours.json").read_text())["neighbours"][0]
+    assert (best["image"], best["box"]) == (7, [0.5, 0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["--image", "PICTURE", "--hole", "20", "8", "16", "16"], "not within the picture, which is 32×32"),
+        (["--image", "PICTURE", "--hole", "8", "8", "0", "16"], "not within"),
+        (["--image", "PICTURE", "--hole", "nan", "8", "8", "16"], "not within"),
+        (["--image", "PICTURE", "--box", "8", "8", "16", "16"], "holds contexts"),
+        (["--image", "nowhere.png"], "nowhere.png"),
+        (["--image", "PICTURE", "--query", "1"], "either --image"),
+        ([], "either --image"),
+        (["--query", "16"], "numbered 0 to 15"),
+        (["--query", "1", "-k", "0"], "k is 0"),
+        (["--query", "1", "--data", "scenes?train=40&val=12&test=16&size=32&seed=1"], "not the data"),
+        (["--query", "1", "--encoder", "OTHER"], "another"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_one_line(
+    contexts: Path, picture: Path, tmp_path: Path, argv: list[str], word: str
+) -> None:
+    other = tmp_path / "other.safetensors"
+    save_encoder(make_encoder(seed=5), other, {})
+    given = [{"PICTURE": str(picture), "OTHER": str(other)}.get(arg, arg) for arg in argv]
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=word) as caught:
+        main(["search", str(contexts), *given, "--out", str(out)])
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_missing_or_empty_folder_is_named(encoder_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        main(["search", str(tmp_path / "nowhere"), "--query", "0"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no index"):
+        main(["search", str(tmp_path / "empty"), "--query", "0"])
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="empty"):
+        data = f"folder:{tmp_path / 'empty'}"
+        main(["index", "--encoder", str(encoder_file), "--data", data, "--out", str(out)])
+    assert not out.exists()
+    with pytest.raises(UserError, match="did you mean 'search'"):
+        main(["serach"])
+
+
+@pytest.mark.parametrize(("mode", "word"), [("objects", "needs boxes"), ("grid", "no stage 'conv9'")])
+def test_an_index_that_cannot_be_made_is_one_line(
+    encoder_file: Path, tmp_path: Path, mode: str, word: str
+) -> None:
+    data = f"folder:{class_folders(tmp_path / 'photos', 10)}"
+    stage = [] if mode == "objects" else ["--stage", "conv9"]
+    argv = ["--encoder", str(encoder_file), "--data", data, "--mode", mode, *stage]
+    with pytest.raises(UserError, match=word):
+        main(["index", *argv, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_photographs_find_themselves(encoder_file: Path, tmp_path: Path) -> None:
+    root = os.environ.get("PRETEXT_TEST_DATA")
+    if not root:
+        pytest.skip("PRETEXT_TEST_DATA is not set")
+    spec = f"folder:{root}/tiny-imagenet-20?limit=12"
+    photo = tmp_path / "photo.png"
+    Image.fromarray(open_dataset(spec).split("test")[5][0].permute(1, 2, 0).numpy()).save(photo)
+    index = str(tmp_path / "index")
+    argv = ["--encoder", str(encoder_file), "--data", spec, "--mode", "contexts", "--out", index]
+    assert main(["index", *argv]) == 0
+    assert main(["search", index, "--image", str(photo), "--out", str(tmp_path)]) == 0
+    best = json.loads((tmp_path / "neighbours.json").read_text())["neighbours"][0]
+    assert best["image"] == 5
+    assert best["similarity"] == pytest.approx(1, abs=1e-5)
