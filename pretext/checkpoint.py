@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pretext.errors import UserError
+
+CHECKPOINT_KEY = "pretext_bench_checkpoint"
 
 
 @contextmanager
@@ -22,3 +33,51 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors and JSON-able facts as one safetensors file, whole or not at all."""
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    with atomic_write(path) as beside:
+        save_file(plain, beside, {CHECKPOINT_KEY: json.dumps(about, sort_keys=True)})
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a checkpoint's tensors and facts.
+
+    Raises:
+        UserError: If the file is missing, cut short, or no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; python -m pretext train TASK --data SPEC --out DIR makes one")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            about = (opened.metadata() or {}).get(CHECKPOINT_KEY)
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise UserError(f"{path} is no checkpoint, or is cut short ({error}); delete it and train again") from None
+    if about is None:
+        raise UserError(f"{path} holds tensors but no training checkpoint; give the --out folder of a training run")
+    return tensors, json.loads(about)
+
+
+def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's state as named tensors."""
+    return {
+        f"optimizer.{name}.{index}.{key}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` took, its groups left as they are."""
+    prefix = f"optimizer.{name}."
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            index, field = key.removeprefix(prefix).split(".", 1)
+            state.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

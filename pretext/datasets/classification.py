@@ -9,8 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from pretext.datasets.base import BadImage, ImageDataset
-from pretext.datasets.objects import Objects
-from pretext.datasets.splitting import Subset, known_labels
+from pretext.datasets.packed import ResizedDataset
+from pretext.datasets.splitting import Subset, known_labels, known_objects
 
 
 def is_multi_label(data: ImageDataset) -> bool:
@@ -31,8 +31,8 @@ def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
 
     Returns:
         N class indices where every picture has one. Else N×K: 1 where the picture shows the class, 0 where it
-        does not, -1 where all it shows of it is difficult, which counts neither way (VOC's rule). A picture that
-        cannot be decoded, of a set too large to be packed, has -1 throughout.
+        does not, -1 where all it shows of it is difficult, which counts neither way (VOC's rule). Where only
+        decoding tells the classes, a picture that cannot be decoded has -1 throughout.
 
     Raises:
         UserError: If pictures have no classes.
@@ -40,12 +40,19 @@ def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
     if not is_multi_label(data):
         labels = known_labels(data)
         return labels.clone() if labels is not None else torch.tensor([_label(data, i) for i in range(len(data))])
-    objects: Objects | None = getattr(data, "objects", None)
+    objects = known_objects(data.base if isinstance(data, ResizedDataset) else data)
     many = torch.zeros(len(data), len(data.classes), dtype=torch.int64)
+    if objects is not None:
+        pictures = torch.arange(len(data)).repeat_interleave(objects.offsets.diff())
+        difficult = objects.difficult
+        if difficult is not None:
+            many[pictures[difficult], objects.labels[difficult]] = -1
+            pictures, shown = pictures[~difficult], objects.labels[~difficult]
+        else:
+            shown = objects.labels
+        many[pictures, shown] = 1
+        return many
     for index in range(len(data)):
-        if objects is not None:
-            many[index] = multi_hot(objects.target(index, 1 << 20, 1 << 20), len(data.classes))
-            continue
         try:
             many[index] = multi_hot(data[index][1], len(data.classes))
         except BadImage:

@@ -35,6 +35,8 @@ DRAWINGS: Mapping[str, Drawing] = {
     "tree": tree,
 }
 CLASSES = tuple(DRAWINGS)
+SMALLEST_SUBJECT = 0.2
+"""Side in picture sides of a square as large as the subject's box, at least."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,18 @@ class Scene:
 
 
 def compose(draw: Random) -> Scene:
-    """Choose the subject, a place that suits it, a light, and then the company."""
+    """Choose the subject, a place that suits it, a light, and then the company.
+
+    Where the ground leaves no room for a subject that can be made out, another place is drawn.
+    """
     subject = draw.choice(CLASSES)
+    while True:
+        scene = _composed(draw, subject)
+        if scene is not None:
+            return scene
+
+
+def _composed(draw: Random, subject: str) -> Scene | None:
     name = draw.choice([name for name, place in PLACES.items() if subject in place.classes])
     place = PLACES[name]
     light = LIGHTS[draw.choice(place.lights)]
@@ -106,6 +118,8 @@ def compose(draw: Random) -> Scene:
     )
     stage = _Stage(draw, place, horizon, bands, View(place.lane, light.night))
     stage.set_subject(subject)
+    if _area(stage.things[0].box) < SMALLEST_SUBJECT**2:
+        return None
     names, weights = list(place.classes), list(place.classes.values())
     for _ in range(draw.choice((1, 2, 3, 4, 5, 6))):
         herd = draw.random() < 0.25 and subject != "house"

@@ -1,0 +1,98 @@
+"""Denoising autoencoder: paint the clean picture from a corrupted one (Vincent et al. 2008).
+
+The contrast that Pathak et al. 2016 (arXiv 1604.07379) draw: its corruption is local and low-level, so that undoing
+it needs no understanding of the scene. Section 2 there; they publish no number for it.
+
+Deviations: Gaussian noise besides the masking noise of the first paper (both are in Vincent et al. 2010); the
+architecture is the context encoder's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor
+
+from pretext.decoder import Decoder
+from pretext.encoders.base import Encoder
+from pretext.masks import fill
+from pretext.tasks.base import Batch, Inpainter, LabelKind
+
+
+@dataclass(frozen=True)
+class Config:
+    """The corruption, and the decoder."""
+
+    noise: Literal["gaussian", "masking"] = "masking"
+    """Gaussian noise on every value, or single pixels that are lost to the mean colour."""
+    level: float = 0.25
+    """Standard deviation of the noise, pictures being in [0, 1]; or the share of pixels that are lost."""
+    decoder_width: float = 1.0
+    """Multiplies the decoder's numbers of channels."""
+    channelwise: bool = True
+    """The channel-wise fully connected layer."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ValueError(f"level is {self.level}; allowed is above 0 and below 1")
+        if not self.decoder_width > 0:
+            raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
+
+
+VARIANTS: dict[str, Config] = {}
+
+
+@final
+class DenoisingAutoencoder(Inpainter):
+    """See the module."""
+
+    def __init__(self, config: Config, encoder: Encoder) -> None:
+        super().__init__(encoder)
+        self.config = config
+        self.decoder = Decoder(encoder, width=config.decoder_width, channelwise=config.channelwise)
+
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
+        """Yield the mean squared error of all pixels against the clean picture, in [-1, 1]."""
+        images = batch.images.float() / 255
+        corrupted = corrupt(images, self.config, batch.generator)
+        yield "task", F.mse_loss(self.decoder(self.encoder(corrupted)[-1]), 2 * images - 1)
+
+    @torch.no_grad()
+    def inpaint(
+        self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]
+    ) -> Float[Tensor, "B 3 S S"]:
+        """See `Inpainter.inpaint`: a hole is one more corruption to undo."""
+        clean = images.float() / 255
+        restored = self._restore(fill(clean, holes))
+        return torch.where(holes, restored, clean)
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
+        """Return corrupted input, output and original."""
+        clean = batch.images.float() / 255
+        corrupted = corrupt(clean, self.config, batch.generator)
+        return {"input": corrupted, "output": self._restore(corrupted), "original": clean}
+
+    def _restore(self, corrupted: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
+        return ((self.decoder(self.encoder(corrupted)[-1]).float() + 1) / 2).clamp(0, 1)
+
+
+def corrupt(
+    images: Float[Tensor, "B 3 S S"], config: Config, generator: torch.Generator
+) -> Float[Tensor, "B 3 S S"]:
+    """Return pictures in [0, 1], corrupted pixel by pixel."""
+    if config.noise == "gaussian":
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        return (images + config.level * noise).clamp(0, 1)
+    lost = torch.rand(images[:, :1].shape, generator=generator, device=images.device) < config.level
+    return fill(images, lost)
+
+
+def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> DenoisingAutoencoder:
+    """Build it; `labels` are not looked at."""
+    return DenoisingAutoencoder(config, encoder)

@@ -1,0 +1,572 @@
+"""The one training loop, read top to bottom: settings, `train`, and what it calls."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pretext.checkpoint import (
+    atomic_write,
+    load_optimizer,
+    optimizer_tensors,
+    read_checkpoint,
+    save_checkpoint,
+)
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.classification import is_multi_label
+from pretext.datasets.packed import BadImages, at_size
+from pretext.distributed import average_gradients, rank, world
+from pretext.encoders import build_encoder
+from pretext.encoders.files import load_strictly, save_encoder
+from pretext.errors import UserError
+from pretext.loading import load_batches
+from pretext.optim import OptimizerName, ScheduleName, make_optimizer, rate_at
+from pretext.tasks import build_task, task_config
+from pretext.tasks.base import Batch, LabelKind, Task
+
+BUDGETS = ("images", "steps", "epochs", "seconds", "flops")
+DEFAULT_IMAGES = 100_000
+"""Budget where none is given."""
+SHEET_IMAGES = 8
+NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples")
+"""Settings that change nothing about the encoder that comes out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, how fast, on what. Exactly one of the budgets may be given."""
+
+    images: int | None = None
+    """Budget in pictures seen; 100,000 where no budget is given."""
+    steps: int | None = None
+    """Budget in optimiser steps."""
+    epochs: float | None = None
+    """Budget in passes over the training split."""
+    seconds: float | None = None
+    """Budget in seconds of training; such a run cannot be repeated to the same numbers."""
+    flops: float | None = None
+    """Budget in floating-point operations, counted on one batch."""
+    batch_size: int = 128
+    """Pictures a step, of all processes together."""
+    accumulate: int = 1
+    """Parts in which a batch goes through the network, where memory is short."""
+    optimizer: OptimizerName = "adamw"
+    """AdamW, Adam or SGD."""
+    learning_rate: float = 1e-3
+    """The highest."""
+    weight_decay: float = 0.05
+    """Of matrices and kernels."""
+    beta1: float = 0.9
+    """Momentum: SGD's, and Adam's first coefficient."""
+    beta2: float = 0.999
+    """Adam's second coefficient."""
+    schedule: ScheduleName = "cosine"
+    """Cosine to 0, or constant."""
+    warmup: float = 0.05
+    """Share of the run over which the learning rate rises."""
+    clip_norm: float | None = None
+    """Longest gradient of a player; None cuts none."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the forward pass; auto is bfloat16 on a GPU, float32 on a CPU, where bfloat16 is slower."""
+    channels_last: bool = True
+    """Memory layout; the faster one for convolutions."""
+    compile: bool = False
+    """Compile the encoder; pays on long runs."""
+    seed: int = 0
+    """Of weights, order, augmentation and masks."""
+    device: str = "auto"
+    """cpu, cuda, …; auto takes a GPU where there is one."""
+    bad_images: BadImages = "skip"
+    """Pictures that cannot be decoded: leave them out and say so, or stop."""
+    workers: int = 2
+    """Processes that decode, where the data set is too large to be packed."""
+    checkpoint_seconds: float = 60.0
+    """Time between checkpoints."""
+    log_every: int = 50
+    """Steps between lines of the log."""
+    samples: int = 4
+    """Sample sheets over the run, where the task paints."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given; give one budget")
+        for name in (*given, "batch_size", "accumulate", "learning_rate", "log_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
+        for name in ("weight_decay", "workers", "samples", "checkpoint_seconds", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
+        for name in ("beta1", "beta2", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 to below 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be split in accumulate={self.accumulate} parts")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm is {self.clip_norm}; allowed is above 0, or none")
+
+
+def train(
+    task: Any, encoder: str, data: ImageDataset, config: TrainConfig, out: Path, *, image_size: int
+) -> Path:
+    """Train an encoder by a pretext task; go on where an earlier call in the same folder stopped.
+
+    Args:
+        task: A spec, `context_encoder:adversarial?loss=l1`, or a task's `Config`.
+        encoder: An encoder spec.
+        data: Its training split is seen, without targets unless the task needs labels.
+        config: How long, how fast, on what.
+        out: Folder of the run: `encoder.safetensors`, `checkpoint.safetensors`, `log.jsonl`, `run.json`, `samples/`.
+        image_size: Side in pixels.
+
+    Returns:
+        The encoder file.
+
+    Raises:
+        UserError: If anything does not fit, the folder holds a run of other settings, or a loss is not finite.
+    """
+    task_settings = task_config(task) if isinstance(task, str) else task
+    device = _device(config.device)
+    _join_processes(device)
+    pictures = at_size(data.split("train"), image_size, bad_images=config.bad_images)
+    settings = _settings(task, task_settings, encoder, pictures, config, image_size)
+    finished = out / "encoder.safetensors"
+    resumed = _earlier(out, settings)
+    if resumed is not None and finished.is_file() and resumed[1]["finished"]:
+        return finished
+
+    model = build_task(
+        task_settings,
+        build_encoder(encoder, input_size=image_size, seed=config.seed),
+        labels=_label_kind(pictures),
+        seed=config.seed,
+    ).to(device)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizers = {
+        player: make_optimizer(
+            parameters,
+            name=config.optimizer,
+            learning_rate=config.learning_rate * model.rate_factors().get(player, 1.0),
+            weight_decay=config.weight_decay,
+            momentum=config.beta1,
+            beta2=config.beta2,
+        )
+        for player, parameters in model.players().items()
+    }
+    highest = {player: [group["lr"] for group in o.param_groups] for player, o in optimizers.items()}
+    step, earlier_seconds = 0, 0.0
+    if resumed is not None:
+        step, earlier_seconds = _resume(model, optimizers, *resumed, str(out))
+    if config.compile:
+        model.encoder.compile()
+
+    loader = load_batches(
+        pictures,
+        config.batch_size,
+        seed=config.seed,
+        first=step,
+        rank=rank(),
+        world=world(),
+        labels=model.needs_labels,
+        workers=config.workers,
+    )
+    flops = _flops_per_image(model, pictures, device) if resumed is None else resumed[1]["flops_per_image"]
+    total = _total_steps(config, len(pictures), flops)
+    sheets = {math.ceil((k + 1) * total / config.samples) for k in range(config.samples)} if total else set()
+    log = _Log(out, settings, step, total, config)
+    model.train()
+    started = saved = time.monotonic()
+    with _stop_politely() as stop, log:
+        while True:
+            seconds = earlier_seconds + time.monotonic() - started
+            progress = step / total if total else seconds / (config.seconds or 1.0)
+            if progress >= 1 or stop.asked:
+                break
+            share = rate_at(progress, schedule=config.schedule, warmup=config.warmup)
+            for player, optimizer in optimizers.items():
+                for group, rate in zip(optimizer.param_groups, highest[player], strict=True):
+                    group["lr"] = rate * share
+
+            before = time.monotonic()
+            images, labels = next(loader)
+            log.waited(time.monotonic() - before)
+            images = images.to(device, non_blocking=True)
+            labels = None if labels is None else labels.to(device)
+            parts = _parts(images, labels, config, step, device)
+            losses = _step(model, parts, optimizers, config, device)
+            step += 1
+            model.after_step(step / total if total else progress)
+            log.step(step, losses, share * config.learning_rate, model)
+
+            if step in sheets and rank() == 0:
+                _sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
+            if time.monotonic() - saved > config.checkpoint_seconds and rank() == 0:
+                seconds = earlier_seconds + time.monotonic() - started
+                _save(out, model, optimizers, settings, step, seconds, flops, finished=False)
+                saved = time.monotonic()
+
+    seconds = earlier_seconds + time.monotonic() - started
+    if rank() != 0:
+        return finished
+    _save(out, model, optimizers, settings, step, seconds, flops, finished=not stop.asked)
+    if stop.asked:
+        raise KeyboardInterrupt
+    record = settings | {"images_seen": step * config.batch_size, "version": version("pretext-bench"), "git_sha": git_sha()}
+    _write_run(out, record, model, seconds, flops)
+    save_encoder(model.encoder, finished, record)
+    return finished
+
+
+def load_task(out: str | Path) -> Task:
+    """Return the task of a training run's folder with its trained weights, in evaluation mode.
+
+    Raises:
+        UserError: If the folder holds no checkpoint, or one that does not match its own settings.
+    """
+    path = Path(out) / "checkpoint.safetensors"
+    tensors, about = read_checkpoint(path)
+    settings = about["settings"]
+    kind = settings["labels"]
+    config = dataclasses.replace(task_config(settings["task"]), **settings["task_config"])
+    encoder = build_encoder(settings["encoder"], input_size=settings["image_size"], seed=0)
+    task = build_task(config, encoder, labels=LabelKind(*kind) if kind else None, seed=0)
+    load_strictly(task, _of_task(tensors), str(path))
+    return task.eval()
+
+
+def git_sha() -> str:
+    """Return the revision of the checkout that this code lies in; empty where it is none."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:  # no git on this machine
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def _step(
+    model: Task,
+    parts: list[Batch],
+    optimizers: dict[str, torch.optim.Optimizer],
+    config: TrainConfig,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Let every player move once; return the loss of each."""
+    losses: dict[str, Tensor] = {}
+    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+    turns = [model.losses(part) for part in parts]
+    while True:
+        player = None
+        for turn in turns:  # a part's graph is gone before the next one's is built
+            with autocast:
+                found = next(turn, None)
+            if found is None:
+                return losses
+            if player is None:
+                player = found[0]
+                optimizers[player].zero_grad(set_to_none=True)
+            (found[1] / len(parts)).backward()
+            losses[player] = losses.get(player, 0) + found[1].detach() / len(parts)
+        assert player is not None
+        parameters = [p for group in optimizers[player].param_groups for p in group["params"]]
+        average_gradients(parameters)
+        if config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        optimizers[player].step()
+
+
+def _parts(
+    images: Tensor, labels: Tensor | None, config: TrainConfig, step: int, device: torch.device
+) -> list[Batch]:
+    """Return the step's batch in its parts, each with a generator of its own; torch's own is seeded too."""
+    parts = []
+    for k, part in enumerate(images.chunk(config.accumulate)):
+        entropy = np.random.SeedSequence((config.seed, step, rank(), k)).generate_state(2, np.uint32)
+        seed = int(entropy[0]) << 31 | int(entropy[1]) >> 1
+        torch.manual_seed(seed)  # for layers that draw by themselves: dropout, stochastic depth
+        chosen = None if labels is None else labels.chunk(config.accumulate)[k]
+        parts.append(Batch(part, chosen, torch.Generator(device).manual_seed(seed)))
+    return parts
+
+
+class _Log:
+    """One JSON line an interval, and a progress bar."""
+
+    def __init__(self, out: Path, settings: dict[str, Any], step: int, total: int | None, config: TrainConfig) -> None:
+        from tqdm import tqdm
+
+        self.out, self.config, self.total = out, config, total
+        self.rows = []
+        path = out / "log.jsonl"
+        if step and path.is_file():
+            self.rows = [row for row in map(json.loads, path.read_text().splitlines()) if row["step"] <= step]
+        self.waiting, self.since, self.last = 0.0, time.monotonic(), step
+        hidden = True if rank() else None
+        self.bar = tqdm(None, settings["task"], total, initial=step, delay=2, disable=hidden, leave=False, unit="step")
+
+    def __enter__(self) -> _Log:
+        if rank() == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._write()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def waited(self, seconds: float) -> None:
+        self.waiting += seconds
+
+    def step(self, step: int, losses: dict[str, Tensor], learning_rate: float, model: Task) -> None:
+        """Take note of a step; stop where a loss is not finite."""
+        self.bar.update()
+        due = step % self.config.log_every == 0 or step == self.total
+        if not due and next(iter(losses.values())).is_cuda:  # asking a GPU each step would make it wait
+            return
+        values = {player: float(loss) for player, loss in losses.items()}
+        for player, value in values.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{self.out.name}: the loss of {player} is {value} at step {step}; "
+                    "lower --learning-rate or set --clip-norm"
+                )
+        if not due or rank():
+            return
+        elapsed = max(time.monotonic() - self.since, 1e-9)
+        images = (step - self.last) * self.config.batch_size
+        self.rows.append(
+            {
+                "step": step,
+                "images": step * self.config.batch_size,
+                "loss": values,
+                "learning_rate": learning_rate,
+                "images_per_second": images / elapsed,
+                "data_share": self.waiting / elapsed,
+                "memory_bytes": _peak_memory(),
+                "metrics": {name: float(value) for name, value in model.metrics().items()},
+            }
+        )
+        self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()})
+        self.waiting, self.since, self.last = 0.0, time.monotonic(), step
+        with (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(self.rows[-1]) + "\n")
+
+    def _write(self) -> None:
+        with atomic_write(self.out / "log.jsonl") as beside:
+            beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+class _Stop:
+    asked = False
+
+
+@contextmanager
+def _stop_politely() -> Iterator[_Stop]:
+    """Turn SIGINT and SIGTERM into a flag, so that the step at hand is finished and saved."""
+    stop = _Stop()
+
+    def note(*_: object) -> None:
+        stop.asked = True
+
+    try:
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, which alone gets signals
+        previous = {}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _settings(
+    task: Any, task_settings: Any, encoder: str, data: ImageDataset, config: TrainConfig, image_size: int
+) -> dict[str, Any]:
+    """Return all that decides the encoder that comes out."""
+    name = task.split("?")[0] if isinstance(task, str) else type(task).__module__.rsplit(".", 1)[-1]
+    chosen = dataclasses.asdict(config)
+    kind = _label_kind(data)
+    return {
+        "task": name,
+        "task_config": dataclasses.asdict(task_settings),
+        "encoder": encoder,
+        "image_size": image_size,
+        "train_config": {key: value for key, value in chosen.items() if key not in NOT_IN_RESULT},
+        "data": data.spec,
+        "data_fingerprint": data.fingerprint,
+        "labels": list(kind) if kind else None,
+    }
+
+
+def _earlier(out: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return the checkpoint in a folder, if there is one and it is of this run."""
+    path = out / "checkpoint.safetensors"
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; give --out a folder")
+    if not path.is_file():
+        return None
+    tensors, about = read_checkpoint(path)
+    there = _flat(about.get("settings", {}))
+    for key, value in _flat(settings).items():
+        if key != "data" and there.get(key) != value:
+            raise UserError(
+                f"{out} holds a run with {key} = {there.get(key)}, and {value} is asked for; "
+                "give another --out, or delete it"
+            )
+    return tensors, about
+
+
+def _resume(
+    model: Task,
+    optimizers: dict[str, torch.optim.Optimizer],
+    tensors: dict[str, Tensor],
+    about: dict[str, Any],
+    source: str,
+) -> tuple[int, float]:
+    load_strictly(model, _of_task(tensors), source)
+    for player, optimizer in optimizers.items():
+        load_optimizer(player, optimizer, tensors)
+    return about["step"], about["seconds"]
+
+
+def _save(
+    out: Path,
+    model: Task,
+    optimizers: dict[str, torch.optim.Optimizer],
+    settings: dict[str, Any],
+    step: int,
+    seconds: float,
+    flops: float,
+    *,
+    finished: bool,
+) -> None:
+    tensors = {f"task.{name}": value for name, value in model.state_dict().items()}
+    for player, optimizer in optimizers.items():
+        tensors |= optimizer_tensors(player, optimizer)
+    about = {"settings": settings, "step": step, "seconds": seconds, "flops_per_image": flops, "finished": finished}
+    save_checkpoint(out / "checkpoint.safetensors", tensors, about)
+
+
+def _write_run(out: Path, record: dict[str, Any], model: Task, seconds: float, flops: float) -> None:
+    about = record | {
+        "wall_s": seconds,
+        "peak_mem_bytes": _peak_memory(),
+        "flops_per_image": flops,
+        "parameters": {
+            "encoder": sum(p.numel() for p in model.encoder.parameters()),
+            "task": sum(p.numel() for p in model.parameters()),
+        },
+    }
+    with atomic_write(out / "run.json") as beside:
+        beside.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+
+
+@torch.no_grad()
+def _sample(model: Task, batch: Batch, path: Path) -> None:
+    from pretext.inpainting import inpainting_sheet
+
+    few = Batch(batch.images[:SHEET_IMAGES], None, torch.Generator(batch.images.device).manual_seed(0))
+    model.eval()
+    columns = model.pictures(few)
+    model.train()
+    if columns:
+        inpainting_sheet({name: picture.float().cpu() for name, picture in columns.items()}, path)
+
+
+def _flops_per_image(model: Task, data: ImageDataset, device: torch.device) -> float:
+    """Count a forward and backward pass of every player on two pictures, on a copy."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    count = 2
+    pair = torch.stack([data[k % len(data)][0] for k in range(count)]).to(device)
+    labels = None
+    if model.needs_labels:
+        kind = _label_kind(data)
+        assert kind is not None
+        shape = (count, kind.classes) if kind.multi_label else (count,)
+        labels = torch.zeros(shape, dtype=torch.int64, device=device)
+    spare = copy.deepcopy(model)
+    with FlopCounterMode(display=False) as counter:
+        for _, loss in spare.losses(Batch(pair, labels, torch.Generator(device).manual_seed(0))):
+            loss.backward()
+    return counter.get_total_flops() / count
+
+
+def _total_steps(config: TrainConfig, length: int, flops_per_image: float) -> int | None:
+    """Return the number of steps; None where only time decides."""
+    if config.seconds is not None:
+        return None
+    if config.steps is not None:
+        return config.steps
+    images = float(config.images or DEFAULT_IMAGES)
+    if config.epochs is not None:
+        images = config.epochs * length
+    if config.flops is not None:
+        images = config.flops / flops_per_image
+    return max(1, round(images / config.batch_size))
+
+
+def _label_kind(data: ImageDataset) -> LabelKind | None:
+    if not {"label", "labels"} & data.annotations:
+        return None
+    return LabelKind(len(data.classes), is_multi_label(data))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}; give cpu or auto") from None
+    return device
+
+
+def _join_processes(device: torch.device) -> None:
+    """Join the others where torchrun has started several."""
+    import torch.distributed as dist
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    # kilobytes, save on a Mac
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _of_task(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("task."): value for name, value in tensors.items() if name.startswith("task.")}
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
