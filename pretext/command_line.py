@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import re
+import typing
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import tyro
@@ -28,7 +31,7 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
         UserError: In one line, for anything that does not fit.
     """
     flat: Any = (tyro.conf.OmitArgPrefixes,)
-    _refuse_unknown(cls, argv, prog, flat)
+    _refuse_unknown(cls, argv, prog)
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
@@ -41,18 +44,29 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
         raise UserError(f"{prog}: {error}") from None
 
 
-def _refuse_unknown(cls: type[Any], argv: list[str], prog: str, config: Any) -> None:
+def _refuse_unknown(cls: type[Any], argv: list[str], prog: str) -> None:
     """Name the first flag that there is not, and the nearest that there is."""
-    if {"-h", "--help"} & set(argv):
-        return
-    parser = tyro.extras.get_parser(cls, prog=prog, config=config)
-    known = {option for action in parser._actions for option in action.option_strings}
+    known = {"h", "help", *_flag_names(cls)}
     for word in argv:
-        flag = word.split("=", 1)[0].replace("_", "-")
+        flag = word.split("=", 1)[0].lstrip("-").replace("_", "-")
         if re.match(r"--?[a-zA-Z]", word) and flag not in known:
-            near = difflib.get_close_matches(flag, [name for name in known if name.startswith("--")], n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = difflib.get_close_matches(flag, known, n=1)
+            hint = f"; did you mean --{near[0]}?" if near else ""
             raise UserError(f"{prog}: unknown flag {word.split('=', 1)[0]}{hint}; see {prog} --help")
+
+
+def _flag_names(cls: type[Any]) -> Iterator[str]:
+    """Yield the flags of a dataclass, of those inside it, and their other spellings, without dashes."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        kind, *extras = typing.get_args(hints[field.name]) or (hints[field.name],)
+        if dataclasses.is_dataclass(kind):
+            yield from _flag_names(kind)  # type: ignore[arg-type]
+            continue
+        name = field.name.replace("_", "-")
+        yield from (name, f"no-{name}")
+        for extra in extras:
+            yield from (alias.lstrip("-") for alias in getattr(extra, "aliases", None) or ())
 
 
 def _one_line(boxed: str) -> str:

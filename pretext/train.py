@@ -124,17 +124,25 @@ class TrainConfig:
 
 
 def train(
-    task: Any, encoder: str, data: ImageDataset, config: TrainConfig, out: Path, *, image_size: int
+    task: str,
+    encoder: str,
+    data: ImageDataset,
+    config: TrainConfig,
+    out: Path,
+    *,
+    image_size: int,
+    task_settings: Any = None,
 ) -> Path:
     """Train an encoder by a pretext task; go on where an earlier call in the same folder stopped.
 
     Args:
-        task: A spec, `context_encoder:adversarial?loss=l1`, or a task's `Config`.
+        task: A spec, `context_encoder:adversarial?loss=l1`.
         encoder: An encoder spec.
         data: Its training split is seen, without targets unless the task needs labels.
         config: How long, how fast, on what.
         out: Folder of the run: `encoder.safetensors`, `checkpoint.safetensors`, `log.jsonl`, `run.json`, `samples/`.
         image_size: Side in pixels.
+        task_settings: The task's `Config`, where it is not what the spec says.
 
     Returns:
         The encoder file.
@@ -142,7 +150,7 @@ def train(
     Raises:
         UserError: If anything does not fit, the folder holds a run of other settings, or a loss is not finite.
     """
-    task_settings = task_config(task) if isinstance(task, str) else task
+    task_settings = task_settings or task_config(task)
     device = _device(config.device)
     _join_processes(device)
     pictures = at_size(data.split("train"), image_size, bad_images=config.bad_images)
@@ -400,10 +408,10 @@ def _stop_politely() -> Iterator[_Stop]:
 
 
 def _settings(
-    task: Any, task_settings: Any, encoder: str, data: ImageDataset, config: TrainConfig, image_size: int
+    task: str, task_settings: Any, encoder: str, data: ImageDataset, config: TrainConfig, image_size: int
 ) -> dict[str, Any]:
     """Return all that decides the encoder that comes out."""
-    name = task.split("?")[0] if isinstance(task, str) else type(task).__module__.rsplit(".", 1)[-1]
+    name = task.split("?", maxsplit=1)[0]
     chosen = dataclasses.asdict(config)
     kind = _label_kind(data)
     return {

@@ -24,6 +24,7 @@ from pretext.datasets.packed import BadImages, at_size
 from pretext.encoders import load_encoder
 from pretext.errors import UserError, did_you_mean, run_command
 from retrieval.index import Manifest, PatchIndex, build_index, check_target
+from retrieval.originals import file_of, original
 from retrieval.patches import describe_region
 from retrieval.regions import WHOLE, Box, Mode, Regions
 from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet
@@ -115,7 +116,7 @@ def index(argv: list[str]) -> int:
     )
     made.save(options.out, overwrite=options.overwrite)
     print(
-        f"{options.out}: {len(made.table)} {regions.mode} of {spec}, "
+        f"{options.out}: {len(made.table)} {_words(regions.mode)} of {spec}, split {options.split}; "
         f"{made.vectors.d} numbers each, {made.manifest.factory}"
     )
     return 0
@@ -128,15 +129,16 @@ def search(argv: list[str]) -> int:
     manifest = opened.manifest
     data = _data_of(manifest, options.data or manifest.data)
     encoder = load_encoder(options.encoder or manifest.encoder)
-    picture, full = _picture(options, data, manifest.picture_size)
-    box, hidden = _region(options, manifest.regions, full)
+    picture, shown = _picture(options, data, manifest.picture_size)
+    full = (picture if options.image is None else shown).shape[-2:]
+    box, hidden = _region(options, manifest.regions, (full[0], full[1]))
     # A hole may be asked about among whole pictures too: then only the query is seen as a context.
     mode: Mode = "contexts" if hidden else manifest.regions.mode
     seen = dataclasses.replace(manifest.regions, mode=mode, pool=manifest.regions.cells)
     vectors = describe_region(encoder, picture, box, seen, stage=manifest.stage)
     cosines, rows = opened.search(vectors, options.k, encoder=encoder, without_image=options.query)
     found = opened.table[rows[0]]
-    tile = Tile(picture, box, "query", hidden)
+    tile = Tile(shown, box, "query", hidden)
     tiles = neighbour_tiles(data, found, cosines[0], manifest.classes)
     sheet = neighbour_sheet([tile], {manifest.stage: [tiles]})
     save_sheet(sheet, options.out / "neighbours.png")
@@ -152,6 +154,7 @@ def search(argv: list[str]) -> int:
                 "rank": rank,
                 "similarity": float(cosine),
                 "image": int(row["image"]),
+                "file": file_of(data, int(row["image"])),
                 "box": [float(row[side]) for side in "xywh"],
                 "label": class_name(row, manifest.classes) or None,
             }
@@ -162,9 +165,13 @@ def search(argv: list[str]) -> int:
         beside.write_text(json.dumps(answer, indent=2) + "\n")
     print(
         f"{options.out / 'neighbours.png'}: "
-        f"the nearest {len(found)} of {len(opened.table)} {manifest.regions.mode}"
+        f"the nearest {len(found)} of {len(opened.table)} {_words(manifest.regions.mode)}"
     )
     return 0
+
+
+def _words(mode: Mode) -> str:
+    return "patches" if mode == "grid" else mode
 
 
 def _findable(encoder: str) -> str:
@@ -185,8 +192,8 @@ def _data_of(manifest: Manifest, spec: str) -> ImageDataset:
 
 def _picture(
     options: Search, data: ImageDataset, size: int
-) -> tuple[UInt8[Tensor, "3 S S"], tuple[int, int]]:
-    """Return the picture that is asked with, at the index's size, and the height and width for its boxes."""
+) -> tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "3 H W"]]:
+    """Return the picture that is asked with, at the index's size and as it was."""
     if (options.image is None) == (options.query is None):
         raise UserError("python -m retrieval search: give either --image FILE or --query NUMBER")
     if options.query is not None:
@@ -194,14 +201,13 @@ def _picture(
             raise UserError(
                 f"--query {options.query}: the index's pictures are numbered 0 to {len(data) - 1}"
             )
-        return data[options.query][0], (size, size)
+        return data[options.query][0], original(data, options.query)
     assert options.image is not None
     try:
         picture = decode(options.image)
     except BadImage as error:
         raise UserError(f"--image {error}; give a picture") from None
-    height, width = picture.shape[-2:]
-    return resize(picture, {}, size)[0], (height, width)
+    return resize(picture, {}, size)[0], picture
 
 
 def _region(options: Search, regions: Regions, full: tuple[int, int]) -> tuple[Box, bool]:

@@ -1,7 +1,8 @@
 """Neighbours as pictures: a query at the left, what was found for it at the right, best first.
 
-A region is shown as its whole picture with an outline, and below that alone, where it is a part of the
-picture: for a context that is the hidden centre, which the search never saw.
+Photographs keep their own proportions here, though the encoder saw them squashed to squares. A region is
+shown as its whole picture with an outline, and below that alone, where it is a part of the picture: for a
+context that is the hidden centre, which the search never saw.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from pretext.checkpoint import atomic_write
 from pretext.datasets.base import ImageDataset
+from retrieval.originals import original
 from retrieval.patches import MEAN_COLOUR
 from retrieval.regions import WHOLE, Box
 
@@ -48,7 +50,7 @@ def tile_of(data: ImageDataset, row: Any, caption: str, *, hidden: bool = False)
         caption: What is written below it.
         hidden: As in `Tile`.
     """
-    picture, _ = data[int(row["image"])]
+    picture = original(data, int(row["image"]))
     return Tile(
         picture, (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"])), caption, hidden
     )
@@ -66,7 +68,7 @@ def neighbour_tiles(
         classes: Of the data set.
     """
     return [
-        tile_of(data, row, f"{rank}  {cosine:.3f}  {class_name(row, classes)}".rstrip())
+        tile_of(data, row, f"{rank} · {cosine:.3f} {class_name(row, classes)}".rstrip())
         for rank, (row, cosine) in enumerate(zip(rows, cosines, strict=True), 1)
     ]
 
@@ -119,30 +121,38 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
 def _place(sheet: Image.Image, tile: Tile, x: int, y: int, *, parts: bool, font: Any) -> None:
     draw = ImageDraw.Draw(sheet)
     picture = Image.fromarray(tile.picture.permute(1, 2, 0).cpu().numpy())
-    width, height = picture.size
+    shown = _fitted(picture)
+    width, height = shown.size
     left, top, w, h = tile.box
     # Shares are rounded, and Pillow cuts nothing that lies a millionth of a pixel outside.
-    edges = (left * width, top * height, min(left + w, 1) * width, min(top + h, 1) * height)
-    sheet.paste(_seen(picture, tile), (x, y))
-    if tile.box != WHOLE:
-        a, b, c, d = (round(edge * SIDE) for edge in (left, top, left + w, top + h))
-        right, bottom = min(x + c, x + SIDE) - 1, min(y + d, y + SIDE) - 1
-        draw.rectangle((x + a, y + b, max(right, x + a), max(bottom, y + b)), outline=OUTLINE, width=2)
-        part = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=edges)
-        sheet.paste(part, (x, y + SIDE + GAP))
-    text_y = y + SIDE * (2 if parts else 1) + (GAP if parts else 0) + 2
-    draw.text((x, text_y), _fitted(tile.caption, font), fill="black", font=font)
-
-
-def _seen(picture: Image.Image, tile: Tile) -> Image.Image:
-    shown = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    box = (left * width, top * height, min(left + w, 1) * width, min(top + h, 1) * height)
+    a, b, c, d = map(round, box)
+    c, d = max(c, a + 1), max(d, b + 1)
     if tile.hidden:
-        left, top, w, h = (round(share * SIDE) for share in tile.box)
-        shown.paste(tuple(round(255 * value) for value in MEAN_COLOUR), (left, top, left + w, top + h))
-    return shown
+        shown.paste(tuple(round(255 * value) for value in MEAN_COLOUR), (a, b, c, d))
+    if tile.box != WHOLE:
+        ImageDraw.Draw(shown).rectangle((a, b, c - 1, d - 1), outline=OUTLINE, width=2)
+        scale_x, scale_y = picture.width / width, picture.height / height
+        edges = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
+        _centre(sheet, _fitted(picture, edges), x, y + SIDE + GAP)
+    _centre(sheet, shown, x, y)
+    text_y = y + SIDE * (2 if parts else 1) + (GAP if parts else 0) + 2
+    draw.text((x + SIDE / 2, text_y), _shortened(tile.caption, font), fill="black", font=font, anchor="ma")
 
 
-def _fitted(text: str, font: Any) -> str:
+def _fitted(picture: Image.Image, edges: tuple[float, float, float, float] | None = None) -> Image.Image:
+    """Return the picture, or the part within `edges`, as large as a tile holds it in its own proportions."""
+    left, top, right, bottom = edges or (0, 0, *picture.size)
+    scale = SIDE / max(right - left, bottom - top)
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    return picture.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+
+
+def _centre(sheet: Image.Image, shown: Image.Image, x: int, y: int) -> None:
+    sheet.paste(shown, (x + (SIDE - shown.width) // 2, y + (SIDE - shown.height) // 2))
+
+
+def _shortened(text: str, font: Any) -> str:
     if font.getlength(text) <= SIDE:
         return text
     while text and font.getlength(text + "…") > SIDE:

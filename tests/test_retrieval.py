@@ -18,9 +18,10 @@ from pretext.errors import UserError
 from pretext.judging import probes_in
 from retrieval.__main__ import main
 from retrieval.index import PatchIndex, build_index, default_factory
-from retrieval.patches import MEAN_COLOUR, cut, describe, describe_regions, expand
+from retrieval.originals import file_of, original
+from retrieval.patches import MEAN_COLOUR, cut, describe, describe_regions
 from retrieval.probes.retrieval import Retrieval, chance_precision, hits, nearest
-from retrieval.regions import PATCH, WHOLE, Regions
+from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand
 from retrieval.sheets import Tile, neighbour_sheet
 
 SPEC = "scenes?train=40&val=12&test=16&size=32"
@@ -427,7 +428,8 @@ def test_precision_is_that_of_a_count_in_numpy(
     probe: Retrieval, encoder: Encoder, data: ImageDataset
 ) -> None:
     tables = probe._tables(data, Regions(mode="objects"))
-    for mode, metric in (("objects", "precision@5"), ("contexts", "context precision@5")):
+    asked: list[tuple[Mode, str]] = [("objects", "precision@5"), ("contexts", "context precision@5")]
+    for mode, metric in asked:
         scores = {s.stage: s for s in probe.evaluate(encoder, data) if s.metric == metric}
         on_val = {}
         for stage, score in scores.items():
@@ -443,7 +445,7 @@ def test_precision_is_that_of_a_count_in_numpy(
                     right.append(100 * np.mean([tables["train"]["label"][row] == label for row in order]))
                 expected[split] = right
             on_val[stage] = np.mean(expected["val"])
-            np.testing.assert_allclose(score.items, expected["test"])
+            np.testing.assert_allclose(np.asarray(score.items), expected["test"])
         for stage, score in scores.items():
             if score.headline:
                 assert on_val[stage] == max(on_val.values())
@@ -508,6 +510,43 @@ def test_a_box_is_outlined_where_it_is() -> None:
     assert not (np.asarray(plain) == [255, 45, 85]).all(axis=-1).any()
     assert (rows.min(), columns.min()) == (6 + 56, 6 + 56)
     assert (rows.max(), columns.max()) == (6 + 111, 6 + 111)
+
+
+@pytest.mark.parametrize("pack_gb", ["4", "0"])
+def test_a_picture_leads_back_to_its_photograph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack_gb: str
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        pixels = rng.integers(0, 256, (20 + number, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    if pack_gb == "4":  # a pack leaves out what cannot be decoded, and what follows has another number
+        for name in ("0a.png", "3a.png"):
+            (tmp_path / name).write_bytes(b"no picture")
+    monkeypatch.setenv("PRETEXT_PACK_GB", pack_gb)
+    splits = at_size(open_dataset(f"folder:{tmp_path}"), SIZE, bad_images="skip").splits
+    found = {}
+    for split in splits.values():
+        for index in range(len(split)):
+            file = file_of(split, index)
+            assert file is not None
+            with Image.open(file) as photograph:
+                expected = np.asarray(photograph)
+            assert np.array_equal(original(split, index).permute(1, 2, 0), expected)
+            found[Path(file).name] = index
+    assert set(found) == {f"{number}.png" for number in range(8)}
+
+
+def test_a_drawn_picture_is_in_no_file(data: ImageDataset) -> None:
+    assert file_of(data, 3) is None
+    assert torch.equal(original(data, 3), data[3][0])
+
+
+def test_a_photograph_is_not_squashed_on_a_sheet() -> None:
+    wide = torch.zeros(3, 10, 40, dtype=torch.uint8)
+    sheet = np.asarray(neighbour_sheet([Tile(wide, WHOLE, "")], {"a": [[Tile(wide, WHOLE, "")]]}))
+    rows, columns = (sheet[:, :118] == 0).all(axis=-1).nonzero()
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == (112, 28)
 
 
 # The command line

@@ -4,8 +4,9 @@ A kind is a module with a frozen dataclass `Options`, whose fields are the keys 
 
     def open_splits(path: str, options: Options) -> dict[str, ImageDataset]
 
-which returns the splits that the source has, `train` among them, and finds fault with what it is given then and
-there, by `UserError`. The keys `limit` and `download`, and the splits that a source lacks, are dealt with here.
+which returns the splits that the source has, `train` among them, and finds fault with what it is given then
+and there, by `UserError`. The keys `limit` and `download`, and the splits that a source lacks, are dealt with
+here.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     `.notes` says so: val 10 %, test 20 %; where there is a val but no test, that val is the test.
 
     Args:
-        spec: `KIND[:PATH][?key=value&…]`. Every kind takes `limit=N`: at most N pictures of each split, drawn by
-            a fixed seed.
+        spec: `KIND[:PATH][?key=value&…]`. Every kind takes `limit=N`: at most N pictures of each split, drawn
+            by a fixed seed.
         download: Fetch a torchvision set that is not there.
 
     Raises:
@@ -75,13 +76,17 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
             raise UserError(f"{parsed.kind}: there is nothing to download; leave --download out")
         options = dataclasses.replace(options, download=True)
 
-    given = open_splits(parsed.path, options)
+    # the kind gets its own class, which a data set may keep: unlike the one made above, it can be pickled
+    own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options_type)}
+    given = open_splits(parsed.path, options_type(**own))
     notes = [note for part in given.values() for note in part.notes]
     splits, drawn = complete(spec, given)
     notes += drawn
     if options.limit is not None and any(len(part) > options.limit for part in splits.values()):
         splits = {name: limited(part, options.limit) for name, part in splits.items()}
-        notes.append(f"limit={options.limit}: at most that many pictures of each split, drawn by a fixed seed.")
+        notes.append(
+            f"limit={options.limit}: at most that many pictures of each split, drawn by a fixed seed."
+        )
     for part in splits.values():
         part.spec, part.splits, part.notes = spec, splits, tuple(dict.fromkeys(notes))
     return splits["train"]

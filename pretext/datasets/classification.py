@@ -38,8 +38,9 @@ def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
         UserError: If pictures have no classes.
     """
     if not is_multi_label(data):
-        labels = known_labels(data)
-        return labels.clone() if labels is not None else torch.tensor([_label(data, i) for i in range(len(data))])
+        if (labels := known_labels(data)) is not None:
+            return labels.clone()
+        return torch.tensor([_label(data, index) for index in range(len(data))])
     objects = known_objects(data.base if isinstance(data, ResizedDataset) else data)
     many = torch.zeros(len(data), len(data.classes), dtype=torch.int64)
     if objects is not None:

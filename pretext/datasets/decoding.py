@@ -1,8 +1,8 @@
 """From a file to pixels: any mode, any size, any turn, and one clear reason where it cannot be done.
 
-What an RGB tensor of 8 bits cannot hold is decided here once:
-transparency is laid on white, as a page shows it; 16-bit values are divided by 257; 32-bit greyscale, which has
-no agreed white, is stretched from its darkest to its brightest pixel; of an animation the first frame is taken.
+What an RGB tensor of 8 bits cannot hold is decided here once: transparency is laid on white, as a page shows
+it; 16-bit values are divided by 257; 32-bit greyscale, which has no agreed white, is stretched from its
+darkest to its brightest pixel; of an animation the first frame is taken.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -55,9 +55,7 @@ def decode(path: str | Path) -> UInt8[Tensor, "3 H W"]:
     return decode_draft(path, None)[0]
 
 
-def decode_draft(
-    path: str | Path, at_least: int | None
-) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
+def decode_draft(path: str | Path, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
     """Return a file's picture, RGB and upright, decoded no finer than needed, and its full height and width.
 
     Args:
@@ -98,9 +96,10 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
 def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
     """Return picture and target at size×size; the aspect ratio is not kept.
 
-    Squashing keeps every object and mask whole and the IoU of two boxes unchanged, and it is how CaffeNet's own
-    inputs were made. Pixels are interpolated bilinearly with antialiasing, masks by the nearest neighbour; each
-    annotation is scaled from its own canvas, so that `image` may be a draft of the picture it belongs to.
+    Squashing keeps every object and mask whole and the IoU of two boxes unchanged, and it is how CaffeNet's
+    own inputs were made. Pixels are interpolated bilinearly with antialiasing, masks by the nearest
+    neighbour; each annotation is scaled from its own canvas, so that `image` may be a draft of the picture it
+    belongs to.
     """
     square = [size, size]
     moved = dict(target)
@@ -158,6 +157,6 @@ def _reason(path: str | Path, error: Exception) -> str:
         return error.strerror
     if Path(path).is_file() and Path(path).stat().st_size == 0:
         return "empty file"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not a picture that Pillow can read"
     return " ".join(str(error).split()) or type(error).__name__

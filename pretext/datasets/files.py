@@ -1,7 +1,7 @@
 """Pictures that lie in files: the one data set class behind every kind that has a folder.
 
-A kind reads its layout into lists and arrays once, when it is opened, and finds fault then; what is left to do
-per item is to decode.
+A kind reads its layout into lists and arrays once, when it is opened, and finds fault then; what is left to
+do per item is to decode.
 """
 
 from __future__ import annotations
@@ -49,19 +49,24 @@ class Masks(ABC):
 class MaskFiles(Masks):
     """Masks that lie in palette or greyscale pictures."""
 
-    def __init__(self, files: Sequence[str], tables: Int[NDArray[np.int16], "T 256"], rows: Sequence[int] = ()):
+    def __init__(
+        self, files: Sequence[str], tables: Int[NDArray[np.int16], "T 256"], rows: Sequence[int] = ()
+    ):
         """Keep the files and how to read them.
 
         Args:
-            files: One a picture.
+            files: One a picture; empty where a picture has none, which is then to be ignored throughout.
             tables: From a stored index to the target's numbering; -1 where an index has no meaning.
             rows: Each picture's row in `tables`; empty where all use the first.
         """
-        self.files, self.tables, self.rows = files, tables, rows
+        self.files = [path for path in files if path]
+        self.tables, self.rows, self._file_of = tables, rows, files
 
     def read(self, index: int, height: int, width: int) -> UInt8[NDArray[np.uint8], "H W"]:
         """Return the mask; see `Masks.read`."""
-        path = self.files[index]
+        path = self._file_of[index]
+        if not path:
+            return np.full((height, width), IGNORE, dtype=np.uint8)
         stored = decode_mask(path)
         if stored.shape != (height, width):
             raise BadImage(
@@ -76,16 +81,30 @@ class MaskFiles(Masks):
         return table.astype(np.uint8)[stored]
 
     def digest(self) -> str:
-        """Return a hash of the tables; see `Masks.digest`."""
-        return digest(self.tables.tobytes(), ",".join(map(str, self.rows)))
+        """Return a hash of the tables and of which pictures have a mask; see `Masks.digest`."""
+        there = bytes(bool(path) for path in self._file_of)
+        return digest(self.tables.tobytes(), ",".join(map(str, self.rows)), there)
 
 
-def mask_table(classes: int, ignore: int) -> Int[NDArray[np.int16], "1 256"]:
-    """Return the table for masks that number `classes` classes from 1, with 0 for background."""
-    if classes >= IGNORE - 1:
-        raise UserError(f"{classes} classes do not fit a mask of 8 bits; at most {IGNORE - 2} do")
+def mask_table(known: Sequence[str], chosen: Sequence[str], ignore: int) -> Int[NDArray[np.int16], "1 256"]:
+    """Return the table for masks that number their classes from 1, with 0 for background.
+
+    Args:
+        known: The classes in the order of the masks' numbers.
+        chosen: Those of them that a target is to hold, in its order; the others become background.
+        ignore: The number in the masks that means neither; it may take the place of any other.
+
+    Raises:
+        UserError: If there are too many classes, or `ignore` fits no mask.
+    """
+    if len(known) >= IGNORE - 1:
+        raise UserError(f"{len(known)} classes do not fit a mask of 8 bits; at most {IGNORE - 2} do")
+    if not 0 <= ignore <= 255:
+        raise UserError(f"ignore={ignore}: a mask's numbers run from 0 to 255")
     table = np.full(256, -1, dtype=np.int16)
-    table[: classes + 1] = np.arange(classes + 1)
+    table[0] = 0
+    for number, name in enumerate(known, 1):
+        table[number] = chosen.index(name) + 1 if name in chosen else 0
     table[ignore] = IGNORE
     return table[None]
 
@@ -116,10 +135,16 @@ class FileDataset(ImageDataset):
             objects: Each picture's objects.
             masks: Each picture's mask.
             labels_from_masks: The classes in a picture's mask are its `labels`.
-            sizes: Height and width that the annotations were made for; a picture of another size is a bad one.
+            sizes: Height and width that the annotations were made for; a picture of another size is a bad
+                one.
         """
         self.root, self.images, self.classes, self.sizes = root, images, classes, sizes
-        self.label, self.objects, self.masks, self.labels_from_masks = label, objects, masks, labels_from_masks
+        self.label, self.objects, self.masks, self.labels_from_masks = (
+            label,
+            objects,
+            masks,
+            labels_from_masks,
+        )
         has = {
             "label": label is not None,
             "labels": objects is not None or labels_from_masks,
@@ -196,8 +221,9 @@ def images_below(folder: Path) -> Iterator[str]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in image_suffixes():
-                yield os.path.join(where, name)
+            # strings, not Paths: there may be a million
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in image_suffixes():  # noqa: PTH122
+                yield os.path.join(where, name)  # noqa: PTH118
 
 
 def chosen_classes(kind: str, text: str | None, known: Sequence[str]) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """`folder:DIR`: a folder of pictures, at any depth, with or without splits and classes.
 
-Splits: where DIR holds a folder `train` beside a `val` or a `test`, or nothing with pictures but `train`, those
-are the splits, and other folders are left alone. The keys `train=`, `val=` and `test=` name them otherwise.
+Splits: where DIR holds a folder `train` beside a `val` or a `test`, or nothing with pictures but `train`,
+those are the splits, and other folders are left alone. The keys `train=`, `val=` and `test=` name them
+otherwise.
 
 Classes: where every training picture lies in a sub-folder exactly one level down, and there are at least two,
 the sub-folders are the classes. Otherwise the pictures are unlabelled.
 
-Pictures are known by their suffix, in any case; other files and whatever is hidden are no part of the data set.
+Pictures are known by their suffix, in any case; other files and whatever is hidden are no part of the data
+set.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Options:
     test: str | None = None
     """Sub-folder of the test pictures; `test` where that is one."""
     classes: str | None = None
-    """Class folders to use, joined by commas, in this order; all of train's in alphabetical order where None."""
+    """Class folders to use, joined by commas, in this order; all of train's by the alphabet where None."""
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
@@ -106,7 +108,7 @@ def _is_all(root: Path, folder: Path) -> bool:
 
 def _classes(folder: Path, images: list[str]) -> tuple[str, ...]:
     """Return the sub-folders that hold the images, or nothing where some lie higher or deeper."""
-    parents = {os.path.relpath(os.path.dirname(image), folder) for image in images}
+    parents = {os.path.relpath(Path(image).parent, folder) for image in images}
     one_level = all(parent != os.curdir and os.sep not in parent for parent in parents)
     return tuple(sorted(parents)) if one_level else ()
 
@@ -115,7 +117,7 @@ def _labelled(root: Path, folder: Path, images: list[str], classes: tuple[str, .
     index = {name: position for position, name in enumerate(classes)}
     kept, label = [], []
     for image in images:
-        name = os.path.basename(os.path.dirname(image))
+        name = Path(image).parent.name
         if name in index:
             kept.append(image)
             label.append(index[name])

@@ -1,4 +1,4 @@
-"""The objects of many pictures as four flat arrays, so that a million boxes cost no million Python objects."""
+"""The objects of many pictures in four flat arrays: a million boxes cost no million Python objects."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Objects:
         )
 
     def target(self, index: int, height: int, width: int) -> Target:
-        """Return picture `index`'s part of a target; boxes are cut at the picture's edge, empty ones left out."""
+        """Return picture `index`'s part of a target; boxes are cut at its edge, empty ones left out."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         if self.boxes is None:
             return {"labels": self.labels[rows].clone()}
@@ -62,6 +62,20 @@ class Objects:
         if self.difficult is not None:
             target["difficult"] = self.difficult[rows][kept]
         return target
+
+    def take(self, indices: Int[Tensor, "K"]) -> Objects:
+        """Return the objects of the pictures at `indices`, in their order."""
+        counts = self.offsets.diff()[indices]
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        rows = torch.arange(int(offsets[-1])) + (self.offsets[indices] - offsets[:-1]).repeat_interleave(
+            counts
+        )
+        return Objects(
+            labels=self.labels[rows],
+            offsets=offsets,
+            boxes=None if self.boxes is None else self.boxes[rows],
+            difficult=None if self.difficult is None else self.difficult[rows],
+        )
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what there is of the four arrays, by name."""

@@ -1,8 +1,8 @@
 """Pictures of one size: decoded once into flat arrays on disk where they fit, on the fly where they do not.
 
 A pack is a folder in the cache, named by what decides its content: the data's fingerprint, the size, and the
-version of this format. It is written beside and renamed, so that it is whole or absent; it carries a checksum of
-each file, and one that does not match is built again.
+version of this format. It is written beside and renamed, so that it is whole or absent; it carries a checksum
+of each file, and one that does not match is built again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Literal, final
 
-import numpy as np
-import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 from torchvision import tv_tensors
@@ -22,6 +20,7 @@ from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.objects import Objects
 from pretext.datasets.packing import Pack, item_at, open_or_build
+from pretext.datasets.splitting import known_labels
 from pretext.errors import UserError
 
 BadImages = Literal["skip", "stop"]
@@ -35,8 +34,8 @@ def at_size(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageDat
     Args:
         data: Any data set.
         size: Side in pixels.
-        bad_images: What to do about pictures that cannot be decoded: leave them out and say so, or stop. Where
-            the data set is too large to be packed, they show only when they are reached, as `BadImage`.
+        bad_images: What to do about pictures that cannot be decoded: leave them out and say so, or stop.
+            Where the data set is too large to be packed, they show only when they are reached, as `BadImage`.
 
     Raises:
         UserError: If `bad_images` is `stop` and there is one, if no picture can be decoded, or if the cache
@@ -111,6 +110,11 @@ class ResizedDataset(ImageDataset):
         self.base, self.size = base, size
         self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
         self.notes, self.synthetic = base.notes, base.synthetic
+
+    @property
+    def label(self) -> Int[Tensor, "N"] | None:
+        """Each picture's class, where the base data set knows it without decoding."""
+        return known_labels(self.base)
 
     def __len__(self) -> int:
         return len(self.base)

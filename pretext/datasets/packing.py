@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -58,7 +60,8 @@ def item_at(data: ImageDataset, index: int, size: int) -> tuple[UInt8[Tensor, "3
         BadImage: If the file cannot be decoded.
     """
     while isinstance(data, Subset):
-        data, index = data.base, int(data.indices[index])
+        index = int(data.indices[index])
+        data = data.base
     # twice the size leaves the antialiasing to `resize`
     image, target = data.read(index, 2 * size) if isinstance(data, FileDataset) else data[index]
     return resize(image, target, size)
@@ -98,10 +101,8 @@ def _move(beside: Path, folder: Path, size: int) -> None:
         if _opened(folder, size) is not None:
             return
         damaged = Path(tempfile.mkdtemp(prefix=".damaged.", dir=folder.parent)) / "pack"
-        try:
+        with contextlib.suppress(FileNotFoundError):  # another builder was sooner
             folder.rename(damaged)
-        except FileNotFoundError:  # another builder was sooner
-            pass
         shutil.rmtree(damaged.parent)
 
 
@@ -117,11 +118,14 @@ def _opened(folder: Path, size: int) -> Pack | None:
                 return None
             # copy-on-write: torch wants arrays that can be written, the file must not be
             array = np.memmap(path, dtype, "c", shape=shape) if np.prod(shape) else np.zeros(shape, dtype)
-            if zlib.crc32(np.ascontiguousarray(array)) != about["crc32"]:
+            if zlib.crc32(np.ascontiguousarray(array).data) != about["crc32"]:
                 return None
             arrays[name] = torch.from_numpy(array)
-        named = {name: arrays.get(name) for name in ("labels", "offsets", "boxes", "difficult")}
-        objects = Objects(**named) if named["labels"] is not None else None
+        objects = None
+        if "labels" in arrays:
+            objects = Objects(
+                arrays["labels"], arrays["offsets"], arrays.get("boxes"), arrays.get("difficult")
+            )
         skipped = tuple(manifest["skipped"])
         return Pack(arrays["images"], arrays.get("label"), objects, arrays.get("masks"), skipped)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or damaged in any way
@@ -139,10 +143,12 @@ def _build(data: ImageDataset, size: int, folder: Path) -> None:
         streams = {"images": images, "masks": masks}
         if "masks" in data.annotations:
             sums["masks"] = 0
-        with tqdm(None, f"decode {data.spec}", len(data), delay=2, disable=None, leave=False, unit="img") as bar:
+        with tqdm(
+            None, f"decode {data.spec}", len(data), delay=2, disable=None, leave=False, unit="img"
+        ) as bar:
             for chunk in _chunks(data, size):
-                for name in sums:
-                    sums[name] = zlib.crc32(chunk[name], sums[name])
+                for name, known in sums.items():
+                    sums[name] = zlib.crc32(chunk[name], known)
                     streams[name].write(chunk[name])
                 targets += chunk["targets"]
                 skipped += chunk["bad"]
@@ -182,7 +188,7 @@ class _Chunks(Dataset[dict[str, Any]]):
         self.data, self.size = data, size
 
     def __len__(self) -> int:
-        return -(-len(self.data) // CHUNK)
+        return math.ceil(len(self.data) / CHUNK)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         images, masks, targets, bad = [], [], [], []
@@ -217,5 +223,5 @@ def _chunks(data: ImageDataset, size: int) -> Iterator[dict[str, Any]]:
         yield from DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_unchanged)
 
 
-def _unchanged(chunk: dict[str, Any]) -> dict[str, Any]:
+def _unchanged(chunk: Any) -> Any:
     return chunk

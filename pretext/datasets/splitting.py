@@ -1,11 +1,12 @@
 """From whatever splits a source has to train, val and test, and the sentences that a report owes about it.
 
-Nothing may be chosen on the held-out set: where a source has `val` but no `test`, that labelled set is the test,
-and a new val is drawn from train.
+Nothing may be chosen on the held-out set: where a source has `val` but no `test`, that labelled set is the
+test, and a new val is drawn from train.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import final
 
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretext.datasets.base import ImageDataset, Target
+from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import digest
+from pretext.datasets.objects import Objects
 from pretext.errors import UserError
 
 SEED = 20160427
@@ -42,6 +45,12 @@ class Subset(ImageDataset):
         labels = known_labels(self.base)
         return None if labels is None else labels[torch.from_numpy(self.indices)]
 
+    @property
+    def objects(self) -> Objects | None:
+        """Each picture's objects, where the base data set knows them without decoding."""
+        objects = known_objects(self.base)
+        return None if objects is None else objects.take(torch.from_numpy(self.indices))
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -62,25 +71,32 @@ def known_labels(data: ImageDataset) -> Int[Tensor, "N"] | None:
     return getattr(data, "label", None)
 
 
+def known_objects(data: ImageDataset) -> Objects | None:
+    """Return each picture's objects where a data set knows them without decoding: its attribute `objects`."""
+    return getattr(data, "objects", None)
+
+
 def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, ImageDataset], list[str]]:
     """Return the splits train, val and test (others are passed on), and notes on what was drawn.
 
     Raises:
-        UserError: If there is no train, or an empty split, or too little to draw from.
+        UserError: If there is no train, an empty split, too little to draw from, or a file in two splits.
     """
     if "train" not in splits:
         raise UserError(f"{spec}: no training split; name it with train=")
+    _check_disjoint(spec, splits)
     splits, notes = dict(splits), []
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-        notes.append("The source has no test split: its val split serves as test, and nothing is chosen on it.")
+        notes.append(
+            "The source has no test split: its val split serves as test, and nothing is chosen on it."
+        )
     for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if name not in splits:
             before = len(splits["train"])
             splits["train"], splits[name] = _draw(spec, splits["train"], share)
-            notes.append(
-                f"The {name} split was drawn from train by a fixed seed: {len(splits[name]):,} of {before:,} pictures."
-            )
+            drawn = f"{len(splits[name]):,} of {before:,} pictures"
+            notes.append(f"The {name} split was drawn from train by a fixed seed: {drawn}.")
     for name, part in splits.items():
         if len(part) == 0:
             raise UserError(f"{spec}: the {name} split is empty")
@@ -88,10 +104,20 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
 
 
 def limited(data: ImageDataset, limit: int) -> ImageDataset:
-    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit draws a subset of a larger one's."""
+    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit draws from a larger one's."""
     if len(data) <= limit:
         return data
     return Subset(data, np.sort(np.random.default_rng(SEED).permutation(len(data))[:limit]))
+
+
+def _check_disjoint(spec: str, splits: dict[str, ImageDataset]) -> None:
+    files = {name: set(part.images) for name, part in splits.items() if isinstance(part, FileDataset)}
+    for one, other in itertools.combinations(files, 2):
+        if shared := files[one] & files[other]:
+            raise UserError(
+                f"{spec}: {len(shared):,} pictures are in {one} and in {other}, {min(shared)} among them; "
+                "nothing may be trained on and judged by at once"
+            )
 
 
 def _draw(spec: str, train: ImageDataset, share: float) -> tuple[Subset, Subset]:

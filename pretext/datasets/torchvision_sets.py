@@ -1,8 +1,208 @@
-"""torchvision's own sets."""
+"""torchvision's own sets, by name: `cifar10:DIR`, where DIR is what torchvision calls root.
+
+torchvision finds, checks and downloads the files; here they become splits in this house's terms. Sets that
+lie in one array (CIFAR, MNIST, STL-10, SVHN) stay in memory; the others are decoded picture by picture.
+Greyscale becomes RGB. Of the Oxford pets the trimaps are masks too: the pet has its breed's number, the
+border is ignored.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-SETS: dict[str, str] = {}
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretext.datasets.base import IGNORE, ImageDataset, Target
+from pretext.datasets.files import FileDataset, MaskFiles
+from pretext.datasets.fingerprints import digest
+from pretext.errors import UserError
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """One of torchvision's sets."""
+
+    name: str
+    """Its class in `torchvision.datasets`."""
+    splits: Mapping[str, Mapping[str, Any]]
+    """Our splits, and what the class is called with for each."""
+
+
+_WHOLE: dict[str, dict[str, Any]] = {"train": {}}
+_TRAIN_TEST: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
+
+
+def _split(**names: str) -> dict[str, dict[str, Any]]:
+    return {ours: {"split": theirs} for ours, theirs in names.items()}
+
+
+SETS: dict[str, NamedSet] = {
+    "cifar10": NamedSet("CIFAR10", _TRAIN_TEST),
+    "cifar100": NamedSet("CIFAR100", _TRAIN_TEST),
+    "country211": NamedSet("Country211", _split(train="train", val="valid", test="test")),
+    "dtd": NamedSet("DTD", _split(train="train", val="val", test="test")),
+    "eurosat": NamedSet("EuroSAT", _WHOLE),
+    "fashion_mnist": NamedSet("FashionMNIST", _TRAIN_TEST),
+    "fgvc_aircraft": NamedSet("FGVCAircraft", _split(train="train", val="val", test="test")),
+    "flowers102": NamedSet("Flowers102", _split(train="train", val="val", test="test")),
+    "food101": NamedSet("Food101", _split(train="train", test="test")),
+    "gtsrb": NamedSet("GTSRB", _split(train="train", test="test")),
+    "imagenet": NamedSet("ImageNet", _split(train="train", val="val")),
+    "imagenette": NamedSet("Imagenette", _split(train="train", val="val")),
+    "kmnist": NamedSet("KMNIST", _TRAIN_TEST),
+    "mnist": NamedSet("MNIST", _TRAIN_TEST),
+    "oxford_iiit_pet": NamedSet("OxfordIIITPet", _split(train="trainval", test="test")),
+    "places365": NamedSet("Places365", {"train": {"small": True}, "val": {"split": "val", "small": True}}),
+    "stanford_cars": NamedSet("StanfordCars", _split(train="train", test="test")),
+    "stl10": NamedSet("STL10", _split(train="train", test="test")),
+    "sun397": NamedSet("SUN397", _WHOLE),
+    "svhn": NamedSet("SVHN", _split(train="train", test="test")),
+}
+BY_HAND = frozenset({"imagenet", "stanford_cars"})
+"""Sets whose files torchvision cannot fetch."""
+
+
 @dataclass(frozen=True)
 class Options:
-    """"""
-def open_named(kind, path, options):
-    raise NotImplementedError
+    """What to do about files that are not there."""
+
+    download: bool = False
+    """Fetch them."""
+
+
+@final
+class ArrayDataset(ImageDataset):
+    """Pictures of one size in one array, each of one class."""
+
+    def __init__(
+        self, images: UInt8[NDArray[np.uint8], "N ..."], label: Int[Tensor, "N"], classes: tuple[str, ...]
+    ) -> None:
+        """Keep the arrays.
+
+        Args:
+            images: N×H×W grey, N×H×W×3 or N×3×H×W.
+            label: Each picture's class.
+            classes: Class names.
+        """
+        grey = images.ndim == 3
+        channels_last = images.ndim == 4 and images.shape[-1] == 3
+        self.images: UInt8[NDArray[np.uint8], "N C H W"] = (
+            images[:, None] if grey else images.transpose(0, 3, 1, 2) if channels_last else images
+        )
+        self.label, self.classes, self.annotations = label, classes, frozenset({"label"})
+        self._fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Target]:
+        """Return picture and target; see `ImageDataset`."""
+        picture = self.images[index]
+        image = torch.from_numpy(np.array(np.broadcast_to(picture, (3, *picture.shape[1:])), order="C"))
+        return image, {"label": self.label[index].clone()}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all pixels, classes and class names."""
+        if self._fingerprint is None:
+            state = digest(np.ascontiguousarray(self.images).tobytes())
+            shape = str(self.images.shape)
+            self._fingerprint = digest(shape, state, self.label.numpy().tobytes(), *self.classes)
+        return self._fingerprint
+
+
+def open_named(kind: str, path: str, options: Options) -> dict[str, ImageDataset]:
+    """Return the splits that torchvision's set of that name has.
+
+    Args:
+        kind: A key of `SETS`.
+        path: What torchvision calls root.
+        options: Whether to download.
+
+    Raises:
+        UserError: If the files are not there, are not torchvision's, or cannot be fetched.
+    """
+    if not path:
+        raise UserError(f"{kind}: name the folder that holds it or shall hold it, as in {kind}:DIR")
+    root = Path(path).expanduser()
+    if options.download and kind in BY_HAND:
+        raise UserError(f"{kind}: torchvision cannot download it; {_where_from(kind, root)}")
+    if not options.download and not root.is_dir():  # some of torchvision's classes would make the folder
+        raise UserError(f"{kind}: no folder {root}; {_where_from(kind, root)}")
+    return {
+        ours: _opened(kind, root, ours, keywords, options) for ours, keywords in SETS[kind].splits.items()
+    }
+
+
+def _opened(kind: str, root: Path, split: str, keywords: Mapping[str, Any], options: Options) -> ImageDataset:
+    import torchvision.datasets
+
+    named = SETS[kind]
+    known = getattr(torchvision.datasets, named.name)
+    if "download" in inspect.signature(known).parameters:
+        keywords = {**keywords, "download": options.download}
+    try:
+        found = known(str(root), **keywords)
+        return _converted(kind, root, found)
+    except Exception as error:  # every set of torchvision's lets other kinds of error out
+        words = " ".join(str(error).split()).removesuffix(" You can use download=True to download it")
+        if options.download:
+            raise UserError(f"{kind}: {split} could not be downloaded into {root}: {words}") from None
+        raise UserError(
+            f"{kind}: no sound {split} of {named.name} in {root} ({words}); {_where_from(kind, root)}"
+        ) from None
+
+
+def _where_from(kind: str, root: Path) -> str:
+    if kind in BY_HAND:
+        other = "; class folders without its archives open as folder:DIR" if kind == "imagenet" else ""
+        return f"put its files into {root} as torchvision.datasets.{SETS[kind].name} describes{other}"
+    return "name the folder that holds it, or fetch it with --download"
+
+
+def _converted(kind: str, root: Path, found: Any) -> ImageDataset:
+    """Return a set of torchvision's in this house's terms, no picture decoded."""
+    files, numbers = _files_and_numbers(found)
+    label = torch.as_tensor(np.asarray(numbers), dtype=torch.int64)
+    classes = _class_names(kind, found, int(label.max()) + 1)
+    if files is None:
+        return ArrayDataset(np.asarray(found.data), label, classes)
+    masks = None
+    if kind == "oxford_iiit_pet":
+        masks = MaskFiles([str(path) for path in found._segs], _trimaps(len(classes)), label.tolist())
+    return FileDataset(root=root, images=files, classes=classes, label=label, masks=masks)
+
+
+def _files_and_numbers(found: Any) -> tuple[list[str] | None, Sequence[int]]:
+    """Return the pictures' files, where they lie in files, and their classes' numbers."""
+    for name in ("samples", "_samples", "imgs"):
+        if pairs := getattr(found, name, None):
+            return [str(path) for path, _ in pairs], [number for _, number in pairs]
+    if files := getattr(found, "_image_files", None):
+        pairs = sorted(zip(map(str, files), found._labels, strict=True))  # SUN397's are in no fixed order
+        return [path for path, _ in pairs], [number for _, number in pairs]
+    if files := getattr(found, "_images", None):
+        return [str(path) for path in files], found._labels
+    return None, found.targets if hasattr(found, "targets") else found.labels
+
+
+def _class_names(kind: str, found: Any, at_least: int) -> tuple[str, ...]:
+    if names := getattr(found, "classes", None):
+        # ImageNet gives each class all its synonyms
+        return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
+    return tuple(str(number) for number in range(max(at_least, {"gtsrb": 43, "svhn": 10}.get(kind, 0))))
+
+
+def _trimaps(classes: int) -> Int[NDArray[np.int16], "T 256"]:
+    """Return a table for each breed: 1 is the pet, 2 the background, 3 the border between them."""
+    tables = np.full((classes, 256), -1, dtype=np.int16)
+    tables[:, 1], tables[:, 2], tables[:, 3] = np.arange(1, classes + 1), 0, IGNORE
+    return tables

@@ -82,3 +82,18 @@ class Task(nn.Module, ABC):
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return columns of a sample sheet by heading, in [0, 1]: inputs, outputs, originals. Empty: no sheet."""
         return {}
+
+
+class Inpainter(Task, ABC):
+    """A task whose decoder can fill holes."""
+
+    @abstractmethod
+    def inpaint(
+        self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]
+    ) -> Float[Tensor, "B 3 S S"]:
+        """Return the pictures in [0, 1] with their holes filled; outside of holes they are as they were.
+
+        Args:
+            images: Pictures; what they show inside the holes is not looked at.
+            holes: True where a pixel is missing.
+        """

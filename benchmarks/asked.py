@@ -1,0 +1,197 @@
+"""What the user asked `run_all` for, and the plan that comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from pretext.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchmarks.cells import Judge
+    from benchmarks.suite import Plan
+
+PROFILE_NAMES = ("smoke", "laptop", "workstation", "paper")
+WORKER_BYTES = 1.2e9
+"""Memory that a worker of the laptop profile may need."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Compare encoders: train them by pretext tasks, judge them by probes, and write a table and a report."""
+
+    profile: str = "laptop"
+    """smoke (a minute), laptop, workstation (a GPU), paper (as published)."""
+    data: str | None = None
+    """Data set, KIND[:PATH][?key=value&…]; the profile's own where it is left out."""
+    tasks: tuple[str, ...] = ()
+    """Rows: names of the profile's, or task specs; all of the profile's where it is left out."""
+    probes: tuple[str, ...] = ()
+    """Columns: linear knn svm low_shot fine_tune detection segmentation retrieval inpainting."""
+    seeds: int | None = None
+    """How many seeds; the profile's number where it is left out."""
+    out: Path | None = None
+    """Folder of the results; runs/PROFILE where it is left out."""
+    encoder: tyro.conf.UseAppendAction[
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]
+    ] = ()
+    """One more row: an encoder file by name, or timm's published weights; give it as often as you like."""
+    download: bool = False
+    """Fetch a torchvision data set that is not there."""
+    bad_images: Literal["skip", "stop"] = "skip"
+    """Pictures that cannot be decoded: leave them out and say so, or stop."""
+    workers: int | None = None
+    """Worker processes; as many as cores and memory allow where it is left out, one on a GPU."""
+    dry_run: bool = False
+    """Print the plan and its cost, and compute nothing."""
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(f"--seeds is {self.seeds}; allowed is 1 or more")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers is {self.workers}; allowed is 1 or more")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the results."""
+        return self.out if self.out is not None else Path("runs") / self.profile
+
+
+def check_profile(name: str) -> None:
+    """Raise a UserError unless there is a profile of that name."""
+    if name not in PROFILE_NAMES:
+        raise UserError(f"unknown profile {name!r}; {did_you_mean(name, PROFILE_NAMES)}")
+
+
+def check_writable(out: Path) -> None:
+    """Make the folder, and raise a UserError unless a file of a megabyte can be written there."""
+    from pretext.checkpoint import atomic_write
+
+    try:
+        with atomic_write(out / ".writable") as beside:
+            beside.write_bytes(bytes(1_000_000))
+        (out / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"results folder {out}: {error.strerror}; give another --out, or make room") from None
+
+
+def plan_of(options: Options) -> Plan:
+    """Return the plan that the options stand for; opens the data set.
+
+    Raises:
+        UserError: For an unknown name, an unusable data set, or a folder that holds another comparison.
+    """
+    from benchmarks.recipes import PROFILES
+    from benchmarks.suite import make_plan, open_data
+
+    recipe = PROFILES[options.profile]()
+    rows = asked_rows(options.tasks, recipe.rows)
+    foreign = asked_encoders(options.encoder, taken=rows)
+    judges = asked_judges(options.probes, recipe.probes)
+    spec = options.data or recipe.data
+    check_same(options.folder, options.profile, spec)
+    source, data = open_data(
+        spec, recipe.image_size, bad_images=options.bad_images, download=options.download
+    )
+    return make_plan(
+        recipe, source, data, rows=rows, judges=judges, seeds=options.seeds or recipe.seeds, foreign=foreign
+    )
+
+
+def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return task specs by row name; `random` and `supervised` are always among them.
+
+    Raises:
+        UserError: If a name is neither a row of the profile nor a task.
+    """
+    from pretext.tasks import task_config, task_names
+
+    rows: dict[str, str | None] = {"random": None, "supervised": "supervised"}
+    if not tasks:
+        return rows | dict(profile_rows)
+    for name in tasks:
+        if name in profile_rows:
+            rows[name] = profile_rows[name]
+        elif name.partition("?")[0] not in (known := {*profile_rows, *task_names()}):
+            raise UserError(f"unknown task {name!r}; {did_you_mean(name, known)}")
+        else:
+            task_config(name)  # finds fault with its options
+            rows[name] = name
+    return rows
+
+
+def asked_judges(probes: tuple[str, ...], profile_probes: Mapping[str, Judge]) -> dict[str, Judge]:
+    """Return judges by name: the profile's, or with their defaults where the profile leaves one out.
+
+    Raises:
+        UserError: If there is no such probe.
+    """
+    from benchmarks.recipes import judge, judge_names
+
+    for name in probes:
+        if name not in judge_names():
+            raise UserError(f"unknown probe {name!r}; {did_you_mean(name, judge_names())}")
+    return {name: profile_probes.get(name) or judge(name) for name in probes or profile_probes}
+
+
+def asked_encoders(encoders: tuple[str, ...], *, taken: Mapping[str, str | None]) -> dict[str, str]:
+    """Return encoder files, or `timm:NAME`, by row name.
+
+    Raises:
+        UserError: If a name is missing or taken, or a file is no encoder file.
+    """
+    from pretext.encoders import read_record
+
+    found: dict[str, str] = {}
+    for text in encoders:
+        name, equals, file = text.partition("=")
+        if text.startswith("timm:"):
+            name, file = text, text
+        elif not equals or not name or not file:
+            raise UserError(f"--encoder {text}: write NAME=FILE, or timm:NAME")
+        if name in taken or name in found:
+            raise UserError(f"--encoder {text}: there is a row {name} already; give it another name")
+        if not file.startswith("timm:"):
+            read_record(file)
+        found[name] = file
+    return found
+
+
+def check_same(out: Path, profile: str, spec: str) -> None:
+    """Raise a UserError where the folder holds a comparison of another profile or data set."""
+    from benchmarks.results import read_json
+
+    path = out / "plan.json"
+    if not path.exists():
+        return
+    plan = read_json(path)
+    if (plan["profile"], plan["data"]) != (profile, spec):
+        raise UserError(
+            f"{out} holds profile {plan['profile']} on {plan['data']}, not {profile} on {spec}; "
+            "give another --out"
+        )
+
+
+def worker_count(asked: int | None) -> int:
+    """Return how many processes to use: the user's number, one on a GPU, else by cores and free memory."""
+    import torch
+
+    if asked is not None:
+        return asked
+    if torch.cuda.is_available():
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_free_memory() // WORKER_BYTES)))
+
+
+def _free_memory() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+    except (OSError, StopIteration):  # not Linux
+        return float("inf")

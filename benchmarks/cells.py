@@ -1,0 +1,190 @@
+"""One cell of the comparison: what it is, and the hash of all that its value depends on.
+
+Two kinds. An *encoder cell* puts an encoder file into OUT/pretrain/NAME: trained, drawn at random, or copied
+from elsewhere. A *judge cell* asks one probe about that file and writes OUT/results/NAME.json. A cell is
+plain data that can be pickled, so that any process, on any machine that sees OUT, can compute it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.results import (
+    encoder_path,
+    result_path,
+)
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.packed import BadImages
+from pretext.judging import Probe
+
+if TYPE_CHECKING:
+    from pretext.train import TrainConfig
+
+CODE = 1
+"""Raise it when a change of code changes values: every cell is then computed anew."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inpainting:
+    """How well a task's own decoder fills holes; see `pretext.inpainting`."""
+
+    test_images: int = 500
+    """Test pictures, the first so many."""
+    seed: int = 0
+    """Draws the holes."""
+
+
+Judge = Probe | Inpainting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """A data set at the size that all rows see."""
+
+    spec: str
+    size: int
+    bad_images: BadImages
+    fingerprints: tuple[tuple[str, str], ...]
+    """By split; of what is left once undecodable pictures are."""
+
+    def fingerprint(self, split: str) -> str:
+        """Return a split's."""
+        return dict(self.fingerprints)[split]
+
+    def open(self) -> ImageDataset:
+        """Return its training split, packed."""
+        return _opened(self.spec, self.size, self.bad_images)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One thing to compute."""
+
+    name: str
+    """ROW.PROBE.sSEED.HASH; ROW.sSEED.HASH for an encoder cell."""
+    pretext: str
+    seed: int
+    data: DataSource
+    encoder: str
+    """Architecture, as `build_encoder` takes it."""
+    task: str | None = None
+    train: TrainConfig | None = None
+    """None for random weights and foreign encoders."""
+    foreign: str | None = None
+    """An encoder file or `timm:NAME`, where the row is somebody else's."""
+    probe: str = ""
+    judge: Judge | None = None
+    """None for an encoder cell."""
+    made_by: str | None = None
+    """The encoder cell that a judge cell waits for."""
+    settings: str = ""
+    """What was hashed, as JSON."""
+
+    def is_done(self, out: Path) -> bool:
+        """Whether its result is there."""
+        return (result_path(out, self.name) if self.judge else encoder_path(out, self.name)).exists()
+
+
+def encoder_cell(
+    row: str,
+    *,
+    seed: int,
+    data: DataSource,
+    encoder: str,
+    task: str | None = None,
+    train: TrainConfig | None = None,
+    foreign: str | None = None,
+) -> Cell:
+    """Name the cell that makes a row's encoder."""
+    settings: dict[str, Any] = {"code": CODE, "seed": seed, "image_size": data.size}
+    if foreign is not None:
+        settings |= {"foreign": foreign if foreign.startswith("timm:") else _file_digest(Path(foreign))}
+    else:
+        settings |= {"encoder": encoder}
+    if task is not None:
+        from pretext.tasks import task_config
+        from pretext.train import NOT_IN_RESULT
+
+        # the data's fingerprint says which pictures were left out, whatever the user had asked for
+        beside_the_value = {*NOT_IN_RESULT, "bad_images"}
+        config = task_config(task)
+        settings |= {
+            "task": type(config).__module__.rsplit(".", 1)[-1],
+            "task_config": dataclasses.asdict(config),
+            "train": {
+                key: value
+                for key, value in dataclasses.asdict(train).items()  # type: ignore[arg-type]
+                if key not in beside_the_value
+            },
+            "pretrain_data": data.fingerprint("train"),
+        }
+    return Cell(
+        name=f"{slug(row)}.s{seed}.{_hash(settings)}",
+        pretext=row,
+        seed=seed,
+        data=data,
+        encoder=encoder,
+        task=task,
+        train=train,
+        foreign=foreign,
+        settings=as_json(settings),
+    )
+
+
+def judge_cell(made_by: Cell, probe: str, judge: Judge, *, seed: int) -> Cell:
+    """Name the cell in which one judge is asked about one encoder.
+
+    Args:
+        made_by: The cell that makes the encoder.
+        probe: The judge's name.
+        judge: Its seed is replaced.
+        seed: The judge's, which a foreign encoder's judges have several of.
+    """
+    judge = dataclasses.replace(judge, seed=seed)
+    settings = json.loads(made_by.settings) | {
+        "probe": probe,
+        "probe_config": dataclasses.asdict(judge),
+        "data": dict(made_by.data.fingerprints),
+    }
+    return dataclasses.replace(
+        made_by,
+        name=f"{slug(made_by.pretext)}.{probe}.s{seed}.{_hash(settings)}",
+        seed=seed,
+        probe=probe,
+        judge=judge,
+        made_by=made_by.name,
+        settings=as_json(settings),
+    )
+
+
+def slug(name: str) -> str:
+    """Return a row's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_=]+", "-", name).strip("-")
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
+    from pretext.datasets import at_size, open_dataset
+
+    return at_size(open_dataset(spec), size, bad_images=bad_images)
+
+
+@functools.cache
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_json(settings: Any) -> str:
+    """Return settings as JSON, equal text for equal settings."""
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
+def _hash(settings: Any) -> str:
+    return hashlib.sha256(as_json(settings).encode()).hexdigest()[:8]

@@ -1,0 +1,151 @@
+"""What else `run_all.py` can be asked: status, compare, reproduce, clean."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import tyro
+
+from benchmarks.asked import Options, check_profile, plan_of
+from pretext.command_line import parse
+from pretext.errors import UserError, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Folder:
+    """Which results."""
+
+    profile: str = "laptop"
+    """Only decides the folder where --out is left out."""
+    out: Path | None = None
+    """Folder of the results; runs/PROFILE where it is left out."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the results."""
+        check_profile(self.profile)
+        return self.out if self.out is not None else Path("runs") / self.profile
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare(Folder):
+    """Two rows against each other, metric by metric."""
+
+    rows: tyro.conf.Positional[tuple[str, str]]
+    """Two rows, such as context_encoder autoencoder."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce(Folder):
+    """Compute a cell once more, its encoder too, and hold it against what was found."""
+
+    cell: tyro.conf.Positional[str]
+    """A cell's name, or the beginning of it, as results.csv has it."""
+
+
+def status(argv: list[str]) -> int:
+    """Print what of a comparison is done, running, failed and left."""
+    from benchmarks.results import failure_path, read_json
+    from benchmarks.state import status as status_of
+
+    out = parse(Folder, argv, prog="run_all.py status").folder
+    plan, found = status_of(out)
+    print(f"{out}: {plan['profile']} on {plan['data']}")
+    counts = {field.name: len(getattr(found, field.name)) for field in dataclasses.fields(found)}
+    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    for name in found.running:
+        print(f"running  {name}")
+    for name in found.failed:
+        print(f"failed   {name}: {read_json(failure_path(out, name))['error'].splitlines()[0]}")
+    return 1 if found.failed else 0
+
+
+def compare(argv: list[str]) -> int:
+    """Print the paired differences between two rows."""
+    from benchmarks.results import read_measurements
+    from benchmarks.verdict import summarise
+
+    options = parse(Compare, argv, prog="run_all.py compare")
+    measurements = read_measurements(options.folder)
+    known = sorted({row.pretext for row in measurements})
+    for name in options.rows:
+        if name not in known:
+            raise UserError(f"{options.folder} has no row {name!r}; {did_you_mean(name, known)}")
+    row, other = options.rows
+    print(f"{row} minus {other}, paired by seed and test item, 95 % intervals")
+    for summary in summarise(measurements, baseline=other):
+        if summary.pretext != row or summary.difference is None:
+            continue
+        low, high = summary.difference_low, summary.difference_high
+        if low is None or high is None:
+            ends, said = "one seed, no interval", "cannot be said"
+        else:
+            ends = f"[{low:+.2f}, {high:+.2f}]"
+            said = {True: "better", False: "worse", None: "not distinguishable"}[summary.better]
+        what = f"{summary.probe} {summary.metric} {summary.unit}".strip()
+        print(f"{what:36} {summary.difference:+8.2f}  {ends}  {said}")
+    return 0
+
+
+def reproduce(argv: list[str]) -> int:
+    """Compute a cell and its encoder anew in OUT/reproduced, and print both values of each metric."""
+    from benchmarks.computing import compute
+    from benchmarks.results import read_json, read_measurements
+
+    asked = parse(Reproduce, argv, prog="run_all.py reproduce")
+    out = asked.folder
+    if not (out / "plan.json").exists():
+        raise UserError(f"{out}: no plan.json, so no comparison was started there; give its --out")
+    options = parse(Options, read_json(out / "plan.json")["argv"], prog="run_all.py")
+    plan = plan_of(dataclasses.replace(options, out=out))
+    matches = [cell for cell in plan.cells if cell.judge is not None and cell.name.startswith(asked.cell)]
+    if len(matches) != 1:
+        names = [cell.name for cell in plan.cells if cell.judge is not None]
+        raise UserError(
+            f"{len(matches)} cells of the plan are called {asked.cell!r}; {did_you_mean(asked.cell, names)}"
+        )
+    cell = matches[0]
+    maker = next(each for each in plan.cells if each.name == cell.made_by)
+    again = out / "reproduced"
+    shutil.rmtree(again / "pretrain" / maker.name, ignore_errors=True)
+    for each in (maker, cell):
+        print(f"computing {each.name}", file=sys.stderr, flush=True)
+        compute(each, again)
+    key = ("metric", "stage")
+    before = {
+        tuple(getattr(m, k) for k in key): m.value for m in read_measurements(out) if m.cell == cell.name
+    }
+    same = True
+    for row in read_measurements(again):
+        if row.cell == cell.name:
+            was = before.get((row.metric, row.stage))
+            same &= was == row.value
+            print(f"{row.metric} {row.stage}: was {was}, is {row.value}")
+    print("reproduced" if same else "NOT reproduced: see device, torch_version and git_sha in results.csv")
+    return 0 if same else 1
+
+
+def clean(argv: list[str]) -> int:
+    """Remove failures, logs, and what was set aside or reproduced; results and encoders stay."""
+    from benchmarks.state import status as status_of
+
+    out = parse(Folder, argv, prog="run_all.py clean").folder
+    if status_of(out)[1].running:
+        raise UserError(f"{out} is being computed; stop that first")
+    for name in ("failures", "logs", "superseded", "reproduced", ".locks"):
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+            print(f"removed {out / name}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "status": status,
+    "compare": compare,
+    "reproduce": reproduce,
+    "clean": clean,
+}

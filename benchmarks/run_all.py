@@ -1,0 +1,82 @@
+"""Compare pretext tasks from one command; start it again and it goes on where it stopped.
+
+python benchmarks/run_all.py [--profile smoke|laptop|workstation|paper] [--data SPEC] [--out DIR] [--seeds N]
+                             [--tasks A B …] [--probes A B …] [--encoder NAME=FILE|timm:NAME …]
+                             [--download] [--bad-images skip|stop] [--workers N] [--dry-run]
+python benchmarks/run_all.py status | compare A B | reproduce CELL | clean  [--out DIR]
+
+Exit codes: 0, 1 where a cell failed, 2 for what the user gave, 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+if (
+    not __package__
+):  # started as a file: the import path begins with this folder, where it needs the one above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.asked import Options, check_profile, check_writable, plan_of, worker_count
+from benchmarks.commands import COMMANDS
+from pretext.command_line import parse
+from pretext.errors import run_command
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; return its exit code.
+
+    Raises:
+        UserError: For anything that the user gave and that cannot be used.
+    """
+    if argv and argv[0] in COMMANDS:
+        return COMMANDS[argv[0]](argv[1:])
+    options = parse(Options, argv, prog="run_all.py")
+    check_profile(options.profile)
+    out = options.folder
+    if not options.dry_run:
+        check_writable(out)
+    plan = plan_of(options)
+
+    from benchmarks import schedule, suite
+    from benchmarks.computing import device
+    from benchmarks.executor import LocalProcesses
+
+    workers = worker_count(options.workers)
+    missing = plan.missing(out)
+    expected = schedule.Estimate(plan.recipe.expected_s, workers)
+    print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
+    if options.dry_run:
+        return 0
+    for name in suite.set_aside(plan, out):
+        print(f"{name}: of other settings; moved to {out / 'superseded'}", file=sys.stderr)
+    plan.write(out, argv)
+    failures: dict[str, str] = {}
+    if missing:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        crew = LocalProcesses(out, workers, one_thread=device() == "cpu")
+        failures = schedule.run(missing, out, crew, expected=expected, progress=schedule.show_progress)
+    finish(out)
+    for name, error in failures.items():
+        print(f"failed: {name}: {error}", file=sys.stderr)
+    if failures:
+        print(f"{len(failures)} cells failed; tracebacks are in {out / 'failures'}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def finish(out: Path) -> None:
+    """Write CSV and report, and print the table."""
+    from benchmarks.report import write_report
+    from benchmarks.results import read_costs, read_measurements, write_csv
+    from benchmarks.terminal import text_table
+    from benchmarks.verdict import summarise
+
+    csv = write_csv(out)
+    print(text_table(summarise(read_measurements(out)), read_costs(out)))
+    print(f"{csv}\n{write_report(out)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

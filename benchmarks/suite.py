@@ -1,0 +1,254 @@
+"""The plan of a comparison: its cells, what they depend on, and which of them are missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import CODE, Cell, DataSource, Inpainting, Judge, encoder_cell, judge_cell, slug
+from benchmarks.recipes import Recipe
+from benchmarks.results import read_json, write_json
+from benchmarks.schedule import duration
+from benchmarks.verdict import row_key
+from pretext.datasets import at_size, open_dataset
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.packed import BadImages
+from pretext.errors import UserError
+
+SPLITS = ("train", "val", "test")
+REMEDY = {
+    "label": "put the pictures into class folders",
+    "labels": "give a data set that names its objects, such as voc: or coco:",
+    "boxes": "give a data set with boxes, such as voc: or coco:",
+    "masks": "give a data set with masks, such as voc: or masks:",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All cells of a comparison, encoder cells first, and what a report must say about it."""
+
+    recipe: Recipe
+    data: DataSource
+    seeds: int
+    cells: tuple[Cell, ...]
+    left_out: tuple[str, ...]
+    """A sentence for each row or probe that was left out."""
+    notes: tuple[str, ...]
+    synthetic: bool
+
+    def missing(self, out: Path) -> list[Cell]:
+        """Return the cells to compute: encoders only where a judge waits for them."""
+        judges = [cell for cell in self.cells if cell.judge is not None and not cell.is_done(out)]
+        wanted = {cell.made_by for cell in judges}
+        makers = [cell for cell in self.cells if cell.name in wanted and not cell.is_done(out)]
+        return makers + judges
+
+    def write(self, out: Path, argv: list[str]) -> None:
+        """Write what was asked for to OUT/plan.json; `argv` is the command line behind `run_all.py`."""
+        write_json(
+            out / "plan.json",
+            {
+                "profile": self.recipe.name,
+                "command": shlex.join(["python", "benchmarks/run_all.py", *argv]),
+                "argv": argv,
+                "code": CODE,
+                "data": self.data.spec,
+                "bad_images": self.data.bad_images,
+                "synthetic": self.synthetic,
+                "notes": list(self.notes),
+                "left_out": list(self.left_out),
+                "encoder": self.recipe.encoder,
+                "image_size": self.recipe.image_size,
+                "rows": list(dict.fromkeys(cell.pretext for cell in self.cells)),
+                "probes": list(dict.fromkeys(cell.probe for cell in self.cells if cell.probe)),
+                "seeds": self.seeds,
+                "cells": [
+                    {
+                        "name": c.name,
+                        "pretext": c.pretext,
+                        "probe": c.probe,
+                        "seed": c.seed,
+                        "made_by": c.made_by,
+                    }
+                    for c in self.cells
+                ],
+            },
+        )
+
+
+def open_data(
+    spec: str, size: int, *, bad_images: BadImages, download: bool
+) -> tuple[DataSource, ImageDataset]:
+    """Open a data set, decode it once at `size` for all processes to come, and fingerprint it.
+
+    Raises:
+        UserError: If it cannot be opened, or a picture cannot be decoded and `bad_images` is `stop`.
+    """
+    sized = at_size(open_dataset(spec, download=download), size, bad_images=bad_images)
+    prints = tuple((name, sized.split(name).fingerprint) for name in SPLITS)
+    return DataSource(spec=spec, size=size, bad_images=bad_images, fingerprints=prints), sized
+
+
+def make_plan(
+    recipe: Recipe,
+    source: DataSource,
+    data: ImageDataset,
+    *,
+    rows: Mapping[str, str | None],
+    judges: Mapping[str, Judge],
+    seeds: int,
+    foreign: Mapping[str, str] | None = None,
+) -> Plan:
+    """Return all cells of rows × judges × seeds that the data set allows.
+
+    Args:
+        recipe: Encoder, budget, and the learning rates of its rows.
+        source: The data set, for the cells.
+        data: The same, opened.
+        rows: Task spec by row name; None is random weights.
+        judges: By name.
+        seeds: 0, 1, … are computed.
+        foreign: Encoder files or `timm:NAME` by row name.
+
+    Raises:
+        UserError: If nothing is left to compute.
+    """
+    usable, left_out = _usable(judges, data)
+    makers: list[Cell] = []
+    cells: list[Cell] = []
+    for row in sorted(rows, key=row_key):
+        task = rows[row]
+        if task is not None and _needs_labels(task) and not data.annotations & {"label", "labels"}:
+            left_out.append(f"row {row} left out: {data.spec} has no classes; {REMEDY['label']}")
+            continue
+        for seed in range(seeds):
+            train = recipe.train_config(row, seed=seed) if task is not None else None
+            maker = encoder_cell(row, seed=seed, data=source, encoder=recipe.encoder, task=task, train=train)
+            asked = [
+                judge_cell(maker, name, judge, seed=seed)
+                for name, judge in usable.items()
+                if not isinstance(judge, Inpainting) or (task is not None and _fills_holes(task))
+            ]
+            makers += [maker] if asked else []
+            cells += asked
+    for row, file in (foreign or {}).items():
+        maker = encoder_cell(row, seed=0, data=source, encoder=recipe.encoder, foreign=file)
+        asked = [
+            judge_cell(maker, name, judge, seed=seed)
+            for seed in range(seeds)
+            for name, judge in usable.items()
+            if not isinstance(judge, Inpainting)
+        ]
+        makers += [maker] if asked else []
+        cells += asked
+    if not cells:
+        why = "; ".join(left_out) or "no row can do what the probes ask for; add a probe or a row"
+        raise UserError(f"nothing is left to compare: {why}")
+    return Plan(
+        recipe=recipe,
+        data=source,
+        seeds=seeds,
+        cells=(*makers, *cells),
+        left_out=tuple(left_out),
+        notes=data.notes,
+        synthetic=data.synthetic,
+    )
+
+
+def set_aside(plan: Plan, out: Path) -> list[str]:
+    """Move results of other settings than the plan's to OUT/superseded, so that no table mixes the two.
+
+    Only rows and probes of the plan are looked at, whatever their seed.
+
+    Returns:
+        The names of what was moved.
+    """
+    planned = {cell.name for cell in plan.cells}
+    protocols = {(slug(cell.pretext), cell.probe) for cell in plan.cells if cell.probe}
+    moved = []
+    for path in sorted((out / "results").glob("*.json")):
+        parts = re.fullmatch(r"(.+)\.(\w+)\.s(\d+)\.[0-9a-f]{8}", path.stem)
+        if parts is None or (parts[1], parts[2]) not in protocols or path.stem in planned:
+            continue
+        if int(parts[3]) >= plan.seeds and _same_but_seed(path, plan, parts[1], parts[2]):
+            continue
+        target = out / "superseded" / path.name
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
+        moved.append(path.stem)
+    return moved
+
+
+def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> str:
+    """Return the plan in a few lines: what, how much of it is done, how long the rest takes."""
+    rows = list(dict.fromkeys(cell.pretext for cell in plan.cells))
+    probes = list(dict.fromkeys(cell.probe for cell in plan.cells if cell.probe))
+    lines = [
+        f"profile {plan.recipe.name} on {plan.data.spec}{' (synthetic)' if plan.synthetic else ''}, "
+        f"{plan.recipe.encoder} at {plan.data.size} px",
+        f"rows: {', '.join(rows)}",
+        f"probes: {', '.join(probes)}; seeds: {plan.seeds}",
+        *plan.left_out,
+        *plan.notes,
+    ]
+    done = len(plan.cells) - len(missing)
+    if missing:
+        lines.append(
+            f"{len(plan.cells)} cells, {done} done; {len(missing)} to compute by {workers} "
+            f"worker{'s' if workers > 1 else ''}, about {duration(seconds)}"
+        )
+    else:
+        lines.append(f"{len(plan.cells)} cells, all done: nothing to compute")
+    return "\n".join(lines)
+
+
+def _same_but_seed(path: Path, plan: Plan, row: str, probe: str) -> bool:
+    """Whether a result would be this plan's if that had more seeds."""
+    cell = next(cell for cell in plan.cells if (slug(cell.pretext), cell.probe) == (row, probe))
+    found = json.loads(read_json(path)["measurements"][0]["config_json"])
+    return _seedless(found) == _seedless(json.loads(cell.settings))
+
+
+def _seedless(settings: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in settings.items() if key not in ("seed", "pretrain", "spec")}
+    for part in ("train", "probe_config"):
+        if part in kept:
+            kept[part] = {key: value for key, value in kept[part].items() if key != "seed"}
+    return kept
+
+
+def _usable(judges: Mapping[str, Judge], data: ImageDataset) -> tuple[dict[str, Judge], list[str]]:
+    usable, left_out = {}, []
+    for name, judge in judges.items():
+        if isinstance(judge, Inpainting) or judge.can_judge(data):
+            usable[name] = judge
+            continue
+        wants = " or ".join(" and ".join(sorted(alternative)) for alternative in judge.needs)
+        has = ", ".join(sorted(data.annotations)) or "nothing"
+        lacking = sorted(min(judge.needs, key=len, default=frozenset()) - data.annotations)
+        remedy = f"; {REMEDY[lacking[0]]}" if lacking else ""
+        left_out.append(f"probe {name} left out: it needs {wants}, and {data.spec} annotates {has}{remedy}")
+    return usable, left_out
+
+
+def _task_types(task: str) -> list[type]:
+    from pretext.tasks import task_module
+
+    module = task_module(task)
+    return [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+
+
+def _needs_labels(task: str) -> bool:
+    return any(getattr(kind, "needs_labels", False) for kind in _task_types(task))
+
+
+def _fills_holes(task: str) -> bool:
+    from pretext.tasks.base import Inpainter
+
+    return any(issubclass(kind, Inpainter) for kind in _task_types(task))

@@ -1,0 +1,69 @@
+"""The comparison as a table of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.results import Cost
+from benchmarks.verdict import Summary, probe_key, row_key
+
+MARK = {True: "▲", False: "▼", None: ""}
+LEGEND = "± half of the 95 % interval; ▲ better than random weights, ▼ worse, unmarked not distinguishable"
+
+
+def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
+    """Return the headline numbers, with intervals and marks, and each row's cost.
+
+    Args:
+        summaries: As `summarise` returns them.
+        costs: By row; random weights and foreign encoders have none.
+    """
+    cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
+    if not cells:
+        return "no results yet"
+    rows = sorted({row for row, _ in cells}, key=row_key)
+    probes = sorted({probe for _, probe in cells}, key=probe_key)
+    first = {probe: next(s for (_, name), s in cells.items() if name == probe) for probe in probes}
+    head = ["", *probes, "images", "time", "memory"]
+    units = [
+        "",
+        *(f"{first[probe].metric} {first[probe].unit}".strip() for probe in probes),
+        "seen",
+        "s",
+        "MB",
+    ]
+    body = [
+        [
+            row,
+            *(value_text(cells[row, probe]) if (row, probe) in cells else "–" for probe in probes),
+            *_cost(costs.get(row)),
+        ]
+        for row in rows
+    ]
+    lines = [head, units, *body]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    printed = [
+        "  ".join(
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([*printed[:2], "─" * max(map(len, printed)), *printed[2:], LEGEND])
+
+
+def value_text(summary: Summary) -> str:
+    """Return `41.2 ±1.3▲`."""
+    half = (
+        f" ±{(summary.high - summary.low) / 2:.1f}"
+        if summary.low is not None and summary.high is not None
+        else ""
+    )
+    mark = MARK[summary.better] or " "
+    return f"{summary.mean:.1f}{half}{mark}"
+
+
+def _cost(cost: Cost | None) -> list[str]:
+    if cost is None:
+        return ["0", "–", "–"]
+    return [f"{cost.images_seen:,.0f}", f"{cost.wall_s:,.0f}", f"{cost.peak_mem_bytes / 1e6:,.0f}"]

@@ -1,0 +1,95 @@
+"""Judge an encoder: python -m downstream PROBE --encoder FILE|timm:NAME|random:SPEC --data SPEC [--out DIR]."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import downstream.probes
+from pretext.checkpoint import atomic_write
+from pretext.command_line import parse
+from pretext.datasets import open_dataset
+from pretext.encoders import Encoder, build_encoder, load_encoder
+from pretext.errors import UserError, did_you_mean, run_command
+from pretext.judging import Probe, Score, probes_in
+
+PROG = "python -m downstream"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Judge an encoder by one probe."""
+
+    encoder: str
+    """Encoder file, `timm:NAME`, or `random:SPEC` for random weights, as in `random:alexnet?width=0.25`."""
+    data: str
+    """Data set: KIND[:PATH][?key=value&…]."""
+    image_size: int | None = None
+    """Side in pixels; only for `timm:` and `random:`, since an encoder file knows its own."""
+    download: bool = False
+    """Fetch a torchvision set that is not there."""
+    out: Path | None = None
+    """Folder for scores.json, sheets and curves; nothing is written where None."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the probe that the first word names; return the exit code."""
+    probes = probes_in(downstream.probes)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{__doc__}\n\nprobes: {', '.join(probes)}; {PROG} PROBE --help shows a probe's settings")
+        return 0
+    name = argv[0]
+    if name not in probes:
+        raise UserError(f"{PROG}: unknown probe {name!r}; {did_you_mean(name, probes)}")
+    options: Any = parse(_flags_of(probes[name]), argv[1:], prog=f"{PROG} {name}")
+    encoder = _encoder(options.encoder, options.image_size)
+    data = open_dataset(options.data, download=options.download)
+    scores = list(options.probe.evaluate(encoder, data, options.out))
+    print(table(scores))
+    for note in data.notes:
+        print(note)
+    if options.out is not None:
+        with atomic_write(options.out / "scores.json") as beside:
+            beside.write_text(json.dumps([_plain(score) for score in scores], indent=2) + "\n")
+    return 0
+
+
+def table(scores: list[Score]) -> str:
+    """Return scores as lines of text; the headline carries an arrow."""
+    lines = [f"  {'stage':12} {'metric':14} {'value':>8} {'chance':>8} {'n':>7}"]
+    for score in scores:
+        chance = "" if score.chance is None else f"{score.chance:.1f}"
+        mark = "→" if score.headline else " "
+        value = f"{score.value:.2f}{score.unit}"
+        lines.append(f"{mark} {score.stage or '-':12} {score.metric:14} {value:>8} {chance:>8} {score.n:>7}")
+    return "\n".join(lines)
+
+
+def _encoder(source: str, image_size: int | None) -> Encoder:
+    if source.startswith("random:"):
+        return build_encoder(source.removeprefix("random:"), input_size=image_size or 64, seed=0).eval()
+    if image_size is not None and not source.startswith("timm:"):
+        raise UserError(f"--image-size: {source} knows its own size; leave the flag out")
+    return load_encoder(source, input_size=image_size)
+
+
+def _flags_of(probe: type[Probe]) -> type[Any]:
+    """Return `Judge` with the probe's settings as flags."""
+    field: Any = ("probe", Annotated[probe, tyro.conf.arg(name="")], dataclasses.field(default=probe()))
+    made = dataclasses.make_dataclass("Judge", [field], bases=(Judge,), frozen=True, kw_only=True)
+    made.__doc__ = Judge.__doc__
+    return made
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    about = dataclasses.asdict(score)
+    about["items"] = None if score.items is None else score.items.tolist()
+    return about
+
+
+if __name__ == "__main__":
+    run_command(main)

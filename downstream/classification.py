@@ -1,0 +1,101 @@
+"""The numbers of classification: top-1, top-5, and mean average precision over classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pretext.errors import UserError
+from pretext.judging import Score
+
+
+def classification_scores(
+    scores: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], *, stage: str = "", spec: str = ""
+) -> list[Score]:
+    """Return top-1 (and top-5 above five classes) where each picture has one class, else mAP; the headline first.
+
+    Args:
+        scores: Of each class, higher is likelier.
+        targets: See `class_targets`.
+        stage: The encoder's stage that was read.
+        spec: The data set's, for errors.
+
+    Raises:
+        UserError: If no class can be judged.
+    """
+    if targets.ndim == 1:
+        known = targets >= 0
+        return list(_top(scores[known], targets[known], stage))
+    value = mean_average_precision(scores, targets)
+    if math.isnan(value):
+        raise UserError(f"{spec}: no class is both in and not in the pictures to judge; give more data")
+    judged = [k for k in range(targets.shape[1]) if _both(targets[:, k])]
+    chance = 100 * float(np.mean([_share(targets[:, k]) for k in judged]))
+    return [Score("mAP", value, "%", higher_is_better=True, chance=chance, n=len(targets), stage=stage)]
+
+
+def quality(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."]) -> float:
+    """Return what validation goes by: top-1 with the log-likelihood as a tie-breaker, or mAP; nan where unknown."""
+    if targets.ndim == 1:
+        known = targets >= 0
+        likelihood = -torch.nn.functional.cross_entropy(scores[known].double(), targets[known]).item()
+        right = (scores[known].argmax(1) == targets[known]).double().mean().item()
+        return 100 * right + 1e-3 * likelihood
+    return mean_average_precision(scores, targets)
+
+
+def mean_average_precision(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N K"]) -> float:
+    """Return the mean over classes of average precision in percent; targets of -1 count neither way.
+
+    Classes without both a picture that shows them and one that does not are left out; nan where none is left.
+
+    Source: the area under the precision-recall curve as a sum over its steps (scikit-learn's, VOC's since 2010).
+    """
+    from sklearn.metrics import average_precision_score
+
+    values = []
+    for k in range(targets.shape[1]):
+        if _both(targets[:, k]):
+            known = targets[:, k] >= 0
+            values.append(average_precision_score(targets[known, k].numpy(), scores[known, k].double().numpy()))
+    return 100 * float(np.mean(values)) if values else math.nan
+
+
+def with_headline(scores: list[Score], chosen: str) -> Iterator[Score]:
+    """Yield scores, the first of the chosen stage as the headline."""
+    done = False
+    for score in scores:
+        headline = not done and score.stage == chosen
+        done = done or headline
+        yield replace(score, headline=headline)
+
+
+def _top(scores: Tensor, targets: Tensor, stage: str) -> Iterator[Score]:
+    classes = scores.shape[1]
+    for k in (1, 5) if classes > 5 else (1,):
+        right = (scores.topk(k, dim=1).indices == targets[:, None]).any(dim=1)
+        items = 100 * right.double().numpy()
+        yield Score(
+            f"top{k}",
+            float(items.mean()),
+            "%",
+            higher_is_better=True,
+            chance=100 * k / classes,
+            n=len(items),
+            stage=stage,
+            items=items,
+        )
+
+
+def _both(column: Tensor) -> bool:
+    return bool((column == 1).any() and (column == 0).any())
+
+
+def _share(column: Tensor) -> float:
+    return float((column == 1).sum() / (column >= 0).sum())

@@ -1,0 +1,143 @@
+"""An encoder's features of a split, every stage pooled, computed once and kept by content."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pretext.checkpoint import atomic_write
+from pretext.datasets import at_size
+from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.cache import cache_folder
+from pretext.datasets.classification import class_targets
+from pretext.datasets.fingerprints import digest
+from pretext.datasets.packed import PackedDataset
+from pretext.encoders.base import Encoder
+from pretext.encoders.files import encoder_digest
+from pretext.errors import UserError
+
+VERSION = 1
+"""Rises whenever pooling or reading changes."""
+BATCH = 256
+CACHE_GB = 4.0
+"""Largest cache; the least recently used features go. The variable PRETEXT_FEATURES_GB overrides it."""
+
+
+class Features(NamedTuple):
+    """Features of some pictures of a split."""
+
+    stages: dict[str, Float[Tensor, "N D"]]
+    targets: Int[Tensor, "N ..."]
+    """See `class_targets`."""
+
+
+def split_features(
+    encoder: Encoder, data: ImageDataset, split: str, *, most: int, indices: Int[np.ndarray, "N"] | None = None
+) -> Features:
+    """Return every stage's features of a split, adaptively pooled to at most `most` numbers a picture.
+
+    Every stage has about as many, as in the AlexNet protocol of Zhang et al. 2016 and Goyal et al. 2019.
+
+    Args:
+        encoder: In evaluation mode for the time being; left as it was.
+        data: Any of the splits.
+        split: Which one.
+        most: Numbers a picture and stage.
+        indices: Pictures of the split; all where None.
+
+    Raises:
+        UserError: If pictures have no classes.
+    """
+    part = at_size(data.split(split), encoder.input_size, bad_images="skip")
+    chosen = np.arange(len(part)) if indices is None else indices
+    key = digest(
+        encoder_digest(encoder), part.fingerprint, str(encoder.input_size), str(most), str(VERSION), chosen.tobytes()
+    )
+    file = cache_folder("features") / f"{key}.safetensors"
+    stored = _stored(file)
+    if stored is None:
+        stored = _computed(encoder, part, chosen, most)
+        with atomic_write(file) as beside:
+            save_file(stored, beside)
+        _sweep(file.parent)
+    kept = stored.pop("kept")
+    return Features({stage.name: stored[stage.name] for stage in encoder.stages}, class_targets(part)[kept])
+
+
+def _stored(file: Path) -> dict[str, Tensor] | None:
+    try:
+        tensors = load_file(file)
+        os.utime(file)
+    except (OSError, SafetensorError):  # absent, swept away meanwhile, or damaged
+        return None
+    return tensors
+
+
+def _computed(
+    encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"], most: int
+) -> dict[str, Tensor]:
+    device = next(encoder.parameters()).device
+    found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
+    kept: list[int] = []
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(indices), BATCH):
+                images, read = _pictures(data, indices[start : start + BATCH])
+                kept += read
+                if not read:
+                    continue
+                for stage, maps in zip(encoder.stages, encoder(images.to(device)), strict=True):
+                    found[stage.name].append(pooled(maps, most).float().cpu())
+    finally:
+        encoder.train(was_training)
+    if not kept:
+        raise UserError(f"{data.spec}: no picture of this split can be decoded; see to the files")
+    return {name: torch.cat(parts).clone() for name, parts in found.items()} | {"kept": torch.tensor(kept)}
+
+
+def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:
+    """Return maps averaged to the largest square grid with at most `most` numbers in all; at least one cell."""
+    side = max(1, min(int((most / maps.shape[1]) ** 0.5), *maps.shape[2:]))
+    return F.adaptive_avg_pool2d(maps, side).flatten(1)
+
+
+def _pictures(data: ImageDataset, indices: Int[np.ndarray, "B"]) -> tuple[Tensor, list[int]]:
+    if isinstance(data, PackedDataset):
+        return data.images[torch.from_numpy(indices)], indices.tolist()
+    images, read = [], []
+    for index in indices.tolist():
+        try:
+            images.append(data[index][0])
+        except BadImage:  # of data too large to be packed; packing has named all others
+            continue
+        read.append(index)
+    return torch.stack(images) if images else torch.empty(0), read
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the least recently used files beyond the limit."""
+    limit = float(os.environ.get("PRETEXT_FEATURES_GB", CACHE_GB)) * 1e9
+    stats = []
+    for file in folder.glob("*.safetensors"):
+        try:
+            stats.append((file.stat().st_mtime, file.stat().st_size, file))
+        except FileNotFoundError:  # another process was sooner
+            continue
+    total = sum(size for _, size, _ in stats)
+    for used, size, file in sorted(stats):
+        if total <= limit or time.time() - used < 60:  # somebody may be about to read it
+            return
+        file.unlink(missing_ok=True)
+        total -= size

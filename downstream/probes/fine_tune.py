@@ -1,0 +1,152 @@
+"""Fine-tuning: the encoder and a linear layer trained end to end, from few labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from downstream.classification import classification_scores
+from downstream.few_labels import check_classes, draw_labelled
+from downstream.fitting import batches, check_training, fit, read, write_curve
+from pretext.augmentation import Augmentation, augment
+from pretext.datasets import at_size
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.classification import class_targets
+from pretext.encoders.base import Encoder
+from pretext.judging import Probe, Score
+
+
+@final
+@dataclass(frozen=True)
+class FineTune(Probe):
+    """Classification end to end; top-1 where a picture has one class, mAP where it has any number.
+
+    Source: Pathak et al. 2016, section 5.2 (VOC 2007: random crops in training, ten crops averaged at test).
+    Deviations: few labels; AdamW with a cosine; the classifier is one linear layer on the averaged, batch-normalised
+    deepest map; one view at test by default.
+    """
+
+    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
+
+    train_images: int = 400
+    """Labelled pictures, drawn by the seed, classes in turn; 0 takes all."""
+    test_images: int = 0
+    """Test pictures, the first so many; 0 takes all."""
+    steps: int = 250
+    """Batches to train on."""
+    batch_size: int = 32
+    """Pictures a batch."""
+    learning_rate: float = 2e-3
+    """Highest learning rate of the classifier."""
+    encoder_learning_rate_factor: float = 0.5
+    """The encoder's learning rate, as a share of the classifier's."""
+    weight_decay: float = 0.01
+    """AdamW's."""
+    crop: float = 0.6
+    """Smallest share of the area that a training crop shows; 1 crops nothing."""
+    ten_crops: bool = False
+    """Average over the corners and the centre, and their mirror images, as the paper does."""
+
+    def __post_init__(self) -> None:
+        check_training(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            encoder_factor=self.encoder_learning_rate_factor,
+            train_images=self.train_images,
+            test_images=self.test_images,
+        )
+        if not 0.05 <= self.crop <= 1:
+            raise ValueError(f"crop is {self.crop}; allowed is 0.05 to 1")
+
+    def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
+        """Yield top-1 and top-5, or mAP; the first is the headline. Writes `curve.json`. See `Probe.evaluate`."""
+        if not self.can_judge(data):
+            data.require("label")
+        train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
+        test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+        encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
+        head, curve = self._train(encoder, train)
+        shown = np.arange(len(test))[: self.test_images or None]
+        logits = self._classify(encoder, head, test, shown)
+        scores = classification_scores(logits, class_targets(test)[torch.from_numpy(shown)], spec=data.spec)
+        if out is not None:
+            write_curve(out, curve)
+        for i, score in enumerate(scores):
+            yield replace(score, headline=i == 0)
+
+    def _train(self, encoder: Encoder, train: ImageDataset) -> tuple[nn.Module, list[float]]:
+        """Train a classifier, and `encoder` in place."""
+        device = next(encoder.parameters()).device
+        targets = class_targets(train)
+        indices = draw_labelled(targets, self.train_images, seed=self.seed)
+        check_classes(train.spec, targets[torch.from_numpy(indices)])
+        generator = torch.Generator(device).manual_seed(self.seed)
+        views = Augmentation(crop_min=self.crop, jitter=0.0, greyscale=0.0, blur=0.0)
+
+        def loss_of(batch: NDArray[np.int64]) -> Tensor:
+            images = augment(read(train, batch)[0].to(device), views, generator)
+            return classification_loss(head(encoder(images)[-1]), targets[torch.from_numpy(batch)].to(device))
+
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            channels = encoder.stages[-1].channels
+            head = nn.Sequential(
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.BatchNorm1d(channels),
+                nn.Linear(channels, len(train.classes)),
+            ).to(device)
+            curve = fit(
+                encoder,
+                head,
+                loss_of,
+                batches(indices, self.batch_size, self.steps, seed=self.seed),
+                name="fine_tune",
+                steps=self.steps,
+                learning_rate=self.learning_rate,
+                encoder_factor=self.encoder_learning_rate_factor,
+                weight_decay=self.weight_decay,
+            )
+        return head, curve
+
+    @torch.no_grad()
+    def _classify(
+        self, encoder: Encoder, head: nn.Module, test: ImageDataset, indices: NDArray[np.int64]
+    ) -> Float[Tensor, "N K"]:
+        """Return the logits of the test pictures, averaged over crops where asked for."""
+        device = next(encoder.parameters()).device
+        found = []
+        for start in range(0, len(indices), 256):
+            images = read(test, indices[start : start + 256])[0].to(device)
+            views = ten_crops(images) if self.ten_crops else [images]
+            found.append(torch.stack([head(encoder(view)[-1]) for view in views]).mean(0).cpu())
+        return torch.cat(found)
+
+
+def classification_loss(logits: Float[Tensor, "B K"], targets: Int[Tensor, "B ..."]) -> Float[Tensor, ""]:
+    """Return the cross-entropy, or the binary ones of all classes; targets of -1 count neither way."""
+    if targets.ndim == 1:
+        return F.cross_entropy(logits, targets, ignore_index=-1)
+    known = targets >= 0
+    each = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits), reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def ten_crops(images: UInt8[Tensor, "B 3 S S"]) -> list[UInt8[Tensor, "B 3 C C"]]:
+    """Return corners and centre of 7/8 of the side, and their mirror images."""
+    side = images.shape[-1]
+    crop, far = side * 7 // 8, side - side * 7 // 8
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
+    views = [images[..., y : y + crop, x : x + crop] for y, x in corners]
+    return views + [view.flip(-1) for view in views]

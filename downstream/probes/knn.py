@@ -1,0 +1,128 @@
+"""Weighted k-NN: each test picture takes the classes of the training pictures that are nearest by cosine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from downstream.classification import classification_scores, quality
+from downstream.features import split_features
+from downstream.few_labels import check_classes, draw_labelled
+from pretext.datasets import at_size
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.classification import class_targets
+from pretext.encoders.base import Encoder
+from pretext.judging import Probe, Score
+
+
+@final
+@dataclass(frozen=True)
+class Knn(Probe):
+    """Neighbours vote by exp(cosine / temperature); stage and k are chosen on val, every stage is told at its best k.
+
+    Source: Wu et al. 2018, section 3.4 (weighted k-NN, temperature 0.07).
+    Deviations: several k, and every stage; the search is exact.
+    """
+
+    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
+
+    train_images: int = 2000
+    """Labelled pictures that are searched, drawn by the seed, classes in turn; 0 takes all."""
+    val_images: int = 500
+    """Pictures on which stage and k are chosen, at most; 0 takes all."""
+    ks: tuple[int, ...] = (5, 20, 100)
+    """Numbers of neighbours; a number larger than the pictures that are searched takes all of them."""
+    temperature: float = 0.07
+    """Of the votes."""
+    features: int = 1024
+    """Numbers a picture that a stage is pooled to, at most."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_images", "val_images"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks are {self.ks}; give one or more, each at least 1")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}; allowed is above 0")
+        if self.features < 1:
+            raise ValueError(f"features is {self.features}; allowed is 1 or more")
+
+    def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
+        """Yield top-1 and top-5, or mAP, of every stage. See `Probe.evaluate`."""
+        if not self.can_judge(data):
+            data.require("label")
+        sized = at_size(data.split("train"), encoder.input_size, bad_images="skip")
+        chosen = draw_labelled(class_targets(sized), self.train_images, seed=self.seed)
+        train = split_features(encoder, data, "train", most=self.features, indices=chosen)
+        check_classes(data.spec, train.targets)
+        val = split_features(encoder, data, "val", most=self.features)
+        test = split_features(encoder, data, "test", most=self.features)
+        ks = sorted({min(k, len(train.targets)) for k in self.ks})
+        kept = slice(self.val_images or None)
+        found: list[tuple[float, list[Score]]] = []
+        for stage, database in train.stages.items():
+            on_val = self._votes(database, train.targets, val.stages[stage][kept], len(data.classes), ks)
+            reached = {k: quality(votes, val.targets[kept]) for k, votes in on_val.items()}
+            k = max(ks, key=lambda k: (reached[k] == reached[k], reached[k]))
+            votes = self._votes(database, train.targets, test.stages[stage], len(data.classes), [k])[k]
+            scores = classification_scores(votes, test.targets, stage=stage, spec=data.spec)
+            found.append((reached[k] if reached[k] == reached[k] else -1.0, scores))
+        best = max(range(len(found)), key=lambda i: found[i][0])
+        for i, (_, scores) in enumerate(found):
+            for j, score in enumerate(scores):
+                yield replace(score, headline=i == best and j == 0)
+
+    def _votes(
+        self,
+        database: Float[Tensor, "N D"],
+        targets: Int[Tensor, "N ..."],
+        queries: Float[Tensor, "Q D"],
+        classes: int,
+        ks: list[int],
+    ) -> dict[int, Float[Tensor, "Q K"]]:
+        mean = database.mean(0)
+        return vote(
+            F.normalize(database - mean, dim=1),
+            targets,
+            F.normalize(queries - mean, dim=1),
+            classes=classes,
+            ks=ks,
+            temperature=self.temperature,
+        )
+
+
+def vote(
+    database: Float[Tensor, "N D"],
+    targets: Int[Tensor, "N ..."],
+    queries: Float[Tensor, "Q D"],
+    *,
+    classes: int,
+    ks: list[int],
+    temperature: float,
+) -> dict[int, Float[Tensor, "Q K"]]:
+    """Return the logarithm of each class's share of the votes, for each k.
+
+    Args:
+        database: Vectors of length 1.
+        targets: Their classes; see `class_targets`.
+        queries: Vectors of length 1.
+        classes: K.
+        ks: Numbers of neighbours, none above N.
+        temperature: A neighbour's vote is exp(cosine / temperature).
+    """
+    hot = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets.clamp(min=0).float()
+    cosines, rows = (queries @ database.T).topk(max(ks), dim=1)
+    weights = ((cosines - cosines[:, :1]) / temperature).exp()  # the nearest has 1: no overflow
+    found = {}
+    for k in ks:
+        votes = torch.einsum("qk,qkc->qc", weights[:, :k], hot[rows[:, :k]])
+        found[k] = (votes / weights[:, :k].sum(1, keepdim=True) + 1e-6).log()
+    return found

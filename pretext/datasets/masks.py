@@ -1,0 +1,133 @@
+"""`masks:DIR`: a folder of pictures beside a folder of index masks, for segmentation.
+
+Layout: DIR/images and DIR/masks, each with the sub-folders train, val and test or without; or DIR/train,
+DIR/val and DIR/test, each with images and masks in it. A picture and its mask have the same name below those
+folders but for the suffix.
+
+Masks are greyscale or palette pictures: 0 is background, k the k-th class, `ignore` neither. Classes are the
+lines of DIR/classes.txt (a first line `background` names 0), or else what `classes` names. What a mask shows
+are the `labels` of its picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, images_below, mask_table
+from pretext.errors import UserError, did_you_mean
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the layout leaves open."""
+
+    train: str | None = None
+    """Sub-folder of the training pictures; `train` where that is one."""
+    val: str | None = None
+    """Sub-folder of the validation pictures; `val` where that is one."""
+    test: str | None = None
+    """Sub-folder of the test pictures; `test` where that is one."""
+    images: str = "images"
+    """Name of the pictures' folder."""
+    masks: str = "masks"
+    """Name of the masks' folder."""
+    classes: str | None = None
+    """Classes joined by commas. With a classes.txt: those to keep, in this order; the others become
+    background. Without: all of them, in the order of their numbers."""
+    ignore: int = 255
+    """Number in the masks that means neither a class nor background."""
+
+
+def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
+    """Return the splits that are there; see the module's words on where they are looked for.
+
+    Raises:
+        UserError: If a folder, a mask or the classes' names are missing.
+    """
+    root, spec = folder_at("masks", path), f"masks:{path}"
+    known = _classes(spec, root, options.classes)
+    classes = chosen_classes(spec, options.classes, known)
+    table = mask_table(known, classes, options.ignore)
+    splits: dict[str, ImageDataset] = {}
+    for split, (image_folder, mask_folder) in _folders(spec, root, options).items():
+        images = list(images_below(image_folder))
+        if not images:
+            raise UserError(f"{spec}: no pictures in {image_folder}")
+        mask_of = {_stem(mask, mask_folder): mask for mask in images_below(mask_folder)}
+        stems = [_stem(image, image_folder) for image in images]
+        for image, stem in zip(images, stems, strict=True):
+            if stem not in mask_of:
+                raise UserError(
+                    f"{spec}: {image} has no mask: no {stem} with a picture's suffix in {mask_folder}"
+                )
+        splits[split] = FileDataset(
+            root=root,
+            images=images,
+            classes=classes,
+            masks=MaskFiles([mask_of[stem] for stem in stems], table),
+            labels_from_masks=True,
+        )
+    return splits
+
+
+def _classes(spec: str, root: Path, classes: str | None) -> tuple[str, ...]:
+    """Return the classes by their numbers in the masks, from 1."""
+    file = root / "classes.txt"
+    if file.is_file():
+        try:
+            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: not a list of classes: {error}") from None
+        names = [line for line in lines if line]
+        if names and names[0].lower() == "background":
+            del names[0]
+    elif classes is not None:
+        names = [name.strip() for name in classes.split(",")]
+    else:
+        raise UserError(
+            f"{spec}: name the classes that the masks number from 1: a line each in {file}, or classes=a,b"
+        )
+    if not names or "" in names or len(set(names)) < len(names):
+        raise UserError(
+            f"{spec}: expected one name or more, each once, as classes; these are {', '.join(names)}"
+        )
+    return tuple(names)
+
+
+def _folders(spec: str, root: Path, options: Options) -> dict[str, tuple[Path, Path]]:
+    """Return each split's folder of pictures and folder of masks."""
+    found: dict[str, tuple[Path, Path]] = {}
+    for split in SPLITS:
+        named: str | None = getattr(options, split)
+        name = split if named is None else named
+        inside, outside = root / options.images / name, root / name / options.images
+        if inside.is_dir():
+            found[split] = inside, root / options.masks / name
+        elif outside.is_dir():
+            found[split] = outside, root / name / options.masks
+        elif named is not None:
+            beside = [entry.name for folder in (root / options.images, root) for entry in _folders_in(folder)]
+            raise UserError(
+                f"{spec}: {split}={named}: no such folder of pictures; {did_you_mean(named, beside)}"
+            )
+    if not found:
+        found["train"] = root / options.images, root / options.masks
+    if "train" not in found:
+        raise UserError(f"{spec}: no folder train beside {' and '.join(found)}; name it with train=")
+    for pair in found.values():
+        for folder in pair:
+            if not folder.is_dir():
+                raise UserError(f"{spec}: no folder {folder}; images= and masks= name the two folders")
+    return found
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+
+
+def _stem(path: str, folder: Path) -> str:
+    return str(Path(path).relative_to(folder).with_suffix(""))

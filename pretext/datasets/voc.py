@@ -1,0 +1,272 @@
+"""`voc:DIR`: PASCAL VOC's layout: Annotations, ImageSets, JPEGImages and, for some pictures,
+SegmentationClass.
+
+DIR is a VOCdevkit or one of its VOCyyyy folders.
+
+Splits: lists of ImageSets. A name is looked for in the folder `sets`, then in the other folders of ImageSets;
+`Segmentation/train` names both, and a path with a slash or a suffix is a list of the user's own. Of a list
+with a second column (VOC's `car_train`), the pictures that are marked -1 are left out.
+
+Classes: VOC's twenty in alphabetical order, which is how its masks number them; where an object is none of
+these, the sorted names of all objects in the splits.
+
+Masks: annotated where every split has some. A picture without one is ignored (255) throughout, except in the
+lists of ImageSets/Segmentation, where a missing mask is an error. `sets=Segmentation` takes only pictures
+with masks.
+
+Source: Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.decoding import image_suffixes
+from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, mask_table
+from pretext.datasets.objects import Listed, Objects
+from pretext.errors import UserError, did_you_mean
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+USUAL = {"train": "train", "val": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the layout leaves open."""
+
+    year: str | None = None
+    """Which VOCyyyy of a devkit; the most recent one where None."""
+    sets: str = "Main"
+    """The folder in ImageSets whose lists are meant."""
+    train: str | None = None
+    """List of the training pictures; `train` where None."""
+    val: str | None = None
+    """List of the validation pictures; `val` where None, there is one and train has none of it."""
+    test: str | None = None
+    """List of the test pictures; `test` where None, on the same terms, and if it has annotations."""
+    classes: str | None = None
+    """Classes to keep, joined by commas, in this order; the masks' others become background."""
+    ignore: int = 255
+    """Number in the masks that means neither a class nor background."""
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """What one XML file says."""
+
+    size: tuple[int, int] | None
+    """Height and width, where they are given."""
+    names: list[str]
+    boxes: list[tuple[float, float, float, float]]
+    difficult: list[bool]
+
+
+def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
+    """Return the splits that are there; see the module's words on where they are looked for.
+
+    Raises:
+        UserError: If a list, an annotation, a picture or a mask is missing or malformed.
+    """
+    spec = f"voc:{path}"
+    root, notes = _year_folder(spec, folder_at("voc", path), options.year)
+    lists = _lists(spec, root, options)
+    ids = {split: _ids(spec, file) for split, file in lists.items()}
+    if (
+        options.test is None
+        and "test" in ids
+        and not any(_annotation_of(root, name).is_file() for name in ids["test"])
+    ):
+        notes.append(f"No picture of {lists['test'].name} is annotated: that list is not used.")
+        del ids["test"]
+
+    for split in ("val", "test"):  # with train=trainval, VOC's own val is no longer held out
+        if split in ids and getattr(options, split) is None and not set(ids[split]).isdisjoint(ids["train"]):
+            notes.append(
+                f"{lists['train'].name} holds pictures of {lists[split].name}: that list is not used."
+            )
+            del ids[split]
+
+    pictures = _by_stem(root / "JPEGImages")
+    for split, names in ids.items():
+        for name in names:
+            if name not in pictures:
+                missing = root / "JPEGImages" / f"{name}.jpg"
+                raise UserError(f"{spec}: {missing} is not there, and {lists[split]} lists it")
+    annotations = {
+        split: [_read(_annotation_of(root, name)) for name in names] for split, names in ids.items()
+    }
+    named = {name for some in annotations.values() for annotation in some for name in annotation.names}
+    known = CLASSES if named <= set(CLASSES) else tuple(sorted(named))
+    classes = chosen_classes(spec, options.classes, known)
+    masks = _masks(spec, root, lists, ids)
+    table = mask_table(known, classes, options.ignore) if masks else None
+
+    splits: dict[str, ImageDataset] = {}
+    for split, some in annotations.items():
+        sizes = [annotation.size for annotation in some if annotation.size is not None]
+        splits[split] = FileDataset(
+            root=root,
+            images=[pictures[name] for name in ids[split]],
+            classes=classes,
+            objects=Objects.gather(_listed(annotation, classes) for annotation in some),
+            masks=None if table is None else MaskFiles(masks[split], table),
+            sizes=sizes if len(sizes) == len(some) else (),
+        )
+    lacking = {split: files.count("") for split, files in masks.items()}
+    if any(lacking.values()):
+        counts = ", ".join(f"{count:,} of {len(ids[split]):,} in {split}" for split, count in lacking.items())
+        notes.append(
+            f"Pictures without a mask ({counts}) do not count in segmentation; "
+            "sets=Segmentation leaves them out."
+        )
+    for part in splits.values():
+        part.notes = tuple(notes)
+    return splits
+
+
+def _year_folder(spec: str, root: Path, year: str | None) -> tuple[Path, list[str]]:
+    """Return the folder that holds ImageSets, and a note where it was chosen from several."""
+    if (root / "ImageSets").is_dir():
+        if year is not None and year not in root.name:
+            raise UserError(f"{spec}: year={year}, but this is one year's folder already; leave year out")
+        return root, []
+    years = sorted(entry.parent.name for entry in root.glob("VOC*/ImageSets"))
+    if not years:
+        raise UserError(f"{spec}: no ImageSets in it, nor in a VOCyyyy folder of it; name a VOCdevkit folder")
+    if year is None:
+        note = (
+            [f"Of {', '.join(years)} the most recent is used; year= chooses another."]
+            if len(years) > 1
+            else []
+        )
+        return root / years[-1], note
+    name = year if year.startswith("VOC") else f"VOC{year}"
+    if name not in years:
+        raise UserError(f"{spec}: year={year}: no {name} in it; {did_you_mean(name, years)}")
+    return root / name, []
+
+
+def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
+    """Return the list file of each split that there is."""
+    folders = sorted(entry.name for entry in (root / "ImageSets").iterdir() if entry.is_dir())
+    if options.sets not in folders:
+        raise UserError(
+            f"{spec}: sets={options.sets}: not in ImageSets; {did_you_mean(options.sets, folders)}"
+        )
+    folders.remove(options.sets)
+    found: dict[str, Path] = {}
+    for split, usual in USUAL.items():
+        name: str | None = getattr(options, split)
+        candidates = [
+            root / "ImageSets" / folder / f"{name or usual}.txt"
+            for folder in (options.sets, *(folders if name else ()), "")
+        ]
+        if name and ("/" in name or os.sep in name or Path(name).suffix):
+            candidates.append(Path(name).expanduser())
+        there = next((file for file in candidates if file.is_file()), None)
+        if there is not None:
+            found[split] = there
+        elif name is not None or split == "train":
+            names = [file.stem for file in (root / "ImageSets" / options.sets).glob("*.txt")]
+            # the lists of single classes would drown the ones that are meant
+            plain = [stem for stem in names if stem.partition("_")[0] not in CLASSES or stem == "train"]
+            hint = did_you_mean(name or usual, plain)
+            raise UserError(f"{spec}: {split}={name or usual}: no such list in ImageSets; {hint}")
+    return found
+
+
+def _ids(spec: str, file: Path) -> list[str]:
+    """Return the pictures that a list names, each once."""
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a list of pictures: {error}") from None
+    names = []
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if len(words) > 2 or (len(words) == 2 and not words[1].lstrip("-").isdigit()):
+            raise UserError(f"{file}, line {number}: expected a picture's name, and perhaps 1, 0 or -1")
+        if words and words[1:] != ["-1"]:
+            names.append(words[0])
+    if not names:
+        raise UserError(f"{spec}: {file} lists no picture")
+    return list(dict.fromkeys(names))
+
+
+def _by_stem(folder: Path) -> dict[str, str]:
+    """Return the pictures of a folder by their names without suffix."""
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        files = sorted(entry.path for entry in entries)
+    return {Path(file).stem: file for file in files if Path(file).suffix.lower() in image_suffixes()}
+
+
+def _annotation_of(root: Path, name: str) -> Path:
+    return root / "Annotations" / f"{name}.xml"
+
+
+def _read(file: Path) -> _Annotation:
+    """Read one annotation; VOC counts pixels from 1 and its boxes hold their last one.
+
+    Raises:
+        UserError: If it is missing or malformed.
+    """
+    try:
+        tree = ElementTree.parse(file).getroot()
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+    except ElementTree.ParseError as error:
+        raise UserError(f"{file}: not well-formed XML: {error}") from None
+    names, boxes, difficult = [], [], []
+    # not iter(): a person's head and hands are objects inside an object
+    for number, entry in enumerate(tree.findall("object"), 1):
+        name = (entry.findtext("name") or "").strip()
+        try:
+            left, top, right, bottom = (
+                float(entry.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")
+            )
+            hard = int(entry.findtext("difficult") or 0) != 0
+        except ValueError:
+            raise UserError(f"{file}: object {number}: expected numbers in bndbox and difficult") from None
+        if not name:
+            raise UserError(f"{file}: object {number} has no name")
+        names.append(name)
+        boxes.append((left - 1, top - 1, right, bottom))
+        difficult.append(hard)
+    try:
+        height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
+    except ValueError:
+        raise UserError(f"{file}: expected numbers in size") from None
+    # some tools write a size of nought where they do not know it
+    return _Annotation((height, width) if height and width else None, names, boxes, difficult)
+
+
+def _listed(annotation: _Annotation, classes: Sequence[str]) -> Listed:
+    rows = [row for row, name in enumerate(annotation.names) if name in classes]
+    return (
+        [classes.index(annotation.names[row]) for row in rows],
+        [annotation.boxes[row] for row in rows],
+        [annotation.difficult[row] for row in rows],
+    )
+
+
+def _masks(
+    spec: str, root: Path, lists: Mapping[str, Path], ids: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Return each picture's mask file or "", or nothing where some split has no mask at all."""
+    there = _by_stem(root / "SegmentationClass")
+    files = {split: [there.get(name, "") for name in names] for split, names in ids.items()}
+    for split, found in files.items():
+        if "" in found and lists[split].parent == root / "ImageSets" / "Segmentation":
+            missing = root / "SegmentationClass" / f"{ids[split][found.index('')]}.png"
+            raise UserError(f"{spec}: {missing} is not there, and {lists[split]} lists it")
+    return files if all(any(found) for found in files.values()) else {}

@@ -1,0 +1,124 @@
+"""SimCLR: two views of a picture agree, and differ from those of all other pictures.
+
+Chen, Kornblith, Norouzi and Hinton, A Simple Framework for Contrastive Learning of Visual Representations,
+ICML 2020, arXiv 2002.05709. Published: ResNet-50, ImageNet, linear 69.3 % top-1 (batch 4096, 1000 epochs);
+CIFAR-10, ResNet-50, linear 94.0 % (batch 1024, 1000 epochs, temperature 0.5).
+
+Deviations: no LARS, the optimiser is the training loop's; batch normalisation sees the pictures of its own
+process; for the views see `pretext.augmentation`. It learns to ignore what the views differ in, nothing else:
+without colour changes two crops give themselves away by their colour histogram (section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pretext.augmentation import Augmentation, augment
+from pretext.distributed import gather, rank
+from pretext.encoders.base import Encoder
+from pretext.tasks.base import Batch, LabelKind, Task
+
+
+@dataclass(frozen=True)
+class Config(Augmentation):
+    """The loss, the projector, and what the views differ in."""
+
+    temperature: float = 0.5
+    """What similarities are divided by: 0.5 is best for CIFAR-10 and few epochs, 0.1 for ImageNet."""
+    hidden: int = 512
+    """Width of the projector's hidden layer; the paper has the encoder's own, 2048."""
+    projection: int = 128
+    """Length of a projection."""
+    projector_norm: bool = True
+    """Batch normalisation in the projector, as in the authors' code; the paper's text has none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.001 <= self.temperature <= 100:
+            raise ValueError(f"temperature is {self.temperature}; allowed is from 0.001 to 100")
+        if not 1 <= self.hidden <= 65536:
+            raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
+        if not 2 <= self.projection <= 65536:
+            raise ValueError(f"projection is {self.projection}; allowed is from 2 to 65536")
+
+
+VARIANTS = {"small": Config(crop_min=0.2, colour_strength=0.5, blur=0.0)}
+"""`small` is for some 32 px: half the colour strength and no blur (appendix B.9), and milder crops."""
+
+
+def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], *, temperature: float) -> Float[Tensor, ""]:
+    """Return the normalised temperature-scaled cross-entropy, over the pictures of all processes.
+
+    A view is to pick its partner among the other 2N - 1 views, by cosine similarity.
+
+    Args:
+        z1: Projections of the first views, of any length.
+        z2: Projections of the second views of the same pictures.
+        temperature: What similarities are divided by.
+
+    Source: Equation 1, algorithm 1.
+    """
+    with torch.autocast(
+        z1.device.type, enabled=False
+    ):  # half precision has two digits, similarities need more
+        z1, z2 = F.normalize(z1.float(), dim=1), F.normalize(z2.float(), dim=1)
+        all1, all2 = gather(z1), gather(z2)
+        own = torch.arange(len(z1), device=z1.device) + rank() * len(z1)
+        itself, partner = torch.cat([own, own + len(all1)]), torch.cat([own + len(all1), own])
+        similarity = torch.cat([z1, z2]) @ torch.cat([all1, all2]).T / temperature  # 2B × 2N
+        return F.cross_entropy(similarity.scatter(1, itself[:, None], float("-inf")), partner)
+
+
+@final
+class SimCLR(Task):
+    """See the module."""
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder)
+        self.config = config
+        norm = nn.BatchNorm1d(config.hidden) if config.projector_norm else nn.Identity()
+        self.projector = nn.Sequential(
+            nn.Linear(encoder.stages[-1].channels, config.hidden, bias=not config.projector_norm),
+            norm,
+            nn.ReLU(inplace=True),
+            nn.Linear(config.hidden, config.projection),
+        )
+        self._spread = torch.zeros(())
+
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
+        """Yield the contrast of two views of each picture."""
+        views = torch.cat([augment(batch.images, self.config, batch.generator) for _ in range(2)])
+        projections = self.projector(self.encoder.embed(views))
+        self._spread = spread(projections.detach())
+        z1, z2 = projections.chunk(2)
+        yield "task", nt_xent(z1, z2, temperature=self.config.temperature)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return `feature_std` of the last step: 1 for projections all around the sphere, 0 for collapse."""
+        return {"feature_std": float(self._spread)}
+
+    def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
+        """Return each picture and two views of it."""
+        first, second = (augment(batch.images, self.config, batch.generator) for _ in range(2))
+        return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
+
+
+def spread(projections: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+    """Return √D times the mean standard deviation of the normalised projections' components.
+
+    Source: Chen and He 2021, arXiv 2011.10566, section 4.1.
+    """
+    normalised = F.normalize(projections.float(), dim=1)
+    return normalised.std(dim=0, correction=0).mean() * normalised.shape[1] ** 0.5
+
+
+def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> SimCLR:
+    """Build it; `labels` are not looked at."""
+    return SimCLR(encoder, config)

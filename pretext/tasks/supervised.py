@@ -1,0 +1,105 @@
+"""Labels: the upper bound that every pretext task is held against, and the only one that may see them.
+
+Cross-entropy on the averaged deepest map as in He et al. 2016, arXiv 1512.03385, section 3.4; where a picture
+has any number of classes, one binary cross-entropy a class. Mild random resized crops and mirroring, so that
+the bound is one of labels and not of overfitting. AlexNet, ImageNet, published: linear probe conv1…conv5 19.3
+36.3 44.2 48.3 50.5 % top-1 (Zhang et al. 2017, arXiv 1611.09842, table 1).
+
+Deviations: crops show from half of the area on, where Inception-style training starts at 0.08; one linear
+layer in place of AlexNet's three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pretext.augmentation import Augmentation, augment
+from pretext.encoders.base import Encoder
+from pretext.tasks.base import Batch, LabelKind, Task
+
+
+@dataclass(frozen=True)
+class Config:
+    """How pictures are varied."""
+
+    crop_min: float = 0.5
+    """Smallest share of the area that a random crop shows."""
+    flip: float = 0.5
+    """Probability of mirroring left and right."""
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.crop_min <= 1:
+            raise ValueError(f"crop_min is {self.crop_min}; allowed is from 0.01 to 1")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is {self.flip}; a probability is from 0 to 1")
+
+
+VARIANTS: dict[str, Config] = {}
+
+
+def one_class_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of the pictures whose class is known; -1 is unknown."""
+    total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+    return total / (labels >= 0).sum().clamp(min=1)
+
+
+def many_class_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """Return the mean binary cross-entropy of the known entries: 1 is there, 0 is not, -1 is unknown."""
+    known = labels >= 0
+    each = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+@final
+class Supervised(Task):
+    """See the module."""
+
+    needs_labels = True
+
+    def __init__(self, encoder: Encoder, config: Config, labels: LabelKind) -> None:
+        super().__init__(encoder)
+        self.multi_label = labels.multi_label
+        self.crops = Augmentation(config.crop_min, flip=config.flip, jitter=0.0, greyscale=0.0, blur=0.0)
+        self.classifier = nn.Linear(encoder.stages[-1].channels, labels.classes)
+        self._accuracy = torch.zeros(())
+
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
+        """Yield the cross-entropy of the labels.
+
+        Raises:
+            ValueError: If the batch has no labels.
+        """
+        if batch.labels is None:
+            raise ValueError("a batch without labels; the data set must annotate label or labels")
+        labels = batch.labels.to(batch.images.device, torch.int64)
+        logits = self.classifier(self.encoder.embed(augment(batch.images, self.crops, batch.generator)))
+        guess = (logits.detach() > 0).long() if self.multi_label else logits.detach().argmax(dim=1)
+        self._accuracy = (guess == labels).sum() / (labels >= 0).sum().clamp(min=1)
+        yield "task", (many_class_loss if self.multi_label else one_class_loss)(logits, labels)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return the accuracy at the last step; of the yes and no a class where there are many."""
+        return {"accuracy": float(self._accuracy)}
+
+    def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
+        """Return each picture and a crop of it."""
+        view = augment(batch.images, self.crops, batch.generator)
+        return {"picture": batch.images.float() / 255, "view": view}
+
+
+def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> Supervised:
+    """Build it.
+
+    Raises:
+        ValueError: If there are no labels to learn.
+    """
+    if labels is None or labels.classes < 1:
+        raise ValueError("there are no classes to learn; the data set must annotate label or labels")
+    return Supervised(encoder, config, labels)

@@ -1,0 +1,247 @@
+"""The command: what it refuses, prints and writes; and, slowly, that it survives being killed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+from test_suite import SPEC, Constant, Masked, recipe
+
+from benchmarks import computing, executor, recipes, run_all
+from benchmarks.asked import Options, asked_encoders, asked_rows
+from benchmarks.cells import Inpainting
+from pretext.errors import UserError
+
+ROOT = Path(run_all.__file__).parents[1]
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """A profile `smoke` of probes that cost nothing, computed in this process, its encoders never trained."""
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+    made = recipe(name="smoke", probes={"linear": Constant(value=40), "segmentation": Masked(value=20)})
+    monkeypatch.setitem(recipes.PROFILES, "smoke", lambda: made)
+    types_ = {"linear": Constant, "knn": Constant, "segmentation": Masked}
+    monkeypatch.setattr(recipes, "probe_types", lambda: types_)
+    monkeypatch.setattr(executor, "LocalProcesses", lambda out, workers, one_thread: executor.InProcess(out))
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    report = types.ModuleType("benchmarks.report")
+    report.write_report = lambda out: out / "report.html"
+    monkeypatch.setitem(sys.modules, "benchmarks.report", report)
+
+    def untrained(cell, out):
+        from pretext.encoders import build_encoder, save_encoder
+
+        encoder = build_encoder(cell.encoder, input_size=cell.data.size, seed=cell.seed)
+        save_encoder(encoder, computing.encoder_path(out, cell.name), {"images_seen": 8})
+
+    monkeypatch.setattr(computing, "_make_encoder", untrained)
+    return tmp_path / "out"
+
+
+def command(out, *more):
+    return run_all.main(["--profile", "smoke", "--out", str(out), "--workers", "1", *more])
+
+
+def test_it_computes_prints_and_writes_then_finds_nothing_to_compute(quick, capsys):
+    assert command(quick, "--seeds", "2") == 0
+    said = capsys.readouterr()
+    assert "18 cells, 0 done; 18 to compute" in said.out
+    assert "(synthetic)" in said.out
+    line = next(line for line in said.out.splitlines() if line.startswith("rotation"))
+    assert line.split()[1] == "40.5"
+    assert len(said.err.splitlines()) == 18
+    with (quick / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["pretext"], row["probe"], row["seed"]) for row in rows} == {
+        (pretext, probe, seed)
+        for pretext in ("random", "supervised", "rotation")
+        for probe in ("linear", "segmentation")
+        for seed in "01"
+    }
+    stamps = {path: path.stat().st_mtime_ns for path in (quick / "results").iterdir()}
+    assert command(quick, "--seeds", "2") == 0
+    assert "nothing to compute" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (quick / "results").iterdir()} == stamps
+
+
+def test_tasks_and_probes_narrow_but_keep_what_a_table_needs(quick, capsys):
+    assert command(quick, "--tasks", "rotation", "--probes", "knn") == 0
+    said = capsys.readouterr().out
+    assert "rows: random, supervised, rotation" in said
+    assert "probes: knn; seeds: 1" in said
+
+
+def test_a_failing_cell_makes_the_exit_code_1_and_status_says_so(quick, capsys, monkeypatch):
+    monkeypatch.setattr(Constant, "evaluate", lambda *given: (_ for _ in ()).throw(RuntimeError("a bad day")))
+    assert command(quick, "--probes", "linear") == 1
+    said = capsys.readouterr()
+    assert "FAILED: RuntimeError: a bad day" in said.err
+    assert "3 cells failed" in said.err
+    assert run_all.main(["status", "--out", str(quick)]) == 1
+    assert "3 done, 0 running, 3 failed, 0 left" in capsys.readouterr().out
+    assert run_all.main(["clean", "--out", str(quick)]) == 0
+    assert not (quick / "failures").exists()
+
+
+def test_compare_and_reproduce(quick, capsys):
+    command(quick, "--seeds", "2")
+    capsys.readouterr()
+    assert run_all.main(["compare", "rotation", "supervised", "--out", str(quick)]) == 0
+    assert "[+0.00, +0.00]  not distinguishable" in capsys.readouterr().out
+    assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 0
+    assert "top1 : was 41.0, is 41.0\nreproduced" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no row 'rotatio'; did you mean 'rotation'"):
+        run_all.main(["compare", "rotatio", "random", "--out", str(quick)])
+    with pytest.raises(UserError, match="0 cells of the plan"):
+        run_all.main(["reproduce", "nothing", "--out", str(quick)])
+
+
+def test_a_dry_run_writes_nothing(quick, capsys):
+    assert command(quick, "--dry-run") == 0
+    assert "9 to compute by 1 worker, about" in capsys.readouterr().out
+    assert not quick.exists()
+
+
+def test_another_comparison_in_the_folder_is_refused(quick):
+    command(quick)
+    with pytest.raises(UserError, match="give another --out"):
+        command(quick, "--data", SPEC + "&seed=1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "lapptop"], "unknown profile 'lapptop'; did you mean 'laptop'"),
+        (["--profile", "smoke", "--tasks", "rotatoin"], "unknown task 'rotatoin'; did you mean 'rotation'"),
+        (["--profile", "smoke", "--tasks", "rotation?angels=3"], "unknown option 'angels'"),
+        (["--profile", "smoke", "--probes", "linaer"], "unknown probe 'linaer'; did you mean 'linear'"),
+        (["--profile", "smoke", "--data", "scnes"], "did you mean 'scenes'"),
+        (["--profile", "smoke", "--encoder", "mine"], "write NAME=FILE"),
+        (
+            ["--profile", "smoke", "--encoder", "mine=nowhere.safetensors"],
+            "nowhere.safetensors does not exist",
+        ),
+        (["--profile", "smoke", "--encoder", "random=x"], "there is a row random already"),
+        (["--seeds", "0"], "--seeds is 0"),
+        (["--sedes", "1"], "did you mean --seeds"),
+        (["status", "--out", "nowhere"], "no comparison was started there"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(quick, arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        run_all.main(arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(quick, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="give another --out"):
+        command(tmp_path / "file" / "out")
+
+
+def test_a_task_spec_is_a_row_of_its_own():
+    rows = asked_rows(("rotation?", "simclr"), {"simclr": "simclr:small"})
+    assert rows == {
+        "random": None,
+        "supervised": "supervised",
+        "rotation?": "rotation?",
+        "simclr": "simclr:small",
+    }
+
+
+def test_timm_encoders_need_no_name():
+    assert asked_encoders(("timm:resnet18",), taken={}) == {"timm:resnet18": "timm:resnet18"}
+
+
+def test_an_inpainting_column_is_known_everywhere(quick):
+    assert recipes.judge("inpainting") == Inpainting()
+    assert "inpainting" in recipes.judge_names()
+
+
+def test_the_promised_flags_are_there():
+    names = {field.replace("_", "-") for field in Options.__dataclass_fields__}
+    promised = {
+        "profile",
+        "data",
+        "tasks",
+        "probes",
+        "seeds",
+        "out",
+        "encoder",
+        "download",
+        "bad-images",
+        "workers",
+    }
+    assert promised <= names
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
+    environment = os.environ | {"PRETEXT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "out"
+    arguments = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "run_all.py"),
+        "--profile",
+        "smoke",
+        "--out",
+        str(out),
+    ]
+
+    def start():
+        return subprocess.Popen(
+            arguments,
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def results():
+        return {path.name: path.stat().st_mtime_ns for path in (out / "results").glob("*.json")}
+
+    def until(enough, process):
+        while not enough():
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.02)
+
+    first = start()
+    until(lambda: len(results()) >= 2, first)
+    first.kill()
+    first.communicate()
+
+    second = start()
+    until(lambda: len(results()) >= 5, second)
+    second.send_signal(signal.SIGINT)
+    said = second.communicate(timeout=60)[0]
+    assert second.returncode == 130, said
+    assert "stopped; the same command goes on from here" in said
+    finished = results()
+
+    third = start()
+    said = third.communicate(timeout=300)[0]
+    assert third.returncode == 0, said
+    assert {name: results()[name] for name in finished} == finished
+    assert len(results()) == 3 * 4 + 1  # three rows, four probes, and one row that fills holes
+    assert (out / "results.csv").exists()
+    assert (out / "report.html").exists()
+    assert not list(out.rglob("*.tmp"))
+
+    begun = time.monotonic()
+    fourth = start()
+    said = fourth.communicate(timeout=60)[0]
+    assert fourth.returncode == 0, said
+    assert "nothing to compute" in said
+    assert time.monotonic() - begun < 30

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.speed import Speed, TaskSpeed, bare_speeds, main, matrix_product_rate, task_speed
+from pretext.datasets import ImageDataset, at_size, open_dataset
+from pretext.encoders import build_encoder
+from pretext.errors import UserError
+from pretext.tasks import Batch, build_task
+
+OPTIONS = Speed(
+    images=24,
+    batch_size=4,
+    image_size=16,
+    encoder="alexnet?width=0.05&stem_stride=1",
+    data="scenes?train=12&val=6&test=6",
+    repetitions=2,
+)
+FLAGS = [
+    "--images=24",
+    "--batch-size=4",
+    "--image-size=16",
+    f"--encoder={OPTIONS.encoder}",
+    f"--data={OPTIONS.data}",
+    "--repetitions=1",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRETEXT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(cache: None) -> ImageDataset:
+    return at_size(open_dataset(OPTIONS.data), OPTIONS.image_size, bad_images="stop")
+
+
+@pytest.fixture(scope="module")
+def row(data: ImageDataset) -> TaskSpeed:
+    return task_speed("rotation", data, OPTIONS)
+
+
+def test_a_row_has_all_its_figures(row: TaskSpeed) -> None:
+    assert row.task == "rotation"
+    assert row.loop > 0
+    assert row.bare > 0
+    assert row.flops > 0
+    assert row.ceiling > 0
+    assert 0 <= row.waiting < 1
+    assert row.memory > 1e6
+
+
+def test_operations_are_counted_with_the_backward_pass(row: TaskSpeed) -> None:
+    encoder = build_encoder(OPTIONS.encoder, input_size=16, seed=0)
+    task = build_task("rotation", encoder, seed=0)
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as forward:
+        losses = list(task.losses(Batch(images, None, torch.Generator())))
+    assert losses
+    # the backward pass of a layer is two products of the forward's size, the first layer's one
+    assert 2 * forward.get_total_flops() / 2 <= row.flops / row.loop <= 3 * forward.get_total_flops() / 2
+
+
+def test_the_bare_loop_trains_every_player(data: ImageDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    def remember(*args: object, **kwargs: object) -> object:
+        task = build_task(*args, **kwargs)  # type: ignore[arg-type]
+        built.append((task, {name: value.detach().clone() for name, value in task.named_parameters()}))
+        return task
+
+    monkeypatch.setattr("benchmarks.speed.build_task", remember)
+    speeds = list(bare_speeds("context_encoder:adversarial", data, OPTIONS))
+    assert len(speeds) == 6
+    ((task, before),) = built
+    moved = [name for name, value in task.named_parameters() if not torch.equal(value, before[name])]
+    assert any(name.startswith("discriminator") for name in moved)
+    assert any(name.startswith("encoder") for name in moved)
+
+
+def test_the_ceiling_is_a_rate() -> None:
+    assert 1e8 < matrix_product_rate() < 1e16
+
+
+def test_the_command_prints_a_row_for_each_task(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*FLAGS, "--tasks", "rotation", "supervised", "--probes", "retrieval"]) == 0
+    printed = capsys.readouterr().out
+    for task in ("rotation", "supervised"):
+        (line,) = [line for line in printed.splitlines() if line.startswith(task)]
+        assert len(line.split()) == 9
+        assert line.count("%") == 2
+    assert re.search(r"^retrieval +\d+\.\d$", printed, re.M)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["--tasks", "rotaton"], "did you mean 'rotation'"),
+        (["--tasks", "context_encoder:released"], "released"),
+        (["--tasks", "rotation", "--probes", "knm"], "unknown probe 'knm'"),
+        (["--images", "4"], "at least two steps"),
+        (["--repetitions", "0"], "at least 1"),
+    ],
+)
+def test_what_cannot_be_timed_is_one_line(argv: list[str], word: str) -> None:
+    with pytest.raises(UserError, match=word) as caught:
+        main([*FLAGS, *argv])
+    assert "\n" not in str(caught.value)

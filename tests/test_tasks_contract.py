@@ -1,0 +1,265 @@
+"""What every pretext task keeps to: found by name, whatever is added to the folder."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import itertools
+import pkgutil
+import re
+import typing
+
+import pytest
+import torch
+
+import pretext.tasks
+from pretext.encoders import build_encoder
+from pretext.errors import UserError
+from pretext.specs import format_spec
+from pretext.tasks import Batch, LabelKind, Task, build_task, task_config, task_module, task_names
+
+NAMES = task_names()
+MODULES = sorted({name.partition(":")[0] for name in NAMES})
+CLASSES = 3
+IMPOSSIBLE = {int: (-1_000_000,), float: (-1e6, float("nan"))}
+OUT_OF_RANGE = [
+    (name, field, value)
+    for name in MODULES
+    for field, hint in typing.get_type_hints(task_module(name).Config).items()
+    for kind in (hint, *typing.get_args(hint))
+    for value in (IMPOSSIBLE.get(kind, ()) if isinstance(kind, type) else ())
+]
+
+
+def needs_labels(name):
+    return any(
+        issubclass(value, Task) and value.needs_labels and value.__module__ == task_module(name).__name__
+        for value in vars(task_module(name)).values()
+        if inspect.isclass(value)
+    )
+
+
+def published(name):
+    """Return the encoder and the size that a variant was made for, where it can have no other."""
+    kind, _, variant = name.partition(":")
+    training = getattr(task_module(kind), "TRAINING", {}).get(variant, {})
+    return training.get("encoder", "alexnet?stem_stride=1"), training.get("image_size", 32)
+
+
+def small_encoder(name, seed=0):
+    encoder, size = published(name)
+    return build_encoder(f"{encoder}{'&' if '?' in encoder else '?'}width=0.125", input_size=size, seed=seed)
+
+
+def built(name, seed=0):
+    """Return the task, narrow where its configuration has a width."""
+    labels = LabelKind(CLASSES, multi_label=False) if needs_labels(name) else None
+    widths = [field.name for field in dataclasses.fields(task_config(name)) if field.name.endswith("width")]
+    spec = f"{name}?{'&'.join(f'{width}=0.25' for width in widths)}" if widths else name
+    return build_task(spec, small_encoder(name, seed), labels=labels, seed=seed)
+
+
+def batch(name, seed=0, count=8):
+    """Return smooth pictures, the same for every `seed`, which is the step's."""
+    fixed = torch.Generator().manual_seed(11)
+    coarse = torch.rand(count, 3, 4, 4, generator=fixed)
+    smooth = torch.nn.functional.interpolate(coarse, size=published(name)[1], mode="bilinear")
+    images = (smooth * 255).to(torch.uint8)
+    labels = torch.arange(count) % CLASSES if needs_labels(name) else None
+    return Batch(images, labels, torch.Generator().manual_seed(seed))
+
+
+def losses(name, seed):
+    return {player: loss.item() for player, loss in built(name).losses(batch(name, seed))}
+
+
+def test_there_are_tasks():
+    assert {"rotation", "simclr", "supervised"} <= set(NAMES)
+    assert [name for name in MODULES if needs_labels(name)] == ["supervised"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_are_finite_scalars_of_known_players(name):
+    task = built(name)
+    yielded = []
+    for player, loss in task.losses(batch(name)):
+        assert loss.shape == () and loss.requires_grad and torch.isfinite(loss)
+        yielded.append(player)
+    assert sorted(yielded) == sorted(task.players())
+    variants = [other for other in NAMES if other.partition(":")[0] == name.partition(":")[0]]
+    assert set(task.rate_factors()) <= {player for other in variants for player in built(other).players()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_has_one_player(name):
+    task = built(name)
+    owned = [id(parameter) for parameters in task.players().values() for parameter in parameters]
+    assert len(owned) == len(set(owned))
+    assert set(owned) == {id(parameter) for parameter in task.parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
+    task = built(name)
+    names = {id(parameter): text for text, parameter in task.named_parameters()}
+    encoder = {id(parameter) for parameter in task.encoder.parameters()}
+    moved = set()
+    for player, loss in task.losses(batch(name)):
+        task.zero_grad()
+        loss.backward()
+        for other, parameters in task.players().items():
+            reached = {id(p) for p in parameters if p.grad is not None and p.grad.abs().sum() > 0}
+            expected = {id(p) for p in parameters} if other == player else set()
+            assert sorted(names[i] for i in reached) == sorted(names[i] for i in expected), (player, other)
+            moved |= reached
+    assert encoder <= moved
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_generator_alone_decides(name):
+    torch.manual_seed(1)
+    first = losses(name, 0)
+    torch.manual_seed(2)
+    assert losses(name, 0) == first
+    used = batch(name, 0)
+    before = used.generator.get_state()
+    list(built(name).losses(used))
+    draws = not torch.equal(used.generator.get_state(), before)
+    assert (losses(name, 1) != first) == draws
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_are_left_as_they_are(name):
+    given = batch(name)
+    before = given.images.clone()
+    task = built(name)
+    list(task.losses(given))
+    task.pictures(given)
+    assert torch.equal(given.images, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fixed_batch_is_learned(name):
+    task = built(name)
+    factors, owner = task.rate_factors(), _owner_of_the_encoder(task)
+    optimisers = {
+        player: torch.optim.Adam(parameters, 2e-3 * factors.get(player, 1))
+        for player, parameters in task.players().items()
+    }
+    history = []
+    for step in range(40):
+        for player, loss in task.losses(batch(name)):
+            optimisers[player].zero_grad()
+            loss.backward()
+            optimisers[player].step()
+            if player == owner:
+                history.append(loss.item())
+        task.after_step(step / 40)
+    assert min(history[-5:]) < 0.75 * history[0], history
+
+
+def _owner_of_the_encoder(task):
+    first = next(task.encoder.parameters())
+    return next(name for name, parameters in task.players().items() if any(p is first for p in parameters))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_are_numbers_and_pictures_are_pictures(name):
+    task, given = built(name), batch(name)
+    list(task.losses(given))
+    for value in task.metrics().values():
+        assert isinstance(value, float) and value == value
+    for column in task.pictures(given).values():
+        assert column.shape == given.images.shape and column.dtype == torch.float32
+        assert column.min() >= 0 and column.max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_load_into_another_of_its_kind(name):
+    first, second = built(name), built(name, seed=1)
+    second.load_state_dict(first.state_dict(), strict=True)
+    mine, theirs = (task.eval().state_dict() for task in (first, second))
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_seed_decides_the_heads(name):
+    def heads(seed):
+        labels = LabelKind(CLASSES, multi_label=False)
+        task = build_task(name, small_encoder(name), labels=labels, seed=seed)
+        parts = [p.flatten() for text, p in task.named_parameters() if not text.startswith("encoder.")]
+        return torch.cat(parts)
+
+    torch.manual_seed(1)
+    first = heads(0)
+    torch.manual_seed(2)
+    assert torch.equal(heads(0), first) and not torch.equal(heads(1), first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_one_that_needs_labels_asks_for_them(name):
+    if needs_labels(name):
+        with pytest.raises(UserError, match="label"):
+            build_task(name, small_encoder(name), labels=None, seed=0)
+    else:
+        list(build_task(name, small_encoder(name), labels=None, seed=0).losses(batch(name)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_survives_being_written_as_a_spec(name):
+    config = task_config(name)
+    assert task_config(format_spec(name.partition(":")[0], "", config)) == config
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_cites_its_paper_and_documents_its_settings(name):
+    module = task_module(name)
+    assert re.search(r"arXiv \d{4}\.\d{4,5}|\b(19|20)\d\d\b", module.__doc__), "no paper"
+    tree = ast.parse(inspect.getsource(module))
+    config = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
+    for node, following in itertools.pairwise([*config.body, None]):
+        if isinstance(node, ast.AnnAssign):
+            documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            assert documented, f"{name}: {ast.unparse(node.target)} has no docstring"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_configurations_cannot_be_changed(name):
+    module = task_module(name)
+    assert all(isinstance(variant, module.Config) for variant in module.VARIANTS.values())
+    config = module.Config()
+    for field in dataclasses.fields(config):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config, field.name, None)
+
+
+@pytest.mark.parametrize(("name", "field", "value"), OUT_OF_RANGE)
+def test_numbers_out_of_range_are_named(name, field, value):
+    with pytest.raises(ValueError, match=rf"\b{field}\b.*{value}") as caught:
+        task_module(name).Config(**{field: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_no_two_tasks_share_a_run_of_six_lines():
+    runs = {}
+    for info in pkgutil.iter_modules(pretext.tasks.__path__):
+        lines = _lines(importlib.import_module(f"pretext.tasks.{info.name}"))
+        for start in range(len(lines) - 5):
+            run = tuple(lines[start : start + 6])
+            assert runs.setdefault(run, info.name) == info.name, (runs[run], info.name, "\n".join(run))
+
+
+def _lines(module):
+    """Return a module's lines without imports and blank ones."""
+    source = inspect.getsource(module)
+    skipped = {
+        line
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
+    numbered = enumerate(source.splitlines(), start=1)
+    return [line.strip() for number, line in numbered if line.strip() and number not in skipped]
