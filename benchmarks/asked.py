@@ -37,9 +37,7 @@ class Options:
     """How many seeds; the profile's number where it is left out."""
     out: Path | None = None
     """Folder of the results; runs/PROFILE where it is left out."""
-    encoder: tyro.conf.UseAppendAction[
-        Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]
-    ] = ()
+    encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
     """One more row: an encoder file by name, or timm's published weights; give it as often as you like."""
     download: bool = False
     """Fetch a torchvision data set that is not there."""
@@ -95,9 +93,7 @@ def plan_of(options: Options) -> Plan:
     judges = asked_judges(options.probes, recipe.probes)
     spec = options.data or recipe.data
     check_same(options.folder, options.profile, spec)
-    source, data = open_data(
-        spec, recipe.image_size, bad_images=options.bad_images, download=options.download
-    )
+    source, data = open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
     return make_plan(
         recipe, source, data, rows=rows, judges=judges, seeds=options.seeds or recipe.seeds, foreign=foreign
     )
@@ -172,8 +168,7 @@ def check_same(out: Path, profile: str, spec: str) -> None:
     plan = read_json(path)
     if (plan["profile"], plan["data"]) != (profile, spec):
         raise UserError(
-            f"{out} holds profile {plan['profile']} on {plan['data']}, not {profile} on {spec}; "
-            "give another --out"
+            f"{out} holds profile {plan['profile']} on {plan['data']}, not {profile} on {spec}; give another --out"
         )
 
 

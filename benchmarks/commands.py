@@ -116,9 +116,7 @@ def reproduce(argv: list[str]) -> int:
         print(f"computing {each.name}", file=sys.stderr, flush=True)
         compute(each, again)
     key = ("metric", "stage")
-    before = {
-        tuple(getattr(m, k) for k in key): m.value for m in read_measurements(out) if m.cell == cell.name
-    }
+    before = {tuple(getattr(m, k) for k in key): m.value for m in read_measurements(out) if m.cell == cell.name}
     same = True
     for row in read_measurements(again):
         if row.cell == cell.name:

@@ -86,9 +86,7 @@ def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out
     task = load_task(run).to(device())
     assert isinstance(task, Inpainter)
     size, seed = cell.data.size, judge.seed
-    some = inpainting.drawn_pictures(
-        data, image_size=size, test_images=SHEET_PICTURES, seed=seed, hole="central"
-    )
+    some = inpainting.drawn_pictures(data, image_size=size, test_images=SHEET_PICTURES, seed=seed, hole="central")
     columns = {
         "input": some.shown().float() / 255,
         cell.pretext: inpainting.filled_by(task, some),
@@ -100,9 +98,7 @@ def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out
     )
 
 
-def _measurements(
-    cell: Cell, encoder: Encoder, scores: list[Score], started: str, wall_s: float
-) -> list[Measurement]:
+def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: str, wall_s: float) -> list[Measurement]:
     import torch
 
     from pretext.encoders.files import encoder_digest

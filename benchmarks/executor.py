@@ -57,13 +57,9 @@ def run_cell(cell: Cell, out: Path) -> Outcome:
                     raise
                 write_failure(out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
                 first = (str(error).splitlines() or [""])[0]
-                return Outcome(
-                    cell.name, "failed", time.monotonic() - start, f"{type(error).__name__}: {first}"
-                )
+                return Outcome(cell.name, "failed", time.monotonic() - start, f"{type(error).__name__}: {first}")
     except OSError as error:  # the lock, the result or the record of a failure could not be written
-        return Outcome(
-            cell.name, "unusable", time.monotonic() - start, f"{error.filename or out}: {error.strerror}"
-        )
+        return Outcome(cell.name, "unusable", time.monotonic() - start, f"{error.filename or out}: {error.strerror}")
     return Outcome(cell.name, "done", time.monotonic() - start)
 
 

@@ -55,9 +55,7 @@ class Recipe:
             raise ValueError(f"seeds is {self.seeds}; allowed is 1 or more")
         for row, fields in self.overrides.items():
             if unfair := BUDGET & set(fields):
-                raise ValueError(
-                    f"{row} overrides {', '.join(sorted(unfair))}: all rows must have one budget"
-                )
+                raise ValueError(f"{row} overrides {', '.join(sorted(unfair))}: all rows must have one budget")
 
     def train_config(self, row: str, *, seed: int) -> TrainConfig:
         """Return what a row is trained with."""

@@ -92,9 +92,7 @@ def write_cell(out: Path, cell_name: str, rows: list[Measurement]) -> Path:
         raise ValueError(f"{cell_name}: the probe yielded no score")
     for row in rows:
         if not math.isfinite(row.value) or not all(map(math.isfinite, row.items or ())):
-            raise ValueError(
-                f"{cell_name}: {row.metric} {row.stage} is {row.value}, or one of its items is no number"
-            )
+            raise ValueError(f"{cell_name}: {row.metric} {row.stage} is {row.value}, or one of its items is no number")
     path = result_path(out, cell_name)
     write_json(path, {"schema_version": SCHEMA_VERSION, "measurements": [vars(row) for row in rows]})
     failure_path(out, cell_name).unlink(missing_ok=True)
@@ -105,9 +103,7 @@ def write_failure(out: Path, cell_name: str, error: BaseException | str, **about
     """Write what went wrong in a cell, with the traceback where there is one."""
     text = error if isinstance(error, str) else "".join(traceback.format_exception(error))
     summary = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    write_json(
-        failure_path(out, cell_name), {"cell": cell_name, "error": summary, "traceback": text, **about}
-    )
+    write_json(failure_path(out, cell_name), {"cell": cell_name, "error": summary, "traceback": text, **about})
 
 
 def read_failures(out: Path) -> list[dict[str, Any]]:
@@ -133,9 +129,7 @@ def read_measurements(out: Path) -> list[Measurement]:
         try:
             rows += [Measurement(**row) for row in content["measurements"]]
         except (KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}: not a cell's results ({error}); move it away, and it is computed again"
-            ) from None
+            raise UserError(f"{path}: not a cell's results ({error}); move it away, and it is computed again") from None
     return rows
 
 
@@ -159,10 +153,7 @@ def read_costs(out: Path) -> dict[str, Cost]:
             runs.setdefault(cell["pretext"], []).append(read_json(path))
     return {
         row: Cost(
-            *(
-                sum(run[name] for run in seeds) / len(seeds)
-                for name in ("images_seen", "wall_s", "peak_mem_bytes")
-            )
+            *(sum(run[name] for run in seeds) / len(seeds) for name in ("images_seen", "wall_s", "peak_mem_bytes"))
         )
         for row, seeds in runs.items()
     }

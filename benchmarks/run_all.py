@@ -14,9 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-if (
-    not __package__
-):  # started as a file: the import path begins with this folder, where it needs the one above
+if not __package__:  # started as a file: the import path begins with this folder, where it needs the one above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.asked import Options, check_profile, check_writable, plan_of, worker_count

@@ -137,6 +137,4 @@ def duration(seconds: float) -> str:
 
 
 def _encoder_there(cell: Cell, out: Path, unfinished: set[str]) -> bool:
-    return cell.made_by is None or (
-        cell.made_by not in unfinished and encoder_path(out, cell.made_by).exists()
-    )
+    return cell.made_by is None or (cell.made_by not in unfinished and encoder_path(out, cell.made_by).exists())

@@ -5,9 +5,9 @@ python benchmarks/speed.py [--tasks A B …] [--probes A B …] [--images N] [--
 
 A task is trained by the real loop (`pretext.train`, without checkpoints and sample sheets, timed by its log)
 and, in turn with it, by the barest one: the same task's losses on batches that already lie in memory,
-backward, step. The ratio of the two is what reading data, schedules and logging cost. Figures are medians over
-all intervals of all repetitions but each one's first, which warms up. The ceiling is measured in the same turns,
-so that what else runs on the machine slows all three.
+backward, step. The ratio of the two is what reading data, schedules and logging cost. Figures are medians
+over all intervals of all repetitions but each one's first, which warms up. The ceiling is measured in the
+same turns, so that whatever else runs on the machine slows all three.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-if (
-    not __package__
-):  # started as a file: the import path begins with this folder, where it needs the one above
+if not __package__:  # started as a file: the import path begins with this folder, where it needs the one above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
@@ -74,9 +72,7 @@ class Speed:
         if self.repetitions < 1:
             raise ValueError(f"repetitions is {self.repetitions}; at least 1 is needed")
         if self.batch_size < 1 or self.images < 2 * self.batch_size:
-            raise ValueError(
-                f"images is {self.images} and batch_size {self.batch_size}; at least two steps are needed"
-            )
+            raise ValueError(f"images is {self.images} and batch_size {self.batch_size}; at least two steps are needed")
 
 
 @dataclasses.dataclass(frozen=True)

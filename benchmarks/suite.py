@@ -82,9 +82,7 @@ class Plan:
         )
 
 
-def open_data(
-    spec: str, size: int, *, bad_images: BadImages, download: bool
-) -> tuple[DataSource, ImageDataset]:
+def open_data(spec: str, size: int, *, bad_images: BadImages, download: bool) -> tuple[DataSource, ImageDataset]:
     """Open a data set, decode it once at `size` for all processes to come, and fingerprint it.
 
     Raises:

@@ -54,11 +54,7 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
 
 def value_text(summary: Summary) -> str:
     """Return `41.2 ±1.3▲`."""
-    half = (
-        f" ±{(summary.high - summary.low) / 2:.1f}"
-        if summary.low is not None and summary.high is not None
-        else ""
-    )
+    half = f" ±{(summary.high - summary.low) / 2:.1f}" if summary.low is not None and summary.high is not None else ""
     mark = MARK[summary.better] or " "
     return f"{summary.mean:.1f}{half}{mark}"
 

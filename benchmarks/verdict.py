@@ -152,9 +152,7 @@ def table(summaries: Sequence[Summary]) -> pd.DataFrame:
     headlines = [summary for summary in summaries if summary.headline]
     rows = sorted({summary.pretext for summary in headlines}, key=row_key)
     columns = sorted({summary.probe for summary in headlines}, key=probe_key)
-    frame = pd.DataFrame(
-        math.nan, index=pd.Index(rows, name="pretext"), columns=pd.Index(columns, name="probe")
-    )
+    frame = pd.DataFrame(math.nan, index=pd.Index(rows, name="pretext"), columns=pd.Index(columns, name="probe"))
     for summary in headlines:
         frame.loc[summary.pretext, summary.probe] = summary.mean
     return frame

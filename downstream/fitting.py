@@ -33,9 +33,7 @@ def draw(data: ImageDataset, count: int, *, seed: int) -> NDArray[np.int64]:
     return order[:count] if count else order
 
 
-def batches(
-    indices: NDArray[np.int64], batch_size: int, steps: int, *, seed: int
-) -> Iterator[NDArray[np.int64]]:
+def batches(indices: NDArray[np.int64], batch_size: int, steps: int, *, seed: int) -> Iterator[NDArray[np.int64]]:
     """Yield `steps` batches: pass after pass, each in an order of its own, batches running across passes."""
     rng = np.random.default_rng(seed)
     waiting = np.zeros(0, dtype=np.int64)

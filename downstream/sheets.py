@@ -128,8 +128,6 @@ def _boxed(
         # inside the picture, even where the box touches its right or upper edge
         left, top, right, bottom = pen.textbbox((0, 0), text)
         corner = (min(x1, CELL - right - 1), max(0, y1 - bottom))
-        pen.rectangle(
-            (corner[0] + left - 1, corner[1] + top, corner[0] + right, corner[1] + bottom), fill=(0, 0, 0)
-        )
+        pen.rectangle((corner[0] + left - 1, corner[1] + top, corner[0] + right, corner[1] + bottom), fill=(0, 0, 0))
         pen.text(corner, text, fill=colour)
     return picture

@@ -1,7 +1,7 @@
 """Train an encoder without labels, look at what it paints, list what there is.
 
 python -m pretext list
-python -m pretext train TASK --data SPEC [--encoder SPEC] [--images N | --steps N | --epochs N | --seconds N] [--out DIR]
+python -m pretext train TASK --data SPEC [--encoder SPEC] [--images N | --steps N | --seconds N] [--out DIR]
 python -m pretext inpaint --checkpoint DIR --data SPEC [--out DIR]
 """
 
@@ -37,7 +37,7 @@ class Train:
     """Fetch a torchvision set that is not there."""
     out: Path | None = None
     """Folder of the run; runs/TASK where None. The same command goes on where it stopped."""
-    loop: TrainConfig = TrainConfig()
+    loop: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     """How long, how fast, on what."""
 
 

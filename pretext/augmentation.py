@@ -61,9 +61,7 @@ class Augmentation:
         if not 0 < self.crop_max <= 1:
             raise ValueError(f"crop_max is {self.crop_max}; allowed is above 0 and up to 1")
         if not 0 < self.crop_min <= self.crop_max:
-            raise ValueError(
-                f"crop_min is {self.crop_min}; allowed is above 0 and up to crop_max={self.crop_max}"
-            )
+            raise ValueError(f"crop_min is {self.crop_min}; allowed is above 0 and up to crop_max={self.crop_max}")
         if not 1 <= self.aspect <= 10:
             raise ValueError(f"aspect is {self.aspect}; allowed is from 1 to 10")
         if not 0 <= self.colour_strength <= 2.5:

@@ -50,7 +50,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; python -m pretext train TASK --data SPEC --out DIR makes one")
+        raise UserError(
+            f"checkpoint {path} does not exist; python -m pretext train TASK --data SPEC --out DIR makes one"
+        )
     try:
         with safe_open(path, framework="pt") as opened:
             about = (opened.metadata() or {}).get(CHECKPOINT_KEY)

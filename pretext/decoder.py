@@ -66,7 +66,11 @@ class Decoder(nn.Module):
         ups = min(UP_CONVOLUTIONS, max(1, math.ceil(math.log2(self.size / height) - 1e-9)))
         exact = height * 2**ups == self.size
         widths = [max(8, round(count * width)) for count in CHANNELS[: ups - 1]]
-        layers: list[nn.Module] = [nn.Conv2d(inputs, inputs, 1, bias=False), nn.BatchNorm2d(inputs), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, inputs, 1, bias=False),
+            nn.BatchNorm2d(inputs),
+            nn.ReLU(),
+        ]
         for outputs in widths:
             layers += [_up(inputs, outputs, exact, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
             inputs = outputs
@@ -125,6 +129,4 @@ def deepest_shape(encoder: Encoder) -> tuple[int, int, int]:
 
 
 def _up(inputs: int, outputs: int, exact: bool, *, bias: bool) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(
-        inputs, outputs, 5, stride=2, padding=2, output_padding=1 if exact else 0, bias=bias
-    )
+    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1 if exact else 0, bias=bias)

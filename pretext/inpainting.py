@@ -176,9 +176,7 @@ def scores_of(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> list
     ]
 
 
-def hole_errors(
-    filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures
-) -> Mapping[str, NDArray[np.float64]]:
+def hole_errors(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> Mapping[str, NDArray[np.float64]]:
     """Return each picture's L1 (%), L2 (%), PSNR (dB) and SSIM, over the pixels and channels in its hole.
 
     SSIM is that of the whole filled picture (Gaussian window of σ = 1.5, 11 pixels wide, each channel by
@@ -238,9 +236,7 @@ def _wrapped(heading: str, width: int, font: Any) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
-def _ssim(
-    filled: NDArray[np.float64], truth: NDArray[np.float64], holes: NDArray[np.bool_]
-) -> Iterator[float]:
+def _ssim(filled: NDArray[np.float64], truth: NDArray[np.float64], holes: NDArray[np.bool_]) -> Iterator[float]:
     from skimage.metrics import structural_similarity
 
     for one, other, hole in zip(filled, truth, holes, strict=True):

@@ -7,21 +7,15 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 
-def fill_mean_colour(
-    images: UInt8[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]
-) -> Float[Tensor, "B 3 S S"]:
+def fill_mean_colour(images: UInt8[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
     """Fill with the mean colour of what is visible of the same picture."""
     visible = (~holes).float()
     values = images.float() / 255
-    mean = (values * visible).sum(dim=(2, 3), keepdim=True) / visible.sum(dim=(2, 3), keepdim=True).clamp(
-        min=1
-    )
+    mean = (values * visible).sum(dim=(2, 3), keepdim=True) / visible.sum(dim=(2, 3), keepdim=True).clamp(min=1)
     return torch.where(holes, mean, values)
 
 
-def fill_interpolated(
-    images: UInt8[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]
-) -> Float[Tensor, "B 3 S S"]:
+def fill_interpolated(images: UInt8[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
     """Fill linearly from the border: each pixel from the nearest visible ones left, right, above and below.
 
     They are weighted by one over their distance; along one axis that is linear interpolation. A pixel that

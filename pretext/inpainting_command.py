@@ -136,9 +136,7 @@ def _answer(options: Inpaint, size: int, scores: dict[str, list[Score]]) -> dict
         "hole": options.hole,
         "seed": options.seed,
         "scores": {
-            name: {
-                score.metric: {"value": score.value, "unit": score.unit, "n": score.n} for score in measured
-            }
+            name: {score.metric: {"value": score.value, "unit": score.unit, "n": score.n} for score in measured}
             for name, measured in scores.items()
         },
     }

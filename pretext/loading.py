@@ -21,7 +21,15 @@ Loaded = tuple[UInt8[Tensor, "B 3 S S"], Shaped[Tensor, "B ..."] | None]
 
 
 def load_batches(
-    data: ImageDataset, batch_size: int, *, seed: int, first: int, rank: int, world: int, labels: bool, workers: int
+    data: ImageDataset,
+    batch_size: int,
+    *,
+    seed: int,
+    first: int,
+    rank: int,
+    world: int,
+    labels: bool,
+    workers: int,
 ) -> Iterator[Loaded]:
     """Yield pictures (and labels) without end, from step `first` on.
 

@@ -35,9 +35,7 @@ FIELD = 12
 """Side of the noise field that regions are cut from, in pictures."""
 
 
-def draw_holes(
-    kind: MaskKind, count: int, size: int, generator: torch.Generator
-) -> Bool[Tensor, "B 1 S S"]:
+def draw_holes(kind: MaskKind, count: int, size: int, generator: torch.Generator) -> Bool[Tensor, "B 1 S S"]:
     """Return the holes of `count` pictures of side `size`, on the generator's device."""
     if kind == "central":
         return central(count, size, device=generator.device)
@@ -99,9 +97,7 @@ def _field(size: int) -> tuple[Bool[Tensor, "F F"], Shaped[Tensor, "N 2"]]:
     return field, corners
 
 
-def fill(
-    images: Float[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]
-) -> Float[Tensor, "B 3 S S"]:
+def fill(images: Float[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
     """Return pictures in [0, 1] with their holes in the mean colour."""
     colour = torch.tensor(MEAN_COLOUR, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     return torch.where(holes, colour, images)

@@ -237,7 +237,11 @@ def train(
     _save(out, model, optimizers, settings, step, seconds, flops, finished=not stop.asked)
     if stop.asked:
         raise KeyboardInterrupt
-    record = settings | {"images_seen": step * config.batch_size, "version": version("pretext-bench"), "git_sha": git_sha()}
+    record = settings | {
+        "images_seen": step * config.batch_size,
+        "version": version("pretext-bench"),
+        "git_sha": git_sha(),
+    }
     _write_run(out, record, model, seconds, flops)
     save_encoder(model.encoder, finished, record)
     return finished
@@ -294,7 +298,7 @@ def _step(
             if player is None:
                 player = found[0]
                 optimizers[player].zero_grad(set_to_none=True)
-            (found[1] / len(parts)).backward()
+            torch.autograd.backward(found[1] / len(parts))
             losses[player] = losses.get(player, 0) + found[1].detach() / len(parts)
         assert player is not None
         parameters = [p for group in optimizers[player].param_groups for p in group["params"]]
@@ -304,9 +308,7 @@ def _step(
         optimizers[player].step()
 
 
-def _parts(
-    images: Tensor, labels: Tensor | None, config: TrainConfig, step: int, device: torch.device
-) -> list[Batch]:
+def _parts(images: Tensor, labels: Tensor | None, config: TrainConfig, step: int, device: torch.device) -> list[Batch]:
     """Return the step's batch in its parts, each with a generator of its own; torch's own is seeded too."""
     parts = []
     for k, part in enumerate(images.chunk(config.accumulate)):
@@ -451,6 +453,7 @@ def _resume(
     about: dict[str, Any],
     source: str,
 ) -> tuple[int, float]:
+    """Put a checkpoint back; return the step and the seconds that it had reached."""
     load_strictly(model, _of_task(tensors), source)
     for player, optimizer in optimizers.items():
         load_optimizer(player, optimizer, tensors)
@@ -471,7 +474,13 @@ def _save(
     tensors = {f"task.{name}": value for name, value in model.state_dict().items()}
     for player, optimizer in optimizers.items():
         tensors |= optimizer_tensors(player, optimizer)
-    about = {"settings": settings, "step": step, "seconds": seconds, "flops_per_image": flops, "finished": finished}
+    about = {
+        "settings": settings,
+        "step": step,
+        "seconds": seconds,
+        "flops_per_image": flops,
+        "finished": finished,
+    }
     save_checkpoint(out / "checkpoint.safetensors", tensors, about)
 
 
@@ -516,7 +525,7 @@ def _flops_per_image(model: Task, data: ImageDataset, device: torch.device) -> f
     spare = copy.deepcopy(model)
     with FlopCounterMode(display=False) as counter:
         for _, loss in spare.losses(Batch(pair, labels, torch.Generator(device).manual_seed(0))):
-            loss.backward()
+            torch.autograd.backward(loss)
     return counter.get_total_flops() / count
 
 

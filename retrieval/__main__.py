@@ -87,9 +87,7 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 0
     if argv[0] not in commands:
-        raise UserError(
-            f"python -m retrieval: unknown command {argv[0]!r}; {did_you_mean(argv[0], commands)}"
-        )
+        raise UserError(f"python -m retrieval: unknown command {argv[0]!r}; {did_you_mean(argv[0], commands)}")
     return commands[argv[0]](argv[1:])
 
 
@@ -184,23 +182,17 @@ def _data_of(manifest: Manifest, spec: str) -> ImageDataset:
     split = open_dataset(spec).split(manifest.split)
     data = at_size(split, manifest.picture_size, bad_images=manifest.bad_images)
     if data.fingerprint != manifest.data_fingerprint:
-        raise UserError(
-            f"{spec}: its {manifest.split} is not the data that was indexed; make the index again"
-        )
+        raise UserError(f"{spec}: its {manifest.split} is not the data that was indexed; make the index again")
     return data
 
 
-def _picture(
-    options: Search, data: ImageDataset, size: int
-) -> tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "3 H W"]]:
+def _picture(options: Search, data: ImageDataset, size: int) -> tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "3 H W"]]:
     """Return the picture that is asked with, at the index's size and as it was."""
     if (options.image is None) == (options.query is None):
         raise UserError("python -m retrieval search: give either --image FILE or --query NUMBER")
     if options.query is not None:
         if not 0 <= options.query < len(data):
-            raise UserError(
-                f"--query {options.query}: the index's pictures are numbered 0 to {len(data) - 1}"
-            )
+            raise UserError(f"--query {options.query}: the index's pictures are numbered 0 to {len(data) - 1}")
         return data[options.query][0], original(data, options.query)
     assert options.image is not None
     try:
@@ -215,13 +207,9 @@ def _region(options: Search, regions: Regions, full: tuple[int, int]) -> tuple[B
     if options.box is not None and options.hole is not None:
         raise UserError("--box and --hole: give one of them")
     if options.hole is not None and regions.mode in ("grid", "objects"):
-        raise UserError(
-            f"--hole: this index holds {regions.mode}; make one with --mode contexts to search by context"
-        )
+        raise UserError(f"--hole: this index holds {regions.mode}; make one with --mode contexts to search by context")
     if options.box is not None and regions.mode == "contexts":
-        raise UserError(
-            "--box: this index holds contexts; ask with --hole, or make an index with --mode grid"
-        )
+        raise UserError("--box: this index holds contexts; ask with --hole, or make an index with --mode grid")
     for flag, given in (("--box", options.box), ("--hole", options.hole)):
         if given is not None:
             return _in_shares(flag, given, full), flag == "--hole"
@@ -236,9 +224,7 @@ def _in_shares(flag: str, given: Corners, full: tuple[int, int]) -> Box:
     # Written so that a NaN fails it too.
     if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
         text = " ".join(f"{value:g}" for value in given)
-        raise UserError(
-            f"{flag} {text}: not within the picture, which is {width}×{height} pixels; give X Y W H"
-        )
+        raise UserError(f"{flag} {text}: not within the picture, which is {width}×{height} pixels; give X Y W H")
     return x / width, y / height, w / width, h / height
 
 

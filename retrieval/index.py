@@ -147,15 +147,11 @@ class PatchIndex:
             if not (folder / name).is_file():
                 raise UserError(f"{folder}: {name} is missing; make the index again")
             if _sha256(folder / name) != content["sha256"].get(name):
-                raise UserError(
-                    f"{folder}: {name} is not what its manifest says (cut short or changed); make it again"
-                )
+                raise UserError(f"{folder}: {name} is not what its manifest says (cut short or changed); make it again")
         table = np.load(folder / TABLE, allow_pickle=False)
         vectors = faiss.read_index(str(folder / VECTORS))
         if table.dtype != PATCH or len(table) != vectors.ntotal:
-            raise UserError(
-                f"{folder}: its table and its vectors do not belong together; make the index again"
-            )
+            raise UserError(f"{folder}: its table and its vectors do not belong together; make the index again")
         return cls(_manifest_of(content, folder), table, vectors)
 
 
@@ -230,9 +226,7 @@ def make_vectors(features: Float32[np.ndarray, "N D"], factory: str) -> Any:
     except (RuntimeError, AssertionError) as error:
         # FAISS puts its own file and line before its reason, and "Error: " between a check and its words.
         reason = re.split(r"Error: |\.(?:cpp|h):\d+: ", str(error))[-1].strip() or "FAISS gave no reason"
-        raise UserError(
-            f"--factory {factory}: {reason} ({features.shape[0]} vectors of {features.shape[1]})"
-        ) from None
+        raise UserError(f"--factory {factory}: {reason} ({features.shape[0]} vectors of {features.shape[1]})") from None
     if isinstance(vectors, faiss.IndexIVF):
         vectors.nprobe = max(1, vectors.nlist // 16)
     return vectors
@@ -283,9 +277,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not expected <= content.keys():
         raise UserError(f"{path} is no manifest of an index; make the index again")
     if content["format"] != FORMAT:
-        raise UserError(
-            f"{path}: format {content['format']}, and this version reads {FORMAT}; make the index again"
-        )
+        raise UserError(f"{path}: format {content['format']}, and this version reads {FORMAT}; make the index again")
     return content
 
 

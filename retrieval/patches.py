@@ -133,9 +133,7 @@ def describe_regions(
         parts.append(vectors[stage])
         tables.append(rows)
     if not parts:
-        raise UserError(
-            f"{data.spec}: no {regions.mode} in its {len(data)} pictures; try another --mode or --split"
-        )
+        raise UserError(f"{data.spec}: no {regions.mode} in its {len(data)} pictures; try another --mode or --split")
     return np.concatenate(parts), np.concatenate(tables)
 
 
@@ -191,9 +189,7 @@ def _batches(
         yield images, tables
 
 
-def _listed(
-    data: ImageDataset, regions: Regions, bad_images: BadImages
-) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+def _listed(data: ImageDataset, regions: Regions, bad_images: BadImages) -> Iterator[tuple[Tensor, NDArray[Any]]]:
     for index in range(len(data)):
         try:
             image, target = data[index]

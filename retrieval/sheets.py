@@ -51,9 +51,7 @@ def tile_of(data: ImageDataset, row: Any, caption: str, *, hidden: bool = False)
         hidden: As in `Tile`.
     """
     picture = original(data, int(row["image"]))
-    return Tile(
-        picture, (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"])), caption, hidden
-    )
+    return Tile(picture, (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"])), caption, hidden)
 
 
 def neighbour_tiles(

@@ -22,7 +22,8 @@ def pixels(shade, number, height=20, width=24):
 
 def save(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
+    # the options are JPEG's, so that colours stay what they were; other formats leave them aside
+    Image.fromarray(array).save(path, quality=95, subsampling=0)
 
 
 def write(path, text):
@@ -42,7 +43,7 @@ def folder(root, shade):
 
 
 def voc(root, shade):
-    """One rectangle a picture, of the colour (250, 0, 0), 10×8 at (5, 6) and its class 7 (car) in the mask."""
+    """One red rectangle a picture, 10×8 at (5, 6), and its class 7 (car) in the mask."""
     year = root / "VOC2007"
     for split in ("train", "val", "test"):
         names = [f"{split}_{number}" for number in range(PER_SPLIT)]
@@ -128,9 +129,7 @@ def cifar_like(base, parts, meta, names, fine):
     def make(root, shade):
         (root / base).mkdir(parents=True)
         for position, part in enumerate(parts):
-            rows = np.stack(
-                [pixels(shade, 10 * position + n, 32, 32).transpose(2, 0, 1).ravel() for n in range(4)]
-            )
+            rows = np.stack([pixels(shade, 10 * position + n, 32, 32).transpose(2, 0, 1).ravel() for n in range(4)])
             entry = {"data": rows, "fine_labels" if fine else "labels": [0, 1, 2, 3]}
             (root / base / part).write_bytes(pickle.dumps(entry))
         (root / base / meta).write_bytes(pickle.dumps({names: [f"class{n}" for n in range(10)]}))
@@ -263,9 +262,7 @@ def stanford_cars(root, shade):
         "test": base / "cars_test_annos_withlabels.mat",
     }
     for split, file in files.items():
-        rows = np.array(
-            [(f"{n}.jpg", n % 2 + 1) for n in range(PER_SPLIT)], dtype=[("fname", "O"), ("class", "O")]
-        )
+        rows = np.array([(f"{n}.jpg", n % 2 + 1) for n in range(PER_SPLIT)], dtype=[("fname", "O"), ("class", "O")])
         savemat(file, {"annotations": rows})
         for number in range(PER_SPLIT):
             save(base / f"cars_{split}" / f"{number}.jpg", pixels(shade, number))

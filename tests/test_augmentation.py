@@ -47,9 +47,7 @@ def test_bytes_become_the_same_view_in_zero_to_one():
     views = augment(images, Augmentation(), seeded(3))
     assert torch.equal(images, before)
     assert views.dtype == torch.float32 and views.min() >= 0 and views.max() <= 1
-    torch.testing.assert_close(
-        views, augment(images.float() / 255, Augmentation(), seeded(3)), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(views, augment(images.float() / 255, Augmentation(), seeded(3)), atol=1e-5, rtol=0)
 
 
 def test_a_flip_is_exact():

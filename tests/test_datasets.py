@@ -150,9 +150,7 @@ def test_classes_without_decoding_are_the_classes_of_the_items(sample):
             continue
         assert truth.shape == (len(part), len(part.classes))
         for row, (_, target) in zip(truth, part, strict=True):
-            sure = set(
-                target["labels"][~target.get("difficult", torch.zeros_like(target["labels"])).bool()].tolist()
-            )
+            sure = set(target["labels"][~target.get("difficult", torch.zeros_like(target["labels"])).bool()].tolist())
             assert set((row == 1).nonzero().flatten().tolist()) == sure
             assert set((row != 0).nonzero().flatten().tolist()) == set(target["labels"].tolist())
 
@@ -228,11 +226,7 @@ def test_pets_are_masked_by_their_breed(tmp_path):
     for number, (_, target) in enumerate(data):
         mask = target["masks"]
         assert int(target["label"]) == number % 2
-        assert (
-            (mask[6:14, 6:14] == number % 2 + 1).all()
-            and (mask[0] == 0).all()
-            and (mask[5, 5:15] == 255).all()
-        )
+        assert (mask[6:14, 6:14] == number % 2 + 1).all() and (mask[0] == 0).all() and (mask[5, 5:15] == 255).all()
 
 
 def test_array_sets_hold_the_pixels_that_were_stored(tmp_path, unchecked):
@@ -354,8 +348,7 @@ def test_objects_of_a_subset_are_those_of_its_pictures(tmp_path):
     data = open_dataset(dataset_samples.make("scenes", tmp_path))
     targets = [data[index][1] for index in range(len(data))]
     objects = Objects.gather(
-        (target["labels"].tolist(), target["boxes"].tolist(), target["difficult"].tolist())
-        for target in targets
+        (target["labels"].tolist(), target["boxes"].tolist(), target["difficult"].tolist()) for target in targets
     )
     order = torch.tensor([5, 0, 5, 3])
     taken = objects.take(order)
@@ -432,9 +425,7 @@ def check_bad(good, bad, names, tmp_path, capsys):
     assert packed.fingerprint != whole.fingerprint
     assert f"left out {len(names)} of {len(whole)} pictures" in capsys.readouterr().err
     assert any(f"{len(names)} of {len(whole)} pictures could not be decoded" in note for note in packed.notes)
-    with pytest.raises(
-        UserError, match=f"{len(names)} of {len(whole)} pictures cannot be decoded"
-    ) as excinfo:
+    with pytest.raises(UserError, match=f"{len(names)} of {len(whole)} pictures cannot be decoded") as excinfo:
         at_size(whole, 8, bad_images="stop")
     assert "--bad-images skip" in one_line(excinfo)
 

@@ -124,10 +124,7 @@ def test_the_encoder_is_left_as_it_was(encoder):
 def test_frozen_leaves_the_trained_copy_alone_too(encoder, frozen):
     inside = copy.deepcopy(encoder)
     dataclasses.replace(QUICK, frozen=frozen)._train(inside, squares(), stages=[4, 5])
-    same = [
-        torch.equal(a, b)
-        for a, b in zip(inside.state_dict().values(), encoder.state_dict().values(), strict=True)
-    ]
+    same = [torch.equal(a, b) for a, b in zip(inside.state_dict().values(), encoder.state_dict().values(), strict=True)]
     assert all(same) == frozen
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from pretext.__main__ import main
 from pretext.datasets import ImageDataset, open_dataset
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
@@ -29,6 +30,7 @@ from pretext.inpainting_baselines import fill_interpolated, fill_mean_colour
 from pretext.inpainting_command import inpaint_command
 from pretext.masks import MEAN_COLOUR, MaskKind, draw_holes
 from pretext.tasks.base import Batch, Inpainter, Task
+from pretext.train import TrainConfig, train
 
 SPEC = "scenes?train=12&val=6&test=10&size=32"
 SIZE = 32
@@ -111,8 +113,7 @@ def similarity(one: NDArray[np.float64], other: NDArray[np.float64], y: int, x: 
     line = np.exp(-(offsets**2) / (2 * 1.5**2))
     weights = np.outer(line, line) / line.sum() ** 2
     windows = [
-        np.pad(plane, reach, mode="symmetric")[y : y + 2 * reach + 1, x : x + 2 * reach + 1]
-        for plane in (one, other)
+        np.pad(plane, reach, mode="symmetric")[y : y + 2 * reach + 1, x : x + 2 * reach + 1] for plane in (one, other)
     ]
     means = [(weights * window).sum() for window in windows]
     a, b = (window - mean for window, mean in zip(windows, means, strict=True))
@@ -346,3 +347,15 @@ def test_what_cannot_be_filled_is_one_line(
         inpaint_command([*argv, "--data", SPEC, *more, "--out", str(tmp_path / "out")])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_trained_can_fill_holes(tmp_path: Path, data: ImageDataset) -> None:
+    config = TrainConfig(steps=1, batch_size=4, samples=0)
+    for name, task in (("painter", "context_encoder:adversarial"), ("turner", "rotation")):
+        train(task, "alexnet?width=0.05&stem_stride=1", data, config, tmp_path / name, image_size=SIZE)
+    argv = ["inpaint", "--data", SPEC, "--out", str(tmp_path / "out"), "--hole", "random_region"]
+    assert main([*argv, "--checkpoint", str(tmp_path / "painter")]) == 0
+    found = json.loads((tmp_path / "out" / "inpaintings.json").read_text())["scores"]
+    assert list(found) == ["context_encoder:adversarial", "mean colour", "interpolated"]
+    with pytest.raises(UserError, match="rotation has no decoder"):
+        main([*argv, "--checkpoint", str(tmp_path / "turner")])

@@ -21,9 +21,7 @@ from downstream.metrics import (
 
 def truth(boxes, labels, difficult=None):
     difficult = [False] * len(labels) if difficult is None else difficult
-    return Truth(
-        np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(difficult, bool)
-    )
+    return Truth(np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(difficult, bool))
 
 
 def detections(boxes, labels, scores):
@@ -44,9 +42,7 @@ def random_case(seed, *, pictures=25, classes=4, difficult_share=0.2):
         moved = np.repeat(boxes, 2, axis=0)
         moved = moved + rng.normal(0, 1.5, moved.shape)
         other = rng.uniform(0, 40, (3, 2))
-        everything = np.concatenate(
-            [moved, np.concatenate([other, other + rng.uniform(4, 20, (3, 2))], axis=1)]
-        )
+        everything = np.concatenate([moved, np.concatenate([other, other + rng.uniform(4, 20, (3, 2))], axis=1)])
         names = np.concatenate([np.repeat(labels, 2), rng.integers(0, classes, 3)])
         found.append(detections(everything, names, rng.random(len(everything))))
     return truths, found
@@ -111,12 +107,7 @@ def brute_force_voc07(truths, found, classes):
     """The development kit's loop: all detections of a class in order of score, over all pictures."""
     values = []
     for label in range(classes):
-        total = sum(
-            1
-            for t in truths
-            for k, hard in zip(t.labels, t.difficult, strict=True)
-            if k == label and not hard
-        )
+        total = sum(1 for t in truths for k, hard in zip(t.labels, t.difficult, strict=True) if k == label and not hard)
         if not total:
             continue
         ranked = sorted(
@@ -140,9 +131,7 @@ def brute_force_voc07(truths, found, classes):
             else:
                 wrong += 1
             points.append((right, right / (right + wrong)))
-        values.append(
-            sum(max((p for r, p in points if 10 * r >= t * total), default=0) for t in range(11)) / 11
-        )
+        values.append(sum(max((p for r, p in points if 10 * r >= t * total), default=0) for t in range(11)) / 11)
     return 100 * sum(values) / len(values)
 
 
@@ -221,9 +210,7 @@ def test_mean_iou_equals_torchmetrics(seed):
         torch.randint(0, 6, target.shape, generator=generator),
     )
     target[torch.rand(target.shape, generator=generator) < 0.1] = 255
-    confusion = sum(
-        confusion_matrix(t, p, num_classes=6, ignore=255) for t, p in zip(target, predicted, strict=True)
-    )
+    confusion = sum(confusion_matrix(t, p, num_classes=6, ignore=255) for t, p in zip(target, predicted, strict=True))
     iou = MulticlassJaccardIndex(num_classes=6, ignore_index=255)(predicted, target)
     accuracy = MulticlassAccuracy(num_classes=6, ignore_index=255, average="micro")(predicted, target)
     assert mean_iou(confusion) == pytest.approx(100 * iou.item(), abs=1e-4)

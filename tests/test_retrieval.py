@@ -90,9 +90,7 @@ def saved(grid: PatchIndex, tmp_path: Path) -> Path:
 
 
 def test_a_window_is_cut_at_its_own_pixels() -> None:
-    pictures = torch.randint(
-        0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    pictures = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     windows = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.5, 0.5]])
     whole, _ = cut(pictures, torch.tensor([1, 0]), windows, None, side=16)
     torch.testing.assert_close(whole, pictures[1].float() / 255)
@@ -174,9 +172,7 @@ def test_a_grid_covers_the_picture_at_every_scale() -> None:
         assert max(y + h for _, y, _, h in scale) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"grid": 0}, {"scales": ()}, {"scales": (1.5,)}, {"hole": 1.0}, {"margin": -1.0}]
-)
+@pytest.mark.parametrize("wrong", [{"grid": 0}, {"scales": ()}, {"scales": (1.5,)}, {"hole": 1.0}, {"margin": -1.0}])
 def test_regions_refuse_what_cannot_be_cut(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Regions(**wrong)  # type: ignore[arg-type]
@@ -234,9 +230,7 @@ def test_a_patch_finds_itself_first(grid: PatchIndex, encoder: Encoder, features
     assert rows[:, 0].tolist() == list(range(len(features)))
 
 
-def test_a_picture_can_be_kept_out_of_its_neighbours(
-    grid: PatchIndex, encoder: Encoder, features: np.ndarray
-) -> None:
+def test_a_picture_can_be_kept_out_of_its_neighbours(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
     image = int(grid.table["image"][20])
     cosines, rows = grid.search(features[20:21], 5, encoder=encoder, without_image=image)
     exact = features.astype(np.float64) @ features[20].astype(np.float64)
@@ -326,9 +320,7 @@ def test_what_is_there_is_not_overwritten_silently(
     assert (photos / "a.txt").read_text() == "mine"
 
 
-def test_a_save_that_fails_leaves_the_old_index(
-    saved: Path, grid: PatchIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_save_that_fails_leaves_the_old_index(saved: Path, grid: PatchIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -351,9 +343,7 @@ def test_many_vectors_go_into_inverted_lists_that_are_found_again(
 
 
 @pytest.mark.parametrize("factory", ["NOPE", "IVF100000,Flat"])
-def test_a_kind_of_index_that_cannot_be_made_is_named(
-    encoder: Encoder, data: ImageDataset, factory: str
-) -> None:
+def test_a_kind_of_index_that_cannot_be_made_is_named(encoder: Encoder, data: ImageDataset, factory: str) -> None:
     with pytest.raises(UserError, match=rf"--factory {factory}: [^\n]+$"):
         build(encoder, data, Regions(mode="images"), factory=factory)
 
@@ -404,9 +394,7 @@ def probe() -> Retrieval:
     return Retrieval(k=5, database=60, queries=25)
 
 
-def test_scores_keep_the_contract(
-    probe: Retrieval, encoder: Encoder, data: ImageDataset, tmp_path: Path
-) -> None:
+def test_scores_keep_the_contract(probe: Retrieval, encoder: Encoder, data: ImageDataset, tmp_path: Path) -> None:
     scores = list(probe.evaluate(encoder, data, tmp_path))
     stages = [stage.name for stage in encoder.stages]
     for metric in ("precision@5", "precision@1", "context precision@5"):
@@ -424,9 +412,7 @@ def test_scores_keep_the_contract(
     assert again == [score.value for score in scores]
 
 
-def test_precision_is_that_of_a_count_in_numpy(
-    probe: Retrieval, encoder: Encoder, data: ImageDataset
-) -> None:
+def test_precision_is_that_of_a_count_in_numpy(probe: Retrieval, encoder: Encoder, data: ImageDataset) -> None:
     tables = probe._tables(data, Regions(mode="objects"))
     asked: list[tuple[Mode, str]] = [("objects", "precision@5"), ("contexts", "context precision@5")]
     for mode, metric in asked:
@@ -486,12 +472,9 @@ def test_unlabelled_pictures_cannot_be_judged(encoder: Encoder, tmp_path: Path) 
         list(Retrieval().evaluate(encoder, data))
 
 
-def test_examples_make_a_sheet_of_several_encoders(
-    probe: Retrieval, encoder: Encoder, data: ImageDataset
-) -> None:
+def test_examples_make_a_sheet_of_several_encoders(probe: Retrieval, encoder: Encoder, data: ImageDataset) -> None:
     found = [
-        probe.examples(each, data, mode="contexts", stage="conv5", count=2)
-        for each in (encoder, make_encoder(seed=1))
+        probe.examples(each, data, mode="contexts", stage="conv5", count=2) for each in (encoder, make_encoder(seed=1))
     ]
     queries = found[0][0]
     assert [tile.caption for tile in queries] == [tile.caption for tile in found[1][0]]
@@ -513,9 +496,7 @@ def test_a_box_is_outlined_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("pack_gb", ["4", "0"])
-def test_a_picture_leads_back_to_its_photograph(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack_gb: str
-) -> None:
+def test_a_picture_leads_back_to_its_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack_gb: str) -> None:
     rng = np.random.default_rng(0)
     for number in range(8):
         pixels = rng.integers(0, 256, (20 + number, 40, 3), dtype=np.uint8)
@@ -652,9 +633,7 @@ def test_a_missing_or_empty_folder_is_named(encoder_file: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("mode", "word"), [("objects", "needs boxes"), ("grid", "no stage 'conv9'")])
-def test_an_index_that_cannot_be_made_is_one_line(
-    encoder_file: Path, tmp_path: Path, mode: str, word: str
-) -> None:
+def test_an_index_that_cannot_be_made_is_one_line(encoder_file: Path, tmp_path: Path, mode: str, word: str) -> None:
     data = f"folder:{class_folders(tmp_path / 'photos', 10)}"
     stage = [] if mode == "objects" else ["--stage", "conv9"]
     argv = ["--encoder", str(encoder_file), "--data", data, "--mode", mode, *stage]

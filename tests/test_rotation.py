@@ -21,9 +21,7 @@ def batch(images, seed=0):
 
 
 def noise(count=8):
-    return torch.randint(
-        0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(7)
-    )
+    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
 
 
 def test_quarter_turns_are_numpys_pixel_for_pixel():

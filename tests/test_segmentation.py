@@ -43,9 +43,7 @@ class Halves(ImageDataset):
         label = int(rng.integers(2))
         mask[y - 1 : y + height + 1, x - 1 : x + width + 1] = 255
         mask[y : y + height, x : x + width] = label + 1
-        image[:, y : y + height, x : x + width] = np.array([[230, 20, 20], [20, 20, 230]][label])[
-            :, None, None
-        ]
+        image[:, y : y + height, x : x + width] = np.array([[230, 20, 20], [20, 20, 230]][label])[:, None, None]
         if index in self.ignored:
             mask[:] = 255
         return torch.from_numpy(image), {"masks": tv_tensors.Mask(torch.from_numpy(mask))}

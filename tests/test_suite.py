@@ -355,9 +355,7 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
         "lock = cell_lock(Path(sys.argv[1]), 'c'); print(lock.__enter__(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    dead = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert dead.stdout.strip() == "True"
     assert dead.returncode == -signal.SIGKILL
     assert not is_locked(tmp_path, "c")

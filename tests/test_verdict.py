@@ -93,12 +93,7 @@ def test_intervals_cover_the_truth_nineteen_times_in_twenty(seeds, seed_sd, item
     rng, n, trials = np.random.default_rng(0), 60, 600
     covered = 0
     for _ in range(trials):
-        table_ = (
-            50
-            + rng.normal(0, seed_sd, (seeds, 1))
-            + rng.normal(0, item_sd, (1, n))
-            + rng.normal(0, 5, (seeds, n))
-        )
+        table_ = 50 + rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, item_sd, (1, n)) + rng.normal(0, 5, (seeds, n))
         found = interval(list(table_.mean(axis=1)), [list(each) for each in table_])
         covered += found.low <= 50 <= found.high
     assert covered / trials > 0.93
@@ -119,9 +114,7 @@ def test_the_paired_difference_of_known_normals_is_found_and_its_width_is_right(
 
 
 def test_identical_rows_differ_by_exactly_nothing():
-    measurements = [
-        row(name, [0, 100, 100], seed=seed) for name in ("random", "rotation") for seed in range(3)
-    ]
+    measurements = [row(name, [0, 100, 100], seed=seed) for name in ("random", "rotation") for seed in range(3)]
     found = by_row(measurements)["rotation", "top1"]
     assert (found.difference, found.difference_low, found.difference_high) == (0.0, 0.0, 0.0)
     assert found.distinguishable is False
@@ -142,9 +135,7 @@ def test_noise_is_not_distinguishable():
     rng = np.random.default_rng(2)
     wrong = 0
     for _ in range(200):
-        measurements = [
-            row(name, rng.normal(50, 10, 50), seed=seed) for name in ("random", "x") for seed in (0, 1)
-        ]
+        measurements = [row(name, rng.normal(50, 10, 50), seed=seed) for name in ("random", "x") for seed in (0, 1)]
         wrong += bool(by_row(measurements)["x", "top1"].distinguishable)
     assert wrong / 200 < 0.08
 

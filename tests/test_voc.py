@@ -54,7 +54,7 @@ def test_box_and_mask_are_where_the_object_is(year):
     image, target = open_dataset(f"voc:{year}")[2]
     assert target["boxes"].tolist() == [[5, 6, 15, 14]]
     x0, y0, x1, y1 = target["boxes"][0].int().tolist()
-    assert (image[0, y0:y1, x0:x1] > 200).float().mean() > 0.9  # red, but for what JPEG makes of it
+    assert (image[0, y0:y1, x0:x1] > 200).float().mean() > 0.9  # but for what JPEG does
     car = target["masks"] == CLASSES.index("car") + 1
     assert car[y0:y1, x0:x1].all() and car.sum() == 80
     assert (target["masks"][0] == 255).all()
@@ -133,9 +133,7 @@ def test_segmentation_lists_want_a_mask_for_every_picture(year):
 
 
 def test_lists_by_name_by_path_and_of_one_class(year, tmp_path):
-    dataset_samples.write(
-        year / "ImageSets" / "Main" / "car_train.txt", "train_0 -1\ntrain_1  1\ntrain_2  0\n"
-    )
+    dataset_samples.write(year / "ImageSets" / "Main" / "car_train.txt", "train_0 -1\ntrain_1  1\ntrain_2  0\n")
     assert len(open_dataset(f"voc:{year}?train=car_train")) == 2
     dataset_samples.write(tmp_path / "mine.txt", "train_3\n\ntrain_4\ntrain_3\n")
     data = open_dataset(f"voc:{year}?train={tmp_path / 'mine.txt'}")
@@ -223,9 +221,7 @@ def test_the_real_layout_opens_with_everything():
     for part in data.splits.values():
         for index in range(0, len(part), 5):
             image, target = part[index]
-            tree = ElementTree.parse(
-                folder / "VOC2007" / "Annotations" / f"{Path(part.images[index]).stem}.xml"
-            )
+            tree = ElementTree.parse(folder / "VOC2007" / "Annotations" / f"{Path(part.images[index]).stem}.xml")
             names = [entry.text for entry in tree.findall("object/name")]
             assert [CLASSES[label] for label in target["labels"]] == names
             edges = [int(entry.text) - 1 for entry in tree.iter("xmin")]
@@ -234,6 +230,4 @@ def test_the_real_layout_opens_with_everything():
             assert shown <= {int(label) + 1 for label in target["labels"]}
             assert image.shape[1:] == target["masks"].shape
     segmented = open_dataset(f"voc:{folder}?sets=Segmentation")
-    assert all(
-        bool((target["masks"] != 255).any()) for _, target in torch.utils.data.Subset(segmented, range(10))
-    )
+    assert all(bool((target["masks"] != 255).any()) for _, target in torch.utils.data.Subset(segmented, range(10)))

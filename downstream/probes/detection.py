@@ -92,9 +92,7 @@ class Detection(Probe):
         found = list(self._detect(encoder, head, test, shown, stages))
         truths, detections = [each.truth for each in found], [each.detections for each in found]
         if all(truth.difficult.all() for truth in truths):
-            raise UserError(
-                f"{data.spec}: no object to find in {len(truths)} test pictures; give more test pictures"
-            )
+            raise UserError(f"{data.spec}: no object to find in {len(truths)} test pictures; give more test pictures")
         if out is not None:
             write_curve(out, curve)
             detection_sheet(out / "detections.png", found[:SHOWN], data.classes)
@@ -111,9 +109,7 @@ class Detection(Probe):
                 headline=metric == "AP50",
             )
 
-    def _train(
-        self, encoder: Encoder, train: ImageDataset, stages: list[int]
-    ) -> tuple[DetectionHead, list[float]]:
+    def _train(self, encoder: Encoder, train: ImageDataset, stages: list[int]) -> tuple[DetectionHead, list[float]]:
         """Train a head, and `encoder` in place unless frozen."""
         device = next(encoder.parameters()).device
         indices = draw(train, self.train_images, seed=self.seed)
@@ -187,8 +183,6 @@ def _difficult(target: Target) -> Tensor:
 
 
 def _found(image: UInt8[Tensor, "3 S S"], target: Target, result: dict[str, Tensor]) -> Found:
-    truth = Truth(
-        target["boxes"].as_subclass(Tensor).numpy(), target["labels"].numpy(), _difficult(target).numpy()
-    )
+    truth = Truth(target["boxes"].as_subclass(Tensor).numpy(), target["labels"].numpy(), _difficult(target).numpy())
     boxes, labels, scores = (result[name].cpu().numpy() for name in ("boxes", "labels", "scores"))
     return Found(image, truth, Detections(boxes, labels - 1, scores))

@@ -69,13 +69,15 @@ class Linear(Probe):
         for stage in train.stages:
             kept = slice(self.val_images or None)
             classifier, reached = self.fit(
-                train.stages[stage], train.targets, val.stages[stage][kept], val.targets[kept], len(data.classes)
+                train.stages[stage],
+                train.targets,
+                val.stages[stage][kept],
+                val.targets[kept],
+                len(data.classes),
             )
             if reached > best_quality:
                 best, best_quality = stage, reached
-            found += classification_scores(
-                classifier(test.stages[stage]), test.targets, stage=stage, spec=data.spec
-            )
+            found += classification_scores(classifier(test.stages[stage]), test.targets, stage=stage, spec=data.spec)
         yield from with_headline(found, best)
 
     def fit(
@@ -148,9 +150,9 @@ def minimise(
     def closure() -> Tensor:
         solver.zero_grad()
         loss = objective(F.linear(inputs, weight, bias), targets, weight, penalty)
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss
 
     with torch.enable_grad():
-        solver.step(closure)
+        solver.step(closure)  # type: ignore[no-untyped-call]
     return weight.detach(), bias.detach()

@@ -141,9 +141,7 @@ class Segmentation(Probe):
                 weight_decay=self.weight_decay,
             )
         if not curve:
-            raise UserError(
-                f"{train.spec}: every pixel of {len(indices)} training pictures is marked to be ignored"
-            )
+            raise UserError(f"{train.spec}: every pixel of {len(indices)} training pictures is marked to be ignored")
         return head, curve
 
     @torch.no_grad()

@@ -84,9 +84,7 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     notes += drawn
     if options.limit is not None and any(len(part) > options.limit for part in splits.values()):
         splits = {name: limited(part, options.limit) for name, part in splits.items()}
-        notes.append(
-            f"limit={options.limit}: at most that many pictures of each split, drawn by a fixed seed."
-        )
+        notes.append(f"limit={options.limit}: at most that many pictures of each split, drawn by a fixed seed.")
     for part in splits.values():
         part.spec, part.splits, part.notes = spec, splits, tuple(dict.fromkeys(notes))
     return splits["train"]

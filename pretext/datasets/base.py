@@ -26,7 +26,7 @@ ANNOTATIONS = frozenset({"label", "labels", "boxes", "masks"})
 IGNORE = 255
 
 
-class BadImage(Exception):
+class BadImage(Exception):  # noqa: N818 - what it is says more than a suffix
     """A file that cannot be decoded. `str()` names the file and the reason on one line."""
 
 

@@ -98,9 +98,7 @@ class CocoMasks(Masks):
                     runs = segmentation
                 inside = coco_mask.decode(runs)
             except (ValueError, TypeError, RuntimeError, KeyError) as error:
-                raise BadImage(
-                    f"{self.images[index]}: a segmentation of it cannot be drawn: {error}"
-                ) from None
+                raise BadImage(f"{self.images[index]}: a segmentation of it cannot be drawn: {error}") from None
             if inside.shape != painted.shape:
                 size = f"{inside.shape[1]}×{inside.shape[0]}"
                 raise BadImage(f"{self.images[index]}: is {width}×{height}, a segmentation of it {size}")
@@ -219,9 +217,7 @@ def _read(file: Path) -> _Annotated:
     except KeyError as error:
         raise UserError(f"{file}: not COCO's format: {error} is missing") from None
     except (TypeError, AttributeError):
-        raise UserError(
-            f"{file}: not COCO's format: expected lists of images, annotations and categories"
-        ) from None
+        raise UserError(f"{file}: not COCO's format: expected lists of images, annotations and categories") from None
     classes = tuple(categories[number] for number in sorted(categories))
     for what, values in (("category name", classes), ("image id", [entry["id"] for entry in images])):
         value, count = Counter(values).most_common(1)[0] if values else (None, 0)
@@ -235,9 +231,7 @@ def _read(file: Path) -> _Annotated:
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: annotations[{number}]: {_what(error)}") from None
         if len(box) != 4 or not all(map(math.isfinite, box)):
-            raise UserError(
-                f"{file}: annotations[{number}]: bbox is x, y, width, height, not {entry['bbox']}"
-            )
+            raise UserError(f"{file}: annotations[{number}]: bbox is x, y, width, height, not {entry['bbox']}")
         segmentation = _checked(entry.get("segmentation"), f"{file}: annotations[{number}]")
         objects[row].append(
             {"bbox": box, "category": category, "iscrowd": entry.get("iscrowd"), "segmentation": segmentation}
@@ -307,9 +301,7 @@ def _pictures(spec: str, root: Path, images: str | None, annotated: _Annotated) 
     paths = [folder / name for name in annotated.names]
     for path in paths:
         if not is_there(path):
-            raise UserError(
-                f"{spec}: {path} is not there, and {annotated.file} lists it; images= names the folder"
-            )
+            raise UserError(f"{spec}: {path} is not there, and {annotated.file} lists it; images= names the folder")
     return [str(path) for path in paths]
 
 

@@ -49,9 +49,7 @@ class Masks(ABC):
 class MaskFiles(Masks):
     """Masks that lie in palette or greyscale pictures."""
 
-    def __init__(
-        self, files: Sequence[str], tables: Int[NDArray[np.int16], "T 256"], rows: Sequence[int] = ()
-    ):
+    def __init__(self, files: Sequence[str], tables: Int[NDArray[np.int16], "T 256"], rows: Sequence[int] = ()):
         """Keep the files and how to read them.
 
         Args:
@@ -69,15 +67,11 @@ class MaskFiles(Masks):
             return np.full((height, width), IGNORE, dtype=np.uint8)
         stored = decode_mask(path)
         if stored.shape != (height, width):
-            raise BadImage(
-                f"{path}: the mask is {stored.shape[1]}×{stored.shape[0]}, its picture {width}×{height}"
-            )
+            raise BadImage(f"{path}: the mask is {stored.shape[1]}×{stored.shape[0]}, its picture {width}×{height}")
         table = self.tables[self.rows[index] if self.rows else 0]
         strange = np.flatnonzero((np.bincount(stored.ravel(), minlength=256) > 0) & (table < 0))
         if len(strange):
-            raise BadImage(
-                f"{path}: index {strange[0]} in the mask is no class; name them (classes=) or it (ignore=)"
-            )
+            raise BadImage(f"{path}: index {strange[0]} in the mask is no class; name them (classes=) or it (ignore=)")
         return table.astype(np.uint8)[stored]
 
     def digest(self) -> str:

@@ -61,9 +61,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         stems = [_stem(image, image_folder) for image in images]
         for image, stem in zip(images, stems, strict=True):
             if stem not in mask_of:
-                raise UserError(
-                    f"{spec}: {image} has no mask: no {stem} with a picture's suffix in {mask_folder}"
-                )
+                raise UserError(f"{spec}: {image} has no mask: no {stem} with a picture's suffix in {mask_folder}")
         splits[split] = FileDataset(
             root=root,
             images=images,
@@ -88,13 +86,9 @@ def _classes(spec: str, root: Path, classes: str | None) -> tuple[str, ...]:
     elif classes is not None:
         names = [name.strip() for name in classes.split(",")]
     else:
-        raise UserError(
-            f"{spec}: name the classes that the masks number from 1: a line each in {file}, or classes=a,b"
-        )
+        raise UserError(f"{spec}: name the classes that the masks number from 1: a line each in {file}, or classes=a,b")
     if not names or "" in names or len(set(names)) < len(names):
-        raise UserError(
-            f"{spec}: expected one name or more, each once, as classes; these are {', '.join(names)}"
-        )
+        raise UserError(f"{spec}: expected one name or more, each once, as classes; these are {', '.join(names)}")
     return tuple(names)
 
 
@@ -111,9 +105,7 @@ def _folders(spec: str, root: Path, options: Options) -> dict[str, tuple[Path, P
             found[split] = outside, root / name / options.masks
         elif named is not None:
             beside = [entry.name for folder in (root / options.images, root) for entry in _folders_in(folder)]
-            raise UserError(
-                f"{spec}: {split}={named}: no such folder of pictures; {did_you_mean(named, beside)}"
-            )
+            raise UserError(f"{spec}: {split}={named}: no such folder of pictures; {did_you_mean(named, beside)}")
     if not found:
         found["train"] = root / options.images, root / options.masks
     if "train" not in found:

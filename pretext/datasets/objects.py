@@ -67,9 +67,7 @@ class Objects:
         """Return the objects of the pictures at `indices`, in their order."""
         counts = self.offsets.diff()[indices]
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-        rows = torch.arange(int(offsets[-1])) + (self.offsets[indices] - offsets[:-1]).repeat_interleave(
-            counts
-        )
+        rows = torch.arange(int(offsets[-1])) + (self.offsets[indices] - offsets[:-1]).repeat_interleave(counts)
         return Objects(
             labels=self.labels[rows],
             offsets=offsets,

@@ -123,9 +123,7 @@ def _opened(folder: Path, size: int) -> Pack | None:
             arrays[name] = torch.from_numpy(array)
         objects = None
         if "labels" in arrays:
-            objects = Objects(
-                arrays["labels"], arrays["offsets"], arrays.get("boxes"), arrays.get("difficult")
-            )
+            objects = Objects(arrays["labels"], arrays["offsets"], arrays.get("boxes"), arrays.get("difficult"))
         skipped = tuple(manifest["skipped"])
         return Pack(arrays["images"], arrays.get("label"), objects, arrays.get("masks"), skipped)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or damaged in any way
@@ -143,9 +141,7 @@ def _build(data: ImageDataset, size: int, folder: Path) -> None:
         streams = {"images": images, "masks": masks}
         if "masks" in data.annotations:
             sums["masks"] = 0
-        with tqdm(
-            None, f"decode {data.spec}", len(data), delay=2, disable=None, leave=False, unit="img"
-        ) as bar:
+        with tqdm(None, f"decode {data.spec}", len(data), delay=2, disable=None, leave=False, unit="img") as bar:
             for chunk in _chunks(data, size):
                 for name, known in sums.items():
                     sums[name] = zlib.crc32(chunk[name], known)

@@ -113,8 +113,7 @@ def _composed(draw: Random, subject: str) -> Scene | None:
     horizon = draw.uniform(0.5, 0.75) if subject == "bird" else draw.uniform(0.28, 0.55)
     starts = [draw.uniform(low, high) for _, low, high in place.bands]
     bands = tuple(
-        (surface, horizon + start * (1 - horizon))
-        for (surface, *_), start in zip(place.bands, starts, strict=True)
+        (surface, horizon + start * (1 - horizon)) for (surface, *_), start in zip(place.bands, starts, strict=True)
     )
     stage = _Stage(draw, place, horizon, bands, View(place.lane, light.night))
     stage.set_subject(subject)

@@ -11,9 +11,7 @@ from pretext.datasets.scene_shapes import SKIN, Colour, Part, Point, View, bar, 
 
 def bird(draw: Random, view: View) -> list[Part]:
     """Draw a bird in flight: from the side, wings raised, level or lowered, or soaring, seen from ahead."""
-    back = draw.choice(
-        ((235, 235, 232), (60, 58, 62), (140, 100, 66), (205, 150, 60), (90, 110, 150), (170, 60, 50))
-    )
+    back = draw.choice(((235, 235, 232), (60, 58, 62), (140, 100, 66), (205, 150, 60), (90, 110, 150), (170, 60, 50)))
     belly = draw.choice((back, shade(back, 1.35), (225, 215, 195)))
     tip = draw.choice((shade(back, 0.45), (35, 35, 38), back))
     beak = draw.choice(((235, 170, 50), (70, 66, 60)))
@@ -118,9 +116,7 @@ def sheep(draw: Random, view: View) -> list[Part]:
         angle = 2 * math.pi * k / 9
         tone = 0.8 + 0.16 * (math.sin(angle) + 1)
         size = draw.uniform(0.13, 0.18)
-        parts.append(
-            Part(ellipse(0.44 * math.cos(angle), 0.6 + 0.21 * math.sin(angle), size, size), shade(wool, tone))
-        )
+        parts.append(Part(ellipse(0.44 * math.cos(angle), 0.6 + 0.21 * math.sin(angle), size, size), shade(wool, tone)))
     for _ in range(4):
         x, y = draw.uniform(-0.35, 0.3), draw.uniform(0.5, 0.72)
         parts.append(Part(ellipse(x, y, 0.1, 0.07), shade(wool, draw.choice((0.86, 1.08)))))
@@ -181,9 +177,7 @@ def person(draw: Random, view: View) -> list[Part]:
         parts.append(Part(bar(side * 0.08, hip + 0.04, foot, 0.05, 0.19, 0.12), shade(leg, tone)))
         parts.append(Part(box(foot - 0.07, 0, foot + 0.17, 0.09), (44, 36, 34)))
     if skirt:
-        parts.append(
-            Part([(-0.17, hip * 1.2), (0.17, hip * 1.2), (0.34, hip * 0.52), (-0.34, hip * 0.52)], bottom)
-        )
+        parts.append(Part([(-0.17, hip * 1.2), (0.17, hip * 1.2), (0.34, hip * 0.52), (-0.34, hip * 0.52)], bottom))
     parts += [
         Part([(-wide, shoulder), (wide, shoulder), (0.17, hip), (-0.17, hip)], top),
         Part([(0.02, shoulder), (wide, shoulder), (0.17, hip), (0.02, hip)], shade(top, 0.86)),

@@ -31,9 +31,7 @@ def _window(draw: Random, view: View, frame: Colour, pane: tuple[float, float, f
     ]
 
 
-def _gable_roof(
-    left: float, corner: float, right: float, *, eaves: float, rise: float, roof: Colour
-) -> list[Part]:
+def _gable_roof(left: float, corner: float, right: float, *, eaves: float, rise: float, roof: Colour) -> list[Part]:
     """Draw a roof whose gable is in front, its slope going back over the side wall."""
     peak, ridge = (left + corner) / 2, eaves + rise
     far = (right + 0.3, eaves - 0.15), (right - (corner - left) * 0.3, ridge)

@@ -65,7 +65,7 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> list[Point]:
     return [(x + rx * c, y + ry * s) for c, s in _CIRCLE]
 
 
-def bar(  # noqa: PLR0917  (two points and a width, as in every drawing library)
+def bar(
     x0: float, y0: float, x1: float, y1: float, width: float, end_width: float | None = None
 ) -> list[Point]:
     """Return a straight limb from one point to another, `width` thick (tapering to `end_width`)."""

@@ -85,9 +85,7 @@ def boat(draw: Random, view: View) -> list[Part]:
     line = deck * 0.24
     return [
         Part([(-half * 0.86, 0), (half * 0.72, 0), bow, stern], hull),
-        Part(
-            [(-half * 0.86, 0), (half * 0.72, 0), (half * 0.79, line), (-half * 0.88, line)], shade(trim, 0.6)
-        ),
+        Part([(-half * 0.86, 0), (half * 0.72, 0), (half * 0.79, line), (-half * 0.88, line)], shade(trim, 0.6)),
         Part([(-half * 0.94, deck * 0.78), (half * 0.97, deck * 0.9), bow, stern], trim),
         *on_deck(draw, view, half, deck, trim),
     ]
@@ -108,10 +106,7 @@ def _front_of_vehicle(
     lamp: Colour = (255, 246, 214) if ahead else (225, 40, 34)
     roof = half * (0.72 if height < 2.2 else 0.97)
     low = height * 0.13
-    parts = [
-        Part(box(side * half * 0.78 - 0.15, 0, side * half * 0.78 + 0.15, low * 2.4), RUBBER)
-        for side in (-1, 1)
-    ]
+    parts = [Part(box(side * half * 0.78 - 0.15, 0, side * half * 0.78 + 0.15, low * 2.4), RUBBER) for side in (-1, 1)]
     parts += [
         Part([(-half, low), (half, low), (half, bonnet), (-half, bonnet)], colour),
         Part([(-half, bonnet), (half, bonnet), (roof, height), (-roof, height)], shade(colour, 0.88)),
@@ -169,9 +164,7 @@ def car(draw: Random, view: View) -> list[Part]:
     sill, glass = 0.24, LIT if view.night and draw.random() < 0.3 else GLASS
     middle = (b + c) / 2 * half
     parts = [
-        Part(
-            [(a * half, belt), (d * half, belt), (c * half, height), (b * half, height)], shade(colour, 0.9)
-        ),
+        Part([(a * half, belt), (d * half, belt), (c * half, height), (b * half, height)], shade(colour, 0.9)),
         Part(
             [
                 (-half, sill),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -61,9 +61,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         UserError: If a path was given.
     """
     if path:
-        raise UserError(
-            f"scenes:{path}: scenes are drawn, not read; write scenes or scenes?size=128, without a path"
-        )
+        raise UserError(f"scenes:{path}: scenes are drawn, not read; write scenes or scenes?size=128, without a path")
     return {name: Scenes(name, options) for name in SPLITS}
 
 
@@ -84,7 +82,8 @@ class Scenes(ImageDataset):
         self.options = options
 
     def __len__(self) -> int:
-        return int(asdict(self.options)[self.name])
+        length: int = getattr(self.options, self.name)
+        return length
 
     @property
     def fingerprint(self) -> str:
@@ -120,14 +119,12 @@ class Scenes(ImageDataset):
             labels.append(CLASSES.index(thing.name))
             difficult.append(visible < DIFFICULT_BELOW or count < SMALL_SHARE * size * size)
             mask[mine] = labels[-1] + 1
-        largest = max(
-            range(len(boxes)), key=lambda k: (boxes[k][2] - boxes[k][0]) * (boxes[k][3] - boxes[k][1])
-        )
+        largest = max(range(len(boxes)), key=lambda k: (boxes[k][2] - boxes[k][0]) * (boxes[k][3] - boxes[k][1]))
         target: Target = {
             "label": torch.tensor(labels[largest]),
             "labels": torch.tensor(labels),
             "boxes": tv_tensors.BoundingBoxes(
-                torch.tensor(boxes, dtype=torch.float32), format="XYXY", canvas_size=(size, size)
+                torch.from_numpy(np.array(boxes, dtype=np.float32)), format="XYXY", canvas_size=(size, size)
             ),
             "difficult": torch.tensor(difficult),
             "masks": tv_tensors.Mask(torch.from_numpy(mask)),

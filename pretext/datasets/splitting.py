@@ -88,9 +88,7 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
     splits, notes = dict(splits), []
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-        notes.append(
-            "The source has no test split: its val split serves as test, and nothing is chosen on it."
-        )
+        notes.append("The source has no test split: its val split serves as test, and nothing is chosen on it.")
     for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if name not in splits:
             before = len(splits["train"])

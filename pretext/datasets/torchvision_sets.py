@@ -137,9 +137,7 @@ def open_named(kind: str, path: str, options: Options) -> dict[str, ImageDataset
         raise UserError(f"{kind}: torchvision cannot download it; {_where_from(kind, root)}")
     if not options.download and not root.is_dir():  # some of torchvision's classes would make the folder
         raise UserError(f"{kind}: no folder {root}; {_where_from(kind, root)}")
-    return {
-        ours: _opened(kind, root, ours, keywords, options) for ours, keywords in SETS[kind].splits.items()
-    }
+    return {ours: _opened(kind, root, ours, keywords, options) for ours, keywords in SETS[kind].splits.items()}
 
 
 def _opened(kind: str, root: Path, split: str, keywords: Mapping[str, Any], options: Options) -> ImageDataset:

@@ -79,19 +79,13 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     root, notes = _year_folder(spec, folder_at("voc", path), options.year)
     lists = _lists(spec, root, options)
     ids = {split: _ids(spec, file) for split, file in lists.items()}
-    if (
-        options.test is None
-        and "test" in ids
-        and not any(_annotation_of(root, name).is_file() for name in ids["test"])
-    ):
+    if options.test is None and "test" in ids and not any(_annotation_of(root, name).is_file() for name in ids["test"]):
         notes.append(f"No picture of {lists['test'].name} is annotated: that list is not used.")
         del ids["test"]
 
     for split in ("val", "test"):  # with train=trainval, VOC's own val is no longer held out
         if split in ids and getattr(options, split) is None and not set(ids[split]).isdisjoint(ids["train"]):
-            notes.append(
-                f"{lists['train'].name} holds pictures of {lists[split].name}: that list is not used."
-            )
+            notes.append(f"{lists['train'].name} holds pictures of {lists[split].name}: that list is not used.")
             del ids[split]
 
     pictures = _by_stem(root / "JPEGImages")
@@ -100,9 +94,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             if name not in pictures:
                 missing = root / "JPEGImages" / f"{name}.jpg"
                 raise UserError(f"{spec}: {missing} is not there, and {lists[split]} lists it")
-    annotations = {
-        split: [_read(_annotation_of(root, name)) for name in names] for split, names in ids.items()
-    }
+    annotations = {split: [_read(_annotation_of(root, name)) for name in names] for split, names in ids.items()}
     named = {name for some in annotations.values() for annotation in some for name in annotation.names}
     known = CLASSES if named <= set(CLASSES) else tuple(sorted(named))
     classes = chosen_classes(spec, options.classes, known)
@@ -124,8 +116,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     if any(lacking.values()):
         counts = ", ".join(f"{count:,} of {len(ids[split]):,} in {split}" for split, count in lacking.items())
         notes.append(
-            f"Pictures without a mask ({counts}) do not count in segmentation; "
-            "sets=Segmentation leaves them out."
+            f"Pictures without a mask ({counts}) do not count in segmentation; sets=Segmentation leaves them out."
         )
     for part in splits.values():
         part.notes = tuple(notes)
@@ -142,11 +133,7 @@ def _year_folder(spec: str, root: Path, year: str | None) -> tuple[Path, list[st
     if not years:
         raise UserError(f"{spec}: no ImageSets in it, nor in a VOCyyyy folder of it; name a VOCdevkit folder")
     if year is None:
-        note = (
-            [f"Of {', '.join(years)} the most recent is used; year= chooses another."]
-            if len(years) > 1
-            else []
-        )
+        note = [f"Of {', '.join(years)} the most recent is used; year= chooses another."] if len(years) > 1 else []
         return root / years[-1], note
     name = year if year.startswith("VOC") else f"VOC{year}"
     if name not in years:
@@ -158,9 +145,7 @@ def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
     """Return the list file of each split that there is."""
     folders = sorted(entry.name for entry in (root / "ImageSets").iterdir() if entry.is_dir())
     if options.sets not in folders:
-        raise UserError(
-            f"{spec}: sets={options.sets}: not in ImageSets; {did_you_mean(options.sets, folders)}"
-        )
+        raise UserError(f"{spec}: sets={options.sets}: not in ImageSets; {did_you_mean(options.sets, folders)}")
     folders.remove(options.sets)
     found: dict[str, Path] = {}
     for split, usual in USUAL.items():
@@ -259,9 +244,7 @@ def _listed(annotation: _Annotation, classes: Sequence[str]) -> Listed:
     )
 
 
-def _masks(
-    spec: str, root: Path, lists: Mapping[str, Path], ids: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
+def _masks(spec: str, root: Path, lists: Mapping[str, Path], ids: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Return each picture's mask file or "", or nothing where some split has no mask at all."""
     there = _by_stem(root / "SegmentationClass")
     files = {split: [there.get(name, "") for name in names] for split, names in ids.items()}

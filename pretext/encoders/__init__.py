@@ -12,7 +12,15 @@ from pretext.encoders.files import load_encoder, read_record, save_encoder
 from pretext.errors import UserError, did_you_mean
 from pretext.specs import options_into, parse_spec
 
-__all__ = ["Encoder", "Stage", "build_encoder", "encoder_names", "load_encoder", "read_record", "save_encoder"]
+__all__ = [
+    "Encoder",
+    "Stage",
+    "build_encoder",
+    "encoder_names",
+    "load_encoder",
+    "read_record",
+    "save_encoder",
+]
 
 
 def encoder_names() -> list[str]:

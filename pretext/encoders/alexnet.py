@@ -54,7 +54,8 @@ class AlexNet(Encoder):
         kernels = (STEM_KERNEL[config.stem_stride], 5, 3, 3, 3)
         # The published stem has no padding; the small ones keep every border pixel.
         stem_padding = 0 if config.stem_stride == 4 else kernels[0] // 2
-        stride, stages, convs, inputs = config.stem_stride, [], [], 3
+        stride, inputs = int(config.stem_stride), 3
+        stages, convs = [], []
         for i, (outputs, kernel) in enumerate(zip(channels, kernels, strict=True)):
             convs.append(
                 nn.Sequential(

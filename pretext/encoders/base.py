@@ -31,6 +31,8 @@ class Encoder(nn.Module, ABC):
             empty for random weights.
     """
 
+    _mean: Tensor
+    _std: Tensor
     spec: str
     input_size: int
     mean: tuple[float, float, float]

@@ -107,7 +107,9 @@ def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], sou
     ]
     if complaints:
         more = f" and {len(complaints) - 3} more" if len(complaints) > 3 else ""
-        raise UserError(f"{source} does not match its architecture: {'; '.join(complaints[:3])}{more}; nothing was loaded")
+        raise UserError(
+            f"{source} does not match its architecture: {'; '.join(complaints[:3])}{more}; nothing was loaded"
+        )
     module.load_state_dict(tensors)
 
 

@@ -43,9 +43,7 @@ class Released(Encoder):
             layers.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2, inplace=True)))
             inputs = outputs
         layers.append(
-            nn.Sequential(
-                nn.Conv2d(inputs, bottleneck, 4), nn.BatchNorm2d(bottleneck), nn.LeakyReLU(0.2, inplace=True)
-            )
+            nn.Sequential(nn.Conv2d(inputs, bottleneck, 4), nn.BatchNorm2d(bottleneck), nn.LeakyReLU(0.2, inplace=True))
         )
         self.layers = nn.ModuleList(layers)
         names = [f"conv{i + 1}" for i in range(5)]

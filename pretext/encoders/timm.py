@@ -1,4 +1,4 @@
-"""Any timm model as an encoder: `timm:resnet18`, `timm:vit_tiny_patch16_224`, …"""
+"""Any timm model as an encoder, by its name: `timm:resnet18` or `timm:vit_tiny_patch16_224` for two."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class TimmEncoder(Encoder):
         info = model.feature_info
         self.stages = tuple(
             Stage(name.replace(".", "_"), channels, stride)
-            for name, channels, stride in zip(
-                info.module_name(), info.channels(), info.reduction(), strict=True
-            )
+            for name, channels, stride in zip(info.module_name(), info.channels(), info.reduction(), strict=True)
         )
 
     def maps(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
@@ -64,7 +62,7 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
             f"timm:{path}: its weights could not be fetched ({_first_line(error)}); "
             "fetch them on a machine with a network, or say ?pretrained=false"
         ) from error
-    normalisation = model.pretrained_cfg
+    normalisation: Any = model.pretrained_cfg
     return TimmEncoder(spec, input_size, model, normalisation["mean"], normalisation["std"])
 
 

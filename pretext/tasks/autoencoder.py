@@ -54,9 +54,7 @@ class Autoencoder(Inpainter):
         yield "task", F.mse_loss(self.decoder(self.encoder(images)[-1]), 2 * images - 1)
 
     @torch.no_grad()
-    def inpaint(
-        self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]
-    ) -> Float[Tensor, "B 3 S S"]:
+    def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
         """See `Inpainter.inpaint`: what it makes of a picture with a hole is put in the hole."""
         images = images.float() / 255
         painted = self.decoder(self.encoder(fill(images, holes))[-1]).float()

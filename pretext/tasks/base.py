@@ -88,9 +88,7 @@ class Inpainter(Task, ABC):
     """A task whose decoder can fill holes."""
 
     @abstractmethod
-    def inpaint(
-        self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]
-    ) -> Float[Tensor, "B 3 S S"]:
+    def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
         """Return the pictures in [0, 1] with their holes filled; outside of holes they are as they were.
 
         Args:

@@ -152,9 +152,7 @@ class ContextEncoder(Inpainter):
             real, fake = (self._shown(picture, context) for picture in (truth, painted))
             on_real, on_fake = judge(real), judge(fake.detach())
             yield "discriminator", _says(on_real, 1.0) + _says(on_fake, 0.0)
-            self._noted["discriminator_accuracy"] = float(
-                torch.cat([on_real > 0, on_fake < 0]).float().mean()
-            )
+            self._noted["discriminator_accuracy"] = float(torch.cat([on_real > 0, on_fake < 0]).float().mean())
             judge.requires_grad_(False)
             adversarial = _says(judge(fake), 1.0)
             judge.requires_grad_(True)
@@ -163,9 +161,7 @@ class ContextEncoder(Inpainter):
         yield "generator", total
 
     @torch.no_grad()
-    def inpaint(
-        self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]
-    ) -> Float[Tensor, "B 3 S S"]:
+    def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
         """See `Inpainter.inpaint`; noise, where there is any, is drawn from a fixed seed."""
         images = images.float() / 255
         generator = torch.Generator(images.device).manual_seed(0)

@@ -63,9 +63,7 @@ class DenoisingAutoencoder(Inpainter):
         yield "task", F.mse_loss(self.decoder(self.encoder(corrupted)[-1]), 2 * images - 1)
 
     @torch.no_grad()
-    def inpaint(
-        self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]
-    ) -> Float[Tensor, "B 3 S S"]:
+    def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
         """See `Inpainter.inpaint`: a hole is one more corruption to undo."""
         clean = images.float() / 255
         restored = self._restore(fill(clean, holes))
@@ -82,9 +80,7 @@ class DenoisingAutoencoder(Inpainter):
         return ((self.decoder(self.encoder(corrupted)[-1]).float() + 1) / 2).clamp(0, 1)
 
 
-def corrupt(
-    images: Float[Tensor, "B 3 S S"], config: Config, generator: torch.Generator
-) -> Float[Tensor, "B 3 S S"]:
+def corrupt(images: Float[Tensor, "B 3 S S"], config: Config, generator: torch.Generator) -> Float[Tensor, "B 3 S S"]:
     """Return pictures in [0, 1], corrupted pixel by pixel."""
     if config.noise == "gaussian":
         noise = torch.randn(images.shape, generator=generator, device=images.device)

@@ -65,9 +65,7 @@ def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], *, temperature: 
 
     Source: Equation 1, algorithm 1.
     """
-    with torch.autocast(
-        z1.device.type, enabled=False
-    ):  # half precision has two digits, similarities need more
+    with torch.autocast(z1.device.type, enabled=False):  # half precision has two digits, similarities need more
         z1, z2 = F.normalize(z1.float(), dim=1), F.normalize(z2.float(), dim=1)
         all1, all2 = gather(z1), gather(z2)
         own = torch.arange(len(z1), device=z1.device) + rank() * len(z1)

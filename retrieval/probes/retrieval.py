@@ -95,9 +95,7 @@ class Retrieval(Probe):
             tables.append(patch_rows(int(image), *regions.boxes(target, picture.shape[-1])))
         table = np.concatenate(tables or [np.empty(0, PATCH)])[:count]
         if not len(table):
-            raise UserError(
-                f"{data.spec}: a split of it shows no {regions.mode} with a class; give more data"
-            )
+            raise UserError(f"{data.spec}: a split of it shows no {regions.mode} with a class; give more data")
         return table
 
     def _judged(
@@ -111,8 +109,7 @@ class Retrieval(Probe):
         """Yield every stage's scores for one kind of region; no headline for contexts."""
         names = [stage.name for stage in encoder.stages]
         vectors: dict[str, Vectors] = {
-            split: describe(encoder, data.split(split), table, regions, stages=names)
-            for split, table in tables.items()
+            split: describe(encoder, data.split(split), table, regions, stages=names) for split, table in tables.items()
         }
         labels = {split: np.ascontiguousarray(table["label"]) for split, table in tables.items()}
         found = {

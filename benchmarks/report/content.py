@@ -1,0 +1,172 @@
+"""What a results folder holds, read once for page and Markdown alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import (
+    Cost,
+    Measurement,
+    encoder_path,
+    read_costs,
+    read_failures,
+    read_json,
+    read_measurements,
+)
+from benchmarks.verdict import Interval, Summary, interval, probe_key, row_key, summarise
+from pretext.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One metric of one row at one stage, over its seeds."""
+
+    pretext: str
+    probe: str
+    metric: str
+    stage: str
+    unit: str
+    chance: float | None
+    headline: bool
+    """Whether it is the headline of any seed: the stage was chosen on val."""
+    seeds: int
+    n: int
+    value: Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A results folder."""
+
+    out: Path
+    plan: dict[str, Any]
+    """OUT/plan.json; empty where there is none."""
+    measurements: list[Measurement]
+    """Of each row, probe and seed the latest cell's."""
+    summaries: list[Summary]
+    costs: dict[str, Cost]
+    failures: list[dict[str, Any]]
+
+    @property
+    def rows(self) -> list[str]:
+        """Rows with a headline number, from the top of the table."""
+        return sorted({s.pretext for s in self.summaries if s.headline}, key=row_key)
+
+    @property
+    def probes(self) -> list[str]:
+        """Probes with a headline number, from the left of the table."""
+        return sorted({s.probe for s in self.summaries if s.headline}, key=probe_key)
+
+    @property
+    def data(self) -> list[str]:
+        """Specs of the data sets that were judged on."""
+        return sorted({m.data for m in self.measurements}) or [str(self.plan.get("data", ""))]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the pictures were drawn by a program."""
+        return bool(self.plan.get("synthetic", any(data.startswith("scenes") for data in self.data)))
+
+    def headlines(self) -> dict[tuple[str, str], Summary]:
+        """Return the headline numbers by row and probe."""
+        return {(s.pretext, s.probe): s for s in self.summaries if s.headline}
+
+    def best(self, probe: str) -> set[str]:
+        """Return the rows of a probe's best headline mean."""
+        column = [s for (_, name), s in self.headlines().items() if name == probe]
+        means = [s.mean for s in column]
+        top = max(means) if column[0].higher_is_better else min(means)
+        return {s.pretext for s in column if s.mean == top}
+
+    def pretrained(self) -> dict[str, dict[int, Path]]:
+        """Return the folders of the encoders that were judged, by row and by the seed that they came of."""
+        found: dict[str, dict[int, Path]] = {}
+        for measurement in self.measurements:
+            settings = json.loads(measurement.config_json)
+            name = settings.get("pretrain")
+            if name and encoder_path(self.out, name).exists():
+                seeds = found.setdefault(measurement.pretext, {})
+                if encoder_path(self.out, name).parent not in seeds.values():
+                    seeds[measurement.seed] = encoder_path(self.out, name).parent
+        return {row: dict(sorted(found[row].items())) for row in sorted(found, key=row_key)}
+
+    def first_encoders(self) -> dict[str, Path]:
+        """Return the folder of each row's first seed."""
+        return {row: next(iter(seeds.values())) for row, seeds in self.pretrained().items()}
+
+    def readings(self) -> list[Reading]:
+        """Return every score of every stage, stages from the first to the deepest."""
+        groups: dict[tuple[str, str, str, str], list[Measurement]] = {}
+        for m in self.measurements:
+            groups.setdefault((m.pretext, m.probe, m.metric, m.stage), []).append(m)
+        readings = [
+            Reading(
+                pretext=row,
+                probe=probe,
+                metric=metric,
+                stage=stage,
+                unit=group[0].unit,
+                chance=group[0].chance,
+                headline=any(m.headline for m in group),
+                seeds=len(group),
+                n=group[0].n,
+                value=interval([m.value for m in group], [m.items for m in group]),
+            )
+            for (row, probe, metric, stage), group in groups.items()
+        ]
+        return sorted(readings, key=lambda r: (row_key(r.pretext), probe_key(r.probe)))  # stable: stages stay
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what was run, as name and value."""
+        plan, rows = self.plan, self.measurements
+        facts = [
+            ("Command", str(plan.get("command", ""))),
+            ("Profile", str(plan.get("profile", ""))),
+            ("Data", ", ".join(self.data) + (" (synthetic)" if self.synthetic else "")),
+            ("Data fingerprint (test)", _all(m.data_fingerprint for m in rows)),
+            ("Encoder", _all(m.encoder for m in rows) or str(plan.get("encoder", ""))),
+            ("Picture side", f"{plan['image_size']} px" if "image_size" in plan else ""),
+            ("Seeds", _all(m.seed for m in rows)),
+            ("Code", _all(f"{m.git_sha}{' with changes' if m.git_dirty else ''}" for m in rows)),
+            ("PyTorch", _all(m.torch_version for m in rows)),
+            ("Machine", _all(m.device for m in rows)),
+            ("Cells judged", str(len({m.cell for m in rows}))),
+            ("Started", min((m.started_at for m in rows), default="")),
+            ("Last cell started", max((m.started_at for m in rows), default="")),
+        ]
+        return [(name, value) for name, value in facts if value]
+
+    def notes(self) -> list[str]:
+        """Return what the data set and the plan had to say."""
+        return [str(note) for note in (*self.plan.get("notes", ()), *self.plan.get("left_out", ()))]
+
+
+def read_run(out: Path) -> Run:
+    """Read a results folder.
+
+    Raises:
+        UserError: If it holds neither results nor failures.
+    """
+    measurements = _latest(read_measurements(out))
+    failures = read_failures(out)
+    if not measurements and not failures:
+        raise UserError(f"{out}: no results to report; python benchmarks/run_all.py --out {out} computes them")
+    plan = read_json(out / "plan.json") if (out / "plan.json").exists() else {}
+    return Run(out, plan, measurements, summarise(measurements), read_costs(out), failures)
+
+
+def _latest(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Drop what was measured anew: of two cells for one row, probe and seed the later one counts."""
+    counts: dict[tuple[str, str, int], tuple[str, str]] = {}
+    for m in measurements:
+        key = (m.pretext, m.probe, m.seed)
+        counts[key] = max(counts.get(key, ("", "")), (m.started_at, m.cell))
+    return [m for m in measurements if counts[m.pretext, m.probe, m.seed][1] == m.cell]
+
+
+def _all(values: Any) -> str:
+    return ", ".join(str(value) for value in sorted(set(values)) if value != "")

@@ -1,0 +1,216 @@
+"""Pictures: holes filled, neighbours found, objects and classes drawn, first layers. All lie in the page."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.report.content import Run
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from pretext.datasets.base import ImageDataset
+
+FILLED = 6
+"""Test pictures with a hole."""
+QUERIES = 3
+SHOWN_NEIGHBOURS = 5
+SEARCHED = 1000
+"""Regions of the training split that the page's neighbours are looked for in, at most."""
+MOST_ROWS = 10
+"""Encoders beside each other, at most."""
+SHEET_ROWS = ("random", "supervised", "context_encoder")
+"""Rows whose detections and segmentations are shown."""
+SHEETS = {"detection": "detections.png", "segmentation": "segmentation.png"}
+SHEET_WIDTH = 1000
+"""Pixels; wider sheets are shrunk."""
+
+
+def open_data(run: Run) -> ImageDataset:
+    """Return the run's data at its size.
+
+    Raises:
+        UserError: If it cannot be opened any more.
+    """
+    from pretext.datasets import at_size, open_dataset
+
+    return at_size(
+        open_dataset(run.plan["data"]), run.plan["image_size"], bad_images=run.plan.get("bad_images", "skip")
+    )
+
+
+def fills(run: Run, data: ImageDataset) -> str:
+    """Return the same holed test pictures as each decoder fills them; empty where there is no decoder."""
+    from pretext.inpainting import baseline_fills, drawn_pictures, filled_by
+    from pretext.tasks.base import Inpainter
+    from pretext.train import load_task
+
+    tasks = {}
+    for row, folder in run.first_encoders().items():
+        if (folder / "checkpoint.safetensors").exists():
+            task = load_task(folder)
+            if isinstance(task, Inpainter):
+                tasks[row] = task
+    if not tasks:
+        return ""
+    pictures = drawn_pictures(data, image_size=run.plan["image_size"], test_images=FILLED, seed=0, hole="central")
+    columns: dict[str, Tensor] = {"input": pictures.shown().float() / 255}
+    columns |= baseline_fills(pictures)
+    columns |= {row: filled_by(task, pictures) for row, task in list(tasks.items())[:MOST_ROWS]}
+    columns["original"] = pictures.images.float() / 255
+    head = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in columns)
+    lines = []
+    for number in range(len(pictures.images)):
+        cells = [
+            f"<td>{image_html(_as_image(column[number]), _fill_alt(name, number + 1))}</td>"
+            for name, column in columns.items()
+        ]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        '<div class="scroll fills" tabindex="0" role="region" aria-label="Filled holes">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def neighbours(run: Run, data: ImageDataset) -> dict[str, list[str]]:
+    """Return sheets of nearest neighbours by kind of region: the same queries for all encoders."""
+    from benchmarks.computing import device
+    from pretext.encoders import load_encoder
+    from retrieval.probes.retrieval import Retrieval
+    from retrieval.regions import Mode
+    from retrieval.sheets import Tile, neighbour_sheet
+
+    stages = {s.pretext: s.stage for s in run.summaries if s.probe == "retrieval" and s.headline}
+    encoders = {row: folder for row, folder in run.first_encoders().items() if row in stages}
+    encoders = dict(list(encoders.items())[:MOST_ROWS])
+    if not encoders:
+        return {}
+    probe = _retrieval(run, Retrieval)
+    modes: tuple[Mode, ...] = ("objects", "contexts") if {"labels", "boxes"} <= data.annotations else ("images",)
+    found: dict[str, list[str]] = {}
+    for mode in modes:
+        queries: list[Tile] = []
+        by_row: dict[str, list[list[Tile]]] = {}
+        for row, folder in encoders.items():
+            encoder = load_encoder(folder / "encoder.safetensors").to(device())
+            queries, near = probe.examples(encoder, data, mode=mode, stage=stages[row], count=QUERIES)
+            by_row[row] = [tiles[:SHOWN_NEIGHBOURS] for tiles in near]
+        found[mode] = [
+            sheet_html(
+                neighbour_sheet([query], {row: [near[place]] for row, near in by_row.items()}),
+                f"Nearest neighbours ({mode}), {query.caption}: a row of {SHOWN_NEIGHBOURS} for each of "
+                f"{', '.join(by_row)}",
+            )
+            for place, query in enumerate(queries)
+        ]
+    return found
+
+
+def sheets(run: Run, probe: str) -> dict[str, str]:
+    """Return the sheets that a probe left behind, by row."""
+    from PIL import Image
+
+    found = {}
+    for row in SHEET_ROWS:
+        cells = {m.seed: m.cell for m in run.measurements if (m.pretext, m.probe) == (row, probe)}
+        path = run.out / "artifacts" / cells[min(cells)] / SHEETS[probe] if cells else None
+        if path is None or not path.exists():
+            continue
+        with Image.open(path) as opened:
+            sheet = opened.convert("RGB")
+        if sheet.width > SHEET_WIDTH:
+            size = (SHEET_WIDTH, round(sheet.height * SHEET_WIDTH / sheet.width))
+            sheet = sheet.resize(size, Image.Resampling.LANCZOS)
+        found[row] = sheet_html(sheet, f"{probe} of test pictures from the encoder of {row}, beside the truth")
+    return found
+
+
+def filters(run: Run) -> dict[str, str]:
+    """Return the first layer's filters by row, each stretched to the full range of colour."""
+    from pretext.encoders import load_encoder
+
+    found = {}
+    for row, folder in run.first_encoders().items():
+        weights = _first_layer(load_encoder(folder / "encoder.safetensors"))
+        if weights is not None:
+            image = _filter_grid(weights)
+            found[row] = image_html(image, f"{len(weights)} filters of the first layer of {row}", lossless=True)
+    return found
+
+
+def image_html(image: Image, alt: str, *, lossless: bool = False, quality: int = 88) -> str:
+    """Return an `img` whose content lies in its address."""
+    file = io.BytesIO()
+    if lossless or max(image.size) <= 64:
+        image.save(file, format="PNG", optimize=True)
+        kind = "png"
+    else:
+        image.save(file, format="JPEG", quality=quality)
+        kind = "jpeg"
+    content = base64.b64encode(file.getvalue()).decode()
+    return (
+        f'<img src="data:image/{kind};base64,{content}" alt="{escape(alt)}" '
+        f'width="{image.width}" height="{image.height}">'
+    )
+
+
+def sheet_html(sheet: Image, alt: str) -> str:
+    """Return a wide picture in a container of its own that scrolls."""
+    return (
+        f'<div class="scroll sheet" tabindex="0" role="region" aria-label="{escape(alt)}">'
+        f"{image_html(sheet, alt, quality=82)}</div>"
+    )
+
+
+def _fill_alt(name: str, number: int) -> str:
+    if name in ("input", "original"):
+        return f"Test picture {number}, {'with its hole' if name == 'input' else 'whole'}"
+    return f"Test picture {number} as {name} fills it"
+
+
+def _as_image(picture: Tensor) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+def _retrieval(run: Run, kind: type[Any]) -> Any:
+    """Return the retrieval probe as it was asked, looking no further than a page needs."""
+    settings = next(m.config_json for m in run.measurements if m.probe == "retrieval")
+    config = json.loads(settings).get("probe_config", {})
+    probe = kind(**config)
+    return dataclasses.replace(
+        probe, seed=0, database=max(probe.k, min(probe.database, SEARCHED)), queries=min(probe.queries, 50)
+    )
+
+
+def _first_layer(encoder: Any) -> Tensor | None:
+    """Return the weights F×3×K×K of the first convolution that sees colours."""
+    from torch import nn
+
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            return module.weight.detach().float().cpu()
+    return None
+
+
+def _filter_grid(weights: Tensor, columns: int = 8, most: int = 64) -> Image:
+    """Return filters as a grid of K×K tiles, a grey pixel between them."""
+    import torch
+
+    shown = weights[:most]
+    low, high = shown.amin(dim=(1, 2, 3), keepdim=True), shown.amax(dim=(1, 2, 3), keepdim=True)
+    shown = (shown - low) / (high - low).clamp(min=1e-12)
+    side = shown.shape[-1] + 1
+    lines = -(-len(shown) // columns)
+    grid = torch.full((3, lines * side - 1, columns * side - 1), 0.5)
+    for place, tile in enumerate(shown):
+        y, x = place // columns * side, place % columns * side
+        grid[:, y : y + side - 1, x : x + side - 1] = tile
+    return _as_image(grid)

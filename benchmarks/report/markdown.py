@@ -1,0 +1,60 @@
+"""The report as Markdown: verdict, table, what was run, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.report.content import Run
+from benchmarks.report.sentences import caution, data_sentence, verdict
+from benchmarks.terminal import LEGEND, value_text
+
+TITLE = "Pretext tasks compared"
+
+
+def markdown(run: Run) -> str:
+    """Return the report's text."""
+    parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run))]
+    if caution(run):
+        parts.append(caution(run))
+    if run.rows:
+        parts += [_main_table(run), f"{LEGEND}; best in bold."]
+    if run.notes():
+        parts += ["## Notes", "\n".join(f"- {note}" for note in run.notes())]
+    parts += ["## What was run", "\n".join(f"- {name}: `{value}`" for name, value in run.facts())]
+    if run.failures:
+        parts += [
+            "## What failed",
+            "\n".join(f"- `{f['cell']}`: {(f['error'].splitlines() or [''])[0]}" for f in run.failures),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _main_table(run: Run) -> str:
+    headlines = run.headlines()
+    units = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
+    head = [
+        "row",
+        *(f"{probe} ({units[probe].metric} {units[probe].unit}".rstrip() + ")" for probe in run.probes),
+        "images seen",
+        "seconds",
+        "memory (MB)",
+    ]
+    body = []
+    for row in run.rows:
+        cells = []
+        for probe in run.probes:
+            summary = headlines.get((row, probe))
+            text = value_text(summary).strip() if summary else "–"
+            cells.append(f"**{text}**" if row in run.best(probe) else text)
+        cost = run.costs.get(row)
+        costs = (
+            [f"{cost.images_seen:,.0f}", f"{cost.wall_s:,.0f}", f"{cost.peak_mem_bytes / 1e6:,.0f}"]
+            if cost
+            else ["0" if row == "random" else "–", "–", "–"]
+        )
+        body.append([row, *cells, *costs])
+    return "\n".join(_line(line) for line in [head, [":--", *["--:"] * (len(head) - 1)], *body])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,145 @@
+"""The page, from top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from html import escape
+
+from benchmarks.report import gallery
+from benchmarks.report.content import Run
+from benchmarks.report.figures import plots
+from benchmarks.report.markdown import TITLE
+from benchmarks.report.sentences import caution, data_sentence, verdict
+from benchmarks.report.style import CSS, SCRIPT
+from benchmarks.report.tables import main_table, score_table
+from benchmarks.terminal import LEGEND
+from pretext.errors import UserError
+
+REGIONS = {
+    "objects": "Objects: the region within the outline is looked for",
+    "contexts": "Contexts: the centre is hidden, only the surroundings are looked for",
+    "images": "Whole pictures",
+}
+
+
+@dataclasses.dataclass
+class _Sections:
+    """Sections as they are found, and a line for each that could not be made."""
+
+    found: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    gaps: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, title: str, make: Callable[[], str]) -> None:
+        try:
+            content = make()
+        except (UserError, OSError, KeyError) as error:  # data moved, a file cut short: the rest still counts
+            self.gaps.append(f"{title} left out: {error}")
+            return
+        if content:
+            self.found.append((title, content))
+
+
+def page(run: Run) -> str:
+    """Return the whole report as one HTML page that asks for nothing from outside."""
+    sections = _Sections()
+    if run.rows:
+        sections.add("Results", lambda: _results(run))
+        sections.add("Figures", lambda: _figures(run))
+    if "data" in run.plan and run.first_encoders():
+        sections.add("Filled holes", lambda: _fills(run))
+        sections.add("Nearest neighbours", lambda: _neighbours(run))
+    sections.add("Detection and segmentation", lambda: _sheets(run))
+    sections.add("First-layer filters", lambda: _filters(run))
+    sections.add("What failed", lambda: _failures(run))
+    sections.add("What was run", lambda: _facts(run, sections.gaps))
+    links = "".join(f'<a href="#{_anchor(title)}">{escape(title)}</a>' for title, _ in sections.found)
+    body = "".join(
+        f'<section id="{_anchor(title)}"><h2>{escape(title)}</h2>{content}</section>'
+        for title, content in sections.found
+    )
+    opening = f'<p class="data{" synthetic" if run.synthetic else ""}">{escape(data_sentence(run))}</p>'
+    words = f'<p class="verdict">{escape(" ".join(verdict(run)))}</p>'
+    if caution(run):
+        words += f'<p class="small">{escape(caution(run))}</p>'
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+        f"<title>{TITLE}: {escape(', '.join(run.data))}</title><style>{CSS}</style></head>\n"
+        f"<body><header><h1>{TITLE}</h1>{opening}{words}<nav>{links}</nav></header>\n"
+        f"<main>{body}</main>\n<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def _results(run: Run) -> str:
+    return (
+        f"{main_table(run)}"
+        f'<p class="legend">{escape(LEGEND)}; best of each column in bold. '
+        "A heading sorts.</p>"
+        "<details><summary>Every score of every stage</summary>"
+        '<p class="legend">From and to are the ends of the 95 % interval; ★ the stage that the table above '
+        f"quotes for some seed; − random the difference from random weights.</p>{score_table(run)}</details>"
+    )
+
+
+def _figures(run: Run) -> str:
+    figures = [
+        f'<figure><div role="img" aria-label="{escape(plot.alt)}">{plot.svg}</div>'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+        for plot in plots(run)
+    ]
+    return f'<div class="plots">{"".join(figures)}</div>' if figures else ""
+
+
+def _fills(run: Run) -> str:
+    content = gallery.fills(run, gallery.open_data(run))
+    return content and (
+        "<p>The same test pictures, the hole of each filled by what needs no training and by each row's "
+        f"decoder (first seed). A decoder never sees what the hole hides.</p>{content}"
+    )
+
+
+def _neighbours(run: Run) -> str:
+    found = gallery.neighbours(run, gallery.open_data(run))
+    content = "".join(
+        f'<h3>{REGIONS[mode]}</h3><div class="sheets">{"".join(sheets)}</div>' for mode, sheets in found.items()
+    )
+    return content and (
+        "<p>The query at the left, what lies nearest to it in the training split at the right, best first, "
+        "with its cosine and class; an encoder a row, read at the stage that its headline quotes. "
+        f"{gallery.SEARCHED} regions are searched, at most.</p>{content}"
+    )
+
+
+def _sheets(run: Run) -> str:
+    parts = []
+    for probe in gallery.SHEETS:
+        for row, sheet in gallery.sheets(run, probe).items():
+            parts.append(f"<h3>{probe}: {escape(row)}</h3>{sheet}")
+    return "".join(parts)
+
+
+def _filters(run: Run) -> str:
+    found: Mapping[str, str] = gallery.filters(run)
+    figures = [f"<figure>{image}<figcaption>{escape(row)}</figcaption></figure>" for row, image in found.items()]
+    return f'<div class="filters">{"".join(figures)}</div>' if figures else ""
+
+
+def _facts(run: Run, gaps: list[str]) -> str:
+    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in run.facts())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in [*run.notes(), *gaps])
+    return f"<dl>{facts}</dl>" + (f"<h3>Notes</h3><ul>{notes}</ul>" if notes else "")
+
+
+def _failures(run: Run) -> str:
+    return "".join(
+        f"<details><summary><code>{escape(failure['cell'])}</code>: "
+        f"{escape((failure['error'].splitlines() or [''])[0])}</summary>"
+        f"<pre>{escape(failure['traceback'])}</pre></details>"
+        for failure in run.failures
+    )
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")

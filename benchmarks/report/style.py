@@ -1,0 +1,73 @@
+"""How the page looks, and its few lines of script: both lie in the page itself."""
+
+CSS = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #5b6470; --line: #d5dae0;
+  --tint: #f4f6f8; --good: #00684c; --bad: #a84300; --link: #0060a0; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e4e7ea; --soft: #a2abb5;
+  --line: #3a4149; --tint: #1e2327; --good: #4fc9a4; --bad: #f59b62; --link: #6cb8f0; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: .4rem 0; }
+h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; padding-bottom: .2rem;
+  border-bottom: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
+p { max-width: 48rem; margin: .5rem 0; }
+a { color: var(--link); }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1rem 0; font-size: .92rem; }
+.data { color: var(--soft); }
+.synthetic { display: inline-block; padding: .3rem .7rem; border-left: .3rem solid #e69f00;
+  background: var(--tint); color: var(--ink); }
+.verdict { font-size: 1.08rem; }
+.small, figcaption, .legend { color: var(--soft); font-size: .88rem; }
+.scroll { overflow-x: auto; max-width: 100%; margin: .6rem 0; -webkit-overflow-scrolling: touch; }
+.scroll:focus-visible, button:focus-visible, summary:focus-visible { outline: 2px solid var(--link); }
+table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
+  white-space: nowrap; }
+th:first-child, td.text { text-align: left; }
+thead th { vertical-align: bottom; font-weight: 600; }
+thead small { display: block; color: var(--soft); font-weight: 400; }
+tbody th { font-weight: 500; position: sticky; left: 0; background: var(--paper); }
+tbody tr:hover > * { background: var(--tint); }
+th button { all: unset; cursor: pointer; text-align: inherit; }
+th[aria-sort=ascending] button::after { content: " ↑"; }
+th[aria-sort=descending] button::after { content: " ↓"; }
+.up { color: var(--good); } .down { color: var(--bad); } .half { color: var(--soft); }
+details { margin: .8rem 0; } summary { cursor: pointer; padding: .3rem 0; }
+pre { background: var(--tint); padding: .7rem; font-size: .82rem; margin: .4rem 0; overflow-x: auto;
+  overflow-wrap: normal; }
+dl { display: grid; grid-template-columns: minmax(6rem, 12rem) 1fr; gap: .2rem 1rem; font-size: .92rem; }
+dt { color: var(--soft); } dd { margin: 0; font-family: ui-monospace, monospace; font-size: .88rem; }
+figure { margin: 0; min-width: 0; } figcaption { margin-top: .3rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1.6rem; }
+.plots svg { width: 100%; height: auto; max-width: 36rem; display: block; }
+.filters { display: flex; flex-wrap: wrap; gap: 1.2rem; }
+.filters img { width: 152px; image-rendering: pixelated; }
+img { display: block; } .sheet img { max-width: none; }
+.fills td, .fills th { padding: .15rem; border: 0; text-align: center; }
+.fills thead th { white-space: normal; font-size: .8rem; font-weight: 500; max-width: 104px; }
+.fills img { width: 104px; height: 104px; }
+.sheets > div + div { margin-top: 1.2rem; }
+@media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
+  .fills img { width: 76px; height: 76px; } .fills thead th { max-width: 76px; } }
+@media print { body { max-width: none; padding: 0; font-size: 9pt; } nav { display: none; }
+  :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #fff;
+    --good: #00684c; --bad: #a84300; }
+  .scroll { overflow: visible; } figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  table { font-size: 7pt; } th, td { padding: .15rem .3rem; } .sheet img { max-width: 100%; height: auto; } }
+"""
+
+SCRIPT = """
+for (const button of document.querySelectorAll('table.sortable th button')) button.onclick = () => {
+  const head = button.closest('th'), table = head.closest('table'), body = table.tBodies[0];
+  const up = head.getAttribute('aria-sort') === 'descending';
+  for (const other of table.querySelectorAll('th[aria-sort]')) other.removeAttribute('aria-sort');
+  head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
+  const key = row => row.cells[head.cellIndex].dataset.value ?? row.cells[head.cellIndex].textContent;
+  const order = (a, b) => a === '' || b === '' ? (a === '') - (b === '') || 0
+    : (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
+  body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
+};
+"""

@@ -1,0 +1,85 @@
+"""The tables of the page."""
+
+from __future__ import annotations
+
+from html import escape
+
+from benchmarks.report.content import Run
+from benchmarks.terminal import MARK
+from benchmarks.verdict import Summary
+
+
+def main_table(run: Run) -> str:
+    """Return rows × headline probes, with intervals, marks, and what each row cost."""
+    headlines = run.headlines()
+    head = [_head("row")]
+    for probe in run.probes:
+        column = [s for (_, name), s in headlines.items() if name == probe]
+        one = column[0]
+        about = f"{one.metric} {one.unit}".strip() + (" ↑" if one.higher_is_better else " ↓")
+        chance = f"chance {one.chance:.1f}" if one.chance is not None else "\N{NO-BREAK SPACE}"
+        head.append(_head(probe, about, chance))
+    head += [_head("images", "seen"), _head("time", "s"), _head("memory", "peak, MB")]
+    body = []
+    for row in run.rows:
+        cells = [f'<th scope="row">{escape(row)}</th>']
+        cells += [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
+        cost = run.costs.get(row)
+        seen, seconds, memory = (
+            (cost.images_seen, cost.wall_s, cost.peak_mem_bytes / 1e6)
+            if cost
+            else (0.0 if row == "random" else None, None, None)
+        )
+        cells += [_number(seen, ",.0f"), _number(seconds, ",.0f"), _number(memory, ",.0f")]
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return _table(head, body, "Headline number of each probe by row")
+
+
+def score_table(run: Run) -> str:
+    """Return every score of every stage, and its difference from random weights where the stage counts."""
+    differences = {(s.pretext, s.probe, s.metric, s.stage): s for s in run.summaries}
+    names = ("row", "probe", "metric", "stage", "unit", "mean", "from", "to", "chance", "− random")
+    head = [_head(name) for name in (*names, "from", "to", "seeds", "n")]
+    body = []
+    for r in run.readings():
+        s = differences.get((r.pretext, r.probe, r.metric, r.stage))
+        difference = (s.difference, s.difference_low, s.difference_high) if s else (None, None, None)
+        words = [r.probe, r.metric, r.stage + (" ★" if r.headline else ""), r.unit]
+        numbers = [r.value.mean, r.value.low, r.value.high, r.chance, *difference]
+        body.append(
+            f'<tr><th scope="row">{escape(r.pretext)}</th>'
+            + "".join(f'<td class="text">{escape(word)}</td>' for word in words)
+            + "".join(_number(number, ".3f") for number in numbers)
+            + f"{_number(r.seeds, 'd')}{_number(r.n, 'd')}</tr>"
+        )
+    return _table(head, body, "Every score")
+
+
+def _table(head: list[str], body: list[str], label: str) -> str:
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f'<table class="sortable"><thead><tr>{"".join(head)}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _head(name: str, *below: str) -> str:
+    lines = "".join(f"<small>{escape(line)}</small>" for line in below)
+    return f'<th scope="col"><button>{escape(name)}{lines}</button></th>'
+
+
+def _number(value: float | None, form: str) -> str:
+    return '<td data-value="">–</td>' if value is None else f'<td data-value="{value!r}">{value:{form}}</td>'
+
+
+def _value(summary: Summary | None, *, best: bool) -> str:
+    if summary is None:
+        return _number(None, "")
+    text = f"{summary.mean:.1f}"
+    text = f"<strong>{text}</strong>" if best else text
+    if summary.low is not None and summary.high is not None:
+        text += f' <span class="half">±{(summary.high - summary.low) / 2:.1f}</span>'
+    if summary.better is not None:
+        kind, words = ("up", "better") if summary.better else ("down", "worse")
+        text += f' <span class="{kind}" title="{words} than random weights">{MARK[summary.better]}</span>'
+    return f'<td data-value="{summary.mean!r}">{text}</td>'
