@@ -1,4 +1,4 @@
-"""The numbers of the probes: average precision of rankings and of boxes (COCO's, VOC 2007's), and mean IoU."""
+"""The numbers of detection and segmentation: average precision (COCO's, VOC 2007's) and mean IoU."""
 
 from __future__ import annotations
 
@@ -147,13 +147,6 @@ def mean_iou(confusion: Int[Tensor, "K K"]) -> float:
 def pixel_accuracy(confusion: Int[Tensor, "K K"]) -> float:
     """Return the share of pixels whose class is right, in percent."""
     return 100 * float(confusion.diagonal().sum()) / float(confusion.sum())
-
-
-def _average_precision(scores: NDArray[np.floating[Any]], shows: NDArray[np.bool_]) -> float:
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of each run of equal scores
-    right = np.cumsum(shows[order])[last]
-    return float(np.diff(right, prepend=0) @ (right / (last + 1)) / right[-1])
 
 
 def _require_objects(truths: Sequence[Truth]) -> None:

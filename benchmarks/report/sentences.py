@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from benchmarks.report.content import Run
 from benchmarks.verdict import BASELINE, LEVEL, Summary
 
+PERCENT = f"{100 * LEVEL:.0f} %"
+
 
 def data_sentence(run: Run) -> str:
     """Return the line that a report opens with: what the pictures are."""
@@ -33,9 +35,9 @@ def verdict(run: Run) -> list[str]:
     neither = _listed(said, lambda s: s.better is None, run.probes)
     unsaid = _listed(compared, lambda s: s.distinguishable is None, run.probes)
     sentences = [
-        f"Better than random weights, the {100 * LEVEL:.0f} % interval of the difference excluding zero: {better}."
+        f"Better than random weights, the {PERCENT} interval of the difference excluding zero: {better}."
         if better
-        else f"No row is better than random weights by a difference whose {100 * LEVEL:.0f} % interval excludes zero."
+        else f"No row is better than random weights by a difference whose {PERCENT} interval excludes zero."
     ]
     if worse:
         sentences.append(f"Worse than random weights, by the same measure: {worse}.")
@@ -53,7 +55,7 @@ def caution(run: Run) -> str:
         return ""
     seeds = max(s.seeds for s in run.summaries)
     text = (
-        f"{count} comparison{'s' if count > 1 else ''}, each at {100 * LEVEL:.0f} % by itself: were nothing real, "
+        f"{count} comparison{'s' if count > 1 else ''}, each at {PERCENT} by itself: were nothing real, "
         f"about {count * (1 - LEVEL):.1f} would look so."
     )
     return text + (" One seed: the intervals know the test pictures' chance, not the training's." if seeds == 1 else "")
