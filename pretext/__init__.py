@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pretext.datasets import open_dataset
     from pretext.encoders import build_encoder, load_encoder, save_encoder
     from pretext.tasks import build_task
-    from pretext.train import TrainConfig, train
+    from pretext.train import TrainConfig
 
 __all__ = [
     "TrainConfig",
@@ -21,7 +21,6 @@ __all__ = [
     "load_encoder",
     "open_dataset",
     "save_encoder",
-    "train",
 ]
 
 _HOMES = {
@@ -31,7 +30,6 @@ _HOMES = {
     "load_encoder": "encoders",
     "open_dataset": "datasets",
     "save_encoder": "encoders",
-    "train": "train",
 }
 
 

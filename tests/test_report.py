@@ -158,6 +158,18 @@ def test_what_failed_and_what_was_run_is_told_and_escaped(tmp_path):
     assert not page.wrong
 
 
+def test_failures_of_cells_that_are_no_longer_asked_for_are_not_told(tmp_path):
+    three_rows(tmp_path)
+    write_failure(tmp_path, "rotation.svm.s0.0", "of now")
+    write_failure(tmp_path, "rotation.svm.s0.1", "of other settings")
+    write_json(
+        tmp_path / "plan.json", {"cells": [{"name": "rotation.svm.s0.0", "pretext": "rotation", "probe": "svm"}]}
+    )
+    text = written(tmp_path)[0]
+    assert "of now" in text
+    assert "of other settings" not in text
+
+
 def test_failures_alone_make_a_report(tmp_path):
     write_failure(tmp_path, "rotation.s0.0", "out of memory")
     text, _, markdown = written(tmp_path)

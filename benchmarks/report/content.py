@@ -152,10 +152,16 @@ def read_run(out: Path) -> Run:
         UserError: If it holds neither results nor failures.
     """
     measurements = _latest(read_measurements(out))
-    failures = read_failures(out)
+    plan = read_json(out / "plan.json") if (out / "plan.json").exists() else {}
+    planned = {cell["name"] for cell in plan.get("cells", ())}
+    done = {m.cell for m in measurements}
+    failures = [  # of the cells that are asked for now: those of other settings may lie beside them
+        failure
+        for failure in read_failures(out)
+        if failure["cell"] not in done and (not planned or failure["cell"] in planned)
+    ]
     if not measurements and not failures:
         raise UserError(f"{out}: no results to report; python benchmarks/run_all.py --out {out} computes them")
-    plan = read_json(out / "plan.json") if (out / "plan.json").exists() else {}
     return Run(out, plan, measurements, summarise(measurements), read_costs(out), failures)
 
 

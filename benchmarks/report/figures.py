@@ -81,6 +81,9 @@ def _depth_plots(run: Run) -> list[Plot]:
         if chance is not None:
             axes.axhline(chance, color=INK, linewidth=0.8, linestyle=":")
             axes.annotate("chance", (0.995, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        heights = [r.value.mean for r in readings] + ([] if chance is None else [chance])
+        room = 0.15 * (max(heights) - min(heights)) or 1.0
+        axes.set_ylim(min(heights) - room, max(heights) + room)  # intervals of few seeds would flatten all
         axes.set_xticks(range(len(stages)), stages)
         axes.set_ylabel(f"{metric} {unit}".strip())
         axes.set_title(f"{probe}, stage by stage", loc="left", fontsize=11)
@@ -92,8 +95,8 @@ def _depth_plots(run: Run) -> list[Plot]:
             Plot(
                 _svg(figure, f"depth-{probe}"),
                 f"Line plot of {probe} {metric} by encoder stage, a line per row. Peaks: {peaks}.",
-                f"{probe} {metric} at each stage of the encoder; bars are 95 % intervals. "
-                "The stage that the table quotes was chosen on val.",
+                f"{probe} {metric} at each stage of the encoder. Bars are 95 % intervals, cut at the frame, at "
+                "the stages that the table quotes, which were chosen on val.",
             )
         )
     return drawn
@@ -105,7 +108,7 @@ def _depth_line(axes: Axes, row: str, rows: Sequence[str], readings: Sequence[Re
     places = [stages.index(r.stage) + shift for r in readings]
     axes.plot(places, [r.value.mean for r in readings], label=row, **look)
     for x, reading in zip(places, readings, strict=True):
-        if reading.value.low is not None and reading.value.high is not None:
+        if reading.headline and reading.value.low is not None and reading.value.high is not None:
             ends = [reading.value.low, reading.value.high]
             axes.plot([x, x], ends, color=look["color"], linewidth=1, alpha=0.6)
 

@@ -67,12 +67,12 @@ def and_list(words: Sequence[str]) -> str:
 
 
 def _listed(summaries: Sequence[Summary], wanted: Callable[[Summary], bool], probes: Sequence[str]) -> str:
-    """Return `supervised in linear and knn; rotation in knn`."""
-    parts = []
+    """Return `supervised and rotation in linear and knn; simclr in knn`."""
+    rows_of: dict[str, list[str]] = {}
     for row in dict.fromkeys(s.pretext for s in summaries):
         of_row = [s for s in summaries if s.pretext == row]
         hits = [probe for probe in probes if any(s.probe == probe and wanted(s) for s in of_row)]
         if hits:
             every = len(hits) == len(of_row) > 2
-            parts.append(f"{row} in {f'all {len(hits)} probes' if every else and_list(hits)}")
-    return "; ".join(parts)
+            rows_of.setdefault(f"all {len(hits)} probes" if every else and_list(hits), []).append(row)
+    return "; ".join(f"{and_list(rows)} in {where}" for where, rows in rows_of.items())

@@ -22,9 +22,9 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1rem 0; font-size
 .small, figcaption, .legend { color: var(--soft); font-size: .88rem; }
 .scroll { overflow-x: auto; max-width: 100%; margin: .6rem 0; -webkit-overflow-scrolling: touch; }
 .scroll:focus-visible, button:focus-visible, summary:focus-visible { outline: 2px solid var(--link); }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums;
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: .35rem .45rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th:first-child, td.text { text-align: left; }
 thead th { vertical-align: bottom; font-weight: 600; }
@@ -44,13 +44,15 @@ figure { margin: 0; min-width: 0; } figcaption { margin-top: .3rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1.6rem; }
 .plots svg { width: 100%; height: auto; max-width: 36rem; display: block; }
 .filters { display: flex; flex-wrap: wrap; gap: 1.2rem; }
-.filters img { width: 152px; image-rendering: pixelated; }
+.filters img { width: 152px; height: auto; image-rendering: pixelated; }
 img { display: block; } .sheet img { max-width: none; }
 .fills td, .fills th { padding: .15rem; border: 0; text-align: center; }
-.fills thead th { white-space: normal; font-size: .8rem; font-weight: 500; max-width: 104px; }
+.fills thead th { white-space: normal; overflow-wrap: anywhere; font-size: .8rem; font-weight: 500; max-width: 104px; }
 .fills img { width: 104px; height: 104px; }
 .sheets > div + div { margin-top: 1.2rem; }
-@media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
+@media (max-width: 30rem) {
+  tbody th { white-space: normal; min-width: 7.5rem; max-width: 8.5rem; overflow-wrap: anywhere; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
   .fills img { width: 76px; height: 76px; } .fills thead th { max-width: 76px; } }
 @media print { body { max-width: none; padding: 0; font-size: 9pt; } nav { display: none; }
   :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #fff;

@@ -65,9 +65,7 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> list[Point]:
     return [(x + rx * c, y + ry * s) for c, s in _CIRCLE]
 
 
-def bar(
-    x0: float, y0: float, x1: float, y1: float, width: float, end_width: float | None = None
-) -> list[Point]:
+def bar(x0: float, y0: float, x1: float, y1: float, width: float, end_width: float | None = None) -> list[Point]:
     """Return a straight limb from one point to another, `width` thick (tapering to `end_width`)."""
     length = math.hypot(x1 - x0, y1 - y0) or 1.0
     nx, ny = (y0 - y1) / length / 2, (x1 - x0) / length / 2
