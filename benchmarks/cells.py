@@ -35,7 +35,7 @@ class Inpainting:
     """How well a task's own decoder fills holes; see `pretext.inpainting`."""
 
     test_images: int = 500
-    """Test pictures, the first so many."""
+    """Test pictures, drawn by the seed; at most so many."""
     seed: int = 0
     """Draws the holes."""
 

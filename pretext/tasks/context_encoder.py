@@ -127,8 +127,8 @@ class ContextEncoder(Inpainter):
         return {"discriminator": [*self.discriminator.parameters()], "generator": generator}
 
     def rate_factors(self) -> Mapping[str, float]:
-        """Return the discriminator's."""
-        return {"discriminator": self.config.discriminator_rate}
+        """Return the discriminator's, where there is one."""
+        return {} if self.discriminator is None else {"discriminator": self.config.discriminator_rate}
 
     def metrics(self) -> Mapping[str, float]:
         """Return the parts of the last step's loss."""

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+import pytest
+import tyro
+
+from pretext.command_line import parse
+from pretext.errors import UserError, run_command
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    steps: int = 3
+    """How many."""
+    kind: Literal["round", "square"] = "round"
+    """Which."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; allowed is 1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: tyro.conf.Positional[str]
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    keep: bool = False
+    inner: Inner = dataclasses.field(default_factory=Inner)
+
+
+def test_flags_of_all_depths_are_read():
+    found = parse(Outer, ["x", "--steps", "5", "-k", "3", "--keep", "--kind=square"], prog="p")
+    assert found == Outer(name="x", k=3, keep=True, inner=Inner(5, "square"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("x --stepz 3", "unknown flag --stepz; did you mean --steps"),
+        ("x --bogus 3", "unknown flag --bogus; see p --help"),
+        ("x --steps many", "--steps"),
+        ("x --steps", "--steps"),
+        ("x --kind oval", "'round', 'square'"),
+        ("x --steps 0", "steps is 0; allowed is 1 or more"),
+        ("", "NAME|STR|name"),
+        ("x y", "y"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(words, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse(Outer, words.split(), prog="p")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("p: ")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [(UserError("no such thing"), 2), (OSError(28, "No space left", "out"), 2), (KeyboardInterrupt(), 130)],
+)
+def test_exit_codes(raised, code, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["p"])
+
+    def fail(argv):
+        raise raised
+
+    with pytest.raises(SystemExit) as left:
+        run_command(fail)
+    assert left.value.code == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
