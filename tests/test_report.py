@@ -17,7 +17,7 @@ from pretext.errors import UserError
 
 SPEC = "scenes?size=32&train=40&val=16&test=16"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-VOID = {"meta", "link", "img", "br", "input", "path", "use", "rect", "clippath"}
+VOID = {"meta", "link", "img", "br", "input", "wbr", "path", "use", "rect", "clippath"}
 HIGH, LOW, SPREAD = [61.0, 60.0, 59.0, 60.0], [30.0, 31.0, 29.0, 30.0], [10.0, 50.0, 20.0, 41.0]
 
 
@@ -167,6 +167,7 @@ def test_failures_of_cells_that_are_no_longer_asked_for_are_not_told(tmp_path):
     )
     text = written(tmp_path)[0]
     assert "of now" in text
+    assert "1 of 1 planned cells have no result; failed: 1." in text
     assert "of other settings" not in text
 
 
@@ -194,6 +195,18 @@ def test_data_that_is_gone_leaves_the_rest(tmp_path):
     assert "Filled holes left out:" in text
     assert "nowhere" in text
     assert sum("filters of the first layer" in image.get("alt", "") for image in page.images) == 3
+
+
+def test_a_log_that_is_cut_short_costs_the_figures_and_not_the_page(tmp_path):
+    three_rows(tmp_path, config_json=json.dumps({"pretrain": "random.s0.0"}))
+    folder = tmp_path / "pretrain" / "random.s0.0"
+    folder.mkdir(parents=True)
+    (folder / "encoder.safetensors").touch()
+    (folder / "log.jsonl").write_text('{"images": 1, "loss": {"ta')
+    text, page, _ = written(tmp_path)
+    assert "Figures left out: JSONDecodeError" in text
+    assert "First-layer filters left out: " in text
+    assert "excluding zero: supervised in linear and knn." in "".join(page.words)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +259,7 @@ def test_every_kind_of_picture_is_there(trained):
     assert all(alts)
     for wanted in (
         "Test picture 1 as context_encoder fills it",
-        "Test picture 6, whole",
+        "Test picture 8, whole",
         "Nearest neighbours (objects), query: ",
         "Nearest neighbours (contexts), query: ",
         "segmentation of test pictures from the encoder of random",

@@ -71,6 +71,16 @@ class Run:
         """Whether the pictures were drawn by a program."""
         return bool(self.plan.get("synthetic", any(data.startswith("scenes") for data in self.data)))
 
+    @property
+    def planned(self) -> set[str]:
+        """Names of the plan's cells that judge; empty without a plan."""
+        return {cell["name"] for cell in self.plan.get("cells", ()) if cell["probe"]}
+
+    @property
+    def judged(self) -> set[str]:
+        """Names of the cells that have a result, those of earlier plans among them."""
+        return {m.cell for m in self.measurements}
+
     def headlines(self) -> dict[tuple[str, str], Summary]:
         """Return the headline numbers by row and probe."""
         return {(s.pretext, s.probe): s for s in self.summaries if s.headline}
@@ -134,11 +144,18 @@ class Run:
             ("Code", _all(f"{m.git_sha}{' with changes' if m.git_dirty else ''}" for m in rows)),
             ("PyTorch", _all(m.torch_version for m in rows)),
             ("Machine", _all(m.device for m in rows)),
-            ("Cells judged", str(len({m.cell for m in rows}))),
+            ("Cells judged", self._progress()),
             ("Started", min((m.started_at for m in rows), default="")),
             ("Last cell started", max((m.started_at for m in rows), default="")),
         ]
         return [(name, value) for name, value in facts if value]
+
+    def _progress(self) -> str:
+        if not self.planned:
+            return str(len(self.judged))
+        earlier = len(self.judged - self.planned)
+        more = f", and {earlier} of earlier plans" if earlier else ""
+        return f"{len(self.judged & self.planned)} of {len(self.planned)} planned{more}"
 
     def notes(self) -> list[str]:
         """Return what the data set and the plan had to say."""

@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report.content import Run
+from benchmarks.report.tables import breakable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from pretext.datasets.base import ImageDataset
 
-FILLED = 6
+FILLED = 8
 """Test pictures with a hole."""
 QUERIES = 3
 SHOWN_NEIGHBOURS = 5
@@ -25,8 +26,8 @@ SEARCHED = 1000
 """Regions of the training split that the page's neighbours are looked for in, at most."""
 MOST_ROWS = 10
 """Encoders beside each other, at most."""
-SHEET_ROWS = ("random", "supervised", "context_encoder")
-"""Rows whose detections and segmentations are shown."""
+OPEN_ROWS = ("random", "supervised", "context_encoder")
+"""Rows whose detections and segmentations are shown at once; the others' are folded."""
 SHEETS = {"detection": "detections.png", "segmentation": "segmentation.png"}
 SHEET_WIDTH = 1000
 """Pixels; wider sheets are shrunk."""
@@ -64,7 +65,7 @@ def fills(run: Run, data: ImageDataset) -> str:
     columns |= baseline_fills(pictures)
     columns |= {row: filled_by(task, pictures) for row, task in list(tasks.items())[:MOST_ROWS]}
     columns["original"] = pictures.images.float() / 255
-    head = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in columns)
+    head = "".join(f'<th scope="col">{breakable(name)}</th>' for name in columns)
     lines = []
     for number in range(len(pictures.images)):
         cells = [
@@ -117,7 +118,7 @@ def sheets(run: Run, probe: str) -> dict[str, str]:
     from PIL import Image
 
     found = {}
-    for row in SHEET_ROWS:
+    for row in run.rows[:MOST_ROWS]:
         cells = {m.seed: m.cell for m in run.measurements if (m.pretext, m.probe) == (row, probe)}
         path = run.out / "artifacts" / cells[min(cells)] / SHEETS[probe] if cells else None
         if path is None or not path.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.report.content import Run
-from benchmarks.report.sentences import caution, data_sentence, verdict
+from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.terminal import LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
@@ -13,9 +13,7 @@ TITLE = "Pretext tasks compared"
 
 def markdown(run: Run) -> str:
     """Return the report's text."""
-    parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run))]
-    if caution(run):
-        parts.append(caution(run))
+    parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run)), *cautions(run)]
     if run.rows:
         parts += [_main_table(run), f"{LEGEND}; best in bold."]
     if run.notes():

@@ -10,7 +10,7 @@ from benchmarks.report import gallery
 from benchmarks.report.content import Run
 from benchmarks.report.figures import plots
 from benchmarks.report.markdown import TITLE
-from benchmarks.report.sentences import caution, data_sentence, verdict
+from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import main_table, score_table
 from benchmarks.terminal import LEGEND
@@ -33,8 +33,9 @@ class _Sections:
     def add(self, title: str, make: Callable[[], str]) -> None:
         try:
             content = make()
-        except (UserError, OSError, KeyError) as error:  # data moved, a file cut short: the rest still counts
-            self.gaps.append(f"{title} left out: {error}")
+        except (UserError, OSError, LookupError, ValueError, RuntimeError) as error:
+            # data moved, a file cut short, no memory left on the device: the numbers still count
+            self.gaps.append(f"{title} left out: {type(error).__name__}: {error}".replace("UserError: ", ""))
             return
         if content:
             self.found.append((title, content))
@@ -59,9 +60,8 @@ def page(run: Run) -> str:
         for title, content in sections.found
     )
     opening = f'<p class="data{" synthetic" if run.synthetic else ""}">{escape(data_sentence(run))}</p>'
-    words = f'<p class="verdict">{escape(" ".join(verdict(run)))}</p>'
-    if caution(run):
-        words += f'<p class="small">{escape(caution(run))}</p>'
+    words = "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdict(run))
+    words += "".join(f'<p class="small">{escape(text)}</p>' for text in cautions(run))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -96,7 +96,7 @@ def _fills(run: Run) -> str:
     content = gallery.fills(run, gallery.open_data(run))
     return content and (
         "<p>The same test pictures, the hole of each filled by what needs no training and by each row's "
-        f"decoder (first seed). A decoder never sees what the hole hides.</p>{content}"
+        f"decoder (first seed). A decoder never sees what the hole hides.</p>{content}{_at_most(run)}"
     )
 
 
@@ -108,7 +108,7 @@ def _neighbours(run: Run) -> str:
     return content and (
         "<p>The query at the left, what lies nearest to it in the training split at the right, best first, "
         "with its cosine and class; an encoder a row, read at the stage that its headline quotes. "
-        f"{gallery.SEARCHED} regions are searched, at most.</p>{content}"
+        f"{gallery.SEARCHED} regions are searched, at most.</p>{content}{_at_most(run)}"
     )
 
 
@@ -116,8 +116,16 @@ def _sheets(run: Run) -> str:
     parts = []
     for probe in gallery.SHEETS:
         for row, sheet in gallery.sheets(run, probe).items():
-            parts.append(f"<h3>{probe}: {escape(row)}</h3>{sheet}")
-    return "".join(parts)
+            shown = " open" if row in gallery.OPEN_ROWS else ""
+            parts.append(f"<details{shown}><summary>{probe}: {escape(row)}</summary>{sheet}</details>")
+    return "".join(parts) + _at_most(run)
+
+
+def _at_most(run: Run) -> str:
+    """Return a line that says so where the pictures are not of all rows."""
+    if len(run.rows) <= gallery.MOST_ROWS:
+        return ""
+    return f'<p class="legend">The first {gallery.MOST_ROWS} of {len(run.rows)} rows are shown.</p>'
 
 
 def _filters(run: Run) -> str:

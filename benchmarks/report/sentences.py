@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from benchmarks.report.content import Run
 from benchmarks.verdict import BASELINE, LEVEL, Summary
 
-PERCENT = f"{100 * LEVEL:.0f} %"
+PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
 
 
 def data_sentence(run: Run) -> str:
@@ -48,8 +48,15 @@ def verdict(run: Run) -> list[str]:
     return sentences
 
 
-def caution(run: Run) -> str:
-    """Return how many comparisons the verdict rests on, and what that means; empty without any."""
+def cautions(run: Run) -> list[str]:
+    """Return what to keep in mind about the verdict: what is missing, and how many comparisons it rests on."""
+    missing = len(run.planned - run.judged)
+    failed = f"; failed: {len(run.failures)}" if run.failures else ""
+    unfinished = f"{missing} of {len(run.planned)} planned cells have no result{failed}." if missing else ""
+    return [text for text in (unfinished, _by_chance(run)) if text]
+
+
+def _by_chance(run: Run) -> str:
     count = sum(s.distinguishable is not None for s in run.headlines().values())
     if not count:
         return ""

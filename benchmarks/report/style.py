@@ -53,7 +53,7 @@ img { display: block; } .sheet img { max-width: none; }
 @media (max-width: 30rem) {
   tbody th { white-space: normal; min-width: 7.5rem; max-width: 8.5rem; overflow-wrap: anywhere; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
-  .fills img { width: 76px; height: 76px; } .fills thead th { max-width: 76px; } }
+  .fills img { width: 76px; height: 76px; } .fills thead th { max-width: 76px; font-size: .68rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 9pt; } nav { display: none; }
   :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #fff;
     --good: #00684c; --bad: #a84300; }

@@ -22,7 +22,7 @@ def main_table(run: Run) -> str:
     head += [_head("images", "seen"), _head("time", "s"), _head("memory", "peak, MB")]
     body = []
     for row in run.rows:
-        cells = [f'<th scope="row">{escape(row)}</th>']
+        cells = [f'<th scope="row">{breakable(row)}</th>']
         cells += [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
         cost = run.costs.get(row)
         seen, seconds, memory = (
@@ -47,12 +47,17 @@ def score_table(run: Run) -> str:
         words = [r.probe, r.metric, r.stage + (" ★" if r.headline else ""), r.unit]
         numbers = [r.value.mean, r.value.low, r.value.high, r.chance, *difference]
         body.append(
-            f'<tr><th scope="row">{escape(r.pretext)}</th>'
+            f'<tr><th scope="row">{breakable(r.pretext)}</th>'
             + "".join(f'<td class="text">{escape(word)}</td>' for word in words)
             + "".join(_number(number, ".3f") for number in numbers)
             + f"{_number(r.seeds, 'd')}{_number(r.n, 'd')}</tr>"
         )
     return _table(head, body, "Every score")
+
+
+def breakable(name: str) -> str:
+    """Return a row's name as HTML whose lines may end behind `_` and `:`."""
+    return escape(name).replace("_", "_<wbr>").replace(":", ":<wbr>")
 
 
 def _table(head: list[str], body: list[str], label: str) -> str:

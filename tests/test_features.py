@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from probe_samples import colours, small_encoder
+
+import downstream.features
+from downstream.features import pooled, split_features
+from pretext.datasets.cache import cache_folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def encoder():
+    return small_encoder()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The encodings that were computed rather than read."""
+    calls = []
+    compute = downstream.features._computed
+
+    def counting(*args):
+        calls.append(args)
+        return compute(*args)
+
+    monkeypatch.setattr(downstream.features, "_computed", counting)
+    return calls
+
+
+def files():
+    return sorted(cache_folder("features").glob("*.safetensors"))
+
+
+def test_pooling_is_the_mean_over_equal_cells():
+    maps = torch.arange(2 * 3 * 6 * 6, dtype=torch.float32).reshape(2, 3, 6, 6)
+    expected = maps.numpy().reshape(2, 3, 2, 3, 2, 3).mean(axis=(3, 5)).reshape(2, 12)
+    np.testing.assert_allclose(pooled(maps, 12).numpy(), expected)
+
+
+@pytest.mark.parametrize(("most", "side"), [(1, 1), (3, 1), (11, 1), (12, 2), (26, 2), (27, 3), (10_000, 6)])
+def test_the_grid_is_the_finest_that_stays_within_the_limit(most, side):
+    assert pooled(torch.zeros(1, 3, 6, 6), most).shape == (1, 3 * side**2)
+
+
+def test_nothing_is_computed_twice_and_everything_that_matters_is(encoder, computed):
+    data = colours()
+    first = split_features(encoder, data, "test", most=64)
+    assert torch.equal(split_features(encoder, data, "test", most=64).stages["conv3"], first.stages["conv3"])
+    assert len(computed) == 1
+    split_features(encoder, data, "test", most=32)
+    split_features(encoder, data, "val", most=64)
+    split_features(encoder, data, "test", most=64, indices=np.arange(39))
+    split_features(encoder, colours(classes=4), "test", most=64)
+    with torch.no_grad():
+        next(encoder.parameters())[0] += 1e-3
+    split_features(encoder, data, "test", most=64)
+    assert len(computed) == 6 and len(files()) == 6
+
+
+def test_batches_make_no_difference(encoder, monkeypatch):
+    whole = split_features(encoder, colours(), "train", most=64)
+    files()[0].unlink()
+    monkeypatch.setattr(downstream.features, "BATCH", 7)
+    parts = split_features(encoder, colours(), "train", most=64)
+    for stage, values in whole.stages.items():
+        torch.testing.assert_close(parts.stages[stage], values, atol=1e-5, rtol=1e-4)
+    assert torch.equal(parts.targets, whole.targets)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a tensor", None])
+def test_a_damaged_or_deleted_file_is_computed_again(encoder, computed, damage):
+    first = split_features(encoder, colours(), "test", most=64)
+    (file,) = files()
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage or file.read_bytes()[:-100])
+    again = split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 2 and files() == [file]
+    assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
+
+
+def test_beyond_the_limit_the_longest_unused_go(encoder, monkeypatch):
+    data = colours()
+    for age, split in ((300, "train"), (200, "val")):
+        before = set(files())
+        split_features(encoder, data, split, most=64)
+        (file,) = set(files()) - before
+        os.utime(file, (time.time() - age,) * 2)
+    oldest, kept = sorted(files(), key=lambda file: file.stat().st_mtime)
+    both = kept.stat().st_size + oldest.stat().st_size
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", str(both / 1e9))
+    split_features(encoder, data, "test", most=16)
+    assert not oldest.exists() and kept.exists() and len(files()) == 2
+
+
+def test_what_was_just_read_stays(encoder, monkeypatch):
+    split_features(encoder, colours(), "val", most=64)
+    (file,) = files()
+    os.utime(file, (0, 0))
+    split_features(encoder, colours(), "val", most=64)
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
+    split_features(encoder, colours(), "test", most=64)
+    assert file.exists()
+
+
+@pytest.mark.xfail(strict=True, reason="the variable is not read as the user's words are", raises=ValueError)
+def test_a_limit_that_is_no_number_is_named(encoder, monkeypatch):
+    from pretext.errors import UserError
+
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "much")
+    with pytest.raises(UserError, match="PRETEXT_FEATURES_GB=much"):
+        split_features(encoder, colours(), "test", most=64)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from probe_samples import colours, small_encoder
+
+from downstream.probes.knn import Knn, vote
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+
+
+def unit(rng, n, d):
+    vectors = rng.normal(size=(n, d))
+    return torch.from_numpy(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).float()
+
+
+def test_one_neighbour_is_the_nearest_pictures_class():
+    rng = np.random.default_rng(0)
+    database, labels = unit(rng, 30, 6), torch.from_numpy(rng.integers(0, 4, 30))
+    votes = vote(database, labels, database, classes=4, ks=[1], temperature=0.07)[1]
+    assert torch.equal(votes.argmax(1), labels)
+
+
+def test_all_neighbours_at_a_high_temperature_are_a_majority():
+    rng = np.random.default_rng(1)
+    labels = torch.tensor([2] * 12 + [0] * 5 + [1] * 4)
+    votes = vote(unit(rng, 21, 6), labels, unit(rng, 9, 6), classes=3, ks=[21], temperature=1e4)[21]
+    np.testing.assert_allclose(votes.exp().numpy(), np.tile([5 / 21, 4 / 21, 12 / 21], (9, 1)), atol=1e-3)
+
+
+def test_a_low_temperature_overflows_nothing():
+    rng = np.random.default_rng(2)
+    votes = vote(
+        unit(rng, 20, 4), torch.arange(20) % 3, unit(rng, 5, 4), classes=3, ks=[1, 20], temperature=1e-4
+    )
+    assert all(each.isfinite().all() for each in votes.values())
+    assert torch.equal(votes[1].argmax(1), votes[20].argmax(1))
+
+
+def test_votes_of_several_classes_equal_a_loop():
+    rng = np.random.default_rng(3)
+    database, queries = unit(rng, 25, 5), unit(rng, 7, 5)
+    targets = rng.integers(0, 2, (25, 3))
+    votes = vote(database, torch.from_numpy(targets), queries, classes=3, ks=[4], temperature=0.1)[4]
+    for query, found in zip(queries.numpy(), votes.exp().numpy(), strict=True):
+        cosines = database.numpy() @ query
+        near = np.argsort(-cosines)[:4]
+        weights = np.exp(cosines[near] / 0.1)
+        np.testing.assert_allclose(found, weights @ targets[near] / weights.sum(), atol=1e-4)
+
+
+@pytest.mark.xfail(strict=True, reason="a neighbour whose class is unknown votes against it")
+def test_a_neighbour_whose_class_is_unknown_does_not_vote():
+    database = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    targets = torch.tensor([[1, 0], [-1, 0]])
+    share = vote(database, targets, database[:1], classes=2, ks=[2], temperature=0.07)[2].exp()
+    assert share[0, 0].item() == pytest.approx(1, abs=1e-3)
+
+
+def test_more_neighbours_than_pictures_are_all_pictures():
+    data = colours(train=9)
+    few = [s.value for s in Knn(ks=(9,), features=64).evaluate(small_encoder(), data)]
+    assert [s.value for s in Knn(ks=(100, 9), features=64).evaluate(small_encoder(), data)] == few
+
+
+def test_the_number_of_neighbours_is_chosen_on_val():
+    # one class has four pictures of forty: all neighbours together never name it
+    data = colours(train=60, classes=3)
+    one, every, both = (
+        [s.value for s in Knn(ks=ks, features=64, temperature=100.0).evaluate(small_encoder(), data)]
+        for ks in ((1,), (60,), (1, 60))
+    )
+    assert both == one and one != every
+
+
+def test_several_classes_a_picture_end_to_end():
+    scores = list(Knn(features=64).evaluate(small_encoder(), colours(multi=True)))
+    headline = next(score for score in scores if score.headline)
+    assert [score.metric for score in scores] == ["mAP"] * 6
+    assert headline.value > headline.chance + 20
