@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from probe_samples import colours, small_encoder
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 
 from downstream.probes.linear import Linear, minimise, objective
 
@@ -100,14 +101,10 @@ def test_several_classes_a_picture_end_to_end():
     assert [score.metric for score in scores] == ["mAP"] * 6
     headline = next(score for score in scores if score.headline)
     assert headline.n == 40 and headline.value > headline.chance + 20
-    assert average_precision_score([1, 0], [1, 0]) == 1
 
 
 def test_a_seed_draws_other_pictures():
     data = colours(told=False, train=200)
-    values = {
-        tuple(s.value for s in Linear(seed=seed, train_images=30, penalties=(0.1,), features=64).evaluate(e, data))
-        for seed in (0, 1)
-        for e in (small_encoder(),)
-    }
-    assert len(values) == 2
+    probe, encoder = Linear(train_images=30, penalties=(0.1,), features=64), small_encoder()
+    first, other = ([s.value for s in replace(probe, seed=seed).evaluate(encoder, data)] for seed in (0, 1))
+    assert first != other
