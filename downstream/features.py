@@ -60,8 +60,15 @@ def split_features(
     """
     part = at_size(data.split(split), encoder.input_size, bad_images="skip")
     chosen = np.arange(len(part)) if indices is None else indices
+    device = next(encoder.parameters()).device
     key = digest(
-        encoder_digest(encoder), part.fingerprint, str(encoder.input_size), str(most), str(VERSION), chosen.tobytes()
+        encoder_digest(encoder),
+        device.type,
+        part.fingerprint,
+        str(encoder.input_size),
+        str(most),
+        str(VERSION),
+        chosen.tobytes(),
     )
     file = cache_folder("features") / f"{key}.safetensors"
     stored = _stored(file)
@@ -102,7 +109,11 @@ def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"
         encoder.train(was_training)
     if not kept:
         raise UserError(f"{data.spec}: no picture of this split can be decoded; see to the files")
-    return {name: torch.cat(parts).clone() for name, parts in found.items()} | {"kept": torch.tensor(kept)}
+    stages = {name: torch.cat(parts).clone() for name, parts in found.items()}
+    for name, values in stages.items():
+        if not values.isfinite().all():
+            raise UserError(f"encoder {encoder.spec}: its stage {name} is not finite; check the encoder's weights")
+    return stages | {"kept": torch.tensor(kept)}
 
 
 def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:
@@ -124,9 +135,17 @@ def _pictures(data: ImageDataset, indices: Int[np.ndarray, "B"]) -> tuple[Tensor
     return torch.stack(images) if images else torch.empty(0), read
 
 
+def _limit_gb() -> float:
+    text = os.environ.get("PRETEXT_FEATURES_GB")
+    try:
+        return CACHE_GB if text is None else float(text)
+    except ValueError:
+        raise UserError(f"PRETEXT_FEATURES_GB={text}: expected a number of gigabytes") from None
+
+
 def _sweep(folder: Path) -> None:
     """Remove the least recently used files beyond the limit."""
-    limit = float(os.environ.get("PRETEXT_FEATURES_GB", CACHE_GB)) * 1e9
+    limit = _limit_gb() * 1e9
     stats = []
     for file in folder.glob("*.safetensors"):
         try:

@@ -167,6 +167,9 @@ def _described(
             stack = torch.stack(images).to(device)
             crops = cut(stack, which, expand(boxes, regions.reach), holes, side=encoder.input_size)
             vectors = encode(encoder, crops, stages, cells=regions.cells)
+        for name, value in vectors.items():
+            if not value.isfinite().all():
+                raise UserError(f"encoder {encoder.spec}: its stage {name} is not finite; check the encoder's weights")
         yield {name: value.cpu().numpy() for name, value in vectors.items()}, rows
 
 

@@ -114,7 +114,6 @@ def test_what_was_just_read_stays(encoder, monkeypatch):
     assert file.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="the variable is not read as the user's words are", raises=ValueError)
 def test_a_limit_that_is_no_number_is_named(encoder, monkeypatch):
     from pretext.errors import UserError
 

@@ -83,7 +83,6 @@ def test_ten_crops_change_the_score_and_not_the_training(encoder, tmp_path):
     assert logits[0] == logits[1]
 
 
-@pytest.mark.xfail(strict=True, reason="batch normalisation cannot train on one picture, and says so too late")
 def test_batches_of_one_are_refused_before_anything_is_trained():
     with pytest.raises(ValueError, match="batch_size is 1"):
         FineTune(batch_size=1)

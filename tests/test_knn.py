@@ -51,7 +51,6 @@ def test_votes_of_several_classes_equal_a_loop():
         np.testing.assert_allclose(found, weights @ targets[near] / weights.sum(), atol=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason="a neighbour whose class is unknown votes against it")
 def test_a_neighbour_whose_class_is_unknown_does_not_vote():
     database = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     targets = torch.tensor([[1, 0], [-1, 0]])

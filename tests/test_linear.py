@@ -22,12 +22,12 @@ def problem(seed, *, n, d, classes, noise):
     features = rng.normal(size=(n, d)) * rng.choice([0.01, 1, 100], d) + rng.normal(size=d)
     standard = (features - features.mean(0)) / features.std(0)
     logits = standard @ np.random.default_rng(99).normal(size=(d, classes)) / d**0.5
-    return features.astype(np.float32), (logits + noise * rng.gumbel(size=logits.shape)).argmax(1), standard
+    return features.astype(np.float32), (logits + noise * rng.gumbel(size=logits.shape)).argmax(1)
 
 
 @pytest.mark.parametrize("penalty", [1.0, 0.1, 0.01, 0.001])
 def test_the_default_number_of_iterations_is_enough_for_scikit_learns_answers(penalty):
-    features, labels, standard = problem(0, n=400, d=300, classes=10, noise=0.3)
+    features, labels = problem(0, n=400, d=300, classes=10, noise=0.3)
     probe = Linear(penalties=(penalty,))
     inputs, targets = torch.from_numpy(features), torch.from_numpy(labels)
     classifier, _ = probe.fit(inputs[:300], targets[:300], inputs[300:], targets[300:], 10)
@@ -78,7 +78,7 @@ def test_the_gradient_is_the_formula(multi):
 
 
 def test_the_penalty_is_the_one_that_does_best_on_val():
-    features, labels, _ = problem(3, n=200, d=120, classes=4, noise=1.0)
+    features, labels = problem(3, n=200, d=120, classes=4, noise=1.0)
     inputs, targets = torch.from_numpy(features), torch.from_numpy(labels)
     parts = inputs[:100], targets[:100], inputs[100:], targets[100:]
     singly = {p: Linear(penalties=(p,), iterations=300).fit(*parts, 4)[1] for p in (3.0, 0.3, 1e-4)}
@@ -88,7 +88,7 @@ def test_the_penalty_is_the_one_that_does_best_on_val():
 
 
 def test_a_feature_that_never_changes_does_no_harm():
-    features, labels, _ = problem(4, n=60, d=5, classes=3, noise=0.1)
+    features, labels = problem(4, n=60, d=5, classes=3, noise=0.1)
     features[:, 2] = 7
     inputs, targets = torch.from_numpy(features), torch.from_numpy(labels)
     classifier, reached = Linear().fit(inputs, targets, inputs, targets, 3)

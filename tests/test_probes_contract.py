@@ -42,17 +42,6 @@ def quick(name, **settings):
     return PROBES[name](**{key: value for key, value in QUICK.items() if key in fields} | settings)
 
 
-def probes_but(known):
-    """Every probe, those with a known defect as failures that are expected: its repair shows at once."""
-    return pytest.mark.parametrize(
-        "name",
-        [
-            pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=known[name])) if name in known else name
-            for name in PROBES
-        ],
-    )
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -158,7 +147,7 @@ def test_very_little_data_is_judged_or_refused_in_one_line(name, encoder):
             assert all(np.isfinite(score.value) for score in scores)
 
 
-@probes_but({"fine_tune": "its targets keep the rows of pictures that could not be read"})
+@every_probe
 def test_pictures_that_turn_out_unreadable_are_passed_over(name, encoder, monkeypatch):
     monkeypatch.setenv("PRETEXT_PACK_GB", "0")
     data = small_scenes(unreadable=(1, 4, 5))
@@ -171,7 +160,7 @@ def _all_pictures(name):
     return {key: 0 for key in ("train_images", "test_images") if key in fields}
 
 
-@probes_but(dict.fromkeys(("linear", "knn", "retrieval"), "a stage that is not finite is scored as if it were"))
+@every_probe
 def test_weights_that_are_not_finite_are_refused(name):
     encoder = small_encoder()
     with torch.no_grad():

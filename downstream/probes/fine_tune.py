@@ -23,6 +23,7 @@ from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.encoders.base import Encoder
+from pretext.errors import UserError
 from pretext.judging import Probe, Score
 
 
@@ -66,6 +67,8 @@ class FineTune(Probe):
             train_images=self.train_images,
             test_images=self.test_images,
         )
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size is {self.batch_size}; allowed is 2 or more: a batch is normalised")
         if not 0.05 <= self.crop <= 1:
             raise ValueError(f"crop is {self.crop}; allowed is 0.05 to 1")
 
@@ -78,8 +81,12 @@ class FineTune(Probe):
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train)
         shown = np.arange(len(test))[: self.test_images or None]
+        targets = class_targets(test)
+        shown = shown[known(targets[torch.from_numpy(shown)])]
+        if not len(shown):
+            raise UserError(f"{data.spec}: no test picture has a class; give more data")
         logits = self._classify(encoder, head, test, shown)
-        scores = classification_scores(logits, class_targets(test)[torch.from_numpy(shown)], spec=data.spec)
+        scores = classification_scores(logits, targets[torch.from_numpy(shown)], spec=data.spec)
         if out is not None:
             write_curve(out, curve)
         for i, score in enumerate(scores):
@@ -90,6 +97,7 @@ class FineTune(Probe):
         device = next(encoder.parameters()).device
         targets = class_targets(train)
         indices = draw_labelled(targets, self.train_images, seed=self.seed)
+        indices = indices[known(targets[torch.from_numpy(indices)])]
         check_classes(train.spec, targets[torch.from_numpy(indices)])
         generator = torch.Generator(device).manual_seed(self.seed)
         views = Augmentation(crop_min=self.crop, jitter=0.0, greyscale=0.0, blur=0.0)
@@ -132,6 +140,11 @@ class FineTune(Probe):
             views = ten_crops(images) if self.ten_crops else [images]
             found.append(torch.stack([head(encoder(view)[-1]) for view in views]).mean(0).cpu())
         return torch.cat(found)
+
+
+def known(targets: Int[Tensor, "N ..."]) -> NDArray[np.bool_]:
+    """Return which pictures have a class at all; one that cannot be decoded has none."""
+    return (targets >= 0 if targets.ndim == 1 else (targets >= 0).any(dim=1)).numpy()
 
 
 def classification_loss(logits: Float[Tensor, "B K"], targets: Int[Tensor, "B ..."]) -> Float[Tensor, ""]:

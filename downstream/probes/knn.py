@@ -112,17 +112,18 @@ def vote(
 
     Args:
         database: Vectors of length 1.
-        targets: Their classes; see `class_targets`.
+        targets: Their classes; see `class_targets`. One that is unknown votes neither for nor against.
         queries: Vectors of length 1.
         classes: K.
         ks: Numbers of neighbours, none above N.
         temperature: A neighbour's vote is exp(cosine / temperature).
     """
     hot = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets.clamp(min=0).float()
+    known = torch.ones_like(hot) if targets.ndim == 1 else (targets >= 0).float()
     cosines, rows = (queries @ database.T).topk(max(ks), dim=1)
     weights = ((cosines - cosines[:, :1]) / temperature).exp()  # the nearest has 1: no overflow
     found = {}
     for k in ks:
-        votes = torch.einsum("qk,qkc->qc", weights[:, :k], hot[rows[:, :k]])
-        found[k] = (votes / weights[:, :k].sum(1, keepdim=True) + 1e-6).log()
+        votes, all_votes = (torch.einsum("qk,qkc->qc", weights[:, :k], each[rows[:, :k]]) for each in (hot, known))
+        found[k] = (votes / all_votes.clamp(min=1e-12) + 1e-6).log()
     return found
