@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -70,11 +71,13 @@ def _judged(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
     path = encoder_path(out, cell.made_by)
     encoder = load_encoder(path)
     data = cell.data.open()
+    sheets = out / "artifacts" / cell.name
+    shutil.rmtree(sheets, ignore_errors=True)  # what a worker that was killed had begun
     if isinstance(cell.judge, Inpainting):
-        return encoder, _inpainted(cell, cell.judge, data, path.parent, out / "artifacts" / cell.name)
+        return encoder, _inpainted(cell, cell.judge, data, path.parent, sheets)
     assert cell.judge is not None
     encoder = encoder.to(device())
-    return encoder, list(cell.judge.evaluate(encoder, data, out / "artifacts" / cell.name))
+    return encoder, list(cell.judge.evaluate(encoder, data, sheets))
 
 
 def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out: Path) -> list[Score]:

@@ -157,6 +157,8 @@ def train(
     settings = _settings(task, task_settings, encoder, pictures, config, image_size)
     finished = out / "encoder.safetensors"
     resumed = _earlier(out, settings)
+    for remains in out.glob(".*.tmp"):  # of a run that was killed while it wrote
+        remains.unlink(missing_ok=True)
     if resumed is not None and finished.is_file() and resumed[1]["finished"]:
         return finished
 
