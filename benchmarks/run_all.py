@@ -48,7 +48,8 @@ def main(argv: list[str]) -> int:
     print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     if options.dry_run:
         return 0
-    for name in suite.set_aside(plan, out):
+    aside = suite.set_aside(plan, out)
+    for name in aside:
         print(f"{name}: of other settings; moved to {out / 'superseded'}", file=sys.stderr)
     plan.write(out, argv)
     failures: dict[str, str] = {}
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         crew = LocalProcesses(out, workers, one_thread=device() == "cpu")
         failures = schedule.run(missing, out, crew, expected=expected, progress=schedule.show_progress)
-    finish(out)
+    finish(out, changed=bool(missing or aside))
     for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     if failures:
@@ -64,16 +65,18 @@ def main(argv: list[str]) -> int:
     return 1 if failures else 0
 
 
-def finish(out: Path) -> None:
-    """Write CSV and report, and print the table."""
+def finish(out: Path, *, changed: bool) -> None:
+    """Print the table; write CSV and report where results have changed, or there are none yet."""
     from benchmarks.report import write_report
     from benchmarks.results import read_costs, read_measurements, write_csv
     from benchmarks.terminal import text_table
     from benchmarks.verdict import summarise
 
-    csv = write_csv(out)
+    csv, report = out / "results.csv", out / "report.html"
     print(text_table(summarise(read_measurements(out)), read_costs(out)))
-    print(f"{csv}\n{write_report(out)}")
+    if changed or not (csv.exists() and report.exists()):
+        csv, report = write_csv(out), write_report(out)
+    print(f"{csv}\n{report}")
 
 
 if __name__ == "__main__":
