@@ -75,11 +75,18 @@ def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took, its groups left as they are."""
+    """Put back what `optimizer_tensors` took, its groups left as they are.
+
+    A fused kernel walks a parameter and its moments side by side in memory: they must lie alike.
+    """
     prefix = f"optimizer.{name}."
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith(prefix):
             index, field = key.removeprefix(prefix).split(".", 1)
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:
+                value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             state.setdefault(int(index), {})[field] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -21,7 +21,7 @@ def make_optimizer(
     momentum: float,
     beta2: float,
 ) -> torch.optim.Optimizer:
-    """Return an optimiser; vectors (biases, normalisation) are never decayed.
+    """Return an optimiser, fused into one kernel; vectors (biases, normalisation) are never decayed.
 
     Args:
         parameters: What it moves.
@@ -37,9 +37,9 @@ def make_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=learning_rate, betas=(momentum, beta2))
+    return kind(groups, lr=learning_rate, betas=(momentum, beta2), fused=True)
 
 
 def rate_at(progress: float, *, schedule: ScheduleName, warmup: float) -> float:
