@@ -24,7 +24,7 @@ from pretext.datasets.packed import BadImages
 from pretext.judging import Probe
 
 if TYPE_CHECKING:
-    from pretext.train import TrainConfig
+    from pretext.train_config import TrainConfig
 
 CODE = 1
 """Raise it when a change of code changes values: every cell is then computed anew."""
@@ -109,7 +109,7 @@ def encoder_cell(
         settings |= {"encoder": encoder}
     if task is not None:
         from pretext.tasks import task_config
-        from pretext.train import NOT_IN_RESULT
+        from pretext.train_config import NOT_IN_RESULT
 
         # the data's fingerprint says which pictures were left out, whatever the user had asked for
         beside_the_value = {*NOT_IN_RESULT, "bad_images"}

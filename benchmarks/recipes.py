@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.cells import Inpainting, Judge
 from pretext.judging import Probe, probes_in
-from pretext.train import TrainConfig
+from pretext.train_config import TrainConfig
 
 SCENES = "scenes?size=32"
 ROWS: dict[str, str | None] = {

@@ -34,10 +34,10 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets, is_multi_label
 from pretext.encoders import build_encoder
 from pretext.errors import UserError, did_you_mean, run_command
-from pretext.optim import make_optimizer
 from pretext.tasks import build_task, task_config, task_names
 from pretext.tasks.base import Batch, LabelKind
-from pretext.train import TrainConfig, train
+from pretext.train import make_optimizers, train
+from pretext.train_config import TrainConfig
 
 MATRIX = 1024
 """Side of the matrices whose product is the machine's ceiling."""
@@ -185,17 +185,7 @@ def bare_speeds(task: str, data: ImageDataset, options: Speed) -> Iterator[float
     encoder = build_encoder(options.encoder, input_size=options.image_size, seed=config.seed)
     model = build_task(task, encoder, labels=kind, seed=config.seed).to(device)
     model = model.to(memory_format=torch.channels_last).train()
-    optimizers = {
-        player: make_optimizer(
-            parameters,
-            name=config.optimizer,
-            learning_rate=config.learning_rate * model.rate_factors().get(player, 1.0),
-            weight_decay=config.weight_decay,
-            momentum=config.beta1,
-            beta2=config.beta2,
-        )
-        for player, parameters in model.players().items()
-    }
+    optimizers = make_optimizers(model, config)
     batches = _batches_in_memory(data, options.batch_size, labels=model.needs_labels, device=device)
     interval = _interval(options)
     for part in range(_steps(options) // interval):

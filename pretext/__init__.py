@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pretext.datasets import open_dataset
     from pretext.encoders import build_encoder, load_encoder, save_encoder
     from pretext.tasks import build_task
-    from pretext.train import TrainConfig
+    from pretext.train_config import TrainConfig
 
 __all__ = [
     "TrainConfig",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "TrainConfig": "train",
+    "TrainConfig": "train_config",
     "build_encoder": "encoders",
     "build_task": "tasks",
     "load_encoder": "encoders",

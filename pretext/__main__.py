@@ -18,7 +18,8 @@ from pretext.datasets import dataset_kinds, open_dataset
 from pretext.encoders import encoder_names
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.tasks import task_config, task_module, task_names
-from pretext.train import TrainConfig, train
+from pretext.train import train
+from pretext.train_config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The one training loop, read top to bottom: settings, `train`, and what it calls."""
+"""The one training loop, read top to bottom: `train`, and what it calls."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import dataclasses
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,96 +29,19 @@ from pretext.checkpoint import (
 )
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import is_multi_label
-from pretext.datasets.packed import BadImages, at_size
+from pretext.datasets.packed import at_size
 from pretext.distributed import average_gradients, rank, world
 from pretext.encoders import build_encoder
 from pretext.encoders.files import load_strictly, save_encoder
 from pretext.errors import UserError
 from pretext.loading import load_batches
-from pretext.optim import OptimizerName, ScheduleName, make_optimizer, rate_at
+from pretext.optim import make_optimizer, rate_at
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.train_config import NOT_IN_RESULT, TrainConfig
+from pretext.training_log import TrainingLog, peak_memory
 
-BUDGETS = ("images", "steps", "epochs", "seconds", "flops")
-DEFAULT_IMAGES = 100_000
-"""Budget where none is given."""
 SHEET_IMAGES = 8
-NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples")
-"""Settings that change nothing about the encoder that comes out."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How long, how fast, on what. Exactly one of the budgets may be given."""
-
-    images: int | None = None
-    """Budget in pictures seen; 100,000 where no budget is given."""
-    steps: int | None = None
-    """Budget in optimiser steps."""
-    epochs: float | None = None
-    """Budget in passes over the training split."""
-    seconds: float | None = None
-    """Budget in seconds of training; such a run cannot be repeated to the same numbers."""
-    flops: float | None = None
-    """Budget in floating-point operations, counted on one batch."""
-    batch_size: int = 128
-    """Pictures a step, of all processes together."""
-    accumulate: int = 1
-    """Parts in which a batch goes through the network, where memory is short."""
-    optimizer: OptimizerName = "adamw"
-    """AdamW, Adam or SGD."""
-    learning_rate: float = 1e-3
-    """The highest."""
-    weight_decay: float = 0.05
-    """Of matrices and kernels."""
-    beta1: float = 0.9
-    """Momentum: SGD's, and Adam's first coefficient."""
-    beta2: float = 0.999
-    """Adam's second coefficient."""
-    schedule: ScheduleName = "cosine"
-    """Cosine to 0, or constant."""
-    warmup: float = 0.05
-    """Share of the run over which the learning rate rises."""
-    clip_norm: float | None = None
-    """Longest gradient of a player; None cuts none."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward pass; auto is bfloat16 on a GPU, float32 on a CPU, where bfloat16 is slower."""
-    channels_last: bool = True
-    """Memory layout; the faster one for convolutions."""
-    compile: bool = False
-    """Compile the encoder; pays on long runs."""
-    seed: int = 0
-    """Of weights, order, augmentation and masks."""
-    device: str = "auto"
-    """cpu, cuda, …; auto takes a GPU where there is one."""
-    bad_images: BadImages = "skip"
-    """Pictures that cannot be decoded: leave them out and say so, or stop."""
-    workers: int = 2
-    """Processes that decode, where the data set is too large to be packed."""
-    checkpoint_seconds: float = 60.0
-    """Time between checkpoints."""
-    log_every: int = 50
-    """Steps between lines of the log."""
-    samples: int = 4
-    """Sample sheets over the run, where the task paints."""
-
-    def __post_init__(self) -> None:
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are given; give one budget")
-        for name in (*given, "batch_size", "accumulate", "learning_rate", "log_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
-        for name in ("weight_decay", "workers", "samples", "checkpoint_seconds", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
-        for name in ("beta1", "beta2", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 to below 1")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be split in accumulate={self.accumulate} parts")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm is {self.clip_norm}; allowed is above 0, or none")
 
 
 def train(
@@ -170,17 +91,7 @@ def train(
     ).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizers = {
-        player: make_optimizer(
-            parameters,
-            name=config.optimizer,
-            learning_rate=config.learning_rate * model.rate_factors().get(player, 1.0),
-            weight_decay=config.weight_decay,
-            momentum=config.beta1,
-            beta2=config.beta2,
-        )
-        for player, parameters in model.players().items()
-    }
+    optimizers = make_optimizers(model, config)
     highest = {player: [group["lr"] for group in o.param_groups] for player, o in optimizers.items()}
     step, earlier_seconds = 0, 0.0
     if resumed is not None:
@@ -199,9 +110,9 @@ def train(
         workers=config.workers,
     )
     flops = _flops_per_image(model, pictures, device) if resumed is None else resumed[1]["flops_per_image"]
-    total = _total_steps(config, len(pictures), flops)
+    total = config.total_steps(pictures=len(pictures), flops_per_image=flops)
     sheets = {math.ceil((k + 1) * total / config.samples) for k in range(config.samples)} if total else set()
-    log = _Log(out, settings, step, total, config)
+    log = TrainingLog(out, settings, step, total, config)
     model.train()
     started = saved = time.monotonic()
     with _stop_politely() as stop, log:
@@ -247,6 +158,21 @@ def train(
     _write_run(out, record, model, seconds, flops)
     save_encoder(model.encoder, finished, record)
     return finished
+
+
+def make_optimizers(model: Task, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """Return the optimiser of each of a task's players."""
+    return {
+        player: make_optimizer(
+            parameters,
+            name=config.optimizer,
+            learning_rate=config.learning_rate * model.rate_factors().get(player, 1.0),
+            weight_decay=config.weight_decay,
+            momentum=config.beta1,
+            beta2=config.beta2,
+        )
+        for player, parameters in model.players().items()
+    }
 
 
 def load_task(out: str | Path) -> Task:
@@ -320,72 +246,6 @@ def _parts(images: Tensor, labels: Tensor | None, config: TrainConfig, step: int
         chosen = None if labels is None else labels.chunk(config.accumulate)[k]
         parts.append(Batch(part, chosen, torch.Generator(device).manual_seed(seed)))
     return parts
-
-
-class _Log:
-    """One JSON line an interval, and a progress bar."""
-
-    def __init__(self, out: Path, settings: dict[str, Any], step: int, total: int | None, config: TrainConfig) -> None:
-        from tqdm import tqdm
-
-        self.out, self.config, self.total = out, config, total
-        self.rows = []
-        path = out / "log.jsonl"
-        if step and path.is_file():
-            self.rows = [row for row in map(json.loads, path.read_text().splitlines()) if row["step"] <= step]
-        self.waiting, self.since, self.last = 0.0, time.monotonic(), step
-        hidden = True if rank() else None
-        self.bar = tqdm(None, settings["task"], total, initial=step, delay=2, disable=hidden, leave=False, unit="step")
-
-    def __enter__(self) -> _Log:
-        if rank() == 0:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self._write()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def waited(self, seconds: float) -> None:
-        self.waiting += seconds
-
-    def step(self, step: int, losses: dict[str, Tensor], learning_rate: float, model: Task) -> None:
-        """Take note of a step; stop where a loss is not finite."""
-        self.bar.update()
-        due = step % self.config.log_every == 0 or step == self.total
-        if not due and next(iter(losses.values())).is_cuda:  # asking a GPU each step would make it wait
-            return
-        values = {player: float(loss) for player, loss in losses.items()}
-        for player, value in values.items():
-            if not math.isfinite(value):
-                raise UserError(
-                    f"{self.out.name}: the loss of {player} is {value} at step {step}; "
-                    "lower --learning-rate or set --clip-norm"
-                )
-        if not due or rank():
-            return
-        elapsed = max(time.monotonic() - self.since, 1e-9)
-        images = (step - self.last) * self.config.batch_size
-        self.rows.append(
-            {
-                "step": step,
-                "images": step * self.config.batch_size,
-                "loss": values,
-                "learning_rate": learning_rate,
-                "images_per_second": images / elapsed,
-                "data_share": self.waiting / elapsed,
-                "memory_bytes": _peak_memory(),
-                "metrics": {name: float(value) for name, value in model.metrics().items()},
-            }
-        )
-        self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()})
-        self.waiting, self.since, self.last = 0.0, time.monotonic(), step
-        with (self.out / "log.jsonl").open("a") as file:
-            file.write(json.dumps(self.rows[-1]) + "\n")
-
-    def _write(self) -> None:
-        with atomic_write(self.out / "log.jsonl") as beside:
-            beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
 
 class _Stop:
@@ -489,7 +349,7 @@ def _save(
 def _write_run(out: Path, record: dict[str, Any], model: Task, seconds: float, flops: float) -> None:
     about = record | {
         "wall_s": seconds,
-        "peak_mem_bytes": _peak_memory(),
+        "peak_mem_bytes": peak_memory(),
         "flops_per_image": flops,
         "parameters": {
             "encoder": sum(p.numel() for p in model.encoder.parameters()),
@@ -531,20 +391,6 @@ def _flops_per_image(model: Task, data: ImageDataset, device: torch.device) -> f
     return counter.get_total_flops() / count
 
 
-def _total_steps(config: TrainConfig, length: int, flops_per_image: float) -> int | None:
-    """Return the number of steps; None where only time decides."""
-    if config.seconds is not None:
-        return None
-    if config.steps is not None:
-        return config.steps
-    images = float(config.images or DEFAULT_IMAGES)
-    if config.epochs is not None:
-        images = config.epochs * length
-    if config.flops is not None:
-        images = config.flops / flops_per_image
-    return max(1, round(images / config.batch_size))
-
-
 def _label_kind(data: ImageDataset) -> LabelKind | None:
     if not {"label", "labels"} & data.annotations:
         return None
@@ -568,13 +414,6 @@ def _join_processes(device: torch.device) -> None:
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-
-def _peak_memory() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    # kilobytes, save on a Mac
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _of_task(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,8 @@ from pretext.inpainting_baselines import fill_interpolated, fill_mean_colour
 from pretext.inpainting_command import inpaint_command
 from pretext.masks import MEAN_COLOUR, MaskKind, draw_holes
 from pretext.tasks.base import Batch, Inpainter, Task
-from pretext.train import TrainConfig, train
+from pretext.train import train
+from pretext.train_config import TrainConfig
 
 SPEC = "scenes?train=12&val=6&test=10&size=32"
 SIZE = 32

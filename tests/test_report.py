@@ -218,7 +218,8 @@ def trained(tmp_path_factory):
 
     from pretext.datasets import open_dataset
     from pretext.encoders import build_encoder, save_encoder
-    from pretext.train import TrainConfig, train
+    from pretext.train import train
+    from pretext.train_config import TrainConfig
 
     out = tmp_path_factory.mktemp("trained")
     kept = os.environ.get("XDG_CACHE_HOME")

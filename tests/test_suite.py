@@ -26,7 +26,7 @@ from benchmarks.suite import make_plan, open_data, set_aside
 from pretext.datasets.base import ImageDataset
 from pretext.errors import UserError
 from pretext.judging import Probe, Score
-from pretext.train import TrainConfig
+from pretext.train_config import TrainConfig
 
 SPEC = "scenes?size=16&train=8&val=4&test=4"
 ROWS = {"random": None, "supervised": "supervised", "rotation": "rotation"}

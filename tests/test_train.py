@@ -20,7 +20,8 @@ from pretext.errors import UserError
 from pretext.loading import load_batches
 from pretext.optim import rate_at
 from pretext.tasks.base import Inpainter, Task
-from pretext.train import TrainConfig, load_task, train
+from pretext.train import load_task, train
+from pretext.train_config import TrainConfig
 
 loop = importlib.import_module("pretext.train")
 

@@ -1,0 +1,95 @@
+"""The log of a training run: one JSON line an interval, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretext.checkpoint import atomic_write
+from pretext.distributed import rank
+from pretext.errors import UserError
+from pretext.tasks.base import Task
+from pretext.train_config import TrainConfig
+
+
+class TrainingLog:
+    """One JSON line an interval, and a progress bar."""
+
+    def __init__(self, out: Path, settings: dict[str, Any], step: int, total: int | None, config: TrainConfig) -> None:
+        from tqdm import tqdm
+
+        self.out, self.config, self.total = out, config, total
+        self.rows = []
+        path = out / "log.jsonl"
+        if step and path.is_file():
+            self.rows = [row for row in map(json.loads, path.read_text().splitlines()) if row["step"] <= step]
+        self.waiting, self.since, self.last = 0.0, time.monotonic(), step
+        hidden = True if rank() else None
+        self.bar = tqdm(None, settings["task"], total, initial=step, delay=2, disable=hidden, leave=False, unit="step")
+
+    def __enter__(self) -> TrainingLog:
+        if rank() == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._write()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def waited(self, seconds: float) -> None:
+        """Take note of time spent waiting for pictures."""
+        self.waiting += seconds
+
+    def step(self, step: int, losses: dict[str, Tensor], learning_rate: float, model: Task) -> None:
+        """Take note of a step; stop where a loss is not finite."""
+        self.bar.update()
+        due = step % self.config.log_every == 0 or step == self.total
+        if not due and next(iter(losses.values())).is_cuda:  # asking a GPU each step would make it wait
+            return
+        values = {player: float(loss) for player, loss in losses.items()}
+        for player, value in values.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{self.out.name}: the loss of {player} is {value} at step {step}; "
+                    "lower --learning-rate or set --clip-norm"
+                )
+        if not due or rank():
+            return
+        elapsed = max(time.monotonic() - self.since, 1e-9)
+        images = (step - self.last) * self.config.batch_size
+        self.rows.append(
+            {
+                "step": step,
+                "images": step * self.config.batch_size,
+                "loss": values,
+                "learning_rate": learning_rate,
+                "images_per_second": images / elapsed,
+                "data_share": self.waiting / elapsed,
+                "memory_bytes": peak_memory(),
+                "metrics": {name: float(value) for name, value in model.metrics().items()},
+            }
+        )
+        self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()})
+        self.waiting, self.since, self.last = 0.0, time.monotonic(), step
+        with (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(self.rows[-1]) + "\n")
+
+    def _write(self) -> None:
+        with atomic_write(self.out / "log.jsonl") as beside:
+            beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def peak_memory() -> int:
+    """Return the most memory in use so far, in bytes: the GPU's where there is one, else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    # kilobytes, save on a Mac
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
