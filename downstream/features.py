@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from downstream.few_labels import check_classes, draw_labelled
 from pretext.checkpoint import atomic_write
 from pretext.datasets import at_size
 from pretext.datasets.base import BadImage, ImageDataset
@@ -79,6 +80,32 @@ def split_features(
         _sweep(file.parent)
     kept = stored.pop("kept")
     return Features({stage.name: stored[stage.name] for stage in encoder.stages}, class_targets(part)[kept])
+
+
+def labelled_features(
+    encoder: Encoder, data: ImageDataset, *, train_images: int, most: int, seed: int
+) -> tuple[Features, Features, Features]:
+    """Return the features of a few labelled training pictures, and of all of val and test.
+
+    Args:
+        encoder: See `split_features`.
+        data: Any of the splits.
+        train_images: See `draw_labelled`.
+        most: See `split_features`.
+        seed: Draws the training pictures.
+
+    Raises:
+        UserError: If pictures have no classes, or the training pictures fewer than two.
+    """
+    sized = at_size(data.split("train"), encoder.input_size, bad_images="skip")
+    chosen = draw_labelled(class_targets(sized), train_images, seed=seed)
+    train = split_features(encoder, data, "train", most=most, indices=chosen)
+    check_classes(data.spec, train.targets)
+    return (
+        train,
+        split_features(encoder, data, "val", most=most),
+        split_features(encoder, data, "test", most=most),
+    )
 
 
 def _stored(file: Path) -> dict[str, Tensor] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,41 @@ from torchvision.transforms.v2 import functional as TF
 from pretext.checkpoint import atomic_write
 from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.errors import UserError
+from pretext.judging import Probe
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises."""
 LARGEST_GRADIENT = 5.0
 """Norm to which a longer gradient is cut."""
+
+
+@dataclass(frozen=True)
+class FittedProbe(Probe):
+    """A probe that trains a head on the encoder, and the encoder with it."""
+
+    train_images: int = 400
+    """Labelled training pictures, drawn by the seed; 0 takes all."""
+    test_images: int = 0
+    """Test pictures, the first so many; 0 takes all."""
+    steps: int = 250
+    """Batches to train on."""
+    batch_size: int = 8
+    """Pictures a batch."""
+    learning_rate: float = 2e-3
+    """Highest learning rate of the head."""
+    encoder_learning_rate_factor: float = 0.5
+    """The encoder's learning rate, as a share of the head's; 0 leaves the encoder as it is."""
+    weight_decay: float = 0.01
+    """AdamW's."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("train_images", 0), ("test_images", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is {least} or more")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; allowed is above 0")
+        if not 0 <= self.encoder_learning_rate_factor <= 1:
+            raise ValueError(f"encoder_learning_rate_factor is {self.encoder_learning_rate_factor}; allowed is 0 to 1")
 
 
 def draw(data: ImageDataset, count: int, *, seed: int) -> NDArray[np.int64]:
@@ -113,7 +144,7 @@ def fit(
     if encoder_factor:
         groups.append({"params": [*encoder.parameters()], "lr": learning_rate * encoder_factor})
     parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
-    optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     highest = [group["lr"] for group in optimiser.param_groups]
     curve: list[float] = []
     with tqdm(batch_indices, name, steps, delay=2, disable=None, leave=False, unit="step") as bar:
@@ -141,30 +172,6 @@ def write_curve(out: Path, curve: list[float]) -> None:
     """Write the loss of every step to `curve.json`."""
     with atomic_write(out / "curve.json") as path:
         path.write_text(json.dumps({"loss": [round(loss, 6) for loss in curve]}))
-
-
-def check_training(
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    encoder_factor: float,
-    train_images: int,
-    test_images: int,
-) -> None:
-    """Raise a `ValueError` where a field that both probes have is out of range."""
-    for name, value, least in (
-        ("steps", steps, 1),
-        ("batch_size", batch_size, 1),
-        ("train_images", train_images, 0),
-        ("test_images", test_images, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} is {value}; allowed is {least} or more")
-    if learning_rate <= 0:
-        raise ValueError(f"learning_rate is {learning_rate}; allowed is above 0")
-    if not 0 <= encoder_factor <= 1:
-        raise ValueError(f"encoder_learning_rate_factor is {encoder_factor}; allowed is 0 to 1")
 
 
 def _rate(step: int, steps: int) -> float:

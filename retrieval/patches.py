@@ -23,10 +23,9 @@ from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError, did_you_mean
+from pretext.masks import MEAN_COLOUR
 from retrieval.regions import Box, Regions, boxes_of, expand, patch_rows
 
-MEAN_COLOUR = (117 / 255, 104 / 255, 123 / 255)
-"""Fills a hole, and whatever lies outside a picture."""
 BATCH = 128
 """Regions that are cut and encoded at a time."""
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from pretext.checkpoint import atomic_write
 from pretext.datasets.base import ImageDataset
+from pretext.masks import MEAN_COLOUR
 from retrieval.originals import original
-from retrieval.patches import MEAN_COLOUR
 from retrieval.regions import WHOLE, Box
 
 SIDE = 112

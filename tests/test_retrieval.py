@@ -16,10 +16,11 @@ from pretext.datasets import ImageDataset, at_size, open_dataset
 from pretext.encoders import Encoder, build_encoder, save_encoder
 from pretext.errors import UserError
 from pretext.judging import probes_in
+from pretext.masks import MEAN_COLOUR
 from retrieval.__main__ import main
 from retrieval.index import PatchIndex, build_index, default_factory
 from retrieval.originals import file_of, original
-from retrieval.patches import MEAN_COLOUR, cut, describe, describe_regions
+from retrieval.patches import cut, describe, describe_regions
 from retrieval.probes.retrieval import Retrieval, chance_precision, hits, nearest
 from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand
 from retrieval.sheets import Tile, neighbour_sheet

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from downstream.detector import DetectionHead, stages_for
-from downstream.fitting import batches, check_training, draw, fit, flip_some, read, write_curve
+from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, write_curve
 from downstream.metrics import Detections, Truth, coco_ap, voc07_map
 from downstream.sheets import Found, detection_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset, Target
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError
-from pretext.judging import Probe, Score
+from pretext.judging import Score
 
 SHOWN = 12
 """Test pictures on the sheet."""
@@ -30,7 +30,7 @@ SHOWN = 12
 
 @final
 @dataclass(frozen=True)
-class Detection(Probe):
+class Detection(FittedProbe):
     """Faster R-CNN on the encoder's maps, fine-tuned; AP50 is what a table quotes.
 
     Difficult objects are left out of training and neither rewarded nor punished in the test.
@@ -42,21 +42,9 @@ class Detection(Probe):
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}),)
 
     train_images: int = 500
-    """Training pictures, drawn by the seed; 0 takes all."""
-    test_images: int = 0
-    """Test pictures, the first so many; 0 takes all."""
     steps: int = 300
-    """Batches to train on."""
-    batch_size: int = 8
-    """Pictures a batch."""
-    learning_rate: float = 2e-3
-    """Highest learning rate of the head."""
-    encoder_learning_rate_factor: float = 0.5
-    """The encoder's learning rate, as a share of the head's."""
     frozen: bool = False
     """Leave the encoder as it is and train the head alone."""
-    weight_decay: float = 0.01
-    """AdamW's."""
     cells: int = 8
     """Objects are sought on the deepest map with at least so many cells a side; coarser ones are added."""
     width: int = 64
@@ -65,14 +53,7 @@ class Detection(Probe):
     """Units of each of the box head's two layers."""
 
     def __post_init__(self) -> None:
-        check_training(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            encoder_factor=self.encoder_learning_rate_factor,
-            train_images=self.train_images,
-            test_images=self.test_images,
-        )
+        super().__post_init__()
         for name in ("cells", "width", "hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is 1 or more")

@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from downstream.classification import classification_scores
 from downstream.few_labels import check_classes, draw_labelled
-from downstream.fitting import batches, check_training, fit, read, write_curve
+from downstream.fitting import FittedProbe, batches, fit, read, write_curve
 from pretext.augmentation import Augmentation, augment
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError
-from pretext.judging import Probe, Score
+from pretext.judging import Score
 
 
 @final
 @dataclass(frozen=True)
-class FineTune(Probe):
+class FineTune(FittedProbe):
     """Classification end to end; top-1 where a picture has one class, mAP where it has any number.
 
     Source: Pathak et al. 2016, section 5.2 (VOC 2007: random crops in training, ten crops averaged at test).
@@ -39,34 +39,14 @@ class FineTune(Probe):
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
-    train_images: int = 400
-    """Labelled pictures, drawn by the seed, classes in turn; 0 takes all."""
-    test_images: int = 0
-    """Test pictures, the first so many; 0 takes all."""
-    steps: int = 250
-    """Batches to train on."""
     batch_size: int = 32
-    """Pictures a batch."""
-    learning_rate: float = 2e-3
-    """Highest learning rate of the classifier."""
-    encoder_learning_rate_factor: float = 0.5
-    """The encoder's learning rate, as a share of the classifier's."""
-    weight_decay: float = 0.01
-    """AdamW's."""
     crop: float = 0.6
     """Smallest share of the area that a training crop shows; 1 crops nothing."""
     ten_crops: bool = False
     """Average over the corners and the centre, and their mirror images, as the paper does."""
 
     def __post_init__(self) -> None:
-        check_training(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            encoder_factor=self.encoder_learning_rate_factor,
-            train_images=self.train_images,
-            test_images=self.test_images,
-        )
+        super().__post_init__()
         if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}; allowed is 2 or more: a batch is normalised")
         if not 0.05 <= self.crop <= 1:

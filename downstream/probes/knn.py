@@ -13,11 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from downstream.classification import classification_scores, quality
-from downstream.features import split_features
-from downstream.few_labels import check_classes, draw_labelled
-from pretext.datasets import at_size
+from downstream.features import labelled_features
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.classification import class_targets
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
 
@@ -59,12 +56,9 @@ class Knn(Probe):
         """Yield top-1 and top-5, or mAP, of every stage. See `Probe.evaluate`."""
         if not self.can_judge(data):
             data.require("label")
-        sized = at_size(data.split("train"), encoder.input_size, bad_images="skip")
-        chosen = draw_labelled(class_targets(sized), self.train_images, seed=self.seed)
-        train = split_features(encoder, data, "train", most=self.features, indices=chosen)
-        check_classes(data.spec, train.targets)
-        val = split_features(encoder, data, "val", most=self.features)
-        test = split_features(encoder, data, "test", most=self.features)
+        train, val, test = labelled_features(
+            encoder, data, train_images=self.train_images, most=self.features, seed=self.seed
+        )
         ks = sorted({min(k, len(train.targets)) for k in self.ks})
         kept = slice(self.val_images or None)
         found: list[tuple[float, list[Score]]] = []

@@ -15,14 +15,14 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from downstream.fitting import batches, check_training, draw, fit, flip_some, read, write_curve
+from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, write_curve
 from downstream.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from downstream.sheets import segmentation_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import IGNORE, ImageDataset
 from pretext.encoders.base import Encoder, Stage
 from pretext.errors import UserError
-from pretext.judging import Probe, Score
+from pretext.judging import Score
 
 SHOWN = 12
 """Test pictures on the sheet."""
@@ -30,7 +30,7 @@ SHOWN = 12
 
 @final
 @dataclass(frozen=True)
-class Segmentation(Probe):
+class Segmentation(FittedProbe):
     """A fully convolutional network on the encoder's maps, fine-tuned; mean IoU is what a table quotes.
 
     Source: Pathak et al. 2016, section 5.2, after Long et al. 2015; mIoU as in Everingham et al. 2010.
@@ -40,35 +40,17 @@ class Segmentation(Probe):
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"masks"}),)
 
     train_images: int = 200
-    """Training pictures, drawn by the seed; 0 takes all."""
-    test_images: int = 0
-    """Test pictures, the first so many; 0 takes all."""
     steps: int = 200
-    """Batches to train on."""
-    batch_size: int = 8
-    """Pictures a batch."""
     learning_rate: float = 5e-3
-    """Highest learning rate of the head."""
-    encoder_learning_rate_factor: float = 0.5
-    """The encoder's learning rate, as a share of the head's."""
     frozen: bool = False
     """Leave the encoder as it is and train the head alone."""
-    weight_decay: float = 0.01
-    """AdamW's."""
     skips: int = 2
     """Finer maps that are added to the deepest one's scores: 0 is FCN-32s's way, 1 FCN-16s's, 2 FCN-8s's."""
     width: int = 64
     """Channels between a map and its scores."""
 
     def __post_init__(self) -> None:
-        check_training(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            encoder_factor=self.encoder_learning_rate_factor,
-            train_images=self.train_images,
-            test_images=self.test_images,
-        )
+        super().__post_init__()
         if self.skips < 0:
             raise ValueError(f"skips is {self.skips}; allowed is 0 or more")
         if self.width < 1:
