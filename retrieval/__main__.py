@@ -21,6 +21,8 @@ from pretext.datasets import open_dataset
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.decoding import decode, resize
 from pretext.datasets.packed import BadImages, at_size
+from pretext.datasets.splitting import split_or_all
+from pretext.device import device_of
 from pretext.encoders import load_encoder
 from pretext.errors import UserError, did_you_mean, run_command
 from retrieval.index import Manifest, PatchIndex, build_index, check_target
@@ -42,8 +44,8 @@ class Index(Regions):
     """Data set: KIND[:PATH][?key=value&…]."""
     out: Path
     """Folder to write."""
-    split: str = "test"
-    """Split of the data set."""
+    split: str = "all"
+    """Split of the data set: train, val, test, or all of them."""
     stage: str | None = None
     """Encoder stage to read; the deepest where None."""
     factory: str | None = None
@@ -52,6 +54,8 @@ class Index(Regions):
     """At most so many pictures."""
     bad_images: BadImages = "skip"
     """Pictures that cannot be decoded: leave them out and say so, or stop."""
+    device: str = "auto"
+    """cpu, cuda, …; auto takes a GPU where there is one."""
     overwrite: bool = False
     """Replace an index that is there."""
 
@@ -76,6 +80,8 @@ class Search:
     """The encoder that the index was made with, where its file has moved since."""
     data: str | None = None
     """The data set that the index was made of, where it has moved since."""
+    device: str = "auto"
+    """cpu, cuda, …; auto takes a GPU where there is one."""
     out: Path = Path("neighbours")
     """Folder for neighbours.png and neighbours.json."""
 
@@ -98,12 +104,12 @@ def index(argv: list[str]) -> int:
     spec = options.data
     if options.limit is not None:
         spec += f"{'&' if '?' in spec else '?'}limit={options.limit}"
-    encoder = load_encoder(options.encoder)
+    encoder = load_encoder(options.encoder).to(device_of(options.device))
     regions = Regions(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Regions)})
     size = regions.picture_size(encoder.input_size)
     made = build_index(
         encoder,
-        at_size(open_dataset(spec).split(options.split), size, bad_images=options.bad_images),
+        at_size(split_or_all(open_dataset(spec), options.split), size, bad_images=options.bad_images),
         regions,
         encoder_source=_findable(options.encoder),
         split=options.split,
@@ -114,7 +120,8 @@ def index(argv: list[str]) -> int:
     )
     made.save(options.out, overwrite=options.overwrite)
     print(
-        f"{options.out}: {len(made.table)} {_words(regions.mode)} of {spec}, split {options.split}; "
+        f"{options.out}: {len(made.table)} {_words(regions.mode)} of {spec}, "
+        f"{'all splits' if options.split == 'all' else 'split ' + options.split}; "
         f"{made.vectors.d} numbers each, {made.manifest.factory}"
     )
     return 0
@@ -126,7 +133,7 @@ def search(argv: list[str]) -> int:
     opened = PatchIndex.open(options.folder)
     manifest = opened.manifest
     data = _data_of(manifest, options.data or manifest.data)
-    encoder = load_encoder(options.encoder or manifest.encoder)
+    encoder = load_encoder(options.encoder or manifest.encoder).to(device_of(options.device))
     picture, shown = _picture(options, data, manifest.picture_size)
     full = (picture if options.image is None else shown).shape[-2:]
     box, hidden = _region(options, manifest.regions, (full[0], full[1]))
@@ -179,10 +186,10 @@ def _findable(encoder: str) -> str:
 
 def _data_of(manifest: Manifest, spec: str) -> ImageDataset:
     """Open the split that was indexed, and make sure that it still is what was indexed."""
-    split = open_dataset(spec).split(manifest.split)
+    split = split_or_all(open_dataset(spec), manifest.split)
     data = at_size(split, manifest.picture_size, bad_images=manifest.bad_images)
     if data.fingerprint != manifest.data_fingerprint:
-        raise UserError(f"{spec}: its {manifest.split} is not the data that was indexed; make the index again")
+        raise UserError(f"{spec}: its split {manifest.split} is not the data that was indexed; make the index again")
     return data
 
 

@@ -13,7 +13,7 @@ from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.files import FileDataset
 from pretext.datasets.packed import PackedDataset, ResizedDataset
 from pretext.datasets.packing import item_at
-from pretext.datasets.splitting import Subset
+from pretext.datasets.splitting import Joined, Subset
 
 
 def original(data: ImageDataset, index: int) -> UInt8[Tensor, "3 H W"]:
@@ -36,6 +36,8 @@ def file_of(data: ImageDataset, index: int) -> str | None:
 def _unwrapped(data: ImageDataset, index: int) -> tuple[ImageDataset, int]:
     if isinstance(data, Subset):
         return _unwrapped(data.base, int(data.indices[index]))
+    if isinstance(data, Joined):
+        return _unwrapped(*data.place(index))
     return data, index
 
 

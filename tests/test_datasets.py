@@ -20,6 +20,7 @@ from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.classification import class_targets, is_multi_label
 from pretext.datasets.files import FileDataset, images_below
 from pretext.datasets.objects import Objects
+from pretext.datasets.splitting import split_or_all
 from pretext.datasets.torchvision_sets import BY_HAND, SETS
 from pretext.errors import UserError
 
@@ -121,6 +122,15 @@ def test_the_fingerprint_is_of_the_content_and_of_nothing_else(sample, tmp_path,
     for name, part in data.splits.items():
         assert part.fingerprint == same.split(name).fingerprint != other.split(name).fingerprint
     assert len({part.fingerprint for part in data.splits.values()}) == len(data.splits)
+
+
+def test_all_splits_in_one(sample):
+    data = open_dataset(sample)
+    whole = split_or_all(data, "all")
+    pictures = [image.numpy().tobytes() for part in data.splits.values() for image, _ in part]
+    assert [image.numpy().tobytes() for image, _ in whole] == pictures and len(whole) == len(pictures)
+    assert whole.fingerprint not in {part.fingerprint for part in data.splits.values()}
+    assert split_or_all(data, "val") is data.split("val")
 
 
 def test_a_limit_draws_the_same_pictures_every_time(sample):

@@ -537,7 +537,18 @@ def test_a_photograph_is_not_squashed_on_a_sheet() -> None:
 @pytest.fixture(scope="module")
 def contexts(encoder_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "contexts"
-    argv = ["--encoder", str(encoder_file), "--data", SPEC, "--out", str(folder), "--mode", "contexts"]
+    argv = [
+        "--encoder",
+        str(encoder_file),
+        "--data",
+        SPEC,
+        "--out",
+        str(folder),
+        "--split",
+        "test",
+        "--mode",
+        "contexts",
+    ]
     assert main(["index", *argv]) == 0
     return folder
 
@@ -577,6 +588,8 @@ def test_a_box_finds_its_own_patch(encoder_file: Path, picture: Path, tmp_path: 
         SPEC,
         "--out",
         index,
+        "--split",
+        "test",
         "--stage",
         "conv3",
         "--limit",
@@ -587,6 +600,21 @@ def test_a_box_finds_its_own_patch(encoder_file: Path, picture: Path, tmp_path: 
     assert main(["search", index, *argv]) == 0
     best = json.loads((tmp_path / "neighbours.json").read_text())["neighbours"][0]
     assert (best["image"], best["box"]) == (7, [0.5, 0, 0.5, 0.5])
+
+
+def test_a_whole_folder_is_indexed_and_every_neighbour_named(encoder_file: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(photographs / f"{number}.png")
+    argv = ["--encoder", str(encoder_file), "--data", f"folder:{photographs}", "--mode", "images"]
+    assert main(["index", *argv, "--out", str(tmp_path / "index")]) == 0
+    argv = ["--image", str(photographs / "5.png"), "-k", "12", "--out", str(tmp_path)]
+    assert main(["search", str(tmp_path / "index"), *argv]) == 0
+    found = json.loads((tmp_path / "neighbours.json").read_text())["neighbours"]
+    assert {Path(each["file"]).name for each in found} == {f"{number}.png" for number in range(12)}
+    assert Path(found[0]["file"]).name == "5.png"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,47 @@ class Subset(ImageDataset):
         return self._fingerprint
 
 
+@final
+class Joined(ImageDataset):
+    """All splits of a data set, one after the other: for what learns nothing, such as an index to search."""
+
+    def __init__(self, data: ImageDataset) -> None:
+        """Join the splits that are within `data`'s reach."""
+        self.parts = list(data.splits.values())
+        self.ends = np.cumsum([len(part) for part in self.parts])
+        self.spec, self.classes, self.annotations = data.spec, data.classes, data.annotations
+        self.splits, self.notes, self.synthetic = data.splits, data.notes, data.synthetic
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Target]:
+        """Return picture and target; see `ImageDataset`."""
+        part, number = self.place(index)
+        return part[number]
+
+    def place(self, index: int) -> tuple[ImageDataset, int]:
+        """Return the split that picture `index` lies in, and its number there."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = int(np.searchsorted(self.ends, index, side="right"))
+        return self.parts[which], index - int(self.ends[which]) + len(self.parts[which])
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the splits' fingerprints."""
+        return digest(*(part.fingerprint for part in self.parts))
+
+
+def split_or_all(data: ImageDataset, name: str) -> ImageDataset:
+    """Return the split `name`; all of them joined where it is `all`.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    return Joined(data) if name == "all" and name not in data.splits else data.split(name)
+
+
 def known_labels(data: ImageDataset) -> Int[Tensor, "N"] | None:
     """Return each picture's class where a data set knows it without decoding: its attribute `label`."""
     return getattr(data, "label", None)
