@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.cells import Cell, Inpainting, as_json
-from benchmarks.memory import peak_memory, reset_peak_memory
 from benchmarks.results import SCHEMA_VERSION, Measurement, encoder_path, failure_path, write_cell
 from pretext.datasets.base import ImageDataset
+from pretext.device import device_of
 from pretext.judging import Score
+from pretext.memory import peak_memory, reset_peak_memory
 
 if TYPE_CHECKING:
     from pretext.encoders.base import Encoder
@@ -38,13 +39,6 @@ def compute(cell: Cell, out: Path) -> None:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     encoder, scores = _judged(cell, out)
     write_cell(out, cell.name, _measurements(cell, encoder, scores, started, time.monotonic() - clock))
-
-
-def device() -> str:
-    """Return where encoders are judged."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _make_encoder(cell: Cell, out: Path) -> None:
@@ -76,7 +70,7 @@ def _judged(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
     if isinstance(cell.judge, Inpainting):
         return encoder, _inpainted(cell, cell.judge, data, path.parent, sheets)
     assert cell.judge is not None
-    encoder = encoder.to(device())
+    encoder = encoder.to(device_of("auto"))
     return encoder, list(cell.judge.evaluate(encoder, data, sheets))
 
 
@@ -86,7 +80,7 @@ def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out
     from pretext.tasks.base import Inpainter
     from pretext.train import load_task
 
-    task = load_task(run).to(device())
+    task = load_task(run).to(device_of("auto"))
     assert isinstance(task, Inpainter)
     size, seed = cell.data.size, judge.seed
     some = inpainting.drawn_pictures(data, image_size=size, test_images=SHEET_PICTURES, seed=seed, hole="central")
@@ -107,7 +101,7 @@ def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: st
     from pretext.encoders.files import encoder_digest
 
     sha, dirty = _git()
-    where = torch.cuda.get_device_name() if device() == "cuda" else "cpu"
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     about = json.loads(cell.settings) | {"pretrain": cell.made_by, "spec": cell.task or cell.foreign}
     record = encoder.record
     images_seen = record.get("images_seen")

@@ -39,8 +39,8 @@ def main(argv: list[str]) -> int:
     plan = plan_of(options)
 
     from benchmarks import schedule, suite
-    from benchmarks.computing import device
     from benchmarks.executor import LocalProcesses
+    from pretext.device import device_of
 
     workers = worker_count(options.workers)
     missing = plan.missing(out)
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     failures: dict[str, str] = {}
     if missing:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        crew = LocalProcesses(out, workers, one_thread=device() == "cpu")
+        crew = LocalProcesses(out, workers, one_thread=device_of("auto").type == "cpu")
         failures = schedule.run(missing, out, crew, expected=expected, progress=schedule.show_progress)
     finish(out, changed=bool(missing or aside))
     for name, error in failures.items():

@@ -26,7 +26,6 @@ if not __package__:  # started as a file: the import path begins with this folde
 
 import torch
 
-from benchmarks.memory import peak_memory, reset_peak_memory
 from benchmarks.recipes import judge_names, probe
 from pretext.command_line import parse
 from pretext.datasets import at_size, open_dataset
@@ -34,6 +33,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets, is_multi_label
 from pretext.encoders import build_encoder
 from pretext.errors import UserError, did_you_mean, run_command
+from pretext.memory import peak_memory, reset_peak_memory
 from pretext.tasks import build_task, task_config, task_names
 from pretext.tasks.base import Batch, LabelKind
 from pretext.train import make_optimizers, train

@@ -13,6 +13,7 @@ import downstream.probes
 from pretext.checkpoint import atomic_write
 from pretext.command_line import parse
 from pretext.datasets import open_dataset
+from pretext.device import device_of
 from pretext.encoders import Encoder, build_encoder, load_encoder
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.judging import Probe, Score, probes_in
@@ -25,11 +26,14 @@ class Judge:
     """Judge an encoder by one probe."""
 
     encoder: str
-    """Encoder file, `timm:NAME`, or `random:SPEC` for random weights, as in `random:alexnet?width=0.25`."""
+    """Encoder file, `timm:NAME`, or `random:SPEC` for random weights of --seed, as in
+    `random:alexnet?width=0.25`."""
     data: str
     """Data set: KIND[:PATH][?key=value&…]."""
     image_size: int | None = None
     """Side in pixels; only for `timm:` and `random:`, since an encoder file knows its own."""
+    device: str = "auto"
+    """cpu, cuda, …; auto takes a GPU where there is one."""
     download: bool = False
     """Fetch a torchvision set that is not there."""
     out: Path | None = None
@@ -46,7 +50,7 @@ def main(argv: list[str]) -> int:
     if name not in probes:
         raise UserError(f"{PROG}: unknown probe {name!r}; {did_you_mean(name, probes)}")
     options: Any = parse(_flags_of(probes[name]), argv[1:], prog=f"{PROG} {name}")
-    encoder = _encoder(options.encoder, options.image_size)
+    encoder = _encoder(options.encoder, options.image_size, seed=options.probe.seed).to(device_of(options.device))
     data = open_dataset(options.data, download=options.download)
     scores = list(options.probe.evaluate(encoder, data, options.out))
     print(table(scores))
@@ -69,9 +73,9 @@ def table(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
-def _encoder(source: str, image_size: int | None) -> Encoder:
+def _encoder(source: str, image_size: int | None, *, seed: int) -> Encoder:
     if source.startswith("random:"):
-        return build_encoder(source.removeprefix("random:"), input_size=image_size or 64, seed=0).eval()
+        return build_encoder(source.removeprefix("random:"), input_size=image_size or 64, seed=seed).eval()
     if image_size is not None and not source.startswith("timm:"):
         raise UserError(f"--image-size: {source} knows its own size; leave the flag out")
     return load_encoder(source, input_size=image_size)

@@ -31,7 +31,8 @@ VERSION = 1
 """Rises whenever pooling or reading changes."""
 BATCH = 256
 CACHE_GB = 4.0
-"""Largest cache; the least recently used features go. The variable PRETEXT_FEATURES_GB overrides it."""
+"""Largest cache; the least recently used features go. The variable PRETEXT_FEATURES_GB overrides it;
+at 0 nothing is kept."""
 
 
 class Features(NamedTuple):
@@ -75,9 +76,10 @@ def split_features(
     stored = _stored(file)
     if stored is None:
         stored = _computed(encoder, part, chosen, most)
-        with atomic_write(file) as beside:
-            save_file(stored, beside)
-        _sweep(file.parent)
+        if _limit_gb() > 0:
+            with atomic_write(file) as beside:
+                save_file(stored, beside)
+            _sweep(file.parent)
     kept = stored.pop("kept")
     return Features({stage.name: stored[stage.name] for stage in encoder.stages}, class_targets(part)[kept])
 

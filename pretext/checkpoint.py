@@ -29,7 +29,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        beside.touch()
+        mode = beside.stat().st_mode
         yield beside
+        beside.chmod(mode)  # as any other new file: some writers leave theirs to the owner alone
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -86,7 +89,6 @@ def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[st
         if key.startswith(prefix):
             index, field = key.removeprefix(prefix).split(".", 1)
             parameter = parameters[int(index)]
-            if value.shape == parameter.shape:
-                value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            state.setdefault(int(index), {})[field] = value
+            like = torch.empty_like(parameter if value.shape == parameter.shape else value, dtype=value.dtype)
+            state.setdefault(int(index), {})[field] = like.copy_(value)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

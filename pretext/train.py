@@ -30,16 +30,18 @@ from pretext.checkpoint import (
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import is_multi_label
 from pretext.datasets.packed import at_size
+from pretext.device import device_of
 from pretext.distributed import average_gradients, rank, world
 from pretext.encoders import build_encoder
 from pretext.encoders.files import load_strictly, save_encoder
 from pretext.errors import UserError
 from pretext.loading import load_batches
+from pretext.memory import peak_memory
 from pretext.optim import make_optimizer, rate_at
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, LabelKind, Task
 from pretext.train_config import NOT_IN_RESULT, TrainConfig
-from pretext.training_log import TrainingLog, peak_memory
+from pretext.training_log import TrainingLog
 
 SHEET_IMAGES = 8
 
@@ -72,7 +74,7 @@ def train(
         UserError: If anything does not fit, the folder holds a run of other settings, or a loss is not finite.
     """
     task_settings = task_settings or task_config(task)
-    device = _device(config.device)
+    device = device_of(config.device)
     _join_processes(device)
     pictures = at_size(data.split("train"), image_size, bad_images=config.bad_images)
     settings = _settings(task, task_settings, encoder, pictures, config, image_size)
@@ -395,17 +397,6 @@ def _label_kind(data: ImageDataset) -> LabelKind | None:
     if not {"label", "labels"} & data.annotations:
         return None
     return LabelKind(len(data.classes), is_multi_label(data))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}; give cpu or auto") from None
-    return device
 
 
 def _join_processes(device: torch.device) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pretext.checkpoint import atomic_write
 from pretext.distributed import rank
 from pretext.errors import UserError
+from pretext.memory import peak_memory
 from pretext.tasks.base import Task
 from pretext.train_config import TrainConfig
 
@@ -85,11 +83,3 @@ class TrainingLog:
     def _write(self) -> None:
         with atomic_write(self.out / "log.jsonl") as beside:
             beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-
-
-def peak_memory() -> int:
-    """Return the most memory in use so far, in bytes: the GPU's where there is one, else the process's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    # kilobytes, save on a Mac
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -120,3 +120,10 @@ def test_a_limit_that_is_no_number_is_named(encoder, monkeypatch):
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "much")
     with pytest.raises(UserError, match="PRETEXT_FEATURES_GB=much"):
         split_features(encoder, colours(), "test", most=64)
+
+
+def test_a_cache_of_no_size_keeps_nothing(encoder, computed, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
+    for _ in range(2):
+        split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 2 and not files()

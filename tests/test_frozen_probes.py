@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 
 import numpy as np
@@ -264,6 +265,15 @@ def test_the_command_prints_a_table_and_writes_scores(tmp_path, encoder, capsys)
     assert main(words.split()) == 0
     assert "→" in capsys.readouterr().out
     assert (tmp_path / "scores.json").is_file()
+
+
+def test_random_weights_are_those_of_the_seed(tmp_path):
+    scores = []
+    for seed in (0, 1, 1):
+        words = f"knn --encoder random:alexnet?width=0.1&stem_stride=2 --image-size 32 --data {DATA} --seed {seed}"
+        main([*words.split(), "--out", str(tmp_path)])
+        scores.append(json.loads((tmp_path / "scores.json").read_text()))
+    assert scores[0] != scores[1] == scores[2]
 
 
 @pytest.mark.parametrize(

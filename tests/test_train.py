@@ -70,6 +70,15 @@ def test_the_start_is_the_random_row(tmp_path):
         torch.testing.assert_close(value, trained, atol=1e-9, rtol=0, msg=name)
 
 
+def test_others_may_read_what_a_run_leaves(tmp_path):
+    file = run(tmp_path / "run", steps=1)
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {each.stat().st_mode for each in (file, tmp_path / "run" / "checkpoint.safetensors")} == {
+        plain.stat().st_mode
+    }
+
+
 def test_a_finished_run_is_not_run_again(tmp_path):
     file = run(tmp_path / "run")
     before = file.stat().st_mtime_ns

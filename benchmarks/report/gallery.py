@@ -81,7 +81,7 @@ def fills(run: Run, data: ImageDataset) -> str:
 
 def neighbours(run: Run, data: ImageDataset) -> dict[str, list[str]]:
     """Return sheets of nearest neighbours by kind of region: the same queries for all encoders."""
-    from benchmarks.computing import device
+    from pretext.device import device_of
     from pretext.encoders import load_encoder
     from retrieval.probes.retrieval import Retrieval
     from retrieval.regions import Mode
@@ -99,7 +99,7 @@ def neighbours(run: Run, data: ImageDataset) -> dict[str, list[str]]:
         queries: list[Tile] = []
         by_row: dict[str, list[list[Tile]]] = {}
         for row, folder in encoders.items():
-            encoder = load_encoder(folder / "encoder.safetensors").to(device())
+            encoder = load_encoder(folder / "encoder.safetensors").to(device_of("auto"))
             queries, near = probe.examples(encoder, data, mode=mode, stage=stages[row], count=QUERIES)
             by_row[row] = [tiles[:SHOWN_NEIGHBOURS] for tiles in near]
         found[mode] = [
