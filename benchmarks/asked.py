@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -14,6 +14,7 @@ from pretext.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from benchmarks.cells import Judge
+    from benchmarks.recipes import Recipe
     from benchmarks.suite import Plan
 
 PROFILE_NAMES = ("smoke", "laptop", "workstation", "paper")
@@ -35,6 +36,9 @@ class Options:
     """Columns: linear knn svm low_shot fine_tune detection segmentation retrieval inpainting."""
     seeds: int | None = None
     """How many seeds; the profile's number where it is left out."""
+    budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
+    """Budget of every row, as in images=1000000: images, steps, epochs, seconds or flops; the profile's own where it
+    is left out."""
     out: Path | None = None
     """Folder of the results; runs/PROFILE where it is left out."""
     encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
@@ -87,7 +91,7 @@ def plan_of(options: Options) -> Plan:
     from benchmarks.recipes import PROFILES
     from benchmarks.suite import make_plan, open_data
 
-    recipe = PROFILES[options.profile]()
+    recipe = with_budget(PROFILES[options.profile](), options.budget)
     rows = asked_rows(options.tasks, recipe.rows)
     foreign = asked_encoders(options.encoder, taken=rows)
     judges = asked_judges(options.probes, recipe.probes)
@@ -97,6 +101,28 @@ def plan_of(options: Options) -> Plan:
     return make_plan(
         recipe, source, data, rows=rows, judges=judges, seeds=options.seeds or recipe.seeds, foreign=foreign
     )
+
+
+def with_budget(recipe: Recipe, text: str | None) -> Recipe:
+    """Return a recipe whose rows are all trained for another budget, `KIND=NUMBER`; itself where that is None.
+
+    Raises:
+        UserError: If the kind is unknown, or the number none above 0.
+    """
+    from pretext.train_config import BUDGETS
+
+    if text is None:
+        return recipe
+    kind, _, number = text.partition("=")
+    if kind not in BUDGETS:
+        raise UserError(f"--budget {text}: {did_you_mean(kind, BUDGETS)}; write KIND=NUMBER, as in images=1000000")
+    try:
+        value = float(number)
+        budgets: dict[str, Any] = dict.fromkeys(BUDGETS) | {kind: int(value) if kind in ("images", "steps") else value}
+        train = dataclasses.replace(recipe.train, **budgets)
+    except (ValueError, OverflowError):
+        raise UserError(f"--budget {text}: {number!r} is no number above 0") from None
+    return recipe.retimed(train)
 
 
 def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -> dict[str, str | None]:

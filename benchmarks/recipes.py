@@ -57,6 +57,15 @@ class Recipe:
             if unfair := BUDGET & set(fields):
                 raise ValueError(f"{row} overrides {', '.join(sorted(unfair))}: all rows must have one budget")
 
+    def retimed(self, train: TrainConfig) -> Recipe:
+        """Return it with other settings of training, and the estimate in proportion where both count pictures."""
+        factor = train.images / self.train.images if train.images and self.train.images else 1.0
+        expected = {
+            name: value * (factor if name == "pretrain" or name in self.rows else 1.0)
+            for name, value in self.expected_s.items()
+        }
+        return dataclasses.replace(self, train=train, expected_s=expected)
+
     def train_config(self, row: str, *, seed: int) -> TrainConfig:
         """Return what a row is trained with."""
         return dataclasses.replace(self.train, **dict(self.overrides.get(row, {})), seed=seed)

@@ -15,7 +15,7 @@ import pytest
 from test_suite import SPEC, Constant, Masked, recipe
 
 from benchmarks import computing, executor, recipes, run_all
-from benchmarks.asked import Options, asked_encoders, asked_rows
+from benchmarks.asked import Options, asked_encoders, asked_rows, with_budget
 from benchmarks.cells import Inpainting
 from pretext.errors import UserError
 
@@ -110,6 +110,17 @@ def test_a_dry_run_writes_nothing(quick, capsys):
     assert not quick.exists()
 
 
+def test_a_budget_holds_for_every_row_and_replaces_the_profiles():
+    made = recipe(rows={"random": None, "rotation": "rotation"}, expected_s={"pretrain": 10, "linear": 3})
+    images = made.train.images
+    longer = with_budget(made, f"images={4 * images}")
+    assert longer.train_config("rotation", seed=1).images == 4 * images
+    assert longer.expected_s == {"pretrain": 40, "linear": 3}
+    timed = with_budget(made, "seconds=2.5").train
+    assert (timed.images, timed.seconds) == (None, 2.5)
+    assert with_budget(made, None) is made
+
+
 def test_another_comparison_in_the_folder_is_refused(quick):
     command(quick)
     with pytest.raises(UserError, match="give another --out"):
@@ -122,6 +133,9 @@ def test_another_comparison_in_the_folder_is_refused(quick):
         (["--profile", "lapptop"], "unknown profile 'lapptop'; did you mean 'laptop'"),
         (["--profile", "smoke", "--tasks", "rotatoin"], "unknown task 'rotatoin'; did you mean 'rotation'"),
         (["--profile", "smoke", "--tasks", "rotation?angels=3"], "unknown option 'angels'"),
+        (["--profile", "smoke", "--budget", "image=9"], "--budget image=9: did you mean 'images'"),
+        (["--profile", "smoke", "--budget", "images=0"], "--budget images=0: '0' is no number above 0"),
+        (["--profile", "smoke", "--budget", "flops=many"], "--budget flops=many: 'many' is no number above 0"),
         (["--profile", "smoke", "--probes", "linaer"], "unknown probe 'linaer'; did you mean 'linear'"),
         (["--profile", "smoke", "--data", "scnes"], "did you mean 'scenes'"),
         (["--profile", "smoke", "--encoder", "mine"], "write NAME=FILE"),
