@@ -137,7 +137,7 @@ def train(
             losses = _step(model, parts, optimizers, config, device)
             step += 1
             model.after_step(step / total if total else progress)
-            log.step(step, losses, share * config.learning_rate, model)
+            log.step(step, losses, share * config.learning_rate, model, images)
 
             if step in sheets and rank() == 0:
                 _sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")

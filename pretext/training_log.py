@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pretext.checkpoint import atomic_write
+from pretext.collapse import COLLAPSED, watched
 from pretext.distributed import rank
 from pretext.errors import UserError
 from pretext.memory import peak_memory
@@ -25,7 +27,8 @@ class TrainingLog:
         from tqdm import tqdm
 
         self.out, self.config, self.total = out, config, total
-        self.rows = []
+        self.rows: list[dict[str, Any]] = []
+        self.collapsed = False
         path = out / "log.jsonl"
         if step and path.is_file():
             self.rows = [row for row in map(json.loads, path.read_text().splitlines()) if row["step"] <= step]
@@ -46,8 +49,8 @@ class TrainingLog:
         """Take note of time spent waiting for pictures."""
         self.waiting += seconds
 
-    def step(self, step: int, losses: dict[str, Tensor], learning_rate: float, model: Task) -> None:
-        """Take note of a step; stop where a loss is not finite."""
+    def step(self, step: int, losses: dict[str, Tensor], learning_rate: float, model: Task, images: Tensor) -> None:
+        """Take note of a step and its pictures; stop where a loss is not finite, warn where features collapse."""
         self.bar.update()
         due = step % self.config.log_every == 0 or step == self.total
         if not due and next(iter(losses.values())).is_cuda:  # asking a GPU each step would make it wait
@@ -61,18 +64,27 @@ class TrainingLog:
                 )
         if not due or rank():
             return
+        features = watched(model.encoder, images)
+        if features["feature_std"] < COLLAPSED and not self.collapsed:
+            self.collapsed = True
+            self.bar.write(
+                f"{self.out.name}: the encoder has collapsed at step {step}: the standard deviation of its features is "
+                f"{features['feature_std']:.1e}; lower --learning-rate, or see to the task's settings",
+                file=sys.stderr,
+            )
         elapsed = max(time.monotonic() - self.since, 1e-9)
-        images = (step - self.last) * self.config.batch_size
+        count = (step - self.last) * self.config.batch_size
         self.rows.append(
             {
                 "step": step,
                 "images": step * self.config.batch_size,
                 "loss": values,
                 "learning_rate": learning_rate,
-                "images_per_second": images / elapsed,
+                "images_per_second": count / elapsed,
                 "data_share": self.waiting / elapsed,
                 "memory_bytes": peak_memory(),
                 "metrics": {name: float(value) for name, value in model.metrics().items()},
+                "features": features,
             }
         )
         self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()})

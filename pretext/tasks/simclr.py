@@ -18,11 +18,12 @@ from typing import final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretext.augmentation import Augmentation, augment
 from pretext.distributed import gather, rank
 from pretext.encoders.base import Encoder
+from pretext.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
 
 
@@ -81,40 +82,21 @@ class SimCLR(Task):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.config = config
-        norm = nn.BatchNorm1d(config.hidden) if config.projector_norm else nn.Identity()
-        self.projector = nn.Sequential(
-            nn.Linear(encoder.stages[-1].channels, config.hidden, bias=not config.projector_norm),
-            norm,
-            nn.ReLU(inplace=True),
-            nn.Linear(config.hidden, config.projection),
+        self.projector = projector(
+            encoder.stages[-1].channels, config.hidden, config.projection, layers=2, norm=config.projector_norm
         )
-        self._spread = torch.zeros(())
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the contrast of two views of each picture."""
         views = torch.cat([augment(batch.images, self.config, batch.generator) for _ in range(2)])
         projections = self.projector(self.encoder.embed(views))
-        self._spread = spread(projections.detach())
         z1, z2 = projections.chunk(2)
         yield "task", nt_xent(z1, z2, temperature=self.config.temperature)
-
-    def metrics(self) -> Mapping[str, float]:
-        """Return `feature_std` of the last step: 1 for projections all around the sphere, 0 for collapse."""
-        return {"feature_std": float(self._spread)}
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each picture and two views of it."""
         first, second = (augment(batch.images, self.config, batch.generator) for _ in range(2))
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
-
-
-def spread(projections: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Return √D times the mean standard deviation of the normalised projections' components.
-
-    Source: Chen and He 2021, arXiv 2011.10566, section 4.1.
-    """
-    normalised = F.normalize(projections.float(), dim=1)
-    return normalised.std(dim=0, correction=0).mean() * normalised.shape[1] ** 0.5
 
 
 def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> SimCLR:
