@@ -40,7 +40,7 @@ def rank_me(vectors: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
 
 @torch.no_grad()
 def watched(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"]) -> dict[str, float]:
-    """Return the spread (`feature_std`) and the effective rank (`rank_me`) of an encoder's features of some pictures."""
+    """Return the spread (`feature_std`) and the effective rank (`rank_me`) of features of some pictures."""
     training = encoder.training
     encoder.eval()
     features = encoder.embed(images[:WATCHED])
