@@ -101,9 +101,9 @@ def laptop() -> Recipe:
     Cost: see `docs/results/laptop.md`, where its last run is kept. Expect: labels on top wherever classes are asked
     for; the context encoder two or three points above random weights in classification, not in detection.
 
-    Mask, rate and batch were chosen for the context encoder, on other pictures (`LOG.md`); all rows share them. One turn
-    a picture for rotation, so that all rows see the same number of pictures; decoders and discriminators as narrow as
-    the encoder.
+    Mask, rate and batch were chosen for the context encoder, on other pictures (`LOG.md`); all rows share them. One
+    turn a picture for rotation, so that all rows see the same number of pictures; decoders and discriminators as
+    narrow as the encoder.
     """
     narrow = "decoder_width=0.25"
     return Recipe(
