@@ -35,7 +35,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except OSError as error:  # a full disk, a read-only folder: the system's own words name the path
-        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {named}{error.strerror or error}; make room, or give another folder", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
