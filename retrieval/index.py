@@ -11,6 +11,7 @@ so one is only given to it once its checksum has been found to be the manifest's
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -118,7 +119,13 @@ class PatchIndex:
         beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         beside.mkdir()
         try:
-            faiss.write_index(self.vectors, str(beside / VECTORS))
+            try:
+                faiss.write_index(self.vectors, str(beside / VECTORS))
+            except RuntimeError as error:  # its own words for a full disk
+                left = shutil.disk_usage(beside).free
+                raise OSError(
+                    errno.EIO, f"FAISS cannot write the index, {left:,} bytes are free", str(folder)
+                ) from error
             np.save(beside / TABLE, self.table, allow_pickle=False)
             content = {
                 "format": FORMAT,

@@ -602,6 +602,21 @@ def test_a_box_finds_its_own_patch(encoder_file: Path, picture: Path, tmp_path: 
     assert (best["image"], best["box"]) == (7, [0.5, 0, 0.5, 0.5])
 
 
+def test_a_full_disk_leaves_the_index_that_was_there(contexts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {file.name: file.read_bytes() for file in contexts.iterdir()}
+    opened = PatchIndex.open(contexts)
+
+    def full(*given: object) -> None:
+        raise RuntimeError("Error in void faiss::write_index(): Error: 'ret == (size)' failed: write error")
+
+    monkeypatch.setattr("faiss.write_index", full)
+    with pytest.raises(OSError, match="cannot write the index") as caught:
+        opened.save(contexts, overwrite=True)
+    assert caught.value.filename == str(contexts)
+    assert {file.name: file.read_bytes() for file in contexts.iterdir()} == before
+    assert not list(contexts.parent.glob(".*.tmp"))
+
+
 def test_a_whole_folder_is_indexed_and_every_neighbour_named(encoder_file: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     photographs = tmp_path / "photographs"
