@@ -1,0 +1,232 @@
+"""Pairs are neighbours, colours tell nothing of the lens, and the known trivial solvers fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from pretext.datasets import open_dataset
+from pretext.encoders import build_encoder
+from pretext.tasks import Batch, build_task
+from pretext.tasks.relative_location import NEIGHBOURS, without_aberration
+
+SIZE = 64
+
+
+def task_of(spec, size=SIZE, encoder="alexnet?width=0.125&stem_stride=2"):
+    return build_task(spec, build_encoder(encoder, input_size=size, seed=0), seed=0)
+
+
+def batch(images, seed=0):
+    return Batch(images, None, torch.Generator().manual_seed(seed))
+
+
+def noise(count, size=SIZE):
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
+
+
+def texture(count, sigma, seed=0):
+    """Return grey pictures, around 128, whose pixels are alike up to some `sigma` apart."""
+    rough = np.random.default_rng(seed).normal(size=(count, SIZE, SIZE))
+    smooth = gaussian_filter(rough, (0, sigma, sigma), mode="wrap")
+    return 128 + 30 * smooth / smooth.std()
+
+
+def pictures(red, green, blue):
+    values = np.stack([red, green, blue], axis=1).round().clip(0, 255)
+    return torch.from_numpy(values.astype(np.uint8))
+
+
+# What is asked
+
+
+def test_every_answer_says_where_the_second_tile_lies():
+    firsts, seconds = task_of("relative_location").pairs(batch(noise(300)))
+    asked = set()
+    for row in zip(firsts.tolist(), seconds.tolist(), strict=True):
+        for answer, (first, second) in enumerate(zip(*row, strict=True)):
+            down, right = (b - a for a, b in zip(divmod(first, 3), divmod(second, 3), strict=True))
+            assert (down, right) == NEIGHBOURS[answer]
+            asked.add((first, second))
+    assert len(asked) == 4 * 3 + 4 * 5 + 8  # corners, edges and the centre with all their neighbours
+    assert NEIGHBOURS == ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+
+
+def test_the_loss_is_that_of_each_pair_by_itself():
+    task, images = task_of("relative_location").eval(), noise(3)
+    found = dict(task.losses(batch(images, 4)))["task"].item()
+    given = batch(images, 4)
+    tiles, (firsts, seconds) = task.tiles(given), task.pairs(given)
+    total, right = 0.0, 0
+    with torch.no_grad():
+        for b in range(3):
+            for answer in range(8):
+                pair = [tiles[b, k[b, answer]][None] for k in (firsts, seconds)]
+                features = [task.layer(task.encoder(tile)[-1]) for tile in pair]
+                logits = task.head(torch.cat(features, dim=1))[0].double().numpy()
+                total += np.log(np.exp(logits).sum()) - logits[answer]
+                right += int(logits.argmax() == answer)
+    assert found == pytest.approx(total / 24, rel=1e-5)
+    assert task.metrics()["accuracy"] == pytest.approx(right / 24)
+
+
+def test_it_works_with_a_resnet():
+    task = task_of("relative_location", 32, "timm:resnet18")
+    ((_, loss),) = task.losses(batch(noise(4, 32)))
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(8), rel=0.5)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.encoder.parameters())
+
+
+def test_a_sheet_shows_the_pair_where_it_belongs():
+    task = task_of("relative_location?colour=grey&jitter=0&gap=0")
+    images = torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8)
+    images[:] = torch.arange(SIZE, dtype=torch.uint8) * 3  # brighter to the right
+    shown = task.pictures(batch(images))
+    centres = shown["pair"][:, 0, SIZE // 6 :: SIZE // 3, SIZE // 6 :: SIZE // 3][:, :3, :3]
+    for answer, (down, right) in enumerate(NEIGHBOURS):
+        first, second = centres[answer, 1, 1], centres[answer, 1 + down, 1 + right]
+        assert torch.sign((second - first).round(decimals=2)).item() == right
+        others = [centres[answer, r, c] for r in range(3) for c in range(3) if (r, c) not in ((1, 1),)]
+        assert sum(abs(value.item() - 0.5) < 1e-3 for value in others) >= 7
+
+
+# Colours
+
+
+def tiles_of(count=50):
+    return torch.rand(count, 9, 3, 12, 12, generator=torch.Generator().manual_seed(2)) * 0.5
+
+
+def test_dropping_leaves_one_channel_and_faint_noise():
+    tiles, mean = tiles_of(), (0.1, 0.5, 0.9)
+    seen = without_aberration(tiles, "drop", mean, torch.Generator().manual_seed(0))
+    same = (seen == tiles).all(dim=4).all(dim=3)
+    assert (same.sum(dim=2) == 1).all()
+    shares = same.float().mean(dim=(0, 1))
+    assert (shares - 1 / 3).abs().max() < 0.08
+    kept = tiles[same].std(dim=(1, 2)).repeat_interleave(2)  # in the order of tiles, as the dropped ones
+    dropped = seen[~same]
+    assert (dropped.std(dim=(1, 2)) / kept).mean().item() == pytest.approx(0.01, rel=0.02)
+    around = torch.tensor(mean).expand(50, 9, 3)[~same]
+    assert (dropped.mean(dim=(1, 2)) - around).abs().max() < 0.001
+
+
+def test_projection_removes_green_against_magenta_and_nothing_else():
+    tiles, axis = tiles_of(), np.array([-1.0, 2.0, -1.0])
+    seen = without_aberration(tiles, "project", (0, 0, 0), torch.Generator()).double().numpy()
+    given = tiles.double().numpy()
+    assert np.abs(np.einsum("btchw,c->bthw", seen, axis)).max() < 1e-6
+    matrix = np.eye(3) - axis[:, None] @ axis[None] / (axis @ axis)
+    np.testing.assert_allclose(seen, np.einsum("dc,btchw->btdhw", matrix, given), atol=1e-6)
+    grey = tiles[:, :, :1].expand_as(tiles)
+    torch.testing.assert_close(without_aberration(grey, "project", (0, 0, 0), torch.Generator()), grey)
+
+
+def test_grey_has_three_equal_channels_and_keep_changes_nothing():
+    tiles = tiles_of()
+    grey = without_aberration(tiles, "grey", (0, 0, 0), torch.Generator())
+    expected = 0.299 * tiles[:, :, 0] + 0.587 * tiles[:, :, 1] + 0.114 * tiles[:, :, 2]
+    for channel in range(3):
+        torch.testing.assert_close(grey[:, :, channel], expected)
+    assert torch.equal(without_aberration(tiles, "keep", (0, 0, 0), torch.Generator()), tiles)
+
+
+# Trivial solvers
+
+
+def answered_by_bordering_lines(spec, sigma):
+    """Return how often the second tile, beside the first one, is put where two border lines are most alike."""
+    task, grey = task_of(spec), texture(300, sigma)
+    given = batch(pictures(grey, grey, grey))
+    tiles, (firsts, seconds) = task.tiles(given), task.pairs(given)
+    kept = tiles.std(dim=(3, 4)).argmax(dim=2)  # the channel that is not noise
+    tiles = tiles.gather(2, kept[:, :, None, None, None].expand(-1, -1, 1, *tiles.shape[3:]))[:, :, 0].double()
+    beside = {1: (0, -1, "row"), 6: (-1, 0, "row"), 3: (0, -1, "column"), 4: (-1, 0, "column")}
+    right = []
+    for answer in beside:
+        picture = torch.arange(len(tiles))
+        first, second = (tiles[picture, which[:, answer]] for which in (firsts, seconds))
+        unlike = []
+        for mine, its, line in beside.values():
+            a, b = (x if line == "row" else x.transpose(1, 2) for x in (first, second))
+            unlike.append((a[:, mine] - b[:, its]).abs().mean(dim=1))
+        guess = torch.tensor(list(beside))[torch.stack(unlike).argmin(dim=0)]
+        right.append((guess == answer).double().mean().item())
+    return np.mean(right)
+
+
+def test_bordering_lines_give_the_answer_without_a_gap_and_not_with_it():
+    assert answered_by_bordering_lines("relative_location?gap=0&jitter=0", sigma=1) > 0.85
+    assert abs(answered_by_bordering_lines("relative_location", sigma=1) - 0.25) < 0.06
+
+
+def test_what_is_smoother_than_the_gap_is_not_blocked():
+    """As the module says; this fails when it no longer has to."""
+    assert answered_by_bordering_lines("relative_location", sigma=8) > 0.4
+
+
+def answered_by_the_lens(colour, moved):
+    """Return how often the shift between two channels, which grows outwards, tells where the second tile is."""
+    task, grey = task_of(f"relative_location?colour={colour}"), texture(80, sigma=2.5)
+    magnify, centre = 0.04, (SIZE - 1) / 2
+    at = centre + (np.arange(SIZE) - centre) * (1 + magnify)
+    rows, columns = np.meshgrid(at, at, indexing="ij")
+    away = np.stack([map_coordinates(g, [rows, columns], order=3, mode="reflect") for g in grey])
+    channels = [grey, away, grey] if moved == "green" else [away, grey, grey]
+    given = batch(pictures(*channels))
+    tiles, (firsts, seconds) = task.tiles(given), task.pairs(given)
+    tiles = tiles.double().numpy()
+    shifted, still = (tiles[:, :, c] for c in ((1, 0) if moved == "green" else (0, 2)))
+    down, right = np.gradient(still, axis=(2, 3))
+    slopes = np.stack([down, right], axis=-1).reshape(*tiles.shape[:2], -1, 2)
+    difference = (shifted - still).reshape(*tiles.shape[:2], -1)
+    gram = np.einsum("btpi,btpj->btij", slopes, slopes) + 1e-9 * np.eye(2)
+    shifts = np.linalg.solve(gram, np.einsum("btpi,btp->bti", slopes, difference)[..., None])[..., 0]
+    picture = np.arange(len(tiles))[:, None]
+    apart = shifts[picture, seconds.numpy()] - shifts[picture, firsts.numpy()]
+    step = magnify * 19 * tiles.shape[-1] / 13  # a cell is 19 px, its 13 px of a tile are enlarged
+    distance = np.linalg.norm(apart[:, :, None] - step * np.array(NEIGHBOURS), axis=-1)
+    return (distance.argmin(axis=2) == np.arange(8)).mean()
+
+
+@pytest.mark.parametrize("moved", ["green", "red"])
+def test_the_lens_gives_the_answer_where_colours_are_kept(moved):
+    assert answered_by_the_lens("keep", moved) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("colour", "moved"), [("drop", "green"), ("drop", "red"), ("grey", "red"), ("project", "green")]
+)
+def test_the_lens_does_not_give_the_answer_once_colours_are_gone(colour, moved):
+    assert abs(answered_by_the_lens(colour, moved) - 1 / 8) < 0.06
+
+
+def test_projection_does_not_block_a_lens_that_moves_red_against_blue():
+    """As the module says; this fails when it no longer has to."""
+    assert answered_by_the_lens("project", "red") > 0.8
+
+
+# Learning
+
+
+@pytest.mark.slow
+def test_it_learns_on_scenes():
+    data = open_dataset("scenes?size=32&train=2000&val=64&test=64")
+    images, unseen = (
+        torch.stack([part[i][0] for i in range(len(part))]) for part in map(data.split, ("train", "test"))
+    )
+    task = task_of("relative_location", 32, "alexnet?width=0.125&stem_stride=1")
+    optimiser = torch.optim.AdamW(task.parameters(), 2e-3)
+    for step in range(250):
+        chosen = torch.randint(len(images), (32,), generator=torch.Generator().manual_seed(step))
+        for _, loss in task.losses(batch(images[chosen], step)):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    task.eval()
+    with torch.no_grad():
+        found = np.mean([loss.item() for seed in range(10) for _, loss in task.losses(batch(unseen, seed))])
+    assert found < np.log(8) - 0.08
