@@ -17,7 +17,7 @@ from pretext.command_line import parse
 from pretext.datasets import dataset_kinds, open_dataset
 from pretext.encoders import encoder_names
 from pretext.errors import UserError, did_you_mean, run_command
-from pretext.tasks import task_config, task_module, task_names
+from pretext.tasks import task_config, task_module, task_names, task_training
 from pretext.train import train
 from pretext.train_config import TrainConfig
 
@@ -100,8 +100,7 @@ def _flags_of(spec: str) -> type[Any]:
     """Return `Train` with the task's settings as flags, and a variant's published defaults."""
     settings = task_config(spec)
     defaults: dict[str, Any] = {}
-    variant = spec.split("?", maxsplit=1)[0].partition(":")[2]
-    published: dict[str, Any] = getattr(task_module(spec), "TRAINING", {}).get(variant, {})
+    published = task_training(spec)
     own = {field.name for field in dataclasses.fields(Train)}
     defaults = {key: value for key, value in published.items() if key in own}
     loop = TrainConfig(**{key: value for key, value in published.items() if key not in own})

@@ -18,7 +18,7 @@ import pretext.tasks
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
 from pretext.specs import format_spec
-from pretext.tasks import Batch, LabelKind, Task, build_task, task_config, task_module, task_names
+from pretext.tasks import Batch, LabelKind, Task, build_task, task_config, task_module, task_names, task_training
 
 NAMES = task_names()
 MODULES = sorted({name.partition(":")[0] for name in NAMES})
@@ -43,14 +43,15 @@ def needs_labels(name):
 
 def published(name):
     """Return the encoder and the size that a variant was made for, where it can have no other."""
-    kind, _, variant = name.partition(":")
-    training = getattr(task_module(kind), "TRAINING", {}).get(variant, {})
+    training = task_training(name)
     return training.get("encoder", "alexnet?stem_stride=1"), training.get("image_size", 32)
 
 
 def small_encoder(name, seed=0):
     encoder, size = published(name)
-    return build_encoder(f"{encoder}{'&' if '?' in encoder else '?'}width=0.125", input_size=size, seed=seed)
+    if not encoder.startswith("timm:"):  # those have the width that is in their name
+        encoder += f"{'&' if '?' in encoder else '?'}width=0.125"
+    return build_encoder(encoder, input_size=size, seed=seed)
 
 
 def built(name, seed=0):

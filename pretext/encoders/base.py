@@ -62,9 +62,17 @@ class Encoder(nn.Module, ABC):
         Args:
             images: uint8 in [0, 255], or float in [0, 1]; any size not much smaller than `input_size`.
         """
+        return self.maps(self.normalised(images))
+
+    def normalised(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Return pictures, given as to `forward`, as `maps` takes them."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        return self.maps((images - self._mean) / self._std)
+        return (images - self._mean) / self._std
+
+    def denormalised(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Return pictures from `normalised` in [0, 1] again."""
+        return images * self._std + self._mean
 
     def embed(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Return one vector a picture: the deepest map, averaged over space."""

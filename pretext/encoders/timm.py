@@ -18,6 +18,12 @@ class Config:
 
     pretrained: bool = False
     """Start from timm's published weights, fetched from its hub or found in its cache."""
+    patch_size: int | None = None
+    """Side in pixels of a transformer's patches, where it is not the one in its name: small pictures want 8 or 4."""
+
+    def __post_init__(self) -> None:
+        if self.patch_size is not None and not 1 <= self.patch_size <= 1024:
+            raise ValueError(f"patch_size is {self.patch_size}; allowed is from 1 to 1024")
 
 
 class TimmEncoder(Encoder):
@@ -34,7 +40,10 @@ class TimmEncoder(Encoder):
 
     def maps(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         """See `Encoder.maps`."""
-        return list(self.model(normalised))
+        maps = self.model(normalised)
+        if self.model.output_fmt == "NHWC":  # Swin's kind
+            return [x.permute(0, 3, 1, 2) for x in maps]
+        return list(maps)
 
 
 def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
@@ -50,11 +59,17 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
     if path not in timm.list_models():
         raise UserError(f"timm has no model {path!r}; {_near(path, timm.list_models())}")
     options: dict[str, Any] = {"features_only": True, "pretrained": config.pretrained}
+    if config.patch_size is not None:
+        options["patch_size"] = config.patch_size
     try:
         try:
             model = timm.create_model(path, img_size=input_size, **options)  # transformers fix their size
         except TypeError:
             model = timm.create_model(path, **options)
+    except TypeError as error:
+        if config.patch_size is None:
+            raise
+        raise UserError(f"timm:{path} has no patches; leave patch_size out") from error
     except (RuntimeError, AttributeError, NotImplementedError, AssertionError) as error:
         raise UserError(f"timm:{path} gives no feature maps at {input_size} px: {_first_line(error)}") from error
     except OSError as error:

@@ -14,7 +14,7 @@ from pretext.errors import UserError, did_you_mean
 from pretext.specs import options_into, parse_spec
 from pretext.tasks.base import Batch, LabelKind, Task
 
-__all__ = ["Batch", "LabelKind", "Task", "build_task", "task_config", "task_module", "task_names"]
+__all__ = ["Batch", "LabelKind", "Task", "build_task", "task_config", "task_module", "task_names", "task_training"]
 
 
 def task_names() -> list[str]:
@@ -50,6 +50,12 @@ def task_config(spec: str) -> Any:
     module, parsed = task_module(spec), parse_spec(spec)
     start = module.VARIANTS[parsed.path] if parsed.path else module.Config()
     return options_into(module.Config, parsed, start=start)
+
+
+def task_training(spec: str) -> dict[str, Any]:
+    """Return what a task's published training differs in from the loop's defaults; a variant's on top of its task's."""
+    training: dict[str, dict[str, Any]] = getattr(task_module(spec), "TRAINING", {})
+    return training.get("", {}) | training.get(parse_spec(spec).path, {})
 
 
 def build_task(config: Any, encoder: Encoder, *, labels: LabelKind | None = None, seed: int) -> Task:
