@@ -39,6 +39,8 @@ class Options:
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
     """Budget of every row, as in images=1000000: images, steps, epochs, seconds or flops; the profile's own where it
     is left out."""
+    architecture: str | None = None
+    """Encoder that every row trains, as in timm:resnet18; the profile's own where it is left out."""
     out: Path | None = None
     """Folder of the results; runs/PROFILE where it is left out."""
     encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
@@ -92,6 +94,8 @@ def plan_of(options: Options) -> Plan:
     from benchmarks.suite import make_plan, open_data
 
     recipe = with_budget(PROFILES[options.profile](), options.budget)
+    if options.architecture is not None:
+        recipe = dataclasses.replace(recipe, encoder=options.architecture)
     rows = asked_rows(options.tasks, recipe.rows)
     foreign = asked_encoders(options.encoder, taken=rows)
     judges = asked_judges(options.probes, recipe.probes)

@@ -115,7 +115,7 @@ def make_plan(
         foreign: Encoder files or `timm:NAME` by row name.
 
     Raises:
-        UserError: If nothing is left to compute.
+        UserError: If nothing is left to compute, or a task cannot be built on the encoder.
     """
     usable, left_out = _usable(judges, data)
     makers: list[Cell] = []
@@ -125,6 +125,8 @@ def make_plan(
         if task is not None and _needs_labels(task) and not data.annotations & {"label", "labels"}:
             left_out.append(f"row {row} left out: {data.spec} has no classes; {REMEDY['label']}")
             continue
+        if task is not None:
+            _check_buildable(row, task, recipe, data)
         for seed in range(seeds):
             train = recipe.train_config(row, seed=seed) if task is not None else None
             maker = encoder_cell(row, seed=seed, data=source, encoder=recipe.encoder, task=task, train=train)
@@ -233,6 +235,19 @@ def _usable(judges: Mapping[str, Judge], data: ImageDataset) -> tuple[dict[str, 
         remedy = f"; {REMEDY[lacking[0]]}" if lacking else ""
         left_out.append(f"probe {name} left out: it needs {wants}, and {data.spec} annotates {has}{remedy}")
     return usable, left_out
+
+
+def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) -> None:
+    """Raise a UserError now rather than in an hour where a task does not fit the encoder."""
+    from pretext.encoders import build_encoder
+    from pretext.tasks import build_task
+    from pretext.train import label_kind
+
+    encoder = build_encoder(recipe.encoder, input_size=recipe.image_size, seed=0)
+    try:
+        build_task(task, encoder, labels=label_kind(data), seed=0)
+    except UserError as error:
+        raise UserError(f"row {row}: {error}; here --architecture names the encoder of all rows") from None
 
 
 def _task_types(task: str) -> list[type]:

@@ -88,7 +88,7 @@ def train(
     model = build_task(
         task_settings,
         build_encoder(encoder, input_size=image_size, seed=config.seed),
-        labels=_label_kind(pictures),
+        labels=label_kind(pictures),
         seed=config.seed,
     ).to(device)
     if config.channels_last:
@@ -279,7 +279,7 @@ def _settings(
     """Return all that decides the encoder that comes out."""
     name = task.split("?", maxsplit=1)[0]
     chosen = dataclasses.asdict(config)
-    kind = _label_kind(data)
+    kind = label_kind(data)
     return {
         "task": name,
         "task_config": dataclasses.asdict(task_settings),
@@ -382,7 +382,7 @@ def _flops_per_image(model: Task, data: ImageDataset, device: torch.device) -> f
     pair = torch.stack([data[k % len(data)][0] for k in range(count)]).to(device)
     labels = None
     if model.needs_labels:
-        kind = _label_kind(data)
+        kind = label_kind(data)
         assert kind is not None
         shape = (count, kind.classes) if kind.multi_label else (count,)
         labels = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -393,7 +393,8 @@ def _flops_per_image(model: Task, data: ImageDataset, device: torch.device) -> f
     return counter.get_total_flops() / count
 
 
-def _label_kind(data: ImageDataset) -> LabelKind | None:
+def label_kind(data: ImageDataset) -> LabelKind | None:
+    """Return what the labels of a data set look like; None where pictures have no classes."""
     if not {"label", "labels"} & data.annotations:
         return None
     return LabelKind(len(data.classes), is_multi_label(data))

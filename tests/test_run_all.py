@@ -133,6 +133,8 @@ def test_another_comparison_in_the_folder_is_refused(quick):
         (["--profile", "lapptop"], "unknown profile 'lapptop'; did you mean 'laptop'"),
         (["--profile", "smoke", "--tasks", "rotatoin"], "unknown task 'rotatoin'; did you mean 'rotation'"),
         (["--profile", "smoke", "--tasks", "rotation?angels=3"], "unknown option 'angels'"),
+        (["--profile", "smoke", "--tasks", "mae"], "here --architecture names the encoder of all rows"),
+        (["--profile", "smoke", "--architecture", "alexnett"], "did you mean 'alexnet'"),
         (["--profile", "smoke", "--budget", "image=9"], "--budget image=9: did you mean 'images'"),
         (["--profile", "smoke", "--budget", "images=0"], "--budget images=0: '0' is no number above 0"),
         (["--profile", "smoke", "--budget", "flops=many"], "--budget flops=many: 'many' is no number above 0"),
