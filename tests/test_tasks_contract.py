@@ -23,6 +23,8 @@ from pretext.tasks import Batch, LabelKind, Task, build_task, task_config, task_
 NAMES = task_names()
 MODULES = sorted({name.partition(":")[0] for name in NAMES})
 CLASSES = 3
+AT_MOST = {"hidden": 512, "queue": 8}
+"""What a published variant has more of than a test needs; a queue no longer than a batch is full after one step."""
 IMPOSSIBLE = {int: (-1_000_000,), float: (-1e6, float("nan"))}
 OUT_OF_RANGE = [
     (name, field, value)
@@ -55,10 +57,13 @@ def small_encoder(name, seed=0):
 
 
 def built(name, seed=0):
-    """Return the task, narrow where its configuration has a width."""
+    """Return the task, narrow where its configuration has a width, and with a short queue."""
     labels = LabelKind(CLASSES, multi_label=False) if needs_labels(name) else None
-    widths = [field.name for field in dataclasses.fields(task_config(name)) if field.name.endswith("width")]
-    spec = f"{name}?{'&'.join(f'{width}=0.25' for width in widths)}" if widths else name
+    config = task_config(name)
+    fields = [field.name for field in dataclasses.fields(config)]
+    options = [f"{field}=0.25" for field in fields if field.endswith("width")]
+    options += [f"{field}={most}" for field, most in AT_MOST.items() if getattr(config, field, 0) > most]
+    spec = f"{name}?{'&'.join(options)}" if options else name
     return build_task(spec, small_encoder(name, seed), labels=labels, seed=seed)
 
 
@@ -159,7 +164,8 @@ def test_a_fixed_batch_is_learned(name):
             if player == owner:
                 history.append(loss.item())
         task.after_step(step / 40)
-    assert min(history[-5:]) < 0.75 * history[0], history
+    # The highest of the first few: a queue begins with random vectors, and nothing is easier to tell apart.
+    assert min(history[-5:]) < 0.75 * max(history[:5]), history
 
 
 def _owner_of_the_encoder(task):
