@@ -39,7 +39,7 @@ from pretext.loading import load_batches
 from pretext.memory import peak_memory
 from pretext.optim import make_optimizer, rate_at
 from pretext.tasks import build_task, task_config
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Clips, LabelKind, Task
 from pretext.train_config import NOT_IN_RESULT, TrainConfig
 from pretext.training_log import TrainingLog
 
@@ -110,6 +110,8 @@ def train(
         world=world(),
         labels=model.needs_labels,
         workers=config.workers,
+        frames=model.frames,
+        choose=model.choose_frames,
     )
     flops = _flops_per_image(model, pictures, device) if resumed is None else resumed[1]["flops_per_image"]
     total = config.total_steps(pictures=len(pictures), flops_per_image=flops)
@@ -129,11 +131,12 @@ def train(
                     group["lr"] = rate * share
 
             before = time.monotonic()
-            images, labels = next(loader)
+            images, labels, clips = next(loader)
             log.waited(time.monotonic() - before)
             images = images.to(device, non_blocking=True)
             labels = None if labels is None else labels.to(device)
-            parts = _parts(images, labels, config, step, device)
+            clips = None if clips is None else Clips(*(part.to(device) for part in clips))
+            parts = _parts(images, labels, config, step, device, clips)
             losses = _step(model, parts, optimizers, config, device)
             step += 1
             model.after_step(step / total if total else progress)
@@ -238,7 +241,14 @@ def _step(
         optimizers[player].step()
 
 
-def _parts(images: Tensor, labels: Tensor | None, config: TrainConfig, step: int, device: torch.device) -> list[Batch]:
+def _parts(
+    images: Tensor,
+    labels: Tensor | None,
+    config: TrainConfig,
+    step: int,
+    device: torch.device,
+    clips: Clips | None = None,
+) -> list[Batch]:
     """Return the step's batch in its parts, each with a generator of its own; torch's own is seeded too."""
     parts = []
     for k, part in enumerate(images.chunk(config.accumulate)):
@@ -246,7 +256,8 @@ def _parts(images: Tensor, labels: Tensor | None, config: TrainConfig, step: int
         seed = int(entropy[0]) << 31 | int(entropy[1]) >> 1
         torch.manual_seed(seed)  # for layers that draw by themselves: dropout, stochastic depth
         chosen = None if labels is None else labels.chunk(config.accumulate)[k]
-        parts.append(Batch(part, chosen, torch.Generator(device).manual_seed(seed)))
+        of_part = None if clips is None else Clips(*(each.chunk(config.accumulate)[k] for each in clips))
+        parts.append(Batch(part, chosen, torch.Generator(device).manual_seed(seed), of_part))
     return parts
 
 
@@ -366,7 +377,8 @@ def _write_run(out: Path, record: dict[str, Any], model: Task, seconds: float, f
 def _sample(model: Task, batch: Batch, path: Path) -> None:
     from pretext.inpainting import inpainting_sheet
 
-    few = Batch(batch.images[:SHEET_IMAGES], None, torch.Generator(batch.images.device).manual_seed(0))
+    clips = None if batch.clips is None else Clips(*(each[:SHEET_IMAGES] for each in batch.clips))
+    few = Batch(batch.images[:SHEET_IMAGES], None, torch.Generator(batch.images.device).manual_seed(0), clips)
     model.eval()
     columns = model.pictures(few)
     model.train()

@@ -42,6 +42,15 @@ def folder(root, shade):
     return f"folder:{root}"
 
 
+def clips(root, shade):
+    """Two clips a split, of 3 and 4 frames."""
+    for split in ("train", "val", "test"):
+        for clip, frames in enumerate((3, 4)):
+            for number in range(frames):
+                save(root / split / f"clip{clip}" / f"{number}.png", pixels(shade, 10 * clip + number))
+    return f"clips:{root}"
+
+
 def voc(root, shade):
     """One red rectangle a picture, 10×8 at (5, 6), and its class 7 (car) in the mask."""
     year = root / "VOC2007"
@@ -311,7 +320,7 @@ TORCHVISION = {
     "sun397": sun397,
     "svhn": svhn,
 }
-OWN = {"scenes": scenes, "folder": folder, "voc": voc, "coco": coco, "masks": masks}
+OWN = {"scenes": scenes, "folder": folder, "clips": clips, "voc": voc, "coco": coco, "masks": masks}
 
 
 def make(kind: str, root: Path, shade: int = 1) -> str:

@@ -69,6 +69,8 @@ def check_target(data, image, target):
         assert boxes.shape == (len(target["labels"]), 4)
         assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] > boxes[:, :2]).all()
         assert (boxes[:, 2:] <= torch.tensor([width, height])).all()
+    if "clip" in target:
+        assert target["clip"].dtype == torch.int64 and target["clip"].ndim == 0
     if "difficult" in target:
         assert target["difficult"].dtype == torch.bool and len(target["difficult"]) == len(target["labels"])
     if "masks" in target:
@@ -154,6 +156,10 @@ def test_a_data_set_can_be_sent_to_a_worker(sample):
 def test_classes_without_decoding_are_the_classes_of_the_items(sample):
     data = open_dataset(sample)
     for part in data.splits.values():
+        if not {"label", "labels"} & part.annotations:
+            with pytest.raises(UserError, match="needs label"):
+                class_targets(part)
+            continue
         truth = class_targets(part)
         if not is_multi_label(part):
             assert truth.tolist() == [int(target["label"]) for _, target in part]

@@ -8,6 +8,7 @@ so that `torchvision.transforms.v2` moves picture, boxes and mask together:
     boxes       tv_tensors.BoundingBoxes N×4, XYXY, in pixels of the picture
     difficult   bool N: objects that an evaluation must neither reward nor punish
     masks       tv_tensors.Mask H×W, uint8: 0 background, k + 1 for classes[k], 255 ignored
+    clip        int64 scalar: the clip that the picture is a frame of; a clip's frames follow one another, in time
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 from pretext.errors import UserError, did_you_mean
 
 Target = dict[str, Any]
-ANNOTATIONS = frozenset({"label", "labels", "boxes", "masks"})
+ANNOTATIONS = frozenset({"label", "labels", "boxes", "masks", "clip"})
 IGNORE = 255
 
 
@@ -36,7 +37,7 @@ class ImageDataset(ABC):
     Attributes:
         spec: The text that opens it again.
         classes: Class names; targets hold indices into them. Empty where nothing is labelled.
-        annotations: Which of label, labels, boxes, masks every target holds.
+        annotations: Which of label, labels, boxes, masks, clip every target holds.
         splits: All splits by name, this one among them; `train`, `val` and `test` are always there
             once `open_dataset` has returned.
         notes: Sentences that a report must repeat (a validation split that was drawn, say).

@@ -117,6 +117,7 @@ class FileDataset(ImageDataset):
         objects: Objects | None = None,
         masks: Masks | None = None,
         labels_from_masks: bool = False,
+        clip_of: Int[Tensor, "N"] | None = None,
         sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Keep the lists; all of them are in the order of `images`.
@@ -129,6 +130,7 @@ class FileDataset(ImageDataset):
             objects: Each picture's objects.
             masks: Each picture's mask.
             labels_from_masks: The classes in a picture's mask are its `labels`.
+            clip_of: The clip that each picture is a frame of.
             sizes: Height and width that the annotations were made for; a picture of another size is a bad
                 one.
         """
@@ -139,11 +141,13 @@ class FileDataset(ImageDataset):
             masks,
             labels_from_masks,
         )
+        self.clip_of = clip_of
         has = {
             "label": label is not None,
             "labels": objects is not None or labels_from_masks,
             "boxes": objects is not None and objects.boxes is not None,
             "masks": masks is not None,
+            "clip": clip_of is not None,
         }
         self.annotations = frozenset(name for name, there in has.items() if there)
         self._fingerprint: str | None = None
@@ -167,6 +171,8 @@ class FileDataset(ImageDataset):
         target: Target = {}
         if self.label is not None:
             target["label"] = self.label[index].clone()
+        if self.clip_of is not None:
+            target["clip"] = self.clip_of[index].clone()
         if self.objects is not None:
             target |= self.objects.target(index, height, width)
         if self.masks is not None:
@@ -187,6 +193,8 @@ class FileDataset(ImageDataset):
             parts.append(digest(self.label.numpy().tobytes()) if self.label is not None else "")
             parts.append(self.objects.digest() if self.objects else "")
             parts.append(self.masks.digest() if self.masks else "")
+            if self.clip_of is not None:
+                parts.append(digest(self.clip_of.numpy().tobytes()))
             self._fingerprint = digest(*parts)
         return self._fingerprint
 

@@ -20,7 +20,7 @@ from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.objects import Objects
 from pretext.datasets.packing import Pack, item_at, open_or_build
-from pretext.datasets.splitting import known_labels
+from pretext.datasets.splitting import known_clips, known_labels
 from pretext.errors import UserError
 
 BadImages = Literal["skip", "stop"]
@@ -59,6 +59,7 @@ class PackedDataset(ImageDataset):
     Attributes:
         images: Every picture. Writing to it does not reach the disk.
         label: Each picture's one class.
+        clip_of: The clip that each picture is a frame of.
         objects: Their objects.
         masks: Their masks.
         skipped: The pictures that were left out, each with the reason.
@@ -72,6 +73,7 @@ class PackedDataset(ImageDataset):
         self.notes, self.synthetic = base.notes, base.synthetic
         self.images: UInt8[Tensor, "N 3 S S"] = pack.images
         self.label: Int[Tensor, "N"] | None = pack.label
+        self.clip_of: Int[Tensor, "N"] | None = pack.clip_of
         self.objects: Objects | None = pack.objects
         self.masks: UInt8[Tensor, "N S S"] | None = pack.masks
         self.skipped: tuple[str, ...] = pack.skipped
@@ -89,6 +91,8 @@ class PackedDataset(ImageDataset):
         target: Target = {}
         if self.label is not None:
             target["label"] = self.label[index].clone()
+        if self.clip_of is not None:
+            target["clip"] = self.clip_of[index].clone()
         if self.objects is not None:
             target |= self.objects.target(index, self.size, self.size)
         if self.masks is not None:
@@ -115,6 +119,11 @@ class ResizedDataset(ImageDataset):
     def label(self) -> Int[Tensor, "N"] | None:
         """Each picture's class, where the base data set knows it without decoding."""
         return known_labels(self.base)
+
+    @property
+    def clip_of(self) -> Int[Tensor, "N"] | None:
+        """The clip that each picture is a frame of, where the base data set has clips."""
+        return known_clips(self.base)
 
     def __len__(self) -> int:
         return len(self.base)

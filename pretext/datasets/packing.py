@@ -47,6 +47,7 @@ class Pack:
 
     images: UInt8[Tensor, "N 3 S S"]
     label: Int[Tensor, "N"] | None
+    clip_of: Int[Tensor, "N"] | None
     objects: Objects | None
     masks: UInt8[Tensor, "N S S"] | None
     skipped: tuple[str, ...]
@@ -125,7 +126,7 @@ def _opened(folder: Path, size: int) -> Pack | None:
         if "labels" in arrays:
             objects = Objects(arrays["labels"], arrays["offsets"], arrays.get("boxes"), arrays.get("difficult"))
         skipped = tuple(manifest["skipped"])
-        return Pack(arrays["images"], arrays.get("label"), objects, arrays.get("masks"), skipped)
+        return Pack(arrays["images"], arrays.get("label"), arrays.get("clip"), objects, arrays.get("masks"), skipped)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or damaged in any way
         return None
 
@@ -164,8 +165,8 @@ def _build(data: ImageDataset, size: int, folder: Path) -> None:
 
 def _small_arrays(targets: list[Target], annotations: frozenset[str]) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
-    if "label" in annotations:
-        arrays["label"] = np.array([target["label"] for target in targets], dtype=np.int64)
+    for name in {"label", "clip"} & annotations:
+        arrays[name] = np.array([target[name] for target in targets], dtype=np.int64)
     if "labels" in annotations:
         arrays["labels"] = np.concatenate([target["labels"] for target in targets] or [np.zeros(0, np.int64)])
         arrays["offsets"] = np.cumsum([0, *(len(target["labels"]) for target in targets)], dtype=np.int64)

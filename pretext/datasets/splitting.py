@@ -46,6 +46,12 @@ class Subset(ImageDataset):
         return None if labels is None else labels[torch.from_numpy(self.indices)]
 
     @property
+    def clip_of(self) -> Int[Tensor, "N"] | None:
+        """The clip that each picture is a frame of, where the base data set has clips."""
+        clips = known_clips(self.base)
+        return None if clips is None else clips[torch.from_numpy(self.indices)]
+
+    @property
     def objects(self) -> Objects | None:
         """Each picture's objects, where the base data set knows them without decoding."""
         objects = known_objects(self.base)
@@ -112,6 +118,11 @@ def known_labels(data: ImageDataset) -> Int[Tensor, "N"] | None:
     return getattr(data, "label", None)
 
 
+def known_clips(data: ImageDataset) -> Int[Tensor, "N"] | None:
+    """Return the clip of each picture where a data set has clips: its attribute `clip_of`."""
+    return getattr(data, "clip_of", None)
+
+
 def known_objects(data: ImageDataset) -> Objects | None:
     """Return each picture's objects where a data set knows them without decoding: its attribute `objects`."""
     return getattr(data, "objects", None)
@@ -135,6 +146,7 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
             before = len(splits["train"])
             splits["train"], splits[name] = _draw(spec, splits["train"], share)
             drawn = f"{len(splits[name]):,} of {before:,} pictures"
+            drawn += ", whole clips" if known_clips(splits[name]) is not None else ""
             notes.append(f"The {name} split was drawn from train by a fixed seed: {drawn}.")
     for name, part in splits.items():
         if len(part) == 0:
@@ -143,9 +155,17 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
 
 
 def limited(data: ImageDataset, limit: int) -> ImageDataset:
-    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit draws from a larger one's."""
+    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit draws from a larger one's.
+
+    Clips are drawn whole, unless the first one drawn is too long: then its first frames are.
+    """
     if len(data) <= limit:
         return data
+    if (clips := known_clips(data)) is not None:
+        names, lengths = np.unique(clips.numpy(), return_counts=True)
+        order = np.random.default_rng(SEED).permutation(len(names))
+        count = max(1, np.searchsorted(lengths[order].cumsum(), limit, side="right"))
+        return Subset(data, np.flatnonzero(np.isin(clips.numpy(), names[order[:count]]))[:limit])
     return Subset(data, np.sort(np.random.default_rng(SEED).permutation(len(data))[:limit]))
 
 
@@ -160,17 +180,18 @@ def _check_disjoint(spec: str, splits: dict[str, ImageDataset]) -> None:
 
 
 def _draw(spec: str, train: ImageDataset, share: float) -> tuple[Subset, Subset]:
-    """Split train in two, the second with `share` of every class as nearly as whole pictures allow."""
-    total = len(train)
+    """Split train in two, the second with `share` of every class (of the clips) as nearly as whole ones allow."""
+    clips = known_clips(train)  # are drawn whole: two frames of one are nearly the same picture
+    names = np.arange(len(train)) if clips is None else np.unique(clips.numpy())
+    total, what = len(names), "picture(s)" if clips is None else "clip(s)"
     if total < 2:
-        raise UserError(f"{spec}: {total} picture(s) are too few to draw a split from; give at least three")
+        raise UserError(f"{spec}: {total} {what} are too few to draw a split from; give at least three")
     order = np.random.default_rng(SEED).permutation(total)
     labels = known_labels(train)
-    if labels is not None:
+    if labels is not None and clips is None:
         order = order[np.argsort(labels.numpy()[order], kind="stable")]
     count = max(1, round(share * total))
     # equal steps through the pictures in the order of their class take the same share of each
     drawn = order[((np.arange(count) + 0.5) * total / count).astype(np.int64)]
-    kept = np.ones(total, dtype=bool)
-    kept[drawn] = False
-    return Subset(train, np.flatnonzero(kept)), Subset(train, np.sort(drawn))
+    taken = np.isin(names if clips is None else clips.numpy(), names[drawn])
+    return Subset(train, np.flatnonzero(~taken)), Subset(train, np.flatnonzero(taken))

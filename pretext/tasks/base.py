@@ -17,12 +17,22 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
 
 Players = Mapping[str, list[nn.Parameter]]
+
+
+class Clips(NamedTuple):
+    """Some frames of one clip a row, for a task that sees several at a time."""
+
+    frames: UInt8[Tensor, "B F 3 S S"]
+    number: Int[Tensor, "B"]
+    """Which clip it is: rows of the same number are of the same clip."""
+    place: Int[Tensor, "B F"]
+    """Each frame's place in its clip, from 0, in time."""
 
 
 class Batch(NamedTuple):
@@ -33,6 +43,8 @@ class Batch(NamedTuple):
     """See `pretext.datasets.classification`; None unless the task `needs_labels`."""
     generator: torch.Generator
     """Draws everything random of this step; seeded by the run's seed and the step, on the images' device."""
+    clips: Clips | None = None
+    """For a task with `frames` above 1 where the data has clips; `images` are then the first frames."""
 
 
 class LabelKind(NamedTuple):
@@ -51,6 +63,8 @@ class Task(nn.Module, ABC):
 
     needs_labels: ClassVar[bool] = False
     """True for the one task that is allowed to see labels."""
+    frames: int = 1
+    """Frames of one clip that it sees at a time. Above 1, `choose_frames` says which."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -74,6 +88,18 @@ class Task(nn.Module, ABC):
         Args:
             progress: The share of the run that is done, 0 to 1.
         """
+
+    def choose_frames(
+        self, place: Int[Tensor, "B"], length: Int[Tensor, "B"], generator: torch.Generator
+    ) -> Int[Tensor, "B F"]:
+        """Return the places of the `frames` that a step sees of each clip.
+
+        Args:
+            place: A frame drawn from each clip, on the generator's device.
+            length: Frames that the clip has: at least `frames`.
+            generator: Draws everything random.
+        """
+        return place[:, None]
 
     def metrics(self) -> Mapping[str, float]:
         """Return what else is worth a line in the log: accuracies, parts of the loss. Asked for now and then."""
