@@ -31,7 +31,8 @@ class Options:
     data: str | None = None
     """Data set, KIND[:PATH][?key=value&…]; the profile's own where it is left out."""
     tasks: tuple[str, ...] = ()
-    """Rows: names of the profile's, or task specs; all of the profile's where it is left out."""
+    """Rows: names of the profile's, task specs, or files of your own, my_task.py; all of the profile's where it is
+    left out."""
     probes: tuple[str, ...] = ()
     """Columns: linear knn svm low_shot fine_tune detection segmentation retrieval inpainting."""
     seeds: int | None = None
@@ -44,7 +45,8 @@ class Options:
     out: Path | None = None
     """Folder of the results; runs/PROFILE where it is left out."""
     encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
-    """One more row: an encoder file by name, or timm's published weights; give it as often as you like."""
+    """One more row: an encoder file by name, timm's published weights, or timm:NAME?weights=FILE, where there is no
+    network; give it as often as you like."""
     download: bool = False
     """Fetch a torchvision data set that is not there."""
     bad_images: Literal["skip", "stop"] = "skip"
@@ -97,7 +99,7 @@ def plan_of(options: Options) -> Plan:
     if options.architecture is not None:
         recipe = dataclasses.replace(recipe, encoder=options.architecture)
     rows = asked_rows(options.tasks, recipe.rows)
-    foreign = asked_encoders(options.encoder, taken=rows)
+    foreign = asked_encoders(options.encoder, taken=rows, size=recipe.image_size)
     judges = asked_judges(options.probes, recipe.probes)
     spec = options.data or recipe.data
     check_same(options.folder, options.profile, spec)
@@ -133,8 +135,9 @@ def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -
     """Return task specs by row name; `random` and `supervised` are always among them.
 
     Raises:
-        UserError: If a name is neither a row of the profile nor a task.
+        UserError: If a name is neither a row of the profile nor a task, or a file's is taken.
     """
+    from pretext.task_files import file_row, is_file
     from pretext.tasks import task_config, task_names
 
     rows: dict[str, str | None] = {"random": None, "supervised": "supervised"}
@@ -143,6 +146,11 @@ def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -
     for name in tasks:
         if name in profile_rows:
             rows[name] = profile_rows[name]
+        elif is_file(name):
+            task_config(name)
+            if (row := file_row(name)) in {*rows, *profile_rows, *task_names()}:
+                raise UserError(f"--tasks {name}: there is a row {row} already; give the file another name")
+            rows[row] = name
         elif name.partition("?")[0] not in (known := {*profile_rows, *task_names()}):
             raise UserError(f"unknown task {name!r}; {did_you_mean(name, known)}")
         else:
@@ -165,25 +173,30 @@ def asked_judges(probes: tuple[str, ...], profile_probes: Mapping[str, Judge]) -
     return {name: profile_probes.get(name) or judge(name) for name in probes or profile_probes}
 
 
-def asked_encoders(encoders: tuple[str, ...], *, taken: Mapping[str, str | None]) -> dict[str, str]:
+def asked_encoders(encoders: tuple[str, ...], *, taken: Mapping[str, str | None], size: int) -> dict[str, str]:
     """Return encoder files, or `timm:NAME`, by row name.
 
     Raises:
-        UserError: If a name is missing or taken, or a file is no encoder file.
+        UserError: If a name is missing or taken, a file is no encoder file, or weights do not fit their model.
     """
-    from pretext.encoders import read_record
+    from pretext.encoders import load_encoder, read_record
+    from pretext.encoders.weights import weights_file
+    from pretext.specs import without_options
 
     found: dict[str, str] = {}
     for text in encoders:
         name, equals, file = text.partition("=")
         if text.startswith("timm:"):
-            name, file = text, text
+            weights = weights_file(text)
+            name, file = without_options(text, "weights") + (f" {weights.stem}" if weights else ""), text
         elif not equals or not name or not file:
             raise UserError(f"--encoder {text}: write NAME=FILE, or timm:NAME")
         if name in taken or name in found:
             raise UserError(f"--encoder {text}: there is a row {name} already; give it another name")
         if not file.startswith("timm:"):
             read_record(file)
+        elif weights_file(file) is not None:
+            load_encoder(file, input_size=size)  # whether it fits is known before anything is computed
         found[name] = file
     return found
 

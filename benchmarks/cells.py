@@ -21,7 +21,9 @@ from benchmarks.results import (
 )
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
+from pretext.encoders.weights import file_digest, weights_file
 from pretext.judging import Probe
+from pretext.specs import without_options
 
 if TYPE_CHECKING:
     from pretext.train_config import TrainConfig
@@ -77,7 +79,7 @@ class Cell:
     train: TrainConfig | None = None
     """None for random weights and foreign encoders."""
     foreign: str | None = None
-    """An encoder file or `timm:NAME`, where the row is somebody else's."""
+    """An encoder file or a `timm:` spec, where the row is somebody else's."""
     probe: str = ""
     judge: Judge | None = None
     """None for an encoder cell."""
@@ -104,7 +106,7 @@ def encoder_cell(
     """Name the cell that makes a row's encoder."""
     settings: dict[str, Any] = {"code": CODE, "seed": seed, "image_size": data.size}
     if foreign is not None:
-        settings |= {"foreign": foreign if foreign.startswith("timm:") else _file_digest(Path(foreign))}
+        settings |= {"foreign": _foreign_digest(foreign)}
     else:
         settings |= {"encoder": encoder}
     if task is not None:
@@ -176,9 +178,12 @@ def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
 
 
 @functools.cache
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _foreign_digest(source: str) -> str:
+    """Return what stands for a foreign encoder wherever its file lies: the file's hash, `timm:NAME`, or both."""
+    if not source.startswith("timm:"):
+        return file_digest(Path(source))
+    weights = weights_file(source)
+    return source if weights is None else f"{without_options(source, 'weights')} {file_digest(weights)}"
 
 
 def as_json(settings: Any) -> str:

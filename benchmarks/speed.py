@@ -34,8 +34,8 @@ from pretext.datasets.classification import class_targets, is_multi_label
 from pretext.encoders import build_encoder
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.memory import peak_memory, reset_peak_memory
-from pretext.tasks import build_task, task_config, task_names
-from pretext.tasks.base import Batch, LabelKind
+from pretext.tasks import build_task, task_config, task_module, task_names
+from pretext.tasks.base import Batch, Fitted, LabelKind
 from pretext.train import make_optimizers, train
 from pretext.train_config import TrainConfig
 
@@ -115,6 +115,10 @@ def main(argv: list[str]) -> int:
         f"{'GFLOP/s':>8} {'ceiling':>8} {'share':>6} {'peak MB':>8}"
     )
     for task in tasks:
+        if is_fitted(task):
+            pictures, seconds = fit_seconds(task, data, options)
+            print(f"{task:<{width}} fitted once, on {pictures:,} pictures, in {seconds:.1f} s", flush=True)
+            continue
         try:
             row = task_speed(task, data, options)
         except UserError as error:
@@ -171,6 +175,19 @@ def task_speed(task: str, data: ImageDataset, options: Speed) -> TaskSpeed:
         ceiling=statistics.median(ceilings),
         memory=memory,
     )
+
+
+def is_fitted(task: str) -> bool:
+    """Whether a task takes no steps."""
+    return any(isinstance(kind, type) and issubclass(kind, Fitted) for kind in vars(task_module(task)).values())
+
+
+def fit_seconds(task: str, data: ImageDataset, options: Speed) -> tuple[int, float]:
+    """Return how many pictures a task without steps was fitted on, and how long that took."""
+    with tempfile.TemporaryDirectory() as folder:
+        train(task, options.encoder, data, _train_config(options), Path(folder), image_size=options.image_size)
+        about = json.loads((Path(folder) / "run.json").read_text())
+    return about["images_seen"], about["wall_s"]
 
 
 def bare_speeds(task: str, data: ImageDataset, options: Speed) -> Iterator[float]:

@@ -17,6 +17,7 @@ from pretext.command_line import parse
 from pretext.datasets import dataset_kinds, open_dataset
 from pretext.encoders import encoder_names
 from pretext.errors import UserError, did_you_mean, run_command
+from pretext.task_files import file_row, is_file
 from pretext.tasks import task_config, task_module, task_names, task_training
 from pretext.train import train
 from pretext.train_config import TrainConfig
@@ -27,7 +28,7 @@ class Train:
     """Train an encoder by one pretext task."""
 
     task: tyro.conf.Positional[str]
-    """TASK or TASK:VARIANT; `python -m pretext list` names them."""
+    """TASK or TASK:VARIANT, which `python -m pretext list` names, or a file of your own, my_task.py."""
     data: str
     """Data set: KIND[:PATH][?key=value&…]."""
     encoder: str = "alexnet"
@@ -62,7 +63,8 @@ def train_command(argv: list[str]) -> int:
         raise UserError(f"{prog}: name the task first; {did_you_mean('', task_names())}")
     spec = argv[0]
     options: Any = parse(_flags_of(spec), argv, prog=f"{prog}")
-    out = options.out or Path("runs") / spec.split("?", maxsplit=1)[0].replace(":", "-")
+    name = file_row(spec) if is_file(spec) else spec
+    out = options.out or Path("runs") / name.split("?", maxsplit=1)[0].replace(":", "-")
     file = train(
         spec.split("?", maxsplit=1)[0],
         options.encoder,

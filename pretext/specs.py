@@ -74,6 +74,13 @@ def format_spec(kind: str, path: str, options: Any) -> str:
     return kind + (f":{path}" if path else "") + (f"?{query}" if query else "")
 
 
+def without_options(text: str, *names: str) -> str:
+    """Return a spec that does not say any of `names`, all else as it was written."""
+    body, _, query = text.partition("?")
+    kept = [pair for pair in query.split("&") if pair and pair.partition("=")[0] not in names]
+    return body + (f"?{'&'.join(kept)}" if kept else "")
+
+
 def _convert(text: str, kind: Any) -> Any:
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):

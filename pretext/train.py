@@ -38,6 +38,8 @@ from pretext.errors import UserError
 from pretext.loading import load_batches
 from pretext.memory import peak_memory
 from pretext.optim import make_optimizer, rate_at
+from pretext.specs import without_options
+from pretext.task_files import file_sha256, is_file
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Clips, LabelKind, Task
 from pretext.train_config import NOT_IN_RESULT, TrainConfig
@@ -98,6 +100,8 @@ def train(
     step, earlier_seconds = 0, 0.0
     if resumed is not None:
         step, earlier_seconds = _resume(model, optimizers, *resumed, str(out))
+    elif model.prepares_on:
+        earlier_seconds = _prepare(model, pictures, config, device)
     if config.compile:
         model.encoder.compile()
 
@@ -114,13 +118,13 @@ def train(
         choose=model.choose_frames,
     )
     flops = _flops_per_image(model, pictures, device) if resumed is None else resumed[1]["flops_per_image"]
-    total = config.total_steps(pictures=len(pictures), flops_per_image=flops)
+    total = config.total_steps(pictures=len(pictures), flops_per_image=flops) if optimizers else 0
     sheets = {math.ceil((k + 1) * total / config.samples) for k in range(config.samples)} if total else set()
     log = TrainingLog(out, settings, step, total, config)
     model.train()
     started = saved = time.monotonic()
     with _stop_politely() as stop, log:
-        while True:
+        while total != 0:
             seconds = earlier_seconds + time.monotonic() - started
             progress = step / total if total else seconds / (config.seconds or 1.0)
             if progress >= 1 or stop.asked:
@@ -156,7 +160,7 @@ def train(
     if stop.asked:
         raise KeyboardInterrupt
     record = settings | {
-        "images_seen": step * config.batch_size,
+        "images_seen": step * config.batch_size + min(model.prepares_on, len(pictures)),
         "version": version("pretext-bench"),
         "git_sha": git_sha(),
     }
@@ -191,7 +195,8 @@ def load_task(out: str | Path) -> Task:
     settings = about["settings"]
     kind = settings["labels"]
     config = dataclasses.replace(task_config(settings["task"]), **settings["task_config"])
-    encoder = build_encoder(settings["encoder"], input_size=settings["image_size"], seed=0)
+    architecture = without_options(settings["encoder"], "pretrained", "weights")
+    encoder = build_encoder(architecture, input_size=settings["image_size"], seed=0)
     task = build_task(config, encoder, labels=LabelKind(*kind) if kind else None, seed=0)
     load_strictly(task, _of_task(tensors), str(path))
     return task.eval()
@@ -207,6 +212,15 @@ def git_sha() -> str:
     except OSError:  # no git on this machine
         return ""
     return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device) -> float:
+    """Let a task look at its pictures, the same ones on every process; return the seconds that it took."""
+    started = time.monotonic()
+    count = min(model.prepares_on, len(data))
+    shown = next(load_batches(data, count, seed=config.seed, first=0, rank=0, world=1, labels=False, workers=0))
+    model.prepare(_seeded(shown.images.to(device), None, device, config.seed, 0, 0, 0, 1))
+    return time.monotonic() - started
 
 
 def _step(
@@ -252,13 +266,17 @@ def _parts(
     """Return the step's batch in its parts, each with a generator of its own; torch's own is seeded too."""
     parts = []
     for k, part in enumerate(images.chunk(config.accumulate)):
-        entropy = np.random.SeedSequence((config.seed, step, rank(), k)).generate_state(2, np.uint32)
-        seed = int(entropy[0]) << 31 | int(entropy[1]) >> 1
-        torch.manual_seed(seed)  # for layers that draw by themselves: dropout, stochastic depth
         chosen = None if labels is None else labels.chunk(config.accumulate)[k]
         of_part = None if clips is None else Clips(*(each.chunk(config.accumulate)[k] for each in clips))
-        parts.append(Batch(part, chosen, torch.Generator(device).manual_seed(seed), of_part))
+        parts.append(_seeded(part, chosen, device, config.seed, step, rank(), k)._replace(clips=of_part))
     return parts
+
+
+def _seeded(images: Tensor, labels: Tensor | None, device: torch.device, *entropy: int) -> Batch:
+    state = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
+    seed = int(state[0]) << 31 | int(state[1]) >> 1
+    torch.manual_seed(seed)  # for layers that draw by themselves: dropout, stochastic depth
+    return Batch(images, labels, torch.Generator(device).manual_seed(seed))
 
 
 class _Stop:
@@ -289,9 +307,12 @@ def _settings(
 ) -> dict[str, Any]:
     """Return all that decides the encoder that comes out."""
     name = task.split("?", maxsplit=1)[0]
+    own: dict[str, Any] = {}
+    if is_file(task):  # whose path says where, and whose hash says what
+        name, own = f"{Path(name).parent.resolve()}/{Path(name).name}", {"task_sha256": file_sha256(task)}
     chosen = dataclasses.asdict(config)
     kind = label_kind(data)
-    return {
+    return own | {
         "task": name,
         "task_config": dataclasses.asdict(task_settings),
         "encoder": encoder,

@@ -176,7 +176,7 @@ def test_a_task_spec_is_a_row_of_its_own():
 
 
 def test_timm_encoders_need_no_name():
-    assert asked_encoders(("timm:resnet18",), taken={}) == {"timm:resnet18": "timm:resnet18"}
+    assert asked_encoders(("timm:resnet18",), taken={}, size=32) == {"timm:resnet18": "timm:resnet18"}
 
 
 def test_an_inpainting_column_is_known_everywhere(quick):

@@ -95,12 +95,14 @@ def test_the_command_prints_a_row_for_each_task(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main([*FLAGS, "--tasks", "rotation", "supervised", "--probes", "retrieval"]) == 0
+    tasks = ["rotation", "supervised", "data_dependent?images=6&passes=1"]
+    assert main([*FLAGS, "--tasks", *tasks, "--probes", "retrieval"]) == 0
     printed = capsys.readouterr().out
     for task in ("rotation", "supervised"):
         (line,) = [line for line in printed.splitlines() if line.startswith(task)]
         assert len(line.split()) == 9
         assert line.count("%") == 2
+    assert re.search(r"^data_dependent\S* fitted once, on 6 pictures, in \d+\.\d s$", printed, re.M)
     assert re.search(r"^retrieval +\d+\.\d$", printed, re.M)
     assert not list(tmp_path.iterdir())
 

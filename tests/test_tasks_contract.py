@@ -19,11 +19,12 @@ from pretext.encoders import build_encoder
 from pretext.errors import UserError
 from pretext.specs import format_spec
 from pretext.tasks import Batch, LabelKind, Task, build_task, task_config, task_module, task_names, task_training
+from pretext.tasks.base import Fitted
 
 NAMES = task_names()
 MODULES = sorted({name.partition(":")[0] for name in NAMES})
 CLASSES = 3
-AT_MOST = {"hidden": 512, "queue": 8}
+AT_MOST = {"hidden": 512, "patches": 500, "queue": 8}
 """What a published variant has more of than a test needs; a queue no longer than a batch is full after one step."""
 IMPOSSIBLE = {int: (-1_000_000,), float: (-1e6, float("nan"))}
 OUT_OF_RANGE = [
@@ -35,12 +36,21 @@ OUT_OF_RANGE = [
 ]
 
 
-def needs_labels(name):
-    return any(
-        issubclass(value, Task) and value.needs_labels and value.__module__ == task_module(name).__name__
+def kinds(name):
+    """Return the tasks that a module defines."""
+    return [
+        value
         for value in vars(task_module(name)).values()
-        if inspect.isclass(value)
-    )
+        if inspect.isclass(value) and issubclass(value, Task) and value.__module__ == task_module(name).__name__
+    ]
+
+
+def needs_labels(name):
+    return any(kind.needs_labels for kind in kinds(name))
+
+
+FITTED = [name for name in NAMES if any(issubclass(kind, Fitted) for kind in kinds(name))]
+STEPPED = [name for name in NAMES if name not in FITTED]
 
 
 def published(name):
@@ -86,7 +96,7 @@ def test_there_are_tasks():
     assert [name for name in MODULES if needs_labels(name)] == ["supervised"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPED)
 def test_losses_are_finite_scalars_of_known_players(name):
     task = built(name)
     yielded = []
@@ -98,7 +108,7 @@ def test_losses_are_finite_scalars_of_known_players(name):
     assert set(task.rate_factors()) <= {player for other in variants for player in built(other).players()}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPED)
 def test_every_parameter_has_one_player(name):
     task = built(name)
     owned = [id(parameter) for parameters in task.players().values() for parameter in parameters]
@@ -106,7 +116,7 @@ def test_every_parameter_has_one_player(name):
     assert set(owned) == {id(parameter) for parameter in task.parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPED)
 def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
     task = built(name)
     names = {id(parameter): text for text, parameter in task.named_parameters()}
@@ -123,7 +133,7 @@ def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
     assert encoder <= moved
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPED)
 def test_the_generator_alone_decides(name):
     torch.manual_seed(1)
     first = losses(name, 0)
@@ -146,8 +156,42 @@ def test_pictures_are_left_as_they_are(name):
     assert torch.equal(given.images, before)
 
 
+@pytest.mark.parametrize("name", FITTED)
+def test_a_fitted_task_is_ready_once_it_is_prepared(name):
+    def prepared(draws):
+        torch.manual_seed(draws)
+        task, given = built(name), batch(name)
+        before = given.images.clone()
+        task.prepare(given)
+        assert torch.equal(given.images, before)
+        return task
+
+    task, untouched = prepared(1), built(name)
+    assert task.prepares_on > 0 and task.players() == {} and list(task.losses(batch(name))) == []
+    weights, again = task.encoder.state_dict(), prepared(2).encoder.state_dict()
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert all(torch.equal(value, again[key]) for key, value in weights.items())  # the generator alone decides
+    start = untouched.encoder.state_dict()
+    assert all(not torch.equal(weights[key], start[key]) for key in weights if weights[key].ndim > 1)
+    assert task.training and all(parameter.requires_grad for parameter in task.parameters())
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_task_that_prepares_leaves_pictures_alone_and_prepares_in_its_state(name):
+    task, given = built(name), batch(name)
+    before = given.images.clone()
+    parameters = {key: value.clone() for key, value in task.named_parameters()}
+    task.prepare(given)
+    assert torch.equal(given.images, before)
+    assert all(torch.equal(value, parameters[key]) for key, value in task.named_parameters())  # steps move them
+    other = built(name)
+    other.load_state_dict(task.state_dict(), strict=True)
+    first, second = ([loss.item() for _, loss in each.losses(batch(name))] for each in (task, other))
+    assert first == second
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPED)
 def test_a_fixed_batch_is_learned(name):
     task = built(name)
     factors, owner = task.rate_factors(), _owner_of_the_encoder(task)
@@ -198,12 +242,12 @@ def test_the_seed_decides_the_heads(name):
         labels = LabelKind(CLASSES, multi_label=False)
         task = build_task(name, small_encoder(name), labels=labels, seed=seed)
         parts = [p.flatten() for text, p in task.named_parameters() if not text.startswith("encoder.")]
-        return torch.cat(parts)
+        return torch.cat([torch.zeros(0), *parts])
 
     torch.manual_seed(1)
     first = heads(0)
     torch.manual_seed(2)
-    assert torch.equal(heads(0), first) and not torch.equal(heads(1), first)
+    assert torch.equal(heads(0), first) and (not torch.equal(heads(1), first) or not len(first))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,7 +25,7 @@ __all__ = [
 
 def encoder_names() -> list[str]:
     """Return the known families."""
-    return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in ("base", "files")]
+    return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in ("base", "files", "weights")]
 
 
 def build_encoder(spec: str, *, input_size: int, seed: int) -> Encoder:

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 
 from pretext.checkpoint import atomic_write
 from pretext.encoders.base import Encoder
+from pretext.encoders.weights import file_digest, weights_file
 from pretext.errors import UserError
+from pretext.specs import without_options
 
 # One key, because safetensors keeps several in no fixed order and equal encoders must be equal files.
 METADATA_KEY = "pretext_bench"
@@ -63,7 +65,7 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
     """Return an encoder with its trained weights, in evaluation mode.
 
     Args:
-        source: An encoder file, or `timm:NAME` for timm's published weights.
+        source: An encoder file, `timm:NAME` for timm's published weights, or `timm:NAME?weights=FILE` for others.
         input_size: Only for `timm:`: the side in pixels of the pictures it will see; 224 where it is None.
 
     Raises:
@@ -73,14 +75,17 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
     build = importlib.import_module("pretext.encoders").build_encoder
     if str(source).startswith("timm:"):
         spec = str(source)
-        if "pretrained=" not in spec:
+        weights = weights_file(spec)
+        if weights is None and "pretrained=" not in spec:
             spec += ("&" if "?" in spec else "?") + "pretrained=true"
         encoder: Encoder = build(spec, input_size=input_size or 224, seed=0)
         encoder.record = {"task": spec}
+        if weights is not None:
+            encoder.record["weights_sha256"] = file_digest(weights)
         return encoder.eval()
     path = Path(source)
     header = read_record(path)
-    spec = header["architecture"].replace("pretrained=true", "pretrained=false")
+    spec = without_options(header["architecture"], "pretrained", "weights")
     encoder = build(spec, input_size=header["input_size"], seed=0)
     with safe_open(path, framework="pt") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict

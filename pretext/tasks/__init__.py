@@ -1,9 +1,10 @@
-"""Pretext tasks: what an encoder can be trained for. One file a task; `build_task` finds it by name."""
+"""Pretext tasks: what an encoder can be trained for. One file a task; `build_task` finds it by name, or by its path."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError, did_you_mean
 from pretext.specs import options_into, parse_spec
+from pretext.task_files import is_file, module_of_file
 from pretext.tasks.base import Batch, LabelKind, Task
 
 __all__ = ["Batch", "LabelKind", "Task", "build_task", "task_config", "task_module", "task_names", "task_training"]
@@ -28,12 +30,14 @@ def task_names() -> list[str]:
 
 
 def task_module(spec: str) -> ModuleType:
-    """Return the module of the task that a spec names.
+    """Return the module of the task that a spec names: one of this folder, or a file of one's own, `my_task.py`.
 
     Raises:
-        UserError: If there is no such task or variant.
+        UserError: If there is no such task or variant, or a file cannot be imported.
     """
     parsed = parse_spec(spec)
+    if is_file(spec):
+        return module_of_file(Path(parsed.kind), parsed.path)
     known = task_names()
     name = f"{parsed.kind}:{parsed.path}" if parsed.path else parsed.kind
     if name not in known:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int, Shaped, UInt8
@@ -65,10 +65,19 @@ class Task(nn.Module, ABC):
     """True for the one task that is allowed to see labels."""
     frames: int = 1
     """Frames of one clip that it sees at a time. Above 1, `choose_frames` says which."""
+    prepares_on: int = 0
+    """How many training pictures `prepare` is shown; it is called for no task that leaves this at 0."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
+
+    def prepare(self, batch: Batch) -> None:
+        """Look at some training pictures before the first step, once a run; what comes of it is in the state.
+
+        Args:
+            batch: As many as the task `prepares_on`, or all that there are, in an order of the seed's; no labels.
+        """
 
     @abstractmethod
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
@@ -107,6 +116,24 @@ class Task(nn.Module, ABC):
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return columns of a sample sheet by heading, in [0, 1]: inputs, outputs, originals. Empty: no sheet."""
+        return {}
+
+
+class Fitted(Task, ABC):
+    """A task that is ready once it is prepared: no player, no loss, no step."""
+
+    @abstractmethod
+    def prepare(self, batch: Batch) -> None:
+        """Set the encoder's weights."""
+
+    @final
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
+        """Yield nothing."""
+        yield from ()
+
+    @final
+    def players(self) -> Players:
+        """Return none."""
         return {}
 
 

@@ -1,0 +1,185 @@
+"""A task in a file of one's own, and the whole one that CONTRIBUTING.md shows."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from test_suite import SPEC
+
+from benchmarks.asked import asked_rows
+from benchmarks.cells import encoder_cell
+from benchmarks.suite import open_data
+from pretext.__main__ import main
+from pretext.augmentation import augment
+from pretext.datasets import open_dataset
+from pretext.encoders import build_encoder, load_encoder
+from pretext.errors import UserError
+from pretext.tasks import Batch, build_task, task_config, task_module
+from pretext.train import load_task, train
+from pretext.train_config import TrainConfig
+
+loop = importlib.import_module("pretext.train")
+ENCODER = "alexnet?width=0.125&stem_stride=1"
+DATA = "scenes?size=32&train=64&val=8&test=8"
+GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+
+
+def example():
+    section = GUIDE.read_text().split("## A task of one's own")[1]
+    (code,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    return code
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "mean_colour.py"
+    path.write_text(example())
+    return path
+
+
+def run(task, out, **settings):
+    config = TrainConfig(**({"steps": 2, "batch_size": 8, "workers": 0, "device": "cpu"} | settings))
+    return train(str(task), ENCODER, open_dataset(DATA), config, out, image_size=32)
+
+
+def test_the_example_is_short_and_complete():
+    assert len(example().splitlines()) < 60
+    assert example().startswith('"""')
+
+
+def test_the_example_trains_and_goes_on(file, tmp_path):
+    made = run(file, tmp_path / "run")
+    assert load_encoder(made).record["task"] == str(file)
+    assert load_task(tmp_path / "run").metrics()["error"] > 0
+    assert run(file, tmp_path / "run") == made
+
+
+def test_the_example_keeps_the_contract(file):
+    def losses(seed):
+        task = build_task(str(file), build_encoder(ENCODER, input_size=32, seed=0), seed=0)
+        images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        ((player, loss),) = task.losses(Batch(images, None, torch.Generator().manual_seed(seed)))
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in task.players()[player])
+        return loss.item()
+
+    assert losses(0) == losses(0) != losses(1)
+    for field in ("crop_min=2", "crop_min=nan"):
+        with pytest.raises(UserError, match="allowed is from"):
+            task_config(f"{file}?{field}")
+
+
+PREPARES = """    prepares_on = 5
+
+    def prepare(self, batch):
+        assert batch.images.shape == (5, 3, 32, 32) and batch.labels is None
+        self.prepared += len(batch.images)
+
+    def losses("""
+
+
+def test_a_task_with_steps_prepares_once_and_its_pictures_count(file, tmp_path, monkeypatch):
+    code = example().replace("    def losses(", PREPARES)
+    file.write_text(code.replace('"error"', '"prepared", torch.zeros(()))\n        self.register_buffer("error"', 1))
+    real = loop._step
+
+    def stopped(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    monkeypatch.setattr(loop, "_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(file, tmp_path / "run", steps=3)
+    monkeypatch.undo()
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+    assert load_encoder(run(file, tmp_path / "run", steps=3)).record["images_seen"] == 3 * 8 + 5
+    assert load_task(tmp_path / "run").prepared == 5
+
+
+@pytest.mark.slow
+def test_the_example_learns(file):
+    data = open_dataset("scenes?size=32&train=2000&val=64&test=64").split("train")
+    images = torch.stack([data[k][0] for k in range(1000)])
+    task = build_task(str(file), build_encoder(ENCODER, input_size=32, seed=0), seed=0)
+    optimizer = torch.optim.Adam(task.parameters(), 2e-3)
+    colours = augment(images, task.crops, torch.Generator().manual_seed(0)).mean(dim=(2, 3))
+    chance = (colours - colours.mean(dim=1, keepdim=True)).var(dim=0, correction=0).mean()  # the best constant guess
+    history = []
+    for step in range(200):
+        batch = Batch(images[torch.arange(step * 64, step * 64 + 64) % 1000], None, torch.Generator().manual_seed(step))
+        ((_, loss),) = task.losses(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert sum(history[-20:]) / 20 < 0.85 * chance, (history[::10], chance)
+
+
+def test_the_command_takes_a_file_and_its_settings_are_flags(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = f"train mean_colour.py:whole --data {DATA} --encoder {ENCODER} --image-size 32 --steps 1 --batch-size 8"
+    assert main([*words.split(), "--workers", "0", "--device", "cpu", "--crop-min", "0.5"]) == 0
+    record = load_encoder(tmp_path / "runs" / "mean_colour-whole" / "encoder.safetensors").record
+    assert record["task_config"] == {"crop_min": 0.5} and record["task"] == f"{tmp_path}/mean_colour.py:whole"
+    with pytest.raises(UserError, match="did you mean --crop-min"):
+        main([*words.split(), "--crop-mim", "0.5"])
+
+
+def test_another_version_is_another_run_and_another_cell(file, tmp_path):
+    source, _ = open_data(SPEC, 16, bad_images="skip", download=False)
+
+    def cell(path, spec=""):
+        train = TrainConfig(images=8, batch_size=4)
+        task = f"{path}{spec}"
+        return encoder_cell("mean_colour", seed=0, data=source, encoder=ENCODER, task=task, train=train).name
+
+    first = cell(file)
+    (tmp_path / "elsewhere").mkdir()
+    (moved := tmp_path / "elsewhere" / "mean_colour.py").write_text(file.read_text())
+    assert cell(moved) == first != cell(file, ":whole")
+    run(file, tmp_path / "run")
+    file.write_text(file.read_text().replace("crop_min: float = 0.3", "crop_min: float = 0.3  # a third"))
+    assert cell(file) != first
+    with pytest.raises(UserError, match="task_sha256"):
+        run(file, tmp_path / "run")
+
+
+def test_rows_are_called_after_the_file(file):
+    rows = asked_rows((str(file), f"{file}:whole?crop_min=0.9"), {})
+    assert rows["mean_colour"] == str(file) and rows["mean_colour:whole?crop_min=0.9"] == f"{file}:whole?crop_min=0.9"
+    (file.parent / "rotation.py").write_text(example())
+    for taken in (str(file.parent / "rotation.py"), str(file)):
+        with pytest.raises(UserError, match="there is a row"):
+            asked_rows((str(file), taken), {})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        ("x = 1", "defines no Config and no VARIANTS and no build; CONTRIBUTING.md shows a whole task"),
+        ("x = 1\ny = (", "line 2: SyntaxError"),
+        ("import os\n\nraise OSError('a bad\\nday')", "line 3: OSError: a bad"),
+        ("from pretext.tasks import Tosk", "line 1: ImportError"),
+    ],
+)
+def test_a_file_that_is_no_task_is_one_line(tmp_path, content, said):
+    path = tmp_path / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    for _ in range(2):  # what failed is not remembered
+        with pytest.raises(UserError) as caught:
+            task_module(str(path))
+        assert said in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_variant_that_there_is_not_is_named(file):
+    with pytest.raises(UserError, match="no variant 'hole'; did you mean 'whole'"):
+        task_config(f"{file}:hole")
