@@ -51,7 +51,8 @@ class PatchTokens:
 
     def embed(self, images: Shaped[Tensor, "B 3 S S"]) -> Float[Tensor, "B N D"]:
         """Return a token a patch, row by row, without its position; `images` as an encoder takes them."""
-        return self._transformer.patch_embed(self._encoder.normalised(images))
+        tokens: Tensor = self._transformer.patch_embed(self._encoder.normalised(images))
+        return tokens.flatten(1, 2) if tokens.ndim == 4 else tokens  # a map, where timm takes pictures of any size
 
     def encode(self, tokens: Float[Tensor, "B N D"], kept: Int[Tensor, "B K"] | None = None) -> Float[Tensor, "B K D"]:
         """Return tokens of patches after the last block: the encoder's deepest map, where all are kept.
@@ -61,7 +62,8 @@ class PatchTokens:
             kept: Patches that go through the blocks; the others are as if they were not there. None keeps all.
         """
         vit = self._transformer
-        placed, prefix = vit._pos_embed(tokens), vit.num_prefix_tokens  # the class token comes first
+        maps = tokens.reshape(-1, self.grid, self.grid, self.width) if vit.dynamic_img_size else tokens
+        placed, prefix = vit._pos_embed(maps), vit.num_prefix_tokens  # the class token comes first
         if kept is not None:
             placed = torch.cat([placed[:, :prefix], taken(placed[:, prefix:], kept)], dim=1)
         return vit.blocks(vit.norm_pre(placed))[:, prefix:]
@@ -77,7 +79,7 @@ def has_tokens(encoder: Encoder) -> bool:
     vit = _inside(encoder)
     # A stem of several convolutions would see what is hidden beside a patch.
     plain = isinstance(vit, VisionTransformer) and isinstance(vit.patch_embed, PatchEmbed)
-    return plain and not vit.dynamic_img_size and len(set(vit.patch_embed.patch_size)) == 1
+    return plain and len(set(vit.patch_embed.patch_size)) == 1
 
 
 def _inside(encoder: Encoder) -> Any:

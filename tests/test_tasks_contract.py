@@ -24,8 +24,9 @@ from pretext.tasks.base import Fitted
 NAMES = task_names()
 MODULES = sorted({name.partition(":")[0] for name in NAMES})
 CLASSES = 3
-AT_MOST = {"hidden": 512, "patches": 500, "queue": 8}
-"""What a published variant has more of than a test needs; a queue no longer than a batch is full after one step."""
+WIDEST = 64
+AT_MOST = {"patches": 500, "queue": 8, "tile": 96}
+"""What a test has less of than WIDEST, or more; a queue no longer than a batch is full after one step."""
 IMPOSSIBLE = {int: (-1_000_000,), float: (-1e6, float("nan"))}
 OUT_OF_RANGE = [
     (name, field, value)
@@ -66,15 +67,18 @@ def small_encoder(name, seed=0):
     return build_encoder(encoder, input_size=size, seed=seed)
 
 
+def narrow(name):
+    """Return the task's spec, with a quarter of each width, and WIDEST where a number is larger than that."""
+    values = dataclasses.asdict(task_config(name))
+    options = [f"{field}=0.25" for field in values if field.endswith("width")]
+    most = {field: AT_MOST.get(field, WIDEST) for field, value in values.items() if type(value) is int}
+    options += [f"{field}={limit}" for field, limit in most.items() if values[field] > limit]
+    return f"{name}?{'&'.join(options)}" if options else name
+
+
 def built(name, seed=0):
-    """Return the task, narrow where its configuration has a width, and with a short queue."""
     labels = LabelKind(CLASSES, multi_label=False) if needs_labels(name) else None
-    config = task_config(name)
-    fields = [field.name for field in dataclasses.fields(config)]
-    options = [f"{field}=0.25" for field in fields if field.endswith("width")]
-    options += [f"{field}={most}" for field, most in AT_MOST.items() if getattr(config, field, 0) > most]
-    spec = f"{name}?{'&'.join(options)}" if options else name
-    return build_task(spec, small_encoder(name, seed), labels=labels, seed=seed)
+    return build_task(narrow(name), small_encoder(name, seed), labels=labels, seed=seed)
 
 
 def batch(name, seed=0, count=8):
@@ -119,6 +123,7 @@ def test_every_parameter_has_one_player(name):
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
     task = built(name)
+    task.after_step(0.5)  # some keep a layer as it is at the beginning
     names = {id(parameter): text for text, parameter in task.named_parameters()}
     encoder = {id(parameter) for parameter in task.encoder.parameters()}
     moved = set()
@@ -191,8 +196,9 @@ def test_a_task_that_prepares_leaves_pictures_alone_and_prepares_in_its_state(na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("name", [name for name in STEPPED if not name.endswith("paper")])
 def test_a_fixed_batch_is_learned(name):
+    """A `paper` variant has other numbers alone, for hundreds of epochs; forty steps say nothing about them."""
     task = built(name)
     factors, owner = task.rate_factors(), _owner_of_the_encoder(task)
     optimisers = {
@@ -240,7 +246,7 @@ def test_weights_load_into_another_of_its_kind(name):
 def test_the_seed_decides_the_heads(name):
     def heads(seed):
         labels = LabelKind(CLASSES, multi_label=False)
-        task = build_task(name, small_encoder(name), labels=labels, seed=seed)
+        task = build_task(narrow(name), small_encoder(name), labels=labels, seed=seed)
         parts = [p.flatten() for text, p in task.named_parameters() if not text.startswith("encoder.")]
         return torch.cat([torch.zeros(0), *parts])
 
@@ -256,7 +262,7 @@ def test_only_the_one_that_needs_labels_asks_for_them(name):
         with pytest.raises(UserError, match="label"):
             build_task(name, small_encoder(name), labels=None, seed=0)
     else:
-        list(build_task(name, small_encoder(name), labels=None, seed=0).losses(batch(name)))
+        list(build_task(narrow(name), small_encoder(name), labels=None, seed=0).losses(batch(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)

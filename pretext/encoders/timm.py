@@ -77,10 +77,7 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
         # timm itself loads them: it knows how position embeddings of another size are resampled
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": tensors, "source": ""}}
     try:
-        try:
-            model = timm.create_model(path, img_size=input_size, **options)  # transformers fix their size
-        except TypeError:
-            model = timm.create_model(path, **options)
+        model = _model(timm.create_model, path, input_size, options)
     except TypeError as error:
         if config.patch_size is None:
             raise
@@ -105,6 +102,16 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
 
 def _as_tuple(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def _model(create: Any, path: str, input_size: int, options: dict[str, Any]) -> Any:
+    """Return the model; transformers fix their size, and most read other ones too where they are told to."""
+    for sizes in ({"img_size": input_size, "dynamic_img_size": True}, {"img_size": input_size}):
+        try:
+            return create(path, **sizes, **options)
+        except TypeError:
+            continue
+    return create(path, **options)
 
 
 def _near(name: str, known: list[str]) -> str:

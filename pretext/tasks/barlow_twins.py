@@ -1,0 +1,126 @@
+"""Barlow Twins: each feature agrees between two views of a picture, and with no other feature.
+
+Zbontar, Jing, Misra, LeCun and Deny, Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021,
+arXiv 2103.03230: equations 1 and 2, algorithm 1. Published: ResNet-50, ImageNet, linear 73.2 % top-1 (1000
+epochs, batch 2048, three layers of 8192).
+
+The loss does not change when a feature is scaled or shifted; features that say nothing cost 1 each.
+
+Deviations: projections of 512 by default, not 8192 (`barlow_twins:paper`); crops of 20 % and more by default;
+saturation changes as much as contrast (the paper: half as much); no LARS, the optimiser is the training loop's;
+the projector's hidden batch normalisation sees the pictures of its own process, the cross-correlation those of
+all; see also `pretext.augmentation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pretext.augmentation import Augmentation, augment
+from pretext.distributed import gather
+from pretext.encoders.base import Encoder
+from pretext.projector import projector
+from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.views import plain
+
+
+@dataclass(frozen=True)
+class Config(Augmentation):
+    """The loss, the projector, and what the views differ in."""
+
+    redundancy: float = 5e-3
+    """λ, the weight of what features share beside that of what views do not."""
+    hidden: int = 512
+    """Width of the projector's two hidden layers; the paper has 8192."""
+    projection: int = 512
+    """Length of a projection; the paper's results rise up to its 8192."""
+    crop_min: float = 0.2
+    """Smallest share of the picture's area that a crop shows; the paper has 0.08 at 224 px."""
+    colour_strength: float = 0.5
+    """s of the colour changes, see `Augmentation`."""
+    blur: float = 1.0
+    """Probability of blurring the first view."""
+    other_blur: float = 0.1
+    """Probability of blurring the second view."""
+    other_solarize: float = 0.2
+    """Probability of solarizing the second view."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.redundancy <= 100:
+            raise ValueError(f"redundancy is {self.redundancy}; allowed is above 0 and up to 100")
+        for name in ("hidden", "projection"):
+            if not 2 <= getattr(self, name) <= 65536:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 65536")
+        for name in ("other_blur", "other_solarize"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; a probability is from 0 to 1")
+
+
+VARIANTS = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
+
+
+def cross_correlation(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"]) -> Float[Tensor, "D D"]:
+    """Return the correlation of each feature of the first views with each of the second, over all processes.
+
+    Source: Equation 2; features are centred, and divided by the deviation within their own view.
+    """
+    with torch.autocast(z1.device.type, enabled=False):
+        z1, z2 = (_standardised(gather(z.float())) for z in (z1, z2))
+        return z1.T @ z2 / len(z1)
+
+
+def terms(correlation: Float[Tensor, "D D"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Return the invariance and the redundancy of equation 1, not weighted."""
+    own = correlation.diagonal()
+    return (1 - own).square().sum(), (correlation - torch.diag(own)).square().sum()
+
+
+@final
+class BarlowTwins(Task):
+    """See the module."""
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder)
+        self.first = plain(config)
+        self.second = plain(config, blur=config.other_blur, solarize=config.other_solarize)
+        self.redundancy = config.redundancy
+        layers = projector(encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_norm=True)
+        self.projector = layers[:-1]  # the loss itself normalises, over the pictures of all processes
+        self._noted = torch.zeros(2)
+
+    def views(self, batch: Batch) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
+        """Return two views of each picture."""
+        return augment(batch.images, self.first, batch.generator), augment(batch.images, self.second, batch.generator)
+
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
+        """Yield equation 1 of two views of each picture."""
+        z1, z2 = self.projector(self.encoder.embed(torch.cat(self.views(batch)))).chunk(2)
+        invariance, redundancy = terms(cross_correlation(z1, z2))
+        self._noted = torch.stack([invariance, redundancy]).detach()
+        yield "task", invariance + self.redundancy * redundancy
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return both terms of the last step, not weighted."""
+        return dict(zip(("invariance", "redundancy"), self._noted.tolist(), strict=True))
+
+    def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
+        """Return each picture and its two views."""
+        return dict(zip(("picture", "first", "second"), (batch.images.float() / 255, *self.views(batch)), strict=True))
+
+
+def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> BarlowTwins:
+    """Build it; `labels` are not looked at."""
+    return BarlowTwins(encoder, config)
+
+
+def _standardised(z: Tensor) -> Tensor:
+    """Return features of mean 0 and deviation 1; a constant one stays near 0."""
+    centred = z - z.mean(dim=0)
+    return centred * (centred.square().mean(dim=0) + 1e-5).rsqrt()

@@ -1,0 +1,124 @@
+"""VICReg: two views of a picture agree, each feature varies, and no two features vary together.
+
+Bardes, Ponce and LeCun, VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning,
+ICLR 2022, arXiv 2105.04906: section 4.1 and algorithm 1. Published: ResNet-50, ImageNet, linear 73.2 % top-1
+(1000 epochs, batch 2048, expander of three layers of 8192).
+
+The three terms, with weights 25, 25 and 1: the mean squared difference of the views; for each branch, how far
+the features' standard deviations fall short of 1; for each branch, the squared covariances off the diagonal over
+the number of features.
+
+Deviations: an expander of 512 by default, not 8192 (`vicreg:paper`); crops of 20 % and more by default;
+saturation changes as much as contrast (the paper: half as much); no LARS, the optimiser is the training loop's;
+the expander's batch normalisation sees the pictures of its own process, all three terms those of all. The
+squared difference is a mean over features, as in algorithm 1; the authors' released code halves the variance
+term, algorithm 1 and this do not. See also `pretext.augmentation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from pretext.augmentation import Augmentation, augment
+from pretext.distributed import gather
+from pretext.encoders.base import Encoder
+from pretext.projector import projector
+from pretext.tasks.base import Batch, LabelKind, Task
+
+EPSILON = 1e-4
+"""Is added to a variance before its root is taken."""
+
+
+@dataclass(frozen=True)
+class Config(Augmentation):
+    """The weights of the three terms, the expander, and what the views differ in."""
+
+    invariance: float = 25.0
+    """λ, of the difference of the views."""
+    variance: float = 25.0
+    """μ, of features that hardly vary."""
+    covariance: float = 1.0
+    """ν, of features that vary together."""
+    hidden: int = 512
+    """Width of the expander's two hidden layers; the paper has 8192."""
+    projection: int = 512
+    """Length of what the terms see; the paper has 8192."""
+    crop_min: float = 0.2
+    """Smallest share of the picture's area that a crop shows; the paper has 0.08 at 224 px."""
+    colour_strength: float = 0.5
+    """s of the colour changes, see `Augmentation`."""
+    solarize: float = 0.1
+    """Probability of solarizing a view; both views are drawn alike."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for weight in ("invariance", "variance", "covariance"):
+            if not 0 <= getattr(self, weight) <= 1e4:
+                raise ValueError(f"{weight} is {getattr(self, weight)}; allowed is from 0 to 10000")
+        for length in ("hidden", "projection"):
+            if not 2 <= getattr(self, length) <= 65536:
+                raise ValueError(f"{length} is {getattr(self, length)}; allowed is from 2 to 65536")
+
+
+VARIANTS = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
+
+
+def invariance(z1: Float[Tensor, "N D"], z2: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Return the mean squared difference of two views (equation 5, as a mean over features too)."""
+    return F.mse_loss(z1, z2)
+
+
+def variance(z: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Return by how much the features' standard deviations fall short of 1, in the mean (equations 1 and 2)."""
+    return F.relu(1 - (z.var(dim=0) + EPSILON).sqrt()).mean()
+
+
+def covariance(z: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Return the sum of the squared covariances off the diagonal, over D (equations 3 and 4)."""
+    centred = z - z.mean(dim=0)
+    matrix = centred.T @ centred / (len(z) - 1)
+    return (matrix - torch.diag(matrix.diagonal())).square().sum() / z.shape[1]
+
+
+@final
+class VICReg(Task):
+    """See the module."""
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        super().__init__(encoder)
+        self.config = config
+        layers = projector(encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_norm=True)
+        self.expander = layers[:-1]  # no normalisation, which would undo the variance, and no bias, which no term sees
+        self._noted = torch.zeros(3)
+
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
+        """Yield equation 6 of two views of each picture, over the pictures of all processes."""
+        config, device = self.config, batch.images.device.type
+        views = torch.cat([augment(batch.images, config, batch.generator) for _ in range(2)])
+        z1, z2 = self.expander(self.encoder.embed(views)).chunk(2)
+        with torch.autocast(device, enabled=False):
+            z1, z2 = gather(z1.float()), gather(z2.float())
+            parts = [invariance(z1, z2), variance(z1) + variance(z2), covariance(z1) + covariance(z2)]
+        self._noted = torch.stack(parts).detach()
+        yield "task", config.invariance * parts[0] + config.variance * parts[1] + config.covariance * parts[2]
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return the three terms of the last step, not weighted; a variance near 2 is a collapse."""
+        return dict(zip(("invariance", "variance", "covariance"), self._noted.tolist(), strict=True))
+
+    def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
+        """Return each picture and two views of it."""
+        views = {f"view {k}": augment(batch.images, self.config, batch.generator) for k in (1, 2)}
+        return {"picture": batch.images.float() / 255, **views}
+
+
+def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> VICReg:
+    """Build it; `labels` are not looked at."""
+    return VICReg(encoder, config)
