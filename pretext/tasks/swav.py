@@ -1,4 +1,4 @@
-"""SwaV: tell from one view of a picture which cluster another view is assigned to, online and in equal shares.
+"""SwAV: tell from one view of a picture which cluster another view is assigned to, online and in equal shares.
 
 Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, Unsupervised Learning of Visual Features by Contrasting
 Cluster Assignments, NeurIPS 2020, arXiv 2006.09882: equations 1 to 6, section 3.2 and appendix A. Published:
