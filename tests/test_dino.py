@@ -185,7 +185,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_joined_batch(tmp_path):
 
 @pytest.mark.slow
 def test_the_student_tells_the_teachers_answers_after_some_steps():
-    """Of what a uniform answer misses, one that has learned misses less than 3/4, with either collapse far."""
+    """It misses less than three quarters of what a uniform answer misses, with either collapse far."""
     losses, noted = trained("dino?hidden=128&outputs=64&local_crops=2", steps=100)
     assert np.mean(losses[-10:]) < 0.97 * math.log(64), losses
     missed = [one["divergence"] / (one["chance"] - one["teacher_entropy"]) for one in noted]
