@@ -694,8 +694,8 @@ def test_real_photographs_find_themselves(encoder_file: Path, tmp_path: Path) ->
     photo = tmp_path / "photo.png"
     Image.fromarray(open_dataset(spec).split("test")[5][0].permute(1, 2, 0).numpy()).save(photo)
     index = str(tmp_path / "index")
-    argv = ["--encoder", str(encoder_file), "--data", spec, "--mode", "contexts", "--out", index]
-    assert main(["index", *argv]) == 0
+    argv = ["--encoder", str(encoder_file), "--data", spec, "--split", "test", "--mode", "contexts"]
+    assert main(["index", *argv, "--out", index]) == 0
     assert main(["search", index, "--image", str(photo), "--out", str(tmp_path)]) == 0
     best = json.loads((tmp_path / "neighbours.json").read_text())["neighbours"][0]
     assert best["image"] == 5
