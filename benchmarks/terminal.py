@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from benchmarks.intervals import POWER
+from benchmarks.report.sentences import after_holm
 from benchmarks.results import Cost
-from benchmarks.verdict import Summary, probe_key, row_key
+from benchmarks.verdict import Summary, probe_key, ranking, row_key
 
 MARK = {True: "▲", False: "▼", None: ""}
 LEGEND = "± half of the 95 % interval; ▲ better than random weights, ▼ worse, unmarked not distinguishable"
@@ -40,6 +42,9 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
         ]
         for row in rows
     ]
+    smallest = [_detectable(s for s in cells.values() if s.probe == probe) for probe in probes]
+    if any(smallest):
+        body.append([f"seen at {100 * POWER:.0f} % power", *smallest, "", "", ""])
     lines = [head, units, *body]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     printed = [
@@ -49,7 +54,25 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([*printed[:2], "─" * max(map(len, printed)), *printed[2:], LEGEND])
+    return "\n".join([*printed[:2], "─" * max(map(len, printed)), *printed[2:], LEGEND, *_below(summaries)])
+
+
+def _below(summaries: Sequence[Summary]) -> list[str]:
+    """Return what the whole table says: what Holm leaves, and the mean ranks."""
+    lines = [after_holm(summaries)] if any(s.survives_holm is not None for s in summaries) else []
+    ranks = ranking(summaries)
+    if ranks is not None:
+        order = ", ".join(f"{row} {value:.1f}" for row, value in ranks.ranks.items())
+        lines.append(
+            f"Mean rank over {len(ranks.probes)} probes: {order}; different where {ranks.critical_difference:.1f} or "
+            "more apart"
+        )
+    return lines
+
+
+def _detectable(summaries: Iterable[Summary]) -> str:
+    smallest = next((s.detectable for s in summaries if s.detectable is not None), None)
+    return "" if smallest is None else f"{smallest:.1f} "
 
 
 def value_text(summary: Summary) -> str:

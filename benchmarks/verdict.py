@@ -1,20 +1,9 @@
 """What the numbers say: means over seeds with intervals, differences from random weights, and which are real.
 
-**Interval.** A score's per-item results form a table of S seeds × n test items. The variance of its grand
-mean is estimated as (variance of the seeds' means) / S + (variance of the items' means) / n. Each term is
-what a bootstrap, over seeds or over test items, converges to, times S / (S - 1) and n / (n - 1): the
-bootstrap variance of a mean has this closed form, so nothing needs to be drawn. Adding them treats seeds and
-items as crossed random effects, as the pigeonhole bootstrap does (Owen, Annals of Applied Statistics 1,
-2007), and like it errs to the safe side: the noise of a single item at a single seed is counted in both
-terms. The interval is mean ± t·√variance, Student's t at 95 % with the degrees of freedom of Satterthwaite
-(Biometrics Bulletin 2, 1946): with two or three seeds the percentiles of a bootstrap are far too narrow. One
-seed: the items alone, so that the interval says nothing of another seed's result. A metric that is no mean
-over items (mAP, mIoU): the seeds alone, and with one seed no interval at all.
-
-**Difference from random.** Item by item and seed by seed: the same estimate on the table of differences.
-Where the items of two rows do not match in number, seed by seed. `distinguishable` means that its interval
-excludes 0; each comparison stands at 95 % by itself, so that among twenty of nothing one is expected to be
-wrong.
+Rows are compared item by item and seed by seed; where the items of two rows do not match in number, seed by
+seed. `distinguishable` means that the difference's own 95 % interval excludes 0, `survives_holm` that it
+still does so when all headline comparisons of the table are held to 95 % together. The statistics themselves
+are in benchmarks/intervals.py, their reasons and measured error rates in docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -22,19 +11,21 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.intervals import LEVEL, Interval, Ranking, Table, detectable, holm, interval, mean_squares, rank, share
 from benchmarks.results import Measurement
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVEL = 0.95
 BASELINE = "random"
+CEILING = "supervised"
+FEWEST_PROBES = 3
+"""Fewer say nothing of a mean rank."""
 ROW_ORDER = (
     "random",
     "supervised",
@@ -86,6 +77,17 @@ class Summary:
     difference_high: float | None
     distinguishable: bool | None
     """Whether the difference's interval excludes 0; None where it cannot be said."""
+    p: float | None
+    """Of no difference, two-sided; None where it cannot be said."""
+    survives_holm: bool | None = None
+    """Whether it holds among all headline comparisons of the table together; None where it is not of them."""
+    share: float | None = None
+    """How far from `random` to `supervised`, 1 being all the way; None without both."""
+    share_low: float | None = None
+    """None where supervised and random weights cannot be told apart."""
+    share_high: float | None = None
+    detectable: float | None = None
+    """Smallest difference that these seeds and test items show in 80 % of repetitions, for rows of this probe."""
 
     @property
     def better(self) -> bool | None:
@@ -93,15 +95,6 @@ class Summary:
         if not self.distinguishable or self.difference is None:
             return None
         return (self.difference > 0) == self.higher_is_better
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % interval."""
-
-    mean: float
-    low: float | None
-    high: float | None
 
 
 def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) -> list[Summary]:
@@ -114,13 +107,20 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
         baseline: The row that the others are compared with.
     """
     chosen = _one_per_seed(measurements)
-    summaries = []
+    summaries, differences = [], {}
     for (pretext, probe, metric), by_seed in chosen.items():
         rows = list(by_seed.values())
-        own = interval([row.value for row in rows], [row.items for row in rows])
+        own = interval(*tables(by_seed))
+        difference, part = Interval(math.nan, None, None), None
         other = chosen.get((baseline, probe, metric), {}) if pretext != baseline else {}
-        pairs = [(row, other[seed]) for seed, row in by_seed.items() if seed in other]
-        difference = _difference(pairs)
+        if by_seed.keys() & other.keys():
+            row, base = tables(by_seed, other)
+            differences[pretext, probe, metric] = row - base
+            difference = interval(row - base)
+        ends = [chosen.get((name, probe, metric), {}) for name in (BASELINE, CEILING)]
+        if pretext not in (BASELINE, CEILING) and by_seed.keys() & ends[0].keys() & ends[1].keys():
+            row, floor, ceiling = tables(by_seed, *ends)
+            part = share(row - floor, ceiling - floor) if ceiling.mean() != floor.mean() else None
         summaries.append(
             Summary(
                 pretext=pretext,
@@ -136,12 +136,17 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
                 mean=own.mean,
                 low=own.low,
                 high=own.high,
-                difference=difference.mean if difference else None,
-                difference_low=difference.low if difference else None,
-                difference_high=difference.high if difference else None,
-                distinguishable=_excludes_zero(difference),
+                difference=None if math.isnan(difference.mean) else difference.mean,
+                difference_low=difference.low,
+                difference_high=difference.high,
+                distinguishable=None if difference.p is None else difference.p < 1 - LEVEL,
+                p=difference.p,
+                share=part.mean if part else None,
+                share_low=part.low if part else None,
+                share_high=part.high if part else None,
             )
         )
+    summaries = _over_the_table(summaries, differences)
     return sorted(summaries, key=lambda s: (row_key(s.pretext), probe_key(s.probe), not s.headline, s.metric))
 
 
@@ -158,30 +163,30 @@ def table(summaries: Sequence[Summary]) -> pd.DataFrame:
     return frame
 
 
-def interval(values: Sequence[float], items: Sequence[Sequence[float] | None]) -> Interval:
-    """Return the mean over seeds and its 95 % interval.
+def ranking(summaries: Sequence[Summary]) -> Ranking | None:
+    """Return the rows' mean ranks over the probes that random weights were read by; rows that lack one are left out.
 
-    Args:
-        values: One a seed.
-        items: Per-item results of each seed; used where all have them, in the same number.
-
-    Source: see the module.
+    Returns:
+        None of fewer than three probes or two rows.
     """
-    mean = float(np.mean(values))
-    terms: list[tuple[float, int]] = []  # variance of the mean, and its degrees of freedom
-    if len(values) > 1:
-        terms.append((float(np.var(values, ddof=1)) / len(values), len(values) - 1))
-    cells = _rectangle(items)
-    if cells is not None and cells.shape[1] > 1:
-        terms.append((float(np.var(cells.mean(axis=0), ddof=1)) / cells.shape[1], cells.shape[1] - 1))
-    if not terms:
-        return Interval(mean, None, None)
-    variance = sum(term for term, _ in terms)
-    if variance == 0:
-        return Interval(mean, mean, mean)
-    freedom = variance**2 / sum(term**2 / degrees for term, degrees in terms)
-    half = _student(freedom) * math.sqrt(variance)
-    return Interval(mean, mean - half, mean + half)
+    means = {(s.pretext, s.probe): s.mean * (1 if s.higher_is_better else -1) for s in summaries if s.headline}
+    probes = sorted({probe for row, probe in means if row == BASELINE}, key=probe_key)
+    rows = sorted({row for row, _ in means if all((row, probe) in means for probe in probes)}, key=row_key)
+    if len(probes) < FEWEST_PROBES or len(rows) < 2:
+        return None
+    return rank(np.array([[means[row, probe] for row in rows] for probe in probes]), rows, probes)
+
+
+def tables(*rows: Mapping[int, Measurement]) -> list[Table]:
+    """Return each row's results as seeds × items: of the seeds that all have, in the same order.
+
+    Where a seed of any row lacks items, or has another number of them, the seeds' values alone: seeds × 1.
+    """
+    seeds = [seed for seed in rows[0] if all(seed in row for row in rows)]
+    readings = [[row[seed] for seed in seeds] for row in rows]
+    counts = {len(reading.items or ()) for row in readings for reading in row}
+    whole = len(counts) == 1 and counts != {0}
+    return [np.array([r.items if whole else [r.value] for r in row], dtype=np.float64) for row in readings]
 
 
 def row_key(pretext: str) -> tuple[int, str]:
@@ -194,20 +199,29 @@ def probe_key(probe: str) -> tuple[int, str]:
     return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), probe)
 
 
-def _difference(pairs: list[tuple[Measurement, Measurement]]) -> Interval | None:
-    if not pairs:
-        return None
-    items: list[list[float] | None] = []
-    for row, other in pairs:
-        match = row.items is not None and other.items is not None and len(row.items) == len(other.items)
-        items.append(list(np.subtract(row.items, other.items)) if match else None)  # type: ignore[arg-type]
-    return interval([row.value - other.value for row, other in pairs], items)
+def _over_the_table(summaries: Sequence[Summary], differences: Mapping[tuple[str, str, str], Table]) -> list[Summary]:
+    """Add what only the whole table tells: Holm's correction, and each probe's power."""
+    family = [s for s in summaries if s.headline and s.p is not None]
+    adjusted = holm([s.p for s in family if s.p is not None])
+    survives = {id(s): p < 1 - LEVEL for s, p in zip(family, adjusted, strict=True)}
+    power = {
+        (probe, metric): _power([(row, t) for (row, *where), t in differences.items() if where == [probe, metric]])
+        for probe, metric in {(s.probe, s.metric) for s in summaries}
+    }
+    return [
+        dataclasses.replace(s, survives_holm=survives.get(id(s)), detectable=power[s.probe, s.metric])
+        for s in summaries
+    ]
 
 
-def _excludes_zero(difference: Interval | None) -> bool | None:
-    if difference is None or difference.low is None or difference.high is None:
+def _power(differences: Sequence[tuple[str, Table]]) -> float | None:
+    """Return what a row could have shown, from the rows' mean squares averaged: one row's own few seeds tell little."""
+    usual = [table for row, table in differences if row != CEILING] or [table for _, table in differences]
+    if not usual:
         return None
-    return not difference.low <= 0 <= difference.high
+    shape, _ = Counter(table.shape for table in usual).most_common(1)[0]
+    squares = [mean_squares(table) for table in usual if table.shape == shape]
+    return detectable(np.mean(squares, axis=0), *shape)
 
 
 def _one_per_seed(
@@ -227,18 +241,3 @@ def _one_per_seed(
             best = best or next((row for row in readings if row.stage in stages), readings[-1])
             chosen.setdefault((pretext, probe, metric), {})[seed] = best
     return chosen
-
-
-def _rectangle(items: Sequence[Sequence[float] | None]) -> NDArray[np.float64] | None:
-    """Return items as seeds × n; None where a seed lacks them or they differ in number."""
-    given = [row for row in items if row is not None]
-    if not given or len(given) < len(items) or len({len(row) for row in given}) > 1:
-        return None
-    return np.array(given, dtype=np.float64)
-
-
-def _student(freedom: float) -> float:
-    """Return the two-sided critical value of Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + LEVEL) / 2, freedom))

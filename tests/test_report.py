@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from test_verdict import row
 
@@ -59,7 +60,7 @@ def three_rows(out, **fields):
     for pretext, linear, knn in (
         ("random", LOW, LOW),
         ("supervised", HIGH, HIGH),
-        ("rotation", SPREAD, [value - 20 for value in LOW]),
+        ("rotation", SPREAD, [9.0, 11.0, 9.5, 10.0]),
     ):
         for probe, items in (("linear", linear), ("knn", knn)):
             stages = [
@@ -138,6 +139,41 @@ def test_figures_have_words_and_take_the_colour_of_the_page(tmp_path):
     assert "currentColor" in text
     assert "#010203" not in text
     assert "#000000" not in text
+
+
+def test_how_sure_the_numbers_are_is_told_beside_them(tmp_path):
+    rng = np.random.default_rng(0)
+    for pretext, mean in (("random", 30), ("supervised", 80), ("rotation", 55), ("simclr", 30)):
+        for probe in ("linear", "knn", "svm"):
+            for seed in range(3):
+                items = list(rng.normal(mean, 10, 200))
+                measured = row(pretext, items, probe=probe, seed=seed)
+                write_cell(tmp_path, measured.cell, [measured])
+    text, page, markdown = written(tmp_path)
+    words = "".join(page.words)
+    assert not page.wrong
+    for title in (
+        "Differences from random weights",
+        "Share of the way from random to supervised",
+        "What could have been seen",
+        "Mean ranks",
+    ):
+        assert title in words
+        assert f"### {title}" in markdown
+    assert markdown.count("▲▲") == 6  # supervised and rotation in all three probes
+    assert text.count('<span class="up">▲</span><span class="up">▲</span>') == 6
+    assert re.search(r"\| rotation \| (4[5-9]|5[0-5]) % \[", markdown)
+    assert "| supervised | 1.00 | 1.00 |" in markdown
+    assert "After Holm's correction for all 9: supervised and rotation in all 3 probes." in words
+    (ranks,) = [image for image in page.images if "Critical-difference" in image["aria-label"]]
+    assert "supervised 1.0; rotation 2.0" in ranks["aria-label"]
+
+
+def test_without_random_weights_no_table_of_how_sure_is_made(tmp_path):
+    write_cell(tmp_path, "a", [row("supervised", HIGH)])
+    text, _, markdown = written(tmp_path)
+    assert "How sure" not in text
+    assert "###" not in markdown
 
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path):

@@ -1,4 +1,4 @@
-"""Means, intervals and differences against normals that are known, and a small simulation of coverage."""
+"""What is compared with what, and which marks the table bears; the statistics themselves are in test_intervals.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.results import SCHEMA_VERSION, Measurement
-from benchmarks.verdict import interval, summarise, table
+from benchmarks.terminal import text_table
+from benchmarks.verdict import ranking, summarise, table, tables
 
 BLANK = Measurement(
     schema_version=SCHEMA_VERSION,
@@ -63,42 +64,6 @@ def by_row(measurements, **options):
     return {(s.pretext, s.metric): s for s in summarise(measurements, **options)}
 
 
-def test_one_seed_gives_the_classic_t_interval_of_the_items():
-    items = [1.0, 2.0, 3.0, 4.0]
-    found = interval([2.5], [items])
-    # t(0.975, 3) = 3.182446 from printed tables; sd = sqrt(5/3)
-    half = 3.182446 * math.sqrt(5 / 3) / 2
-    assert found.mean == 2.5
-    assert found.high - found.mean == pytest.approx(half, rel=1e-6)
-    assert found.mean - found.low == pytest.approx(half, rel=1e-6)
-
-
-def test_without_items_the_seeds_alone_make_the_interval():
-    found = interval([10.0, 12.0], [None, None])
-    # sd = sqrt(2), / sqrt(2) = 1; t(0.975, 1) = 12.7062
-    assert found.high == pytest.approx(11 + 12.7062, abs=1e-4)
-
-
-def test_one_number_has_no_interval():
-    found = interval([10.0], [None])
-    assert (found.low, found.high) == (None, None)
-
-
-def test_ragged_items_fall_back_to_the_seeds():
-    assert interval([1.0, 3.0], [[1.0, 1.0], [3.0]]) == interval([1.0, 3.0], [None, None])
-
-
-@pytest.mark.parametrize(("seeds", "seed_sd", "item_sd"), [(3, 2.0, 10.0), (3, 0.0, 10.0), (1, 0.0, 10.0)])
-def test_intervals_cover_the_truth_nineteen_times_in_twenty(seeds, seed_sd, item_sd):
-    rng, n, trials = np.random.default_rng(0), 60, 600
-    covered = 0
-    for _ in range(trials):
-        table_ = 50 + rng.normal(0, seed_sd, (seeds, 1)) + rng.normal(0, item_sd, (1, n)) + rng.normal(0, 5, (seeds, n))
-        found = interval(list(table_.mean(axis=1)), [list(each) for each in table_])
-        covered += found.low <= 50 <= found.high
-    assert covered / trials > 0.93
-
-
 def test_the_paired_difference_of_known_normals_is_found_and_its_width_is_right():
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 20, 2000)  # what both rows share: it cancels in the pairs
@@ -123,8 +88,8 @@ def test_identical_rows_differ_by_exactly_nothing():
 
 def test_a_lower_loss_is_better():
     measurements = [
-        row(name, [x + shift for x in (1.0, 2.0, 3.0)], higher_is_better=False, metric="L1")
-        for name, shift in (("random", 0.0), ("rotation", -1.0))
+        row(name, items, higher_is_better=False, metric="L1")
+        for name, items in (("random", [1.0, 2.0, 3.0]), ("rotation", [0.1, 0.9, 2.0]))
     ]
     found = by_row(measurements)["rotation", "L1"]
     assert found.difference == pytest.approx(-1)
@@ -145,6 +110,7 @@ def test_without_random_or_with_one_seed_of_a_non_mean_nothing_is_claimed():
     assert (alone.difference, alone.distinguishable) == (None, None)
     one_seed = by_row([row("random", value=1.0), row("rotation", value=5.0)])["rotation", "top1"]
     assert (one_seed.difference, one_seed.distinguishable) == (4.0, None)
+    assert (one_seed.p, one_seed.survives_holm, one_seed.detectable) == (None, None, None)
 
 
 def test_only_common_seeds_are_paired():
@@ -193,3 +159,132 @@ def test_the_table_has_headlines_in_the_fixed_order():
     assert list(found.columns) == ["linear", "knn"]
     assert found.loc["random"].tolist() == [1.0, 9.0]
     assert math.isnan(found.loc["simclr", "knn"])
+
+
+def test_ragged_items_fall_back_to_the_seeds():
+    ragged = {0: row("x", [1, 1, 1]), 1: row("x", [3], seed=1)}
+    (found,) = tables(ragged)
+    assert found.tolist() == [[1.0], [3.0]]
+
+
+def test_tables_hold_the_seeds_that_all_rows_have_in_the_same_order():
+    first = {seed: row("x", [seed, seed], seed=seed) for seed in (2, 0, 1)}
+    second = {seed: row("y", [10 * seed, 0], seed=seed) for seed in (1, 2)}
+    found = tables(first, second)
+    assert found[0].tolist() == [[2.0, 2.0], [1.0, 1.0]]
+    assert found[1].tolist() == [[20.0, 0.0], [10.0, 0.0]]
+
+
+def noise(rng, mean, count=400):
+    return list(rng.normal(mean, 10, count))
+
+
+def many(rng, means, probes=("linear", "knn", "svm"), seeds=1, **fields):
+    return [
+        row(name, noise(rng, mean), probe=probe, seed=seed, **fields)
+        for name, mean in means.items()
+        for probe in probes
+        for seed in range(seeds)
+    ]
+
+
+def test_holm_keeps_what_is_large_and_drops_what_chance_makes():
+    rng = np.random.default_rng(3)
+    nothing = {f"row{i}": 50 for i in range(30)}
+    probes = [f"probe{i}" for i in range(6)]
+    found = [s for s in summarise(many(rng, {"random": 50, "x": 60, **nothing}, probes)) if s.p is not None]
+    assert len(found) == 31 * 6
+    assert [s.pretext for s in found if s.survives_holm] == ["x"] * 6
+    by_chance = [s for s in found if s.distinguishable and s.pretext != "x"]
+    assert 0 < len(by_chance) < 30
+
+
+def test_holm_is_over_headlines_alone():
+    measurements = [
+        row(name, noise(np.random.default_rng(seed), mean), metric=metric, headline=metric == "top1")
+        for seed, (name, mean) in enumerate({"random": 50, "x": 60}.items())
+        for metric in ("top1", "top5")
+    ]
+    found = by_row(measurements)
+    assert found["x", "top1"].survives_holm is True
+    assert found["x", "top5"].survives_holm is None
+    assert found["x", "top5"].distinguishable is True
+    assert found["random", "top1"].survives_holm is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_share_is_counted_from_random_to_supervised_whichever_way_is_better(sign):
+    rng = np.random.default_rng(4)
+    hard = rng.normal(0, 5, 2000)
+    at = {"random": 20, "supervised": 60, "x": 30}
+    measurements = [
+        row(name, sign * (mean + hard + rng.normal(0, 3, 2000)), seed=seed, higher_is_better=sign > 0)
+        for name, mean in at.items()
+        for seed in range(3)
+    ]
+    found = by_row(measurements)
+    x = found["x", "top1"]
+    assert x.share == pytest.approx(0.25, abs=0.01)
+    assert x.share_low < 0.25 < x.share_high
+    assert x.share_high - x.share_low < 0.05
+    assert found["random", "top1"].share is None
+    assert found["supervised", "top1"].share is None
+    # the way is from random weights whichever row the differences are from
+    assert by_row(measurements, baseline="supervised")["x", "top1"].share == x.share
+
+
+def test_a_share_of_nothing_certain_has_no_interval_and_of_nothing_at_all_is_none():
+    rng = np.random.default_rng(5)
+    unsure = by_row([row(name, noise(rng, 50)) for name in ("random", "supervised", "x")])["x", "top1"]
+    assert (unsure.share_low, unsure.share_high) == (None, None)
+    same = by_row([row(name, value=1.0) for name in ("random", "supervised", "x")])["x", "top1"]
+    assert same.share is None
+
+
+def test_the_smallest_difference_is_one_of_a_probe_and_falls_with_items_and_seeds():
+    rng = np.random.default_rng(6)
+    means = {"random": 50, "x": 50, "y": 50, "supervised": 70}
+
+    def smallest(seeds, items):
+        measurements = [
+            row(name, noise(rng, mean + shift, items), seed=seed)
+            for name, mean in means.items()
+            for seed, shift in enumerate(rng.normal(0, 0.5, seeds))
+        ]
+        found = {s.detectable for s in summarise(measurements)}
+        assert len(found) == 1
+        return found.pop()
+
+    assert smallest(2, 100) > smallest(3, 100) > smallest(3, 2000)
+    # one seed, by hand: (1.96 + 0.84) · sd of a difference / sqrt(n)
+    assert smallest(1, 2000) == pytest.approx(2.80 * 10 * math.sqrt(2 / 2000), rel=0.05)
+
+
+def test_mean_ranks_are_over_the_probes_of_random_weights_and_the_rows_that_have_them_all():
+    rng = np.random.default_rng(7)
+    measurements = many(rng, {"random": 30, "x": 50, "supervised": 80})
+    measurements += [row("x", value=9.0, probe="inpainting", metric="PSNR")]  # random weights paint nothing
+    measurements += [row("y", value=99.0, probe="linear")]  # judged by one probe of three
+    found = ranking(summarise(measurements))
+    assert found.ranks == {"supervised": 1.0, "x": 2.0, "random": 3.0}
+    assert found.probes == ("linear", "knn", "svm")
+
+
+def test_a_loss_ranks_the_lowest_first_and_two_probes_rank_nothing():
+    rng = np.random.default_rng(8)
+    losses = many(rng, {"random": 30, "x": 50}, higher_is_better=False)
+    assert list(ranking(summarise(losses)).ranks) == ["random", "x"]
+    assert ranking(summarise(many(rng, {"random": 30, "x": 50}, probes=("linear", "knn")))) is None
+    assert ranking(summarise(many(rng, {"x": 50, "y": 50}))) is None
+
+
+def test_the_table_of_plain_text_says_what_holm_leaves_what_could_be_seen_and_the_ranks():
+    rng = np.random.default_rng(9)
+    summaries = summarise(many(rng, {"random": 30, "x": 30, "supervised": 80}, seeds=3))
+    text = text_table(summaries, {})
+    assert "After Holm's correction for all 6: supervised in all 3 probes." in text
+    assert "Mean rank over 3 probes: supervised 1.0, " in text
+    (line,) = [line for line in text.splitlines() if line.startswith("seen at 80 % power")]
+    linear = next(s.detectable for s in summaries if s.probe == "linear")
+    assert line.split()[5] == f"{linear:.1f}"
+    assert "seen at" not in text_table(summarise([row("x", [1, 2])]), {})

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.intervals import Interval, Ranking, interval
 from benchmarks.results import (
     Cost,
     Measurement,
@@ -17,7 +18,7 @@ from benchmarks.results import (
     read_json,
     read_measurements,
 )
-from benchmarks.verdict import Interval, Summary, interval, probe_key, row_key, summarise
+from benchmarks.verdict import Summary, probe_key, ranking, row_key, summarise, tables
 from pretext.errors import UserError
 
 
@@ -50,6 +51,8 @@ class Run:
     summaries: list[Summary]
     costs: dict[str, Cost]
     failures: list[dict[str, Any]]
+    ranking: Ranking | None = None
+    """Mean ranks of the rows; None of too few probes."""
 
     @property
     def rows(self) -> list[str]:
@@ -124,7 +127,7 @@ class Run:
                 headline=any(m.headline for m in group),
                 seeds=len(group),
                 n=group[0].n,
-                value=interval([m.value for m in group], [m.items for m in group]),
+                value=interval(*tables(dict(enumerate(group)))),
             )
             for (row, probe, metric, stage), group in groups.items()
         ]
@@ -179,7 +182,8 @@ def read_run(out: Path) -> Run:
     ]
     if not measurements and not failures:
         raise UserError(f"{out}: no results to report; python benchmarks/run_all.py --out {out} computes them")
-    return Run(out, plan, measurements, summarise(measurements), read_costs(out), failures)
+    summaries = summarise(measurements)
+    return Run(out, plan, measurements, summaries, read_costs(out), failures, ranking(summaries))
 
 
 def _latest(measurements: Sequence[Measurement]) -> list[Measurement]:

@@ -35,7 +35,7 @@ class Plot(NamedTuple):
 
 
 def plots(run: Run) -> list[Plot]:
-    """Return what can be drawn of a run: quality by depth, quality against cost, learning curves."""
+    """Return what can be drawn of a run: mean ranks, quality by depth, quality against cost, learning curves."""
     import matplotlib as mpl
 
     style: Any = {  # the stubs know each key by name
@@ -59,8 +59,32 @@ def plots(run: Run) -> list[Plot]:
         ),
     }
     with mpl.rc_context(style):
-        found = [*_depth_plots(run), _cost_plot(run), _learning_plot(run)]
+        found = [_rank_plot(run), *_depth_plots(run), _cost_plot(run), _learning_plot(run)]
     return [plot for plot in found if plot is not None]
+
+
+def _rank_plot(run: Run) -> Plot | None:
+    """Draw the rows' mean ranks, best on top, with bars that are half the critical difference to each side."""
+    if run.ranking is None:
+        return None
+    ranks, wide = run.ranking.ranks, run.ranking.critical_difference
+    figure = _figure(1.1 + 0.26 * len(ranks))
+    axes = figure.subplots()
+    for height, (row, value) in enumerate(ranks.items()):
+        look = _look(row, run.rows) | {"linestyle": "none"}
+        axes.plot(run.ranking.ends(row), [height] * 2, color=look["color"], linewidth=1.2)
+        axes.plot(value, height, **look)
+    axes.plot([1, 1 + wide], [-1, -1], color=INK, linewidth=1.2, marker="|")
+    axes.set_yticks(range(-1, len(ranks)), [f"critical difference {wide:.1f}", *ranks])
+    axes.set_ylim(len(ranks) - 0.5, -1.6)
+    axes.set_xlabel(f"mean rank over {len(run.ranking.probes)} probes, 1 is best")
+    axes.set_title("Mean ranks", loc="left", fontsize=11)
+    order = "; ".join(f"{row} {value:.1f}" for row, value in ranks.items())
+    return Plot(
+        _svg(figure, "ranks"),
+        f"Critical-difference diagram: mean rank of each row with a bar of {wide:.1f} ranks. {order}.",
+        "Mean ranks over the probes. Rows whose bars do not overlap differ (Nemenyi, 95 % for all pairs together).",
+    )
 
 
 def _depth_plots(run: Run) -> list[Plot]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.report.content import Run
+from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.terminal import LEGEND, value_text
 
@@ -16,6 +17,7 @@ def markdown(run: Run) -> str:
     parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run)), *cautions(run)]
     if run.rows:
         parts += [_main_table(run), f"{LEGEND}; best in bold."]
+        parts += [_evidence(table) for table in evidence(run)]
     if run.notes():
         parts += ["## Notes", "\n".join(f"- {note}" for note in run.notes())]
     parts += ["## What was run", "\n".join(f"- {name}: `{value}`" for name, value in run.facts())]
@@ -51,6 +53,15 @@ def _main_table(run: Run) -> str:
             else ["0" if row == "random" else "–", "–", "–"]
         )
         body.append([row, *cells, *costs])
+    return _table(head, body)
+
+
+def _evidence(table: Evidence) -> str:
+    body = [[cell.text for cell in line] for line in table.body]
+    return "\n\n".join([f"### {table.title}", _table(table.head, body), table.legend])
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join(_line(line) for line in [head, [":--", *["--:"] * (len(head) - 1)], *body])
 
 

@@ -8,11 +8,12 @@ from html import escape
 
 from benchmarks.report import gallery
 from benchmarks.report.content import Run
+from benchmarks.report.evidence import evidence
 from benchmarks.report.figures import plots
 from benchmarks.report.markdown import TITLE
 from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
-from benchmarks.report.tables import main_table, score_table
+from benchmarks.report.tables import evidence_table, main_table, score_table
 from benchmarks.terminal import LEGEND
 from pretext.errors import UserError
 
@@ -46,6 +47,7 @@ def page(run: Run) -> str:
     sections = _Sections()
     if run.rows:
         sections.add("Results", lambda: _results(run))
+        sections.add("How sure", lambda: _evidence(run))
         sections.add("Figures", lambda: _figures(run))
     if "data" in run.plan and run.first_encoders():
         sections.add("Filled holes", lambda: _fills(run))
@@ -80,6 +82,13 @@ def _results(run: Run) -> str:
         "<details><summary>Every score of every stage</summary>"
         '<p class="legend">From and to are the ends of the 95 % interval; ★ the stage that the table above '
         f"quotes for some seed; − random the difference from random weights.</p>{score_table(run)}</details>"
+    )
+
+
+def _evidence(run: Run) -> str:
+    return "".join(
+        f'<h3>{escape(table.title)}</h3>{evidence_table(table)}<p class="legend">{escape(table.legend)}</p>'
+        for table in evidence(run)
     )
 
 

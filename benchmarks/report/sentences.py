@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from benchmarks.intervals import LEVEL
 from benchmarks.report.content import Run
-from benchmarks.verdict import BASELINE, LEVEL, Summary
+from benchmarks.verdict import BASELINE, Summary
 
 PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
 
@@ -63,9 +64,20 @@ def _by_chance(run: Run) -> str:
     seeds = max(s.seeds for s in run.summaries)
     text = (
         f"{count} comparison{'s' if count > 1 else ''}, each at {PERCENT} by itself: were nothing real, "
-        f"about {count * (1 - LEVEL):.1f} would look so."
+        f"about {count * (1 - LEVEL):.1f} would look so. {after_holm(run.summaries)}"
     )
-    return text + (" One seed: the intervals know the test pictures' chance, not the training's." if seeds == 1 else "")
+    few = {
+        1: " One seed: the intervals know the test pictures' chance, not the training's.",
+        2: " Two seeds hardly tell how far seeds differ: a third would halve the smallest difference that can be seen.",
+    }
+    return text + few.get(seeds, "")
+
+
+def after_holm(summaries: Sequence[Summary]) -> str:
+    """Return the sentence of what is left when all headline comparisons are held to 95 % together."""
+    family = [s for s in summaries if s.survives_holm is not None]
+    left = _listed(family, lambda s: bool(s.survives_holm), list(dict.fromkeys(s.probe for s in family)))
+    return f"After Holm's correction for all {len(family)}: {left or 'none'}."
 
 
 def and_list(words: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from benchmarks.report.content import Run
+from benchmarks.report.evidence import Cell, Evidence
 from benchmarks.terminal import MARK
 from benchmarks.verdict import Summary
 
@@ -55,6 +56,15 @@ def score_table(run: Run) -> str:
     return _table(head, body, "Every score")
 
 
+def evidence_table(table: Evidence) -> str:
+    """Return one of the tables of how sure the numbers are."""
+    body = [
+        f'<tr><th scope="row">{breakable(first.text)}</th>{"".join(_cell(cell) for cell in rest)}</tr>'
+        for first, *rest in table.body
+    ]
+    return _table([_head(name) for name in table.head], body, table.title)
+
+
 def breakable(name: str) -> str:
     """Return a row's name as HTML whose lines may end behind `_` and `:`."""
     return escape(name).replace("_", "_<wbr>").replace(":", ":<wbr>")
@@ -75,6 +85,12 @@ def _head(name: str, *below: str) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return '<td data-value="">–</td>' if value is None else f'<td data-value="{value!r}">{value:{form}}</td>'
+
+
+def _cell(cell: Cell) -> str:
+    value = "" if cell.value is None else repr(float(cell.value))
+    text = escape(cell.text).replace("▲", '<span class="up">▲</span>').replace("▼", '<span class="down">▼</span>')
+    return f'<td data-value="{value}">{text}</td>'
 
 
 def _value(summary: Summary | None, *, best: bool) -> str:

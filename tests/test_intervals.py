@@ -1,0 +1,206 @@
+"""Each statistic against a printed table, a textbook formula or scipy, and by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import coverage
+from benchmarks.intervals import detectable, half_width, holm, interval, mean_squares, rank, share, standard_error
+
+
+def test_one_seed_gives_the_classic_t_interval_of_the_items():
+    found = interval(np.array([[1.0, 2.0, 3.0, 4.0]]))
+    # t(0.975, 3) = 3.182446 from printed tables; sd = sqrt(5/3)
+    half = 3.182446 * math.sqrt(5 / 3) / 2
+    assert found.mean == 2.5
+    assert found.high - found.mean == pytest.approx(half, rel=1e-6)
+    assert found.mean - found.low == pytest.approx(half, rel=1e-6)
+    assert found.p == pytest.approx(stats.ttest_1samp([1, 2, 3, 4], 0).pvalue)
+
+
+def test_without_items_the_seeds_alone_make_the_interval():
+    found = interval(np.array([[10.0], [12.0]]))
+    # sd = sqrt(2), / sqrt(2) = 1; t(0.975, 1) = 12.7062
+    assert found.high == pytest.approx(11 + 12.7062, abs=1e-4)
+    assert found.p == pytest.approx(stats.ttest_1samp([10, 12], 0).pvalue)
+
+
+@pytest.mark.parametrize("cells", [[[10.0]], [[0.0]], [[7.0, 7.0], [7.0, 7.0]]])
+def test_one_number_or_many_that_are_the_same_have_no_interval(cells):
+    found = interval(np.array(cells))
+    assert (found.low, found.high, found.p) == (None, None, None)
+
+
+def test_a_row_differs_from_itself_by_nothing():
+    found = interval(np.zeros((2, 5)))
+    assert (found.mean, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_mean_squares_by_hand():
+    # means of seeds 2 and 4, of items 2, 3 and 4, of all 3
+    cells = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]])
+    assert mean_squares(cells).tolist() == [6.0, 2.0, 0.0]
+    # one cell off by 6: it shifts its seed by 2, its item by 3, all by 1, and leaves ±(1, 1, 2) unexplained
+    cells[1, 2] += 6
+    assert mean_squares(cells).tolist() == pytest.approx([24.0, 14.0, 6.0])
+
+
+def test_many_tables_at_once_give_what_each_gives():
+    many = np.random.default_rng(0).normal(3, 1, (4, 3, 7))
+    halves = half_width(mean_squares(many), 3, 7)
+    for cells, half in zip(many, halves, strict=True):
+        found = interval(cells)
+        assert found.high - found.mean == pytest.approx(half)
+
+
+def test_the_error_counts_shared_noise_once_and_the_freedom_stays_between_one_and_three_times_the_seeds():
+    # 5 seeds: the noise is taken off but for a quarter
+    error, freedom = standard_error(np.array([10.0, 6.0, 4.0]), 5, 100)
+    assert error**2 * 500 == pytest.approx(6 + 10 - 0.75 * 4)
+    assert freedom == pytest.approx(min(12, 16 / (10 / 4 + 6 / 99)))
+    # seeds that are closer together than their noise: the items' square alone
+    error, freedom = standard_error(np.array([0.1, 6.0, 4.0]), 5, 100)
+    assert error**2 * 500 == pytest.approx(6)
+    assert freedom == 12
+    # two seeds: nothing is taken off
+    error, freedom = standard_error(np.array([10.0, 6.0, 4.0]), 2, 100)
+    assert error**2 * 200 == pytest.approx(16)
+    assert 1 <= freedom <= 3
+
+
+@pytest.mark.parametrize("crossed", [True, False])
+def test_the_estimated_variance_is_that_of_the_mean_for_the_same_items_or_others_at_each_seed(crossed):
+    rng, trials, seeds, items = np.random.default_rng(1), 8000, 5, 20
+    cells = rng.normal(0, 1, (trials, seeds, 1)) + rng.normal(0, 2, (trials, seeds, items))
+    cells += rng.normal(0, 3, (trials, 1 if crossed else seeds, items))
+    error, _ = standard_error(mean_squares(cells), seeds, items)
+    truth = 1 / seeds + 9 / (items if crossed else items * seeds) + 4 / (seeds * items)
+    assert cells.mean(axis=(1, 2)).var() == pytest.approx(truth, rel=0.05)
+    # a little more than the truth: a quarter of the noise stays, and no seed variance is below zero
+    assert truth < np.mean(error**2) < 1.25 * truth
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_share_has_fieller_s_interval():
+    rng = np.random.default_rng(2)
+    gain, span = rng.normal(2, 1, (6, 1)), rng.normal(10, 1, (6, 1))
+    found = share(gain, span)
+    # Fieller's quadratic for means of pairs, t(0.975, 5)
+    t2 = stats.t.ppf(0.975, 5) ** 2 / 6
+    cov = np.cov(gain[:, 0], span[:, 0])
+    a = span.mean() ** 2 - t2 * cov[1, 1]
+    b = -2 * (gain.mean() * span.mean() - t2 * cov[0, 1])
+    c = gain.mean() ** 2 - t2 * cov[0, 0]
+    assert [found.low, found.high] == pytest.approx(sorted(np.roots([a, b, c])))
+    assert found.mean == pytest.approx(gain.mean() / span.mean())
+
+
+def test_a_share_of_rows_with_items_ends_where_the_difference_is_just_told_apart():
+    rng = np.random.default_rng(3)
+    gain, span = rng.normal(3, 10, (3, 200)), rng.normal(20, 10, (3, 200))
+    found = share(gain, span)
+    for end in (found.low, found.high):
+        assert interval(gain - end * span).p == pytest.approx(0.05, abs=1e-6)
+
+
+def test_a_share_of_a_span_that_may_be_nothing_has_no_interval():
+    rng = np.random.default_rng(4)
+    found = share(rng.normal(1, 1, (3, 50)), rng.normal(0, 10, (3, 50)))
+    assert (found.low, found.high) == (None, None)
+
+
+def test_the_smallest_difference_of_seeds_alone_is_the_noncentral_t_s():
+    found = detectable(np.array([3.0, 0.0, 0.0]), 4, 1)
+    critical = stats.t.ppf(0.975, 3)
+    assert stats.nct.sf(critical, 3, found / math.sqrt(3 / 4)) == pytest.approx(0.8, abs=0.005)
+
+
+def test_the_smallest_difference_of_one_seed_is_the_normal_s():
+    assert detectable(np.array([0.0, 50.0, 0.0]), 1, 5000) == pytest.approx((1.95996 + 0.84162) * 0.1, rel=1e-3)
+    assert detectable(np.zeros(3), 2, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (7, 2.949), (8, 3.031), (10, 3.164)]
+)
+def test_the_critical_difference_is_that_of_demsar_s_table(rows, q):
+    scores = np.random.default_rng(0).normal(size=(14, rows))
+    found = rank(scores, [str(i) for i in range(rows)], [str(i) for i in range(14)])
+    assert found.critical_difference == pytest.approx(q * math.sqrt(rows * (rows + 1) / (6 * 14)), rel=1e-3)
+
+
+def test_ranks_share_ties_and_the_test_is_friedman_s_as_iman_and_davenport_corrected_it():
+    scores = np.array([[9.0, 7, 7, 1], [8, 9, 3, 2], [7, 6, 5, 5], [9, 5, 6, 4], [4, 4, 4, 1]])
+    found = rank(scores, list("abcd"), list("12345"))
+    assert found.ranks == {"a": 1.4, "b": 2.1, "c": 2.6, "d": 3.9}  # by hand
+    chi2 = stats.friedmanchisquare(*scores.T).statistic
+    assert found.p == pytest.approx(stats.f.sf(4 * chi2 / (5 * 3 - chi2), 3, 12))
+    assert found.ends("a") == (1.0, pytest.approx(1.4 + found.critical_difference / 2))
+    assert rank(np.ones((3, 4)), list("abcd"), list("123")).p == 1.0
+    assert rank(np.arange(8.0).reshape(2, 4), list("abcd"), list("12")).p == 0.0
+
+
+def test_intervals_of_a_few_items_hold_the_truth():
+    rng, trials = np.random.default_rng(5), 2000
+    for seeds, sd in ((3, 2.0), (3, 0.0), (2, 1.0)):
+        cells = 50 + rng.normal(0, sd, (trials, seeds, 1)) + rng.normal(0, 10, (trials, 1, 60))
+        cells += rng.normal(0, 5, (trials, seeds, 60))
+        held = abs(cells.mean(axis=(1, 2)) - 50) <= half_width(mean_squares(cells), seeds, 60)
+        assert held.mean() > 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize(("items", "sd"), [(500, 0.0), (500, 2.0), (2000, 1.0), (4000, 2.0)])
+def test_intervals_hold_the_truth_and_equal_rows_stay_unmarked(seeds, items, sd):
+    rng = np.random.default_rng(10)
+    assert coverage.coverage(rng, seeds, items, sd) > 0.93
+    ours, _ = coverage.false_positives(rng, seeds, items, sd)
+    assert ours < 0.07
+
+
+@pytest.mark.slow
+def test_with_five_seeds_that_differ_the_intervals_are_no_wider_than_need_be():
+    rng = np.random.default_rng(11)
+    assert 0.93 < coverage.coverage(rng, 5, 4000, 2.0) < 0.97
+    assert 0.03 < coverage.false_positives(rng, 5, 2000, 1.0)[0] < 0.07
+
+
+@pytest.mark.slow
+def test_satterthwaite_s_own_freedom_is_too_many_for_two_seeds():
+    ours, classic = coverage.false_positives(np.random.default_rng(12), 2, 4000, 2.0)
+    assert ours < 0.07 < 0.09 < classic
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "sd"), [(2, 1.0), (3, 2.0), (5, 0.0)])
+def test_the_smallest_difference_is_seen_four_times_in_five(seeds, sd):
+    _, seen = coverage.power_at_detectable(np.random.default_rng(13), seeds, 500, sd)
+    assert 0.75 < seen < 0.85
+
+
+@pytest.mark.slow
+def test_shares_are_held_and_a_table_of_nothing_bears_no_mark_after_holm():
+    rng = np.random.default_rng(14)
+    held, told = coverage.share_coverage(rng, 3, 500, 2.0, trials=500)
+    assert held > 0.93
+    assert told > 0.95
+    plain, corrected = coverage.holm_errors(rng, 3, 500, 2.0, trials=500)
+    assert plain > 0.3
+    assert corrected < 0.07
+
+
+@pytest.mark.slow
+def test_rows_of_no_difference_are_ranked_apart_one_time_in_twenty():
+    overall, pairs = coverage.rank_errors(np.random.default_rng(15), trials=600)
+    assert 0.02 < overall < 0.08
+    assert pairs < 0.08
