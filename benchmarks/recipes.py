@@ -98,7 +98,7 @@ def smoke() -> Recipe:
 def laptop() -> Recipe:
     """Compare eight initialisations on drawn scenes, without a download: the default.
 
-    Cost: see `docs/results/laptop.md`, where its last run is kept. Expect: labels on top wherever classes are asked
+    Cost: 20 minutes from an empty clone; `docs/results/laptop.md` keeps the last run. Expect: labels on top wherever classes are asked
     for; the context encoder two or three points above random weights in classification, not in detection.
 
     Mask, rate and batch were chosen for the context encoder, on other pictures (`LOG.md`); all rows share them. One
