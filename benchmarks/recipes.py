@@ -98,8 +98,9 @@ def smoke() -> Recipe:
 def laptop() -> Recipe:
     """Compare eight initialisations on drawn scenes, without a download: the default.
 
-    Cost: 20 minutes from an empty clone; `docs/results/laptop.md` keeps the last run. Expect: labels on top wherever classes are asked
-    for; the context encoder two or three points above random weights in classification, not in detection.
+    Cost: 20 minutes from an empty clone; `docs/results/laptop.md` keeps the last run. Expect: labels on top
+    wherever classes are asked for; the context encoder two or three points above random weights in classification,
+    not in detection.
 
     Mask, rate and batch were chosen for the context encoder, on other pictures (`LOG.md`); all rows share them. One
     turn a picture for rotation, so that all rows see the same number of pictures; decoders and discriminators as
