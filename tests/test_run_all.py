@@ -223,6 +223,8 @@ def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # a shell's background job hands SIGINT on as ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def results():
