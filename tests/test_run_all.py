@@ -224,7 +224,7 @@ def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
             # a shell's background job hands SIGINT on as ignored
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def results():
