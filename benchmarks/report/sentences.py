@@ -68,7 +68,7 @@ def _by_chance(run: Run) -> str:
     )
     few = {
         1: " One seed: the intervals know the test pictures' chance, not the training's.",
-        2: " Two seeds hardly tell how far seeds differ: a third would halve the smallest difference that can be seen.",
+        2: " Two seeds hardly tell how far seeds differ: a third more than halves the smallest difference that shows.",
     }
     return text + few.get(seeds, "")
 
