@@ -23,7 +23,7 @@ from pretext.datasets.cache import cache_folder
 from pretext.datasets.classification import class_targets
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.packed import PackedDataset
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, evaluating
 from pretext.encoders.files import encoder_digest
 from pretext.errors import UserError
 
@@ -123,19 +123,14 @@ def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"
     device = next(encoder.parameters()).device
     found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
     kept: list[int] = []
-    was_training = encoder.training
-    encoder.eval()
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(indices), BATCH):
-                images, read = _pictures(data, indices[start : start + BATCH])
-                kept += read
-                if not read:
-                    continue
-                for stage, maps in zip(encoder.stages, encoder(images.to(device)), strict=True):
-                    found[stage.name].append(pooled(maps, most).float().cpu())
-    finally:
-        encoder.train(was_training)
+    with evaluating(encoder), torch.inference_mode():
+        for start in range(0, len(indices), BATCH):
+            images, read = _pictures(data, indices[start : start + BATCH])
+            kept += read
+            if not read:
+                continue
+            for stage, maps in zip(encoder.stages, encoder(images.to(device)), strict=True):
+                found[stage.name].append(pooled(maps, most).float().cpu())
     if not kept:
         raise UserError(f"{data.spec}: no picture of this split can be decoded; see to the files")
     stages = {name: torch.cat(parts).clone() for name, parts in found.items()}

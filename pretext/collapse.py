@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, evaluating
 
 COLLAPSED = 0.01
 """A spread below this is a collapse."""
@@ -41,8 +41,6 @@ def rank_me(vectors: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
 @torch.no_grad()
 def watched(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"]) -> dict[str, float]:
     """Return the spread (`feature_std`) and the effective rank (`rank_me`) of features of some pictures."""
-    training = encoder.training
-    encoder.eval()
-    features = encoder.embed(images[:WATCHED])
-    encoder.train(training)
+    with evaluating(encoder):
+        features = encoder.embed(images[:WATCHED])
     return {"feature_std": float(spread(features)), "rank_me": float(rank_me(features))}

@@ -15,9 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pretext.augmentation import Augmentation
-from pretext.decoder import deepest_shape
 from pretext.distributed import gather
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 
 NEIGHBOURS = 5
 """Bins that a value is shared between."""

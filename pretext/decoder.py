@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 
 CHANNELS = (128, 64, 64, 32)
 """Of the paper's up-convolutions, before the last, which has three."""
@@ -114,18 +114,6 @@ class ReleasedDecoder(nn.Module):
     def forward(self, deepest: Float[Tensor, "B C 1 1"]) -> Float[Tensor, "B 3 64 64"]:
         """Return centres in [-1, 1]."""
         return self.layers(deepest)
-
-
-@torch.no_grad()
-def deepest_shape(encoder: Encoder) -> tuple[int, int, int]:
-    """Return channels, height and width of an encoder's deepest map."""
-    device = next(encoder.parameters()).device
-    training = encoder.training
-    encoder.eval()
-    blank = torch.zeros(1, 3, encoder.input_size, encoder.input_size, device=device)
-    _, channels, height, width = encoder(blank)[-1].shape
-    encoder.train(training)
-    return channels, height, width
 
 
 def _up(inputs: int, outputs: int, exact: bool, *, bias: bool) -> nn.ConvTranspose2d:

@@ -10,6 +10,7 @@ Source: Doersch, Gupta and Efros 2015, arXiv 1505.05192, section 3.1 (gap, jitte
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 
 SIDE = 3
 TILES = SIDE * SIDE
@@ -124,13 +125,14 @@ def tile_size(encoder: Encoder, grid: Grid, *, margin: int = 0) -> int:
             f"tiles show only {max(side, 0)} of {encoder.input_size} px; take a smaller gap, a larger span or size"
         )
     size = grid.tile or encoder.input_size // 2
-    _map_of_a_tile(encoder, size)
+    _shape_of_a_tile(encoder, size)
     return size
 
 
 def tile_layer(encoder: Encoder, size: int, width: int) -> nn.Sequential:
     """Return the first fully connected layer, which reads the deepest map of one tile with its places (fc6)."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(_map_of_a_tile(encoder, size).numel(), width), nn.ReLU(inplace=True))
+    length = math.prod(_shape_of_a_tile(encoder, size))
+    return nn.Sequential(nn.Flatten(), nn.Linear(length, width), nn.ReLU(inplace=True))
 
 
 def sheet(tiles: Float[Tensor, "B 9 3 T T"], size: int) -> Float[Tensor, "B 3 S S"]:
@@ -141,19 +143,13 @@ def sheet(tiles: Float[Tensor, "B 9 3 T T"], size: int) -> Float[Tensor, "B 3 S 
     return F.interpolate(whole, size=(size, size), mode="bilinear", antialias=True).clamp(0, 1)
 
 
-@torch.no_grad()
-def _map_of_a_tile(encoder: Encoder, size: int) -> Tensor:
-    weights = next(encoder.parameters())
-    training = encoder.training
-    encoder.eval()
+def _shape_of_a_tile(encoder: Encoder, size: int) -> tuple[int, int, int]:
     try:
-        found = encoder(torch.zeros(1, 3, size, size, device=weights.device))[-1]
+        found = deepest_shape(encoder, size)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(
             f"{encoder.spec} gives no map of a tile of {size} px; say tile={encoder.input_size}, which it reads"
         ) from error
-    finally:
-        encoder.train(training)
-    if found.numel() == 0:
+    if not math.prod(found):
         raise ValueError(f"{encoder.spec} leaves nothing of a tile of {size} px; say tile={encoder.input_size}")
     return found

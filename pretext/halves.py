@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pretext.augmentation import LUMA
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, evaluating
 
 
 @torch.no_grad()
@@ -59,17 +59,14 @@ def part(encoder: Encoder) -> None:
 def are_apart(encoder: Encoder) -> bool:
     """Return whether, at every stage, more grey changes the first half of the channels only, more colour the second."""
     device = next(encoder.parameters()).device
-    training = encoder.training
-    encoder.eval()
     draw = torch.Generator().manual_seed(0)
     size = encoder.input_size
     picture = torch.rand(1, 3, size, size, generator=draw).to(device)
     grey, colour = (10 * torch.rand(1, n, size, size, generator=draw).to(device) for n in (1, 3))
     luma = colour.new_tensor(LUMA).view(1, 3, 1, 1)
-    maps, brighter, tinted = (
-        encoder(shown) for shown in (picture, picture + grey, picture + colour - (luma * colour).sum(1, keepdim=True))
-    )
-    encoder.train(training)
+    shown = (picture, picture + grey, picture + colour - (luma * colour).sum(1, keepdim=True))
+    with evaluating(encoder):
+        maps, brighter, tinted = map(encoder, shown)
     first, second = (lambda m: m[:, : m.shape[1] // 2]), (lambda m: m[:, m.shape[1] // 2 :])
     return _equal(maps, tinted, first) and _equal(maps, brighter, second)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, evaluating
 
 Affine = nn.Conv2d | nn.Linear
 DAMPING = 0.25
@@ -119,29 +119,27 @@ def balance(
 
     Source: Algorithm 2. Deviation: it undoes a layer's scale in the layer above instead.
     """
-    training = encoder.training
-    encoder.eval()
     layers = [module for module in order if isinstance(module, Affine)]
-    for _ in range(passes):
-        rates = change_rates(encoder, layers, images, generator)
-        moving = rates > 0
-        ratios = torch.where(moving, rates / rates[moving].log().mean().exp(), 1)
-        scales = iter(ratios ** (DAMPING / 2))  # twice the weights: half the gradient, a quarter of the rate
-        reach = torch.ones((), device=rates.device)
-        with torch.no_grad():
-            for module in order:
-                if isinstance(module, Affine):
-                    scale = next(scales)
-                    reach = reach * scale
-                    module.weight.mul_(scale)
-                    if module.bias is not None:
-                        module.bias.mul_(reach)
-                else:
-                    reach = torch.ones_like(reach)
-            if len(layers) < len(order):
-                with _hooked(encoder, _renew):
-                    encoder(images)
-    encoder.train(training)
+    with evaluating(encoder):
+        for _ in range(passes):
+            rates = change_rates(encoder, layers, images, generator)
+            moving = rates > 0
+            ratios = torch.where(moving, rates / rates[moving].log().mean().exp(), 1)
+            scales = iter(ratios ** (DAMPING / 2))  # twice the weights: half the gradient, a quarter of the rate
+            reach = torch.ones((), device=rates.device)
+            with torch.no_grad():
+                for module in order:
+                    if isinstance(module, Affine):
+                        scale = next(scales)
+                        reach = reach * scale
+                        module.weight.mul_(scale)
+                        if module.bias is not None:
+                            module.bias.mul_(reach)
+                    else:
+                        reach = torch.ones_like(reach)
+                if len(layers) < len(order):
+                    with _hooked(encoder, _renew):
+                        encoder(images)
 
 
 def change_rates(
@@ -193,15 +191,13 @@ def _hooked(
     after: Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None] | None = None,
 ) -> Iterator[None]:
     """Call these around every layer, with the encoder in evaluation mode."""
-    training = encoder.training
-    encoder.eval()
     layers = [module for module in encoder.modules() if isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm)]
     handles = [layer.register_forward_pre_hook(before) for layer in layers]
     if after is not None:
         handles += [layer.register_forward_hook(after) for layer in layers]
     try:
-        yield
+        with evaluating(encoder):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        encoder.train(training)

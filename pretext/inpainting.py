@@ -25,6 +25,7 @@ from torch import Tensor
 from pretext.checkpoint import atomic_write
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import at_size
+from pretext.encoders.base import evaluating
 from pretext.errors import UserError
 from pretext.inpainting_baselines import BASELINES
 from pretext.judging import Score
@@ -133,14 +134,8 @@ def filled_by(task: Inpainter, pictures: HoledPictures) -> Float[Tensor, "N 3 S 
     def fill(images: Tensor, holes: Tensor) -> Tensor:
         return task.inpaint(images.to(device), holes.to(device)).float().cpu()
 
-    modes = [(module, module.training) for module in task.modules()]
-    task.eval()
-    try:
-        with torch.inference_mode():
-            return filled(fill, pictures)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluating(task), torch.inference_mode():
+        return filled(fill, pictures)
 
 
 def baseline_fills(pictures: HoledPictures) -> dict[str, Float[Tensor, "N 3 S S"]]:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pretext.augmentation import Augmentation, augment
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,13 @@ def local_side(encoder: Encoder, share: float) -> int:
     """
     patch = encoder.stages[0].stride if encoder.stages[0].stride == encoder.stages[-1].stride else 1
     side = min(max(1, round(share * encoder.input_size / patch)) * patch, encoder.input_size)
-    training = encoder.training
-    encoder.eval()
     try:
-        with torch.no_grad():
-            encoder(torch.zeros(1, 3, side, side, device=next(encoder.parameters()).device))
+        deepest_shape(encoder, side)
     except (RuntimeError, AssertionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{encoder.spec} cannot read small crops of {side} px ({first}); give a larger local_size, or local_crops=0"
         ) from error
-    finally:
-        encoder.train(training)
     return side
 
 

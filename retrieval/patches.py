@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from torchvision.ops import roi_align
 
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import BadImages
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, evaluating
 from pretext.errors import UserError, did_you_mean
 from pretext.masks import MEAN_COLOUR
 from retrieval.regions import Box, Regions, boxes_of, expand, patch_rows
@@ -136,19 +135,6 @@ def describe_regions(
     return np.concatenate(parts), np.concatenate(tables)
 
 
-@contextmanager
-def evaluating(encoder: Encoder) -> Iterator[None]:
-    """Put the encoder in evaluation mode, without gradients, and every part of it back afterwards."""
-    modes = [(module, module.training) for module in encoder.modules()]
-    encoder.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 def _described(
     encoder: Encoder,
     pictures: Iterator[tuple[Tensor, NDArray[Any]]],
@@ -162,7 +148,7 @@ def _described(
         which = torch.repeat_interleave(torch.tensor([len(table) for table in tables])).to(device)
         boxes = boxes_of(rows).to(device)
         holes = boxes if regions.mode == "contexts" else None
-        with evaluating(encoder):
+        with evaluating(encoder), torch.inference_mode():
             stack = torch.stack(images).to(device)
             crops = cut(stack, which, expand(boxes, regions.reach), holes, side=encoder.input_size)
             vectors = encode(encoder, crops, stages, cells=regions.cells)

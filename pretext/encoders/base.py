@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -77,3 +79,25 @@ class Encoder(nn.Module, ABC):
     def embed(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Return one vector a picture: the deepest map, averaged over space."""
         return self(images)[-1].mean(dim=(2, 3))
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode, and every part of it back into its own afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+@torch.no_grad()
+def deepest_shape(encoder: Encoder, size: int | None = None) -> tuple[int, int, int]:
+    """Return channels, height and width of the deepest map of pictures of side `size`; of the input size where None."""
+    side = size or encoder.input_size
+    blank = torch.zeros(1, 3, side, side, device=next(encoder.parameters()).device)
+    with evaluating(encoder):
+        _, channels, height, width = encoder(blank)[-1].shape
+    return channels, height, width

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
-from pretext.decoder import Decoder, ReleasedDecoder, deepest_shape
+from pretext.decoder import Decoder, ReleasedDecoder
 from pretext.encoders.alexnet import gaussian
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 from pretext.masks import MaskKind, draw_holes, fill
 from pretext.tasks.base import Batch, Inpainter, LabelKind, Players
 

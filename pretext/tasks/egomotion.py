@@ -31,8 +31,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pretext.decoder import deepest_shape
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 from pretext.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
 

@@ -23,8 +23,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from pretext.augmentation import Augmentation, augment
-from pretext.decoder import deepest_shape
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 from pretext.tasks.base import Batch, Inpainter, LabelKind
 from pretext.tokens import PatchTokens, has_tokens, patches_to_hide, random_order
 

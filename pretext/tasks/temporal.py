@@ -35,9 +35,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pretext.augmentation import crop_matrix, resample
-from pretext.decoder import deepest_shape
 from pretext.distributed import gather, rank
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 from pretext.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
 
