@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import pytest
 from test_suite import SPEC, Constant, Masked, recipe
 
-from benchmarks import computing, executor, recipes, run_all
+from benchmarks import computing, executor, recipes, report, run_all
 from benchmarks.asked import Options, asked_encoders, asked_rows, with_budget
 from benchmarks.cells import Inpainting
 from pretext.errors import UserError
@@ -32,9 +31,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "probe_types", lambda: types_)
     monkeypatch.setattr(executor, "LocalProcesses", lambda out, workers, one_thread: executor.InProcess(out))
     monkeypatch.setattr(signal, "signal", lambda *given: None)
-    report = types.ModuleType("benchmarks.report")
-    report.write_report = lambda out: out / "report.html"
-    monkeypatch.setitem(sys.modules, "benchmarks.report", report)
+    monkeypatch.setattr(report, "write_report", lambda out: out / "report.html")
 
     def untrained(cell, out):
         from pretext.encoders import build_encoder, save_encoder
