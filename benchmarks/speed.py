@@ -30,13 +30,13 @@ from benchmarks.recipes import judge_names, probe
 from pretext.command_line import parse
 from pretext.datasets import at_size, open_dataset
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.classification import class_targets, is_multi_label
+from pretext.datasets.classification import class_targets
 from pretext.encoders import build_encoder
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.memory import peak_memory, reset_peak_memory
-from pretext.tasks import build_task, task_config, task_module, task_names
-from pretext.tasks.base import Batch, Fitted, LabelKind
-from pretext.train import make_optimizers, train
+from pretext.tasks import build_task, task_config, task_kinds, task_names
+from pretext.tasks.base import Batch, Fitted
+from pretext.train import label_kind, make_optimizers, train
 from pretext.train_config import TrainConfig
 
 MATRIX = 1024
@@ -179,7 +179,7 @@ def task_speed(task: str, data: ImageDataset, options: Speed) -> TaskSpeed:
 
 def is_fitted(task: str) -> bool:
     """Whether a task takes no steps."""
-    return any(isinstance(kind, type) and issubclass(kind, Fitted) for kind in vars(task_module(task)).values())
+    return any(issubclass(kind, Fitted) for kind in task_kinds(task))
 
 
 def fit_seconds(task: str, data: ImageDataset, options: Speed) -> tuple[int, float]:
@@ -197,10 +197,8 @@ def bare_speeds(task: str, data: ImageDataset, options: Speed) -> Iterator[float
     """
     config = _train_config(options)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    labelled = {"label", "labels"} & data.annotations
-    kind = LabelKind(len(data.classes), is_multi_label(data)) if labelled else None
     encoder = build_encoder(options.encoder, input_size=options.image_size, seed=config.seed)
-    model = build_task(task, encoder, labels=kind, seed=config.seed).to(device)
+    model = build_task(task, encoder, labels=label_kind(data), seed=config.seed).to(device)
     model = model.to(memory_format=torch.channels_last).train()
     optimizers = make_optimizers(model, config)
     batches = _batches_in_memory(data, options.batch_size, labels=model.needs_labels, device=device)

@@ -250,18 +250,14 @@ def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) ->
         raise UserError(f"row {row}: {error}; here --architecture names the encoder of all rows") from None
 
 
-def _task_types(task: str) -> list[type]:
-    from pretext.tasks import task_module
-
-    module = task_module(task)
-    return [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
-
-
 def _needs_labels(task: str) -> bool:
-    return any(getattr(kind, "needs_labels", False) for kind in _task_types(task))
+    from pretext.tasks import task_kinds
+
+    return any(kind.needs_labels for kind in task_kinds(task))
 
 
 def _fills_holes(task: str) -> bool:
+    from pretext.tasks import task_kinds
     from pretext.tasks.base import Inpainter
 
-    return any(issubclass(kind, Inpainter) for kind in _task_types(task))
+    return any(issubclass(kind, Inpainter) for kind in task_kinds(task))

@@ -70,6 +70,11 @@ class Augmentation:
             raise ValueError(f"blur_from is {self.blur_from}; allowed is from 1 to 1000000 pixels")
 
 
+def cropping(smallest: float, largest: float = 1.0, *, aspect: float = 4 / 3, flip: float = 0.5) -> Augmentation:
+    """Return views that are cropped and mirrored, their colours as they are; arguments as the fields."""
+    return Augmentation(smallest, largest, aspect=aspect, flip=flip, jitter=0.0, greyscale=0.0, blur=0.0)
+
+
 def augment(
     images: Shaped[Tensor, "B 3 H W"],
     settings: Augmentation,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation
+from pretext.augmentation import Augmentation, cropping
 from pretext.distributed import gather
 from pretext.encoders.base import Encoder, deepest_shape
 
@@ -54,7 +54,7 @@ class Prediction:
 
     def crops(self) -> Augmentation:
         """Return the views: cropped and mirrored, their colours as they are."""
-        return Augmentation(self.crop, self.crop, aspect=1.0, flip=self.flip, jitter=0.0, greyscale=0.0, blur=0.0)
+        return cropping(self.crop, self.crop, aspect=1.0, flip=self.flip)
 
     def cells(self, encoder: Encoder) -> int:
         """Return how many cells a side of the encoder's pictures has.

@@ -42,6 +42,10 @@ class MultiCrop(Augmentation):
         if not 0 < self.local_size <= 1:
             raise ValueError(f"local_size is {self.local_size}; allowed is above 0 and up to 1")
 
+    def local(self) -> Augmentation:
+        """Return what the small crops may differ in: as the large ones, but for their share."""
+        return plain(self, crop_min=self.local_min, crop_max=self.crop_min)
+
 
 def two_views(
     images: Shaped[Tensor, "B 3 H W"], first: Augmentation, second: Augmentation, generator: torch.Generator

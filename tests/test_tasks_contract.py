@@ -18,7 +18,16 @@ import pretext.tasks
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
 from pretext.specs import format_spec
-from pretext.tasks import Batch, LabelKind, Task, build_task, task_config, task_module, task_names, task_training
+from pretext.tasks import (
+    Batch,
+    LabelKind,
+    build_task,
+    task_config,
+    task_kinds,
+    task_module,
+    task_names,
+    task_training,
+)
 from pretext.tasks.base import Fitted
 
 NAMES = task_names()
@@ -37,20 +46,11 @@ OUT_OF_RANGE = [
 ]
 
 
-def kinds(name):
-    """Return the tasks that a module defines."""
-    return [
-        value
-        for value in vars(task_module(name)).values()
-        if inspect.isclass(value) and issubclass(value, Task) and value.__module__ == task_module(name).__name__
-    ]
-
-
 def needs_labels(name):
-    return any(kind.needs_labels for kind in kinds(name))
+    return any(kind.needs_labels for kind in task_kinds(name))
 
 
-FITTED = [name for name in NAMES if any(issubclass(kind, Fitted) for kind in kinds(name))]
+FITTED = [name for name in NAMES if any(issubclass(kind, Fitted) for kind in task_kinds(name))]
 STEPPED = [name for name in NAMES if name not in FITTED]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from downstream.classification import classification_scores
 from downstream.few_labels import check_classes, draw_labelled
 from downstream.fitting import FittedProbe, batches, fit, read, write_curve
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import augment, cropping
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
@@ -80,7 +80,7 @@ class FineTune(FittedProbe):
         indices = indices[known(targets[torch.from_numpy(indices)])]
         check_classes(train.spec, targets[torch.from_numpy(indices)])
         generator = torch.Generator(device).manual_seed(self.seed)
-        views = Augmentation(crop_min=self.crop, jitter=0.0, greyscale=0.0, blur=0.0)
+        views = cropping(self.crop)
 
         def loss_of(batch: NDArray[np.int64]) -> Tensor:
             images = augment(read(train, batch)[0].to(device), views, generator)

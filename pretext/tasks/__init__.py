@@ -16,7 +16,17 @@ from pretext.specs import options_into, parse_spec
 from pretext.task_files import is_file, module_of_file
 from pretext.tasks.base import Batch, LabelKind, Task
 
-__all__ = ["Batch", "LabelKind", "Task", "build_task", "task_config", "task_module", "task_names", "task_training"]
+__all__ = [
+    "Batch",
+    "LabelKind",
+    "Task",
+    "build_task",
+    "task_config",
+    "task_kinds",
+    "task_module",
+    "task_names",
+    "task_training",
+]
 
 
 def task_names() -> list[str]:
@@ -43,6 +53,16 @@ def task_module(spec: str) -> ModuleType:
     if name not in known:
         raise UserError(f"unknown pretext task {name!r}; {did_you_mean(name, known)}")
     return importlib.import_module(f"{__name__}.{parsed.kind}")
+
+
+def task_kinds(spec: str) -> list[type[Task]]:
+    """Return the tasks that the module of a spec defines."""
+    module = task_module(spec)
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
+    ]
 
 
 def task_config(spec: str) -> Any:

@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import Augmentation
 from pretext.distributed import gather
 from pretext.encoders.base import Encoder
 from pretext.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import plain
+from pretext.views import plain, two_views
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,14 @@ class BarlowTwins(Task):
         self.first = plain(config)
         self.second = plain(config, blur=config.other_blur, solarize=config.other_solarize)
         self.redundancy = config.redundancy
-        layers = projector(encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_norm=True)
-        self.projector = layers[:-1]  # the loss itself normalises, over the pictures of all processes
+        self.projector = projector(  # the loss itself normalises, over the pictures of all processes
+            encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_bias=False
+        )
         self._noted = torch.zeros(2)
 
     def views(self, batch: Batch) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
         """Return two views of each picture."""
-        return augment(batch.images, self.first, batch.generator), augment(batch.images, self.second, batch.generator)
+        return two_views(batch.images, self.first, self.second, batch.generator)
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield equation 1 of two views of each picture."""

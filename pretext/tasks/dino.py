@@ -147,9 +147,8 @@ class DINO(Task):
         config = self.config
         first = plain(config, blur=config.first_blur)
         second = plain(config, blur=config.other_blur, solarize=config.other_solarize)
-        local = plain(config, crop_min=config.local_min, crop_max=config.crop_min)
         return multi_crop(
-            batch.images, (first, second), local, batch.generator, count=config.local_crops, side=self.side
+            batch.images, (first, second), config.local(), batch.generator, count=config.local_crops, side=self.side
         )
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import Augmentation, augment, cropping
 from pretext.encoders.base import Encoder
 from pretext.momentum import MomentumCopy
 from pretext.tasks.base import Batch, LabelKind, Task
@@ -78,7 +78,7 @@ class Config:
 
     def crops(self) -> Augmentation:
         """Return how pictures are cropped: neither mirrored nor recoloured."""
-        return Augmentation(self.crop_min, flip=0.0, jitter=0.0, greyscale=0.0, blur=0.0)
+        return cropping(self.crop_min, flip=0.0)
 
 
 VARIANTS = {"paper": Config(predictor_depth=6)}

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import Augmentation, augment, cropping
 from pretext.encoders.base import Encoder
 from pretext.tasks.base import Batch, LabelKind, Task
 from pretext.tokens import (
@@ -67,7 +67,7 @@ class Config:
 
     def crops(self) -> Augmentation:
         """Return what a step's pictures differ in from those on disk: no colour is changed."""
-        return Augmentation(self.crop_min, flip=self.flip, jitter=0.0, greyscale=0.0, blur=0.0)
+        return cropping(self.crop_min, flip=self.flip)
 
 
 VARIANTS = {"paper": Config(decoder_depth=8)}

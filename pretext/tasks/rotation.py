@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import augment, cropping
 from pretext.encoders.base import Encoder
 from pretext.tasks.base import Batch, LabelKind, Task
 
@@ -70,9 +70,7 @@ class Rotation(Task):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.config = config
-        self.crops = Augmentation(
-            config.crop, config.crop, aspect=1.0, flip=config.flip, jitter=0.0, greyscale=0.0, blur=0.0
-        )
+        self.crops = cropping(config.crop, config.crop, aspect=1.0, flip=config.flip)
         self.head = _head(encoder.stages[-1].channels, config)
         self._accuracy = torch.zeros(())
 

@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import Augmentation
 from pretext.distributed import gather, rank
 from pretext.encoders.base import Encoder
 from pretext.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.views import two_views
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ class SimCLR(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the contrast of two views of each picture."""
-        views = torch.cat([augment(batch.images, self.config, batch.generator) for _ in range(2)])
+        views = torch.cat(two_views(batch.images, self.config, self.config, batch.generator))
         projections = self.projector(self.encoder.embed(views))
         z1, z2 = projections.chunk(2)
         yield "task", nt_xent(z1, z2, temperature=self.config.temperature)
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each picture and two views of it."""
-        first, second = (augment(batch.images, self.config, batch.generator) for _ in range(2))
+        first, second = two_views(batch.images, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import Augmentation, augment, cropping
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.tasks.base import Batch, Inpainter, LabelKind
 from pretext.tokens import PatchTokens, has_tokens, patches_to_hide, random_order
@@ -53,7 +53,7 @@ class Config:
 
     def views(self) -> Augmentation:
         """Return the crops; colours stay as they are, since they are what is predicted."""
-        return Augmentation(self.crop_min, flip=self.flip, jitter=0, greyscale=0, blur=0)
+        return cropping(self.crop_min, flip=self.flip)
 
 
 VARIANTS: dict[str, Config] = {}

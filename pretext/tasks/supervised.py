@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import augment, cropping
 from pretext.encoders.base import Encoder
 from pretext.tasks.base import Batch, LabelKind, Task
 
@@ -66,7 +66,7 @@ class Supervised(Task):
     def __init__(self, encoder: Encoder, config: Config, labels: LabelKind) -> None:
         super().__init__(encoder)
         self.multi_label = labels.multi_label
-        self.crops = Augmentation(config.crop_min, flip=config.flip, jitter=0.0, greyscale=0.0, blur=0.0)
+        self.crops = cropping(config.crop_min, flip=config.flip)
         self.classifier = nn.Linear(encoder.stages[-1].channels, labels.classes)
         self._accuracy = torch.zeros(())
 

@@ -31,7 +31,7 @@ from pretext.encoders.base import Encoder
 from pretext.projector import projector
 from pretext.prototypes import Prototypes, cross_view_entropy
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import MultiCrop, embed_crops, local_side, multi_crop, plain, show_crops
+from pretext.views import MultiCrop, embed_crops, local_side, multi_crop, show_crops
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,8 @@ class SwaV(Task):
     def crops(self, batch: Batch) -> list[Float[Tensor, "V B 3 _ _"]]:
         """Return large and small crops; they differ in size and share alone."""
         config = self.config
-        local = plain(config, crop_min=config.local_min, crop_max=config.crop_min)
         return multi_crop(
-            batch.images, (config, config), local, batch.generator, count=config.local_crops, side=self.side
+            batch.images, (config, config), config.local(), batch.generator, count=config.local_crops, side=self.side
         )
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:

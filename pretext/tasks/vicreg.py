@@ -26,11 +26,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import Augmentation, augment
+from pretext.augmentation import Augmentation
 from pretext.distributed import gather
 from pretext.encoders.base import Encoder
 from pretext.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.views import two_views
 
 EPSILON = 1e-4
 """Is added to a variance before its root is taken."""
@@ -94,14 +95,15 @@ class VICReg(Task):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.config = config
-        layers = projector(encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_norm=True)
-        self.expander = layers[:-1]  # no normalisation, which would undo the variance, and no bias, which no term sees
+        self.expander = projector(  # no normalisation, which would undo the variance, and no bias, which no term sees
+            encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_bias=False
+        )
         self._noted = torch.zeros(3)
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield equation 6 of two views of each picture, over the pictures of all processes."""
         config, device = self.config, batch.images.device.type
-        views = torch.cat([augment(batch.images, config, batch.generator) for _ in range(2)])
+        views = torch.cat(two_views(batch.images, config, config, batch.generator))
         z1, z2 = self.expander(self.encoder.embed(views)).chunk(2)
         with torch.autocast(device, enabled=False):
             z1, z2 = gather(z1.float()), gather(z2.float())
@@ -115,8 +117,8 @@ class VICReg(Task):
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each picture and two views of it."""
-        views = {f"view {k}": augment(batch.images, self.config, batch.generator) for k in (1, 2)}
-        return {"picture": batch.images.float() / 255, **views}
+        first, second = two_views(batch.images, self.config, self.config, batch.generator)
+        return {"picture": batch.images.float() / 255, "view 1": first, "view 2": second}
 
 
 def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> VICReg:
