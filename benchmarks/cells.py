@@ -19,9 +19,10 @@ from benchmarks.results import (
     encoder_path,
     result_path,
 )
+from pretext.checkpoint import file_sha256
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
-from pretext.encoders.weights import file_digest, weights_file
+from pretext.encoders.weights import weights_file
 from pretext.judging import Probe
 from pretext.specs import without_options
 
@@ -181,9 +182,9 @@ def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
 def _foreign_digest(source: str) -> str:
     """Return what stands for a foreign encoder wherever its file lies: the file's hash, `timm:NAME`, or both."""
     if not source.startswith("timm:"):
-        return file_digest(Path(source))
+        return file_sha256(Path(source))
     weights = weights_file(source)
-    return source if weights is None else f"{without_options(source, 'weights')} {file_digest(weights)}"
+    return source if weights is None else f"{without_options(source, 'weights')} {file_sha256(weights)}"
 
 
 def as_json(settings: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
 
+from pretext.checkpoint import file_sha256
 from pretext.errors import UserError, did_you_mean
 from pretext.specs import parse_spec
 
@@ -27,11 +27,6 @@ def file_row(spec: str) -> str:
     return Path(kind).stem + spec.removeprefix(kind)
 
 
-def file_sha256(spec: str) -> str:
-    """Return the hash of the file that a spec names."""
-    return hashlib.sha256(_content(Path(parse_spec(spec).kind))).hexdigest()
-
-
 def module_of_file(path: Path, variant: str = "") -> ModuleType:
     """Import a file as a task's module; the same content is imported once.
 
@@ -44,8 +39,10 @@ def module_of_file(path: Path, variant: str = "") -> ModuleType:
     Raises:
         UserError: If the file is missing, cannot be imported, or lacks a part of a task.
     """
-    content = _content(path)
-    name = f"{path.stem}@{hashlib.sha256(content).hexdigest()[:16]}"
+    try:
+        name = f"{path.stem}@{file_sha256(path)[:16]}"
+    except OSError as error:
+        raise UserError(f"pretext task {path}: {error.strerror}") from None
     module = sys.modules.get(name) or _imported(name, path)
     missing = [part for part in PARTS if not hasattr(module, part)]
     if missing:
@@ -53,13 +50,6 @@ def module_of_file(path: Path, variant: str = "") -> ModuleType:
     if variant and variant not in module.VARIANTS:
         raise UserError(f"{path} has no variant {variant!r}; {did_you_mean(variant, module.VARIANTS)}")
     return module
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"pretext task {path}: {error.strerror}") from None
 
 
 def _imported(name: str, path: Path) -> ModuleType:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pretext.checkpoint import (
     atomic_write,
+    file_sha256,
     load_optimizer,
     optimizer_tensors,
     read_checkpoint,
@@ -38,8 +39,8 @@ from pretext.errors import UserError
 from pretext.loading import load_batches
 from pretext.memory import peak_memory
 from pretext.optim import make_optimizer, rate_at
-from pretext.specs import without_options
-from pretext.task_files import file_sha256, is_file
+from pretext.specs import parse_spec, without_options
+from pretext.task_files import is_file
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Clips, LabelKind, Task
 from pretext.train_config import NOT_IN_RESULT, TrainConfig
@@ -309,7 +310,8 @@ def _settings(
     name = task.split("?", maxsplit=1)[0]
     own: dict[str, Any] = {}
     if is_file(task):  # whose path says where, and whose hash says what
-        name, own = f"{Path(name).parent.resolve()}/{Path(name).name}", {"task_sha256": file_sha256(task)}
+        own = {"task_sha256": file_sha256(Path(parse_spec(task).kind))}
+        name = f"{Path(name).parent.resolve()}/{Path(name).name}"
     chosen = dataclasses.asdict(config)
     kind = label_kind(data)
     return own | {

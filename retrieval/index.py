@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
+from pretext.checkpoint import file_sha256
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.encoders.base import Encoder
@@ -132,7 +132,7 @@ class PatchIndex:
                 "patches": len(self.table),
                 "dimensions": self.vectors.d,
                 **dataclasses.asdict(self.manifest),
-                "sha256": {name: _sha256(beside / name) for name in (VECTORS, TABLE)},
+                "sha256": {name: file_sha256(beside / name) for name in (VECTORS, TABLE)},
             }
             (beside / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
             _replace(beside, folder)
@@ -153,7 +153,7 @@ class PatchIndex:
         for name in (VECTORS, TABLE):
             if not (folder / name).is_file():
                 raise UserError(f"{folder}: {name} is missing; make the index again")
-            if _sha256(folder / name) != content["sha256"].get(name):
+            if file_sha256(folder / name) != content["sha256"].get(name):
                 raise UserError(f"{folder}: {name} is not what its manifest says (cut short or changed); make it again")
         table = np.load(folder / TABLE, allow_pickle=False)
         vectors = faiss.read_index(str(folder / VECTORS))
@@ -295,8 +295,3 @@ def _manifest_of(content: dict[str, Any], folder: Path) -> Manifest:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / MANIFEST}: regions cannot be read ({error}); make it again") from None
     return Manifest(**{**fields, "regions": regions, "classes": tuple(content["classes"])})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

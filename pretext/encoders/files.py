@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pretext.checkpoint import atomic_write
+from pretext.checkpoint import atomic_write, file_sha256
 from pretext.encoders.base import Encoder
-from pretext.encoders.weights import file_digest, weights_file
+from pretext.encoders.weights import weights_file
 from pretext.errors import UserError
 from pretext.specs import without_options
 
@@ -81,7 +81,7 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
         encoder: Encoder = build(spec, input_size=input_size or 224, seed=0)
         encoder.record = {"task": spec}
         if weights is not None:
-            encoder.record["weights_sha256"] = file_digest(weights)
+            encoder.record["weights_sha256"] = file_sha256(weights)
         return encoder.eval()
     path = Path(source)
     header = read_record(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -83,9 +82,3 @@ def weights_file(spec: str) -> Path | None:
     """Return the file of weights that an encoder spec names, if any."""
     file = parse_spec(spec).options.get("weights")
     return None if file is None else Path(file)
-
-
-def file_digest(path: Path) -> str:
-    """Return a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
