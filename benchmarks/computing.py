@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.device import device_of
 from pretext.judging import Score
 from pretext.memory import peak_memory, reset_peak_memory
+from pretext.revision import revision
 
 if TYPE_CHECKING:
     from pretext.encoders.base import Encoder
@@ -100,7 +99,7 @@ def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: st
 
     from pretext.encoders.files import encoder_digest
 
-    sha, dirty = _git()
+    sha, dirty = revision()
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     about = json.loads(cell.settings) | {"pretrain": cell.made_by, "spec": cell.task or cell.foreign}
     record = encoder.record
@@ -141,17 +140,3 @@ def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: st
         )
         for score in scores
     ]
-
-
-@functools.cache
-def _git() -> tuple[str, bool]:
-    """Return the revision of the code, and whether it was changed since; empty outside of a checkout."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return "", False
-    ask = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=False)
-    try:
-        sha = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
-        return sha, bool(ask(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip())
-    except OSError:  # no git on this machine
-        return "", False

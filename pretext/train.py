@@ -8,7 +8,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from pretext.errors import UserError
 from pretext.loading import load_batches
 from pretext.memory import peak_memory
 from pretext.optim import make_optimizer, rate_at
+from pretext.revision import revision
 from pretext.specs import parse_spec, without_options
 from pretext.task_files import is_file
 from pretext.tasks import build_task, task_config
@@ -163,7 +163,7 @@ def train(
     record = settings | {
         "images_seen": step * config.batch_size + min(model.prepares_on, len(pictures)),
         "version": version("pretext-bench"),
-        "git_sha": git_sha(),
+        "git_sha": revision().sha,
     }
     _write_run(out, record, model, seconds, flops)
     save_encoder(model.encoder, finished, record)
@@ -201,18 +201,6 @@ def load_task(out: str | Path) -> Task:
     task = build_task(config, encoder, labels=LabelKind(*kind) if kind else None, seed=0)
     load_strictly(task, _of_task(tensors), str(path))
     return task.eval()
-
-
-def git_sha() -> str:
-    """Return the revision of the checkout that this code lies in; empty where it is none."""
-    here = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
-    except OSError:  # no git on this machine
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device) -> float:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from pretext.checkpoint import atomic_write, file_sha256
 from pretext.encoders.base import Encoder
-from pretext.encoders.weights import weights_file
+from pretext.encoders.weights import check_keys, weights_file
 from pretext.errors import UserError
 from pretext.specs import without_options
 
@@ -100,21 +100,7 @@ def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], sou
     Raises:
         UserError: Naming the first keys that are missing, extra or misshapen.
     """
-    expected = module.state_dict()
-    complaints = [
-        *(f"missing {name}" for name in expected if name not in tensors),
-        *(f"extra {name}" for name in tensors if name not in expected),
-        *(
-            f"{name} is {tuple(tensors[name].shape)} where {tuple(value.shape)} is expected"
-            for name, value in expected.items()
-            if name in tensors and tensors[name].shape != value.shape
-        ),
-    ]
-    if complaints:
-        more = f" and {len(complaints) - 3} more" if len(complaints) > 3 else ""
-        raise UserError(
-            f"{source} does not match its architecture: {'; '.join(complaints[:3])}{more}; nothing was loaded"
-        )
+    check_keys(tensors, module.state_dict(), f"{source} does not match its architecture")
     module.load_state_dict(tensors)
 
 

@@ -73,7 +73,8 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
         tensors = read_weights(Path(config.weights))
         whole: Any = timm.create_model(path)
         head = tuple(f"{name}." for name in _as_tuple(whole.pretrained_cfg.get("classifier")))
-        check_keys(tensors, whole.state_dict(), config.weights, f"timm:{path}", optional=head)
+        mismatch = f"{config.weights} does not fit timm:{path}"
+        check_keys(tensors, whole.state_dict(), mismatch, optional=head, resampled="pos")
         # timm itself loads them: it knows how position embeddings of another size are resampled
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": tensors, "source": ""}}
     try:

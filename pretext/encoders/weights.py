@@ -47,21 +47,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def check_keys(
     tensors: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
-    source: str,
-    model: str,
+    mismatch: str,
     *,
     optional: tuple[str, ...] = (),
+    resampled: str | None = None,
 ) -> None:
     """Raise a `UserError` that names the first tensors that are missing, extra or misshapen, if any are.
-
-    Position embeddings may be of any size: they are resampled for the pictures.
 
     Args:
         tensors: What a file holds.
         expected: The state of the whole model.
-        source: The file, for the error.
-        model: Its name, for the error.
+        mismatch: What the error begins with: which file does not fit what.
         optional: Beginnings of names that need not be there or fit: a classifier's, which no encoder has.
+        resampled: Part of the names that may be of any size, as position embeddings are for other pictures.
     """
     needed = {name: value.shape for name, value in expected.items() if not name.startswith(optional)}
     complaints = [
@@ -70,12 +68,12 @@ def check_keys(
         *(
             f"{name} is {tuple(tensors[name].shape)} where {tuple(shape)} is expected"
             for name, shape in needed.items()
-            if name in tensors and tensors[name].shape != shape and "pos" not in name
+            if name in tensors and tensors[name].shape != shape and (resampled is None or resampled not in name)
         ),
     ]
     if complaints:
         more = f" and {len(complaints) - 3} more" if len(complaints) > 3 else ""
-        raise UserError(f"{source} does not fit {model}: {'; '.join(complaints[:3])}{more}; nothing was loaded")
+        raise UserError(f"{mismatch}: {'; '.join(complaints[:3])}{more}; nothing was loaded")
 
 
 def weights_file(spec: str) -> Path | None:

@@ -1,0 +1,31 @@
+"""Which revision of the code runs."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Revision(NamedTuple):
+    """A commit, and what was done since."""
+
+    sha: str
+    """Empty where the code lies in no checkout of its own."""
+    dirty: bool
+    """Whether tracked files were changed since."""
+
+
+@functools.cache
+def revision() -> Revision:
+    """Return the revision of this process's code; asked once, at the first call."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # installed, perhaps into somebody else's checkout
+        return Revision("", dirty=False)
+    ask = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=False)
+    try:
+        sha = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
+        return Revision(sha, dirty=bool(ask(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()))
+    except OSError:  # no git on this machine
+        return Revision("", dirty=False)

@@ -1,0 +1,48 @@
+"""Which code ran: the commit, whether it was changed, and nothing where the code lies in no checkout."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from pretext import revision as module
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A folder that the package seems to lie in."""
+    (tmp_path / "pretext").mkdir()
+    file = tmp_path / "pretext" / "revision.py"
+    file.write_text("first\n")
+    monkeypatch.setattr(module, "__file__", str(file))
+    module.revision.cache_clear()
+    yield tmp_path
+    module.revision.cache_clear()
+
+
+def git(folder, *words):
+    who = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    return subprocess.run(["git", "-C", folder, *who, *words], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_commit_is_named_and_a_change_is_told(root):
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "one")
+    assert module.revision() == (git(root, "rev-parse", "HEAD").strip(), False)
+    (root / "pretext" / "revision.py").write_text("second\n")
+    assert not module.revision().dirty, "it is asked once"
+    module.revision.cache_clear()
+    assert module.revision().dirty
+
+
+def test_somebody_elses_checkout_is_not_taken_for_ours(root):
+    git(root.parent, "init", "-q")
+    assert module.revision() == ("", False)
+
+
+def test_no_git_on_the_machine(root, monkeypatch):
+    (root / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(root))
+    assert module.revision() == ("", False)
