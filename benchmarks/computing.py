@@ -76,8 +76,8 @@ def _judged(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
 def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out: Path) -> list[Score]:
     """Return the scores of a run's decoder, and write a sheet of what it paints."""
     from pretext import inpainting
+    from pretext.run_folder import load_task
     from pretext.tasks.base import Inpainter
-    from pretext.train import load_task
 
     task = load_task(run).to(device_of("auto"))
     assert isinstance(task, Inpainter)

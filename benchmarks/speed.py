@@ -35,8 +35,8 @@ from pretext.encoders import build_encoder
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.memory import peak_memory, reset_peak_memory
 from pretext.tasks import build_task, task_config, task_kinds, task_names
-from pretext.tasks.base import Batch, Fitted
-from pretext.train import label_kind, make_optimizers, train
+from pretext.tasks.base import Batch, Fitted, label_kind
+from pretext.train import make_optimizers, train
 from pretext.train_config import TrainConfig
 
 MATRIX = 1024

@@ -241,7 +241,7 @@ def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) ->
     """Raise a UserError now rather than in an hour where a task does not fit the encoder."""
     from pretext.encoders import build_encoder
     from pretext.tasks import build_task
-    from pretext.train import label_kind
+    from pretext.tasks.base import label_kind
 
     encoder = build_encoder(recipe.encoder, input_size=recipe.image_size, seed=0)
     try:

@@ -28,8 +28,8 @@ from pretext.inpainting import (
 )
 from pretext.judging import Score
 from pretext.masks import MaskKind
+from pretext.run_folder import load_task
 from pretext.tasks.base import Inpainter
-from pretext.train import load_task
 
 PROG = "python -m pretext inpaint"
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-import json
 import math
 import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretext.checkpoint import (
-    atomic_write,
-    file_sha256,
-    load_optimizer,
-    optimizer_tensors,
-    read_checkpoint,
-    save_checkpoint,
-)
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.classification import is_multi_label
 from pretext.datasets.packed import at_size
 from pretext.device import device_of
 from pretext.distributed import average_gradients, rank, world
 from pretext.encoders import build_encoder
-from pretext.encoders.files import load_strictly, save_encoder
-from pretext.errors import UserError
 from pretext.loading import load_batches
-from pretext.memory import peak_memory
 from pretext.optim import make_optimizer, rate_at
-from pretext.revision import revision
-from pretext.specs import parse_spec, without_options
-from pretext.task_files import is_file
+from pretext.run_folder import Reached, RunFolder, run_settings
 from pretext.tasks import build_task, task_config
-from pretext.tasks.base import Batch, Clips, LabelKind, Task
-from pretext.train_config import NOT_IN_RESULT, TrainConfig
+from pretext.tasks.base import Batch, Clips, Task, label_kind
+from pretext.train_config import TrainConfig
 from pretext.training_log import TrainingLog
 
 SHEET_IMAGES = 8
@@ -80,13 +63,13 @@ def train(
     device = device_of(config.device)
     _join_processes(device)
     pictures = at_size(data.split("train"), image_size, bad_images=config.bad_images)
-    settings = _settings(task, task_settings, encoder, pictures, config, image_size)
-    finished = out / "encoder.safetensors"
-    resumed = _earlier(out, settings)
+    settings = run_settings(task, task_settings, encoder, pictures, config, image_size=image_size)
+    folder = RunFolder(out, settings)
+    resumed = folder.checkpoint()
     for remains in out.glob(".*.tmp"):  # of a run that was killed while it wrote
         remains.unlink(missing_ok=True)
-    if resumed is not None and finished.is_file() and resumed[1]["finished"]:
-        return finished
+    if resumed is not None and folder.encoder.is_file() and resumed.reached.finished:
+        return folder.encoder
 
     model = build_task(
         task_settings,
@@ -100,7 +83,8 @@ def train(
     highest = {player: [group["lr"] for group in o.param_groups] for player, o in optimizers.items()}
     step, earlier_seconds = 0, 0.0
     if resumed is not None:
-        step, earlier_seconds = _resume(model, optimizers, *resumed, str(out))
+        folder.restore(model, optimizers, resumed.tensors)
+        step, earlier_seconds = resumed.reached.step, resumed.reached.seconds
     elif model.prepares_on:
         earlier_seconds = _prepare(model, pictures, config, device)
     if config.compile:
@@ -118,7 +102,7 @@ def train(
         frames=model.frames,
         choose=model.choose_frames,
     )
-    flops = _flops_per_image(model, pictures, device) if resumed is None else resumed[1]["flops_per_image"]
+    flops = _flops_per_image(model, pictures, device) if resumed is None else resumed.reached.flops_per_image
     total = config.total_steps(pictures=len(pictures), flops_per_image=flops) if optimizers else 0
     sheets = {math.ceil((k + 1) * total / config.samples) for k in range(config.samples)} if total else set()
     log = TrainingLog(out, settings, step, total, config)
@@ -151,23 +135,17 @@ def train(
                 _sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
             if time.monotonic() - saved > config.checkpoint_seconds and rank() == 0:
                 seconds = earlier_seconds + time.monotonic() - started
-                _save(out, model, optimizers, settings, step, seconds, flops, finished=False)
+                folder.save(model, optimizers, Reached(step, seconds, flops, finished=False))
                 saved = time.monotonic()
 
-    seconds = earlier_seconds + time.monotonic() - started
+    reached = Reached(step, earlier_seconds + time.monotonic() - started, flops, finished=not stop.asked)
     if rank() != 0:
-        return finished
-    _save(out, model, optimizers, settings, step, seconds, flops, finished=not stop.asked)
+        return folder.encoder
+    folder.save(model, optimizers, reached)
     if stop.asked:
         raise KeyboardInterrupt
-    record = settings | {
-        "images_seen": step * config.batch_size + min(model.prepares_on, len(pictures)),
-        "version": version("pretext-bench"),
-        "git_sha": revision().sha,
-    }
-    _write_run(out, record, model, seconds, flops)
-    save_encoder(model.encoder, finished, record)
-    return finished
+    folder.finish(model, reached, images_seen=step * config.batch_size + min(model.prepares_on, len(pictures)))
+    return folder.encoder
 
 
 def make_optimizers(model: Task, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
@@ -183,24 +161,6 @@ def make_optimizers(model: Task, config: TrainConfig) -> dict[str, torch.optim.O
         )
         for player, parameters in model.players().items()
     }
-
-
-def load_task(out: str | Path) -> Task:
-    """Return the task of a training run's folder with its trained weights, in evaluation mode.
-
-    Raises:
-        UserError: If the folder holds no checkpoint, or one that does not match its own settings.
-    """
-    path = Path(out) / "checkpoint.safetensors"
-    tensors, about = read_checkpoint(path)
-    settings = about["settings"]
-    kind = settings["labels"]
-    config = dataclasses.replace(task_config(settings["task"]), **settings["task_config"])
-    architecture = without_options(settings["encoder"], "pretrained", "weights")
-    encoder = build_encoder(architecture, input_size=settings["image_size"], seed=0)
-    task = build_task(config, encoder, labels=LabelKind(*kind) if kind else None, seed=0)
-    load_strictly(task, _of_task(tensors), str(path))
-    return task.eval()
 
 
 def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device) -> float:
@@ -291,99 +251,6 @@ def _stop_politely() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _settings(
-    task: str, task_settings: Any, encoder: str, data: ImageDataset, config: TrainConfig, image_size: int
-) -> dict[str, Any]:
-    """Return all that decides the encoder that comes out."""
-    name = task.split("?", maxsplit=1)[0]
-    own: dict[str, Any] = {}
-    if is_file(task):  # whose path says where, and whose hash says what
-        own = {"task_sha256": file_sha256(Path(parse_spec(task).kind))}
-        name = f"{Path(name).parent.resolve()}/{Path(name).name}"
-    chosen = dataclasses.asdict(config)
-    kind = label_kind(data)
-    return own | {
-        "task": name,
-        "task_config": dataclasses.asdict(task_settings),
-        "encoder": encoder,
-        "image_size": image_size,
-        "train_config": {key: value for key, value in chosen.items() if key not in NOT_IN_RESULT},
-        "data": data.spec,
-        "data_fingerprint": data.fingerprint,
-        "labels": list(kind) if kind else None,
-    }
-
-
-def _earlier(out: Path, settings: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the checkpoint in a folder, if there is one and it is of this run."""
-    path = out / "checkpoint.safetensors"
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; give --out a folder")
-    if not path.is_file():
-        return None
-    tensors, about = read_checkpoint(path)
-    there = _flat(about.get("settings", {}))
-    for key, value in _flat(settings).items():
-        if key != "data" and there.get(key) != value:
-            raise UserError(
-                f"{out} holds a run with {key} = {there.get(key)}, and {value} is asked for; "
-                "give another --out, or delete it"
-            )
-    return tensors, about
-
-
-def _resume(
-    model: Task,
-    optimizers: dict[str, torch.optim.Optimizer],
-    tensors: dict[str, Tensor],
-    about: dict[str, Any],
-    source: str,
-) -> tuple[int, float]:
-    """Put a checkpoint back; return the step and the seconds that it had reached."""
-    load_strictly(model, _of_task(tensors), source)
-    for player, optimizer in optimizers.items():
-        load_optimizer(player, optimizer, tensors)
-    return about["step"], about["seconds"]
-
-
-def _save(
-    out: Path,
-    model: Task,
-    optimizers: dict[str, torch.optim.Optimizer],
-    settings: dict[str, Any],
-    step: int,
-    seconds: float,
-    flops: float,
-    *,
-    finished: bool,
-) -> None:
-    tensors = {f"task.{name}": value for name, value in model.state_dict().items()}
-    for player, optimizer in optimizers.items():
-        tensors |= optimizer_tensors(player, optimizer)
-    about = {
-        "settings": settings,
-        "step": step,
-        "seconds": seconds,
-        "flops_per_image": flops,
-        "finished": finished,
-    }
-    save_checkpoint(out / "checkpoint.safetensors", tensors, about)
-
-
-def _write_run(out: Path, record: dict[str, Any], model: Task, seconds: float, flops: float) -> None:
-    about = record | {
-        "wall_s": seconds,
-        "peak_mem_bytes": peak_memory(),
-        "flops_per_image": flops,
-        "parameters": {
-            "encoder": sum(p.numel() for p in model.encoder.parameters()),
-            "task": sum(p.numel() for p in model.parameters()),
-        },
-    }
-    with atomic_write(out / "run.json") as beside:
-        beside.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
-
-
 @torch.no_grad()
 def _sample(model: Task, batch: Batch, path: Path) -> None:
     from pretext.inpainting import inpainting_sheet
@@ -416,30 +283,9 @@ def _flops_per_image(model: Task, data: ImageDataset, device: torch.device) -> f
     return counter.get_total_flops() / count
 
 
-def label_kind(data: ImageDataset) -> LabelKind | None:
-    """Return what the labels of a data set look like; None where pictures have no classes."""
-    if not {"label", "labels"} & data.annotations:
-        return None
-    return LabelKind(len(data.classes), is_multi_label(data))
-
-
 def _join_processes(device: torch.device) -> None:
     """Join the others where torchrun has started several."""
     import torch.distributed as dist
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-
-def _of_task(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("task."): value for name, value in tensors.items() if name.startswith("task.")}
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat

@@ -14,8 +14,9 @@ from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder, load_encoder
 from pretext.errors import UserError
 from pretext.initialisation import balance, change_rates, scales_with_its_weights, standardise
+from pretext.run_folder import load_task
 from pretext.tasks import Batch, build_task
-from pretext.train import load_task, train
+from pretext.train import train
 from pretext.train_config import TrainConfig
 
 PLAIN = "alexnet?width=0.125&stem_stride=1&norm=none"

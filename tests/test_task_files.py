@@ -20,8 +20,9 @@ from pretext.augmentation import augment
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder
 from pretext.errors import UserError
+from pretext.run_folder import load_task
 from pretext.tasks import Batch, build_task, task_config, task_module
-from pretext.train import load_task, train
+from pretext.train import train
 from pretext.train_config import TrainConfig
 
 loop = importlib.import_module("pretext.train")

@@ -18,7 +18,8 @@ from benchmarks.suite import make_plan, open_data
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.errors import UserError
-from pretext.train import load_task, train
+from pretext.run_folder import load_task
+from pretext.train import train
 from pretext.train_config import TrainConfig
 
 timm = pytest.importorskip("timm", reason="timm is not installed")

@@ -19,8 +19,9 @@ from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.errors import UserError
 from pretext.loading import load_batches
 from pretext.optim import rate_at
+from pretext.run_folder import load_task
 from pretext.tasks.base import Inpainter, Task
-from pretext.train import load_task, train
+from pretext.train import train
 from pretext.train_config import TrainConfig
 
 loop = importlib.import_module("pretext.train")

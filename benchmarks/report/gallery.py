@@ -49,8 +49,8 @@ def open_data(run: Run) -> ImageDataset:
 def fills(run: Run, data: ImageDataset) -> str:
     """Return the same holed test pictures as each decoder fills them; empty where there is no decoder."""
     from pretext.inpainting import baseline_fills, drawn_pictures, filled_by
+    from pretext.run_folder import load_task
     from pretext.tasks.base import Inpainter
-    from pretext.train import load_task
 
     tasks = {}
     for row, folder in run.first_encoders().items():

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.classification import is_multi_label
 from pretext.encoders.base import Encoder
 
 Players = Mapping[str, list[nn.Parameter]]
@@ -52,6 +54,13 @@ class LabelKind(NamedTuple):
 
     classes: int
     multi_label: bool
+
+
+def label_kind(data: ImageDataset) -> LabelKind | None:
+    """Return what the labels of a data set look like; None where pictures have no classes."""
+    if not {"label", "labels"} & data.annotations:
+        return None
+    return LabelKind(len(data.classes), is_multi_label(data))
 
 
 class Task(nn.Module, ABC):
