@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.recipes import Recipe
     from benchmarks.suite import Plan
 
-PROFILE_NAMES = ("smoke", "laptop", "workstation", "paper")
+PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
 WORKER_BYTES = 1.2e9
 """Memory that a worker of the laptop profile may need."""
 
@@ -27,7 +27,7 @@ class Options:
     """Compare encoders: train them by pretext tasks, judge them by probes, and write a table and a report."""
 
     profile: str = "laptop"
-    """smoke (a minute), laptop, workstation (a GPU), paper (as published)."""
+    """smoke (a minute), laptop, tasks (every pretext task), workstation (a GPU), paper (as published)."""
     data: str | None = None
     """Data set, KIND[:PATH][?key=value&…]; the profile's own where it is left out."""
     tasks: tuple[str, ...] = ()

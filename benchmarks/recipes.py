@@ -151,6 +151,59 @@ def laptop() -> Recipe:
     )
 
 
+def tasks() -> Recipe:
+    """Compare every pretext task that the laptop's encoder can learn from, at the laptop's budget.
+
+    Cost: 22 rows and three seeds; most of two hours on two cores. Expect: instance discrimination, colours and
+    the context encoder above random weights in classification, the order among them within the noise.
+
+    Each row trains at the better of two rates, 5e-4 and 2e-3, and the discriminating ones in larger batches; rates
+    were chosen at half of the budget, on other pictures (`LOG.md`). Transformers have tasks of their own:
+    `--architecture 'timm:test_vit?patch_size=4' --tasks mae ijepa simmim dino moco:v3`.
+    """
+    base = laptop()
+    narrow = "decoder_width=0.25"
+    two_views = ("simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino")
+    painting = ("denoising_autoencoder", "context_encoder", "simmim", "colorization")
+    moving = ("rotation", "temporal:order", "egomotion")
+    overrides: dict[str, dict[str, Any]] = {row: {"batch_size": 128} for row in two_views}
+    for row in ("moco", "byol", "simsiam", "swav", "dino", *painting, *moving):
+        overrides.setdefault(row, {})["learning_rate"] = 5e-4
+    return dataclasses.replace(
+        base,
+        name="tasks",
+        rows={
+            "random": None,
+            "supervised": "supervised",
+            "data_dependent": "data_dependent",
+            "kmeans": "kmeans",
+            "autoencoder": f"autoencoder?{narrow}",
+            "denoising_autoencoder": f"denoising_autoencoder?{narrow}",
+            "context_encoder": f"context_encoder?mask=central&{narrow}",
+            "simmim": "simmim",
+            "colorization": "colorization",
+            "split_brain": "split_brain",
+            "relative_location": "relative_location",
+            "jigsaw": "jigsaw",
+            "rotation": "rotation?rotations=one",
+            "temporal": "temporal",
+            "temporal:order": "temporal:order",
+            "egomotion": "egomotion",
+            "simclr": "simclr:small",
+            "moco": "moco",
+            "byol": "byol:small",
+            "simsiam": "simsiam",
+            "barlow_twins": "barlow_twins",
+            "vicreg": "vicreg",
+            "swav": "swav",
+            "dino": "dino",
+        },
+        overrides=overrides,
+        probes={name: judge for name, judge in base.probes.items() if name != "detection"},
+        expected_s={**base.expected_s, "pretrain": 100, "swav": 130, "dino": 200, "relative_location": 180},
+    )
+
+
 def workstation() -> Recipe:
     """Compare on one GPU in about an hour, AlexNet at full width and 128 px.
 
@@ -222,7 +275,7 @@ def paper() -> Recipe:
 
 
 PROFILES: dict[str, Callable[[], Recipe]] = {
-    function.__name__: function for function in (smoke, laptop, workstation, paper)
+    function.__name__: function for function in (smoke, laptop, tasks, workstation, paper)
 }
 
 

@@ -1,7 +1,7 @@
 """Barlow Twins: each feature agrees between two views of a picture, and with no other feature.
 
 Zbontar, Jing, Misra, LeCun and Deny, Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021,
-arXiv 2103.03230: equations 1 and 2, algorithm 1. Published: ResNet-50, ImageNet, linear 73.2 % top-1 (1000
+arXiv 2103.03230: equations 1 and 2, algorithm 1. Published (recalled): ResNet-50, ImageNet, linear 73.2 % top-1 (1000
 epochs, batch 2048, three layers of 8192).
 
 The loss does not change when a feature is scaled or shifted; features that say nothing cost 1 each.

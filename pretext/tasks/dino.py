@@ -1,8 +1,8 @@
 """DINO: a student tells from any crop of a picture what its own slow copy answers to another, larger one.
 
 Caron, Touvron, Misra, Jégou, Mairal, Bojanowski and Joulin, Emerging Properties in Self-Supervised Vision
-Transformers, ICCV 2021, arXiv 2104.14294: equations 1 to 4, algorithm 1. Published, ImageNet, linear and k-NN
-top-1: ViT-S/16 77.0 and 74.5 %, ResNet-50 75.3 and 67.5 % (65536 outputs, batch 1024).
+Transformers, ICCV 2021, arXiv 2104.14294: equations 1 to 4, algorithm 1. Published (recalled), ImageNet, linear and
+k-NN top-1: ViT-S/16 77.0 and 74.5 %, ResNet-50 75.3 and 67.5 % (65536 outputs, batch 1024).
 
 What the teacher answers is centred, so that no output wins for all pictures, and sharpened by a lower
 temperature, so that not all outputs are alike: either alone would end in the other's collapse (section 5.3).

@@ -4,7 +4,7 @@ Agrawal, Carreira and Malik, Learning to See by Moving, ICCV 2015, arXiv 1505.01
 a small top network their two maps, and answers with one softmax for each dimension of the motion, in bins. This
 is their experiment on pictures of digits (section 4), where known shifts and turns take the place of odometry: 7
 shifts along each axis, and 20 bins of 3° from -30° to 30°. Published, AlexNet on the video of driving cars, as
-quoted by Pathak et al. 2016, arXiv 1604.07379, table 2: VOC 2007 classification 52.9, detection 41.8.
+quoted by Pathak et al. 2016, arXiv 1604.07379, table 2 (recalled): VOC 2007 classification 52.9, detection 41.8.
 
 Both views are windows cut out of one picture. The second is shifted by (x, y), along the axes of the first and in
 shares of a window's side, and turned about its own centre.

@@ -3,8 +3,8 @@
 Assran, Duval, Misra, Bojanowski, Vincent, Rabbat, LeCun and Ballas, Self-Supervised Learning from Images with a
 Joint-Embedding Predictive Architecture, CVPR 2023, arXiv 2301.08243, section 3: a momentum encoder reads the whole
 picture and its tokens in each block are a target; the encoder sees one large block less the targets; a narrow
-predictor gets its tokens and a learned one, with its position, at each place of a target. Published, ImageNet linear:
-ViT-B/16 72.9 % (600 epochs), ViT-L/16 77.5 % (600), ViT-H/14 79.3 % (300).
+predictor gets its tokens and a learned one, with its position, at each place of a target. Published (recalled),
+ImageNet linear: ViT-B/16 72.9 % (600 epochs), ViT-L/16 77.5 % (600), ViT-H/14 79.3 % (300).
 
 Shortcuts: none has to be blocked by colour changes; a constant encoder would be a solution, and the momentum
 encoder with the predictor, and targets that are normalised, are what keeps from it.

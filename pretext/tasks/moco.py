@@ -3,8 +3,8 @@
 v2: He, Fan, Wu, Xie and Girshick, Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020,
 arXiv 1911.05722 (equations 1 and 2, algorithm 1: the others are a queue of earlier steps' keys), with the
 perceptron, the temperature and the views of Chen, Fan, Girshick and He, Improved Baselines with Momentum
-Contrastive Learning, 2020, arXiv 2003.04297. Published: ResNet-50, ImageNet, linear 67.7 % top-1 after 200 epochs,
-71.1 % after 800.
+Contrastive Learning, 2020, arXiv 2003.04297. Published (recalled): ResNet-50, ImageNet, linear 67.7 % top-1 after 200
+epochs, 71.1 % after 800.
 v3: Chen, Xie and He, An Empirical Study of Training Self-Supervised Vision Transformers, ICCV 2021, arXiv
 2104.02057 (algorithm 1: the others are the batch's own; a predictor; symmetric). Published, linear, in the authors'
 repository: ResNet-50, 300 epochs, 72.8 %; ViT-S and ViT-B, 300 epochs, 73.2 and 76.7 %.

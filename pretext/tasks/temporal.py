@@ -3,7 +3,7 @@
 Wang and Gupta, Unsupervised Learning of Visual Representations using Videos, ICCV 2015, arXiv 1505.00687: a
 ranking loss on cosine distances with margin 0.5; a frame's first and last patch of a track of 30 frames, against
 4 others of the batch, at first random ones and then the hardest. Published, AlexNet, as quoted by Pathak et al.
-2016, arXiv 1604.07379, table 2: VOC 2007 classification 58.7, detection 47.4.
+2016, arXiv 1604.07379, table 2 (recalled): VOC 2007 classification 58.7, detection 47.4.
 
 `order` asks instead, of three frames b, c, d, whether the middle one is between the two others in time: Misra,
 Zitnick and Hebert, Shuffle and Learn, ECCV 2016, arXiv 1603.08561. Both tuples of a clip, (b, c, d) and (b, o, d)

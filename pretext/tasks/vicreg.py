@@ -1,7 +1,7 @@
 """VICReg: two views of a picture agree, each feature varies, and no two features vary together.
 
 Bardes, Ponce and LeCun, VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning,
-ICLR 2022, arXiv 2105.04906: section 4.1 and algorithm 1. Published: ResNet-50, ImageNet, linear 73.2 % top-1
+ICLR 2022, arXiv 2105.04906: section 4.1 and algorithm 1. Published (recalled): ResNet-50, ImageNet, linear 73.2 % top-1
 (1000 epochs, batch 2048, expander of three layers of 8192).
 
 The three terms, with weights 25, 25 and 1: the mean squared difference of the views; for each branch, how far
