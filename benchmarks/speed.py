@@ -7,7 +7,8 @@ A task is trained by the real loop (`pretext.train`, without checkpoints and sam
 and, in turn with it, by the barest one: the same task's losses on batches that already lie in memory,
 backward, step. The ratio of the two is what reading data, schedules and logging cost. Figures are medians
 over all intervals of all repetitions but each one's first, which warms up. The ceiling is measured in the
-same turns, so that whatever else runs on the machine slows all three.
+same turns, so that whatever else runs on the machine slows all three. Views are all that a task does with a
+batch before the first layer of its networks runs: crops, colours, holes, tiles.
 """
 
 from __future__ import annotations
@@ -19,23 +20,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 if not __package__:  # started as a file: the import path begins with this folder, where it needs the one above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from benchmarks.recipes import judge_names, probe
 from pretext.command_line import parse
 from pretext.datasets import at_size, open_dataset
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.classification import class_targets
 from pretext.encoders import build_encoder
 from pretext.errors import UserError, did_you_mean, run_command
+from pretext.loading import Loaded, load_batches
 from pretext.memory import peak_memory, reset_peak_memory
 from pretext.tasks import build_task, task_config, task_kinds, task_names
-from pretext.tasks.base import Batch, Fitted, label_kind
+from pretext.tasks.base import Fitted, Task, label_kind
 from pretext.train import make_optimizers, train
 from pretext.train_config import TrainConfig
 
@@ -84,6 +89,8 @@ class TaskSpeed:
     """Pictures a second through the real loop."""
     bare: float
     """Pictures a second through the bare one."""
+    views: float
+    """Share of the bare loop's time that goes into views."""
     waiting: float
     """Share of the real loop's time that it waits for data."""
     flops: float
@@ -111,7 +118,7 @@ def main(argv: list[str]) -> int:
     )
     width = max(len("pretext task"), *(len(task) for task in tasks))
     print(
-        f"{'pretext task':<{width}} {'loop img/s':>11} {'bare img/s':>11} {'ratio':>6} {'waiting':>8} "
+        f"{'pretext task':<{width}} {'loop img/s':>11} {'bare img/s':>11} {'ratio':>6} {'views':>6} {'waiting':>8} "
         f"{'GFLOP/s':>8} {'ceiling':>8} {'share':>6} {'peak MB':>8}"
     )
     for task in tasks:
@@ -128,7 +135,7 @@ def main(argv: list[str]) -> int:
             continue
         print(
             f"{row.task:<{width}} {row.loop:>11,.0f} {row.bare:>11,.0f} {row.loop / row.bare:>6.2f} "
-            f"{row.waiting:>8.1%} {row.flops / 1e9:>8,.1f} {row.ceiling / 1e9:>8,.1f} "
+            f"{row.views:>6.1%} {row.waiting:>8.1%} {row.flops / 1e9:>8,.1f} {row.ceiling / 1e9:>8,.1f} "
             f"{row.flops / row.ceiling:>6.0%} {row.memory / 1e6:>8,.0f}",
             flush=True,
         )
@@ -148,7 +155,7 @@ def task_speed(task: str, data: ImageDataset, options: Speed) -> TaskSpeed:
         UserError: If the task does not fit the encoder or the data.
     """
     loop: list[float] = []
-    bare: list[float] = []
+    bare: list[Bare] = []
     waiting: list[float] = []
     ceilings: list[float] = []
     memory, flops_per_image = 0, 0.0
@@ -164,12 +171,13 @@ def task_speed(task: str, data: ImageDataset, options: Speed) -> TaskSpeed:
         loop += [row["images_per_second"] for row in log[1:]]
         waiting += [row["data_share"] for row in log[1:]]
         ceilings.append(matrix_product_rate())
-        bare += list(bare_speeds(task, data, options))[1:]
+        bare += list(bare_loop(task, data, options))[1:]
     speed = statistics.median(loop)
     return TaskSpeed(
         task=task,
         loop=speed,
-        bare=statistics.median(bare),
+        bare=statistics.median(part.speed for part in bare),
+        views=statistics.median(part.views for part in bare),
         waiting=statistics.median(waiting),
         flops=speed * flops_per_image,
         ceiling=statistics.median(ceilings),
@@ -190,8 +198,17 @@ def fit_seconds(task: str, data: ImageDataset, options: Speed) -> tuple[int, flo
     return about["images_seen"], about["wall_s"]
 
 
-def bare_speeds(task: str, data: ImageDataset, options: Speed) -> Iterator[float]:
-    """Yield pictures a second, an interval each, of a task's steps on batches that lie in memory.
+class Bare(NamedTuple):
+    """One interval of the bare loop."""
+
+    speed: float
+    """Pictures a second."""
+    views: float
+    """Share of the time that goes into views."""
+
+
+def bare_loop(task: str, data: ImageDataset, options: Speed) -> Iterator[Bare]:
+    """Yield what a task's steps on batches that lie in memory take, interval by interval.
 
     Arguments and errors as for `task_speed`.
     """
@@ -201,23 +218,36 @@ def bare_speeds(task: str, data: ImageDataset, options: Speed) -> Iterator[float
     model = build_task(task, encoder, labels=label_kind(data), seed=config.seed).to(device)
     model = model.to(memory_format=torch.channels_last).train()
     optimizers = make_optimizers(model, config)
-    batches = _batches_in_memory(data, options.batch_size, labels=model.needs_labels, device=device)
+    batches = _batches_in_memory(model, data, options.batch_size, device)
     interval = _interval(options)
+    first_layer: list[float] = []
+
+    def note(module: nn.Module, _: object) -> None:
+        if not first_layer and module in layers:
+            _synchronise(device)
+            first_layer.append(time.perf_counter())
+
+    layers = set(model.modules())
+    hook = register_module_forward_pre_hook(note)
     for part in range(_steps(options) // interval):
         _synchronise(device)
-        started = time.perf_counter()
+        started, views = time.perf_counter(), 0.0
         for step in range(part * interval, (part + 1) * interval):
-            images, labels = batches[step % len(batches)]
-            generator = torch.Generator(device).manual_seed(step)
+            batch = batches[step % len(batches)].batch(torch.Generator(device).manual_seed(step))
+            first_layer.clear()
+            begun = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                turns = model.losses(Batch(images, labels, generator))
+                turns = model.losses(batch)
                 for player, loss in turns:
                     optimizers[player].zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizers[player].step()
             model.after_step(step / _steps(options))
+            views += first_layer[0] - begun
         _synchronise(device)
-        yield interval * options.batch_size / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        yield Bare(interval * options.batch_size / seconds, views / seconds)
+    hook.remove()
 
 
 def probe_seconds(name: str, data: ImageDataset, options: Speed) -> float:
@@ -283,17 +313,21 @@ def _interval(options: Speed) -> int:
     return max(1, _steps(options) // INTERVALS)
 
 
-def _batches_in_memory(
-    data: ImageDataset, size: int, *, labels: bool, device: torch.device
-) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+def _batches_in_memory(model: Task, data: ImageDataset, size: int, device: torch.device) -> list[Loaded]:
+    loaded = load_batches(
+        data,
+        size,
+        seed=0,
+        first=0,
+        rank=0,
+        world=1,
+        labels=model.needs_labels,
+        workers=0,
+        frames=model.frames,
+        choose=model.choose_frames,
+    )
     count = max(1, min(len(data) // size, 8))
-    images = torch.stack([data[k % len(data)][0] for k in range(count * size)]).to(device)
-    targets = class_targets(data).to(device) if labels else None
-    rows = torch.arange(count * size, device=device) % len(data)
-    return [
-        (images[start : start + size], None if targets is None else targets[rows[start : start + size]])
-        for start in range(0, count * size, size)
-    ]
+    return [each.each(lambda part: part.to(device)) for each in islice(loaded, count)]
 
 
 def _synchronise(device: torch.device) -> None:

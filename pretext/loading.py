@@ -18,7 +18,7 @@ from pretext.datasets.classification import class_targets
 from pretext.datasets.packed import PackedDataset
 from pretext.datasets.splitting import known_clips
 from pretext.errors import UserError
-from pretext.tasks.base import Clips
+from pretext.tasks.base import Batch, Clips
 
 ChooseFrames = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """See `Task.choose_frames`."""
@@ -30,6 +30,18 @@ class Loaded(NamedTuple):
     images: UInt8[Tensor, "B 3 S S"]
     labels: Shaped[Tensor, "B ..."] | None
     clips: Clips | None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Loaded:
+        """Return it with every tensor changed."""
+        return Loaded(
+            change(self.images),
+            None if self.labels is None else change(self.labels),
+            None if self.clips is None else Clips(*(change(part) for part in self.clips)),
+        )
+
+    def batch(self, generator: torch.Generator) -> Batch:
+        """Return what a task is given."""
+        return Batch(self.images, self.labels, generator, self.clips)
 
 
 def load_batches(

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from pretext.datasets.packed import at_size
 from pretext.device import device_of
 from pretext.distributed import average_gradients, rank, world
 from pretext.encoders import build_encoder
-from pretext.loading import load_batches
+from pretext.loading import Loaded, load_batches
 from pretext.optim import make_optimizer, rate_at
 from pretext.run_folder import Reached, RunFolder, run_settings
 from pretext.tasks import build_task, task_config
-from pretext.tasks.base import Batch, Clips, Task, label_kind
+from pretext.tasks.base import Batch, Task, label_kind
 from pretext.train_config import TrainConfig
 from pretext.training_log import TrainingLog
 
@@ -120,16 +121,14 @@ def train(
                     group["lr"] = rate * share
 
             before = time.monotonic()
-            images, labels, clips = next(loader)
+            given = next(loader)
             log.waited(time.monotonic() - before)
-            images = images.to(device, non_blocking=True)
-            labels = None if labels is None else labels.to(device)
-            clips = None if clips is None else Clips(*(part.to(device) for part in clips))
-            parts = _parts(images, labels, config, step, device, clips)
+            given = given.each(lambda part: part.to(device, non_blocking=True))
+            parts = _parts(given, config, step, device)
             losses = _step(model, parts, optimizers, config, device)
             step += 1
             model.after_step(step / total if total else progress)
-            log.step(step, losses, share * config.learning_rate, model, images)
+            log.step(step, losses, share * config.learning_rate, model, given.images)
 
             if step in sheets and rank() == 0:
                 _sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
@@ -168,7 +167,7 @@ def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch
     started = time.monotonic()
     count = min(model.prepares_on, len(data))
     shown = next(load_batches(data, count, seed=config.seed, first=0, rank=0, world=1, labels=False, workers=0))
-    model.prepare(_seeded(shown.images.to(device), None, device, config.seed, 0, 0, 0, 1))
+    model.prepare(shown.each(lambda part: part.to(device)).batch(_seeded(device, config.seed, 0, 0, 0, 1)))
     return time.monotonic() - started
 
 
@@ -189,14 +188,15 @@ def _step(
         for turn in turns:  # a part's graph is gone before the next one's is built
             with autocast:
                 found = next(turn, None)
-            if found is None:
-                return losses
+            if found is None:  # as for every part; what follows a task's last loss has then run for each
+                continue
             if player is None:
                 player = found[0]
                 optimizers[player].zero_grad(set_to_none=True)
             torch.autograd.backward(found[1] / len(parts))
             losses[player] = losses.get(player, 0) + found[1].detach() / len(parts)
-        assert player is not None
+        if player is None:
+            return losses
         parameters = [p for group in optimizers[player].param_groups for p in group["params"]]
         average_gradients(parameters)
         if config.clip_norm is not None:
@@ -204,28 +204,20 @@ def _step(
         optimizers[player].step()
 
 
-def _parts(
-    images: Tensor,
-    labels: Tensor | None,
-    config: TrainConfig,
-    step: int,
-    device: torch.device,
-    clips: Clips | None = None,
-) -> list[Batch]:
+def _parts(given: Loaded, config: TrainConfig, step: int, device: torch.device) -> list[Batch]:
     """Return the step's batch in its parts, each with a generator of its own; torch's own is seeded too."""
-    parts = []
-    for k, part in enumerate(images.chunk(config.accumulate)):
-        chosen = None if labels is None else labels.chunk(config.accumulate)[k]
-        of_part = None if clips is None else Clips(*(each.chunk(config.accumulate)[k] for each in clips))
-        parts.append(_seeded(part, chosen, device, config.seed, step, rank(), k)._replace(clips=of_part))
-    return parts
+    size = math.ceil(len(given.images) / config.accumulate)
+    return [
+        given.each(itemgetter(slice(at, at + size))).batch(_seeded(device, config.seed, step, rank(), k))
+        for k, at in enumerate(range(0, len(given.images), size))
+    ]
 
 
-def _seeded(images: Tensor, labels: Tensor | None, device: torch.device, *entropy: int) -> Batch:
+def _seeded(device: torch.device, *entropy: int) -> torch.Generator:
     state = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
     seed = int(state[0]) << 31 | int(state[1]) >> 1
     torch.manual_seed(seed)  # for layers that draw by themselves: dropout, stochastic depth
-    return Batch(images, labels, torch.Generator(device).manual_seed(seed))
+    return torch.Generator(device).manual_seed(seed)
 
 
 class _Stop:
@@ -255,10 +247,9 @@ def _stop_politely() -> Iterator[_Stop]:
 def _sample(model: Task, batch: Batch, path: Path) -> None:
     from pretext.inpainting import inpainting_sheet
 
-    clips = None if batch.clips is None else Clips(*(each[:SHEET_IMAGES] for each in batch.clips))
-    few = Batch(batch.images[:SHEET_IMAGES], None, torch.Generator(batch.images.device).manual_seed(0), clips)
+    few = Loaded(batch.images, None, batch.clips).each(lambda part: part[:SHEET_IMAGES])
     model.eval()
-    columns = model.pictures(few)
+    columns = model.pictures(few.batch(torch.Generator(batch.images.device).manual_seed(0)))
     model.train()
     if columns:
         inpainting_sheet({name: picture.float().cpu() for name, picture in columns.items()}, path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.speed import Speed, TaskSpeed, bare_speeds, main, matrix_product_rate, task_speed
+from benchmarks.speed import Speed, TaskSpeed, bare_loop, main, matrix_product_rate, task_speed
 from pretext.datasets import ImageDataset, at_size, open_dataset
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
@@ -56,6 +56,7 @@ def test_a_row_has_all_its_figures(row: TaskSpeed) -> None:
     assert row.flops > 0
     assert row.ceiling > 0
     assert 0 <= row.waiting < 1
+    assert 0 < row.views < 1
     assert row.memory > 1e6
 
 
@@ -79,7 +80,7 @@ def test_the_bare_loop_trains_every_player(data: ImageDataset, monkeypatch: pyte
         return task
 
     monkeypatch.setattr("benchmarks.speed.build_task", remember)
-    speeds = list(bare_speeds("context_encoder:adversarial", data, OPTIONS))
+    speeds = list(bare_loop("context_encoder:adversarial", data, OPTIONS))
     assert len(speeds) == 6
     ((task, before),) = built
     moved = [name for name, value in task.named_parameters() if not torch.equal(value, before[name])]
@@ -100,8 +101,8 @@ def test_the_command_prints_a_row_for_each_task(
     printed = capsys.readouterr().out
     for task in ("rotation", "supervised"):
         (line,) = [line for line in printed.splitlines() if line.startswith(task)]
-        assert len(line.split()) == 9
-        assert line.count("%") == 2
+        assert len(line.split()) == 10
+        assert line.count("%") == 3
     assert re.search(r"^data_dependent\S* fitted once, on 6 pictures, in \d+\.\d s$", printed, re.M)
     assert re.search(r"^retrieval +\d+\.\d$", printed, re.M)
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from pretext.__main__ import main
 from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.errors import UserError
-from pretext.loading import load_batches
+from pretext.loading import Loaded, load_batches
 from pretext.optim import rate_at
 from pretext.run_folder import load_task
 from pretext.tasks.base import Inpainter, Task
@@ -137,8 +137,11 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path):
 def test_accumulated_parts_step_like_one_batch():
     # without batch normalisation the mean over parts is the mean over the batch
     class Brightness(Task):
+        ended = 0
+
         def losses(self, batch):
             yield "task", self.encoder(batch.images)[-1].square().mean()
+            self.ended += 1  # as a queue takes in its keys
 
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = []
@@ -146,8 +149,9 @@ def test_accumulated_parts_step_like_one_batch():
         task = Brightness(build_encoder(f"{ENCODER}&norm=none", input_size=32, seed=0))
         optimizers = {"task": torch.optim.SGD(task.parameters(), lr=0.1)}
         config = TrainConfig(batch_size=8, accumulate=parts, precision="float32")
-        batches = loop._parts(images, None, config, 0, torch.device("cpu"))
+        batches = loop._parts(Loaded(images, None, None), config, 0, torch.device("cpu"))
         losses = loop._step(task, batches, optimizers, config, torch.device("cpu"))
+        assert task.ended == parts
         found.append((losses["task"], task.state_dict()))
     torch.testing.assert_close(found[0][0], found[1][0])
     untrained = build_encoder(f"{ENCODER}&norm=none", input_size=32, seed=0).state_dict()
