@@ -34,7 +34,8 @@ class Options:
     """Rows: names of the profile's, task specs, or files of your own, my_task.py; all of the profile's where it is
     left out."""
     probes: tuple[str, ...] = ()
-    """Columns: linear knn svm low_shot fine_tune detection segmentation retrieval inpainting."""
+    """Columns: linear knn svm low_shot fine_tune detection segmentation retrieval inpainting, or files of your own,
+    my_probe.py?steps=10."""
     seeds: int | None = None
     """How many seeds; the profile's number where it is left out."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
@@ -137,7 +138,7 @@ def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -
     Raises:
         UserError: If a name is neither a row of the profile nor a task, or a file's is taken.
     """
-    from pretext.task_files import file_row, is_file
+    from pretext.own_files import file_row, is_file
     from pretext.tasks import task_config, task_names
 
     rows: dict[str, str | None] = {"random": None, "supervised": "supervised"}
@@ -163,14 +164,25 @@ def asked_judges(probes: tuple[str, ...], profile_probes: Mapping[str, Judge]) -
     """Return judges by name: the profile's, or with their defaults where the profile leaves one out.
 
     Raises:
-        UserError: If there is no such probe.
+        UserError: If there is no such probe, or a file holds none.
     """
     from benchmarks.recipes import judge, judge_names
+    from pretext.judging import probe_in_file
+    from pretext.own_files import file_row, is_file
+    from pretext.specs import options_into, parse_spec
 
-    for name in probes:
-        if name not in judge_names():
+    judges: dict[str, Judge] = {}
+    for name in probes or profile_probes:
+        if is_file(name):
+            spec = parse_spec(name)
+            if (column := file_row(name)) in {*judge_names(), *judges}:
+                raise UserError(f"--probes {name}: there is a probe {column} already; give the file another name")
+            judges[column] = options_into(probe_in_file(Path(spec.kind)), spec)
+        elif name not in judge_names():
             raise UserError(f"unknown probe {name!r}; {did_you_mean(name, judge_names())}")
-    return {name: profile_probes.get(name) or judge(name) for name in probes or profile_probes}
+        else:
+            judges[name] = profile_probes.get(name) or judge(name)
+    return judges
 
 
 def asked_encoders(encoders: tuple[str, ...], *, taken: Mapping[str, str | None], size: int) -> dict[str, str]:

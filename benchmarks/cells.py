@@ -150,14 +150,15 @@ def judge_cell(made_by: Cell, probe: str, judge: Judge, *, seed: int) -> Cell:
         seed: The judge's, which a foreign encoder's judges have several of.
     """
     judge = dataclasses.replace(judge, seed=seed)
+    own = type(judge).__module__
     settings = json.loads(made_by.settings) | {
-        "probe": probe,
+        "probe": own if "@" in own else probe,  # a user's file is known by its content
         "probe_config": dataclasses.asdict(judge),
         "data": dict(made_by.data.fingerprints),
     }
     return dataclasses.replace(
         made_by,
-        name=f"{slug(made_by.pretext)}.{probe}.s{seed}.{_hash(settings)}",
+        name=f"{slug(made_by.pretext)}.{slug(probe)}.s{seed}.{_hash(settings)}",
         seed=seed,
         probe=probe,
         judge=judge,

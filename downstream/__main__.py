@@ -16,7 +16,8 @@ from pretext.datasets import open_dataset
 from pretext.device import device_of
 from pretext.encoders import Encoder, build_encoder, load_encoder
 from pretext.errors import UserError, did_you_mean, run_command
-from pretext.judging import Probe, Score, probes_in
+from pretext.judging import Probe, Score, probe_in_file, probes_in
+from pretext.own_files import is_file
 
 PROG = "python -m downstream"
 
@@ -47,9 +48,13 @@ def main(argv: list[str]) -> int:
         print(f"{__doc__}\n\nprobes: {', '.join(probes)}; {PROG} PROBE --help shows a probe's settings")
         return 0
     name = argv[0]
-    if name not in probes:
+    if is_file(name):
+        kind = probe_in_file(Path(name))
+    elif name in probes:
+        kind = probes[name]
+    else:
         raise UserError(f"{PROG}: unknown probe {name!r}; {did_you_mean(name, probes)}")
-    options: Any = parse(_flags_of(probes[name]), argv[1:], prog=f"{PROG} {name}")
+    options: Any = parse(_flags_of(kind), argv[1:], prog=f"{PROG} {name}")
     encoder = _encoder(options.encoder, options.image_size, seed=options.probe.seed).to(device_of(options.device))
     data = open_dataset(options.data, download=options.download)
     scores = list(options.probe.evaluate(encoder, data, options.out))

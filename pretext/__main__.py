@@ -17,7 +17,7 @@ from pretext.command_line import parse
 from pretext.datasets import dataset_kinds, open_dataset
 from pretext.encoders import encoder_names
 from pretext.errors import UserError, did_you_mean, run_command
-from pretext.task_files import file_row, is_file
+from pretext.own_files import file_row, is_file
 from pretext.tasks import task_config, task_module, task_names, task_training
 from pretext.train import train
 from pretext.train_config import TrainConfig

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
+from pretext.errors import UserError
+from pretext.own_files import module_of_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +85,39 @@ def probes_in(package: ModuleType) -> dict[str, type[Probe]]:
     """Return the probes of a package by name: each module's one `Probe` subclass, under the module's name."""
     found: dict[str, type[Probe]] = {}
     for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Probe) and value.__module__ == module.__name__:
-                found[info.name] = value
+        for kind in _probes_of(importlib.import_module(f"{package.__name__}.{info.name}")):
+            found[info.name] = kind
     return found
+
+
+def probe_in_file(path: Path) -> type[Probe]:
+    """Return the probe that a file of one's own defines; what is made of it can be pickled.
+
+    Raises:
+        UserError: If the file cannot be imported, or does not define exactly one probe that can be asked.
+    """
+    module = module_of_file(path, "probe")
+    kinds = _probes_of(module)
+    if len(kinds) != 1:
+        raise UserError(f"{path} defines {len(kinds)} probes, not one; CONTRIBUTING.md shows a whole probe")
+    (kind,) = kinds
+    if not dataclasses.is_dataclass(kind) or "evaluate" in kind.__abstractmethods__:
+        raise UserError(f"{path}: {kind.__name__} has no evaluate; CONTRIBUTING.md shows a whole probe")
+    # another process has no module of that name, but can read the file
+    kind.__reduce__ = lambda self: (_again, (path.resolve(), module.__name__, vars(self)))  # type: ignore[method-assign]
+    return kind
+
+
+def _again(path: Path, module: str, settings: dict[str, object]) -> Probe:
+    kind = probe_in_file(path)
+    if kind.__module__ != module:
+        raise UserError(f"{path} was changed while it was in use; start again")
+    return kind(**settings)  # type: ignore[arg-type]
+
+
+def _probes_of(module: ModuleType) -> list[type[Probe]]:
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Probe) and value.__module__ == module.__name__
+    ]

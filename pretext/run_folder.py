@@ -25,9 +25,9 @@ from pretext.encoders import build_encoder
 from pretext.encoders.files import load_strictly, save_encoder
 from pretext.errors import UserError
 from pretext.memory import peak_memory
+from pretext.own_files import is_file
 from pretext.revision import revision
 from pretext.specs import parse_spec, without_options
-from pretext.task_files import is_file
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import LabelKind, Task, label_kind
 from pretext.train_config import NOT_IN_RESULT, TrainConfig

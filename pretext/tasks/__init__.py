@@ -12,8 +12,8 @@ import torch
 
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError, did_you_mean
+from pretext.own_files import is_file, module_of_file
 from pretext.specs import options_into, parse_spec
-from pretext.task_files import is_file, module_of_file
 from pretext.tasks.base import Batch, LabelKind, Task
 
 __all__ = [
@@ -47,12 +47,22 @@ def task_module(spec: str) -> ModuleType:
     """
     parsed = parse_spec(spec)
     if is_file(spec):
-        return module_of_file(Path(parsed.kind), parsed.path)
+        return _own_module(Path(parsed.kind), parsed.path)
     known = task_names()
     name = f"{parsed.kind}:{parsed.path}" if parsed.path else parsed.kind
     if name not in known:
         raise UserError(f"unknown pretext task {name!r}; {did_you_mean(name, known)}")
     return importlib.import_module(f"{__name__}.{parsed.kind}")
+
+
+def _own_module(path: Path, variant: str) -> ModuleType:
+    module = module_of_file(path, "pretext task")
+    missing = [part for part in ("Config", "VARIANTS", "build") if not hasattr(module, part)]
+    if missing:
+        raise UserError(f"{path} defines no {' and no '.join(missing)}; CONTRIBUTING.md shows a whole task")
+    if variant and variant not in module.VARIANTS:
+        raise UserError(f"{path} has no variant {variant!r}; {did_you_mean(variant, module.VARIANTS)}")
+    return module
 
 
 def task_kinds(spec: str) -> list[type[Task]]:

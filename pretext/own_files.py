@@ -1,4 +1,4 @@
-"""A pretext task in a file of one's own: imported by its path, and known by its content."""
+"""A task or a probe in a file of one's own: imported by its path, and known by its content."""
 
 from __future__ import annotations
 
@@ -9,47 +9,38 @@ from pathlib import Path
 from types import ModuleType
 
 from pretext.checkpoint import file_sha256
-from pretext.errors import UserError, did_you_mean
+from pretext.errors import UserError
 from pretext.specs import parse_spec
-
-PARTS = ("Config", "VARIANTS", "build")
-"""What a task's file must define."""
 
 
 def is_file(spec: str) -> bool:
-    """Whether a task spec names a file, `my_task.py`, and not a task of this suite."""
+    """Whether a spec names a file, `my_task.py`, and nothing of this suite."""
     return parse_spec(spec).kind.endswith(".py")
 
 
 def file_row(spec: str) -> str:
-    """Return the name of a file's row in a table: the spec without folders and without `.py`."""
+    """Return what a file is called in a table: the spec without folders and without `.py`."""
     kind = parse_spec(spec).kind
     return Path(kind).stem + spec.removeprefix(kind)
 
 
-def module_of_file(path: Path, variant: str = "") -> ModuleType:
-    """Import a file as a task's module; the same content is imported once.
+def module_of_file(path: Path, what: str) -> ModuleType:
+    """Import a file; the same content is imported once.
 
-    Its name holds a hash of the content, by which results of another version are told apart.
+    The module's name holds a hash of the content, by which results of another version are told apart.
 
     Args:
         path: The file; importing it runs it.
-        variant: One that it must define.
+        what: What it should be, for the error.
 
     Raises:
-        UserError: If the file is missing, cannot be imported, or lacks a part of a task.
+        UserError: If the file is missing or cannot be imported.
     """
     try:
         name = f"{path.stem}@{file_sha256(path)[:16]}"
     except OSError as error:
-        raise UserError(f"pretext task {path}: {error.strerror}") from None
-    module = sys.modules.get(name) or _imported(name, path)
-    missing = [part for part in PARTS if not hasattr(module, part)]
-    if missing:
-        raise UserError(f"{path} defines no {' and no '.join(missing)}; CONTRIBUTING.md shows a whole task")
-    if variant and variant not in module.VARIANTS:
-        raise UserError(f"{path} has no variant {variant!r}; {did_you_mean(variant, module.VARIANTS)}")
-    return module
+        raise UserError(f"{what} {path}: {error.strerror}") from None
+    return sys.modules.get(name) or _imported(name, path)
 
 
 def _imported(name: str, path: Path) -> ModuleType:

@@ -1,20 +1,26 @@
-"""A task in a file of one's own, and the whole one that CONTRIBUTING.md shows."""
+"""A task and a probe in files of one's own, and the whole ones that CONTRIBUTING.md shows."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_suite import SPEC
 
-from benchmarks.asked import asked_rows
-from benchmarks.cells import encoder_cell
+from benchmarks.asked import asked_judges, asked_rows
+from benchmarks.cells import encoder_cell, judge_cell
 from benchmarks.suite import open_data
+from downstream.__main__ import main as judge_main
+from downstream.features import labelled_features
 from pretext.__main__ import main
 from pretext.augmentation import augment
 from pretext.datasets import open_dataset
@@ -31,8 +37,8 @@ DATA = "scenes?size=32&train=64&val=8&test=8"
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 
-def example():
-    section = GUIDE.read_text().split("## A task of one's own")[1]
+def example(what="task"):
+    section = GUIDE.read_text().split(f"## A {what} of one's own")[1].split("## ")[0]
     (code,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     return code
 
@@ -50,9 +56,10 @@ def run(task, out, **settings):
     return train(str(task), ENCODER, open_dataset(DATA), config, out, image_size=32)
 
 
-def test_the_example_is_short_and_complete():
-    assert len(example().splitlines()) < 60
-    assert example().startswith('"""')
+@pytest.mark.parametrize("what", ["task", "probe"])
+def test_the_examples_are_short_and_complete(what):
+    assert len(example(what).splitlines()) < 60
+    assert example(what).startswith('"""')
 
 
 def test_the_example_trains_and_goes_on(file, tmp_path):
@@ -184,3 +191,80 @@ def test_a_file_that_is_no_task_is_one_line(tmp_path, content, said):
 def test_a_variant_that_there_is_not_is_named(file):
     with pytest.raises(UserError, match="no variant 'hole'; did you mean 'whole'"):
         task_config(f"{file}:hole")
+
+
+# Probes
+
+
+@pytest.fixture
+def probe(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "nearest_mean.py"
+    path.write_text(example("probe"))
+    return path
+
+
+def test_the_example_judges(probe):
+    data = open_dataset("scenes?size=16&train=200&val=40&test=100")
+    encoder = build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=0)
+    judge = asked_judges((f"{probe}?train_images=100",), {})["nearest_mean?train_images=100"]
+    scores = list(judge.evaluate(encoder, data))
+    (headline,) = [score for score in scores if score.headline]
+    (again,) = [score for score in pickle.loads(pickle.dumps(judge)).evaluate(encoder, data) if score.headline]
+    assert np.array_equal(again.items, headline.items)
+
+    train, _, test = labelled_features(encoder, data, train_images=100, most=1024, seed=0)
+    x, y = train.stages[headline.stage].double().numpy(), train.targets.numpy()
+    means = [x[y == k].mean(axis=0) if (y == k).any() else np.full(x.shape[1], 1e9) for k in range(len(data.classes))]
+    at = test.stages[headline.stage].double().numpy()
+    nearest = [np.argmin([((row - mean) ** 2).sum() for mean in means]) for row in at]
+    right = np.equal(nearest, test.targets.numpy())
+    assert headline.value == pytest.approx(100 * np.mean(right), abs=1.0)
+
+
+def test_a_probe_goes_to_another_process_and_is_known_by_its_content(probe, tmp_path):
+    judge = asked_judges((str(probe),), {})["nearest_mean"]
+    script = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()))"
+    there = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(judge), capture_output=True, check=True)
+    assert there.stdout.decode().strip() == repr(judge)
+
+    source, _ = open_data(SPEC, 16, bad_images="skip", download=False)
+    maker = encoder_cell("random", seed=0, data=source, encoder=ENCODER)
+    first = judge_cell(maker, "nearest_mean", judge, seed=0).name
+    written = pickle.dumps(judge)
+    (tmp_path / "elsewhere").mkdir()
+    (moved := tmp_path / "elsewhere" / "nearest_mean.py").write_text(probe.read_text())
+    assert judge_cell(maker, "nearest_mean", asked_judges((str(moved),), {})["nearest_mean"], seed=0).name == first
+    probe.write_text(probe.read_text() + "# another version\n")
+    assert judge_cell(maker, "nearest_mean", asked_judges((str(probe),), {})["nearest_mean"], seed=0).name != first
+    with pytest.raises(UserError, match="was changed while it was in use"):
+        pickle.loads(written)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        ("x = 1", "defines 0 probes"),
+        ("from pretext.judging import Probe\nclass A(Probe): pass", "A has no evaluate"),
+        ("import pretext.judgink", "line 1: ModuleNotFoundError"),
+    ],
+)
+def test_a_file_that_is_no_probe_is_one_line(tmp_path, content, said):
+    path = tmp_path / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    for ask in (lambda: asked_judges((str(path),), {}), lambda: judge_main([str(path), "--encoder", "x"])):
+        with pytest.raises(UserError, match=said):
+            ask()
+
+
+def test_the_command_shows_a_probes_settings(probe, capsys):
+    words = ["--encoder", "random:alexnet?width=0.1&stem_stride=1", "--image-size", "16"]
+    data = ["--data", "scenes?size=16&train=60&val=20&test=20"]
+    assert judge_main([str(probe), *words, *data, "--train-images", "50"]) == 0
+    assert "top1" in capsys.readouterr().out
+    probe_named_as_ours = probe.with_name("linear.py")
+    probe_named_as_ours.write_text(probe.read_text())
+    with pytest.raises(UserError, match="there is a probe linear already"):
+        asked_judges((str(probe_named_as_ours),), {})
