@@ -104,24 +104,27 @@ def baseline_scores(
 
 
 def drawn_pictures(
-    data: ImageDataset, *, image_size: int, test_images: int, seed: int, hole: MaskKind
+    data: ImageDataset, *, image_size: int, test_images: int, seed: int, hole: MaskKind, split: str = "test"
 ) -> HoledPictures:
-    """Return the pictures that are judged, and their holes; arguments as for `inpainting_scores`."""
+    """Return the pictures that are judged, and their holes; arguments as for `inpainting_scores`.
+
+    Those of another `split` are what fills are taken from, or chosen by.
+    """
     if image_size < SMALLEST:
         raise UserError(f"image size {image_size}: SSIM needs pictures of at least {SMALLEST} pixels a side")
     if test_images < 1:
         raise UserError(f"{test_images} test pictures: give at least 1")
-    split = at_size(data.split("test"), image_size, bad_images="skip")
+    part = at_size(data.split(split), image_size, bad_images="skip")
     found: list[Tensor] = []
-    for index in np.random.default_rng(seed).permutation(len(split)):
+    for index in np.random.default_rng(seed).permutation(len(part)):
         try:
-            found.append(split[int(index)][0])
+            found.append(part[int(index)][0])
         except BadImage:  # of a set too large to be packed; the next picture takes its place
             continue
         if len(found) == test_images:
             break
     if not found:
-        raise UserError(f"{data.spec}: no picture of its test split can be decoded")
+        raise UserError(f"{data.spec}: no picture of its {split} split can be decoded")
     images = torch.stack(found)
     holes = draw_holes(hole, len(images), image_size, torch.Generator().manual_seed(seed))
     return HoledPictures(images, holes)

@@ -65,7 +65,7 @@ def inpaint_command(argv: list[str]) -> int:
         UserError: If a checkpoint cannot be read, has no decoder, or sees another size than the first.
     """
     options = parse(Inpaint, argv, prog=PROG)
-    tasks = _inpainters(options.checkpoint)
+    tasks = inpainters(options.checkpoint)
     size = next(iter(tasks.values())).encoder.input_size
     pictures = drawn_pictures(
         open_dataset(options.data),
@@ -78,16 +78,16 @@ def inpaint_command(argv: list[str]) -> int:
     fills |= baseline_fills(pictures)
     scores = {name: scores_of(filled, pictures) for name, filled in fills.items()}
 
-    inpainting_sheet(_columns(fills, pictures, options.n), options.out / "inpaintings.png")
+    inpainting_sheet(columns_of(fills, pictures, options.n), options.out / "inpaintings.png")
     with atomic_write(options.out / "inpaintings.json") as beside:
         beside.write_text(json.dumps(_answer(options, size, scores), indent=2) + "\n")
     print(f"{len(pictures.images)} test pictures of {options.data} at {size} px, hole {options.hole}")
-    print(_table(scores))
+    print(fills_table(scores))
     print(f"{options.out / 'inpaintings.png'}")
     return 0
 
 
-def _inpainters(folders: tuple[Path, ...]) -> dict[str, Inpainter]:
+def inpainters(folders: tuple[Path, ...]) -> dict[str, Inpainter]:
     """Return the tasks by name, with their folders' where two of them have one name."""
     if not folders:
         raise UserError(f"{PROG}: give --checkpoint DIR, the folder of a training run")
@@ -119,7 +119,8 @@ def _task_name(folder: Path) -> str:
     return str(json.loads(path.read_text())["task"]) if path.is_file() else folder.name
 
 
-def _columns(fills: dict[str, Tensor], pictures: HoledPictures, count: int) -> dict[str, Tensor]:
+def columns_of(fills: dict[str, Tensor], pictures: HoledPictures, count: int) -> dict[str, Tensor]:
+    """Return the columns of a sheet: the first pictures with their holes, as each fills them, and as they are."""
     return {
         "input": pictures.shown()[:count].float() / 255,
         **{name: filled[:count] for name, filled in fills.items()},
@@ -135,14 +136,20 @@ def _answer(options: Inpaint, size: int, scores: dict[str, list[Score]]) -> dict
         "image_size": size,
         "hole": options.hole,
         "seed": options.seed,
-        "scores": {
-            name: {score.metric: {"value": score.value, "unit": score.unit, "n": score.n} for score in measured}
-            for name, measured in scores.items()
-        },
+        "scores": by_metric(scores),
     }
 
 
-def _table(scores: dict[str, list[Score]]) -> str:
+def by_metric(scores: dict[str, list[Score]]) -> dict[str, Any]:
+    """Return scores as plain data."""
+    return {
+        name: {score.metric: {"value": score.value, "unit": score.unit, "n": score.n} for score in measured}
+        for name, measured in scores.items()
+    }
+
+
+def fills_table(scores: dict[str, list[Score]]) -> str:
+    """Return the scores as lines of text."""
     width = max(len(name) for name in scores)
     first = next(iter(scores.values()))
     heads = [f"{score.metric} {score.unit}".strip() for score in first]

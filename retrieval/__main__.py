@@ -2,6 +2,7 @@
 
 python -m retrieval index --encoder FILE|timm:NAME --data SPEC --out DIR [--mode grid|objects|images|contexts]
 python -m retrieval search DIR --image FILE [--box X Y W H | --hole X Y W H] [-k N] [--out DIR]
+python -m retrieval inpaint --encoder FILE --data SPEC [--checkpoint DIR] [--out DIR]
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ class Search:
 
 
 def main(argv: list[str]) -> int:
-    """Run one of the two commands; return the exit code."""
-    commands = {"index": index, "search": search}
+    """Run one of the commands; return the exit code."""
+    commands = {"index": index, "search": search, "inpaint": inpaint}
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0
@@ -173,6 +174,13 @@ def search(argv: list[str]) -> int:
         f"the nearest {len(found)} of {len(opened.table)} {_words(manifest.regions.mode)}"
     )
     return 0
+
+
+def inpaint(argv: list[str]) -> int:
+    """Run `python -m retrieval inpaint`."""
+    from retrieval.filling_command import inpaint_command
+
+    return inpaint_command(argv)
 
 
 def _words(mode: Mode) -> str:

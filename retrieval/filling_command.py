@@ -1,0 +1,110 @@
+"""`python -m retrieval inpaint`: fill holes from other pictures, by HOG and by encoders' features; look, and measure.
+
+python -m retrieval inpaint --encoder FILE [--encoder FILE2 …] --data SPEC [--checkpoint DIR …] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tyro
+from torch import Tensor
+
+from pretext.checkpoint import atomic_write
+from pretext.command_line import parse
+from pretext.datasets import open_dataset
+from pretext.device import device_of
+from pretext.encoders import load_encoder
+from pretext.errors import UserError
+from pretext.inpainting import (
+    baseline_fills,
+    drawn_pictures,
+    filled_by,
+    inpainting_sheet,
+    scores_of,
+)
+from pretext.inpainting_command import by_metric, columns_of, fills_table, inpainters
+from retrieval.filling import by_hog, by_stages, fill_from, nearest_rows
+from retrieval.patches import stage_named
+
+PROG = "python -m retrieval inpaint"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inpaint:
+    """Fill the central hole of test pictures from the nearest training pictures."""
+
+    encoder: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Encoder file, or `timm:NAME`, whose features say what is near; give it again to compare several."""
+    checkpoint: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Folder of a training run whose own decoder is shown beside; as often as you like."""
+    data: str
+    """Data set: KIND[:PATH][?key=value&…]; train is searched, test is filled."""
+    out: Path = Path("fills")
+    """Folder for fills.png and fills.json."""
+    stage: str | None = None
+    """Encoder stage to compare by; the deepest where None."""
+    image_size: int | None = None
+    """Side in pixels; only for `timm:`, since an encoder file knows its own."""
+    database: int = 5000
+    """Training pictures to fill from, at most."""
+    blended: bool = True
+    """Blend what is filled in with its surroundings."""
+    n: int = 8
+    """Pictures on the sheet."""
+    test_images: int = 500
+    """Pictures that are measured, at most."""
+    seed: int = 0
+    """Draws the pictures."""
+    device: str = "auto"
+    """cpu, cuda, …; auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("database", "n", "test_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 1 or more")
+
+
+def inpaint_command(argv: list[str]) -> int:
+    """Run the command; return the exit code.
+
+    Raises:
+        UserError: If there is no encoder, or encoders and checkpoints see pictures of different sizes.
+    """
+    options = parse(Inpaint, argv, prog=PROG)
+    if not options.encoder:
+        raise UserError(f"{PROG}: give --encoder FILE or timm:NAME")
+    encoders = {source: load_encoder(source, input_size=options.image_size) for source in options.encoder}
+    tasks = inpainters(options.checkpoint) if options.checkpoint else {}
+    size = next(iter(encoders.values())).input_size
+    for name, seen in {**encoders, **{name: task.encoder for name, task in tasks.items()}}.items():
+        if seen.input_size != size:
+            raise UserError(f"{name} sees pictures of {seen.input_size} px, the first one of {size}; compare one size")
+    data = open_dataset(options.data)
+    pictures, database = (
+        drawn_pictures(data, split=split, image_size=size, test_images=count, seed=options.seed, hole="central")
+        for split, count in (("test", max(options.n, options.test_images)), ("train", options.database))
+    )
+
+    def filled(queries: Tensor, vectors: Tensor) -> Tensor:
+        return fill_from(pictures, database.images[nearest_rows(queries, vectors)], blended=options.blended)
+
+    fills = {"nearest by HOG": filled(by_hog(pictures), by_hog(database))}
+    for source, encoder in encoders.items():
+        encoder.to(device_of(options.device))
+        stage = stage_named(encoder, options.stage)
+        name = f"nearest by {encoder.record.get('task', source)} {stage}"
+        name = name if name not in fills else f"{name} {source}"
+        fills[name] = filled(*(by_stages(encoder, part)[stage] for part in (pictures, database)))
+    fills |= {name: filled_by(task, pictures) for name, task in tasks.items()} | baseline_fills(pictures)
+    scores = {name: scores_of(each, pictures) for name, each in fills.items()}
+    inpainting_sheet(columns_of(fills, pictures, options.n), options.out / "fills.png")
+    answer = {"data": options.data, "database": len(database.images), "image_size": size, "seed": options.seed}
+    with atomic_write(options.out / "fills.json") as beside:
+        beside.write_text(json.dumps(answer | {"scores": by_metric(scores)}, indent=2) + "\n")
+    print(f"{len(pictures.images)} test pictures of {options.data} at {size} px, from {len(database.images)} others")
+    print(fills_table(scores))
+    print(options.out / "fills.png")
+    return 0
