@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretext.encoders.base import Encoder, evaluating
+from pretext.errors import UserError
 from pretext.inpainting import HoledPictures
 from retrieval.patches import encode
 
@@ -36,15 +37,23 @@ HOG_CELLS = 8
 
 
 def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tensor, "N D"]]:
-    """Return vectors of the surroundings by every stage; the hole shows the mean colour."""
+    """Return vectors of the surroundings by every stage; the hole shows the mean colour.
+
+    Raises:
+        UserError: If they are not finite.
+    """
     names = [stage.name for stage in encoder.stages]
     device = next(encoder.parameters()).device
     parts: list[dict[str, Tensor]] = []
     with evaluating(encoder), torch.inference_mode():
         for shown in torch.split(pictures.shown(), BATCH):
-            found = encode(encoder, shown.to(device).float() / 255, names, cells=CELLS)
-            parts.append({name: vectors.cpu() for name, vectors in found.items()})
-    return {name: torch.cat([part[name] for part in parts]) for name in names}
+            encoded = encode(encoder, shown.to(device).float() / 255, names, cells=CELLS)
+            parts.append({name: vectors.cpu() for name, vectors in encoded.items()})
+    found = {name: torch.cat([part[name] for part in parts]) for name in names}
+    for name, vectors in found.items():
+        if not vectors.isfinite().all():
+            raise UserError(f"encoder {encoder.spec}: its stage {name} is not finite; check the encoder's weights")
+    return found
 
 
 def by_hog(pictures: HoledPictures) -> Float[Tensor, "N D"]:

@@ -34,16 +34,16 @@ class NearestFill(Probe):
     database: int = 2000
     """Training pictures to fill from, at most, drawn by the seed."""
     test_images: int = 500
-    """Pictures of the test split, and of the validation split, that are filled, at most."""
+    """Pictures of the test split, and of the validation split, that are filled, at most; 0 takes all."""
     blended: bool = True
     """Blend what is filled in with its surroundings."""
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset(),)
 
     def __post_init__(self) -> None:
-        for name in ("database", "test_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 1 or more")
+        for name, least in (("database", 1), ("test_images", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is {least} or more")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield PSNR (the headline), L1, L2 and SSIM in the hole. Writes `nearest_fill.png`. See `Probe.evaluate`."""
@@ -71,10 +71,11 @@ class NearestFill(Probe):
             inpainting_sheet(columns, out / "nearest_fill.png")
 
     def _drawn(self, encoder: Encoder, data: ImageDataset, split: str, count: int) -> HoledPictures:
-        if not len(data.split(split)):
+        most = count or len(data.split(split))
+        if not most:
             raise UserError(f"{data.spec}: its split {split} is empty; give more data")
         return drawn_pictures(
-            data, split=split, image_size=encoder.input_size, test_images=count, seed=self.seed, hole="central"
+            data, split=split, image_size=encoder.input_size, test_images=most, seed=self.seed, hole="central"
         )
 
     def _filled(
