@@ -3,6 +3,7 @@
 python -m retrieval index --encoder FILE|timm:NAME --data SPEC --out DIR [--mode grid|objects|images|contexts]
 python -m retrieval search DIR --image FILE [--box X Y W H | --hole X Y W H] [-k N] [--out DIR]
 python -m retrieval inpaint --encoder FILE --data SPEC [--checkpoint DIR] [--out DIR]
+python -m retrieval demo --index DIR [--index DIR2] [--port N]
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Search:
 
 def main(argv: list[str]) -> int:
     """Run one of the commands; return the exit code."""
-    commands = {"index": index, "search": search, "inpaint": inpaint}
+    commands = {"index": index, "search": search, "inpaint": inpaint, "demo": demo}
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0
@@ -181,6 +182,15 @@ def inpaint(argv: list[str]) -> int:
     from retrieval.filling_command import inpaint_command
 
     return inpaint_command(argv)
+
+
+def demo(argv: list[str]) -> int:
+    """Run `python -m retrieval demo`."""
+    try:
+        from retrieval.demo import demo_command
+    except ImportError:
+        raise UserError("fastapi and uvicorn are not installed; run pip install 'pretext-bench[demo]'") from None
+    return demo_command(argv)
 
 
 def _words(mode: Mode) -> str:

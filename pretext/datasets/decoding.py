@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ def image_suffixes() -> frozenset[str]:
     )
 
 
-def decode(path: str | Path) -> UInt8[Tensor, "3 H W"]:
+def decode(path: str | Path | BinaryIO) -> UInt8[Tensor, "3 H W"]:
     """Return a file's picture in RGB, upright.
 
     Raises:
@@ -55,7 +55,7 @@ def decode(path: str | Path) -> UInt8[Tensor, "3 H W"]:
     return decode_draft(path, None)[0]
 
 
-def decode_draft(path: str | Path, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
+def decode_draft(path: str | Path | BinaryIO, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
     """Return a file's picture, RGB and upright, decoded no finer than needed, and its full height and width.
 
     Args:
@@ -152,10 +152,10 @@ def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.repeat(np.rint(values).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _reason(path: str | Path, error: Exception) -> str:
+def _reason(path: str | Path | BinaryIO, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if Path(path).is_file() and Path(path).stat().st_size == 0:
+    if isinstance(path, str | Path) and Path(path).is_file() and Path(path).stat().st_size == 0:
         return "empty file"
     if isinstance(error, UnidentifiedImageError):
         return "not a picture that Pillow can read"

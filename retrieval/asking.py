@@ -1,0 +1,91 @@
+"""An index with the encoder that made it and the pictures that it was made of: what a question needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from pretext.datasets import open_dataset
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.packed import at_size
+from pretext.datasets.splitting import split_or_all
+from pretext.device import device_of
+from pretext.encoders import load_encoder
+from pretext.encoders.base import Encoder
+from pretext.errors import UserError
+from retrieval.index import PatchIndex, check_encoder
+from retrieval.patches import describe_region
+from retrieval.regions import Box
+
+
+@dataclass(frozen=True)
+class Searchable:
+    """An opened index."""
+
+    index: PatchIndex
+    data: ImageDataset
+    """The split that was indexed, at the index's size."""
+    encoder: Encoder
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, encoder: str | None = None, data: str | None = None, device: str = "auto"
+    ) -> Searchable:
+        """Open an index, and what it was made with and of.
+
+        Args:
+            folder: The index.
+            encoder: The encoder that made it, where its file has moved since.
+            data: The data set's spec, where it has moved since.
+            device: What the encoder runs on.
+
+        Raises:
+            UserError: If anything is missing or has changed since.
+        """
+        index = PatchIndex.open(folder)
+        manifest = index.manifest
+        spec = data or manifest.data
+        split = split_or_all(open_dataset(spec), manifest.split)
+        pictures = at_size(split, manifest.picture_size, bad_images=manifest.bad_images)
+        if pictures.fingerprint != manifest.data_fingerprint:
+            raise UserError(
+                f"{spec}: its split {manifest.split} is not the data that was indexed; make the index again"
+            )
+        loaded = load_encoder(encoder or manifest.encoder).to(device_of(device))
+        check_encoder(manifest, loaded)
+        return cls(index, pictures, loaded)
+
+    @property
+    def takes_boxes(self) -> bool:
+        """Whether a part of a picture can be asked with."""
+        return self.index.manifest.regions.mode != "contexts"
+
+    @property
+    def takes_holes(self) -> bool:
+        """Whether the surroundings of a hidden part can be asked with."""
+        return self.index.manifest.regions.mode in ("contexts", "images")
+
+    def ask(
+        self, picture: UInt8[Tensor, "3 S S"], box: Box, k: int, *, hidden: bool, without_image: int | None = None
+    ) -> tuple[Float32[np.ndarray, " K"], Int64[np.ndarray, " K"]]:
+        """Return the cosines of the nearest regions, best first, and their numbers in the patch table.
+
+        Args:
+            picture: At the index's size.
+            box: What is asked about, in shares of the picture.
+            k: Neighbours.
+            hidden: Ask with what surrounds the box, never with what is in it.
+            without_image: A picture whose regions are not wanted: the query's own.
+        """
+        manifest = self.index.manifest
+        # A hole may be asked about among whole pictures too: then only the query is seen as a context.
+        mode = "contexts" if hidden else manifest.regions.mode
+        seen = dataclasses.replace(manifest.regions, mode=mode, pool=manifest.regions.cells)
+        vectors = describe_region(self.encoder, picture, box, seen, stage=manifest.stage)
+        cosines, rows = self.index.search(vectors, k, encoder=self.encoder, without_image=without_image)
+        return cosines[0], rows[0]

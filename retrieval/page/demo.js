@@ -1,0 +1,235 @@
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const state = { indexes: [], query: null, start: 0, box: [0.25, 0.25, 0.5, 0.5], how: "whole", asked: 0 };
+const CHOICES = 12;
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function say(text, wrong = false) {
+  $("said").textContent = text;
+  $("said").className = wrong ? "error" : "";
+}
+
+async function call(path, options) {
+  const answer = await fetch(path, options);
+  const content = await answer.json();
+  if (!answer.ok) throw new Error(content.error || `the page got ${answer.status}`);
+  return content;
+}
+
+const post = (path, content) =>
+  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) });
+
+function showChoices() {
+  const count = state.indexes[0].pictures;
+  const step = Math.max(1, Math.floor(count / CHOICES));
+  const buttons = [];
+  for (let i = 0; i < Math.min(CHOICES, count); i++) {
+    const number = (state.start + i * step) % count;
+    const image = make("img", { src: `/api/picture/0/${number}`, alt: `Picture ${number}`, loading: "lazy" });
+    const button = make("button", { type: "button", role: "option", "aria-selected": "false" }, image);
+    button.addEventListener("click", () => choose({ index: 0, number }, `/api/picture/0/${number}`, button));
+    buttons.push(button);
+  }
+  $("choices").replaceChildren(...buttons);
+}
+
+function choose(query, url, button) {
+  state.query = query;
+  for (const each of $("choices").children) each.setAttribute("aria-selected", String(each === button));
+  $("picture").src = url;
+  $("stage").hidden = false;
+  $("fills").replaceChildren();
+  ask();
+}
+
+function setHow(how) {
+  state.how = how;
+  for (const radio of document.querySelectorAll("[name=how]")) radio.checked = radio.value === how;
+  $("box").hidden = how === "whole";
+  $("box").classList.toggle("hole", how === "hole");
+  $("fill").disabled = how !== "hole";
+  placeBox();
+}
+
+function placeBox() {
+  const [x, y, w, h] = state.box;
+  Object.assign($("box").style, {
+    left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * w}%`, height: `${100 * h}%`,
+  });
+}
+
+const asked = () => ({
+  query: state.query,
+  box: state.how === "whole" ? null : state.box,
+  hidden: state.how === "hole",
+  k: Math.min(50, Math.max(1, Math.round(Number($("k").value)) || 8)),
+});
+
+let waiting = 0;
+function askSoon() {
+  clearTimeout(waiting);
+  waiting = setTimeout(ask, 150);
+}
+
+async function ask() {
+  if (!state.query) return;
+  const number = ++state.asked;
+  $("results").setAttribute("aria-busy", "true");
+  try {
+    const answers = await post("/api/search", asked());
+    if (number !== state.asked) return; // a later question is on its way
+    $("results").replaceChildren(...answers.map(answerView));
+    const slowest = Math.max(0, ...answers.map((each) => each.seconds || 0));
+    say(`Searched in ${slowest.toFixed(2)} s.`);
+  } catch (error) {
+    if (number === state.asked) say(error.message, true);
+  }
+  $("results").removeAttribute("aria-busy");
+}
+
+function answerView(answer) {
+  const section = make("section", {}, make("h3", {}, answer.name));
+  if (answer.error) {
+    section.append(make("p", { class: "hint" }, answer.error));
+    return section;
+  }
+  section.append(make("div", { class: "strip" }, ...answer.neighbours.map(neighbourView)));
+  return section;
+}
+
+function neighbourView(found, rank) {
+  const whole = found.box[0] === 0 && found.box[1] === 0 && found.box[2] >= 1 && found.box[3] >= 1;
+  const words = `Neighbour ${rank + 1}${found.label ? `, ${found.label}` : ""}, similarity ${found.similarity}`;
+  const shot = make("div", { class: "shot" }, make("img", { src: found.picture, alt: words }));
+  if (!whole) {
+    const mark = make("span");
+    const [x, y, w, h] = found.box.map((share) => `${100 * share}%`);
+    Object.assign(mark.style, { left: x, top: y, width: w, height: h });
+    shot.append(mark);
+  }
+  const caption = make("figcaption", {}, `${rank + 1} · ${found.similarity.toFixed(3)} ${found.label}`);
+  return make("figure", {}, shot, caption);
+}
+
+async function fill() {
+  if (!state.query) return say("Choose a picture first.", true);
+  say("Filling …");
+  try {
+    const fills = await post("/api/fill", asked());
+    const ratio = $("picture").naturalWidth / $("picture").naturalHeight;
+    const figures = fills.map((each) => {
+      const image = make("img", { src: each.picture, alt: `The hole, ${each.name}` });
+      image.style.aspectRatio = ratio; // the encoder sees a square
+      return make("figure", {}, image, make("figcaption", {}, each.name));
+    });
+    $("fills").replaceChildren(make("h3", {}, "The hole filled"), make("div", { class: "strip" }, ...figures));
+    say("Filled.");
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+function dragged(event) {
+  const frame = $("frame").getBoundingClientRect();
+  const at = (e) => [
+    clamp((e.clientX - frame.left) / frame.width, 0, 1), clamp((e.clientY - frame.top) / frame.height, 0, 1),
+  ];
+  const start = at(event);
+  const before = [...state.box];
+  const moving = event.target === $("box");
+  if (state.how === "whole") setHow(state.indexes.some((each) => each.boxes) ? "box" : "hole");
+  const move = (e) => {
+    const [x, y] = at(e);
+    if (moving) {
+      state.box[0] = clamp(before[0] + x - start[0], 0, 1 - before[2]);
+      state.box[1] = clamp(before[1] + y - start[1], 0, 1 - before[3]);
+    } else {
+      const w = Math.max(0.03, Math.abs(x - start[0])), h = Math.max(0.03, Math.abs(y - start[1]));
+      state.box = [Math.min(x, start[0], 1 - w), Math.min(y, start[1], 1 - h), w, h];
+    }
+    placeBox();
+  };
+  const end = () => {
+    $("frame").removeEventListener("pointermove", move);
+    ask();
+  };
+  $("frame").setPointerCapture(event.pointerId);
+  $("frame").addEventListener("pointermove", move);
+  $("frame").addEventListener("pointerup", end, { once: true });
+  event.preventDefault();
+  $("box").focus({ preventScroll: true });
+}
+
+function keyed(event) {
+  const steps = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] };
+  const step = steps[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const at = event.shiftKey ? 2 : 0;
+  for (const axis of [0, 1]) {
+    const other = event.shiftKey ? state.box[axis] : state.box[axis + 2];
+    state.box[at + axis] = clamp(state.box[at + axis] + step[axis], event.shiftKey ? 0.04 : 0, 1 - other);
+  }
+  placeBox();
+  askSoon();
+}
+
+async function uploaded(event) {
+  const [file] = event.target.files;
+  if (!file) return;
+  say("Reading the picture …");
+  try {
+    const query = await call("/api/upload", { method: "POST", body: file });
+    choose(query, `/api/upload/${query.upload}`, null);
+  } catch (error) {
+    say(error.message, true);
+  }
+  event.target.value = "";
+}
+
+async function begin() {
+  try {
+    state.indexes = await call("/api/indexes");
+  } catch (error) {
+    return say(error.message, true);
+  }
+  const can = { whole: state.indexes.some((e) => e.boxes), box: state.indexes.some((e) => e.boxes), hole: state.indexes.some((e) => e.holes) };
+  for (const radio of document.querySelectorAll("[name=how]")) {
+    radio.disabled = !can[radio.value];
+    radio.addEventListener("change", () => { setHow(radio.value); ask(); });
+  }
+  setHow(can.whole ? "whole" : "hole");
+  showChoices();
+  say(state.indexes.map((e) => `${e.name}: ${e.regions.toLocaleString("en")} ${e.mode === "grid" ? "patches" : e.mode} of ${e.data}`).join("; "));
+  $("more").addEventListener("click", () => { state.start += 1; showChoices(); });
+  $("file").addEventListener("change", uploaded);
+  $("k").addEventListener("change", ask);
+  $("fill").addEventListener("click", fill);
+  $("frame").addEventListener("pointerdown", dragged);
+  $("box").addEventListener("keydown", keyed);
+}
+
+// A question can be written as an address: ?number=3&how=hole&box=0.2,0.2,0.4,0.4&fill=1
+async function linked() {
+  await begin();
+  const words = new URLSearchParams(location.search);
+  if (!words.has("number") || !state.indexes.length) return;
+  if (words.has("how")) setHow(words.get("how"));
+  const box = (words.get("box") || "").split(",").map(Number);
+  if (box.length === 4 && box.every(Number.isFinite)) state.box = box;
+  placeBox();
+  const number = Number(words.get("number"));
+  choose({ index: 0, number }, `/api/picture/0/${number}`, null);
+  if (words.has("fill")) fill();
+}
+
+linked();
