@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.intervals import POWER
-from benchmarks.report.sentences import after_holm
 from benchmarks.results import Cost
-from benchmarks.verdict import Summary, probe_key, ranking, row_key
+from benchmarks.verdict import Summary, after_holm, probe_key, ranking, row_key, smallest_seen
 
 MARK = {True: "▲", False: "▼", None: ""}
 LEGEND = "± half of the 95 % interval; ▲ better than random weights, ▼ worse, unmarked not distinguishable"
@@ -42,9 +41,10 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
         ]
         for row in rows
     ]
-    smallest = [_detectable(s for s in cells.values() if s.probe == probe) for probe in probes]
-    if any(smallest):
-        body.append([f"seen at {100 * POWER:.0f} % power", *smallest, "", "", ""])
+    smallest = [smallest_seen(s for s in cells.values() if s.probe == probe) for probe in probes]
+    if any(value is not None for value in smallest):
+        texts = ["" if value is None else f"{value:.1f} " for value in smallest]
+        body.append([f"seen at {100 * POWER:.0f} % power", *texts, "", "", ""])
     lines = [head, units, *body]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     printed = [
@@ -68,11 +68,6 @@ def _below(summaries: Sequence[Summary]) -> list[str]:
             "more apart"
         )
     return lines
-
-
-def _detectable(summaries: Iterable[Summary]) -> str:
-    smallest = next((s.detectable for s in summaries if s.detectable is not None), None)
-    return "" if smallest is None else f"{smallest:.1f} "
 
 
 def value_text(summary: Summary) -> str:

@@ -1,54 +1,111 @@
-"""What the tests of several pretext tasks share: a short training, and one batch on two processes."""
+"""What the tests of several pretext tasks share: pictures and batches, a short training, one batch on two processes."""
 
 from __future__ import annotations
 
+import functools
+import warnings
+from typing import Any, NamedTuple
+
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from pretext.collapse import watched
 from pretext.datasets import open_dataset
 from pretext.distributed import average_gradients
 from pretext.encoders import build_encoder
 from pretext.tasks import Batch, build_task
 
 SMALL = "alexnet?width=0.125&stem_stride=1"
+VIT = "timm:vit_tiny_patch16_224?patch_size=8"
 
 
-def task(spec, encoder=SMALL, size=32):
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape, size=32, seed=7):
+    return torch.randint(0, 256, (*shape, 3, size, size), dtype=torch.uint8, generator=generator(seed))
+
+
+def ramp(count, size=64):
+    """Return pictures whose red is 4 times the pixel's column, and green 4 times its row."""
+    at = 4 * torch.arange(size, dtype=torch.uint8)
+    picture = torch.stack([at.expand(size, size), at[:, None].expand(size, size), torch.zeros(size, size).byte()])
+    return picture.repeat(count, 1, 1, 1)
+
+
+@functools.cache
+def scenes(split):
+    """Return drawn scenes, 2000 of them in `train` and 64 in `test`; not to be written to."""
+    data = open_dataset("scenes?size=32&train=2000&val=64&test=64").split(split)
+    return torch.stack([data[k][0] for k in range(len(data))])
+
+
+def batch(images, seed=0):
+    return Batch(images, None, generator(seed))
+
+
+def built(spec, encoder=SMALL, size=32):
     return build_task(spec, build_encoder(encoder, input_size=size, seed=0), seed=0)
 
 
-def batch(count=8, size=32, seed=0):
-    """Return smooth pictures, the same for every `seed`, which is the step's."""
-    coarse = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(11))
-    images = (nn.functional.interpolate(coarse, size=size, mode="bilinear") * 255).to(torch.uint8)
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def step(model, given):
-    """Let a task of one player go through its losses and backwards; return the loss."""
-    (loss,) = (loss for _, loss in model.losses(given))
-    loss.backward()
+def step(model, given, optimiser=None):
+    """Let a task of one player go through its loss and backwards, and an optimiser take its step; return the loss."""
+    if optimiser is not None:
+        optimiser.zero_grad()
+    for player, loss in model.losses(given):
+        assert player == "task"
+        loss.backward()
+        if optimiser is not None:
+            optimiser.step()
     return loss.item()
 
 
-def trained(spec, *, steps, count=64):
-    """Return the losses and the metrics of a task over some steps on drawn scenes."""
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64").split("train")
-    images = torch.stack([data[k][0] for k in range(len(data))])
-    model = task(spec)
-    optimiser = torch.optim.AdamW(model.players()["task"], 2e-3)
-    losses, noted = [], []
+class Trained(NamedTuple):
+    """What a short training leaves."""
+
+    task: Any
+    losses: list[float]
+    """Of each step."""
+    metrics: list[dict[str, float]]
+    """After each step."""
+
+    @torch.no_grad()
+    def unseen_loss(self, seeds=1):
+        """Return the mean loss of pictures that it has not seen, over some seeds; the task stays in evaluation mode."""
+        self.task.eval()
+        return np.mean(
+            [loss.item() for seed in range(seeds) for _, loss in self.task.losses(batch(scenes("test"), seed))]
+        )
+
+    def spread(self):
+        """Return the spread of features of pictures that it has not seen."""
+        return watched(self.task.encoder, scenes("test"))["feature_std"]
+
+
+def trained(spec, encoder=SMALL, *, steps, count=64, rate=1e-3):
+    """Train a task of one player on drawn scenes for some steps of `count` pictures each."""
+    task, seen = built(spec, encoder), scenes("train")
+    optimiser = torch.optim.AdamW(task.players()["task"], rate)
+    losses, metrics = [], []
     for number in range(steps):
-        chosen = torch.arange(number * count, (number + 1) * count) % len(images)
-        optimiser.zero_grad()
-        losses.append(step(model, Batch(images[chosen], None, torch.Generator().manual_seed(number))))
-        optimiser.step()
-        model.after_step((number + 1) / steps)
-        noted.append(model.metrics())
-    return losses, noted
+        chosen = torch.randint(len(seen), (count,), generator=generator(number))
+        losses.append(step(task, batch(seen[chosen], number), optimiser))
+        task.after_step((number + 1) / steps)
+        metrics.append(task.metrics())
+    return Trained(task, losses, metrics)
+
+
+def lightly(monkeypatch, module="loss"):
+    """Return one of lightly's modules, whose import warns."""
+    monkeypatch.setenv("LIGHTLY_DID_VERSION_CHECK", "True")  # else it looks its host up
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(f"lightly.{module}", reason="lightly is not installed")
 
 
 def assert_two_processes_are_as_one(loss_of, folder):
@@ -60,8 +117,8 @@ def assert_two_processes_are_as_one(loss_of, folder):
     """
     mp.spawn(_half, args=(loss_of, str(folder)), nprocs=2)
     found = [np.load(f"{folder}/{number}.npz") for number in range(2)]
-    model = _projector()
-    whole = loss_of(*(model(view) for view in _views()))
+    model = projector()
+    whole = loss_of(*(model(view) for view in joined_batch()))
     whole.backward()
     assert np.isclose(np.mean([one["loss"] for one in found]), whole.item(), rtol=1e-5)
     for one in found:
@@ -72,8 +129,8 @@ def assert_two_processes_are_as_one(loss_of, folder):
 def _half(number, loss_of, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
-    model = _projector()
-    loss = loss_of(*(model(view.chunk(2)[number]) for view in _views()))
+    model = projector()
+    loss = loss_of(*(model(view.chunk(2)[number]) for view in joined_batch()))
     loss.backward()
     average_gradients(model.parameters())
     gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
@@ -81,12 +138,12 @@ def _half(number, loss_of, folder):
     dist.destroy_process_group()
 
 
-def _views():
-    generator = torch.Generator().manual_seed(8)
-    return tuple(torch.randn(8, 6, generator=generator) for _ in range(2))
+def joined_batch():
+    draws = generator(8)
+    return tuple(torch.randn(8, 6, generator=draws) for _ in range(2))
 
 
-def _projector():
+def projector():
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 4))

@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import pytest
 import torch
-from short_run import short_run
+from task_samples import SMALL, batch, built, generator, lightly, noise, step, trained
 from torch import nn
 
 from pretext.augmentation import augment
-from pretext.encoders import build_encoder
-from pretext.tasks import Batch, build_task
 from pretext.tasks.byol import regression
 from pretext.views import two_views
 
 
 def vectors(count=5, length=6, seed=0):
-    return torch.randn(count, length, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(count, length, generator=generator(seed))
 
 
-def task(options="", architecture="alexnet?width=0.125&stem_stride=1"):
-    return build_task(
-        f"byol?hidden=32&projection=16{options}", build_encoder(architecture, input_size=32, seed=0), seed=0
-    )
+def byol(options="", architecture=SMALL):
+    return built(f"byol?hidden=32&projection=16{options}", architecture)
 
 
-def batch(count=8, seed=0):
-    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def step(model, given, progress):
-    optimiser = torch.optim.SGD(model.players()["task"], 0.1)
-    for _, loss in model.losses(given):
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+def whole_step(model, given, progress):
+    loss = step(model, given, torch.optim.SGD(model.players()["task"], 0.1))
     model.after_step(progress)
-    return loss.item()
+    return loss
 
 
 def distance_loop(predicted, target):
@@ -60,12 +46,8 @@ def test_the_loss_is_equation_2(count):
 
 
 def test_the_loss_is_lightlys(monkeypatch):
-    monkeypatch.setenv("LIGHTLY_DID_VERSION_CHECK", "True")  # else it looks its host up
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loss = pytest.importorskip("lightly.loss", reason="lightly is not installed")
     p, t = vectors(9), vectors(9, seed=1)
-    expected = 2 + 2 * loss.NegativeCosineSimilarity()(p, t).item()
+    expected = 2 + 2 * lightly(monkeypatch).NegativeCosineSimilarity()(p, t).item()
     assert regression(p, t).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -77,26 +59,26 @@ def test_mixed_precision_does_not_round_cosines():
 
 
 def test_two_views_differ_by_their_settings():
-    model = task("&other_blur=0.3&solarize=0.4")
+    model = byol("&other_blur=0.3&solarize=0.4")
     assert (model.first.blur, model.first.solarize) == (1, 0.4)
     assert (model.second.blur, model.second.solarize) == (0.3, 0.2)
-    images = batch().images
-    made = two_views(images, model.first, model.second, torch.Generator().manual_seed(2))
-    generator = torch.Generator().manual_seed(2)
+    images = noise(8)
+    made = two_views(images, model.first, model.second, generator(2))
+    draws = generator(2)
     for view, settings in zip(made, (model.first, model.second), strict=True):
-        assert torch.equal(view, augment(images, settings, generator))
-    drawn = task("&jitter=0&greyscale=0&crop_min=1&aspect=1&flip=0&solarize=0&other_solarize=1").pictures(batch())
-    picture, first, second = drawn.values()
+        assert torch.equal(view, augment(images, settings, draws))
+    model = byol("&jitter=0&greyscale=0&crop_min=1&aspect=1&flip=0&solarize=0&other_solarize=1")
+    picture, first, second = model.pictures(batch(noise(8))).values()
     torch.testing.assert_close(first, picture)
     torch.testing.assert_close(second, torch.where(first >= 0.5, 1 - first, first))
 
 
 def test_the_loss_goes_both_ways_and_nothing_flows_through_the_target():
     """Its gradient is that of the formula with the target's answers as plain numbers."""
-    model, twin = task(), task()
-    found = next(model.losses(batch()))[1]
+    model, twin = byol(), byol()
+    found = next(model.losses(batch(noise(8))))[1]
     found.backward()
-    given = batch()
+    given = batch(noise(8))
     v1, v2 = two_views(given.images, twin.first, twin.second, given.generator)
     # The target begins as the online network: in the same mode it answers alike.
     t1, t2 = (twin.projector(twin.encoder.embed(view)).detach() for view in (v1, v2))
@@ -115,7 +97,7 @@ def test_the_loss_goes_both_ways_and_nothing_flows_through_the_target():
 
 
 def test_the_target_is_the_moving_average_with_a_rising_momentum():
-    model = task("&momentum=0.9")
+    model = byol("&momentum=0.9")
     pairs = [
         *zip(model.target.network.encoder.parameters(), model.encoder.parameters(), strict=True),
         *zip(model.target.network.projector.parameters(), model.projector.parameters(), strict=True),
@@ -123,7 +105,7 @@ def test_the_target_is_the_moving_average_with_a_rising_momentum():
     assert {id(slow) for slow, _ in pairs} == {id(p) for p in model.parameters() if not p.requires_grad}
     for number, progress in enumerate((0.25, 0.5, 1.0)):
         before = [slow.double().clone() for slow, _ in pairs]
-        step(model, batch(seed=number), progress)
+        whole_step(model, batch(noise(8), number), progress)
         share = 1 - (1 - 0.9) * (math.cos(math.pi * progress) + 1) / 2
         for old, (slow, fast) in zip(before, pairs, strict=True):
             torch.testing.assert_close(slow.double(), share * old + (1 - share) * fast.double(), atol=1e-6, rtol=1e-5)
@@ -140,12 +122,13 @@ def test_a_collapse_costs_nothing():
 @pytest.mark.parametrize("architecture", ["timm:resnet18", "timm:vit_tiny_patch16_224"])
 def test_other_architectures_take_a_step(architecture):
     pytest.importorskip("timm", reason="timm is not installed")
-    assert 0 < step(task("", architecture), batch(4), 0.5) < 8
+    assert 0 < whole_step(byol("", architecture), batch(noise(4)), 0.5) < 8
 
 
 @pytest.mark.slow
 def test_it_learns_and_does_not_collapse():
     """At chance prediction and target are at right angles: 2 each way."""
-    losses, _, spread = short_run("byol")
+    run = trained("byol", steps=60)
+    losses, spread = run.losses, run.spread()
     assert losses[0] == pytest.approx(4, abs=0.3)
     assert sum(losses[-8:]) / 8 < 2 and spread > 0.3, (losses, spread)

@@ -182,3 +182,8 @@ def test_clips_that_are_too_short_for_the_task_are_refused(tmp_path):
 def test_who_sees_one_frame_sees_no_clips(tmp_path):
     data = at_size(open_dataset(numbered(tmp_path)), 8, bad_images="stop")
     assert next(batches(data, frames=1, choose=None)).clips is None
+
+
+def test_who_sees_several_frames_sees_no_clips_where_there_are_none():
+    data = at_size(open_dataset("scenes?size=32&train=8&val=8&test=8").split("train"), 8, bad_images="stop")
+    assert next(batches(data)).clips is None

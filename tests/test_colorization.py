@@ -8,37 +8,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
+from task_samples import batch, built, generator, noise, scenes, trained
 
 import pretext.cross_channel
 from pretext.colour import gamut, rgb_to_lab
 from pretext.cross_channel import Bins
-from pretext.datasets import open_dataset
-from pretext.encoders import build_encoder
 from pretext.errors import UserError
-from pretext.tasks import Batch, build_task
-
-
-def encoder(spec="alexnet?width=0.125&stem_stride=1", size=32):
-    return build_encoder(spec, input_size=size, seed=0)
-
-
-def batch(images, seed=0):
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def noise(count=4, size=32):
-    draw = torch.Generator().manual_seed(7)
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
 
 
 def colours(count=60, seed=0):
     """Return values of a and b, most of them in the middle, as those of photographs are."""
-    values = 25 * torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+    values = 25 * torch.randn(count, 2, generator=generator(seed))
     return values.clamp(-80, 80)
 
 
 def logits(count=60, bins=313):
-    return 3 * torch.randn(count, bins, generator=torch.Generator().manual_seed(5))
+    return 3 * torch.randn(count, bins, generator=generator(5))
 
 
 def dense(values, centres):
@@ -130,11 +115,11 @@ def test_the_prior_counts_all_processes(monkeypatch):
 
 
 def test_the_prior_is_in_the_checkpoint_and_goes_on():
-    first, second = (build_task("colorization", encoder(), seed=0) for _ in range(2))
-    list(first.losses(batch(noise(), 1)))
+    first, second = (built("colorization") for _ in range(2))
+    list(first.losses(batch(noise(4), 1)))
     second.load_state_dict(first.state_dict())
     for task in (first, second):
-        list(task.losses(batch(noise(), 2)))
+        list(task.losses(batch(noise(4), 2)))
     assert first.colours.bins.batches == 2
     assert torch.equal(first.colours.bins.prior, second.colours.bins.prior)
 
@@ -151,8 +136,8 @@ def test_a_painted_colour_is_the_annealed_mean(temperature):
 
 
 def test_the_regression_is_half_the_squared_error():
-    task = build_task("colorization?loss=regression&cell=8", encoder(), seed=0).eval()
-    channels = torch.rand(2, 2, 32, 32, generator=torch.Generator().manual_seed(3)) * 100 - 50
+    task = built("colorization?loss=regression&cell=8").eval()
+    channels = torch.rand(2, 2, 32, 32, generator=generator(3)) * 100 - 50
     deepest = task.encoder(noise(2))[-1]
     with torch.no_grad():
         loss = task.colours.loss(deepest, channels).item()
@@ -168,18 +153,18 @@ def test_the_regression_is_half_the_squared_error():
 
 @pytest.mark.parametrize("loss", ["classification", "regression"])
 def test_the_encoder_sees_lightness_alone(loss):
-    task = build_task(f"colorization?loss={loss}", encoder(), seed=0)
+    task = built(f"colorization?loss={loss}")
     seen = []
     task.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    list(task.losses(batch(noise())))
+    list(task.losses(batch(noise(4))))
     (picture,) = seen
     assert (picture.amax(dim=1) - picture.amin(dim=1)).max() < 1e-3
     assert picture.std() > 0.05
 
 
 def test_a_painted_picture_keeps_its_lightness():
-    task = build_task("colorization", encoder(), seed=0).eval()
-    images = (noise() // 8 + 110).to(torch.uint8)
+    task = built("colorization").eval()
+    images = (noise(4) // 8 + 110).to(torch.uint8)
     columns = task.pictures(batch(images))
     lightness = [rgb_to_lab(columns[name])[:, 0] for name in ("lightness", "painted", "original")]
     for other in lightness[1:]:
@@ -189,15 +174,15 @@ def test_a_painted_picture_keeps_its_lightness():
 @pytest.mark.parametrize(("spec", "size"), [("timm:resnet18", 32), ("timm:vit_tiny_patch16_224", 64), ("alexnet", 67)])
 def test_all_kinds_of_encoders_paint(spec, size):
     pytest.importorskip("timm")
-    task = build_task("colorization?hidden=8", encoder(spec, size), seed=0)
-    ((_, loss),) = task.losses(batch(noise(2, size)))
+    task = built("colorization?hidden=8", spec, size)
+    ((_, loss),) = task.losses(batch(noise(2, size=size)))
     assert torch.isfinite(loss)
-    assert task.pictures(batch(noise(2, size)))["painted"].shape == (2, 3, size, size)
+    assert task.pictures(batch(noise(2, size=size)))["painted"].shape == (2, 3, size, size)
 
 
 def test_a_cell_is_no_larger_than_the_picture():
     with pytest.raises(UserError, match=r"cell is 33.*32 px"):
-        build_task("colorization?cell=33", encoder(), seed=0)
+        built("colorization?cell=33")
 
 
 def constant_answer(task, images):
@@ -212,18 +197,6 @@ def constant_answer(task, images):
 
 @pytest.mark.slow
 def test_it_learns_more_than_which_colours_there_are():
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64")
-    images = torch.stack([data.split("train")[i][0] for i in range(512)])
-    task = build_task("colorization?crop=1", encoder("alexnet?width=0.25&stem_stride=1"), seed=0)
-    optimiser = torch.optim.AdamW(task.parameters(), 3e-3)
-    for step in range(120):
-        rows = torch.randint(512, (64,), generator=torch.Generator().manual_seed(step))
-        for _, loss in task.losses(batch(images[rows], step)):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    task.eval()
-    held_out = torch.stack([data.split("val")[i][0] for i in range(64)])
-    with torch.no_grad():
-        ((_, loss),) = task.losses(batch(held_out))
-    assert loss < 0.85 * constant_answer(task, held_out), (loss, constant_answer(task, held_out))
+    run = trained("colorization?crop=1", "alexnet?width=0.25&stem_stride=1", steps=120, rate=3e-3)
+    chance = constant_answer(run.task, scenes("test"))
+    assert run.unseen_loss() < 0.85 * chance, chance

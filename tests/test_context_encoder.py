@@ -5,24 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from task_samples import SMALL, batch, generator, noise
 
 from pretext.decoder import ChannelwiseLinear, Decoder
 from pretext.encoders import build_encoder
 from pretext.masks import MEAN_COLOUR, central, draw_holes, fill
-from pretext.tasks import Batch, build_task
+from pretext.tasks import build_task
 from pretext.tasks.context_encoder import Config, eroded, weighted_error
-
-SMALL = "alexnet?width=0.125&stem_stride=1"
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def batch(count: int = 4, size: int = 32) -> Batch:
-    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator(1))
-    return Batch(images, None, generator())
-
 
 # The channel-wise layer
 
@@ -84,7 +73,7 @@ def test_the_released_network_paints_the_centre_and_learns():
         discriminator_width=0.05,
     )
     task = build_task(config, encoder, seed=0)
-    assert [player for player, _ in task.losses(batch(2, 128))] == ["discriminator", "generator"]
+    assert [player for player, _ in task.losses(batch(noise(2, size=128)))] == ["discriminator", "generator"]
 
 
 # Losses
@@ -116,7 +105,7 @@ def test_the_overlap_is_a_band_inside_the_hole_that_is_seen():
 def test_the_overlap_weighs_ten_times():
     config = Config(mask="central", overlap=2, reconstruction_weight=1.0)
     task = build_task(config, build_encoder(SMALL, input_size=32, seed=0), seed=0)
-    given = batch()
+    given = batch(noise(4))
     (loss,) = (loss for _, loss in task.losses(given))
     images = given.images.float() / 255
     holes = central(4, 32)
@@ -132,7 +121,7 @@ def test_the_overlap_weighs_ten_times():
 
 def test_what_is_hidden_reaches_no_loss_input():
     task = build_task(Config(mask="central"), build_encoder(SMALL, input_size=32, seed=0), seed=0).eval()
-    images, holes = batch().images, central(4, 32)
+    images, holes = noise(4), central(4, 32)
     other = torch.where(holes, 255 - images, images)
     filled, again = task.inpaint(images, holes), task.inpaint(other, holes)
     assert torch.equal(filled, again)
@@ -144,7 +133,7 @@ def test_joint_loss_has_the_published_weights():
     config = Config(adversarial_weight=0.001)
     assert (config.reconstruction_weight, config.adversarial_weight) == (0.999, 0.001)
     task = build_task(config, build_encoder(SMALL, input_size=32, seed=0), seed=0)
-    losses = dict(task.losses(batch()))
+    losses = dict(task.losses(batch(noise(4))))
     parts = task.metrics()
     expected = 0.999 * parts["reconstruction"] + 0.001 * parts["adversarial"]
     assert losses["generator"].item() == pytest.approx(expected, rel=1e-5)
@@ -153,7 +142,7 @@ def test_joint_loss_has_the_published_weights():
 def test_gradients_stay_with_their_player():
     task = build_task(Config(adversarial_weight=0.5), build_encoder(SMALL, input_size=32, seed=0), seed=0)
     players = task.players()
-    for player, loss in task.losses(batch()):
+    for player, loss in task.losses(batch(noise(4))):
         task.zero_grad(set_to_none=True)
         loss.backward()
         for name, parameters in players.items():
@@ -166,11 +155,11 @@ def test_gradients_stay_with_their_player():
 def test_switches_train_and_paint(change):
     config = dataclasses.replace(Config(adversarial_weight=0.1), **change)
     task = build_task(config, build_encoder(SMALL, input_size=32, seed=0), seed=0)
-    for _, loss in task.losses(batch()):
+    for _, loss in task.losses(batch(noise(4))):
         loss.backward()
         assert loss.isfinite()
     task.eval()
-    assert task.inpaint(batch().images, central(4, 32)).shape == (4, 3, 32, 32)
+    assert task.inpaint(noise(4), central(4, 32)).shape == (4, 3, 32, 32)
 
 
 # Masks

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from task_samples import batch, built, generator, noise, ramp, trained
 from torch import nn
 
-from pretext.datasets import open_dataset
-from pretext.encoders import build_encoder
 from pretext.errors import UserError
-from pretext.tasks import Batch, build_task
-from pretext.train import train
-from pretext.train_config import TrainConfig
-
-
-def task(spec="egomotion", encoder="alexnet?width=0.1&stem_stride=2", size=32):
-    return build_task(spec, build_encoder(encoder, input_size=size, seed=0), seed=0)
-
-
-def batch(images, seed=0):
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def ramp(count, size=64):
-    """Return pictures whose red is 4 times the pixel's column, and green 4 times its row."""
-    at = 4 * torch.arange(size, dtype=torch.uint8)
-    picture = torch.stack([at.expand(size, size), at[:, None].expand(size, size), torch.zeros(size, size).byte()])
-    return picture.repeat(count, 1, 1, 1)
 
 
 def measured(view):
@@ -43,7 +23,7 @@ def measured(view):
 
 @pytest.mark.parametrize("spec", ["egomotion", "egomotion?shift=0.107&shifts=5&turn=180&turns=8&crop=0.3"])
 def test_the_measured_motion_is_the_one_of_its_classes(spec):
-    model = task(spec, size=64)
+    model = built(spec, size=64)
     config = model.config
     (first, second), classes = model.views(batch(ramp(200)))
     (centre, along), (other, other_along) = measured(first), measured(second)
@@ -65,19 +45,19 @@ def test_the_measured_motion_is_the_one_of_its_classes(spec):
 
 
 def test_no_view_reaches_beyond_its_picture():
-    (first, second), _ = task("egomotion?turn=180", size=64).views(batch(ramp(300)))
+    (first, second), _ = built("egomotion?turn=180", size=64).views(batch(ramp(300)))
     for view in (first, second):
         steps = view[:, :2].diff(dim=3)  # where the border is repeated, a ramp stops rising
         assert (steps - steps.mean(dim=(2, 3), keepdim=True)).abs().max() < 1e-4
 
 
 def test_where_the_first_window_lies_and_how_it_is_turned_do_not_tell_the_answer():
-    first, _, classes = task().motions(20_000, 64, torch.Generator().manual_seed(0))
+    first, _, classes = built("egomotion").motions(20_000, 64, generator())
     for known in (first.x, first.y, first.turn):
         for answer in classes:
             assert abs(np.corrcoef(known.numpy(), answer.numpy())[0, 1]) < 0.03
     assert first.x.std() > 0.5 and first.turn.std() > 0.2
-    for row, count in zip(classes, task().answers, strict=True):
+    for row, count in zip(classes, built("egomotion").answers, strict=True):
         assert row.bincount(minlength=count).float().div(20_000 / count).sub(1).abs().max() < 0.15
 
 
@@ -91,8 +71,8 @@ def spectrum(views):
 
 def test_interpolation_tells_no_shift_but_hints_at_turns():
     count, known = 2400, 2000
-    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    (first, second), classes = task().views(batch(images))
+    images = noise(count)
+    (first, second), classes = built("egomotion").views(batch(images))
     given = torch.cat([spectrum(first), spectrum(second)], dim=1)
     given = (given - given.mean(dim=0)) / given.std(dim=0)
     answers = classes.T - classes.T.float().mean(dim=0)
@@ -104,10 +84,10 @@ def test_interpolation_tells_no_shift_but_hints_at_turns():
 
 
 def test_the_loss_is_the_mean_of_three_cross_entropies():
-    model = task()
-    images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    model = built("egomotion")
+    images = noise(6)
     _, classes = model.views(batch(images))
-    logits = torch.randn(6, 34, generator=torch.Generator().manual_seed(2))
+    logits = torch.randn(6, 34, generator=generator(2))
 
     class Answer(nn.Module):
         def forward(self, maps):
@@ -126,8 +106,8 @@ def test_the_loss_is_the_mean_of_three_cross_entropies():
 
 
 def test_both_views_of_a_picture_meet_in_the_top_network():
-    model = task()
-    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    model = built("egomotion")
+    images = noise(5)
     (first, second), _ = model.views(batch(images))
     seen = []
     model.top.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -138,19 +118,15 @@ def test_both_views_of_a_picture_meet_in_the_top_network():
 
 
 def test_it_works_with_a_resnet_and_windows_that_do_not_fit_are_refused():
-    model = task(encoder="timm:resnet18")
+    model = built("egomotion", "timm:resnet18")
     ((_, loss),) = model.losses(batch(torch.zeros(3, 3, 32, 32, dtype=torch.uint8)))
     assert torch.isfinite(loss)
     with pytest.raises(UserError, match=r"crop is 0\.6; allowed is from 0\.05 to 0\.495, with shift=0\.2"):
-        task("egomotion?crop=0.6")
+        built("egomotion?crop=0.6")
 
 
 @pytest.mark.slow
-def test_it_learns_on_scenes(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64")
-    config = TrainConfig(steps=200, batch_size=64, log_every=50, learning_rate=3e-3, device="cpu", samples=0)
-    train("egomotion", "alexnet?width=0.125&stem_stride=1", data, config, tmp_path / "run", image_size=32)
-    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+def test_it_learns_on_scenes():
+    run = trained("egomotion", steps=200, rate=3e-3)
     chance = (2 * math.log(7) + math.log(20)) / 3
-    assert last["loss"]["task"] < chance - 0.12
+    assert np.mean(run.losses[-10:]) < chance - 0.12

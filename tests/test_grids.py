@@ -5,21 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from task_samples import SMALL, VIT, batch, built, generator, noise
 
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
 from pretext.grids import Grid, Layout, cut, draw_places, layout, sheet, tile_layer, tile_size
-from pretext.tasks import Batch, build_task, task_config
+from pretext.tasks import build_task, task_config
 
 CPU = torch.device("cpu")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(count, size, seed=3):
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator(seed))
 
 
 def test_the_published_grids_in_pixels():
@@ -50,7 +43,7 @@ def test_every_tile_stays_in_its_cell_and_the_grid_in_the_picture(size, jitter):
 
 
 def test_tiles_are_the_pictures_own_pixels():
-    images = noise(2, 32)
+    images = noise(2, size=32)
     places = draw_places(2, 32, Layout(9, 6, 0, 3), generator(), CPU)
     tiles = cut(images, places[:, :, None], side=6, size=6)
     for b in range(2):
@@ -77,7 +70,7 @@ def bilinear(tile, size):
 
 
 def test_enlarging_is_bilinear():
-    images = noise(1, 24)
+    images = noise(1, size=24)
     places = draw_places(1, 24, Layout(8, 5, 0, 3), generator(), CPU)
     small = cut(images, places[:, :, None], side=5, size=5).double().numpy()
     large = cut(images, places[:, :, None], side=5, size=8).numpy()
@@ -87,7 +80,7 @@ def test_enlarging_is_bilinear():
 
 
 def test_shrinking_averages():
-    images = noise(1, 24)
+    images = noise(1, size=24)
     places = draw_places(1, 24, Layout(8, 8, 0, 0), generator(), CPU)[:, :, None]
     large, small = cut(images, places, side=8, size=8), cut(images, places, side=8, size=2)
     assert small.std() < 0.6 * large.std()  # every second or fourth pixel alone would have the same deviation
@@ -99,8 +92,8 @@ def test_interpolation_does_not_tell_the_place(size):
     """The same pixels give the same tile, bit for bit, wherever they lay."""
     where = layout(37, Grid(span=1.0, gap=0.4))
     places = draw_places(3, 37, where, generator(), CPU)
-    patch = noise(1, where.side)[0]
-    images = noise(3, 37, seed=9)
+    patch = noise(1, size=where.side)[0]
+    images = noise(3, size=37, seed=9)
     for b in range(3):
         for top, left in places[b].tolist():
             images[b, :, top : top + where.side, left : left + where.side] = patch
@@ -109,7 +102,7 @@ def test_interpolation_does_not_tell_the_place(size):
 
 
 def test_channels_can_lie_apart():
-    images = noise(1, 20)
+    images = noise(1, size=20)
     places = torch.tensor([[4, 5], [6, 5], [4, 2]]).expand(1, 9, 3, 2)
     tile = cut(images, places, side=6, size=6)[0, 4] * 255
     for channel, (top, left) in enumerate(((4, 5), (6, 5), (4, 2))):
@@ -160,13 +153,11 @@ def test_an_encoder_that_cannot_read_half_its_input_says_so_and_reads_all_of_it(
 
 @pytest.mark.parametrize("task", ["relative_location", "jigsaw"])
 def test_a_vision_transformer_reads_tiles(task):
-    encoder = build_encoder("timm:vit_tiny_patch16_224?patch_size=8", input_size=32, seed=0)
-    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    [(_, loss)] = build_task(task, encoder, seed=0).losses(Batch(images, None, torch.Generator().manual_seed(0)))
+    ((_, loss),) = built(task, VIT).losses(batch(noise(2)))
     assert torch.isfinite(loss)
 
 
 def test_tiles_of_nothing_are_refused():
-    encoder = build_encoder("alexnet?width=0.125&stem_stride=1", input_size=32, seed=0)
+    encoder = build_encoder(SMALL, input_size=32, seed=0)
     with pytest.raises(ValueError, match="only 2 of 32 px"):
         tile_size(encoder, Grid(gap=0.8))

@@ -5,28 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from task_samples import VIT, batch, built, generator, noise, scenes, trained
 
-from pretext.collapse import COLLAPSED, watched
-from pretext.datasets import open_dataset
-from pretext.encoders import build_encoder
+from pretext.collapse import COLLAPSED
 from pretext.errors import UserError
-from pretext.tasks import Batch, build_task
 from pretext.tasks.ijepa import Config, block_size, draw_blocks
 from pretext.tokens import patchify, taken, unpatchify
 
-VIT = "timm:vit_tiny_patch16_224?patch_size=8"
 
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def built(options="", spec=VIT, size=32):
-    return build_task(f"ijepa?crop_min=1{options}", build_encoder(spec, input_size=size, seed=0), seed=0)
-
-
-def pictures(count=3, size=32):
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator(1))
+def ijepa(options="", spec=VIT, size=32):
+    return built(f"ijepa?crop_min=1{options}", spec, size)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +76,7 @@ def test_the_context_that_is_left_out_is_drawn_at_random():
 
 
 def test_the_predictor_knows_the_context_alone_and_the_target_encoder_everything():
-    task, images = built().eval(), pictures().float() / 255
+    task, images = ijepa().eval(), noise(3).float() / 255
     blocks = draw_blocks(3, 4, task.config, generator())
     seen = torch.zeros(3, 16, dtype=torch.bool).scatter(1, blocks.context, True)
     patches = patchify(images, 8)
@@ -103,7 +91,7 @@ def test_the_predictor_knows_the_context_alone_and_the_target_encoder_everything
 
 
 def test_each_target_is_predicted_by_itself_at_its_places():
-    task, images = built().eval(), pictures().float() / 255
+    task, images = ijepa().eval(), noise(3).float() / 255
     blocks = draw_blocks(3, 4, task.config, generator())
     with torch.no_grad():
         predicted = task.predicted(images, blocks)
@@ -118,8 +106,8 @@ def test_each_target_is_predicted_by_itself_at_its_places():
 
 @pytest.mark.parametrize("kind", ["smooth_l1", "l2"])
 def test_a_steps_loss_is_the_distance_to_the_normalised_tokens(kind):
-    task, images = built(f"&loss={kind}"), pictures()
-    (loss,) = (loss for _, loss in task.losses(Batch(images, None, generator(3))))
+    task, images = ijepa(f"&loss={kind}"), noise(3)
+    (loss,) = (loss for _, loss in task.losses(batch(images, 3)))
     draws = generator(3)
     torch.rand(14, 3, generator=draws)  # what the augmentation draws
     blocks = draw_blocks(3, 4, task.config, draws)
@@ -137,8 +125,8 @@ def test_a_steps_loss_is_the_distance_to_the_normalised_tokens(kind):
 
 
 def test_no_gradient_reaches_the_targets_and_they_follow_at_a_rising_momentum():
-    task = built()
-    for _, loss in task.losses(Batch(pictures(), None, generator())):
+    task = ijepa()
+    for _, loss in task.losses(batch(noise(3))):
         loss.backward()
     assert not any(p.requires_grad or p.grad is not None for p in task.target.parameters())
     assert all(p.grad.abs().sum() > 0 for p in task.encoder.parameters())
@@ -155,8 +143,8 @@ def test_no_gradient_reaches_the_targets_and_they_follow_at_a_rising_momentum():
 
 
 def test_the_sheet_shows_the_context_and_the_targets_and_they_share_nothing():
-    task, images = built(), pictures()
-    sheet = task.pictures(Batch(images, None, generator()))
+    task, images = ijepa(), noise(3)
+    sheet = task.pictures(batch(images))
     context, targets = draw_blocks(3, 4, task.config, generator())
     for name, at in (("context", context), ("targets", targets.flatten(1))):
         shown, original = patchify(sheet[name], 8), patchify(images.float() / 255, 8)
@@ -175,31 +163,20 @@ def test_the_sheet_shows_the_context_and_the_targets_and_they_share_nothing():
 )
 def test_what_cannot_work_is_refused_when_built(spec, message):
     with pytest.raises(UserError, match=message):
-        built(spec=spec)
+        ijepa(spec=spec)
 
 
 def test_the_named_transformer_is_enough_at_64_px():
-    task = built(spec="timm:vit_tiny_patch16_224", size=64)
-    (loss,) = (loss for _, loss in task.losses(Batch(pictures(2, 64), None, generator())))
+    task = ijepa(spec="timm:vit_tiny_patch16_224", size=64)
+    (loss,) = (loss for _, loss in task.losses(batch(noise(2, size=64))))
     assert loss.isfinite()
 
 
 @pytest.mark.slow
 def test_it_learns_more_than_the_mean_token_and_does_not_collapse():
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64")
-    train, val = (torch.stack([split[i][0] for i in range(len(split))]) for split in map(data.split, ("train", "val")))
-    task = build_task("ijepa", build_encoder(VIT, input_size=32, seed=0), seed=0)
-    optimiser = torch.optim.AdamW(task.players()["task"], 1e-3)
-    for step in range(60):
-        chosen = train[torch.randint(len(train), (64,), generator=generator(step))]
-        for _, loss in task.losses(Batch(chosen, None, generator(step))):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        task.after_step(step / 60)
+    run = trained("ijepa", VIT, steps=60)
     with torch.no_grad():
-        (learned,) = (loss.item() for _, loss in task.losses(Batch(val, None, generator())))
-        answers = task.answers(val.float() / 255)
+        answers = run.task.answers(scenes("test").float() / 255)
     chance = torch.nn.functional.smooth_l1_loss(answers.mean(dim=(0, 1)).expand_as(answers), answers).item()
-    assert learned < 0.8 * chance
-    assert watched(task.encoder, val)["feature_std"] > 10 * COLLAPSED
+    assert run.unseen_loss() < 0.8 * chance
+    assert run.spread() > 10 * COLLAPSED

@@ -7,39 +7,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter, map_coordinates
+from task_samples import batch, built, noise, trained
+from tile_samples import MAGNIFY, SIZE, coloured, magnified, shifts, texture, tiled
 
-from pretext.datasets import open_dataset
-from pretext.encoders import build_encoder
-from pretext.tasks import Batch, build_task
 from pretext.tasks.jigsaw import permutation_set
-
-SIZE = 64
-
-
-def task_of(spec, size=SIZE, encoder="alexnet?width=0.125&stem_stride=2"):
-    return build_task(spec, build_encoder(encoder, input_size=size, seed=0), seed=0)
-
-
-def batch(images, seed=0):
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def noise(count, size=SIZE):
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
-
-
-def texture(count, sigma):
-    """Return grey pictures, around 128, whose pixels are alike up to some `sigma` apart."""
-    rough = np.random.default_rng(0).normal(size=(count, SIZE, SIZE))
-    smooth = gaussian_filter(rough, (0, sigma, sigma), mode="wrap")
-    return 128 + 30 * smooth / smooth.std()
-
-
-def pictures(red, green, blue):
-    values = np.stack([red, green, blue], axis=1).round().clip(0, 255)
-    return torch.from_numpy(values.astype(np.uint8))
-
 
 # The permutations
 
@@ -86,7 +57,7 @@ def test_more_permutations_than_there_are_are_refused():
 
 
 def test_a_puzzle_is_the_tiles_in_the_order_of_its_permutation():
-    task, images = task_of("jigsaw?permutations=20"), noise(40)
+    task, images = tiled("jigsaw?permutations=20"), noise(40, size=SIZE)
     tiles = task.tiles(batch(images, 5))
     shuffled, which = task.puzzles(batch(images, 5))
     for b in range(40):
@@ -96,7 +67,7 @@ def test_a_puzzle_is_the_tiles_in_the_order_of_its_permutation():
 
 
 def test_the_loss_is_that_of_each_puzzle_by_itself():
-    task, images = task_of("jigsaw").eval(), noise(4)
+    task, images = tiled("jigsaw").eval(), noise(4, size=SIZE)
     found = dict(task.losses(batch(images, 4)))["task"].item()
     shuffled, which = task.puzzles(batch(images, 4))
     total = 0.0
@@ -109,15 +80,15 @@ def test_the_loss_is_that_of_each_puzzle_by_itself():
 
 
 def test_it_works_with_a_resnet():
-    task = task_of("jigsaw", 32, "timm:resnet18")
-    ((_, loss),) = task.losses(batch(noise(4, 32)))
+    task = built("jigsaw", "timm:resnet18")
+    ((_, loss),) = task.losses(batch(noise(4)))
     loss.backward()
     assert loss.item() == pytest.approx(np.log(100), rel=0.5)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.encoder.parameters())
 
 
 def test_a_right_answer_puts_the_picture_together(monkeypatch):
-    task = task_of("jigsaw?normalise=false&greyscale=0&gap=0&jitter=0&span=1")
+    task = tiled("jigsaw?normalise=false&greyscale=0&gap=0&jitter=0&span=1")
     ramp = torch.arange(SIZE, dtype=torch.uint8)
     images = (2 * ramp[:, None] + ramp).expand(16, 3, SIZE, SIZE).contiguous()
     _, which = task.puzzles(batch(images, 3))
@@ -131,7 +102,7 @@ def test_a_right_answer_puts_the_picture_together(monkeypatch):
 
 
 def test_greyscale_is_per_picture_and_as_often_as_asked():
-    tiles = task_of("jigsaw?normalise=false&greyscale=0.3").tiles(batch(noise(400)))
+    tiles = tiled("jigsaw?normalise=false&greyscale=0.3").tiles(batch(noise(400, size=SIZE)))
     grey = (tiles == tiles[:, :, :1]).all(dim=4).all(dim=3).all(dim=2)
     assert torch.equal(grey.all(dim=1), grey.any(dim=1))
     assert grey[:, 0].float().mean().item() == pytest.approx(0.3, abs=0.07)
@@ -141,18 +112,18 @@ def test_channels_are_shifted_apart_inside_the_cell_and_grey_ones_are_not():
     ramp = torch.arange(SIZE, dtype=torch.uint8)
     images = torch.stack([2 * ramp[:, None] + ramp] * 3).expand(200, 3, SIZE, SIZE).contiguous()
     spec = f"jigsaw?normalise=false&channel_shift=2&span=1&tile={SIZE // 2}"
-    values = (task_of(f"{spec}&greyscale=0").tiles(batch(images)) * 255).mean(dim=(3, 4))
+    values = (tiled(f"{spec}&greyscale=0").tiles(batch(images)) * 255).mean(dim=(3, 4))
     apart = (values[:, :, 0] - values[:, :, 1]).round().long()
     assert set(apart.unique().tolist()) == set(range(-12, 13))  # 2 Δrow + Δcolumn, each from -4 to 4
-    assert (task_of(f"{spec}&greyscale=1").tiles(batch(images)).diff(dim=2) == 0).all()
+    assert (tiled(f"{spec}&greyscale=1").tiles(batch(images)).diff(dim=2) == 0).all()
 
 
 # Trivial solvers
 
 
 def test_the_encoder_sees_tiles_of_mean_0_and_deviation_1():
-    task = task_of("jigsaw")
-    dim = noise(20) // 4 + torch.arange(20, dtype=torch.uint8).view(-1, 1, 1, 1) * 8
+    task = tiled("jigsaw")
+    dim = noise(20, size=SIZE) // 4 + torch.arange(20, dtype=torch.uint8).view(-1, 1, 1, 1) * 8
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (task.encoder.mean, task.encoder.std))
     seen = (task.tiles(batch(dim)) - mean) / std
     assert seen.mean(dim=(3, 4)).abs().max() < 1e-4
@@ -166,8 +137,8 @@ def placed_by(statistic, spec):
     rising = (3 * at[:, None] + at) / 4
     rough = np.random.default_rng(0).normal(size=(60, SIZE, SIZE))
     grey = 20 + 200 * rising + 3 * rough if statistic == "mean" else 128 + (5 + 75 * rising) * rough
-    task = task_of(spec)
-    shuffled, which = task.puzzles(batch(pictures(grey, grey, grey)))
+    task = tiled(spec)
+    shuffled, which = task.puzzles(batch(coloured(grey, grey, grey)))
     seen = shuffled.mean(dim=2).flatten(2)
     values = (seen.mean(dim=2) if statistic == "mean" else seen.std(dim=2)).round(decimals=2)
     guess = values.argsort(dim=1, stable=True).argsort(dim=1)
@@ -183,7 +154,7 @@ def test_a_statistic_of_tiles_gives_the_answer_unless_they_are_normalised(statis
 def neighbours_by_bordering_lines(spec, sigma):
     """Return how often the tile whose left line is most like a tile's right one is its neighbour."""
     grey = texture(80, sigma)
-    tiles = task_of(spec).tiles(batch(pictures(grey, grey, grey))).mean(dim=2)
+    tiles = tiled(spec).tiles(batch(coloured(grey, grey, grey))).mean(dim=2)
     unlike = (tiles[:, :, None, :, -1] - tiles[:, None, :, :, 0]).abs().mean(dim=3)
     unlike[:, range(9), range(9)] = float("inf")
     left = torch.tensor([0, 1, 3, 4, 6, 7])
@@ -202,20 +173,14 @@ def test_what_is_smoother_than_the_gap_is_not_blocked():
 
 def placed_by_the_lens(spec):
     """Return how many tiles are put where they belong by the shift between red and blue, which grows outwards."""
-    grey, magnify, centre = texture(60, sigma=2.5), 0.04, (SIZE - 1) / 2
-    at = centre + (np.arange(SIZE) - centre) * (1 + magnify)
-    rows, columns = np.meshgrid(at, at, indexing="ij")
-    red = np.stack([map_coordinates(g, [rows, columns], order=3, mode="reflect") for g in grey])
-    task = task_of(spec)
-    shuffled, which = task.puzzles(batch(pictures(red, grey, grey)))
+    grey = texture(60, sigma=2.5)
+    task = tiled(spec)
+    shuffled, which = task.puzzles(batch(coloured(magnified(grey), grey, grey)))
     seen = shuffled.double().numpy()
-    slopes = np.stack(np.gradient(seen[:, :, 2], axis=(2, 3)), axis=-1).reshape(*seen.shape[:2], -1, 2)
-    difference = (seen[:, :, 0] - seen[:, :, 2]).reshape(*seen.shape[:2], -1)
-    gram = np.einsum("btpi,btpj->btij", slopes, slopes) + 1e-9 * np.eye(2)
-    shifts = np.linalg.solve(gram, np.einsum("btpi,btp->bti", slopes, difference)[..., None])[..., 0]
-    step = magnify * 19 * seen.shape[-1] / 14  # a cell is 19 px, its 14 px of a tile are enlarged
+    apart = shifts(seen[:, :, 0], seen[:, :, 2])
+    step = MAGNIFY * 19 * seen.shape[-1] / 14  # a cell is 19 px, its 14 px of a tile are enlarged
     cells = step * np.array([(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)])
-    guess = np.linalg.norm(shifts[:, :, None] - cells, axis=-1).argmin(axis=2)
+    guess = np.linalg.norm(apart[:, :, None] - cells, axis=-1).argmin(axis=2)
     return (guess == task.orders[which].numpy()).mean()
 
 
@@ -231,19 +196,5 @@ def test_the_lens_gives_the_place_away_in_colour_not_in_grey_and_seldom_with_shi
 
 @pytest.mark.slow
 def test_it_learns_on_scenes():
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64")
-    images, unseen = (
-        torch.stack([part[i][0] for i in range(len(part))]) for part in map(data.split, ("train", "test"))
-    )
-    task = task_of("jigsaw", 32, "alexnet?width=0.125&stem_stride=1")
-    optimiser = torch.optim.AdamW(task.parameters(), 2e-3)
-    for step in range(150):
-        chosen = torch.randint(len(images), (32,), generator=torch.Generator().manual_seed(step))
-        for _, loss in task.losses(batch(images[chosen], step)):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    task.eval()
-    with torch.no_grad():
-        found = np.mean([loss.item() for seed in range(10) for _, loss in task.losses(batch(unseen, seed))])
-    assert found < np.log(100) - 0.5
+    run = trained("jigsaw", steps=150, count=32, rate=2e-3)
+    assert run.unseen_loss(seeds=10) < np.log(100) - 0.5

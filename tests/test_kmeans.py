@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from task_samples import SMALL, batch, generator, noise
 from torch import nn
 
 from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder
-from pretext.tasks import Batch, build_task
+from pretext.tasks import build_task
 from pretext.tasks.kmeans import normalise_contrast, sample_patches, spherical_kmeans, whitening
-
-SMALL = "alexnet?width=0.125&stem_stride=1"
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def directions(count, length, seed=0):
@@ -142,12 +137,10 @@ def test_a_map_smaller_than_the_kernel_is_padded_and_a_linear_layer_sees_rows():
 
 @pytest.mark.parametrize("spec", [SMALL, f"{SMALL}&groups=2&norm=none", "timm:resnet18"])
 def test_every_filter_is_learned_and_every_channel_of_one_scale(spec):
-    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=generator())
+    images = noise(16)
     encoder = build_encoder(spec, input_size=32, seed=0)
     old = {name: value.clone() for name, value in encoder.named_parameters() if value.ndim > 1}
-    build_task("kmeans?patches=300&iterations=1&components=32", encoder, seed=0).prepare(
-        Batch(images, None, generator())
-    )
+    build_task("kmeans?patches=300&iterations=1&components=32", encoder, seed=0).prepare(batch(images))
     for name, value in encoder.named_parameters():
         if value.ndim > 1:
             likeness = F.cosine_similarity(value.flatten(1), old[name].flatten(1)).abs()
@@ -163,7 +156,7 @@ def test_first_filters_ignore_brightness_and_find_the_stripes_of_striped_picture
     waves = [torch.sin(1.2 * (x * torch.cos(a) + y * torch.sin(a)) + p) for a in angles for p in phases]
     images = (127 + 100 * torch.stack(waves)[:, None].expand(-1, 3, -1, -1)).to(torch.uint8)
     encoder = build_encoder(SMALL, input_size=32, seed=0)
-    build_task("kmeans?patches=4000&components=20&images=64", encoder, seed=0).prepare(Batch(images, None, generator()))
+    build_task("kmeans?patches=4000&components=20&images=64", encoder, seed=0).prepare(batch(images))
     filters = encoder.convs[0][0].weight.detach().mean(dim=1)
     filters = filters / filters.flatten(1).norm(dim=1)[:, None, None]
     assert filters.mean(dim=(1, 2)).abs().max() < 0.05
@@ -187,5 +180,5 @@ def test_filters_tell_scenes_apart_better_than_random_ones(tmp_path, monkeypatch
         return KNeighborsClassifier(10).fit(seen, train.label).score(asked, test.label)
 
     random, learned = (build_encoder("alexnet?width=0.25&stem_stride=2", input_size=32, seed=0) for _ in range(2))
-    build_task("kmeans", learned, seed=0).prepare(Batch(train.images[:256], None, generator()))
+    build_task("kmeans", learned, seed=0).prepare(batch(train.images[:256]))
     assert accuracy(learned) > accuracy(random)

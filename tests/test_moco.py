@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -12,14 +11,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from short_run import short_run
+from task_samples import SMALL, batch, built, generator, lightly, noise, step, trained
 
 from pretext.augmentation import augment
-from pretext.encoders import build_encoder
 from pretext.errors import UserError
 from pretext.momentum import rising_momentum
 from pretext.queue import Queue
-from pretext.tasks import Batch, build_task
 from pretext.tasks.moco import against_queue, within_batch
 
 UNCHANGED = "jitter=0&greyscale=0&crop_min=1&flip=0&aspect=1&blur=0"
@@ -27,30 +24,17 @@ UNCHANGED = "jitter=0&greyscale=0&crop_min=1&flip=0&aspect=1&blur=0"
 
 
 def unit(*shape, seed=0):
-    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=1)
+    return F.normalize(torch.randn(*shape, generator=generator(seed)), dim=1)
 
 
-def encoder(architecture="alexnet?width=0.125&stem_stride=1"):
-    return build_encoder(architecture, input_size=32, seed=0)
+def moco(spec, encoder=SMALL):
+    return built(f"{spec}{'&' if '?' in spec else '?'}hidden=32&projection=16", encoder)
 
 
-def batch(count=8, seed=0):
-    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def task(spec, *architecture):
-    return build_task(f"{spec}{'&' if '?' in spec else '?'}hidden=32&projection=16", encoder(*architecture), seed=0)
-
-
-def step(model, given, progress=0.0, rate=0.1):
-    optimiser = torch.optim.SGD(model.players()["task"], rate)
-    for _, loss in model.losses(given):
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+def whole_step(model, given, progress=0.0):
+    loss = step(model, given, torch.optim.SGD(model.players()["task"], 0.1))
     model.after_step(progress)
-    return loss.item()
+    return loss
 
 
 def queue_loop(q, k, queue, temperature):
@@ -93,20 +77,16 @@ def test_the_batchs_loss_is_v3s(count, temperature):
 
 
 def test_loss_and_queue_are_lightlys(monkeypatch):
-    monkeypatch.setenv("LIGHTLY_DID_VERSION_CHECK", "True")  # else it looks its host up
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loss = pytest.importorskip("lightly.loss", reason="lightly is not installed")
-        theirs = loss.NTXentLoss(temperature=0.2, memory_bank_size=(12, 6))
-        mine = Queue(12, 6)
-        theirs.memory_bank.bank.copy_(mine.rows)
-        for seed in range(5):  # 4 divides 12: where it does not, lightly drops what is over the end
-            q, k = unit(4, 6, seed=seed).requires_grad_(), unit(4, 6, seed=9 + seed)
-            logits = against_queue(q, k, mine.rows, temperature=0.2)
-            mine.put(k)
-            found = F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64)).item()
-            assert found == pytest.approx(theirs(q, k).item(), rel=1e-5)
-            torch.testing.assert_close(mine.rows, theirs.memory_bank.bank)
+    theirs = lightly(monkeypatch).NTXentLoss(temperature=0.2, memory_bank_size=(12, 6))
+    mine = Queue(12, 6)
+    theirs.memory_bank.bank.copy_(mine.rows)
+    for seed in range(5):  # 4 divides 12: where it does not, lightly drops what is over the end
+        q, k = unit(4, 6, seed=seed).requires_grad_(), unit(4, 6, seed=9 + seed)
+        logits = against_queue(q, k, mine.rows, temperature=0.2)
+        mine.put(k)
+        found = F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64)).item()
+        assert found == pytest.approx(theirs(q, k).item(), rel=1e-5)
+        torch.testing.assert_close(mine.rows, theirs.memory_bank.bank)
 
 
 @pytest.mark.parametrize(("size", "counts"), [(7, [3, 3, 3, 3]), (8, [8, 8]), (5, [1, 4, 2, 5, 3]), (6, [6, 1, 6])])
@@ -131,14 +111,14 @@ def test_a_queue_begins_with_random_rows_of_length_1():
 
 def test_a_queue_shorter_than_a_step_is_refused():
     with pytest.raises(UserError, match=r"queue is 4.*the 8 "):
-        list(task("moco?queue=4").losses(batch(8)))
-    list(task("moco?queue=8").losses(batch(8)))
+        list(moco("moco?queue=4").losses(batch(noise(8))))
+    list(moco("moco?queue=8").losses(batch(noise(8))))
 
 
 def test_a_steps_keys_are_the_slow_copys_answers_and_wait_in_the_queue():
-    model = task(f"moco?queue=20&norm_groups=1&{UNCHANGED}")
+    model = moco(f"moco?queue=20&norm_groups=1&{UNCHANGED}")
     before = model.queue.rows.clone()
-    given = batch(8)
+    given = batch(noise(8))
     slow = F.normalize(model.slow(given.images), dim=1)
     loss = next(model.losses(given))[1]
     torch.testing.assert_close(model.queue.rows[:8], slow, atol=1e-4, rtol=0)  # in the pictures' order
@@ -149,8 +129,8 @@ def test_a_steps_keys_are_the_slow_copys_answers_and_wait_in_the_queue():
 
 
 def test_accuracy_is_the_share_of_queries_whose_key_is_nearest():
-    model = task(f"moco?queue=16&norm_groups=1&{UNCHANGED}").eval()
-    images = batch(8).images
+    model = moco(f"moco?queue=16&norm_groups=1&{UNCHANGED}").eval()
+    images = noise(8)
     own = F.normalize(model.slow(images), dim=1)  # queries are their own keys, and nothing is nearer to them
     with torch.no_grad():
         model.queue.rows.copy_(-own.repeat(2, 1))
@@ -158,22 +138,22 @@ def test_accuracy_is_the_share_of_queries_whose_key_is_nearest():
         model.projector[-1].bias[:8].neg_()
         queries = F.normalize(model.projector(model.encoder.embed(images)), dim=1)
         nearest = [float(q @ k) > float((q @ -own.T).max()) for q, k in zip(queries, own, strict=True)]
-    list(model.losses(batch(8)))
+    list(model.losses(batch(noise(8))))
     assert model.metrics()["accuracy"] == sum(nearest) / 8 and 0 < sum(nearest) < 8
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 9])
 def test_keys_are_dealt_to_other_groups_than_their_queries(count, monkeypatch):
-    model = task(f"moco?queue=16&norm_groups=4&{UNCHANGED}")
+    model = moco(f"moco?queue=16&norm_groups=4&{UNCHANGED}")
     asked, answered = [], []
     query, key = model._query, model._key
     monkeypatch.setattr(model, "_query", lambda images: (asked.append(images), query(images))[1])
     monkeypatch.setattr(model, "_key", lambda images: (answered.append(images), key(images))[1])
-    list(model.losses(batch(count)))
+    list(model.losses(batch(noise(count))))
     sizes = [len(images) for images in asked]
     assert sizes == [len(images) for images in answered] and len(sizes) == max(1, min(4, count // 2))
     assert sum(sizes) == count and min(sizes) >= 2  # batch normalisation has something to compare
-    pictures = batch(count).images.float() / 255
+    pictures = noise(count).float() / 255
     torch.testing.assert_close(torch.cat(asked), pictures)
     order = torch.cdist(torch.cat(answered).flatten(1), pictures.flatten(1)).argmin(dim=1)
     assert sorted(order.tolist()) == list(range(count))
@@ -184,32 +164,32 @@ def test_keys_are_dealt_to_other_groups_than_their_queries(count, monkeypatch):
 
 def test_without_batch_statistics_groups_make_no_difference():
     """In evaluation mode each picture is by itself: dealing and putting back must then change nothing."""
-    images = batch(8).images
+    images = noise(8)
     losses, queues = [], []
     for groups in (1, 3, 4):
-        model = build_task(f"moco?queue=16&norm_groups={groups}&hidden=32&projection=16", encoder(), seed=0).eval()
-        losses.append(next(model.losses(Batch(images, None, torch.Generator().manual_seed(3))))[1].item())
+        model = moco(f"moco?queue=16&norm_groups={groups}").eval()
+        losses.append(next(model.losses(batch(images, 3)))[1].item())
         queues.append(model.queue.rows.clone())
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
     for queue in queues[1:]:
         torch.testing.assert_close(queue, queues[0])
-    training = [task(f"moco?queue=16&norm_groups={groups}") for groups in (1, 4)]
-    apart = [next(model.losses(batch(8)))[1].item() for model in training]
+    training = [moco(f"moco?queue=16&norm_groups={groups}") for groups in (1, 4)]
+    apart = [next(model.losses(batch(noise(8))))[1].item() for model in training]
     assert apart[0] != pytest.approx(apart[1], rel=1e-4)
 
 
 @pytest.mark.parametrize(("spec", "momentum"), [("moco?queue=8&momentum=0.9", 0.9), ("moco:v3?momentum=0.9", None)])
 def test_the_slow_copy_is_the_moving_average_and_gets_no_gradient(spec, momentum):
-    model = task(spec)
+    model = moco(spec)
     pairs = [
         *zip(model.slow.network.encoder.parameters(), model.encoder.parameters(), strict=True),
         *zip(model.slow.network.projector.parameters(), model.projector.parameters(), strict=True),
     ]
     assert all(torch.equal(slow, fast) and slow is not fast for slow, fast in pairs)
-    step(model, batch(8), progress=0.3)
+    whole_step(model, batch(noise(8)), progress=0.3)
     first = [fast.detach().double().clone() for _, fast in pairs]
     expected = [slow.double().clone() for slow, _ in pairs]
-    step(model, batch(8, 1), progress=0.6)
+    whole_step(model, batch(noise(8), 1), progress=0.6)
     share = momentum or rising_momentum(0.9, 0.6)
     for old, fast, (slow, now) in zip(expected, first, pairs, strict=True):
         torch.testing.assert_close(slow.double(), share * old + (1 - share) * now.double(), atol=1e-6, rtol=1e-5)
@@ -218,11 +198,11 @@ def test_the_slow_copy_is_the_moving_average_and_gets_no_gradient(spec, momentum
 
 def test_queries_get_the_gradient_of_fixed_keys():
     """The gradient is that of the formula with the keys and the queue as plain numbers."""
-    model, twin = task("moco?queue=16&norm_groups=1"), task("moco?queue=16&norm_groups=1")
+    model, twin = moco("moco?queue=16&norm_groups=1"), moco("moco?queue=16&norm_groups=1")
     queue = twin.queue.rows.clone()
-    next(model.losses(batch(8)))[1].backward()
+    next(model.losses(batch(noise(8))))[1].backward()
     keys = model.queue.rows[:8].clone()
-    given = batch(8)
+    given = batch(noise(8))
     q = F.normalize(twin.projector(twin.encoder.embed(augment(given.images, twin.config, given.generator))), dim=1)
     positive = (q * keys).sum(dim=1) / 0.2
     total = positive.exp() + (q @ queue.T / 0.2).exp().sum(dim=1)
@@ -232,13 +212,13 @@ def test_queries_get_the_gradient_of_fixed_keys():
 
 
 def test_v3_is_symmetric_and_has_no_queue():
-    model = task("moco:v3?blur_from=1")
+    model = moco("moco:v3?blur_from=1")
     assert not hasattr(model, "queue") and model.metrics() == {}
     assert (model.second.blur, model.second.solarize) == (0.1, 0.2) and (model.config.blur, model.config.solarize) == (
         1,
         0,
     )
-    views = [torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(s)) for s in range(2)]
+    views = [torch.rand(6, 3, 32, 32, generator=generator(s)) for s in range(2)]
     with torch.no_grad():
         halves = []
         for asking, asked in (views, views[::-1]):
@@ -248,16 +228,16 @@ def test_v3_is_symmetric_and_has_no_queue():
 
 
 def test_v2s_second_view_is_drawn_as_the_first():
-    assert task("moco?blur=0.3&solarize=0.1").second == task("moco?blur=0.3&solarize=0.1").config
+    assert moco("moco?blur=0.3&solarize=0.1").second == moco("moco?blur=0.3&solarize=0.1").config
 
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_v3_leaves_a_vision_transformers_patches_as_they_were(frozen):
     pytest.importorskip("timm", reason="timm is not installed")
-    model = task(f"moco:v3?frozen_patches={frozen}", "timm:vit_tiny_patch16_224")
+    model = moco(f"moco:v3?frozen_patches={frozen}", "timm:vit_tiny_patch16_224")
     patches = {name: p for name, p in model.encoder.named_parameters() if ".patch_embed." in name}
     before = {name: p.detach().clone() for name, p in model.encoder.named_parameters()}
-    step(model, batch(4))
+    whole_step(model, batch(noise(4)))
     after = dict(model.encoder.named_parameters())
     assert len(patches) == 2
     assert all(torch.equal(before[name], after[name]) == frozen for name in patches)
@@ -269,7 +249,7 @@ def test_v3_leaves_a_vision_transformers_patches_as_they_were(frozen):
 @pytest.mark.parametrize("other", ["timm:resnet18", "timm:vit_tiny_patch16_224"])
 def test_other_architectures_take_a_step(spec, other):
     pytest.importorskip("timm", reason="timm is not installed")
-    assert math.isfinite(step(task(spec, other), batch(4)))
+    assert math.isfinite(whole_step(moco(spec, other), batch(noise(4))))
 
 
 def one_of_two(number, folder):
@@ -277,9 +257,9 @@ def one_of_two(number, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     loss = within_batch(unit(8, 6).chunk(2)[number], unit(8, 6, seed=1).chunk(2)[number], temperature=0.2)
-    model = task("moco?queue=12")
-    half = batch(8).images.chunk(2)[number]
-    next(model.losses(Batch(half, None, torch.Generator().manual_seed(number))))
+    model = moco("moco?queue=12")
+    half = noise(8).chunk(2)[number]
+    next(model.losses(batch(half, number)))
     np.savez(
         f"{folder}/{number}.npz", loss=loss.numpy(), queue=model.queue.rows.numpy(), place=model.queue.place.numpy()
     )
@@ -294,9 +274,9 @@ def test_two_processes_share_keys_and_queue(tmp_path):
     assert np.mean([one["loss"] for one in found]) == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(found[0]["queue"], found[1]["queue"])
     for number in range(2):  # each process's keys, in the order of their ranks
-        alone = task("moco?queue=12")
-        half = batch(8).images.chunk(2)[number]
-        next(alone.losses(Batch(half, None, torch.Generator().manual_seed(number))))
+        alone = moco("moco?queue=12")
+        half = noise(8).chunk(2)[number]
+        next(alone.losses(batch(half, number)))
         expected_keys = alone.queue.rows[:4].numpy()
         np.testing.assert_allclose(found[0]["queue"][4 * number : 4 * number + 4], expected_keys, atol=1e-5)
     assert int(found[0]["place"]) == 8
@@ -305,14 +285,16 @@ def test_two_processes_share_keys_and_queue(tmp_path):
 @pytest.mark.slow
 def test_v2_learns():
     """Chance is 1 in 513; the queue is full after 8 steps."""
-    losses, model, spread = short_run("moco?queue=512")
+    run = trained("moco?queue=512", steps=60)
+    losses, spread = run.losses, run.spread()
     assert sum(losses[-8:]) / 8 < math.log(513) - 0.6, losses
-    assert model.metrics()["accuracy"] > 15 / 513 and spread > 0.3
+    assert run.metrics[-1]["accuracy"] > 15 / 513 and spread > 0.3
 
 
 @pytest.mark.slow
 def test_v3_learns():
     chance = 2 * 2 * 0.2 * math.log(64)  # two ways, each times twice the temperature
-    losses, _, spread = short_run("moco:v3")
+    run = trained("moco:v3", steps=60)
+    losses, spread = run.losses, run.spread()
     assert losses[0] == pytest.approx(chance, abs=0.2)  # random similarities cost a little more
     assert sum(losses[-8:]) / 8 < chance - 0.2 and spread > 0.3, losses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from task_samples import SMALL, generator
 
 from pretext.augmentation import Augmentation
 from pretext.encoders import build_encoder
@@ -11,10 +12,6 @@ from pretext.views import MultiCrop, embed_crops, local_side, multi_crop, plain,
 
 CROP_ALONE = Augmentation(flip=0, jitter=0, greyscale=0, blur=0)
 SIDE = 64
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def ramps(count=40):
@@ -80,8 +77,8 @@ def test_plain_settings_are_those_of_the_augmentation():
 @pytest.mark.parametrize(
     ("spec", "size", "share", "side"),
     [
-        ("alexnet?width=0.125&stem_stride=1", 32, 0.5, 16),
-        ("alexnet?width=0.125&stem_stride=1", 32, 96 / 224, 14),
+        (SMALL, 32, 0.5, 16),
+        (SMALL, 32, 96 / 224, 14),
         ("alexnet?width=0.125", 227, 96 / 224, 97),
         ("timm:resnet18", 32, 96 / 224, 14),
         ("timm:vit_tiny_patch16_224", 64, 0.5, 32),
@@ -105,7 +102,7 @@ def test_a_size_that_the_encoder_cannot_read_is_refused():
 
 
 def test_vectors_come_crop_by_crop():
-    encoder = build_encoder("alexnet?width=0.125&stem_stride=1", input_size=32, seed=0).eval()
+    encoder = build_encoder(SMALL, input_size=32, seed=0).eval()
     crops = [torch.rand(2, 3, 3, 32, 32), torch.rand(2, 3, 3, 16, 16)]
     with torch.no_grad():
         found = embed_crops(encoder, crops)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from task_samples import SMALL, batch, built, generator, noise, scenes, trained
 from test_suite import SPEC
 
 from benchmarks.asked import asked_judges, asked_rows
@@ -24,15 +24,14 @@ from downstream.features import labelled_features
 from pretext.__main__ import main
 from pretext.augmentation import augment
 from pretext.datasets import open_dataset
-from pretext.encoders import build_encoder, load_encoder
+from pretext.encoders import load_encoder
 from pretext.errors import UserError
 from pretext.run_folder import load_task
-from pretext.tasks import Batch, build_task, task_config, task_module
+from pretext.tasks import task_config, task_module
 from pretext.train import train
 from pretext.train_config import TrainConfig
 
 loop = importlib.import_module("pretext.train")
-ENCODER = "alexnet?width=0.125&stem_stride=1"
 DATA = "scenes?size=32&train=64&val=8&test=8"
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -53,7 +52,7 @@ def file(tmp_path, monkeypatch):
 
 def run(task, out, **settings):
     config = TrainConfig(**({"steps": 2, "batch_size": 8, "workers": 0, "device": "cpu"} | settings))
-    return train(str(task), ENCODER, open_dataset(DATA), config, out, image_size=32)
+    return train(str(task), SMALL, open_dataset(DATA), config, out, image_size=32)
 
 
 @pytest.mark.parametrize("what", ["task", "probe"])
@@ -71,9 +70,8 @@ def test_the_example_trains_and_goes_on(file, tmp_path):
 
 def test_the_example_keeps_the_contract(file):
     def losses(seed):
-        task = build_task(str(file), build_encoder(ENCODER, input_size=32, seed=0), seed=0)
-        images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-        ((player, loss),) = task.losses(Batch(images, None, torch.Generator().manual_seed(seed)))
+        task = built(str(file))
+        ((player, loss),) = task.losses(batch(noise(8), seed))
         loss.backward()
         assert all(parameter.grad is not None for parameter in task.players()[player])
         return loss.item()
@@ -113,26 +111,15 @@ def test_a_task_with_steps_prepares_once_and_its_pictures_count(file, tmp_path, 
 
 @pytest.mark.slow
 def test_the_example_learns(file):
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64").split("train")
-    images = torch.stack([data[k][0] for k in range(1000)])
-    task = build_task(str(file), build_encoder(ENCODER, input_size=32, seed=0), seed=0)
-    optimizer = torch.optim.Adam(task.parameters(), 2e-3)
-    colours = augment(images, task.crops, torch.Generator().manual_seed(0)).mean(dim=(2, 3))
+    made = trained(str(file), steps=200, rate=2e-3)
+    colours = augment(scenes("train"), made.task.crops, generator()).mean(dim=(2, 3))
     chance = (colours - colours.mean(dim=1, keepdim=True)).var(dim=0, correction=0).mean()  # the best constant guess
-    history = []
-    for step in range(200):
-        batch = Batch(images[torch.arange(step * 64, step * 64 + 64) % 1000], None, torch.Generator().manual_seed(step))
-        ((_, loss),) = task.losses(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        history.append(loss.item())
-    assert sum(history[-20:]) / 20 < 0.85 * chance, (history[::10], chance)
+    assert sum(made.losses[-20:]) / 20 < 0.85 * chance, (made.losses[::10], chance)
 
 
 def test_the_command_takes_a_file_and_its_settings_are_flags(file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = f"train mean_colour.py:whole --data {DATA} --encoder {ENCODER} --image-size 32 --steps 1 --batch-size 8"
+    words = f"train mean_colour.py:whole --data {DATA} --encoder {SMALL} --image-size 32 --steps 1 --batch-size 8"
     assert main([*words.split(), "--workers", "0", "--device", "cpu", "--crop-min", "0.5"]) == 0
     record = load_encoder(tmp_path / "runs" / "mean_colour-whole" / "encoder.safetensors").record
     assert record["task_config"] == {"crop_min": 0.5} and record["task"] == f"{tmp_path}/mean_colour.py:whole"
@@ -146,7 +133,7 @@ def test_another_version_is_another_run_and_another_cell(file, tmp_path):
     def cell(path, spec=""):
         train = TrainConfig(images=8, batch_size=4)
         task = f"{path}{spec}"
-        return encoder_cell("mean_colour", seed=0, data=source, encoder=ENCODER, task=task, train=train).name
+        return encoder_cell("mean_colour", seed=0, data=source, encoder=SMALL, task=task, train=train).name
 
     first = cell(file)
     (tmp_path / "elsewhere").mkdir()

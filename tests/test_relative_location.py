@@ -5,45 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter, map_coordinates
+from task_samples import batch, built, generator, noise, trained
+from tile_samples import MAGNIFY, SIZE, coloured, magnified, shifts, texture, tiled
 
-from pretext.datasets import open_dataset
-from pretext.encoders import build_encoder
-from pretext.tasks import Batch, build_task
 from pretext.tasks.relative_location import NEIGHBOURS, without_aberration
-
-SIZE = 64
-
-
-def task_of(spec, size=SIZE, encoder="alexnet?width=0.125&stem_stride=2"):
-    return build_task(spec, build_encoder(encoder, input_size=size, seed=0), seed=0)
-
-
-def batch(images, seed=0):
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def noise(count, size=SIZE):
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
-
-
-def texture(count, sigma, seed=0):
-    """Return grey pictures, around 128, whose pixels are alike up to some `sigma` apart."""
-    rough = np.random.default_rng(seed).normal(size=(count, SIZE, SIZE))
-    smooth = gaussian_filter(rough, (0, sigma, sigma), mode="wrap")
-    return 128 + 30 * smooth / smooth.std()
-
-
-def pictures(red, green, blue):
-    values = np.stack([red, green, blue], axis=1).round().clip(0, 255)
-    return torch.from_numpy(values.astype(np.uint8))
-
 
 # What is asked
 
 
 def test_every_answer_says_where_the_second_tile_lies():
-    firsts, seconds = task_of("relative_location").pairs(batch(noise(300)))
+    firsts, seconds = tiled("relative_location").pairs(batch(noise(300, size=SIZE)))
     asked = set()
     for row in zip(firsts.tolist(), seconds.tolist(), strict=True):
         for answer, (first, second) in enumerate(zip(*row, strict=True)):
@@ -55,7 +26,7 @@ def test_every_answer_says_where_the_second_tile_lies():
 
 
 def test_the_loss_is_that_of_each_pair_by_itself():
-    task, images = task_of("relative_location").eval(), noise(3)
+    task, images = tiled("relative_location").eval(), noise(3, size=SIZE)
     found = dict(task.losses(batch(images, 4)))["task"].item()
     given = batch(images, 4)
     tiles, (firsts, seconds) = task.tiles(given), task.pairs(given)
@@ -73,15 +44,15 @@ def test_the_loss_is_that_of_each_pair_by_itself():
 
 
 def test_it_works_with_a_resnet():
-    task = task_of("relative_location", 32, "timm:resnet18")
-    ((_, loss),) = task.losses(batch(noise(4, 32)))
+    task = built("relative_location", "timm:resnet18")
+    ((_, loss),) = task.losses(batch(noise(4)))
     loss.backward()
     assert loss.item() == pytest.approx(np.log(8), rel=0.5)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.encoder.parameters())
 
 
 def test_a_sheet_shows_the_pair_where_it_belongs():
-    task = task_of("relative_location?colour=grey&jitter=0&gap=0")
+    task = tiled("relative_location?colour=grey&jitter=0&gap=0")
     images = torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8)
     images[:] = torch.arange(SIZE, dtype=torch.uint8) * 3  # brighter to the right
     shown = task.pictures(batch(images))
@@ -97,12 +68,12 @@ def test_a_sheet_shows_the_pair_where_it_belongs():
 
 
 def tiles_of(count=50):
-    return torch.rand(count, 9, 3, 12, 12, generator=torch.Generator().manual_seed(2)) * 0.5
+    return torch.rand(count, 9, 3, 12, 12, generator=generator(2)) * 0.5
 
 
 def test_dropping_leaves_one_channel_and_faint_noise():
     tiles, mean = tiles_of(), (0.1, 0.5, 0.9)
-    seen = without_aberration(tiles, "drop", mean, torch.Generator().manual_seed(0))
+    seen = without_aberration(tiles, "drop", mean, generator())
     same = (seen == tiles).all(dim=4).all(dim=3)
     assert (same.sum(dim=2) == 1).all()
     shares = same.float().mean(dim=(0, 1))
@@ -139,8 +110,8 @@ def test_grey_has_three_equal_channels_and_keep_changes_nothing():
 
 def answered_by_bordering_lines(spec, sigma):
     """Return how often the second tile, beside the first one, is put where two border lines are most alike."""
-    task, grey = task_of(spec), texture(300, sigma)
-    given = batch(pictures(grey, grey, grey))
+    task, grey = tiled(spec), texture(300, sigma)
+    given = batch(coloured(grey, grey, grey))
     tiles, (firsts, seconds) = task.tiles(given), task.pairs(given)
     kept = tiles.std(dim=(3, 4)).argmax(dim=2)  # the channel that is not noise
     tiles = tiles.gather(2, kept[:, :, None, None, None].expand(-1, -1, 1, *tiles.shape[3:]))[:, :, 0].double()
@@ -170,24 +141,17 @@ def test_what_is_smoother_than_the_gap_is_not_blocked():
 
 def answered_by_the_lens(colour, moved):
     """Return how often the shift between two channels, which grows outwards, tells where the second tile is."""
-    task, grey = task_of(f"relative_location?colour={colour}"), texture(80, sigma=2.5)
-    magnify, centre = 0.04, (SIZE - 1) / 2
-    at = centre + (np.arange(SIZE) - centre) * (1 + magnify)
-    rows, columns = np.meshgrid(at, at, indexing="ij")
-    away = np.stack([map_coordinates(g, [rows, columns], order=3, mode="reflect") for g in grey])
+    task, grey = tiled(f"relative_location?colour={colour}"), texture(80, sigma=2.5)
+    away = magnified(grey)
     channels = [grey, away, grey] if moved == "green" else [away, grey, grey]
-    given = batch(pictures(*channels))
+    given = batch(coloured(*channels))
     tiles, (firsts, seconds) = task.tiles(given), task.pairs(given)
     tiles = tiles.double().numpy()
     shifted, still = (tiles[:, :, c] for c in ((1, 0) if moved == "green" else (0, 2)))
-    down, right = np.gradient(still, axis=(2, 3))
-    slopes = np.stack([down, right], axis=-1).reshape(*tiles.shape[:2], -1, 2)
-    difference = (shifted - still).reshape(*tiles.shape[:2], -1)
-    gram = np.einsum("btpi,btpj->btij", slopes, slopes) + 1e-9 * np.eye(2)
-    shifts = np.linalg.solve(gram, np.einsum("btpi,btp->bti", slopes, difference)[..., None])[..., 0]
+    outwards = shifts(shifted, still)
     picture = np.arange(len(tiles))[:, None]
-    apart = shifts[picture, seconds.numpy()] - shifts[picture, firsts.numpy()]
-    step = magnify * 19 * tiles.shape[-1] / 13  # a cell is 19 px, its 13 px of a tile are enlarged
+    apart = outwards[picture, seconds.numpy()] - outwards[picture, firsts.numpy()]
+    step = MAGNIFY * 19 * tiles.shape[-1] / 13  # a cell is 19 px, its 13 px of a tile are enlarged
     distance = np.linalg.norm(apart[:, :, None] - step * np.array(NEIGHBOURS), axis=-1)
     return (distance.argmin(axis=2) == np.arange(8)).mean()
 
@@ -214,19 +178,5 @@ def test_projection_does_not_block_a_lens_that_moves_red_against_blue():
 
 @pytest.mark.slow
 def test_it_learns_on_scenes():
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64")
-    images, unseen = (
-        torch.stack([part[i][0] for i in range(len(part))]) for part in map(data.split, ("train", "test"))
-    )
-    task = task_of("relative_location", 32, "alexnet?width=0.125&stem_stride=1")
-    optimiser = torch.optim.AdamW(task.parameters(), 2e-3)
-    for step in range(250):
-        chosen = torch.randint(len(images), (32,), generator=torch.Generator().manual_seed(step))
-        for _, loss in task.losses(batch(images[chosen], step)):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    task.eval()
-    with torch.no_grad():
-        found = np.mean([loss.item() for seed in range(10) for _, loss in task.losses(batch(unseen, seed))])
-    assert found < np.log(8) - 0.08
+    run = trained("relative_location", steps=250, count=32, rate=2e-3)
+    assert run.unseen_loss(seeds=10) < np.log(8) - 0.08

@@ -5,29 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from task_samples import batch, built, generator, noise, step
 
 import pretext.augmentation
 from pretext.augmentation import Augmentation, augment, crop_boxes
-from pretext.encoders import build_encoder
 from pretext.errors import UserError
-from pretext.tasks import Batch, build_task
 from pretext.tasks.rotation import quarter_turns
 
 
-def encoder():
-    return build_encoder("alexnet?width=0.125&stem_stride=1", input_size=32, seed=0)
-
-
-def batch(images, seed=0):
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def noise(count=8):
-    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
-
-
 def test_quarter_turns_are_numpys_pixel_for_pixel():
-    images = torch.rand(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 5, 5, generator=generator())
     turned = quarter_turns(images)
     for turns in range(4):
         np.testing.assert_array_equal(turned[turns].numpy(), np.rot90(images.numpy(), turns, axes=(2, 3)))
@@ -35,8 +22,8 @@ def test_quarter_turns_are_numpys_pixel_for_pixel():
 
 @pytest.mark.parametrize("rotations", ["all", "one"])
 def test_every_label_says_how_its_picture_was_turned(rotations):
-    images = noise()
-    task = build_task(f"rotation?crop=1&flip=0&rotations={rotations}", encoder(), seed=0)
+    images = noise(8)
+    task = built(f"rotation?crop=1&flip=0&rotations={rotations}")
     turned, labels = task.rotated(batch(images))
     assert len(turned) == (32 if rotations == "all" else 8)
     for i, (view, turns) in enumerate(zip(turned, labels.tolist(), strict=True)):
@@ -45,19 +32,19 @@ def test_every_label_says_how_its_picture_was_turned(rotations):
 
 
 def test_all_rotations_are_balanced_and_one_is_drawn():
-    every = build_task("rotation", encoder(), seed=0).rotated(batch(noise()))[1]
+    every = built("rotation").rotated(batch(noise(8)))[1]
     assert every.bincount().tolist() == [8, 8, 8, 8]
-    one = build_task("rotation?rotations=one", encoder(), seed=0)
+    one = built("rotation?rotations=one")
     assert set(one.rotated(batch(noise(200)))[1].tolist()) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_turned_crop_is_a_crop_of_the_turned_picture(monkeypatch, turns):
     """So that interpolation tells nothing: what a crop leaves behind, an upright picture's crop leaves too."""
-    images = noise()
-    left, top = torch.rand(2, 8, generator=torch.Generator().manual_seed(1)) / 8
+    images = noise(8)
+    left, top = torch.rand(2, 8, generator=generator(1)) / 8
     side = torch.full((8,), 7 / 8)
-    task = build_task("rotation?rotations=all&flip=0", encoder(), seed=0)
+    task = built("rotation?rotations=all&flip=0")
 
     def crop(pictures, left, top):
         monkeypatch.setattr(pretext.augmentation, "crop_boxes", lambda *_: (left, top, side, side))
@@ -71,8 +58,8 @@ def test_a_turned_crop_is_a_crop_of_the_turned_picture(monkeypatch, turns):
 
 
 def test_crops_are_as_likely_after_a_turn_as_before():
-    crops = build_task("rotation", encoder(), seed=0).crops
-    draws = torch.rand(4, 1000, generator=torch.Generator().manual_seed(2))
+    crops = built("rotation").crops
+    draws = torch.rand(4, 1000, generator=generator(2))
     left, top, width, height = crop_boxes(draws, crops)
     assert torch.equal(width, height) and width.unique().numel() == 1
     other_left, other_top = crop_boxes(torch.stack([draws[0], draws[1], draws[3], 1 - draws[2]]), crops)[:2]
@@ -87,10 +74,8 @@ def turn_told_by_sharpness(settings):
     where and along which axis interpolation has made pixels alike.
     """
     seen, labels = [], []
-    for step in range(4):
-        views = augment(
-            noise(400) if step == 0 else noise(400).roll(step, 3), settings, batch(noise(1), step).generator
-        )
+    for number in range(4):
+        views = augment(noise(400).roll(number, 3), settings, generator(number))
         for turns, view in enumerate(quarter_turns(views)):
             axes = [view.diff(dim=d)[:, :, :31, :31].square().mean(dim=1, keepdim=True) for d in (2, 3)]
             coarse = [torch.nn.functional.adaptive_avg_pool2d(a, 2).flatten(1) for a in axes]
@@ -104,7 +89,7 @@ def turn_told_by_sharpness(settings):
 
 
 def test_interpolation_does_not_give_the_turn_away(monkeypatch):
-    crops = build_task("rotation", encoder(), seed=0).crops
+    crops = built("rotation").crops
     assert abs(turn_told_by_sharpness(crops) - 0.25) < 0.04
     # The rule can fail: of crops that are wider than high it tells the axis, which is half of the answer.
     wide = Augmentation(jitter=0, greyscale=0, blur=0)
@@ -117,16 +102,13 @@ def test_interpolation_does_not_give_the_turn_away(monkeypatch):
 def test_accuracy_rises_from_chance_where_up_can_be_told_from_down(head):
     images = noise(16) // 4
     images[:, 2, :16] += 150  # a blue sky
-    task = build_task(f"rotation?head={head}&hidden=16", encoder(), seed=0)
+    task = built(f"rotation?head={head}&hidden=16")
     optimiser = torch.optim.Adam(task.parameters(), 3e-3)
-    for step in range(25):
-        for _, loss in task.losses(batch(images, step)):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    for number in range(25):
+        step(task, batch(images, number), optimiser)
     assert task.metrics()["accuracy"] > 0.9
 
 
 def test_an_unknown_head_is_refused():
     with pytest.raises(UserError, match=r"head=deep.*linear, mlp, conv"):
-        build_task("rotation?head=deep", encoder(), seed=0)
+        built("rotation?head=deep")

@@ -5,28 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from task_samples import SMALL, VIT, batch, built, generator, noise, scenes, trained
 
-from pretext.datasets import open_dataset
-from pretext.encoders import build_encoder
 from pretext.errors import UserError
 from pretext.masks import random_region
-from pretext.tasks import Batch, build_task
 from pretext.tasks.simmim import hidden_error, square_side
 
-CNN = "alexnet?width=0.125&stem_stride=1"
-VIT = "timm:vit_tiny_patch16_224?patch_size=8"
 
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def built(spec=CNN, options="", size=32):
-    return build_task(f"simmim?crop_min=1&flip=0{options}", build_encoder(spec, input_size=size, seed=0), seed=0)
-
-
-def pictures(count=4, size=32):
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator(1))
+def simmim(spec=SMALL, options="", size=32):
+    return built(f"simmim?crop_min=1&flip=0{options}", spec, size)
 
 
 def test_the_error_is_the_mean_over_hidden_values_alone():
@@ -49,9 +36,9 @@ def test_squares_are_the_published_share_of_a_picture(size, patch, side):
     assert square_side(size, patch) == side
 
 
-@pytest.mark.parametrize(("spec", "size", "side", "hidden"), [(CNN, 32, 4, 38), (VIT, 32, 8, 10), (CNN, 36, 8, 15)])
+@pytest.mark.parametrize(("spec", "size", "side", "hidden"), [(SMALL, 32, 4, 38), (VIT, 32, 8, 10), (SMALL, 36, 8, 15)])
 def test_equally_many_squares_of_the_grid_are_hidden_in_each_picture(spec, size, side, hidden):
-    task = built(spec, size=size)
+    task = simmim(spec, size=size)
     holes = task.holes(20, generator())
     assert task.square == side and holes.shape == (20, 1, size, size)
     across = -(-size // side)  # squares at the border may be cut
@@ -65,9 +52,9 @@ def test_equally_many_squares_of_the_grid_are_hidden_in_each_picture(spec, size,
     assert torch.equal(holes, task.holes(20, generator()))
 
 
-@pytest.mark.parametrize("spec", [CNN, VIT])
+@pytest.mark.parametrize("spec", [SMALL, VIT])
 def test_what_is_hidden_reaches_nothing_and_the_rest_does(spec):
-    task, images = built(spec).eval(), pictures().float() / 255
+    task, images = simmim(spec).eval(), noise(4).float() / 255
     holes = task.holes(4, generator())
     with torch.no_grad():
         painted = task.painted(images, holes)
@@ -77,7 +64,7 @@ def test_what_is_hidden_reaches_nothing_and_the_rest_does(spec):
 
 
 def test_hidden_pixels_have_the_learned_colour_where_there_are_no_tokens(monkeypatch):
-    task, images = built(), pictures(2)
+    task, images = simmim(), noise(2)
     with torch.no_grad():
         task.blank.copy_(torch.tensor([0.1, -0.2, 0.3]).view(3, 1, 1))
     shown, maps = [], task.encoder.maps
@@ -91,7 +78,7 @@ def test_hidden_pixels_have_the_learned_colour_where_there_are_no_tokens(monkeyp
 
 
 def test_hidden_patches_have_the_learned_token_and_their_positions():
-    task, images = built(VIT), pictures(2).float() / 255
+    task, images = simmim(VIT), noise(2).float() / 255
     vit, seen = task.encoder.model.model, []
     handle = vit.blocks[0].register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
     holes = task.holes(2, generator())
@@ -106,7 +93,7 @@ def test_hidden_patches_have_the_learned_token_and_their_positions():
 
 
 def test_the_head_is_one_layer_and_paints_each_cell_from_its_own_features():
-    task = built(VIT)
+    task = simmim(VIT)
     deepest = torch.zeros(1, 192, 4, 4, requires_grad=True)
     picture = task.head(deepest)
     assert picture.shape == (1, 3, 32, 32)
@@ -115,18 +102,18 @@ def test_the_head_is_one_layer_and_paints_each_cell_from_its_own_features():
     assert sum(p.numel() for p in task.head.parameters()) == 192 * 192 + 192
 
 
-@pytest.mark.parametrize(("spec", "size"), [(CNN, 36), ("timm:resnet18", 64), ("timm:vit_tiny_patch16_224", 64)])
+@pytest.mark.parametrize(("spec", "size"), [(SMALL, 36), ("timm:resnet18", 64), ("timm:vit_tiny_patch16_224", 64)])
 def test_it_works_with_other_networks_and_sizes_that_do_not_divide(spec, size):
-    task, images = built(spec, size=size), pictures(2, size)
-    (loss,) = (loss for _, loss in task.losses(Batch(images, None, generator())))
+    task, images = simmim(spec, size=size), noise(2, size=size)
+    (loss,) = (loss for _, loss in task.losses(batch(images)))
     loss.backward()
     assert loss.isfinite() and all(p.grad is not None for p in task.parameters())
 
 
-@pytest.mark.parametrize("spec", [CNN, VIT])
+@pytest.mark.parametrize("spec", [SMALL, VIT])
 def test_a_steps_loss_is_the_error_of_what_was_hidden(spec):
-    task, images = built(spec), pictures()
-    (loss,) = (loss for _, loss in task.losses(Batch(images, None, generator(3))))
+    task, images = simmim(spec), noise(4)
+    (loss,) = (loss for _, loss in task.losses(batch(images, 3)))
     draws = generator(3)
     torch.rand(14, 4, generator=draws)  # what the augmentation draws
     holes = task.holes(4, draws)
@@ -138,9 +125,9 @@ def test_a_steps_loss_is_the_error_of_what_was_hidden(spec):
     assert loss.item() == pytest.approx(error.mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize("spec", [CNN, VIT])
+@pytest.mark.parametrize("spec", [SMALL, VIT])
 def test_holes_of_any_shape_are_filled_and_nothing_else(spec):
-    task, images, holes = built(spec).eval(), pictures(), random_region(4, 32, generator())
+    task, images, holes = simmim(spec).eval(), noise(4), random_region(4, 32, generator())
     filled = task.inpaint(images, holes)
     outside = ~holes.expand(-1, 3, -1, -1)
     assert torch.equal(filled[outside], (images.float() / 255)[outside])
@@ -151,7 +138,7 @@ def test_holes_of_any_shape_are_filled_and_nothing_else(spec):
 
 
 def test_a_perfect_head_paints_the_original(monkeypatch):
-    task, images, holes = built(), pictures(), random_region(4, 32, generator())
+    task, images, holes = simmim(), noise(4), random_region(4, 32, generator())
     monkeypatch.setattr(task, "painted", lambda pixels, _: task.encoder.normalised(pixels))
     torch.testing.assert_close(task.inpaint(images, holes), images.float() / 255, atol=1e-6, rtol=0)
 
@@ -160,30 +147,19 @@ def test_a_perfect_head_paints_the_original(monkeypatch):
     ("spec", "options", "message"),
     [
         (VIT, "&square=12", r"square=12 is no multiple of the encoder's patches of 8 px"),
-        (CNN, "&square=16", r"of 4 patches 2 are hidden and 2 visible"),
+        (SMALL, "&square=16", r"of 4 patches 2 are hidden and 2 visible"),
         ("timm:vit_tiny_patch16_224", "", r"of 4 patches 2 are hidden.*patch_size=8"),
     ],
 )
 def test_what_cannot_work_is_refused_when_built(spec, options, message):
     with pytest.raises(UserError, match=message):
-        built(spec, options)
+        simmim(spec, options)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [CNN, VIT])
+@pytest.mark.parametrize("spec", [SMALL, VIT])
 def test_it_learns_more_than_the_best_colour(spec):
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64")
-    train, val = (torch.stack([split[i][0] for i in range(len(split))]) for split in map(data.split, ("train", "val")))
-    task = build_task("simmim", build_encoder(spec, input_size=32, seed=0), seed=0)
-    optimiser = torch.optim.AdamW(task.parameters(), 1e-3)
-    for step in range(60):
-        chosen = train[torch.randint(len(train), (64,), generator=generator(step))]
-        for _, loss in task.losses(Batch(chosen, None, generator(step))):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    with torch.no_grad():
-        (learned,) = (loss.item() for _, loss in task.losses(Batch(val, None, generator())))
-    truth = task.encoder.normalised(val)
+    run = trained("simmim", spec, steps=60)
+    truth = run.task.encoder.normalised(scenes("test"))
     best = truth.transpose(0, 1).flatten(1).median(dim=1).values.view(3, 1, 1)  # has the least absolute error
-    assert learned < 0.8 * (truth - best).abs().mean().item()
+    assert run.unseen_loss() < 0.8 * (truth - best).abs().mean().item()

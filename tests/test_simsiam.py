@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import pytest
 import torch
-from short_run import short_run
+from task_samples import SMALL, batch, built, generator, lightly, noise, trained
 from torch import nn
 
-from pretext.encoders import build_encoder
-from pretext.tasks import Batch, build_task
 from pretext.tasks.simsiam import negative_cosine
 from pretext.views import two_views
 
 
 def vectors(count=5, length=6, seed=0):
-    return torch.randn(count, length, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(count, length, generator=generator(seed))
 
 
-def task(options="", architecture="alexnet?width=0.125&stem_stride=1"):
-    encoder = build_encoder(architecture, input_size=32, seed=0)
-    return build_task(f"simsiam?hidden=32&projection=16&bottleneck=4{options}", encoder, seed=0)
-
-
-def batch(count=8, seed=0):
-    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(7))
-    return Batch(images, None, torch.Generator().manual_seed(seed))
+def simsiam(options="", architecture=SMALL):
+    return built(f"simsiam?hidden=32&projection=16&bottleneck=4{options}", architecture)
 
 
 def cosine_loop(p, z):
@@ -47,12 +38,9 @@ def test_the_loss_is_equation_1(count):
 
 
 def test_the_loss_is_lightlys(monkeypatch):
-    monkeypatch.setenv("LIGHTLY_DID_VERSION_CHECK", "True")  # else it looks its host up
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loss = pytest.importorskip("lightly.loss", reason="lightly is not installed")
     p, z = vectors(9), vectors(9, seed=1)
-    assert negative_cosine(p, z).item() == pytest.approx(loss.NegativeCosineSimilarity()(p, z).item(), rel=1e-5)
+    expected = lightly(monkeypatch).NegativeCosineSimilarity()(p, z).item()
+    assert negative_cosine(p, z).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_mixed_precision_does_not_round_cosines():
@@ -86,11 +74,11 @@ def two_ways(model, given, *, stopped):
 
 
 def test_the_task_stops_the_gradient_of_both_branches():
-    model, stopping, flowing = task(), task(), task()
-    found = next(model.losses(batch()))[1]
-    expected, by_loop = two_ways(stopping, batch(), stopped=True)
+    model, stopping, flowing = simsiam(), simsiam(), simsiam()
+    found = next(model.losses(batch(noise(8))))[1]
+    expected, by_loop = two_ways(stopping, batch(noise(8)), stopped=True)
     assert found.item() == pytest.approx(by_loop, rel=1e-5, abs=1e-6)
-    for loss in (found, expected, two_ways(flowing, batch(), stopped=False)[0]):
+    for loss in (found, expected, two_ways(flowing, batch(noise(8)), stopped=False)[0]):
         loss.backward()
     gradients = [torch.cat([p.grad.flatten() for p in one.encoder.parameters()]) for one in (model, stopping, flowing)]
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-3)
@@ -98,7 +86,7 @@ def test_the_task_stops_the_gradient_of_both_branches():
 
 
 def test_projector_and_predictor_are_the_papers():
-    made = build_task("simsiam:paper", build_encoder("alexnet?width=0.125", input_size=64, seed=0), seed=0)
+    made = built("simsiam:paper", "alexnet?width=0.125", 64)
     linear = [part for part in made.projector if isinstance(part, nn.Linear)]
     assert [part.out_features for part in linear] == [2048] * 3
     assert isinstance(made.projector[-1], nn.BatchNorm1d)  # and no ReLU behind it
@@ -110,8 +98,8 @@ def test_projector_and_predictor_are_the_papers():
 @pytest.mark.parametrize("architecture", ["timm:resnet18", "timm:vit_tiny_patch16_224"])
 def test_other_architectures_take_a_step(architecture):
     pytest.importorskip("timm", reason="timm is not installed")
-    model = task("", architecture)
-    loss = next(model.losses(batch(4)))[1]
+    model = simsiam("", architecture)
+    loss = next(model.losses(batch(noise(4))))[1]
     loss.backward()
     assert -1 <= loss.item() <= 1
     assert all(p.grad is not None for p in model.players()["task"])
@@ -120,6 +108,7 @@ def test_other_architectures_take_a_step(architecture):
 @pytest.mark.slow
 def test_it_learns_and_does_not_collapse():
     """At chance prediction and projection are at right angles: 0."""
-    losses, _, spread = short_run("simsiam")
+    run = trained("simsiam", steps=60)
+    losses, spread = run.losses, run.spread()
     assert losses[0] == pytest.approx(0, abs=0.1)
     assert sum(losses[-8:]) / 8 < -0.4 and spread > 0.3, (losses, spread)

@@ -6,40 +6,22 @@ import math
 
 import pytest
 import torch
+from task_samples import SMALL, batch, built, generator, noise, step, trained
 from torch import nn
 
 from pretext.augmentation import LUMA
-from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, save_encoder
 from pretext.errors import UserError
 from pretext.halves import are_apart, keep_apart, part
-from pretext.tasks import Batch, build_task
-
-ALEXNET = "alexnet?width=0.125&stem_stride=1"
 
 
-def encoder(spec=ALEXNET, size=32):
-    return build_encoder(spec, input_size=size, seed=0)
-
-
-def batch(images, seed=0):
-    return Batch(images, None, torch.Generator().manual_seed(seed))
-
-
-def noise(count=4, size=32):
-    draw = torch.Generator().manual_seed(7)
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
-
-
-def trained(task, steps=3, *, kept=True):
+def moved(spec="split_brain", encoder=SMALL, steps=3, *, kept=True):
+    task = built(spec, encoder)
     optimiser = torch.optim.AdamW(task.parameters(), 3e-3, weight_decay=0.05)
-    for step in range(steps):
-        for _, loss in task.losses(batch(noise(), step)):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    for number in range(steps):
+        step(task, batch(noise(4), number), optimiser)
         if kept:
-            task.after_step(step / steps)
+            task.after_step(number / steps)
     return task
 
 
@@ -47,7 +29,7 @@ def input_gradients(network, images):
     """Return the gradients of what a half of the deepest channels answers to, for both halves: B×3×S×S each."""
     images = images.float().div(255).requires_grad_()
     deepest = network.eval()(images)[-1]
-    draw = torch.Generator().manual_seed(1)
+    draw = generator(1)
     halves = deepest.chunk(2, dim=1)
     return [
         torch.autograd.grad((half * torch.randn(half.shape, generator=draw)).sum(), images, retain_graph=True)[0]
@@ -55,10 +37,10 @@ def input_gradients(network, images):
     ]
 
 
-@pytest.mark.parametrize("spec", [ALEXNET, f"{ALEXNET}&groups=2", f"{ALEXNET}&pooled=false", "timm:resnet18"])
+@pytest.mark.parametrize("spec", [SMALL, f"{SMALL}&groups=2", f"{SMALL}&pooled=false", "timm:resnet18"])
 def test_one_half_follows_luma_alone_and_the_other_takes_no_notice_of_grey(spec):
     pytest.importorskip("timm")
-    task = trained(build_task("split_brain?hidden=8", encoder(spec), seed=0))
+    task = moved("split_brain?hidden=8", spec)
     lightness, colours = input_gradients(task.encoder, noise(2))
     luma = torch.tensor(LUMA).view(1, 3, 1, 1)
     along = (lightness * luma).sum(1, keepdim=True) * luma / luma.square().sum()
@@ -68,16 +50,16 @@ def test_one_half_follows_luma_alone_and_the_other_takes_no_notice_of_grey(spec)
 
 
 def test_training_would_join_them_if_they_were_not_kept_apart():
-    assert are_apart(trained(build_task("split_brain", encoder(), seed=0)).encoder)
-    assert not are_apart(trained(build_task("split_brain", encoder(), seed=0), steps=1, kept=False).encoder)
-    assert not are_apart(encoder())
+    assert are_apart(moved().encoder)
+    assert not are_apart(moved(steps=1, kept=False).encoder)
+    assert not are_apart(build_encoder(SMALL, input_size=32, seed=0))
 
 
 @pytest.mark.parametrize("which", ["colours", "lightness"])
 def test_no_weight_has_a_part_in_both_losses(which):
-    task = build_task("split_brain", encoder(), seed=0)
+    task = built("split_brain")
     channels = torch.rand(4, 2 if which == "colours" else 1, 32, 32) * 50
-    deepest = task.encoder(noise())[-1]
+    deepest = task.encoder(noise(4))[-1]
     own = deepest[:, : task.border] if which == "colours" else deepest[:, task.border :]
     getattr(task, which).loss(own, channels).backward()
     for conv in task.encoder.modules():
@@ -89,7 +71,7 @@ def test_no_weight_has_a_part_in_both_losses(which):
 
 
 def test_filters_keep_their_lengths_and_lose_what_crosses():
-    network = encoder()
+    network = build_encoder(SMALL, input_size=32, seed=0)
     before = [m.weight.detach().clone() for m in network.modules() if isinstance(m, nn.Conv2d)]
     part(network)
     after = [m.weight.detach() for m in network.modules() if isinstance(m, nn.Conv2d)]
@@ -102,7 +84,7 @@ def test_filters_keep_their_lengths_and_lose_what_crosses():
 
 
 def test_keeping_apart_what_is_apart_changes_nothing():
-    network = encoder()
+    network = build_encoder(SMALL, input_size=32, seed=0)
     part(network)
     before = [p.detach().clone() for p in network.parameters()]
     keep_apart(network)
@@ -111,27 +93,27 @@ def test_keeping_apart_what_is_apart_changes_nothing():
 
 
 def test_the_file_is_an_ordinary_encoders(tmp_path):
-    task = trained(build_task("split_brain", encoder(), seed=0))
+    task = moved()
     save_encoder(task.encoder, tmp_path / "encoder.safetensors", {})
     loaded = load_encoder(tmp_path / "encoder.safetensors")
-    assert loaded.spec == ALEXNET
-    for mine, theirs in zip(task.encoder.eval()(noise()), loaded(noise()), strict=True):
+    assert loaded.spec == SMALL
+    for mine, theirs in zip(task.encoder.eval()(noise(4)), loaded(noise(4)), strict=True):
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("spec", ["timm:vit_tiny_patch16_224", f"{ALEXNET}&norm=local_response"])
+@pytest.mark.parametrize("spec", ["timm:vit_tiny_patch16_224", f"{SMALL}&norm=local_response"])
 def test_an_encoder_that_mixes_channels_is_refused(spec):
     pytest.importorskip("timm")
     with pytest.raises(UserError, match=r"cannot be kept apart; take alexnet"):
-        build_task("split_brain", encoder(spec), seed=0)
+        built("split_brain", spec)
 
 
 def test_the_loss_is_the_sum_of_the_halves_and_ignorance_costs_both_logarithms():
-    task = build_task("split_brain", encoder(), seed=0)
+    task = built("split_brain")
     for head in (task.colours, task.lightness):
         nn.init.zeros_(head.answer.weight)
         nn.init.zeros_(head.answer.bias)
-    ((_, loss),) = task.losses(batch(noise()))
+    ((_, loss),) = task.losses(batch(noise(4)))
     parts = task.metrics()
     assert parts["colours"] == pytest.approx(math.log(313)) and parts["lightness"] == pytest.approx(math.log(101))
     assert loss.item() == pytest.approx(sum(parts.values()), rel=1e-6)
@@ -139,22 +121,10 @@ def test_the_loss_is_the_sum_of_the_halves_and_ignorance_costs_both_logarithms()
 
 @pytest.mark.slow
 def test_each_half_learns_about_the_other():
-    data = open_dataset("scenes?size=32&train=2000&val=64&test=64")
-    images = torch.stack([data.split("train")[i][0] for i in range(512)])
-    task = build_task("split_brain?crop=1", encoder("alexnet?width=0.25&stem_stride=1"), seed=0)
-    optimiser = torch.optim.AdamW(task.parameters(), 3e-3)
-    for step in range(120):
-        rows = torch.randint(512, (64,), generator=torch.Generator().manual_seed(step))
-        for _, loss in task.losses(batch(images[rows], step)):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        task.after_step(step / 120)
-    task.eval()
-    held_out = torch.stack([data.split("val")[i][0] for i in range(64)])
-    with torch.no_grad():
-        list(task.losses(batch(held_out)))
-    for name, head in (("colours", task.colours), ("lightness", task.lightness)):
+    run = trained("split_brain?crop=1", "alexnet?width=0.25&stem_stride=1", steps=120, rate=3e-3)
+    run.unseen_loss()
+    for name, head in (("colours", run.task.colours), ("lightness", run.task.lightness)):
         prior = head.bins.prior
         entropy = float(-(prior * prior.clamp(min=1e-12).log()).sum())  # the best that no picture needs to be seen for
-        assert task.metrics()[name] < 0.9 * entropy, (name, task.metrics()[name], entropy)
+        found = run.task.metrics()[name]
+        assert found < 0.9 * entropy, (name, found, entropy)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from task_samples import SMALL, generator, noise, step
 
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
@@ -15,18 +16,16 @@ from pretext.tasks.supervised import many_class_loss, one_class_loss
 
 
 def built(labels, spec="supervised"):
-    encoder = build_encoder("alexnet?width=0.125&stem_stride=1", input_size=32, seed=0)
+    encoder = build_encoder(SMALL, input_size=32, seed=0)
     return build_task(spec, encoder, labels=labels, seed=0)
 
 
 def batch(labels, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (len(labels), 3, 32, 32), dtype=torch.uint8, generator=generator)
-    return Batch(images, labels, generator)
+    return Batch(noise(len(labels), seed=seed), labels, generator(seed))
 
 
 def logits(rows, classes):
-    return torch.randn(rows, classes, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.randn(rows, classes, generator=generator(1), dtype=torch.float64)
 
 
 def test_one_class_loss_is_minus_the_log_of_the_softmax_over_known_labels():
@@ -77,13 +76,9 @@ def test_it_learns_what_it_is_told(many):
         labels = torch.nn.functional.one_hot(labels.clamp(min=0), 3)
         labels[6] = -1
     task = built(LabelKind(3, many), "supervised?crop_min=0.9")
-    optimiser = torch.optim.Adam(task.parameters(), 3e-3)
+    optimiser = torch.optim.Adam(task.players()["task"], 3e-3)
     for _ in range(40):
-        for player, loss in task.losses(batch(labels)):
-            assert player == "task"
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+        step(task, batch(labels), optimiser)
     assert task.metrics()["accuracy"] == 1
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 
 import numpy as np
 import pytest
 import torch
+from task_samples import VIT, generator, lightly
 
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
@@ -25,22 +25,13 @@ from pretext.tokens import (
     unpatchify,
 )
 
-VIT = "timm:vit_tiny_patch16_224?patch_size=8"
-
 
 def vit(size=32):
     return build_encoder(VIT, input_size=size, seed=0).eval()
 
 
 def pictures(count=3, size=32, seed=0):
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def lightly(monkeypatch):
-    monkeypatch.setenv("LIGHTLY_DID_VERSION_CHECK", "True")  # else it looks its host up
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("lightly.models.utils", reason="lightly is not installed")
+    return torch.rand(count, 3, size, size, generator=generator(seed))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +56,7 @@ def test_all_patches_give_the_deepest_map(spec, size):
 
 def test_positions_go_with_their_patches():
     tokens, images = PatchTokens(vit()), pictures()
-    order = random_order(3, 16, torch.Generator().manual_seed(0))
+    order = random_order(3, 16, generator())
     with torch.no_grad():
         embedded = tokens.embed(images)
         whole, shuffled = tokens.encode(embedded), tokens.encode(embedded, order)
@@ -110,7 +101,7 @@ def test_patches_are_numpys_slices_and_lightlys(monkeypatch):
         cut = images[b, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].numpy()
         np.testing.assert_array_equal(found[b, i].numpy(), cut.transpose(1, 2, 0).reshape(-1))
     assert torch.equal(unpatchify(found, 4), images)
-    assert torch.equal(lightly(monkeypatch).patchify(images, 4), found)
+    assert torch.equal(lightly(monkeypatch, "models.utils").patchify(images, 4), found)
 
 
 def test_fixed_positions_are_the_formula_and_lightlys(monkeypatch):
@@ -121,14 +112,14 @@ def test_fixed_positions_are_the_formula_and_lightlys(monkeypatch):
             angles = [at / 10_000 ** (k / 6) for k in range(6)]
             expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
         np.testing.assert_allclose(found[i], expected, atol=1e-6)
-    theirs = lightly(monkeypatch).get_2d_sine_cosine_positional_embedding(24, 5, cls_token=False)
+    theirs = lightly(monkeypatch, "models.utils").get_2d_sine_cosine_positional_embedding(24, 5, cls_token=False)
     np.testing.assert_allclose(found, theirs, atol=1e-5)
 
 
 def test_orders_are_permutations_of_the_generator_and_no_place_is_preferred():
-    order = random_order(4000, 6, torch.Generator().manual_seed(0))
+    order = random_order(4000, 6, generator())
     assert (order.sort(dim=1).values == torch.arange(6)).all()
-    assert torch.equal(order, random_order(4000, 6, torch.Generator().manual_seed(0)))
+    assert torch.equal(order, random_order(4000, 6, generator()))
     shares = torch.nn.functional.one_hot(order, 6).float().mean(dim=0)
     assert (shares - 1 / 6).abs().max() < 0.03  # five standard deviations
 

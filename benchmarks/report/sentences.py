@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from benchmarks.intervals import LEVEL
 from benchmarks.report.content import Run
-from benchmarks.verdict import BASELINE, Summary
+from benchmarks.verdict import BASELINE, after_holm, listed
 
 PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
 
@@ -31,10 +29,10 @@ def verdict(run: Run) -> list[str]:
     if not compared:
         return [f"There is no row of {BASELINE} weights beside another row, so nothing can be said of gains."]
     said = [s for s in compared if s.distinguishable is not None]
-    better = _listed(said, lambda s: s.better is True, run.probes)
-    worse = _listed(said, lambda s: s.better is False, run.probes)
-    neither = _listed(said, lambda s: s.better is None, run.probes)
-    unsaid = _listed(compared, lambda s: s.distinguishable is None, run.probes)
+    better = listed(said, lambda s: s.better is True, run.probes)
+    worse = listed(said, lambda s: s.better is False, run.probes)
+    neither = listed(said, lambda s: s.better is None, run.probes)
+    unsaid = listed(compared, lambda s: s.distinguishable is None, run.probes)
     sentences = [
         f"Better than random weights, the {PERCENT} interval of the difference excluding zero: {better}."
         if better
@@ -71,27 +69,3 @@ def _by_chance(run: Run) -> str:
         2: " Two seeds hardly tell how far seeds differ: a third more than halves the smallest difference that shows.",
     }
     return text + few.get(seeds, "")
-
-
-def after_holm(summaries: Sequence[Summary]) -> str:
-    """Return the sentence of what is left when all headline comparisons are held to 95 % together."""
-    family = [s for s in summaries if s.survives_holm is not None]
-    left = _listed(family, lambda s: bool(s.survives_holm), list(dict.fromkeys(s.probe for s in family)))
-    return f"After Holm's correction for all {len(family)}: {left or 'none'}."
-
-
-def and_list(words: Sequence[str]) -> str:
-    """Return `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _listed(summaries: Sequence[Summary], wanted: Callable[[Summary], bool], probes: Sequence[str]) -> str:
-    """Return `supervised and rotation in linear and knn; simclr in knn`."""
-    rows_of: dict[str, list[str]] = {}
-    for row in dict.fromkeys(s.pretext for s in summaries):
-        of_row = [s for s in summaries if s.pretext == row]
-        hits = [probe for probe in probes if any(s.probe == probe and wanted(s) for s in of_row)]
-        if hits:
-            every = len(hits) == len(of_row) > 2
-            rows_of.setdefault(f"all {len(hits)} probes" if every else and_list(hits), []).append(row)
-    return "; ".join(f"{and_list(rows)} in {where}" for where, rows in rows_of.items())
