@@ -46,8 +46,10 @@ class Options:
     out: Path | None = None
     """Folder of the results; runs/PROFILE where it is left out."""
     encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
-    """One more row: an encoder file by name, timm's published weights, or timm:NAME?weights=FILE, where there is no
-    network; give it as often as you like."""
+    """One more row: an encoder file by name, timm's published weights, or weights from elsewhere, as in
+    timm:resnet50?weights=FILE; give it as often as you like."""
+    allow_partial: bool = False
+    """Go on where a file of weights from elsewhere holds less than the whole encoder; the rest stays random."""
     download: bool = False
     """Fetch a torchvision data set that is not there."""
     bad_images: Literal["skip", "stop"] = "skip"
@@ -100,7 +102,7 @@ def plan_of(options: Options) -> Plan:
     if options.architecture is not None:
         recipe = dataclasses.replace(recipe, encoder=options.architecture)
     rows = asked_rows(options.tasks, recipe.rows)
-    foreign = asked_encoders(options.encoder, taken=rows, size=recipe.image_size)
+    foreign = asked_encoders(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
     judges = asked_judges(options.probes, recipe.probes)
     spec = options.data or recipe.data
     check_same(options.folder, options.profile, spec)
@@ -185,30 +187,34 @@ def asked_judges(probes: tuple[str, ...], profile_probes: Mapping[str, Judge]) -
     return judges
 
 
-def asked_encoders(encoders: tuple[str, ...], *, taken: Mapping[str, str | None], size: int) -> dict[str, str]:
-    """Return encoder files, or `timm:NAME`, by row name.
+def asked_encoders(
+    encoders: tuple[str, ...], *, taken: Mapping[str, str | None], size: int, allow_partial: bool = False
+) -> dict[str, str]:
+    """Return encoder files, or specs with weights, by row name; print what was loaded of weights from elsewhere.
 
     Raises:
         UserError: If a name is missing or taken, a file is no encoder file, or weights do not fit their model.
     """
     from pretext.encoders import load_encoder, read_record
-    from pretext.encoders.weights import weights_file
+    from pretext.encoders.foreign import FILE_OPTIONS, allowing_partial, loaded_line
+    from pretext.encoders.weights import is_spec, weights_file
     from pretext.specs import without_options
 
     found: dict[str, str] = {}
     for text in encoders:
         name, equals, file = text.partition("=")
-        if text.startswith("timm:"):
+        if text.startswith("timm:") or "?" in name:  # a spec by itself; the = is one of its own
             weights = weights_file(text)
-            name, file = without_options(text, "weights") + (f" {weights.stem}" if weights else ""), text
+            name, file = without_options(text, *FILE_OPTIONS) + (f" {weights.stem}" if weights else ""), text
         elif not equals or not name or not file:
             raise UserError(f"--encoder {text}: write NAME=FILE, or timm:NAME")
         if name in taken or name in found:
             raise UserError(f"--encoder {text}: there is a row {name} already; give it another name")
-        if not file.startswith("timm:"):
+        file = allowing_partial(file, allow_partial)
+        if not is_spec(file):
             read_record(file)
-        elif weights_file(file) is not None:
-            load_encoder(file, input_size=size)  # whether it fits is known before anything is computed
+        elif weights_file(file) is not None:  # whether it fits is known before anything is computed
+            print(f"{name}: {loaded_line(load_encoder(file, input_size=size), file)}")
         found[name] = file
     return found
 

@@ -22,7 +22,7 @@ from benchmarks.results import (
 from pretext.checkpoint import file_sha256
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
-from pretext.encoders.weights import weights_file
+from pretext.encoders.weights import is_spec, weights_file
 from pretext.judging import Probe
 from pretext.specs import without_options
 
@@ -80,7 +80,7 @@ class Cell:
     train: TrainConfig | None = None
     """None for random weights and foreign encoders."""
     foreign: str | None = None
-    """An encoder file or a `timm:` spec, where the row is somebody else's."""
+    """An encoder file or a spec with weights, where the row is somebody else's."""
     probe: str = ""
     judge: Judge | None = None
     """None for an encoder cell."""
@@ -181,11 +181,14 @@ def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
 
 @functools.cache
 def _foreign_digest(source: str) -> str:
-    """Return what stands for a foreign encoder wherever its file lies: the file's hash, `timm:NAME`, or both."""
-    if not source.startswith("timm:"):
+    """Return what stands for a foreign encoder wherever its file lies: the file's hash, its spec, or both."""
+    if not is_spec(source):
         return file_sha256(Path(source))
     weights = weights_file(source)
-    return source if weights is None else f"{without_options(source, 'weights')} {file_sha256(weights)}"
+    if weights is None:
+        return source
+    # allow_partial decides whether there is a value, not which
+    return f"{without_options(source, 'weights', 'allow_partial')} {file_sha256(weights)}"
 
 
 def as_json(settings: Any) -> str:

@@ -42,11 +42,12 @@ def compute(cell: Cell, out: Path) -> None:
 
 def _make_encoder(cell: Cell, out: Path) -> None:
     from pretext.encoders import build_encoder, load_encoder, save_encoder
+    from pretext.encoders.weights import is_spec
     from pretext.train import train
 
     path = encoder_path(out, cell.name)
     if cell.foreign is not None:
-        size = cell.data.size if cell.foreign.startswith("timm:") else None
+        size = cell.data.size if is_spec(cell.foreign) else None
         encoder = load_encoder(cell.foreign, input_size=size)
         save_encoder(encoder, path, encoder.record)
     elif cell.task is None:

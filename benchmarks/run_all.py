@@ -1,7 +1,7 @@
 """Compare pretext tasks from one command; start it again and it goes on where it stopped.
 
 python benchmarks/run_all.py [--profile smoke|laptop|workstation|paper] [--data SPEC] [--out DIR] [--seeds N]
-                             [--tasks A B …] [--probes A B …] [--encoder NAME=FILE|timm:NAME …]
+                             [--tasks A B …] [--probes A B …] [--encoder NAME=FILE|timm:NAME …] [--allow-partial]
                              [--download] [--bad-images skip|stop] [--workers N] [--dry-run]
 python benchmarks/run_all.py status | compare A B | reproduce CELL | clean  [--out DIR]
 

@@ -15,6 +15,8 @@ from pretext.command_line import parse
 from pretext.datasets import open_dataset
 from pretext.device import device_of
 from pretext.encoders import Encoder, build_encoder, load_encoder
+from pretext.encoders.foreign import allowing_partial, loaded_line
+from pretext.encoders.weights import is_spec
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.judging import Probe, Score, probe_in_file, probes_in
 from pretext.own_files import is_file
@@ -27,12 +29,14 @@ class Judge:
     """Judge an encoder by one probe."""
 
     encoder: str
-    """Encoder file, `timm:NAME`, or `random:SPEC` for random weights of --seed, as in
-    `random:alexnet?width=0.25`."""
+    """Encoder file, `timm:NAME`, weights from elsewhere as in `timm:resnet50?weights=FILE`, or `random:SPEC` for random
+    weights of --seed, as in `random:alexnet?width=0.25`."""
+    allow_partial: bool = False
+    """Go on where a file of weights from elsewhere holds less than the whole encoder; the rest stays random."""
     data: str
     """Data set: KIND[:PATH][?key=value&…]."""
     image_size: int | None = None
-    """Side in pixels; only for `timm:` and `random:`, since an encoder file knows its own."""
+    """Side in pixels; not for an encoder file, which knows its own."""
     device: str = "auto"
     """cpu, cuda, …; auto takes a GPU where there is one."""
     download: bool = False
@@ -55,7 +59,8 @@ def main(argv: list[str]) -> int:
     else:
         raise UserError(f"{PROG}: unknown probe {name!r}; {did_you_mean(name, probes)}")
     options: Any = parse(_flags_of(kind), argv[1:], prog=f"{PROG} {name}")
-    encoder = _encoder(options.encoder, options.image_size, seed=options.probe.seed).to(device_of(options.device))
+    source = allowing_partial(options.encoder, options.allow_partial)
+    encoder = _encoder(source, options.image_size, seed=options.probe.seed).to(device_of(options.device))
     data = open_dataset(options.data, download=options.download)
     scores = list(options.probe.evaluate(encoder, data, options.out))
     print(table(scores))
@@ -81,9 +86,11 @@ def table(scores: list[Score]) -> str:
 def _encoder(source: str, image_size: int | None, *, seed: int) -> Encoder:
     if source.startswith("random:"):
         return build_encoder(source.removeprefix("random:"), input_size=image_size or 64, seed=seed).eval()
-    if image_size is not None and not source.startswith("timm:"):
+    if image_size is not None and not is_spec(source):
         raise UserError(f"--image-size: {source} knows its own size; leave the flag out")
-    return load_encoder(source, input_size=image_size)
+    encoder = load_encoder(source, input_size=image_size)
+    print(loaded_line(encoder, source))
+    return encoder
 
 
 def _flags_of(probe: type[Probe]) -> type[Any]:

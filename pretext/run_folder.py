@@ -23,6 +23,7 @@ from pretext.checkpoint import (
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
 from pretext.encoders.files import load_strictly, save_encoder
+from pretext.encoders.foreign import FILE_OPTIONS
 from pretext.errors import UserError
 from pretext.memory import peak_memory
 from pretext.own_files import is_file
@@ -102,7 +103,9 @@ class RunFolder:
 
     def finish(self, model: Task, reached: Reached, *, images_seen: int) -> None:
         """Write `run.json`, what the run was and cost, and the encoder's file."""
+        started_from = model.encoder.record.get("weights")
         record = {
+            **({"started_from": started_from} if started_from else {}),
             **self.settings,
             "images_seen": images_seen,
             "version": version("pretext-bench"),
@@ -156,7 +159,7 @@ def load_task(folder: str | Path) -> Task:
     settings = about["settings"]
     kind = settings["labels"]
     config = dataclasses.replace(task_config(settings["task"]), **settings["task_config"])
-    architecture = without_options(settings["encoder"], "pretrained", "weights")
+    architecture = without_options(settings["encoder"], "pretrained", *FILE_OPTIONS)
     encoder = build_encoder(architecture, input_size=settings["image_size"], seed=0)
     task = build_task(config, encoder, labels=LabelKind(*kind) if kind else None, seed=0)
     load_strictly(task, _of_task(tensors), str(file))

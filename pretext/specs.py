@@ -81,6 +81,12 @@ def without_options(text: str, *names: str) -> str:
     return body + (f"?{'&'.join(kept)}" if kept else "")
 
 
+def with_option(text: str, name: str, value: str) -> str:
+    """Return a spec that says `name=value`, in place of what it said of `name`."""
+    text = without_options(text, name)
+    return f"{text}{'&' if '?' in text else '?'}{name}={quote(value, safe='/,.')}"
+
+
 def _convert(text: str, kind: Any) -> Any:
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):

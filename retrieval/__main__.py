@@ -26,7 +26,10 @@ from pretext.datasets.packed import BadImages, at_size
 from pretext.datasets.splitting import split_or_all
 from pretext.device import device_of
 from pretext.encoders import load_encoder
+from pretext.encoders.foreign import allowing_partial, loaded_line
+from pretext.encoders.weights import is_spec, weights_file
 from pretext.errors import UserError, did_you_mean, run_command
+from pretext.specs import with_option
 from retrieval.index import Manifest, PatchIndex, build_index, check_target
 from retrieval.originals import file_of, original
 from retrieval.patches import describe_region
@@ -41,7 +44,9 @@ class Index(Regions):
     """Encode a data set's regions and write them as a folder that can be searched."""
 
     encoder: str
-    """Encoder file, or `timm:NAME`."""
+    """Encoder file, `timm:NAME`, or weights from elsewhere as in `timm:resnet50?weights=FILE`."""
+    allow_partial: bool = False
+    """Go on where a file of weights from elsewhere holds less than the whole encoder; the rest stays random."""
     data: str
     """Data set: KIND[:PATH][?key=value&…]."""
     out: Path
@@ -106,14 +111,16 @@ def index(argv: list[str]) -> int:
     spec = options.data
     if options.limit is not None:
         spec += f"{'&' if '?' in spec else '?'}limit={options.limit}"
-    encoder = load_encoder(options.encoder).to(device_of(options.device))
+    source = allowing_partial(options.encoder, options.allow_partial)
+    encoder = load_encoder(source).to(device_of(options.device))
+    print(loaded_line(encoder, source))
     regions = Regions(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Regions)})
     size = regions.picture_size(encoder.input_size)
     made = build_index(
         encoder,
         at_size(split_or_all(open_dataset(spec), options.split), size, bad_images=options.bad_images),
         regions,
-        encoder_source=_findable(options.encoder),
+        encoder_source=_findable(source),
         split=options.split,
         picture_size=size,
         stage=options.stage,
@@ -199,7 +206,10 @@ def _words(mode: Mode) -> str:
 
 def _findable(encoder: str) -> str:
     """Return the encoder's source in words that hold in any working folder."""
-    return encoder if encoder.startswith("timm:") else str(Path(encoder).resolve())
+    if not is_spec(encoder):
+        return str(Path(encoder).resolve())
+    weights = weights_file(encoder)
+    return encoder if weights is None else with_option(encoder, "weights", str(weights.resolve()))
 
 
 def _data_of(manifest: Manifest, spec: str) -> ImageDataset:

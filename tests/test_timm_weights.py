@@ -106,7 +106,7 @@ def broken(tmp_path, model, how):
     if how == "missing":
         del tensors["conv1.0.weight"], tensors["bn1.bias"], tensors["bn1.weight"], tensors["layer1.0.conv1.weight"]
     if how == "extra":
-        tensors["head.odd"] = torch.zeros(1)
+        tensors["neck.odd"] = torch.zeros(1)
     if how == "shape":
         tensors["conv1.0.weight"] = tensors["conv1.0.weight"][:, :1]
     if how == "pickle":
@@ -132,7 +132,7 @@ def broken(tmp_path, model, how):
     ("how", "said"),
     [
         ("missing", "missing conv1.0.weight; missing bn1.weight; missing bn1.bias and 1 more; nothing was loaded"),
-        ("extra", "extra head.odd"),
+        ("extra", "extra neck.odd"),
         ("shape", "conv1.0.weight is (24, 1, 3, 3) where (24, 3, 3, 3) is expected"),
         ("pickle", "not a file of tensors alone"),
         ("object", "not a file of tensors alone"),

@@ -25,16 +25,18 @@ __all__ = [
 
 def encoder_names() -> list[str]:
     """Return the known families."""
-    return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in ("base", "files", "weights")]
+    beside = ("base", "files", "foreign", "weights")
+    return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in beside]
 
 
 def build_encoder(spec: str, *, input_size: int, seed: int) -> Encoder:
-    """Build an encoder with random weights (unless the spec asks for a family's published ones).
+    """Build an encoder with random weights, unless the spec asks for others.
 
     The same spec, size and seed give the same weights, whatever was drawn before.
 
     Args:
-        spec: `alexnet`, `alexnet?width=0.5&stem_stride=2`, `released`, `timm:NAME`, …
+        spec: `alexnet`, `alexnet?width=0.5&stem_stride=2`, `released`, `timm:NAME`, …; each with `weights=FILE` for
+            weights from elsewhere.
         input_size: Side in pixels of the pictures it will see.
         seed: Of the initial weights.
 

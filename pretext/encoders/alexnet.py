@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, Stage
+from pretext.encoders.foreign import FromFile, from_file
 
 # Kernel of the first convolution for each stride, padded so that a 227-px picture gives AlexNet's 55×55,
 # and a 64-px one a map that three halvings still leave something of.
@@ -17,7 +18,7 @@ STEM_KERNEL = {4: 11, 2: 7, 1: 5}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(FromFile):
     """Options of `alexnet?…`."""
 
     width: float = 1.0
@@ -34,6 +35,7 @@ class Config:
     """Initial weights: He et al. 2015 (fan-out, ReLU), or the published N(0, 0.01)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.width <= 8:
             raise ValueError(f"width is {self.width}; allowed is above 0 and up to 8")
 
@@ -120,4 +122,4 @@ def gaussian(module: nn.Module, std: float = 0.01) -> None:
 def build(spec: str, path: str, config: Config, input_size: int) -> AlexNet:
     """Build it; `path` is unused."""
     with torch.device("cpu"):
-        return AlexNet(spec, input_size, config)
+        return from_file(AlexNet(spec, input_size, config), config)

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from pretext.checkpoint import atomic_write, file_sha256
 from pretext.encoders.base import Encoder
-from pretext.encoders.weights import check_keys, weights_file
+from pretext.encoders.foreign import FILE_OPTIONS
+from pretext.encoders.weights import check_keys, is_spec, weights_file
 from pretext.errors import UserError
 from pretext.specs import without_options
 
@@ -65,27 +66,28 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
     """Return an encoder with its trained weights, in evaluation mode.
 
     Args:
-        source: An encoder file, `timm:NAME` for timm's published weights, or `timm:NAME?weights=FILE` for others.
-        input_size: Only for `timm:`: the side in pixels of the pictures it will see; 224 where it is None.
+        source: An encoder file, `timm:NAME` for timm's published weights, or a spec with `weights=FILE` for those of
+            others, `timm:NAME?weights=FILE` or `alexnet?weights=FILE`; see `pretext.encoders.foreign`.
+        input_size: Only for specs: the side in pixels of the pictures it will see; 224 where it is None.
 
     Raises:
-        UserError: If the file cannot be read, or any key is missing, extra or of another shape.
+        UserError: If the file cannot be read, or holds another encoder than the whole of the one that is asked for.
     """
     # The families live beside this module and import its neighbours: build_encoder is looked up when called.
     build = importlib.import_module("pretext.encoders").build_encoder
-    if str(source).startswith("timm:"):
+    if is_spec(str(source)):
         spec = str(source)
         weights = weights_file(spec)
         if weights is None and "pretrained=" not in spec:
             spec += ("&" if "?" in spec else "?") + "pretrained=true"
         encoder: Encoder = build(spec, input_size=input_size or 224, seed=0)
-        encoder.record = {"task": spec}
+        encoder.record |= {"task": spec}
         if weights is not None:
             encoder.record["weights_sha256"] = file_sha256(weights)
         return encoder.eval()
     path = Path(source)
     header = read_record(path)
-    spec = without_options(header["architecture"], "pretrained", "weights")
+    spec = without_options(header["architecture"], "pretrained", *FILE_OPTIONS)
     encoder = build(spec, input_size=header["input_size"], seed=0)
     with safe_open(path, framework="pt") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict

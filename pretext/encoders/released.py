@@ -10,16 +10,18 @@ from torch import Tensor, nn
 
 from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, Stage
+from pretext.encoders.foreign import FromFile, from_file
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(FromFile):
     """Options of `released?…`."""
 
     width: float = 1.0
     """Multiplies every layer's number of channels, the bottleneck's too."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.width <= 8:
             raise ValueError(f"width is {self.width}; allowed is above 0 and up to 8")
 
@@ -68,4 +70,4 @@ def build(spec: str, path: str, config: Config, input_size: int) -> Released:
     """
     if input_size < 128:
         raise ValueError(f"released needs pictures of at least 128 px, input_size is {input_size}")
-    return Released(spec, input_size, config)
+    return from_file(Released(spec, input_size, config), config)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Size, Tensor
 
 from pretext.errors import UserError
 from pretext.specs import parse_spec
 
-WRAPPERS = ("state_dict", "model")
-"""Under which of these a training script may have put the weights."""
-
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file, or of a .pth file, of which nothing but tensors is unpickled.
+
+    Tensors in dictionaries inside it, where training scripts put them, have the keys in front of their names.
 
     Raises:
         UserError: If the file is missing, broken, or holds anything else.
@@ -35,48 +35,69 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"weights {path}: not a file of tensors alone, or cut short ({reason})") from error
-    for name in WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(name), dict):
-            found = found[name]
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(
+            f"weights {path}: not a file of tensors alone, or cut short ({reason}); save its state dict by itself"
+        ) from error
+    tensors = dict(_named(found, ""))
+    if not tensors:
         raise UserError(f"weights {path}: holds no tensors by name; save model.state_dict()")
-    return dict(found)
+    return tensors
 
 
-def check_keys(
-    tensors: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    mismatch: str,
-    *,
-    optional: tuple[str, ...] = (),
-    resampled: str | None = None,
-) -> None:
+def _named(found: object, before: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(found, Tensor) and before:
+        yield before, found
+    elif isinstance(found, dict):
+        for key, value in found.items():
+            if isinstance(key, str):  # an optimiser's state goes by numbers
+                yield from _named(value, f"{before}.{key}" if before else key)
+
+
+def check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], mismatch: str) -> None:
     """Raise a `UserError` that names the first tensors that are missing, extra or misshapen, if any are.
 
     Args:
         tensors: What a file holds.
         expected: The state of the whole model.
         mismatch: What the error begins with: which file does not fit what.
-        optional: Beginnings of names that need not be there or fit: a classifier's, which no encoder has.
-        resampled: Part of the names that may be of any size, as position embeddings are for other pictures.
     """
-    needed = {name: value.shape for name, value in expected.items() if not name.startswith(optional)}
+    not_loaded(
+        mismatch,
+        missing=[name for name in expected if name not in tensors],
+        extra=[name for name in tensors if name not in expected],
+        misshapen={
+            name: (tensors[name].shape, value.shape)
+            for name, value in expected.items()
+            if name in tensors and tensors[name].shape != value.shape
+        },
+    )
+
+
+def not_loaded(
+    mismatch: str,
+    *,
+    missing: Collection[str],
+    extra: Collection[str],
+    misshapen: Mapping[str, tuple[Size, Size]],
+    remedy: str = "",
+) -> None:
+    """Raise a `UserError` that names the first of these, if there are any; misshapen ones by their shape and ours."""
     complaints = [
-        *(f"missing {name}" for name in needed if name not in tensors),
-        *(f"extra {name}" for name in tensors if name not in expected),
-        *(
-            f"{name} is {tuple(tensors[name].shape)} where {tuple(shape)} is expected"
-            for name, shape in needed.items()
-            if name in tensors and tensors[name].shape != shape and (resampled is None or resampled not in name)
-        ),
+        *(f"missing {name}" for name in missing),
+        *(f"{name} is {tuple(given)} where {tuple(ours)} is expected" for name, (given, ours) in misshapen.items()),
+        *(f"extra {name}" for name in extra),
     ]
     if complaints:
         more = f" and {len(complaints) - 3} more" if len(complaints) > 3 else ""
-        raise UserError(f"{mismatch}: {'; '.join(complaints[:3])}{more}; nothing was loaded")
+        raise UserError(f"{mismatch}: {'; '.join(complaints[:3])}{more}; nothing was loaded{remedy}")
 
 
-def weights_file(spec: str) -> Path | None:
-    """Return the file of weights that an encoder spec names, if any."""
-    file = parse_spec(spec).options.get("weights")
+def is_spec(source: str) -> bool:
+    """Whether an encoder's source says what to build, as `timm:NAME` and `alexnet?weights=FILE` do, and is no file."""
+    return source.startswith("timm:") or re.search(r"[?&]weights=", source) is not None
+
+
+def weights_file(source: str) -> Path | None:
+    """Return the file of weights that an encoder's source names, if any."""
+    file = parse_spec(source).options.get("weights") if is_spec(source) else None
     return None if file is None else Path(file)
