@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -44,7 +45,7 @@ def quality(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."]) -> floa
     """Return what validation goes by: top-1 with the log-likelihood as a tie-breaker, or mAP; nan where unknown."""
     if targets.ndim == 1:
         known = targets >= 0
-        likelihood = -torch.nn.functional.cross_entropy(scores[known].double(), targets[known]).item()
+        likelihood = -F.cross_entropy(scores[known].double(), targets[known]).item()
         right = (scores[known].argmax(1) == targets[known]).double().mean().item()
         return 100 * right + 1e-3 * likelihood
     return mean_average_precision(scores, targets)
@@ -57,14 +58,20 @@ def mean_average_precision(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N
 
     Source: the area under the precision-recall curve as a sum over its steps (scikit-learn's, VOC's since 2010).
     """
-    from sklearn.metrics import average_precision_score
+    return float(average_precisions(scores, targets).nanmean())
 
-    values = []
-    for k in range(targets.shape[1]):
-        if _both(targets[:, k]):
-            known = targets[:, k] >= 0
-            values.append(average_precision_score(targets[known, k].numpy(), scores[known, k].double().numpy()))
-    return 100 * float(np.mean(values)) if values else math.nan
+
+def average_precisions(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N K"]) -> Float[Tensor, "K"]:
+    """Return each class's average precision in percent, nan where not both kinds are there; see above."""
+    ordered, order = scores.double().sort(dim=0, descending=True)
+    hits, counted = ((kind.gather(0, order)).double() for kind in (targets == 1, targets >= 0))
+    # pictures of equal score come at once: each has the precision at the end of its group
+    last = F.pad(ordered[1:] != ordered[:-1], (0, 0, 0, 1), value=True)
+    places = torch.arange(len(scores))[:, None].expand_as(order)
+    end = places.where(last, len(scores)).flip(0).cummin(dim=0).values.flip(0)
+    precision = (hits.cumsum(0) / counted.cumsum(0).clamp(min=1)).gather(0, end)
+    both = (targets == 1).any(0) & (targets == 0).any(0)
+    return torch.where(both, 100 * (hits * precision).sum(0) / hits.sum(0), math.nan)
 
 
 def with_headline(scores: list[Score], chosen: str) -> Iterator[Score]:

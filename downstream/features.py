@@ -41,6 +41,15 @@ class Features(NamedTuple):
     stages: dict[str, Float[Tensor, "N D"]]
     targets: Int[Tensor, "N ..."]
     """See `class_targets`."""
+    places: Int[Tensor, "N"]
+    """Which pictures of the split they are: as asked for, less those that turned out undecodable."""
+
+    def rows(self, indices: Int[np.ndarray, "M"]) -> Int[Tensor, "M"]:
+        """Return where pictures of the split are among these; -1 where they are not."""
+        wanted = torch.from_numpy(indices)
+        row_of = torch.full((1 + max(int(self.places.max()), int(wanted.max())),), -1)
+        row_of[self.places] = torch.arange(len(self.places))
+        return row_of[wanted]
 
 
 def split_features(
@@ -81,7 +90,7 @@ def split_features(
                 save_file(stored, beside)
             _sweep(file.parent)
     kept = stored.pop("kept")
-    return Features({stage.name: stored[stage.name] for stage in encoder.stages}, class_targets(part)[kept])
+    return Features({stage.name: stored[stage.name] for stage in encoder.stages}, class_targets(part)[kept], kept)
 
 
 def labelled_features(

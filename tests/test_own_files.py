@@ -24,7 +24,7 @@ from downstream.features import labelled_features
 from pretext.__main__ import main
 from pretext.augmentation import augment
 from pretext.datasets import open_dataset
-from pretext.encoders import load_encoder
+from pretext.encoders import build_encoder, load_encoder
 from pretext.errors import UserError
 from pretext.run_folder import load_task
 from pretext.tasks import task_config, task_module

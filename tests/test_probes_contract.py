@@ -33,6 +33,10 @@ QUICK = {
     "database": 30,
     "queries": 10,
     "k": 3,
+    "costs": (0.1, 10.0),
+    "shots": (1, 2),
+    "samples": 2,
+    "percents": (10.0,),
 }
 every_probe = pytest.mark.parametrize("name", PROBES)
 
@@ -74,7 +78,7 @@ def test_scores_are_whole_and_one_of_them_is_the_headline(name, encoder, tmp_pat
     for score in scores:
         assert np.isfinite(score.value) and score.n > 0 and score.metric and score.stage in stages
         assert score.unit == "%" and 0 <= score.value <= 100
-        assert score.chance is not None and 0 <= score.chance <= 100
+        assert score.metric.endswith(" sd") if score.chance is None else 0 <= score.chance <= 100
         if score.items is not None:
             assert score.items.shape == (score.n,) and score.items.dtype == np.float64
             assert score.items.mean() == pytest.approx(score.value)
@@ -177,8 +181,8 @@ def test_settings_below_their_range_are_named(name):
                 PROBES[name](**{field.name: -1})
 
 
-@pytest.mark.parametrize("name", ["linear", "knn", "fine_tune"])
+@pytest.mark.parametrize("name", ["linear", "knn", "fine_tune", "svm", "low_shot"])
 def test_several_classes_a_picture_are_judged_by_map(name, encoder):
     scores = list(quick(name, train_images=0).evaluate(encoder, small_scenes(only={"labels", "boxes"})))
-    assert {score.metric for score in scores} == {"mAP"}
-    assert all(score.items is None and 0 < score.chance < 100 for score in scores)
+    assert all("mAP" in score.metric and score.items is None for score in scores)
+    assert all(0 < score.chance < 100 for score in scores if not score.metric.endswith(" sd"))

@@ -1,0 +1,156 @@
+"""Few labels: a share of the labels or k pictures a class, on the frozen encoder and with the encoder fine-tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from downstream.classification import classification_scores, with_headline
+from downstream.features import split_features
+from downstream.few_labels import (
+    check_classes,
+    few_of_each,
+    over_samples,
+    reached_by_all,
+    share_of_each,
+    with_train,
+)
+from downstream.probes.fine_tune import FineTune
+from downstream.probes.linear import Linear
+from pretext.datasets import at_size
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.classification import class_targets
+from pretext.encoders.base import Encoder
+from pretext.errors import UserError
+from pretext.judging import Probe, Score
+
+
+@final
+@dataclass(frozen=True)
+class LowShot(Probe):
+    """Linear probe and fine-tuning from 1 %, 5 % and 10 % of the labels, or from k a class: means over samples.
+
+    Linear, every stage is told and the penalty chosen on val; fine-tuned, the whole encoder is trained. The headline is
+    linear, from the smallest share (without shares the smallest k), at the stage that does best on val.
+
+    The samples depend on the place of a picture in the training split alone, not on the seed, and smaller ones are
+    parts of larger ones. A share is the same of every class, with at least one picture of each, so that it is more in
+    all where classes are rare. k pictures of each of several classes may show some class more often. A k that some
+    class does not reach is left out, and a line says so. `sd` is the standard deviation over samples, with one degree
+    of freedom less than there are samples.
+
+    Source: Hénaff et al. 2020, arXiv 1905.09272, and Chen et al. 2020, arXiv 2002.05709 (from 1 % and 10 % of
+        ImageNet's labels).
+    Deviations: several samples of this package's own, not the lists of files that others share for ImageNet; the
+        protocols are those of the probes `linear` and `fine_tune`; val keeps all its labels.
+    """
+
+    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
+
+    percents: tuple[float, ...] = (1.0, 5.0, 10.0)
+    """Shares of the labels in percent."""
+    shots: tuple[int, ...] = ()
+    """Pictures a class, as in `1 4 16`."""
+    samples: int = 3
+    """Samples of each share and each k."""
+    fine_tuned: bool = True
+    """Whether to fine-tune too, which takes most of the time."""
+    steps: int = 100
+    """Batches of one fine-tuning."""
+    batch_size: int = FineTune.batch_size
+    """Pictures a batch of fine-tuning."""
+    val_images: int = Linear.val_images
+    """Pictures on which stage and penalty are chosen, at most; 0 takes all."""
+    features: int = Linear.features
+    """Numbers a picture that a stage is pooled to, at most."""
+    penalties: tuple[float, ...] = Linear.penalties
+    """See the linear probe's."""
+    iterations: int = Linear.iterations
+    """See the linear probe's."""
+
+    def __post_init__(self) -> None:
+        if not all(0 < percent <= 100 for percent in self.percents):
+            raise ValueError(f"percents are {self.percents}; each is above 0 and at most 100")
+        if not all(k >= 1 for k in self.shots):
+            raise ValueError(f"shots are {self.shots}; each is at least 1")
+        if not self.percents and not self.shots:
+            raise ValueError(f"percents are {self.percents} and shots are {self.shots}; give one or more of either")
+        if self.samples < 1:
+            raise ValueError(f"samples is {self.samples}; allowed is 1 or more")
+        self._linear(), self._fine_tune()  # they know their ranges
+
+    def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
+        """Yield top-1 or mAP of every share and k: linear of every stage, then fine-tuned. See `Probe.evaluate`.
+
+        Writes the curve of each fine-tuning to a folder of its own.
+        """
+        if not self.can_judge(data):
+            data.require("label")
+        known = class_targets(at_size(data.split("train"), encoder.input_size, bad_images="skip"))
+        check_classes(data.spec, known)
+        numbers = range(self.samples)
+        drawn = {f"{p:g}%": [share_of_each(known, p / 100, sample=i) for i in numbers] for p in self.percents} | {
+            f"k={k}": [few_of_each(known, k, sample=i)[0] for i in numbers]
+            for k in reached_by_all(data, known, self.shots)
+        }
+        if not drawn:
+            raise UserError(f"{data.spec}: some class has too few training pictures for any of shots; lower them")
+        yield from self._judge_linear(encoder, data, drawn)
+        if self.fine_tuned:
+            for name, samples in drawn.items():
+                scores = []
+                for i, indices in enumerate(samples):
+                    some = with_train(data, indices, size=encoder.input_size)
+                    folder = None if out is None else out / f"{name} sample {i}"
+                    scores += [s for s in self._fine_tune().evaluate(encoder, some, folder) if s.headline]
+                yield from over_samples(
+                    [replace(s, headline=False) for s in scores], f"tuned {scores[0].metric}@{name}"
+                )
+
+    def _judge_linear(
+        self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]]
+    ) -> Iterator[Score]:
+        pool = np.unique(np.concatenate([indices for samples in drawn.values() for indices in samples]))
+        train = split_features(encoder, data, "train", most=self.features, indices=pool)
+        val, test = (split_features(encoder, data, split, most=self.features) for split in ("val", "test"))
+        kept = slice(self.val_images or None)
+        found: list[Score] = []
+        best, best_quality = encoder.stages[-1].name, -1.0
+        for stage, values in train.stages.items():
+            for name, samples in drawn.items():
+                scores, reached = [], []
+                for indices in samples:
+                    rows = train.rows(indices)
+                    rows = rows[rows >= 0]
+                    check_classes(data.spec, train.targets[rows])
+                    classifier, on_val = self._linear().fit(
+                        values[rows],
+                        train.targets[rows],
+                        val.stages[stage][kept],
+                        val.targets[kept],
+                        len(data.classes),
+                    )
+                    reached.append(on_val)
+                    logits = classifier(test.stages[stage])
+                    scores += classification_scores(logits, test.targets, stage=stage, spec=data.spec)[:1]
+                if name == next(iter(drawn)) and np.mean(reached) > best_quality:
+                    best, best_quality = stage, float(np.mean(reached))
+                found += over_samples(scores, f"{scores[0].metric}@{name}")
+        yield from with_headline(found, best)
+
+    def _linear(self) -> Linear:
+        return Linear(
+            seed=self.seed,
+            val_images=self.val_images,
+            features=self.features,
+            penalties=self.penalties,
+            iterations=self.iterations,
+        )
+
+    def _fine_tune(self) -> FineTune:
+        return FineTune(seed=self.seed, train_images=0, steps=self.steps, batch_size=self.batch_size)

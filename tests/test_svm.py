@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from probe_samples import colours, small_encoder
+from sklearn.metrics import average_precision_score
+from sklearn.svm import LinearSVC
+
+from downstream.classification import average_precisions
+from downstream.probes import svm
+from downstream.probes.svm import Svm, best_of, signs_of, solve, unit
+from pretext.datasets.cache import cache_folder
+
+QUICK = Svm(train_images=40, val_images=20, features=64, costs=(0.1, 10.0), shots=(1, 4), samples=3)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def encoder():
+    return small_encoder()
+
+
+def problem(seed, *, n=150, d=40, classes=4):
+    """Features of length 1, correlated and far from centred, and noisy classes."""
+    rng = np.random.default_rng(seed)
+    features = np.maximum(rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 2, 0)
+    labels = (features @ rng.normal(size=(d, classes)) + 8 * rng.gumbel(size=(n, classes))).argmax(1)
+    return torch.from_numpy(features).float(), torch.from_numpy(labels)
+
+
+def objective(weights, inputs, signs, cost, positive_weight):
+    """The objective, as a sum over pictures in whole precision."""
+    value = 0.5 * sum(w * w for w in weights)
+    for x, sign in zip(inputs, signs, strict=True):
+        if sign:
+            value += cost * (positive_weight if sign > 0 else 1) * max(0.0, 1 - sign * float(x @ weights)) ** 2
+    return value
+
+
+@pytest.mark.parametrize("positive_weight", [1.0, 2.0])
+@pytest.mark.parametrize("n", [25, 150])
+def test_the_solver_finds_liblinears_minimum(n, positive_weight):
+    features, labels = problem(0, n=n)
+    labels[-8:] = torch.arange(8) % 4  # none is missing
+    inputs, costs = unit(features), (0.01, 1.0, 100.0)
+    signs = signs_of(labels, 4)
+    signs[:5, 2] = 0  # unknown
+    found = solve(
+        inputs,
+        signs.repeat(1, 3),
+        torch.tensor(costs).repeat_interleave(4),
+        positive_weight=positive_weight,
+    )
+    for i, (cost, k) in enumerate((cost, k) for cost in costs for k in range(4)):
+        known = signs[:, k] != 0
+        theirs = LinearSVC(C=cost, class_weight={1: positive_weight, -1: 1.0}, tol=1e-8, max_iter=200_000)
+        theirs.fit(inputs[known, :-1].double().numpy(), signs[known, k].numpy())
+        best = np.append(theirs.coef_[0], theirs.intercept_)
+        rows, sign = inputs.double().numpy(), signs[:, k].tolist()
+        least = objective(best, rows, sign, cost, positive_weight)
+        ours = objective(found[:, i].double().numpy(), rows, sign, cost, positive_weight)
+        assert least * (1 - 1e-6) <= ours <= least * (1 + 1e-5)
+        np.testing.assert_allclose(rows @ found[:, i].double().numpy(), rows @ best, atol=0.02)
+
+
+def test_problems_solved_side_by_side_in_parts_are_the_same(monkeypatch):
+    features, labels = problem(1)
+    inputs, signs, costs = unit(features), signs_of(labels, 4), torch.tensor([0.1, 1.0, 10.0, 1.0])
+    together = solve(inputs, signs, costs, positive_weight=2.0)
+    monkeypatch.setattr(svm, "AT_ONCE", 300)
+    torch.testing.assert_close(solve(inputs, signs, costs, positive_weight=2.0), together, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_the_cost_is_the_one_that_does_best_on_held_out_folds(multi):
+    features, labels = problem(2, n=90)
+    targets = torch.stack([labels == 0, labels >= 2, labels % 2 == 0], dim=1).long() if multi else labels
+    classes = 3 if multi else 4
+    probe = Svm(costs=(1e-3, 1e-1, 10.0))
+    inputs = unit(features)
+    # the folds: by class (for several, by the rarest shown), then round and round
+    if multi:
+        counts = (targets == 1).sum(0).tolist()
+        kinds = [min((counts[k], k) for k in range(3) if row[k] == 1)[1] if row.any() else 3 for row in targets]
+    else:
+        kinds = labels.tolist()
+    order = sorted(range(90), key=kinds.__getitem__)
+    fold = np.empty(90, dtype=int)
+    fold[order] = np.arange(90) % 3
+    signs = signs_of(targets, classes).numpy()
+    values = np.zeros((3, 3, classes))  # cost, fold, class
+    for i, cost in enumerate(probe.costs):
+        outputs = np.zeros((90, classes))
+        for f in range(3):
+            for k in range(classes):
+                theirs = LinearSVC(C=cost, class_weight={1: 2.0, -1: 1.0}, tol=1e-7, max_iter=100_000)
+                theirs.fit(features_of(inputs, fold != f), signs[fold != f, k])
+                outputs[fold == f, k] = theirs.decision_function(features_of(inputs, fold == f))
+        for f in range(3):
+            for k in range(classes):
+                if multi:
+                    values[i, f, k] = average_precision_score(signs[fold == f, k] > 0, outputs[fold == f, k])
+                else:
+                    values[i, f, k] = (outputs[fold == f].argmax(1) == labels.numpy()[fold == f]).mean()
+    expected = values.mean(1).argmax(0)
+    assert probe._chosen_costs(inputs, targets, classes).tolist() == expected.tolist()
+    costs = torch.tensor(probe.costs)[torch.from_numpy(expected)]
+    refit = solve(inputs, signs_of(targets, classes), costs, positive_weight=2.0)
+    assert torch.equal(probe.fit(inputs, targets, classes), refit)
+
+
+def features_of(inputs, rows):
+    return inputs[torch.from_numpy(rows), :-1].double().numpy()
+
+
+def test_average_precision_is_scikit_learns_with_ties_and_unknowns():
+    rng = np.random.default_rng(3)
+    scores, targets = rng.integers(0, 6, (80, 5)).astype(float), rng.integers(-1, 2, (80, 5))
+    targets[:, 3] = np.minimum(targets[:, 3], 0)  # never shown
+    targets[:, 4] = np.abs(targets[:, 4])
+    found = average_precisions(torch.from_numpy(scores), torch.from_numpy(targets))
+    for k in range(5):
+        known = targets[:, k] >= 0
+        if k == 3:
+            assert found[k].isnan()
+        else:
+            expected = average_precision_score(targets[known, k], scores[known, k])
+            assert found[k].item() == pytest.approx(100 * expected, abs=1e-9)
+
+
+def test_the_first_of_equals_and_never_nan_is_best():
+    assert best_of([float("nan"), 1.0, 3.0, 3.0]) == 2
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_colours_are_told_apart_full_and_low_shot(encoder, multi):
+    probe = replace(QUICK, train_images=0)
+    scores = list(probe.evaluate(encoder, colours(multi=multi)))
+    (headline,) = [score for score in scores if score.headline]
+    at = {score.metric: score for score in scores if score.stage == headline.stage}
+    name = "mAP" if multi else "top1"
+    assert list(at) == [name, f"{name}@k=1", f"{name}@k=1 sd", f"{name}@k=4", f"{name}@k=4 sd"]
+    assert headline.metric == name and headline.n == 40
+    # of several classes, the last is in every picture, difficult or not, and cannot be judged
+    assert at[name].value > 95 and at[f"{name}@k=4"].value > 80
+    assert len({score.stage for score in scores}) == len(encoder.stages)
+
+
+def test_labels_that_say_nothing_score_chance(encoder):
+    data = colours(told=False, train=120, test=300)
+    (headline,) = [s for s in replace(QUICK, train_images=0, shots=()).evaluate(encoder, data) if s.headline]
+    assert abs(headline.value - 100 / 3) < 4 * 100 * (2 / 9 / 300) ** 0.5
+
+
+def test_the_seed_draws_the_full_shot_pictures_and_not_the_samples(encoder):
+    data = colours(told=False, train=200, test=200)
+    first, other = (
+        {(s.stage, s.metric): s.value for s in replace(QUICK, seed=seed).evaluate(encoder, data)} for seed in (0, 1)
+    )
+    few = [key for key in first if "@" in key[1]]
+    assert few and all(first[key] == pytest.approx(other[key], abs=1.5) for key in few)
+    assert any(first[key] != other[key] for key in first if "@" not in key[1])
+
+
+def test_one_sample_has_no_deviation_and_a_class_too_rare_is_named(encoder, capsys):
+    data = colours(train=20)
+    scores = list(replace(QUICK, samples=1, shots=(1, 90)).evaluate(encoder, data))
+    assert {score.metric for score in scores} == {"top1", "top1@k=1"}
+    assert "colours: left out k=90" in capsys.readouterr().err
+
+
+def test_a_class_that_train_lacks_is_never_said(encoder):
+    data = colours(without=[1], train=60)
+    scores = list(QUICK.evaluate(encoder, data))
+    assert all(np.isfinite(score.value) for score in scores)
+    assert max(score.value for score in scores if score.metric == "top1") < 100
+
+
+def test_features_are_computed_once_for_all_samples(encoder):
+    list(QUICK.evaluate(encoder, colours()))
+    assert len(list(cache_folder("features").glob("*.safetensors"))) == 3  # train, val, test
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"costs": ()},
+        {"costs": (0.0,)},
+        {"costs": (float("nan"),)},
+        {"folds": 1},
+        {"positive_weight": float("nan")},
+        {"shots": (0,)},
+        {"samples": 0},
+    ],
+)
+def test_settings_out_of_range_are_named(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Svm(**settings)
