@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,7 +65,8 @@ def _judged(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
     encoder = load_encoder(path)
     data = cell.data.open()
     sheets = out / "artifacts" / cell.name
-    shutil.rmtree(sheets, ignore_errors=True)  # what a worker that was killed had begun
+    for begun in sheets.rglob(".*.tmp"):  # by a worker that was killed; its checkpoint stays, its sheets are made anew
+        begun.unlink(missing_ok=True)
     if isinstance(cell.judge, Inpainting):
         return encoder, _inpainted(cell, cell.judge, data, path.parent, sheets)
     assert cell.judge is not None

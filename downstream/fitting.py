@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +20,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
+from downstream.resuming import CHECKPOINT, Fitting, Resume
 from pretext.checkpoint import atomic_write
 from pretext.datasets.base import BadImage, ImageDataset, Target
+from pretext.encoders.base import Encoder
 from pretext.errors import UserError
 from pretext.judging import Probe
+from pretext.stopping import Stop, stop_politely
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises."""
 LARGEST_GRADIENT = 5.0
 """Norm to which a longer gradient is cut."""
+EVERY_S = 60.0
+"""Seconds between checkpoints, and between lines of progress where there is no terminal for a bar."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,25 @@ class FittedProbe(Probe):
         for name, least in (("steps", 1), ("batch_size", 1), ("train_images", 0), ("test_images", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is {least} or more")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate}; allowed is above 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay is {self.weight_decay}; allowed is 0 or more")
         if not 0 <= self.encoder_learning_rate_factor <= 1:
             raise ValueError(f"encoder_learning_rate_factor is {self.encoder_learning_rate_factor}; allowed is 0 to 1")
+
+    def resume(self, out: Path | None, train: ImageDataset, *generators: torch.Generator) -> Resume | None:
+        """Return how `fit` keeps its checkpoint in `out`; None where there is no such folder.
+
+        Args:
+            out: See `evaluate`.
+            train: The pictures that are learned from.
+            generators: What the loss draws from, beside torch's own.
+        """
+        if out is None:
+            return None
+        depends_on = dataclasses.asdict(self) | {"data": train.fingerprint}
+        return Resume(out / CHECKPOINT, depends_on, generators)
 
 
 def draw(data: ImageDataset, count: int, *, seed: int) -> NDArray[np.int64]:
@@ -105,7 +130,7 @@ def flip_some(images: UInt8[Tensor, "B 3 S S"], targets: list[Target]) -> UInt8[
 
 
 def fit(
-    encoder: nn.Module,
+    encoder: Encoder,
     head: nn.Module,
     loss_of: Callable[[NDArray[np.int64]], Tensor | None],
     batch_indices: Iterator[NDArray[np.int64]],
@@ -113,42 +138,53 @@ def fit(
     name: str,
     steps: int,
     learning_rate: float,
-    encoder_factor: float,
+    encoder_factor: float | Mapping[str, float],
     weight_decay: float,
+    resume: Resume | None = None,
 ) -> list[float]:
     """Train by AdamW, the learning rate rising over the first steps and falling as a cosine to 0.
 
     Args:
-        encoder: Learns at `learning_rate` times `encoder_factor`; at 0 it is left as it is.
+        encoder: Learns at `learning_rate` times `encoder_factor`. Parameters whose factor is 0 are left as they are,
+            and the parts that have no other ones stay in evaluation mode: their batch normalisation learns nothing.
         head: Learns at `learning_rate`.
         loss_of: The loss of a batch; None where the batch has nothing to learn from, and is passed over.
         batch_indices: At least `steps` of them.
         name: What is trained, for the progress bar and errors.
         steps: Batches to train on.
         learning_rate: The highest.
-        encoder_factor: See `encoder`.
+        encoder_factor: See `encoder`: one for all, or one for each parameter by its name.
         weight_decay: AdamW's.
+        resume: Where a checkpoint is written every minute, when asked to stop, and at the end; a call that finds one
+            goes on from it, on a CPU to the same bits. `write_curve` deletes it. No checkpoint where None.
 
     Returns:
         The loss of every step that had one.
 
     Raises:
         UserError: If the loss is not finite.
+        KeyboardInterrupt: On SIGINT or SIGTERM, once the step at hand is saved.
     """
     from tqdm import tqdm
 
     groups = [{"params": [*head.parameters()], "lr": learning_rate}]
-    encoder.requires_grad_(encoder_factor > 0)
-    encoder.train(encoder_factor > 0)
-    head.train()
-    if encoder_factor:
-        groups.append({"params": [*encoder.parameters()], "lr": learning_rate * encoder_factor})
+    groups += [
+        {"params": parameters, "lr": learning_rate * factor}
+        for factor, parameters in _thawed(encoder, encoder_factor).items()
+    ]
     parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
     optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     highest = [group["lr"] for group in optimiser.param_groups]
-    curve: list[float] = []
-    with tqdm(batch_indices, name, steps, delay=2, disable=None, leave=False, unit="step") as bar:
-        for step, indices in enumerate(bar):
+    head.train()
+    fitting = None if resume is None else Fitting(name, encoder, head, optimiser, resume)
+    first, curve = (0, []) if fitting is None else fitting.load()
+    ahead = itertools.islice(batch_indices, first, steps)
+    started = told = time.monotonic()
+    with (
+        nullcontext(Stop()) if fitting is None else stop_politely() as stop,
+        tqdm(ahead, name, steps, initial=first, delay=2, disable=None, leave=False, unit="step") as bar,
+    ):
+        for step, indices in enumerate(bar, first):
             for group, most in zip(optimiser.param_groups, highest, strict=True):
                 group["lr"] = most * _rate(step, steps)
             loss = loss_of(indices)
@@ -163,15 +199,45 @@ def fit(
                 nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
                 optimiser.step()
                 curve.append(loss.item())
+                bar.set_postfix(loss=f"{curve[-1]:.4f}", refresh=False)
+            done, now = step + 1, time.monotonic()
+            due = now - told >= EVERY_S
+            if fitting is not None and (due or stop.asked or done == steps):
+                fitting.save(done, curve)
+                if stop.asked:
+                    raise KeyboardInterrupt
+            if due:
+                told = now
+                if bar.disable:
+                    left = tqdm.format_interval((now - started) / (done - first) * (steps - done))
+                    loss_now = f", loss {curve[-1]:.4f}" if curve else ""
+                    print(f"{name}: step {done} of {steps}{loss_now}, {left} left", file=sys.stderr, flush=True)
     encoder.eval()
     head.eval()
     return curve
 
 
 def write_curve(out: Path, curve: list[float]) -> None:
-    """Write the loss of every step to `curve.json`."""
+    """Write the loss of every step to `curve.json`, and delete the checkpoint: nothing is left to go on with."""
     with atomic_write(out / "curve.json") as path:
         path.write_text(json.dumps({"loss": [round(loss, 6) for loss in curve]}))
+    (out / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _thawed(encoder: Encoder, factors: float | Mapping[str, float]) -> dict[float, list[nn.Parameter]]:
+    """Freeze the parameters whose factor is 0, and the parts that have no other ones; return the others by factor."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in encoder.named_parameters():
+        factor = factors[name] if isinstance(factors, Mapping) else factors
+        parameter.requires_grad_(factor > 0)
+        if factor > 0:
+            groups.setdefault(factor, []).append(parameter)
+    encoder.train()
+    for part in encoder.modules():
+        own = [*part.parameters()]
+        if own and not any(parameter.requires_grad for parameter in own):
+            part.eval()
+    return groups
 
 
 def _rate(step: int, steps: int) -> float:

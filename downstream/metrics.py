@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -134,14 +134,18 @@ def confusion_matrix(
 
 
 def mean_iou(confusion: Int[Tensor, "K K"]) -> float:
-    """Return the mean intersection over union in percent, over the classes in the truth or the prediction.
+    """Return the mean of `class_iou` in percent, over the classes in the truth or the prediction.
 
     Source: Everingham et al. 2010 (VOC's segmentation accuracy): one matrix over all pixels of all pictures.
     """
+    return float(class_iou(confusion).nanmean())
+
+
+def class_iou(confusion: Int[Tensor, "K K"]) -> Float[Tensor, "K"]:
+    """Return each class's intersection over union in percent; nan where neither truth nor prediction has it."""
     counts = confusion.double()
     both = counts.diagonal()
-    union = counts.sum(0) + counts.sum(1) - both
-    return 100 * float((both[union > 0] / union[union > 0]).mean())
+    return 100 * both / (counts.sum(0) + counts.sum(1) - both)
 
 
 def pixel_accuracy(confusion: Int[Tensor, "K K"]) -> float:

@@ -24,6 +24,10 @@ SURE = 0.3
 """Score from which a detection is drawn."""
 GOLDEN = 0.618034
 """Steps of hue that never come round to the same colour."""
+COVER = 0.6
+"""How much of a picture a class's colour hides."""
+DIMMED = 0.5
+"""Brightness that is left to the background."""
 
 
 class Found(NamedTuple):
@@ -65,19 +69,20 @@ def detection_sheet(path: Path, found: list[Found], classes: tuple[str, ...]) ->
     _write(path, rows)
 
 
-def segmentation_sheet(path: Path, shown: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-    """Write a sheet with rows of pictures, of their true and of their predicted classes.
+def segmentation_sheet(path: Path, shown: list[tuple[Tensor, Tensor, Tensor]], names: tuple[str, ...]) -> None:
+    """Write a sheet with rows of pictures, and of their true and their predicted classes laid over them.
 
     Args:
         path: Of the PNG.
-        shown: Picture 3×S×S uint8, truth S×S and prediction S×S; background comes out black, ignored white.
+        shown: Picture 3×S×S uint8, truth S×S and prediction S×S; background comes out dark, ignored white.
+        names: Of the classes, the background's first.
     """
     rows = []
     for start in range(0, len(shown), COLUMNS):
         part = shown[start : start + COLUMNS]
         rows.append(("picture", [_picture(image) for image, _, _ in part]))
-        rows.append(("truth", [_coloured(truth) for _, truth, _ in part]))
-        rows.append(("prediction", [_coloured(predicted) for _, _, predicted in part]))
+        rows.append(("truth", [_overlaid(image, truth, names) for image, truth, _ in part]))
+        rows.append(("prediction", [_overlaid(image, predicted, names) for image, _, predicted in part]))
     _write(path, rows)
 
 
@@ -104,10 +109,22 @@ def _picture(image: UInt8[Tensor, "3 S S"]) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).resize((CELL, CELL))
 
 
-def _coloured(mask: Shaped[Tensor, "S S"]) -> Image.Image:
+def _overlaid(image: UInt8[Tensor, "3 S S"], mask: Shaped[Tensor, "S S"], names: tuple[str, ...]) -> Image.Image:
+    """Return a picture under the colours of its pixels' classes, each named in the middle of its pixels."""
     palette = np.array([(0, 0, 0), *(class_colour(k) for k in range(255))], dtype=np.uint8)
     palette[IGNORE] = 255
-    return Image.fromarray(palette[mask.numpy()]).resize((CELL, CELL), Image.Resampling.NEAREST)
+    classes = np.asarray(Image.fromarray(mask.numpy().astype(np.uint8)).resize((CELL, CELL), Image.Resampling.NEAREST))
+    share = np.where(classes == 0, 1 - DIMMED, COVER)[..., None]
+    mixed = (1 - share) * np.asarray(_picture(image)) + share * palette[classes]
+    overlaid = Image.fromarray(mixed.round().astype(np.uint8))
+    pen = ImageDraw.Draw(overlaid)
+    for k in np.unique(classes):
+        if k not in (0, IGNORE):
+            y, x = (int(np.median(place)) for place in np.nonzero(classes == k))
+            width = pen.textlength(names[k])
+            left = min(max(0, x - width / 2), CELL - width)
+            pen.text((left, y - 6), names[k], fill=class_colour(int(k) - 1), stroke_width=2, stroke_fill="black")
+    return overlaid
 
 
 def _boxed(

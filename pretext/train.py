@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from pretext.encoders import build_encoder
 from pretext.loading import Loaded, load_batches
 from pretext.optim import make_optimizer, rate_at
 from pretext.run_folder import Reached, RunFolder, run_settings
+from pretext.stopping import stop_politely
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Task, label_kind
 from pretext.train_config import TrainConfig
@@ -109,7 +107,7 @@ def train(
     log = TrainingLog(out, settings, step, total, config)
     model.train()
     started = saved = time.monotonic()
-    with _stop_politely() as stop, log:
+    with stop_politely() as stop, log:
         while total != 0:
             seconds = earlier_seconds + time.monotonic() - started
             progress = step / total if total else seconds / (config.seconds or 1.0)
@@ -218,29 +216,6 @@ def _seeded(device: torch.device, *entropy: int) -> torch.Generator:
     seed = int(state[0]) << 31 | int(state[1]) >> 1
     torch.manual_seed(seed)  # for layers that draw by themselves: dropout, stochastic depth
     return torch.Generator(device).manual_seed(seed)
-
-
-class _Stop:
-    asked = False
-
-
-@contextmanager
-def _stop_politely() -> Iterator[_Stop]:
-    """Turn SIGINT and SIGTERM into a flag, so that the step at hand is finished and saved."""
-    stop = _Stop()
-
-    def note(*_: object) -> None:
-        stop.asked = True
-
-    try:
-        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, which alone gets signals
-        previous = {}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ class Detection(FittedProbe):
         shown = np.arange(len(test))[: self.test_images or None]
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         stages = stages_for(encoder, cells=self.cells)
-        head, curve = self._train(encoder, train, stages)
+        head, curve = self._train(encoder, train, stages, out)
         found = list(self._detect(encoder, head, test, shown, stages))
         truths, detections = [each.truth for each in found], [each.detections for each in found]
         if all(truth.difficult.all() for truth in truths):
@@ -90,7 +90,9 @@ class Detection(FittedProbe):
                 headline=metric == "AP50",
             )
 
-    def _train(self, encoder: Encoder, train: ImageDataset, stages: list[int]) -> tuple[DetectionHead, list[float]]:
+    def _train(
+        self, encoder: Encoder, train: ImageDataset, stages: list[int], out: Path | None = None
+    ) -> tuple[DetectionHead, list[float]]:
         """Train a head, and `encoder` in place unless frozen."""
         device = next(encoder.parameters()).device
         indices = draw(train, self.train_images, seed=self.seed)
@@ -125,6 +127,7 @@ class Detection(FittedProbe):
                 learning_rate=self.learning_rate,
                 encoder_factor=0.0 if self.frozen else self.encoder_learning_rate_factor,
                 weight_decay=self.weight_decay,
+                resume=self.resume(out, train),
             )
         return head, curve
 

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from downstream.classification import classification_scores
+from downstream.depths import learning_rate_factors
 from downstream.few_labels import check_classes, draw_labelled
 from downstream.fitting import FittedProbe, batches, fit, read, write_curve
 from pretext.augmentation import augment, cropping
 from pretext.datasets import at_size
-from pretext.datasets.base import ImageDataset
-from pretext.datasets.classification import class_targets
+from pretext.datasets.base import ImageDataset, Target
+from pretext.datasets.classification import class_targets, is_multi_label, multi_hot
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError
 from pretext.judging import Score
@@ -34,7 +35,7 @@ class FineTune(FittedProbe):
 
     Source: Pathak et al. 2016, section 5.2 (VOC 2007: random crops in training, ten crops averaged at test).
     Deviations: few labels; AdamW with a cosine; the classifier is one linear layer on the averaged, batch-normalised
-    deepest map; one view at test by default.
+    deepest map; one view at test by default; crops are enlarged to the picture's side, in training and at test.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
@@ -44,6 +45,10 @@ class FineTune(FittedProbe):
     """Smallest share of the area that a training crop shows; 1 crops nothing."""
     ten_crops: bool = False
     """Average over the corners and the centre, and their mirror images, as the paper does."""
+    freeze_to: str = ""
+    """Name of the last stage that is left as it is, batch normalisation too, `conv3` say; none where empty."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each block of the encoder to the one before it, 0.75 say."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +56,8 @@ class FineTune(FittedProbe):
             raise ValueError(f"batch_size is {self.batch_size}; allowed is 2 or more: a batch is normalised")
         if not 0.05 <= self.crop <= 1:
             raise ValueError(f"crop is {self.crop}; allowed is 0.05 to 1")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is {self.layer_decay}; allowed is above 0 and up to 1")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield top-1 and top-5, or mAP; the first is the headline. Writes `curve.json`. See `Probe.evaluate`."""
@@ -59,20 +66,19 @@ class FineTune(FittedProbe):
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
-        head, curve = self._train(encoder, train)
+        head, curve = self._train(encoder, train, out)
         shown = np.arange(len(test))[: self.test_images or None]
         targets = class_targets(test)
         shown = shown[known(targets[torch.from_numpy(shown)])]
         if not len(shown):
             raise UserError(f"{data.spec}: no test picture has a class; give more data")
-        logits = self._classify(encoder, head, test, shown)
-        scores = classification_scores(logits, targets[torch.from_numpy(shown)], spec=data.spec)
+        scores = classification_scores(*self._classify(encoder, head, test, shown), spec=data.spec)
         if out is not None:
             write_curve(out, curve)
         for i, score in enumerate(scores):
             yield replace(score, headline=i == 0)
 
-    def _train(self, encoder: Encoder, train: ImageDataset) -> tuple[nn.Module, list[float]]:
+    def _train(self, encoder: Encoder, train: ImageDataset, out: Path | None = None) -> tuple[nn.Module, list[float]]:
         """Train a classifier, and `encoder` in place."""
         device = next(encoder.parameters()).device
         targets = class_targets(train)
@@ -81,10 +87,19 @@ class FineTune(FittedProbe):
         check_classes(train.spec, targets[torch.from_numpy(indices)])
         generator = torch.Generator(device).manual_seed(self.seed)
         views = cropping(self.crop)
+        factors = learning_rate_factors(
+            encoder,
+            factor=self.encoder_learning_rate_factor,
+            freeze_to=self.freeze_to,
+            layer_decay=self.layer_decay,
+        )
 
-        def loss_of(batch: NDArray[np.int64]) -> Tensor:
-            images = augment(read(train, batch)[0].to(device), views, generator)
-            return classification_loss(head(encoder(images)[-1]), targets[torch.from_numpy(batch)].to(device))
+        def loss_of(batch: NDArray[np.int64]) -> Tensor | None:
+            images, truth = read(train, batch)
+            if len(images) < 2:  # the others cannot be decoded, and one alone cannot be normalised
+                return None
+            crops = augment(images.to(device), views, generator)
+            return classification_loss(head(encoder(crops)[-1]), _classes(train, truth).to(device))
 
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
@@ -103,23 +118,35 @@ class FineTune(FittedProbe):
                 name="fine_tune",
                 steps=self.steps,
                 learning_rate=self.learning_rate,
-                encoder_factor=self.encoder_learning_rate_factor,
+                encoder_factor=factors,
                 weight_decay=self.weight_decay,
+                resume=self.resume(out, train, generator),
             )
+        if not curve:
+            raise UserError(f"{train.spec}: no two pictures of a batch can be decoded; see to the files")
         return head, curve
 
     @torch.no_grad()
     def _classify(
         self, encoder: Encoder, head: nn.Module, test: ImageDataset, indices: NDArray[np.int64]
-    ) -> Float[Tensor, "N K"]:
-        """Return the logits of the test pictures, averaged over crops where asked for."""
+    ) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N ..."]]:
+        """Return the logits of the test pictures, averaged over crops where asked for, and their classes."""
         device = next(encoder.parameters()).device
-        found = []
+        found, classes = [], []
         for start in range(0, len(indices), 256):
-            images = read(test, indices[start : start + 256])[0].to(device)
-            views = ten_crops(images) if self.ten_crops else [images]
+            images, truth = read(test, indices[start : start + 256])
+            images, side = images.to(device), images.shape[-1]
+            views = [enlarged(crop, side) for crop in ten_crops(images)] if self.ten_crops else [images]
             found.append(torch.stack([head(encoder(view)[-1]) for view in views]).mean(0).cpu())
-        return torch.cat(found)
+            classes.append(_classes(test, truth))
+        return torch.cat(found), torch.cat(classes)
+
+
+def _classes(data: ImageDataset, targets: list[Target]) -> Int[Tensor, "B ..."]:
+    """Return the classes of pictures that were read, as `class_targets` does of a whole split."""
+    if is_multi_label(data):
+        return torch.stack([multi_hot(target, len(data.classes)) for target in targets])
+    return torch.stack([target["label"] for target in targets])
 
 
 def known(targets: Int[Tensor, "N ..."]) -> NDArray[np.bool_]:
@@ -143,3 +170,8 @@ def ten_crops(images: UInt8[Tensor, "B 3 S S"]) -> list[UInt8[Tensor, "B 3 C C"]
     corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
     views = [images[..., y : y + crop, x : x + crop] for y, x in corners]
     return views + [view.flip(-1) for view in views]
+
+
+def enlarged(crops: UInt8[Tensor, "B 3 C C"], side: int) -> Float[Tensor, "B 3 S S"]:
+    """Return crops in [0, 1] at side S, which an encoder was made for: a transformer takes no other."""
+    return F.interpolate(crops.float() / 255, size=(side, side), mode="bilinear", align_corners=False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import csv
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -16,11 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, write_curve
-from downstream.metrics import confusion_matrix, mean_iou, pixel_accuracy
+from downstream.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from downstream.sheets import segmentation_sheet
+from pretext.checkpoint import atomic_write
 from pretext.datasets import at_size
 from pretext.datasets.base import IGNORE, ImageDataset
-from pretext.encoders.base import Encoder, Stage
+from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.errors import UserError
 from pretext.judging import Score
 
@@ -34,7 +37,7 @@ class Segmentation(FittedProbe):
     """A fully convolutional network on the encoder's maps, fine-tuned; mean IoU is what a table quotes.
 
     Source: Pathak et al. 2016, section 5.2, after Long et al. 2015; mIoU as in Everingham et al. 2010.
-    Deviations: few labels, a narrow head, AdamW with a cosine; see also `SegmentationHead`.
+    Deviations: few labels, a narrow head, AdamW with a cosine; see also `FCNHead` and `LightHead`.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"masks"}),)
@@ -44,13 +47,17 @@ class Segmentation(FittedProbe):
     learning_rate: float = 5e-3
     frozen: bool = False
     """Leave the encoder as it is and train the head alone."""
+    decoder: Literal["fcn", "light"] = "fcn"
+    """fcn adds up the scores of several maps, as the paper does; light joins the maps and scores them once."""
     skips: int = 2
-    """Finer maps that are added to the deepest one's scores: 0 is FCN-32s's way, 1 FCN-16s's, 2 FCN-8s's."""
+    """Finer maps that the deepest one is joined by; for fcn, 0 is FCN-32s's way, 1 FCN-16s's, 2 FCN-8s's."""
     width: int = 64
     """Channels between a map and its scores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.decoder not in HEADS:
+            raise ValueError(f"decoder is {self.decoder!r}; allowed is {' or '.join(HEADS)}")
         if self.skips < 0:
             raise ValueError(f"skips is {self.skips}; allowed is 0 or more")
         if self.width < 1:
@@ -59,15 +66,16 @@ class Segmentation(FittedProbe):
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield mean IoU over the classes and the background (the headline), and pixel accuracy.
 
-        Writes `segmentation.png` and `curve.json`. See `Probe.evaluate`.
+        Writes `segmentation.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("masks")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
         indices = np.arange(len(test))[: self.test_images or None]
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
-        head, curve = self._train(encoder, train)
-        num_classes = len(data.classes) + 1
+        head, curve = self._train(encoder, train, out)
+        names = ("background", *data.classes)
+        num_classes = len(names)
         confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         shown: list[tuple[Tensor, Tensor, Tensor]] = []
         n = 0
@@ -79,7 +87,8 @@ class Segmentation(FittedProbe):
             raise UserError(f"{data.spec}: every pixel of {n} test pictures is marked to be ignored")
         if out is not None:
             write_curve(out, curve)
-            segmentation_sheet(out / "segmentation.png", shown)
+            write_classes(out / "per_class.csv", confusion, names)
+            segmentation_sheet(out / "segmentation.png", shown, names)
         background = torch.zeros_like(confusion)
         background[:, 0] = confusion.sum(dim=1)
         for metric, measure in (("mIoU", mean_iou), ("pixel accuracy", pixel_accuracy)):
@@ -93,22 +102,30 @@ class Segmentation(FittedProbe):
                 headline=metric == "mIoU",
             )
 
-    def _train(self, encoder: Encoder, train: ImageDataset) -> tuple[SegmentationHead, list[float]]:
+    def _train(
+        self, encoder: Encoder, train: ImageDataset, out: Path | None = None
+    ) -> tuple[SegmentationHead, list[float]]:
         """Train a head, and `encoder` in place unless frozen."""
         device = next(encoder.parameters()).device
         indices = draw(train, self.train_images, seed=self.seed)
+        one_cell = deepest_shape(encoder)[1:] == (1, 1)
+        if one_cell and self.batch_size == 1:
+            raise UserError(
+                f"batch_size is 1, and the deepest map of {encoder.spec} has one cell at {encoder.input_size} px: "
+                "one value cannot be normalised; raise batch_size"
+            )
 
         def loss_of(batch: NDArray[np.int64]) -> Tensor | None:
             images, targets = read(train, batch)
             images = flip_some(images, targets).to(device)
             truth = torch.stack([target["masks"].as_subclass(Tensor) for target in targets]).long().to(device)
-            if (truth == IGNORE).all():
+            if (truth == IGNORE).all() or (len(images) == 1 and one_cell):  # one value cannot be normalised
                 return None
             return F.cross_entropy(head(encoder(images), images.shape[-1]), truth, ignore_index=IGNORE)
 
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            head = SegmentationHead(
+            head = HEADS[self.decoder](
                 encoder.stages, skips=self.skips, width=self.width, num_classes=len(train.classes) + 1
             ).to(device)
             curve = fit(
@@ -121,6 +138,7 @@ class Segmentation(FittedProbe):
                 learning_rate=self.learning_rate,
                 encoder_factor=0.0 if self.frozen else self.encoder_learning_rate_factor,
                 weight_decay=self.weight_decay,
+                resume=self.resume(out, train),
             )
         if not curve:
             raise UserError(f"{train.spec}: every pixel of {len(indices)} training pictures is marked to be ignored")
@@ -140,11 +158,9 @@ class Segmentation(FittedProbe):
 
 
 class SegmentationHead(nn.Module):
-    """Scores of each class from the deepest map, and from finer ones that are added as they are reached.
+    """What names pixels from an encoder's maps: the deepest one and finer ones, each batch-normalised first.
 
-    Source: Long et al. 2015, section 4.2.
-    Deviations: bilinear upsampling is fixed; one 3×3 convolution takes the place of fc6 and fc7; every map is
-    batch-normalised first, so that encoders of any scale start alike.
+    Without that, encoders of different scales would not start alike.
     """
 
     def __init__(self, stages: tuple[Stage, ...], *, skips: int, width: int, num_classes: int) -> None:
@@ -152,19 +168,30 @@ class SegmentationHead(nn.Module):
 
         Args:
             stages: The encoder's.
-            skips: Finer maps to add, where there are so many: of each stride the deepest.
+            skips: Finer maps to read, where there are so many: of each stride the deepest.
             width: Channels between a map and its scores.
             num_classes: With the background.
         """
         super().__init__()
         deepest = {stage.stride: i for i, stage in enumerate(stages)}
         self.read = [deepest[stride] for stride in sorted(deepest, reverse=True)][: skips + 1]
+
+
+class FCNHead(SegmentationHead):
+    """Scores of each class from the deepest map, and from finer ones that are added as they are reached.
+
+    Source: Long et al. 2015, section 4.2.
+    Deviations: bilinear upsampling is fixed; one 3×3 convolution takes the place of fc6 and fc7; every map is
+    batch-normalised first.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...], *, skips: int, width: int, num_classes: int) -> None:
+        """See `SegmentationHead`."""
+        super().__init__(stages, skips=skips, width=width, num_classes=num_classes)
         self.scores = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm2d(stages[i].channels),
-                nn.Conv2d(stages[i].channels, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
+                *_convolved(stages[i].channels, width, 3),
                 nn.Conv2d(width, num_classes, 1),
             )
             for i in self.read
@@ -178,6 +205,49 @@ class SegmentationHead(nn.Module):
             total = here if total is None else here + _resized(total, here.shape[-2:])
         assert total is not None
         return _resized(total, (side, side))
+
+
+class LightHead(SegmentationHead):
+    """Maps projected to equal widths, each finer one joined to what is known so far; scores from the finest.
+
+    Source: the decoder of Chen et al. 2018 (DeepLabv3+): upsample, concatenate a narrow finer map, 3×3 convolution.
+    Deviations: no atrous pooling before it; one plain 3×3 convolution a step; as many steps as there are finer maps.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...], *, skips: int, width: int, num_classes: int) -> None:
+        """See `SegmentationHead`."""
+        super().__init__(stages, skips=skips, width=width, num_classes=num_classes)
+        self.projections = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(stages[i].channels), *_convolved(stages[i].channels, width, 1))
+            for i in self.read
+        )
+        self.joints = nn.ModuleList(nn.Sequential(*_convolved(2 * width, width, 3)) for _ in self.read[1:])
+        self.score = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, maps: list[Tensor], side: int) -> Float[Tensor, "B K S S"]:
+        """Return the scores of every pixel of pictures of side S."""
+        deepest, *finer = (project(maps[i]) for i, project in zip(self.read, self.projections, strict=True))
+        for here, join in zip(finer, self.joints, strict=True):
+            deepest = join(torch.cat([_resized(deepest, here.shape[-2:]), here], dim=1))
+        return _resized(self.score(deepest), (side, side))
+
+
+HEADS: dict[str, type[SegmentationHead]] = {"fcn": FCNHead, "light": LightHead}
+
+
+def write_classes(path: Path, confusion: Int[Tensor, "K K"], names: tuple[str, ...]) -> None:
+    """Write each class's name, IoU in percent (empty where it is neither there nor predicted), and pixels."""
+    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "iou", "pixels", "predicted_pixels"))
+        columns = (class_iou(confusion).tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist())
+        for name, iou, true, predicted in zip(names, *columns, strict=True):
+            writer.writerow((name, "" if math.isnan(iou) else round(iou, 4), true, predicted))
+
+
+def _convolved(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
 def _resized(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
