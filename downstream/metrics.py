@@ -31,22 +31,15 @@ class Detections(NamedTuple):
     scores: NDArray[np.float32]
 
 
-class AveragePrecision(NamedTuple):
-    """COCO's three numbers in percent."""
-
-    ap: float
-    """Mean over IoU thresholds 0.50, 0.55, …, 0.95."""
-    ap50: float
-    ap75: float
-
-
-def coco_ap(truths: Sequence[Truth], detections: Sequence[Detections], *, num_classes: int) -> AveragePrecision:
-    """Return mean average precision over the classes that have at least one object that is not difficult.
+def coco_by_class(
+    truths: Sequence[Truth], detections: Sequence[Detections], *, num_classes: int
+) -> Float[NDArray[np.float64], "K 3"]:
+    """Return each class's AP, AP50 and AP75 in percent; NaN where it has no object that is not difficult.
 
     Args:
         truths: One per picture.
         detections: One per picture; the 100 of highest score in each class count.
-        num_classes: Labels are 0 to `num_classes` - 1.
+        num_classes: K; labels are 0 to K - 1.
 
     Raises:
         ValueError: If no object is to be found.
@@ -66,30 +59,32 @@ def coco_ap(truths: Sequence[Truth], detections: Sequence[Detections], *, num_cl
             annotations.append(_entry(len(annotations) + 1, i, box, label) | {"iscrowd": int(difficult)})
         for box, label, score in zip(detection.boxes, detection.labels, detection.scores, strict=True):
             found.append(_entry(len(found) + 1, i, box, label) | {"score": float(score)})
+    present = object_counts(truths, num_classes=num_classes) > 0
     if not found:
-        return AveragePrecision(0.0, 0.0, 0.0)
+        return np.where(present[:, None], 0.0, np.full((num_classes, 3), np.nan))
     categories = [{"id": k + 1, "name": str(k)} for k in range(num_classes)]
     coco = COCO({"images": sizes, "annotations": annotations, "categories": categories})
     evaluation = COCOeval_faster(coco, coco.loadRes(found), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     # thresholds × recalls × classes × areas (the first is all) × detections (the last is 100)
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    present = (precision > -1).all(axis=(0, 1))
-    by_threshold = 100 * precision[:, :, present].mean(axis=(1, 2))
-    return AveragePrecision(float(by_threshold.mean()), float(by_threshold[0]), float(by_threshold[5]))
+    by_threshold = 100 * evaluation.eval["precision"][:, :, :, 0, -1].mean(axis=1)
+    by_class = np.stack([by_threshold.mean(axis=0), by_threshold[0], by_threshold[5]], axis=1)
+    return np.where(present[:, None], by_class, np.nan)
 
 
-def voc07_map(truths: Sequence[Truth], detections: Sequence[Detections], *, num_classes: int) -> float:
-    """Return VOC 2007's mean average precision in percent: IoU of at least 0.5, eleven recall points.
+def voc07_by_class(
+    truths: Sequence[Truth], detections: Sequence[Detections], *, num_classes: int
+) -> Float[NDArray[np.float64], "K"]:
+    """Return each class's average precision in percent: IoU of at least 0.5, eleven recall points.
 
-    The mean is over the classes that have at least one object that is not difficult. A detection of a
-    difficult object is ignored; a second detection of an object is wrong.
+    It is NaN where a class has no object that is not difficult. A detection of a difficult object is ignored; a
+    second detection of an object is wrong.
 
     Args:
         truths: One per picture.
         detections: One per picture.
-        num_classes: Labels are 0 to `num_classes` - 1.
+        num_classes: K; labels are 0 to K - 1.
 
     Raises:
         ValueError: If no object is to be found.
@@ -98,13 +93,18 @@ def voc07_map(truths: Sequence[Truth], detections: Sequence[Detections], *, num_
     Deviations: boxes are continuous, so that none is a pixel larger than its corners say.
     """
     _require_objects(truths)
-    values = []
-    for label in range(num_classes):
-        total = sum(int(((t.labels == label) & ~t.difficult).sum()) for t in truths)
+    values = np.full(num_classes, np.nan)
+    for label, total in enumerate(object_counts(truths, num_classes=num_classes)):
         if total:
             scores, hits = _matched(truths, detections, label)
-            values.append(_eleven_points(hits[np.argsort(-scores, kind="stable")], total))
-    return 100 * float(np.mean(values))
+            values[label] = 100 * _eleven_points(hits[np.argsort(-scores, kind="stable")], int(total))
+    return values
+
+
+def object_counts(truths: Sequence[Truth], *, num_classes: int) -> Int[NDArray[np.int64], "K"]:
+    """Return how many objects of each class are not difficult."""
+    labels = [truth.labels[~truth.difficult] for truth in truths]
+    return np.bincount(np.concatenate([*labels, np.zeros(0, np.int64)]), minlength=num_classes)
 
 
 def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ CELL = 224
 """Side in pixels of a picture on a sheet."""
 GAP, HEADING = 8, 18
 COLUMNS = 6
+FONT_SIZE = 12
 SURE = 0.3
 """Score from which a detection is drawn."""
 GOLDEN = 0.618034
@@ -137,14 +138,19 @@ def _boxed(
     picture = _picture(found.image)
     pen = ImageDraw.Draw(picture)
     scale = CELL / found.image.shape[-1]
-    for i, (box, label) in enumerate(zip(boxes * scale, labels, strict=True)):
-        colour = class_colour(int(label))
-        x1, y1, x2, y2 = box.tolist()
-        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=2)
-        text = classes[label] if scores is None else f"{classes[label]} {scores[i]:.2f}"
+    # the surest last and names above all lines, so that they stay legible where boxes lie on one another
+    order = np.arange(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
+    corners = (boxes * scale).tolist()
+    for i in order:
+        x1, y1, x2, y2 = corners[i]
+        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=class_colour(int(labels[i])), width=2)
+    for i in order:
+        x1, y1 = corners[i][:2]
+        name = classes[labels[i]]
+        text = name if scores is None else f"{name} {scores[i]:.2f}"
         # inside the picture, even where the box touches its right or upper edge
-        left, top, right, bottom = pen.textbbox((0, 0), text)
-        corner = (min(x1, CELL - right - 1), max(0, y1 - bottom))
+        left, top, right, bottom = pen.textbbox((0, 0), text, font_size=FONT_SIZE)
+        corner = (max(0, min(x1, CELL - right - 1)), max(0, y1 - bottom))
         pen.rectangle((corner[0] + left - 1, corner[1] + top, corner[0] + right, corner[1] + bottom), fill=(0, 0, 0))
-        pen.text(corner, text, fill=colour)
+        pen.text(corner, text, fill=class_colour(int(labels[i])), font_size=FONT_SIZE)
     return picture

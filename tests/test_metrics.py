@@ -11,11 +11,12 @@ from downstream.metrics import (
     Detections,
     Truth,
     box_iou,
-    coco_ap,
+    coco_by_class,
     confusion_matrix,
     mean_iou,
+    object_counts,
     pixel_accuracy,
-    voc07_map,
+    voc07_by_class,
 )
 
 
@@ -87,19 +88,24 @@ def pycocotools_ap(truths, found, classes):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return 100 * evaluation.stats[:3]
+    precision = 100 * evaluation.eval["precision"][:, :, :, 0, -1]
+    by_class = np.stack([precision.mean((0, 1)), precision[0].mean(0), precision[5].mean(0)], axis=1)
+    return 100 * evaluation.stats[:3], np.where(by_class < 0, np.nan, by_class)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_coco_ap_equals_pycocotools(seed):
     truths, found = random_case(seed)
-    ours = coco_ap(truths, found, num_classes=5)  # class 4 has no object
-    assert 5 < ours.ap < 95
-    np.testing.assert_allclose(ours, pycocotools_ap(truths, found, 5), atol=1e-6)
+    ours = coco_by_class(truths, found, num_classes=5)
+    assert np.isnan(ours[4]).all()  # class 4 has no object
+    means, by_class = pycocotools_ap(truths, found, 5)
+    assert 5 < means[0] < 95
+    np.testing.assert_allclose(np.nanmean(ours, axis=0), means, atol=1e-6)
+    np.testing.assert_allclose(ours, by_class, atol=1e-6)
 
 
 def test_coco_ap_says_nothing(capfd):
-    coco_ap(*random_case(0), num_classes=4)
+    coco_by_class(*random_case(0), num_classes=4)
     assert capfd.readouterr() == ("", "")
 
 
@@ -109,6 +115,7 @@ def brute_force_voc07(truths, found, classes):
     for label in range(classes):
         total = sum(1 for t in truths for k, hard in zip(t.labels, t.difficult, strict=True) if k == label and not hard)
         if not total:
+            values.append(float("nan"))
             continue
         ranked = sorted(
             (-float(s), i, j)
@@ -131,8 +138,9 @@ def brute_force_voc07(truths, found, classes):
             else:
                 wrong += 1
             points.append((right, right / (right + wrong)))
-        values.append(sum(max((p for r, p in points if 10 * r >= t * total), default=0) for t in range(11)) / 11)
-    return 100 * sum(values) / len(values)
+        best = [max((p for r, p in points if 10 * r >= t * total), default=0) for t in range(11)]
+        values.append(100 * sum(best) / 11)
+    return values
 
 
 def one_iou(a, b):
@@ -145,9 +153,9 @@ def one_iou(a, b):
 @pytest.mark.parametrize("seed", range(4))
 def test_voc07_equals_a_brute_force_loop(seed):
     truths, found = random_case(seed)
-    value = voc07_map(truths, found, num_classes=5)
-    assert 5 < value < 95
-    assert value == pytest.approx(brute_force_voc07(truths, found, 5), abs=1e-9)
+    values = voc07_by_class(truths, found, num_classes=5)
+    assert 5 < np.nanmean(values) < 95 and np.isnan(values[4])
+    np.testing.assert_allclose(values, brute_force_voc07(truths, found, 5), atol=1e-9)
 
 
 def test_voc07_by_hand():
@@ -155,9 +163,9 @@ def test_voc07_by_hand():
     truths = [truth([a, b, c], [0, 0, 0], [False, False, True])]
     # right, ignored (difficult), wrong (the second of a), right: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1
     found = [detections([a, c, a, b], [0, 0, 0, 0], [0.9, 0.8, 0.7, 0.6])]
-    assert voc07_map(truths, found, num_classes=1) == pytest.approx(100 * (6 * 1 + 5 * 2 / 3) / 11)
+    assert voc07_by_class(truths, found, num_classes=1) == pytest.approx([100 * (6 * 1 + 5 * 2 / 3) / 11])
     nothing_right = [detections([far], [0], [0.5])]
-    assert voc07_map(truths, nothing_right, num_classes=1) == 0
+    assert voc07_by_class(truths, nothing_right, num_classes=1) == [0]
 
 
 def test_iou_by_hand():
@@ -169,17 +177,24 @@ def test_iou_by_hand():
 def test_perfect_detections_give_100_and_none_give_0():
     truths, _ = random_case(0)
     perfect = [Detections(t.boxes, t.labels, np.ones(len(t.labels), np.float32)) for t in truths]
-    assert coco_ap(truths, perfect, num_classes=4) == pytest.approx((100, 100, 100))
-    assert voc07_map(truths, perfect, num_classes=4) == pytest.approx(100)
+    np.testing.assert_allclose(coco_by_class(truths, perfect, num_classes=4), np.full((4, 3), 100))
+    np.testing.assert_allclose(voc07_by_class(truths, perfect, num_classes=4), np.full(4, 100))
     none = [detections([], [], []) for _ in truths]
-    assert coco_ap(truths, none, num_classes=4) == (0, 0, 0)
-    assert voc07_map(truths, none, num_classes=4) == 0
+    absent = np.array([[0.0], [0.0], [0.0], [0.0], [np.nan]])  # class 4 has no object
+    np.testing.assert_array_equal(coco_by_class(truths, none, num_classes=5), absent.repeat(3, axis=1))
+    np.testing.assert_array_equal(voc07_by_class(truths, none, num_classes=5), absent[:, 0])
+
+
+def test_difficult_objects_do_not_count():
+    truths = [truth([[0, 0, 5, 5]] * 3, [0, 2, 2], [False, False, True]), truth([], [])]
+    assert object_counts(truths, num_classes=4).tolist() == [1, 0, 1, 0]
+    assert object_counts([], num_classes=2).tolist() == [0, 0]
 
 
 def test_nothing_to_find_is_an_error():
     empty = [truth([], []), truth([[0, 0, 5, 5]], [0], [True])]
     found = [detections([[0, 0, 5, 5]], [0], [0.5]), detections([], [], [])]
-    for metric in (coco_ap, voc07_map):
+    for metric in (coco_by_class, voc07_by_class):
         with pytest.raises(ValueError, match="no object to find"):
             metric(empty, found, num_classes=2)
 

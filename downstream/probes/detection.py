@@ -1,25 +1,30 @@
-"""Detection: Faster R-CNN on the encoder, trained on few pictures; average precision on the test split."""
+"""Detection: Faster or Fast R-CNN on the encoder, trained on few pictures; average precision on the test split."""
 
 from __future__ import annotations
 
 import copy
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import ClassVar, final, get_args
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision import tv_tensors
 
-from downstream.detector import DetectionHead, stages_for
+from downstream.detector import DetectionHead, Neck, stages_for
 from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, write_curve
-from downstream.metrics import Detections, Truth, coco_ap, voc07_map
+from downstream.metrics import Detections, Truth, coco_by_class, object_counts, voc07_by_class
+from downstream.proposals import SELECTIVE_SEARCH, proposals_for
 from downstream.sheets import Found, detection_sheet
+from pretext.checkpoint import atomic_write
 from pretext.datasets import at_size
-from pretext.datasets.base import ImageDataset, Target
+from pretext.datasets.base import BadImage, ImageDataset, Target
+from pretext.datasets.fingerprints import digest
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError
 from pretext.judging import Score
@@ -31,12 +36,14 @@ SHOWN = 12
 @final
 @dataclass(frozen=True)
 class Detection(FittedProbe):
-    """Faster R-CNN on the encoder's maps, fine-tuned; AP50 is what a table quotes.
+    """Faster R-CNN on the encoder's maps, fine-tuned, or Fast R-CNN with given proposals; AP50 is what a table quotes.
 
     Difficult objects are left out of training and neither rewarded nor punished in the test.
 
-    Source: Pathak et al. 2016, section 5.2 (Fast R-CNN on VOC 2007); Ren et al. 2015.
-    Deviations: Faster R-CNN, whose proposals come from the same features; AdamW with a cosine; one scale.
+    Source: Pathak et al. 2016, section 5.2 (Fast R-CNN on VOC 2007, with selective search: `proposals`); Ren et al.
+    2015; Lin et al. 2017 for the neck `fpn`.
+    Deviations: by default Faster R-CNN, whose proposals come from the same features; AdamW with a cosine; one scale,
+    the pictures squashed to the encoder's input.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}),)
@@ -51,38 +58,53 @@ class Detection(FittedProbe):
     """Channels of the map that objects are sought on."""
     hidden: int = 256
     """Units of each of the box head's two layers."""
+    neck: Neck = "single"
+    """`single` seeks objects on one map; `fpn` on each level of a feature pyramid, the larger the coarser."""
+    proposals: str | None = None
+    """Where Fast R-CNN's boxes come from: `selective_search`, or an .npz file with an array M×4 (XYXY, in pixels of
+    the file) for each picture, under its path below the data set's folder. Where None, Faster R-CNN seeks them."""
+    most_proposals: int = 300
+    """Given boxes a picture at most; the paper's protocol has some 2,000."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("cells", "width", "hidden"):
+        for name in ("cells", "width", "hidden", "most_proposals"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is 1 or more")
+        if self.neck not in get_args(Neck):
+            raise ValueError(f"neck is {self.neck}; allowed is {' or '.join(get_args(Neck))}")
+        if self.proposals not in (None, SELECTIVE_SEARCH) and not self.proposals.endswith(".npz"):
+            raise ValueError(f"proposals is {self.proposals}; allowed is {SELECTIVE_SEARCH} or an .npz file")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield AP50 (the headline), AP and AP75 as COCO defines them, and VOC 2007's mAP.
 
-        Writes `detections.png` and `curve.json`. See `Probe.evaluate`.
+        Writes `detections.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("labels", "boxes")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
         shown = np.arange(len(test))[: self.test_images or None]
+        test = self._with_proposals(test, shown)  # before the training, which a fault in a file would waste
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         stages = stages_for(encoder, cells=self.cells)
         head, curve = self._train(encoder, train, stages, out)
         found = list(self._detect(encoder, head, test, shown, stages))
         truths, detections = [each.truth for each in found], [each.detections for each in found]
-        if all(truth.difficult.all() for truth in truths):
+        counts = object_counts(truths, num_classes=len(data.classes))
+        if not counts.any():
             raise UserError(f"{data.spec}: no object to find in {len(truths)} test pictures; give more test pictures")
+        coco = coco_by_class(truths, detections, num_classes=len(data.classes))
+        voc = voc07_by_class(truths, detections, num_classes=len(data.classes))
+        by_class = {"AP50": coco[:, 1], "AP": coco[:, 0], "AP75": coco[:, 2], "VOC07 mAP": voc}
         if out is not None:
             write_curve(out, curve)
+            _write_by_class(out, data.classes, counts, by_class)
             detection_sheet(out / "detections.png", found[:SHOWN], data.classes)
-        ap, ap50, ap75 = coco_ap(truths, detections, num_classes=len(data.classes))
-        voc = voc07_map(truths, detections, num_classes=len(data.classes))
-        for metric, value in (("AP50", ap50), ("AP", ap), ("AP75", ap75), ("VOC07 mAP", voc)):
+        for metric, values in by_class.items():
             yield Score(
                 metric,
-                value,
+                float(np.nanmean(values)),
                 "%",
                 higher_is_better=True,
                 chance=0.0,
@@ -96,17 +118,19 @@ class Detection(FittedProbe):
         """Train a head, and `encoder` in place unless frozen."""
         device = next(encoder.parameters()).device
         indices = draw(train, self.train_images, seed=self.seed)
-        if not any(len(_learnable(train[int(index)][1])["boxes"]) for index in indices):
+        if not any(_shows_objects(train, int(index)) for index in indices):
             raise UserError(
                 f"{train.spec}: none of {len(indices)} training pictures has an object that is not "
                 "difficult; raise train_images or give other data"
             )
+        train = self._with_proposals(train, indices)
 
         def loss_of(batch: NDArray[np.int64]) -> Tensor:
             images, targets = read(train, batch)
             images = flip_some(images, targets).to(device)
+            proposals = self._split_off(targets, device)
             wanted = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
-            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, wanted)[1]
+            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, wanted, proposals)[1]
             return torch.stack(list(losses.values())).sum()
 
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -116,6 +140,8 @@ class Detection(FittedProbe):
                 width=self.width,
                 hidden=self.hidden,
                 num_classes=len(train.classes),
+                neck=self.neck,
+                proposals_given=self.proposals is not None,
             ).to(device)
             curve = fit(
                 encoder,
@@ -144,15 +170,65 @@ class Detection(FittedProbe):
         device = next(encoder.parameters()).device
         for start in range(0, len(indices), 4 * self.batch_size):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
+            proposals = self._split_off(targets, device)
             moved = images.to(device)
-            results: list[dict[str, Tensor]] = head(_maps(encoder, moved, stages), moved)[0]
+            results: list[dict[str, Tensor]] = head(_maps(encoder, moved, stages), moved, None, proposals)[0]
             for image, target, result in zip(images, targets, results, strict=True):
                 yield _found(image, target, result)
+
+    def _with_proposals(self, data: ImageDataset, indices: NDArray[np.int64]) -> ImageDataset:
+        """Return the data set with given proposals behind the objects' boxes of some pictures, where there are any."""
+        if self.proposals is None:
+            return data
+        given = proposals_for(self.proposals, data, indices, most=self.most_proposals, seed=self.seed)
+        return _Proposed(data, given)
+
+    def _split_off(self, targets: list[Target], device: torch.device) -> list[Tensor] | None:
+        """Take what `_with_proposals` put behind the objects' boxes from them again, and return it."""
+        if self.proposals is None:
+            return None
+        proposals = []
+        for target in targets:
+            objects = len(target["labels"])
+            boxes = target["boxes"].as_subclass(Tensor)
+            target["boxes"] = tv_tensors.wrap(boxes[:objects], like=target["boxes"])
+            proposals.append(boxes[objects:].to(device))
+        return proposals
+
+
+class _Proposed(ImageDataset):
+    """A data set whose pictures' `boxes` go on with proposals, so that what moves the one moves the other."""
+
+    def __init__(self, base: ImageDataset, proposals: dict[int, Tensor]) -> None:
+        self.base, self.proposals = base, proposals
+        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
+        image, target = self.base[index]
+        boxes = target["boxes"]
+        both = torch.cat([boxes.as_subclass(Tensor), self.proposals[index]])
+        return image, target | {"boxes": tv_tensors.wrap(both, like=boxes)}
+
+    @property
+    def fingerprint(self) -> str:
+        boxes = (part for index, some in self.proposals.items() for part in (str(index), some.numpy().tobytes()))
+        return digest(self.base.fingerprint, *boxes)
 
 
 def _maps(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"], stages: list[int]) -> list[Tensor]:
     maps = encoder(images)
     return [maps[i] for i in stages]
+
+
+def _shows_objects(data: ImageDataset, index: int) -> bool:
+    """Whether a picture can be decoded and has something to learn from."""
+    try:
+        return len(_learnable(data[index][1])["boxes"]) > 0
+    except BadImage:
+        return False
 
 
 def _learnable(target: Target) -> dict[str, Tensor]:
@@ -170,3 +246,15 @@ def _found(image: UInt8[Tensor, "3 S S"], target: Target, result: dict[str, Tens
     truth = Truth(target["boxes"].as_subclass(Tensor).numpy(), target["labels"].numpy(), _difficult(target).numpy())
     boxes, labels, scores = (result[name].cpu().numpy() for name in ("boxes", "labels", "scores"))
     return Found(image, truth, Detections(boxes, labels - 1, scores))
+
+
+def _write_by_class(
+    out: Path, classes: tuple[str, ...], counts: NDArray[np.int64], by_class: dict[str, NDArray[np.float64]]
+) -> None:
+    """Write a line for each class to `per_class.csv`; what has no number stays empty."""
+    with atomic_write(out / "per_class.csv") as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["class", "objects", *by_class])
+        for row, name in enumerate(classes):
+            values = (column[row] for column in by_class.values())
+            lines.writerow([name, counts[row], *("" if np.isnan(value) else f"{value:.2f}" for value in values)])
