@@ -56,6 +56,8 @@ class Options:
     """Pictures that cannot be decoded: leave them out and say so, or stop."""
     workers: int | None = None
     """Worker processes; as many as cores and memory allow where it is left out, one on a GPU."""
+    cache_gb: float | None = None
+    """Most gigabytes of features that are kept for other probes; 4 where it is left out, 0 keeps none."""
     dry_run: bool = False
     """Print the plan and its cost, and compute nothing."""
 

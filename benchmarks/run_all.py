@@ -2,7 +2,7 @@
 
 python benchmarks/run_all.py [--profile smoke|laptop|workstation|paper] [--data SPEC] [--out DIR] [--seeds N]
                              [--tasks A B …] [--probes A B …] [--encoder NAME=FILE|timm:NAME …] [--allow-partial]
-                             [--download] [--bad-images skip|stop] [--workers N] [--dry-run]
+                             [--download] [--bad-images skip|stop] [--workers N] [--cache-gb N] [--dry-run]
 python benchmarks/run_all.py status | compare A B | reproduce CELL | clean  [--out DIR]
 
 Exit codes: 0, 1 where a cell failed, 2 for what the user gave, 130 for Ctrl-C.
@@ -36,6 +36,10 @@ def main(argv: list[str]) -> int:
     out = options.folder
     if not options.dry_run:
         check_writable(out)
+    if options.cache_gb is not None:
+        from downstream.features import limit_cache
+
+        limit_cache(options.cache_gb)
     plan = plan_of(options)
 
     from benchmarks import schedule, suite

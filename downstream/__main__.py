@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 import downstream.probes
+from downstream.features import limit_cache
 from pretext.checkpoint import atomic_write
 from pretext.command_line import parse
 from pretext.datasets import open_dataset
@@ -41,6 +42,8 @@ class Judge:
     """cpu, cuda, …; auto takes a GPU where there is one."""
     download: bool = False
     """Fetch a torchvision set that is not there."""
+    cache_gb: float | None = None
+    """Most gigabytes of features that are kept for other probes; 4 where it is left out, 0 keeps none."""
     out: Path | None = None
     """Folder for scores.json, sheets and curves; nothing is written where None."""
 
@@ -59,6 +62,8 @@ def main(argv: list[str]) -> int:
     else:
         raise UserError(f"{PROG}: unknown probe {name!r}; {did_you_mean(name, probes)}")
     options: Any = parse(_flags_of(kind), argv[1:], prog=f"{PROG} {name}")
+    if options.cache_gb is not None:
+        limit_cache(options.cache_gb)
     source = allowing_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=options.probe.seed).to(device_of(options.device))
     data = open_dataset(options.data, download=options.download)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,8 +34,9 @@ VERSION = 1
 """Rises whenever pooling or reading changes."""
 BATCH = 256
 CACHE_GB = 4.0
-"""Largest cache; the least recently used features go. The variable PRETEXT_FEATURES_GB overrides it;
-at 0 nothing is kept."""
+"""Largest cache; the least recently used features go. The variable PRETEXT_FEATURES_GB overrides it, and
+`--cache-gb` sets that; at 0 nothing is kept."""
+LIMIT = "PRETEXT_FEATURES_GB"
 
 
 class Features(NamedTuple):
@@ -40,7 +44,7 @@ class Features(NamedTuple):
 
     stages: dict[str, Float[Tensor, "N D"]]
     targets: Int[Tensor, "N ..."]
-    """See `class_targets`."""
+    """See `class_targets`; -1 throughout where pictures have no classes."""
     places: Int[Tensor, "N"]
     """Which pictures of the split they are: as asked for, less those that turned out undecodable."""
 
@@ -50,6 +54,17 @@ class Features(NamedTuple):
         row_of = torch.full((1 + max(int(self.places.max()), int(wanted.max())),), -1)
         row_of[self.places] = torch.arange(len(self.places))
         return row_of[wanted]
+
+
+def limit_cache(gigabytes: float) -> None:
+    """Bound the cache of this process and of those that it starts.
+
+    Raises:
+        UserError: If it is not a number from 0 on.
+    """
+    if not 0 <= gigabytes < math.inf:
+        raise UserError(f"--cache-gb is {gigabytes}; allowed is 0 (keep nothing) or more")
+    os.environ[LIMIT] = str(gigabytes)
 
 
 def split_features(
@@ -67,7 +82,7 @@ def split_features(
         indices: Pictures of the split; all where None.
 
     Raises:
-        UserError: If pictures have no classes.
+        UserError: If no picture can be decoded, or features are not finite.
     """
     part = at_size(data.split(split), encoder.input_size, bad_images="skip")
     chosen = np.arange(len(part)) if indices is None else indices
@@ -86,11 +101,13 @@ def split_features(
     if stored is None:
         stored = _computed(encoder, part, chosen, most)
         if _limit_gb() > 0:
-            with atomic_write(file) as beside:
+            with contextlib.suppress(FileNotFoundError), atomic_write(file) as beside:  # the folder may be deleted
                 save_file(stored, beside)
             _sweep(file.parent)
     kept = stored.pop("kept")
-    return Features({stage.name: stored[stage.name] for stage in encoder.stages}, class_targets(part)[kept], kept)
+    has_classes = bool(part.annotations & {"label", "labels"})
+    targets = class_targets(part)[kept] if has_classes else torch.full((len(kept),), -1)
+    return Features({stage.name: stored[stage.name] for stage in encoder.stages}, targets, kept)
 
 
 def labelled_features(
@@ -122,9 +139,10 @@ def labelled_features(
 def _stored(file: Path) -> dict[str, Tensor] | None:
     try:
         tensors = load_file(file)
-        os.utime(file)
-    except (OSError, SafetensorError):  # absent, swept away meanwhile, or damaged
+    except (OSError, SafetensorError):  # absent, or damaged
         return None
+    with contextlib.suppress(OSError):  # swept away meanwhile
+        os.utime(file)
     return tensors
 
 
@@ -133,11 +151,8 @@ def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"
     found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
     kept: list[int] = []
     with evaluating(encoder), torch.inference_mode():
-        for start in range(0, len(indices), BATCH):
-            images, read = _pictures(data, indices[start : start + BATCH])
+        for images, read in picture_batches(data, indices):
             kept += read
-            if not read:
-                continue
             for stage, maps in zip(encoder.stages, encoder(images.to(device)), strict=True):
                 found[stage.name].append(pooled(maps, most).float().cpu())
     if not kept:
@@ -155,36 +170,43 @@ def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:
     return F.adaptive_avg_pool2d(maps, side).flatten(1)
 
 
-def _pictures(data: ImageDataset, indices: Int[np.ndarray, "B"]) -> tuple[Tensor, list[int]]:
-    if isinstance(data, PackedDataset):
-        return data.images[torch.from_numpy(indices)], indices.tolist()
-    images, read = [], []
-    for index in indices.tolist():
-        try:
-            images.append(data[index][0])
-        except BadImage:  # of data too large to be packed; packing has named all others
+def picture_batches(
+    data: ImageDataset, indices: Int[np.ndarray, "N"]
+) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], list[int]]]:
+    """Yield pictures in batches, each with its indices; those that cannot be decoded are passed over."""
+    for start in range(0, len(indices), BATCH):
+        some = indices[start : start + BATCH]
+        if isinstance(data, PackedDataset):
+            yield data.images[torch.from_numpy(some)], some.tolist()
             continue
-        read.append(index)
-    return torch.stack(images) if images else torch.empty(0), read
+        images, read = [], []
+        for index in some.tolist():
+            try:
+                images.append(data[index][0])
+            except BadImage:  # of data too large to be packed; packing has named all others
+                continue
+            read.append(index)
+        if read:
+            yield torch.stack(images), read
 
 
 def _limit_gb() -> float:
-    text = os.environ.get("PRETEXT_FEATURES_GB")
+    text = os.environ.get(LIMIT)
     try:
         return CACHE_GB if text is None else float(text)
     except ValueError:
-        raise UserError(f"PRETEXT_FEATURES_GB={text}: expected a number of gigabytes") from None
+        raise UserError(f"{LIMIT}={text}: expected a number of gigabytes") from None
 
 
 def _sweep(folder: Path) -> None:
     """Remove the least recently used files beyond the limit."""
     limit = _limit_gb() * 1e9
     stats = []
-    for file in folder.glob("*.safetensors"):
-        try:
-            stats.append((file.stat().st_mtime, file.stat().st_size, file))
-        except FileNotFoundError:  # another process was sooner
-            continue
+    with contextlib.suppress(FileNotFoundError):  # the whole folder is gone
+        for file in folder.glob("*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):  # another process was sooner
+                stat = file.stat()
+                stats.append((stat.st_mtime, stat.st_size, file))
     total = sum(size for _, size, _ in stats)
     for used, size, file in sorted(stats):
         if total <= limit or time.time() - used < 60:  # somebody may be about to read it

@@ -1,4 +1,4 @@
-"""Sheets for the eye: what was found in test pictures, and how their pixels were named."""
+"""Sheets for the eye: what was found in test pictures, how their pixels were named, what was shown."""
 
 from __future__ import annotations
 
@@ -87,6 +87,16 @@ def segmentation_sheet(path: Path, shown: list[tuple[Tensor, Tensor, Tensor]], n
     _write(path, rows)
 
 
+def picture_sheet(path: Path, rows: list[tuple[str, list[Tensor]]]) -> None:
+    """Write a sheet with rows of pictures below their headings, pixels as squares.
+
+    Args:
+        path: Of the PNG.
+        rows: Heading and pictures, 3×S×S uint8.
+    """
+    _write(path, [(heading, [_picture(each, Image.Resampling.NEAREST) for each in images]) for heading, images in rows])
+
+
 def class_colour(number: int) -> tuple[int, int, int]:
     """Return the colour of class `number`."""
     red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.85 if number % 2 else 0.6, 1.0)
@@ -106,8 +116,8 @@ def _write(path: Path, rows: list[tuple[str, list[Image.Image]]]) -> None:
         sheet.save(beside, format="PNG")
 
 
-def _picture(image: UInt8[Tensor, "3 S S"]) -> Image.Image:
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).resize((CELL, CELL))
+def _picture(image: UInt8[Tensor, "3 S S"], way: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).resize((CELL, CELL), way)
 
 
 def _overlaid(image: UInt8[Tensor, "3 S S"], mask: Shaped[Tensor, "S S"], names: tuple[str, ...]) -> Image.Image:

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 
 import numpy as np
 import pytest
 import torch
-from probe_samples import colours, small_encoder
+from probe_samples import colours, small_encoder, small_scenes
 
 import downstream.features
-from downstream.features import pooled, split_features
+from benchmarks.run_all import main as run_all_main
+from downstream.__main__ import main as downstream_main
+from downstream.features import limit_cache, pooled, split_features
 from pretext.datasets.cache import cache_folder
+from pretext.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -115,8 +119,6 @@ def test_what_was_just_read_stays(encoder, monkeypatch):
 
 
 def test_a_limit_that_is_no_number_is_named(encoder, monkeypatch):
-    from pretext.errors import UserError
-
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "much")
     with pytest.raises(UserError, match="PRETEXT_FEATURES_GB=much"):
         split_features(encoder, colours(), "test", most=64)
@@ -127,3 +129,101 @@ def test_a_cache_of_no_size_keeps_nothing(encoder, computed, monkeypatch):
     for _ in range(2):
         split_features(encoder, colours(), "test", most=64)
     assert len(computed) == 2 and not files()
+
+
+def test_a_limit_is_set_for_this_process_and_those_it_starts(encoder, computed, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")
+    limit_cache(0)
+    split_features(encoder, colours(), "test", most=64)
+    assert not files() and os.environ["PRETEXT_FEATURES_GB"] == "0"
+    limit_cache(0.5)
+    split_features(encoder, colours(), "test", most=64)
+    assert len(files()) == 1
+
+
+@pytest.mark.parametrize("gigabytes", [-1.0, float("nan"), float("inf")])
+def test_a_limit_out_of_range_is_named(gigabytes, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")
+    with pytest.raises(UserError, match=r"--cache-gb is .*; allowed is 0"):
+        limit_cache(gigabytes)
+    assert os.environ["PRETEXT_FEATURES_GB"] == "1"
+
+
+@pytest.mark.parametrize("main", [downstream_main, run_all_main])
+def test_the_commands_set_the_limit(main, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")
+    seen = []
+    stop = UserError("far enough")
+
+    def note(gigabytes):
+        seen.append(gigabytes)
+        raise stop
+
+    monkeypatch.setattr("downstream.features.limit_cache", note)
+    monkeypatch.setattr("downstream.__main__.limit_cache", note)
+    words = {
+        downstream_main: ["knn", "--encoder", "random:alexnet", "--data", "scenes"],
+        run_all_main: ["--profile", "smoke", "--out", str(tmp_path / "out")],
+    }
+    with pytest.raises(UserError, match="far enough"):
+        main([*words[main], "--cache-gb", "2.5"])
+    assert seen == [2.5]
+
+
+@pytest.mark.parametrize("when", ["before it is read", "while it is computed", "before it is written", "while swept"])
+def test_the_folder_may_be_deleted_at_any_time(encoder, computed, monkeypatch, when):
+    first = split_features(encoder, colours(), "test", most=64)
+    folder = cache_folder("features")
+
+    def deleting_first(name):
+        inner = getattr(downstream.features, name)
+
+        def wrapped(*args, **named):
+            shutil.rmtree(folder, ignore_errors=True)
+            return inner(*args, **named)
+
+        monkeypatch.setattr(downstream.features, name, wrapped)
+
+    names = {
+        "before it is read": "_stored",
+        "while it is computed": "_computed",
+        "before it is written": "save_file",
+        "while swept": "_sweep",
+    }
+    deleting_first(names[when])
+    if when != "before it is read":
+        files()[0].unlink()
+    again = split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 2
+    assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
+
+
+def test_what_was_read_outlives_its_file(encoder):
+    first = split_features(encoder, colours(), "test", most=64)
+    again = split_features(encoder, colours(), "test", most=64)
+    shutil.rmtree(cache_folder("features"))
+    assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
+
+
+def test_a_file_that_goes_between_reading_and_marking_it_is_used_all_the_same(encoder, computed, monkeypatch):
+    split_features(encoder, colours(), "test", most=64)
+
+    def gone(*args):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("downstream.features.os.utime", gone)
+    split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 1
+
+
+def test_pictures_without_classes_have_features_and_no_targets(encoder):
+    data = small_scenes(only=())
+    found = split_features(encoder, data, "test", most=64)
+    assert torch.equal(found.targets, torch.full((16,), -1))
+    labelled = split_features(encoder, small_scenes(), "test", most=64)
+    assert all(torch.equal(values, labelled.stages[stage]) for stage, values in found.stages.items())
+
+
+def test_every_stage_has_about_as_many_numbers():
+    found = split_features(small_encoder(), colours(), "test", most=256)
+    assert all(64 < values.shape[1] <= 256 for values in found.stages.values())

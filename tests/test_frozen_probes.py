@@ -163,6 +163,7 @@ def test_the_linear_probe_finds_scikit_learns_minimum():
         torch.zeros(3, dtype=torch.float64),
         penalty=penalty,
         iterations=500,
+        tolerance=1e-10,
     )
     theirs = LogisticRegression(C=1 / (penalty * 120), tol=1e-10, max_iter=5000).fit(inputs, labels)
     np.testing.assert_allclose(weight.numpy(), theirs.coef_, atol=2e-3)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from probe_samples import colours, small_encoder
 
-from downstream.probes.knn import Knn, vote
+from downstream.features import labelled_features
+from downstream.probes.knn import Knn, nearest, vote
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +79,46 @@ def test_several_classes_a_picture_end_to_end():
     headline = next(score for score in scores if score.headline)
     assert [score.metric for score in scores] == ["mAP"] * 6
     assert headline.value > headline.chance + 20
+
+
+def test_the_search_is_exact():
+    rng = np.random.default_rng(4)
+    database, queries = unit(rng, 300, 7), unit(rng, 40, 7)
+    cosines, rows = nearest(queries, database, 12)
+    exact = queries.double().numpy() @ database.double().numpy().T
+    order = np.argsort(-exact, axis=1)[:, :12]
+    np.testing.assert_array_equal(rows.numpy(), order)
+    np.testing.assert_allclose(cosines.numpy(), np.take_along_axis(exact, order, axis=1), atol=1e-6)
+
+
+def test_stages_votes_are_those_of_centred_features_of_length_one():
+    """The whole probe against a loop, for the stage and k that it chose."""
+    encoder, data = small_encoder(), colours(train=45, told=True)
+    probe = Knn(ks=(7,), features=64, train_images=0)
+    scores = list(probe.evaluate(encoder, data))
+    train, _, test = labelled_features(encoder, data, train_images=0, most=64, seed=0)
+    for stage in (encoder.stages[0].name, encoder.stages[-1].name):
+        database, queries = (part.stages[stage].double().numpy() for part in (train, test))
+        mean = database.mean(0)
+        database, queries = (
+            (each - mean) / np.linalg.norm(each - mean, axis=1, keepdims=True) for each in (database, queries)
+        )
+        right = []
+        for query, label in zip(queries, test.targets.numpy(), strict=True):
+            votes = np.zeros(3)
+            for row in np.argsort(-(database @ query))[:7]:
+                votes[train.targets[row]] += np.exp(database[row] @ query / 0.07)
+            right.append(votes.argmax() == label)
+        (found,) = [score.value for score in scores if score.stage == stage]
+        assert found == pytest.approx(100 * np.mean(right))
+
+
+def test_defaults_hold_for_fewer_pictures_than_any_k():
+    scores = list(Knn(features=64).evaluate(small_encoder(), colours(train=4, test=10)))
+    assert all(np.isfinite(score.value) for score in scores)
+
+
+@pytest.mark.parametrize("settings", [{"ks": ()}, {"ks": (0,)}, {"temperature": 0.0}, {"temperature": float("nan")}])
+def test_settings_out_of_range_are_named(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Knn(**settings)

@@ -8,7 +8,7 @@ import torch
 from probe_samples import colours, small_encoder
 from sklearn.linear_model import LogisticRegression
 
-from downstream.probes.linear import Linear, minimise, objective
+from downstream.probes.linear import Linear, minimise, objective, principal
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +52,7 @@ def test_several_classes_are_as_many_problems_of_two():
         torch.zeros(3, dtype=torch.float64),
         penalty=0.02,
         iterations=500,
+        tolerance=1e-10,
     )
     for k in range(3):
         known = targets[:, k] >= 0
@@ -108,3 +109,78 @@ def test_a_seed_draws_other_pictures():
     probe, encoder = Linear(train_images=30, penalties=(0.1,), features=64), small_encoder()
     first, other = ([s.value for s in replace(probe, seed=seed).evaluate(encoder, data)] for seed in (0, 1))
     assert first != other
+
+
+def wide(seed, *, n, d, classes, multi=False):
+    """Standardised float32 features with a steep spectrum, and noisy labels of them."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(n, 60)) / np.arange(1, 61) ** 0.7
+    features = hidden @ rng.normal(size=(60, d)) + 0.1 * rng.normal(size=(n, d))
+    features = ((features - features.mean(0)) / features.std(0)).astype(np.float32)
+    logits = 8 * hidden @ rng.normal(size=(60, classes)) + rng.gumbel(size=(n, classes))
+    labels = (logits > 1).astype(np.int64) if multi else logits.argmax(1)
+    return torch.from_numpy(features), torch.from_numpy(labels)
+
+
+@pytest.mark.parametrize("penalty", [0.1, 0.001])
+@pytest.mark.parametrize("multi", [False, True])
+def test_it_ends_about_as_near_to_the_minimum_as_it_says(penalty, multi, monkeypatch):
+    inputs, targets = wide(5, n=600, d=300, classes=5, multi=multi)
+    passes = []
+
+    def counting(*args):
+        passes.append(1)
+        return objective(*args)
+
+    def value(weight, bias):
+        return objective(inputs.double() @ weight.T.double() + bias.double(), targets, weight.double(), penalty).item()
+
+    start = torch.zeros(5, 300), torch.zeros(5)
+    best = value(
+        *minimise(
+            inputs.double(), targets, *(x.double() for x in start), penalty=penalty, iterations=2000, tolerance=1e-14
+        )
+    )
+    if not multi:
+        theirs = LogisticRegression(C=1 / (600 * penalty), tol=1e-9, max_iter=5000)
+        theirs.fit(inputs.double().numpy(), targets.numpy())
+        assert best == pytest.approx(
+            value(torch.from_numpy(theirs.coef_), torch.from_numpy(theirs.intercept_)), abs=1e-7
+        )
+    monkeypatch.setattr("downstream.probes.linear.objective", counting)
+    for tolerance in (1e-3, 1e-5):
+        passes.clear()
+        found = value(*minimise(inputs, targets, *start, penalty=penalty, iterations=100, tolerance=tolerance))
+        assert best - 1e-6 <= found <= best + 30 * tolerance  # the estimate is a rough one
+        assert len(passes) < 60
+    plain = torch.optim.LBFGS([w := start[0].clone().requires_grad_()], max_iter=len(passes), max_eval=len(passes))
+
+    def closure():
+        plain.zero_grad()
+        loss = objective(inputs @ w.T, targets, w, penalty)
+        loss.backward()
+        return loss
+
+    plain.step(closure)
+    assert value(w.detach(), start[1]) > found + tolerance  # as many passes without the directions
+
+
+def test_principal_directions_are_the_covariances():
+    inputs, _ = wide(6, n=200, d=40, classes=2)
+    vectors, variances = principal(inputs)
+    values, axes = np.linalg.eigh(inputs.double().numpy().T @ inputs.double().numpy() / 200)
+    np.testing.assert_allclose(variances.numpy(), values[::-1], rtol=1e-3)
+    np.testing.assert_allclose(np.abs(vectors[:, :5].numpy().T @ axes[:, ::-1][:, :5]), np.eye(5), atol=5e-3)
+
+
+def test_inputs_that_do_not_vary_are_no_trouble():
+    weight, bias = minimise(
+        torch.zeros(12, 3), torch.arange(12) % 2, torch.zeros(2, 3), torch.zeros(2), penalty=0.0, iterations=10
+    )
+    assert weight.abs().max() == 0 and bias.isfinite().all()
+
+
+@pytest.mark.parametrize("penalties", [(), (-1.0,), (float("nan"),), (float("inf"),)])
+def test_penalties_out_of_range_are_named(penalties):
+    with pytest.raises(ValueError, match="penalties are"):
+        Linear(penalties=penalties)

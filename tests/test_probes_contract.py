@@ -21,6 +21,7 @@ from pretext.judging import Probe, probes_in
 
 PROBES = probes_in(downstream.probes) | probes_in(retrieval.probes)
 QUICK = {
+    "images": 12,
     "train_images": 24,
     "val_images": 10,
     "test_images": 12,
@@ -38,6 +39,7 @@ QUICK = {
     "samples": 2,
     "percents": (10.0,),
 }
+NEED_NOTHING = {name for name, probe in PROBES.items() if frozenset() in probe.needs}
 every_probe = pytest.mark.parametrize("name", PROBES)
 
 
@@ -66,7 +68,9 @@ def plain(scores):
 
 
 def test_the_promised_probes_are_there():
-    assert {"linear", "knn", "fine_tune", "detection", "segmentation", "retrieval"} <= set(PROBES)
+    assert {"linear", "knn", "fine_tune", "detection", "segmentation", "retrieval", "label_free", "robustness"} <= set(
+        PROBES
+    )
     assert all(issubclass(probe, Probe) and probe.needs and probe.__doc__ for probe in PROBES.values())
 
 
@@ -77,8 +81,11 @@ def test_scores_are_whole_and_one_of_them_is_the_headline(name, encoder, tmp_pat
     stages = {"", *(stage.name for stage in encoder.stages)}
     for score in scores:
         assert np.isfinite(score.value) and score.n > 0 and score.metric and score.stage in stages
-        assert score.unit == "%" and 0 <= score.value <= 100
-        assert score.metric.endswith(" sd") if score.chance is None else 0 <= score.chance <= 100
+        if name in NEED_NOTHING:  # nothing is right or wrong where nothing is asked
+            assert score.chance is None
+        else:
+            assert score.unit == "%" and 0 <= score.value <= 100
+            assert score.metric.endswith(" sd") if score.chance is None else 0 <= score.chance <= 100
         if score.items is not None:
             assert score.items.shape == (score.n,) and score.items.dtype == np.float64
             assert score.items.mean() == pytest.approx(score.value)
@@ -127,6 +134,9 @@ def test_the_test_splits_truth_changes_nothing_that_was_fitted_or_chosen(name, e
         chosen.append((next(score.stage for score in scores if score.headline), curve))
         values.append([score.value for score in scores])
     assert chosen[0] == chosen[1]
+    if name in NEED_NOTHING:
+        assert values[0] == values[1]
+        return
     assert values[0] != values[1]  # else the shuffling would prove nothing
     assert len(predicted[0]) == len(predicted[1])
     assert all(torch.equal(a, b) for a, b in zip(*predicted, strict=True))
@@ -135,6 +145,10 @@ def test_the_test_splits_truth_changes_nothing_that_was_fitted_or_chosen(name, e
 @every_probe
 def test_what_the_data_lacks_is_named(name, encoder):
     data = small_scenes(only=())
+    if name in NEED_NOTHING:
+        assert quick(name).can_judge(data)
+        assert plain(quick(name).evaluate(encoder, data)) == plain(quick(name).evaluate(encoder, small_scenes()))
+        return
     assert not quick(name).can_judge(data)
     with pytest.raises(UserError, match=r"this needs .*, and the data set annotates nothing"):
         list(quick(name).evaluate(encoder, data))
@@ -161,7 +175,7 @@ def test_pictures_that_turn_out_unreadable_are_passed_over(name, encoder, monkey
 
 def _all_pictures(name):
     fields = {field.name for field in dataclasses.fields(PROBES[name])}
-    return {key: 0 for key in ("train_images", "test_images") if key in fields}
+    return {key: 0 for key in ("images", "train_images", "test_images") if key in fields}
 
 
 @every_probe
@@ -183,6 +197,6 @@ def test_settings_below_their_range_are_named(name):
 
 @pytest.mark.parametrize("name", ["linear", "knn", "fine_tune", "svm", "low_shot"])
 def test_several_classes_a_picture_are_judged_by_map(name, encoder):
-    scores = list(quick(name, train_images=0).evaluate(encoder, small_scenes(only={"labels", "boxes"})))
+    scores = list(quick(name, **_all_pictures(name)).evaluate(encoder, small_scenes(only={"labels", "boxes"})))
     assert all("mAP" in score.metric and score.items is None for score in scores)
     assert all(0 < score.chance < 100 for score in scores if not score.metric.endswith(" sd"))

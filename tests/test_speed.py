@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.speed import Speed, TaskSpeed, bare_loop, main, matrix_product_rate, task_speed
+from benchmarks.speed import Speed, TaskSpeed, bare_loop, linear_speeds, main, matrix_product_rate, task_speed
+from downstream.probes.linear import Linear
 from pretext.datasets import ImageDataset, at_size, open_dataset
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
@@ -106,6 +108,29 @@ def test_the_command_prints_a_row_for_each_task(
     assert re.search(r"^data_dependent\S* fitted once, on 6 pictures, in \d+\.\d s$", printed, re.M)
     assert re.search(r"^retrieval +\d+\.\d$", printed, re.M)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_linear_probe_is_as_right_as_scikit_learn() -> None:
+    rows = list(linear_speeds(1000, 128, classes=4))
+    assert [row.penalty for row in rows] == list(Linear().penalties)
+    for row in rows:
+        assert row.ours > 0
+        assert row.theirs > 0
+        share = row.their_top1 / 100
+        half = 196 * math.sqrt(share * (1 - share) / 200)  # the 95 % interval of 200 pictures
+        assert abs(row.our_top1 - row.their_top1) <= half / 2
+        assert row.our_top1 > 50  # chance is 25
+        assert row.our_objective <= row.their_objective + 1e-4
+
+
+def test_linear_times_nothing_else(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.speed.LINEAR", (200, 16))
+    assert main(["--linear"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "200 × 16 features" in lines[0]
+    assert [float(line.split()[0]) for line in lines[3:-1]] == list(Linear().penalties)
+    assert all(len(line.split()) == 8 for line in lines[3:-1])
+    assert re.match(r" +all +\d", lines[-1])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ class Knn(Probe):
     """Neighbours vote by exp(cosine / temperature); stage and k are chosen on val, every stage is told at its best k.
 
     Source: Wu et al. 2018, section 3.4 (weighted k-NN, temperature 0.07).
-    Deviations: several k, and every stage; the search is exact.
+    Deviations: several k, and every stage; features are centred before they are brought to length 1.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
@@ -47,7 +48,7 @@ class Knn(Probe):
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"ks are {self.ks}; give one or more, each at least 1")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; allowed is above 0")
         if self.features < 1:
             raise ValueError(f"features is {self.features}; allowed is 1 or more")
@@ -112,12 +113,32 @@ def vote(
         ks: Numbers of neighbours, none above N.
         temperature: A neighbour's vote is exp(cosine / temperature).
     """
-    hot = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets.clamp(min=0).float()
-    known = torch.ones_like(hot) if targets.ndim == 1 else (targets >= 0).float()
-    cosines, rows = (queries @ database.T).topk(max(ks), dim=1)
+    cosines, rows = nearest(queries, database, max(ks))
     weights = ((cosines - cosines[:, :1]) / temperature).exp()  # the nearest has 1: no overflow
     found = {}
     for k in ks:
-        votes, all_votes = (torch.einsum("qk,qkc->qc", weights[:, :k], each[rows[:, :k]]) for each in (hot, known))
+        if targets.ndim == 1:
+            votes = torch.zeros(len(queries), classes).scatter_add_(1, targets[rows[:, :k]], weights[:, :k])
+            all_votes = weights[:, :k].sum(1, keepdim=True)
+        else:
+            theirs = targets[rows[:, :k]]
+            votes, all_votes = (
+                torch.einsum("qk,qkc->qc", weights[:, :k], each.float()) for each in (theirs == 1, theirs >= 0)
+            )
         found[k] = (votes / all_votes.clamp(min=1e-12) + 1e-6).log()
     return found
+
+
+def nearest(
+    queries: Float[Tensor, "Q D"], database: Float[Tensor, "N D"], k: int
+) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+    """Return the cosines and rows of the k nearest, best first, all vectors being of length 1: FAISS, exact.
+
+    No matrix of queries by database is ever held, so that whole data sets can be searched.
+    """
+    import faiss
+
+    index = faiss.IndexFlatIP(database.shape[1])
+    index.add(database.numpy())
+    cosines, rows = index.search(queries.numpy(), k)
+    return torch.from_numpy(cosines), torch.from_numpy(rows)

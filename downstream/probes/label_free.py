@@ -1,0 +1,128 @@
+"""Feature quality without labels: how many directions are used, and how views of a picture lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from downstream.features import picture_batches, pooled, split_features
+from downstream.fitting import draw
+from downstream.probes.linear import Linear
+from pretext.augmentation import Augmentation
+from pretext.collapse import rank_me
+from pretext.datasets import at_size
+from pretext.datasets.base import ImageDataset
+from pretext.encoders.base import Encoder, evaluating
+from pretext.errors import UserError
+from pretext.judging import Probe, Score
+from pretext.views import two_views
+
+VIEWS = Augmentation(crop_min=0.2, colour_strength=0.5)
+"""SimCLR's views of small pictures."""
+
+
+@final
+@dataclass(frozen=True)
+class LabelFree(Probe):
+    """RankMe, effective dimension, alignment and uniformity of every stage; RankMe of the deepest is the headline.
+
+    A stage's vector is the mean over its map. RankMe lies between 1 and the smaller of pictures and channels, so
+    that only rows of one architecture, on equally many pictures, compare. None of the four says that an encoder is
+    good: random weights can have a high rank, and collapsed ones the best alignment there is. Read them together.
+
+    Source: Garrido et al. 2023, arXiv 2210.02885 (RankMe); Wang and Isola 2020, arXiv 2005.10242 (alignment with
+        exponent 2, uniformity with t = 2).
+    Deviations: RankMe of pictures of the test split, fewer than the 25,600 of training as published; uniformity of
+        the pictures themselves, not of their views; the mean is over the cells that the linear probe reads, which
+        overlap where they do not divide the map.
+    """
+
+    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset(),)
+
+    images: int = 2000
+    """Test pictures, drawn by the seed; 0 takes all."""
+    features: int = Linear.features
+    """See the linear probe's; with the same number here, the two share what they computed."""
+
+    def __post_init__(self) -> None:
+        if self.images < 0:
+            raise ValueError(f"images is {self.images}; allowed is 0 or more")
+        if self.features < 1:
+            raise ValueError(f"features is {self.features}; allowed is 1 or more")
+
+    def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
+        """Yield `RankMe`, `effective dimension`, `alignment` and `uniformity` of every stage. See `Probe.evaluate`."""
+        test = split_features(encoder, data, "test", most=self.features)
+        order = torch.randperm(len(test.targets), generator=torch.Generator().manual_seed(self.seed))
+        chosen = order[: self.images or None]
+        if len(chosen) < 2:
+            raise UserError(f"{data.spec}: {len(chosen)} test picture, and pairs are compared; give more data")
+        apart = self._apart(encoder, data)
+        for stage in encoder.stages:
+            vectors = averaged(test.stages[stage.name][chosen], stage.channels)
+            n, items = len(vectors), apart[stage.name]
+            last = stage is encoder.stages[-1]
+            for metric, value, up in (
+                ("RankMe", float(rank_me(vectors)), True),
+                ("effective dimension", effective_dimension(vectors), True),
+                ("uniformity", uniformity(vectors), False),
+            ):
+                headline = last and metric == "RankMe"
+                yield Score(metric, value, "", up, None, n, stage=stage.name, headline=headline)
+            mean = float(items.mean())
+            yield Score("alignment", mean, "", False, None, len(items), stage=stage.name, items=items.numpy())
+
+    def _apart(self, encoder: Encoder, data: ImageDataset) -> dict[str, Float[Tensor, "N"]]:
+        """Return each picture's squared distance between two views, by stage."""
+        part = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+        indices = draw(part, self.images, seed=self.seed)
+        device = next(encoder.parameters()).device
+        generator = torch.Generator(device).manual_seed(self.seed)
+        found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
+        with evaluating(encoder), torch.inference_mode():
+            for images, _ in picture_batches(part, indices):
+                both = [encoder(view) for view in two_views(images.to(device), VIEWS, VIEWS, generator)]
+                for stage, *maps in zip(encoder.stages, *both, strict=True):
+                    first, second = (averaged(pooled(each, self.features), stage.channels) for each in maps)
+                    found[stage.name].append(squared_distances(first, second).cpu())
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def averaged(features: Float[Tensor, "B D"], channels: int) -> Float[Tensor, "B C"]:
+    """Return the mean over the cells of pooled features."""
+    return features.view(len(features), channels, -1).mean(dim=2)
+
+
+def squared_distances(first: Float[Tensor, "N D"], second: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
+    """Return how far apart two views' vectors, brought to length 1, are, from 0 to 4; their mean is the alignment.
+
+    Source: Wang and Isola 2020, section 4.1, exponent 2.
+    """
+    first, second = (F.normalize(vectors.double(), dim=1) for vectors in (first, second))
+    return (first - second).square().sum(dim=1)
+
+
+def uniformity(vectors: Float[Tensor, "N D"]) -> float:
+    """Return the logarithm of the mean Gaussian potential over all pairs: 0 where all are one, down to -8.
+
+    Source: Wang and Isola 2020, section 4.1, t = 2, of vectors brought to length 1.
+    """
+    apart = F.pdist(F.normalize(vectors.double(), dim=1)).square()
+    return float((-2 * apart).exp().mean().log())
+
+
+def effective_dimension(vectors: Float[Tensor, "N D"]) -> float:
+    """Return the participation ratio of the covariance's eigenvalues: (Σλ)² / Σλ², from 1 to D; 0 if nothing varies."""
+    vectors = vectors.double()
+    centred = vectors - vectors.mean(dim=0)
+    total = centred.square().sum()
+    if total <= 1e-12 * vectors.square().sum():
+        return 0.0
+    return float(total.square() / (centred.T @ centred).square().sum())

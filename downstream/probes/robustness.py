@@ -1,0 +1,163 @@
+"""Robustness: the linear probe, fitted on clean pictures, on test pictures that are corrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from downstream.classification import classification_scores
+from downstream.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from downstream.features import labelled_features, picture_batches, pooled
+from downstream.fitting import draw
+from downstream.probes.linear import Classifier, Linear
+from downstream.sheets import picture_sheet
+from pretext.datasets import at_size
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.classification import class_targets
+from pretext.encoders.base import Encoder, evaluating
+from pretext.errors import UserError
+from pretext.judging import Probe, Score
+
+SHOWN = 1
+"""Test pictures on the sheet."""
+
+
+@final
+@dataclass(frozen=True)
+class Robustness(Probe):
+    """Error under seven common corruptions at five severities each, at the stage that the linear probe chooses.
+
+    `mCE` is the mean over all of them. Hendrycks and Dietterich divide each corruption's error by a baseline's
+    before they average; here the baseline is random weights, a row of its own, and the table's paired difference d
+    from it says the same: mCE / (mCE of random) = 1 + d / (mCE of random), and likewise for each corruption.
+
+    An error is 100 - top-1, or 100 - mAP where a picture has any number of classes. Every encoder is shown the same
+    corrupted pictures.
+
+    Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4; deviations in `downstream.corruptions`.
+    """
+
+    needs: ClassVar[tuple[frozenset[str], ...]] = Linear.needs
+
+    train_images: int = Linear.train_images
+    """See the linear probe's, as for all that follow but `test_images`."""
+    val_images: int = Linear.val_images
+    """Pictures on which stage and penalty are chosen, at most; 0 takes all."""
+    test_images: int = 500
+    """Test pictures that are corrupted, drawn by the seed; 0 takes all."""
+    features: int = Linear.features
+    """Numbers a picture that a stage is pooled to, at most."""
+    penalties: tuple[float, ...] = Linear.penalties
+    """Weights of half the squared norm of the classifier."""
+    iterations: int = Linear.iterations
+    """For each penalty, at most."""
+
+    def __post_init__(self) -> None:
+        self._linear()
+        if self.test_images < 0:
+            raise ValueError(f"test_images is {self.test_images}; allowed is 0 or more")
+
+    def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
+        """Yield `mCE`, `clean error`, and the error under each corruption. Writes `corruptions.png`.
+
+        See `Probe.evaluate`.
+        """
+        if not self.can_judge(data):
+            data.require("label")
+        linear = self._linear()
+        train, val, _ = labelled_features(
+            encoder, data, train_images=self.train_images, most=self.features, seed=self.seed
+        )
+        classifiers, stage = linear.classifiers(train, val, len(data.classes))
+        part = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+        indices = draw(part, self.test_images, seed=self.seed)
+        logits, kept = self._logits(encoder, part, indices, classifiers[stage], stage)
+        targets = class_targets(part)[kept]
+        errors = {name: [_error(each, targets, stage, data.spec) for each in every] for name, every in logits.items()}
+        (clean,) = errors.pop("")
+        yield _mean("mCE", [score for every in errors.values() for score in every], headline=True)
+        yield _mean("clean error", [clean])
+        for name, every in errors.items():
+            yield _mean(f"{name.replace('_', ' ')} error", every)
+        if out is not None:
+            self._show(part, kept[:SHOWN], out / "corruptions.png")
+
+    def _linear(self) -> Linear:
+        return Linear(
+            seed=self.seed,
+            train_images=self.train_images,
+            val_images=self.val_images,
+            features=self.features,
+            penalties=self.penalties,
+            iterations=self.iterations,
+        )
+
+    def _logits(
+        self,
+        encoder: Encoder,
+        data: ImageDataset,
+        indices: Int[np.ndarray, "N"],
+        classifier: Classifier,
+        stage: str,
+    ) -> tuple[dict[str, list[Float[Tensor, "N K"]]], list[int]]:
+        """Return logits of every severity of every corruption, "" for none, and the pictures that could be decoded."""
+        device = next(encoder.parameters()).device
+        place = [each.name for each in encoder.stages].index(stage)
+        found: dict[tuple[str, int], list[Tensor]] = {}
+        kept: list[int] = []
+        generators = {(n, s): torch.Generator(device).manual_seed(self.seed) for n in CORRUPTIONS for s in SEVERITIES}
+        with evaluating(encoder), torch.inference_mode():
+            for images, read in picture_batches(data, indices):
+                kept += read
+                clean = images.to(device)
+                for name, severity in (("", 0), *generators):
+                    shown = corrupted(clean, name, severity, generators[name, severity]) if name else clean
+                    features = pooled(encoder(shown)[place], self.features).float().cpu()
+                    found.setdefault((name, severity), []).append(classifier(features))
+        if not kept:
+            raise UserError(f"{data.spec}: no picture of its test split can be decoded; see to the files")
+        logits: dict[str, list[Tensor]] = {}
+        for (name, _), parts in found.items():
+            logits.setdefault(name, []).append(torch.cat(parts))
+        return logits, kept
+
+    def _show(self, data: ImageDataset, indices: list[int], path: Path) -> None:
+        images = torch.stack([data[index][0] for index in indices])
+        rows = []
+        for name in CORRUPTIONS:
+            every = [corrupted(images, name, s, torch.Generator().manual_seed(self.seed)) for s in SEVERITIES]
+            for picture in range(len(images)):
+                heading = f"{name.replace('_', ' ')}: clean, severities {SEVERITIES[0]} to {SEVERITIES[-1]}"
+                rows.append((heading, [images[picture], *(each[picture] for each in every)]))
+        picture_sheet(path, rows)
+
+
+def _error(logits: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], stage: str, spec: str) -> Score:
+    """Return the error that goes with the first of the classification's scores."""
+    score = classification_scores(logits, targets, stage=stage, spec=spec)[0]
+    assert score.chance is not None
+    items = None if score.items is None else 100 - score.items
+    return Score("error", 100 - score.value, "%", False, 100 - score.chance, score.n, stage=stage, items=items)
+
+
+def _mean(metric: str, errors: list[Score], *, headline: bool = False) -> Score:
+    """Return the mean of errors on the same pictures."""
+    items = [error.items for error in errors if error.items is not None]
+    return Score(
+        metric,
+        float(np.mean([error.value for error in errors])),
+        "%",
+        higher_is_better=False,
+        chance=errors[0].chance,
+        n=errors[0].n,
+        stage=errors[0].stage,
+        headline=headline,
+        items=np.mean(items, axis=0) if items else None,
+    )
