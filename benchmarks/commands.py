@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,18 @@ class Reproduce(Folder):
 
     cell: tyro.conf.Positional[str]
     """A cell's name, or the beginning of it, as results.csv has it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clean(Folder):
+    """Remove failures, logs, and what was set aside or reproduced; results and encoders stay."""
+
+    older_than: float | None = None
+    """Only files that were last written so many days ago or longer; all where it is left out."""
+
+    def __post_init__(self) -> None:
+        if self.older_than is not None and not self.older_than >= 0:
+            raise ValueError(f"--older-than is {self.older_than}; allowed is 0 or more days")
 
 
 def status(argv: list[str]) -> int:
@@ -131,14 +144,30 @@ def clean(argv: list[str]) -> int:
     """Remove failures, logs, and what was set aside or reproduced; results and encoders stay."""
     from benchmarks.state import status as status_of
 
-    out = parse(Folder, argv, prog="run_all.py clean").folder
+    options = parse(Clean, argv, prog="run_all.py clean")
+    out, days = options.folder, options.older_than
     if status_of(out)[1].running:
         raise UserError(f"{out} is being computed; stop that first")
     for name in ("failures", "logs", "superseded", "reproduced", ".locks"):
-        if (out / name).is_dir():
+        if not (out / name).is_dir():
+            continue
+        if days is None:
             shutil.rmtree(out / name)
             print(f"removed {out / name}")
+        elif count := _remove_old(out / name, time.time() - days * 86400):
+            print(f"removed {count} file{'s' if count > 1 else ''} of {out / name}")
     return 0
+
+
+def _remove_old(folder: Path, before: float) -> int:
+    """Remove a folder's files that were last written before a time, and then what is empty; return how many."""
+    old = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime <= before]
+    for path in old:
+        path.unlink()
+    for inner in sorted([*folder.rglob("*/"), folder], reverse=True):  # the deepest first
+        if inner.is_dir() and not any(inner.iterdir()):
+            inner.rmdir()
+    return len(old)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

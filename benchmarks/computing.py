@@ -104,6 +104,7 @@ def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: st
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     about = json.loads(cell.settings) | {"pretrain": cell.made_by, "spec": cell.task or cell.foreign}
     record = encoder.record
+    dirty = dirty or record.get("git_dirty") is True  # an encoder that such code trained
     images_seen = record.get("images_seen")
     pretrain_data = str(record.get("data", ""))
     digest, memory = encoder_digest(encoder), peak_memory()

@@ -1,4 +1,4 @@
-"""Measurement rows on disk: one JSON file a cell, whole or absent, and the CSV that is derived from them.
+"""Measurement rows on disk: one JSON file a cell, whole or absent, and the CSV and Parquet that are derived from them.
 
 This module imports neither torch nor pandas: who only reads results should not wait for them.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
 import json
 import math
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,10 @@ class Cost:
     images_seen: float
     wall_s: float
     peak_mem_bytes: float
+    flops: float | None = None
+    """Forward and backward; None where a run did not count them."""
+    seconds_given: bool = False
+    """Whether seconds were its budget, so that they tell nothing of the row."""
 
 
 def read_costs(out: Path) -> dict[str, Cost]:
@@ -153,10 +159,21 @@ def read_costs(out: Path) -> dict[str, Cost]:
             runs.setdefault(cell["pretext"], []).append(read_json(path))
     return {
         row: Cost(
-            *(sum(run[name] for run in seeds) / len(seeds) for name in ("images_seen", "wall_s", "peak_mem_bytes"))
+            images_seen=_mean(run["images_seen"] for run in seeds),
+            wall_s=_mean(run["wall_s"] for run in seeds),
+            peak_mem_bytes=_mean(run["peak_mem_bytes"] for run in seeds),
+            flops=_mean(run["images_seen"] * run["flops_per_image"] for run in seeds)
+            if all("flops_per_image" in run for run in seeds)
+            else None,
+            seconds_given=any(run.get("train_config", {}).get("seconds") is not None for run in seeds),
         )
         for row, seeds in runs.items()
     }
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    values = list(numbers)
+    return sum(values) / len(values)
 
 
 def write_csv(out: Path) -> Path:
@@ -166,6 +183,23 @@ def write_csv(out: Path) -> Path:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(vars(row) for row in read_measurements(out))
+    return path
+
+
+def write_parquet(out: Path) -> Path | None:
+    """Write `results.parquet`, the columns of `results.csv`, where pyarrow is installed; return its path.
+
+    Where it is not, an older one is deleted rather than left to be taken for this one.
+    """
+    path = out / "results.parquet"
+    if importlib.util.find_spec("pyarrow") is None:
+        path.unlink(missing_ok=True)
+        return None
+    import pandas as pd
+
+    frame = pd.DataFrame([[getattr(row, name) for name in COLUMNS] for row in read_measurements(out)], columns=COLUMNS)
+    with atomic_write(path) as beside:
+        frame.astype({"chance": float}).to_parquet(beside, engine="pyarrow", index=False)  # not of objects if all None
     return path
 
 

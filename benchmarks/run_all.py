@@ -3,7 +3,7 @@
 python benchmarks/run_all.py [--profile smoke|laptop|workstation|paper] [--data SPEC] [--out DIR] [--seeds N]
                              [--tasks A B …] [--probes A B …] [--encoder NAME=FILE|timm:NAME …] [--allow-partial]
                              [--download] [--bad-images skip|stop] [--workers N] [--cache-gb N] [--dry-run]
-python benchmarks/run_all.py status | compare A B | reproduce CELL | clean  [--out DIR]
+python benchmarks/run_all.py status | compare A B | reproduce CELL | clean [--older-than DAYS]  [--out DIR]
 
 Exit codes: 0, 1 where a cell failed, 2 for what the user gave, 130 for Ctrl-C.
 """
@@ -42,7 +42,10 @@ def main(argv: list[str]) -> int:
         limit_cache(options.cache_gb)
     plan = plan_of(options)
 
+    import torch
+
     from benchmarks import schedule, suite
+    from benchmarks.environment import write_environment
     from benchmarks.executor import LocalProcesses
     from pretext.device import device_of
 
@@ -59,7 +62,9 @@ def main(argv: list[str]) -> int:
     failures: dict[str, str] = {}
     if missing:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        crew = LocalProcesses(out, workers, one_thread=device_of("auto").type == "cpu")
+        one_thread = device_of("auto").type == "cpu"
+        write_environment(out, workers=workers, threads=1 if one_thread else torch.get_num_threads())
+        crew = LocalProcesses(out, workers, one_thread=one_thread)
         failures = schedule.run(missing, out, crew, expected=expected, progress=schedule.show_progress)
     finish(out, changed=bool(missing or aside))
     for name, error in failures.items():
@@ -70,9 +75,9 @@ def main(argv: list[str]) -> int:
 
 
 def finish(out: Path, *, changed: bool) -> None:
-    """Print the table; write CSV and report where results have changed, or there are none yet."""
+    """Print the table; write CSV, Parquet and report where results have changed, or there are none yet."""
     from benchmarks.report import write_report
-    from benchmarks.results import read_costs, read_measurements, write_csv
+    from benchmarks.results import read_costs, read_measurements, write_csv, write_parquet
     from benchmarks.terminal import text_table
     from benchmarks.verdict import summarise
 
@@ -80,6 +85,7 @@ def finish(out: Path, *, changed: bool) -> None:
     print(text_table(summarise(read_measurements(out)), read_costs(out)))
     if changed or not (csv.exists() and report.exists()):
         csv, report = write_csv(out), write_report(out)
+        write_parquet(out)
     print(f"{csv}\n{report}")
 
 

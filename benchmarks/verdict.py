@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -182,25 +182,6 @@ def smallest_seen(column: Iterable[Summary]) -> float | None:
     return next((s.detectable for s in column if s.detectable is not None), None)
 
 
-def after_holm(summaries: Sequence[Summary]) -> str:
-    """Return the sentence of what is left when all headline comparisons are held to 95 % together."""
-    family = [s for s in summaries if s.survives_holm is not None]
-    left = listed(family, lambda s: bool(s.survives_holm), list(dict.fromkeys(s.probe for s in family)))
-    return f"After Holm's correction for all {len(family)}: {left or 'none'}."
-
-
-def listed(summaries: Sequence[Summary], wanted: Callable[[Summary], bool], probes: Sequence[str]) -> str:
-    """Return `supervised and rotation in linear and knn; simclr in knn`."""
-    rows_of: dict[str, list[str]] = {}
-    for row in dict.fromkeys(s.pretext for s in summaries):
-        of_row = [s for s in summaries if s.pretext == row]
-        hits = [probe for probe in probes if any(s.probe == probe and wanted(s) for s in of_row)]
-        if hits:
-            every = len(hits) == len(of_row) > 2
-            rows_of.setdefault(f"all {len(hits)} probes" if every else _and_list(hits), []).append(row)
-    return "; ".join(f"{_and_list(rows)} in {where}" for where, rows in rows_of.items())
-
-
 def tables(*rows: Mapping[int, Measurement]) -> list[Table]:
     """Return each row's results as seeds × items: of the seeds that all have, in the same order.
 
@@ -221,11 +202,6 @@ def row_key(pretext: str) -> tuple[int, str]:
 def probe_key(probe: str) -> tuple[int, str]:
     """Return what columns are sorted by."""
     return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), probe)
-
-
-def _and_list(words: Sequence[str]) -> str:
-    """Return `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _over_the_table(summaries: Sequence[Summary], differences: Mapping[tuple[str, str, str], Table]) -> list[Summary]:

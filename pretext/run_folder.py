@@ -110,6 +110,7 @@ class RunFolder:
             "images_seen": images_seen,
             "version": version("pretext-bench"),
             "git_sha": revision().sha,
+            "git_dirty": revision().dirty,
         }
         about = record | {
             "wall_s": reached.seconds,

@@ -5,19 +5,20 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
+from browser import Browser, browser_path
 from test_verdict import row
 
+from benchmarks.environment import read_environments, write_environment
 from benchmarks.report import write_report
+from benchmarks.report.content import read_run
+from benchmarks.report.figures import pareto_front, plots
 from benchmarks.results import write_cell, write_failure, write_json
 from pretext.errors import UserError
 
 SPEC = "scenes?size=32&train=40&val=16&test=16"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 VOID = {"meta", "link", "img", "br", "input", "wbr", "path", "use", "rect", "clippath"}
 HIGH, LOW, SPREAD = [61.0, 60.0, 59.0, 60.0], [30.0, 31.0, 29.0, 30.0], [10.0, 50.0, 20.0, 41.0]
 
@@ -300,9 +301,10 @@ def test_every_kind_of_picture_is_there(trained):
         "Nearest neighbours (objects), query: ",
         "Nearest neighbours (contexts), query: ",
         "segmentation of test pictures from the encoder of random",
+        "Test picture 6 as the features of context_encoder at conv2 colour it",
         "filters of the first layer of context_encoder",
         "Training loss over pictures seen, a panel per row: context_encoder from",
-        "headline number against pretraining time: context_encoder",
+        "headline number against pretraining in seconds: context_encoder",
     ):
         assert any(wanted in alt for alt in alts), wanted
     assert len(text.encode()) < 10e6
@@ -313,32 +315,268 @@ def test_sheets_are_shrunk_and_keep_their_proportions(trained):
     assert re.findall(r'alt="segmentation[^"]*" width="(\d+)" height="(\d+)"', text) == [("1000", "200")] * 2
 
 
-@pytest.mark.parametrize("width", [360, 1200])
-def test_nothing_is_wider_than_the_window(trained, tmp_path, width):
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A folder of 24 rows in six probes, two of them read at several stages."""
+    out = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    names = ["random", "supervised", "context_encoder:adversarial", *(f"a_task_{i}" for i in range(21))]
+    cells = []
+    for place, name in enumerate(names):
+        for seed in range(3):
+            maker = f"{name}.s{seed}.0"
+            cells.append({"name": maker, "pretext": name, "probe": "", "seed": seed})
+            about = {"images_seen": 10, "wall_s": 5 + place, "peak_mem_bytes": 7, "flops_per_image": 3}
+            write_json(out / "pretrain" / maker / "run.json", about)
+            for probe in ("linear", "knn", "svm", "fine_tune", "segmentation", "retrieval"):
+                gain = 0 if name == "random" else 8.0 * (place % 4)
+                items = rng.normal(40 + gain, 10, 100)
+                rows = [row(name, items, probe=probe, seed=seed, stage="conv3", data=SPEC)]
+                if probe in ("linear", "knn"):
+                    rows.append(row(name, items / 2, probe=probe, seed=seed, stage="conv1", headline=False, data=SPEC))
+                write_cell(out, rows[0].cell, rows)
+    write_json(out / "plan.json", {"data": SPEC, "cells": cells})
+    write_report(out)
+    return out
+
+
+def test_of_many_rows_the_verdict_names_a_few_and_counts_the_others(many):
+    text = (many / "report.md").read_text(encoding="utf-8")
+    sentences = text.split("\n\n")[2]
+    assert sentences.startswith("Better than random weights")
+    assert "rows in " in sentences
+    assert "Not distinguishable from random weights: " in sentences
+    assert len(sentences.split()) < 60
+
+
+def test_of_many_rows_the_best_are_singled_out_in_plots(many):
+    run = read_run(many)
+    assert len(run.shown) == 7
+    assert {"random", "supervised"} < set(run.shown)
+    best = [name for name in run.ranking.ranks if name not in ("random", "supervised")][:5]
+    assert set(best) < set(run.shown)
+    depth = next(plot for plot in plots(run) if plot.name == "depth-linear")
+    (legend,) = depth.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [*run.shown, "17 others"]
+
+
+def test_the_front_is_of_the_rows_that_none_beats():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        count = int(rng.integers(1, 12))
+        cost = {f"row{i}": float(c) for i, c in enumerate(rng.integers(0, 6, count))}
+        quality = {f"row{i}": float(q) for i, q in enumerate(rng.integers(0, 6, count))}
+        wanted = {
+            name
+            for name in cost
+            if quality[name] == max(q for other, q in quality.items() if cost[other] <= cost[name])
+            and cost[name] == min(c for other, c in cost.items() if quality[other] >= quality[name])
+        }
+        front = pareto_front(cost, quality | {"of no known cost": 99.0})
+        assert set(front) == wanted
+        assert [cost[name] for name in front] == sorted(cost[name] for name in front)
+
+
+@pytest.mark.parametrize(("seconds", "unit"), [(None, "seconds"), (30, "FLOPs")])
+def test_quality_against_cost_names_the_front(tmp_path, seconds, unit):
+    costs = {"supervised": (10, 5.0), "rotation": (20, 1.0), "simclr": (30, 2.0), "jigsaw": (40, 9.0)}
+    means = {"random": 20, "supervised": 80, "rotation": 30, "simclr": 50, "jigsaw": 45}
+    cells = []
+    for name, mean in means.items():
+        write_cell(tmp_path, name, [row(name, [mean - 1.0, mean + 1.0], cell=name)])
+        if name in costs:
+            cells.append({"name": f"{name}.s0", "pretext": name, "probe": "", "seed": 0})
+            wall_s, flops = costs[name]
+            run = {"images_seen": 100, "wall_s": wall_s, "flops_per_image": flops, "peak_mem_bytes": 7}
+            write_json(tmp_path / "pretrain" / f"{name}.s0" / "run.json", run | {"train_config": {"seconds": seconds}})
+    write_json(tmp_path / "plan.json", {"cells": cells})
+    (plot,) = [plot for plot in plots(read_run(tmp_path)) if plot.name == "cost"]
+    for words in (plot.alt, plot.caption):
+        assert "from cheap to good: rotation, simclr in linear." in words
+        assert f"pretraining in {unit}" in words
+    corners = {"seconds": [20.0, 30.0], "FLOPs": [100.0, 200.0]}[unit]
+    (steps,) = [line for line in plot.figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert list(steps.get_xdata())[1:-1] == corners
+    assert list(steps.get_ydata()) == [20, 30, 50, 50]  # from random weights, which cost nothing, to the right edge
+
+
+def test_figures_lie_beside_the_page_as_files(many):
+    from xml.etree import ElementTree
+
+    from PIL import Image
+
+    folder = many / "figures"
+    names = {"ranks", "cost", "depth-linear", "depth-knn"}
+    assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
+    for path in folder.glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        assert "<text" not in path.read_text()  # outlines: no font is asked for
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+
+
+def test_figures_of_an_earlier_run_go_and_what_is_not_ours_stays(tmp_path):
+    three_rows(tmp_path)
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    for name in ("depth-svm.svg", "learning-3.png", "mine.svg", "depth-notes.txt"):
+        (folder / name).write_text("")
+    write_report(tmp_path)
+    kept = {path.name for path in folder.iterdir()}
+    assert {"mine.svg", "depth-notes.txt", "depth-linear.svg"} < kept
+    assert not {"depth-svm.svg", "learning-3.png"} & kept
+
+
+def test_the_latex_table_is_whole_and_escaped(tmp_path):
+    three_rows(tmp_path, data="folder:a_b&c?x=1#2")
+    write_report(tmp_path)
+    text = (tmp_path / "report.tex").read_text(encoding="utf-8")
+    assert re.findall(r"\\begin{(.*?)}", text) == ["table*", "tabular"]
+    assert re.findall(r"\\end{(.*?)}", text) == ["tabular", "table*"]
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 2 + 3
+    columns = len(re.search(r"\\begin{tabular}{(\w+)}", text)[1])
+    assert {len(re.split(r"(?<!\\)&", line)) for line in lines} == {columns}
+    assert r"a\_b\&c?x=1\#2" in text
+    supervised = next(line for line in lines if "supervised" in line)
+    assert re.search(r"\\textbf{60\.0} {\\scriptsize\$\\pm\$\d+\.\d}\$\^{\++}\$", supervised)
+    assert "$^{-" in next(line for line in lines if "rotation" in line)
+    plain = re.sub(r"\\[&%#_{}]", "", text)
+    assert plain.count("{") == plain.count("}")
+    assert plain.count("$") % 2 == 0
+    assert plain.count("%") == 1  # the comment that says what it needs
+    assert "#" not in plain
+    assert re.sub(r"\$[^$]*\$", "", plain).isascii()
+
+
+def test_every_special_letter_is_escaped():
+    from benchmarks.report.latex import escape
+
+    assert escape(r"a_b 5% {x} \y ~^<>|") == (
+        r"a\_b 5\% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"
+    )
+
+
+def test_the_colours_are_principal_components():
+    import torch
+    from sklearn.decomposition import PCA
+
+    from benchmarks.report.gallery import principal_colours
+
+    maps = torch.randn(4, 7, 6, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8).view(1, 7, 1, 1)
+    maps += 3
+    colours, held = principal_colours(maps)
+    assert colours.shape == (4, 3, 6, 5)
+    assert colours.min() == 0
+    assert colours.max() == 1
+    pca = PCA(3).fit(maps.permute(0, 2, 3, 1).reshape(-1, 7).double().numpy())
+    assert held == pytest.approx(pca.explained_variance_ratio_.sum())
+    found = colours.permute(0, 2, 3, 1).reshape(-1, 3).double().numpy()
+    wanted = pca.transform(maps.permute(0, 2, 3, 1).reshape(-1, 7).double().numpy())
+    for component in range(3):
+        inside = (found[:, component] > 0) & (found[:, component] < 1)  # what the cut range leaves alone
+        assert inside.sum() > 110
+        assert abs(np.corrcoef(found[inside, component], wanted[inside, component])[0, 1]) == pytest.approx(1, abs=1e-5)
+
+
+def test_colours_of_features_that_do_not_vary_are_grey():
+    import torch
+
+    from benchmarks.report.gallery import principal_colours
+
+    colours, held = principal_colours(torch.full((2, 5, 3, 3), 7.0))
+    assert colours.unique().tolist() == [0.5]
+    assert held == 1.0
+    two = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert principal_colours(two)[0][:, 2].unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("sides", "stage"), [([55, 27, 13, 13, 13, 6], 4), ([16, 8, 4, 4, 4, 2], 0), ([8, 8, 8], 2), ([4, 2], 0)]
+)
+def test_the_deepest_stage_that_is_fine_enough_is_coloured(sides, stage):
+    from benchmarks.report.gallery import fine_stage
+
+    assert fine_stage(sides) == stage
+
+
+def test_results_of_changed_code_are_marked(tmp_path):
+    three_rows(tmp_path)
+    assert "no commit holds" not in written(tmp_path)[2]
+    write_cell(tmp_path, "rotation.knn.s0.00000000", [row("rotation", LOW, probe="knn", git_dirty=True)])
+    _, page, markdown = written(tmp_path)
+    for words in ("".join(page.words), markdown):
+        assert "1 of 6 results come of code that no commit holds (rotation)." in words
+
+
+def test_what_it_was_computed_with_is_told(tmp_path):
+    three_rows(tmp_path)
+    assert "Packages" not in written(tmp_path)[2]
+    write_environment(tmp_path, workers=2, threads=1)
+    write_environment(tmp_path, workers=2, threads=1)
+    (entry,) = read_environments(tmp_path)
+    assert entry["packages"]["numpy"] == np.__version__
+    assert {"python", "system", "processor", "cores", "device", "driver", "cuda", "since"} < set(entry)
+    write_environment(tmp_path, workers=4, threads=1)
+    assert [each["workers"] for each in read_environments(tmp_path)] == [2, 4]
+    _, page, markdown = written(tmp_path)
+    for words in ("".join(page.words), markdown):
+        assert "2 of 1 threads; 4 of 1 threads" in words
+        assert f"numpy {np.__version__}" in words
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if browser_path() is None:
         pytest.skip("no Chromium on this machine")
-    measure = (
-        "<script>document.querySelectorAll('details').forEach(d => d.open = true);"
-        "document.querySelectorAll('thead button')[1].click();"
-        "const rows = [...document.querySelectorAll('tbody th')].slice(0, 2).map(t => t.textContent);"
-        "document.title = ['measured', document.documentElement.scrollWidth, innerWidth,"
-        " ...rows].join(' ');</script>"
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["trained", "many"])
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (1200, False), (1200, True)])
+def test_a_browser_shows_it_without_complaint(browser, request, folder, width, dark):
+    browser.show(request.getfixturevalue(folder) / "report.html", width=width, dark=dark, mobile=width == 360)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.run("document.documentElement.scrollWidth") == width
+    assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)")
+    assert browser.run(
+        "[...document.querySelectorAll('svg')].every(s => s.closest('[role=img]').getAttribute('aria-label'))"
     )
-    page = (trained / "report.html").read_text(encoding="utf-8").replace("</body>", f"{measure}</body>")
-    (tmp_path / "inner.html").write_text(page, encoding="utf-8")
-    # a window cannot be made as narrow as a telephone: a frame can
-    outer = (
-        f'<iframe id="f" src="inner.html" style="width:{width}px;height:900px;border:0"></iframe><pre></pre>'
-        "<script>f.onload = () => document.querySelector('pre').textContent = f.contentDocument.title</script>"
+    names = "[...document.querySelector('table.sortable').tBodies[0].rows].map(r => r.cells[0].textContent)"
+    before = browser.run(names)
+    browser.run("document.querySelectorAll('thead button')[1].click()")
+    values = "[...document.querySelector('table.sortable').tBodies[0].rows].map(r => Number(r.cells[1].dataset.value))"
+    sorted_down = browser.run(values)
+    assert sorted_down == sorted(sorted_down, reverse=True)
+    assert sorted(browser.run(names)) == sorted(before)
+    light = sum(map(int, re.findall(r"\d+", browser.run("getComputedStyle(document.body).backgroundColor"))[:3]))
+    assert (light < 150) == dark
+    assert browser.requests == []
+    assert browser.complaints == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["trained", "many"])
+def test_it_prints(browser, request, folder):
+    browser.show(request.getfixturevalue(folder) / "report.html", width=1200, dark=True)
+    assert browser.pdf().startswith(b"%PDF")
+    browser.resize(718)  # what A4 leaves between its margins
+    browser.scheme("dark", media="print")
+    assert browser.run("document.documentElement.scrollWidth") == 718
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+
+
+@pytest.mark.slow
+def test_the_browser_would_notice(browser, tmp_path):
+    (tmp_path / "bad.html").write_text(
+        "<body><div style='width:700px'>x</div><img src='file:///nowhere.png'><script>nothing.at.all</script></body>"
     )
-    (tmp_path / "outer.html").write_text(outer, encoding="utf-8")
-    printed = subprocess.run(
-        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
-         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
-         (tmp_path / "outer.html").as_uri()],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    found = re.search(r"measured (\d+) (\d+) (\w+) (\w+)", printed.stdout)
-    assert found, printed.stderr[-2000:]
-    assert int(found[1]) <= int(found[2]) == width
+    browser.show(tmp_path / "bad.html", width=360)
+    assert browser.run("document.documentElement.scrollWidth") > 360
+    assert browser.requests == ["file:///nowhere.png"]
+    assert any("nothing is not defined" in complaint for complaint in browser.complaints)

@@ -17,6 +17,7 @@ from benchmarks.results import (
     write_cell,
     write_csv,
     write_failure,
+    write_parquet,
 )
 from pretext.errors import UserError
 
@@ -111,6 +112,53 @@ def test_the_csv_has_every_column_but_the_items(tmp_path):
     assert (read["pretext"], float(read["value"]), read["chance"]) == ("context_encoder:adversarial", 1.5, "")
 
 
+@pytest.mark.parametrize("chance", [10.0, None])
+def test_the_parquet_file_has_the_columns_of_the_csv(tmp_path, monkeypatch, chance):
+    import importlib.util
+
+    import pandas as pd
+
+    frames = []
+
+    def keep(frame, path, **options):
+        frames.append((frame, options))
+        path.write_bytes(b"PAR1")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "pyarrow")
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", keep)
+    write_cell(tmp_path, "c", [row("rotation", [1, 2], chance=chance), row("rotation", [3, 4], metric="top5")])
+    assert write_parquet(tmp_path) == tmp_path / "results.parquet"
+    ((frame, options),) = frames
+    assert options == {"engine": "pyarrow", "index": False}
+    assert list(frame.columns) == FIELDS[:-1]
+    assert frame["value"].tolist() == [1.5, 3.5]
+    assert frame["headline"].dtype == bool
+    assert frame["chance"].dtype == float
+
+
+def test_what_was_written_to_parquet_is_read_again(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pandas as pd
+
+    write_cell(tmp_path, "c", [row("rotation", [1, 2], chance=None), row("rotation", [0.1 + 0.2], metric="top5")])
+    frame = pd.read_parquet(write_parquet(tmp_path))
+    with write_csv(tmp_path).open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert frame["value"].tolist() == [float(line["value"]) for line in read]
+    assert frame["cell"].tolist() == [line["cell"] for line in read]
+    assert list(frame.columns) == FIELDS[:-1]
+
+
+def test_without_pyarrow_no_parquet_file_stays(tmp_path, monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    write_cell(tmp_path, "c", [BLANK])
+    (tmp_path / "results.parquet").touch()
+    assert write_parquet(tmp_path) is None
+    assert not (tmp_path / "results.parquet").exists()
+
+
 def test_a_failure_keeps_its_traceback_until_the_cell_succeeds(tmp_path):
     try:
         raise RuntimeError("no such luck")
@@ -132,5 +180,9 @@ def test_costs_are_the_mean_over_seeds(tmp_path):
         folder.mkdir(parents=True)
         run = {"images_seen": 5, "wall_s": seconds, "peak_mem_bytes": 7, "task": "rotation"}
         (folder / "run.json").write_text(json.dumps(run))
-    assert dataclasses.astuple(read_costs(tmp_path)["rotation"]) == (5, 20, 7)
+    assert dataclasses.astuple(read_costs(tmp_path)["rotation"]) == (5, 20, 7, None, False)
+    for cell, counted in zip(cells, (100, 300), strict=True):
+        more = run | {"flops_per_image": counted, "train_config": {"seconds": 9.5}}
+        (tmp_path / "pretrain" / cell["name"] / "run.json").write_text(json.dumps(more))
+    assert dataclasses.astuple(read_costs(tmp_path)["rotation"])[-2:] == (5 * 200, True)
     assert read_costs(tmp_path / "nowhere") == {}

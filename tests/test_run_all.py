@@ -101,6 +101,39 @@ def test_compare_and_reproduce(quick, capsys):
         run_all.main(["reproduce", "nothing", "--out", str(quick)])
 
 
+def test_clean_can_spare_what_is_young(quick, capsys):
+    command(quick)
+    for name, days in (("old.log", 9), ("young.log", 1)):
+        path = quick / "logs" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    sheet = quick / "superseded" / "deep" / "old.json"
+    sheet.parent.mkdir(parents=True)
+    sheet.touch()
+    os.utime(sheet, (time.time() - 9 * 86400,) * 2)
+    results = list((quick / "results").iterdir())
+    capsys.readouterr()
+    assert run_all.main(["clean", "--older-than", "7", "--out", str(quick)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"removed 1 file of {quick / 'logs'}", f"removed 1 file of {quick / 'superseded'}"]
+    assert [path.name for path in (quick / "logs").iterdir()] == ["young.log"]
+    assert not (quick / "superseded").exists()
+    assert list((quick / "results").iterdir()) == results
+    assert run_all.main(["clean", "--out", str(quick)]) == 0
+    assert not (quick / "logs").exists()
+
+
+def test_a_run_leaves_what_it_was_computed_with(quick):
+    from benchmarks.environment import read_environments
+
+    command(quick)
+    (entry,) = read_environments(quick)
+    assert entry["workers"] == 1
+    command(quick)  # computes nothing, and so adds nothing
+    assert read_environments(quick) == [entry]
+
+
 def test_a_dry_run_writes_nothing(quick, capsys):
     assert command(quick, "--dry-run") == 0
     assert "9 to compute by 1 worker, about" in capsys.readouterr().out
@@ -144,6 +177,7 @@ def test_another_comparison_in_the_folder_is_refused(quick):
         ),
         (["--profile", "smoke", "--encoder", "random=x"], "there is a row random already"),
         (["--seeds", "0"], "--seeds is 0"),
+        (["clean", "--older-than", "-1", "--out", "nowhere"], "--older-than is -1.0; allowed is 0 or more days"),
         (["--sedes", "1"], "did you mean --seeds"),
         (["status", "--out", "nowhere"], "no comparison was started there"),
     ],

@@ -1,27 +1,46 @@
-"""The report of a comparison: one self-contained HTML page, and its tables once more as Markdown."""
+"""The report of a comparison: one self-contained HTML page, its tables as Markdown and LaTeX, its figures as files."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pretext.checkpoint import atomic_write
 
+FIGURE = re.compile(r"(ranks|cost|depth-\w+|learning(-\d+)?)\.(svg|png)")
+"""Names of what lies in OUT/figures."""
+
 
 def write_report(out: Path) -> Path:
-    """Write OUT/report.html and OUT/report.md from what lies in a results folder; return the page's path.
+    """Write the report of a results folder; return the page's path.
 
-    What is missing is left out: curves without training logs, pictures without the data or the encoders.
+    OUT/report.html, OUT/report.md, OUT/report.tex, and the figures once more as OUT/figures/*.svg and *.png. What
+    is missing is left out: curves without training logs, pictures without the data or the encoders.
 
     Raises:
         UserError: If the folder holds neither results nor failures.
     """
     from benchmarks.report.content import read_run
+    from benchmarks.report.figures import Plot, plots
+    from benchmarks.report.latex import latex
     from benchmarks.report.markdown import markdown
     from benchmarks.report.page import page
 
     run = read_run(out)
+    drawn: list[Plot] = []
+
+    def draw() -> list[Plot]:
+        drawn.extend(plots(run))
+        return drawn
+
     page_path = out / "report.html"
-    for path, text in ((out / "report.md", markdown(run)), (page_path, page(run))):
+    texts = {page_path: page(run, draw), out / "report.md": markdown(run), out / "report.tex": latex(run)}
+    for path, text in texts.items():
         with atomic_write(path) as beside:
             beside.write_text(text, encoding="utf-8")
+    for old in (out / "figures").glob("*"):
+        if FIGURE.fullmatch(old.name):  # of rows and probes that are no more, perhaps
+            old.unlink()
+    for plot in drawn:
+        plot.write(out / "figures")
     return page_path

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environment import FILE as ENVIRONMENT
+from benchmarks.environment import read_environments
 from benchmarks.intervals import Interval, Ranking, interval
 from benchmarks.results import (
     Cost,
@@ -18,8 +20,14 @@ from benchmarks.results import (
     read_json,
     read_measurements,
 )
-from benchmarks.verdict import Summary, probe_key, ranking, row_key, summarise, tables
+from benchmarks.verdict import BASELINE, CEILING, Summary, probe_key, ranking, row_key, summarise, tables
 from pretext.errors import UserError
+
+MOST_SHOWN = 8
+"""Rows that can be told apart in a plot, or compared by eye in a gallery; of more the best are shown."""
+BEST_SHOWN = 5
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "faiss-cpu", "timm")
+"""Whose versions the report names; OUT/environment.json has all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +61,22 @@ class Run:
     failures: list[dict[str, Any]]
     ranking: Ranking | None = None
     """Mean ranks of the rows; None of too few probes."""
+    environments: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """As `write_environment` writes them."""
+
+    @property
+    def shown(self) -> list[str]:
+        """Rows that plots and galleries single out: all, or of many random weights, labels, and the best others."""
+        if len(self.rows) <= MOST_SHOWN:
+            return self.rows
+        if self.ranking is not None:
+            order = list(self.ranking.ranks)
+        else:
+            column = [s for s in self.summaries if s.headline and s.probe == self.probes[0]]
+            order = [s.pretext for s in sorted(column, key=lambda s: s.mean * (-1 if s.higher_is_better else 1))]
+        ends = {BASELINE, CEILING}
+        best = [row for row in order if row not in ends][:BEST_SHOWN]
+        return [row for row in self.rows if row in ends or row in best]
 
     @property
     def rows(self) -> list[str]:
@@ -146,12 +170,27 @@ class Run:
             ("Seeds", _all(m.seed for m in rows)),
             ("Code", _all(f"{m.git_sha}{' with changes' if m.git_dirty else ''}" for m in rows)),
             ("PyTorch", _all(m.torch_version for m in rows)),
-            ("Machine", _all(m.device for m in rows)),
+            ("Device", _all(m.device for m in rows)),
+            *self._environment(),
             ("Cells judged", self._progress()),
             ("Started", min((m.started_at for m in rows), default="")),
             ("Last cell started", max((m.started_at for m in rows), default="")),
         ]
         return [(name, value) for name, value in facts if value]
+
+    def _environment(self) -> list[tuple[str, str]]:
+        """Return what the cells were computed with; where that changed, all that it was."""
+
+        def all_of(text: Callable[[dict[str, Any]], str]) -> str:
+            return "; ".join(dict.fromkeys(text(entry) for entry in self.environments))
+
+        return [
+            ("Driver", all_of(lambda e: ", ".join(filter(None, [e["driver"], e["cuda"] and f"CUDA {e['cuda']}"])))),
+            ("Processor", all_of(lambda e: f"{e['processor']}, {e['cores']} cores")),
+            ("Workers", all_of(lambda e: f"{e['workers']} of {e['threads']} threads")),
+            ("System", all_of(lambda e: f"{e['system']}, {e['python']}")),
+            ("Packages", all_of(lambda e: _versions(e["packages"]))),
+        ]
 
     def _progress(self) -> str:
         if not self.planned:
@@ -183,7 +222,8 @@ def read_run(out: Path) -> Run:
     if not measurements and not failures:
         raise UserError(f"{out}: no results to report; python benchmarks/run_all.py --out {out} computes them")
     summaries = summarise(measurements)
-    return Run(out, plan, measurements, summaries, read_costs(out), failures, ranking(summaries))
+    costs, environments = read_costs(out), read_environments(out)
+    return Run(out, plan, measurements, summaries, costs, failures, ranking(summaries), environments)
 
 
 def _latest(measurements: Sequence[Measurement]) -> list[Measurement]:
@@ -193,6 +233,11 @@ def _latest(measurements: Sequence[Measurement]) -> list[Measurement]:
         key = (m.pretext, m.probe, m.seed)
         counts[key] = max(counts.get(key, ("", "")), (m.started_at, m.cell))
     return [m for m in measurements if counts[m.pretext, m.probe, m.seed][1] == m.cell]
+
+
+def _versions(packages: Mapping[str, str]) -> str:
+    named = ", ".join(f"{name} {packages[name]}" for name in PACKAGES if name in packages)
+    return f"{named}; all {len(packages)} in {ENVIRONMENT}"
 
 
 def _all(values: Any) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from benchmarks.listing import and_list
 from benchmarks.report import gallery
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import evidence
-from benchmarks.report.figures import plots
+from benchmarks.report.figures import Plot
 from benchmarks.report.markdown import TITLE
 from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
@@ -42,16 +43,22 @@ class _Sections:
             self.found.append((title, content))
 
 
-def page(run: Run) -> str:
-    """Return the whole report as one HTML page that asks for nothing from outside."""
+def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
+    """Return the whole report as one HTML page that asks for nothing from outside.
+
+    Args:
+        run: What the results folder holds.
+        plots: Draws the figures; where it fails, the page says so and goes without.
+    """
     sections = _Sections()
     if run.rows:
         sections.add("Results", lambda: _results(run))
         sections.add("How sure", lambda: _evidence(run))
-        sections.add("Figures", lambda: _figures(run))
+        sections.add("Figures", lambda: _figures(plots()))
     if "data" in run.plan and run.first_encoders():
         sections.add("Filled holes", lambda: _fills(run))
         sections.add("Nearest neighbours", lambda: _neighbours(run))
+        sections.add("Dense features", lambda: _dense(run))
     sections.add("Detection and segmentation", lambda: _sheets(run))
     sections.add("First-layer filters", lambda: _filters(run))
     sections.add("What failed", lambda: _failures(run))
@@ -92,11 +99,11 @@ def _evidence(run: Run) -> str:
     )
 
 
-def _figures(run: Run) -> str:
+def _figures(plots: Sequence[Plot]) -> str:
     figures = [
-        f'<figure><div role="img" aria-label="{escape(plot.alt)}">{plot.svg}</div>'
+        f'<figure><div role="img" aria-label="{escape(plot.alt)}">{plot.inline()}</div>'
         f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-        for plot in plots(run)
+        for plot in plots
     ]
     return f'<div class="plots">{"".join(figures)}</div>' if figures else ""
 
@@ -105,19 +112,34 @@ def _fills(run: Run) -> str:
     content = gallery.fills(run, gallery.open_data(run))
     return content and (
         "<p>The same test pictures, the hole of each filled by what needs no training and by each row's "
-        f"decoder (first seed). A decoder never sees what the hole hides.</p>{content}{_at_most(run)}"
+        f"decoder (first seed). A decoder never sees what the hole hides.</p>{content}"
     )
 
 
 def _neighbours(run: Run) -> str:
     found = gallery.neighbours(run, gallery.open_data(run))
     content = "".join(
-        f'<h3>{REGIONS[mode]}</h3><div class="sheets">{"".join(sheets)}</div>' for mode, sheets in found.items()
+        f"<h3>{REGIONS[mode]}</h3>{first}"
+        + (
+            f'<details><summary>{len(rest)} more</summary><div class="sheets">{"".join(rest)}</div></details>'
+            * bool(rest)
+        )
+        for mode, (first, *rest) in found.items()
     )
     return content and (
         "<p>The query at the left, what lies nearest to it in the training split at the right, best first, "
         "with its cosine and class; an encoder a row, read at the stage that its headline quotes. "
         f"{gallery.SEARCHED} regions are searched, at most.</p>{content}{_at_most(run)}"
+    )
+
+
+def _dense(run: Run) -> str:
+    content = gallery.dense(run, gallery.open_data(run))
+    return content and (
+        "<p>What each encoder tells apart within a picture: the three principal components of its features over "
+        "these test pictures are red, green and blue, each stretched to its full range, first seed. Alike in colour "
+        "is alike in features; a colour by itself means nothing, and colours of two encoders do not compare. Beside "
+        f"each encoder its stage and how much of the variance the three hold.</p>{content}"
     )
 
 
@@ -127,14 +149,14 @@ def _sheets(run: Run) -> str:
         for row, sheet in gallery.sheets(run, probe).items():
             shown = " open" if row in gallery.OPEN_ROWS else ""
             parts.append(f"<details{shown}><summary>{probe}: {escape(row)}</summary>{sheet}</details>")
-    return "".join(parts) + _at_most(run)
+    return "".join([*parts, _at_most(run)]) if parts else ""
 
 
 def _at_most(run: Run) -> str:
     """Return a line that says so where the pictures are not of all rows."""
-    if len(run.rows) <= gallery.MOST_ROWS:
+    if len(run.shown) == len(run.rows):
         return ""
-    return f'<p class="legend">The first {gallery.MOST_ROWS} of {len(run.rows)} rows are shown.</p>'
+    return f'<p class="legend">Of {len(run.rows)} rows {len(run.shown)} are shown: {escape(and_list(run.shown))}.</p>'
 
 
 def _filters(run: Run) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.intervals import LEVEL
+from benchmarks.listing import MOST_NAMED, after_holm, and_list, listed, numbered
 from benchmarks.report.content import Run
-from benchmarks.verdict import BASELINE, after_holm, listed
+from benchmarks.verdict import BASELINE
 
 PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
 
@@ -21,7 +22,10 @@ def data_sentence(run: Run) -> str:
 
 
 def verdict(run: Run) -> list[str]:
-    """Return two or three sentences: which rows differ from random weights in which probes, which not."""
+    """Return two or three sentences: which rows differ from random weights in which probes, which not.
+
+    Where that would be long, they name the rows that do so in the most probes, and count.
+    """
     headlines = list(run.headlines().values())
     if not headlines:
         return ["No cell has a result, so there is nothing to compare."]
@@ -31,8 +35,8 @@ def verdict(run: Run) -> list[str]:
     said = [s for s in compared if s.distinguishable is not None]
     better = listed(said, lambda s: s.better is True, run.probes)
     worse = listed(said, lambda s: s.better is False, run.probes)
-    neither = listed(said, lambda s: s.better is None, run.probes)
-    unsaid = listed(compared, lambda s: s.distinguishable is None, run.probes)
+    neither = listed(said, lambda s: s.better is None, run.probes, short=numbered)
+    unsaid = listed(compared, lambda s: s.distinguishable is None, run.probes, short=numbered)
     sentences = [
         f"Better than random weights, the {PERCENT} interval of the difference excluding zero: {better}."
         if better
@@ -52,7 +56,14 @@ def cautions(run: Run) -> list[str]:
     missing = len(run.planned - run.judged)
     failed = f"; failed: {len(run.failures)}" if run.failures else ""
     unfinished = f"{missing} of {len(run.planned)} planned cells have no result{failed}." if missing else ""
-    return [text for text in (unfinished, _by_chance(run)) if text]
+    return [text for text in (unfinished, _dirty(run), _by_chance(run)) if text]
+
+
+def _dirty(run: Run) -> str:
+    cells = {m.cell for m in run.measurements if m.git_dirty}
+    rows = [row for row in run.rows if any(m.git_dirty and m.pretext == row for m in run.measurements)]
+    told = f" ({and_list(rows)})" if len(rows) <= MOST_NAMED else ""
+    return f"{len(cells)} of {len(run.judged)} results come of code that no commit holds{told}." if cells else ""
 
 
 def _by_chance(run: Run) -> str:

@@ -27,6 +27,7 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
 th, td { padding: .35rem .45rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th:first-child, td.text { text-align: left; }
+.ranged td { white-space: normal; }
 thead th { vertical-align: bottom; font-weight: 600; }
 thead small { display: block; color: var(--soft); font-weight: 400; }
 tbody th { font-weight: 500; position: sticky; left: 0; background: var(--paper); }
@@ -41,7 +42,7 @@ pre { background: var(--tint); padding: .7rem; font-size: .82rem; margin: .4rem 
 dl { display: grid; grid-template-columns: minmax(6rem, 12rem) 1fr; gap: .2rem 1rem; font-size: .92rem; }
 dt { color: var(--soft); } dd { margin: 0; font-family: ui-monospace, monospace; font-size: .88rem; }
 figure { margin: 0; min-width: 0; } figcaption { margin-top: .3rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1.6rem; }
+.plots { columns: 22rem; column-gap: 1.6rem; } .plots figure { break-inside: avoid; padding-bottom: 1.6rem; }
 .plots svg { width: 100%; height: auto; max-width: 36rem; display: block; }
 .filters { display: flex; flex-wrap: wrap; gap: 1.2rem; }
 .filters img { width: 152px; height: auto; image-rendering: pixelated; }
@@ -49,16 +50,20 @@ img { display: block; } .sheet img { max-width: none; }
 .fills td, .fills th { padding: .15rem; border: 0; text-align: center; }
 .fills thead th { white-space: normal; overflow-wrap: anywhere; font-size: .8rem; font-weight: 500; max-width: 104px; }
 .fills img { width: 104px; height: 104px; }
+.dense tbody th { text-align: left; max-width: 9rem; white-space: normal; }
+.dense th small { display: block; color: var(--soft); font-weight: 400; }
 .sheets > div + div { margin-top: 1.2rem; }
 @media (max-width: 30rem) {
   tbody th { white-space: normal; min-width: 7.5rem; max-width: 8.5rem; overflow-wrap: anywhere; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
   .fills img { width: 76px; height: 76px; } .fills thead th { max-width: 76px; font-size: .68rem; } }
-@media print { body { max-width: none; padding: 0; font-size: 9pt; } nav { display: none; }
+@media print { html { font-size: 9pt; } body { max-width: none; padding: 0; } nav { display: none; }
   :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #fff;
     --good: #00684c; --bad: #a84300; }
   .scroll { overflow: visible; } figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
-  table { font-size: 7pt; } th, td { padding: .15rem .3rem; } .sheet img { max-width: 100%; height: auto; } }
+  table { font-size: 7pt; } th, td { padding: .15rem .3rem; white-space: normal; } .plots { columns: 2; }
+  .sheet img { max-width: 100%; height: auto; } .fills table { width: 100%; table-layout: fixed; }
+  .fills img { width: 100%; height: auto; } }
 """
 
 SCRIPT = """

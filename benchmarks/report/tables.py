@@ -9,6 +9,8 @@ from benchmarks.report.evidence import Cell, Evidence
 from benchmarks.terminal import MARK
 from benchmarks.verdict import Summary
 
+NBSP = "\N{NO-BREAK SPACE}"
+
 
 def main_table(run: Run) -> str:
     """Return rows × headline probes, with intervals, marks, and what each row cost."""
@@ -18,7 +20,7 @@ def main_table(run: Run) -> str:
         column = [s for (_, name), s in headlines.items() if name == probe]
         one = column[0]
         about = f"{one.metric} {one.unit}".strip() + (" ↑" if one.higher_is_better else " ↓")
-        chance = f"chance {one.chance:.1f}" if one.chance is not None else "\N{NO-BREAK SPACE}"
+        chance = f"chance {one.chance:.1f}" if one.chance is not None else NBSP
         head.append(_head(probe, about, chance))
     head += [_head("images", "seen"), _head("time", "s"), _head("memory", "peak, MB")]
     body = []
@@ -62,7 +64,7 @@ def evidence_table(table: Evidence) -> str:
         f'<tr><th scope="row">{breakable(first.text)}</th>{"".join(_cell(cell) for cell in rest)}</tr>'
         for first, *rest in table.body
     ]
-    return _table([_head(name) for name in table.head], body, table.title)
+    return _table([_head(name) for name in table.head], body, table.title, kind="sortable ranged")
 
 
 def breakable(name: str) -> str:
@@ -70,10 +72,10 @@ def breakable(name: str) -> str:
     return escape(name).replace("_", "_<wbr>").replace(":", ":<wbr>")
 
 
-def _table(head: list[str], body: list[str], label: str) -> str:
+def _table(head: list[str], body: list[str], label: str, *, kind: str = "sortable") -> str:
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
-        f'<table class="sortable"><thead><tr>{"".join(head)}</tr></thead>'
+        f'<table class="{kind}"><thead><tr>{"".join(head)}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -89,7 +91,8 @@ def _number(value: float | None, form: str) -> str:
 
 def _cell(cell: Cell) -> str:
     value = "" if cell.value is None else repr(float(cell.value))
-    text = escape(cell.text).replace("▲", '<span class="up">▲</span>').replace("▼", '<span class="down">▼</span>')
+    text = cell.text.replace(", ", f",{NBSP}").replace("] ", f"]{NBSP}")  # a narrow page breaks before the interval
+    text = escape(text).replace("▲", '<span class="up">▲</span>').replace("▼", '<span class="down">▼</span>')
     return f'<td data-value="{value}">{text}</td>'
 
 
@@ -102,5 +105,5 @@ def _value(summary: Summary | None, *, best: bool) -> str:
         text += f' <span class="half">±{(summary.high - summary.low) / 2:.1f}</span>'
     if summary.better is not None:
         kind, words = ("up", "better") if summary.better else ("down", "worse")
-        text += f' <span class="{kind}" title="{words} than random weights">{MARK[summary.better]}</span>'
+        text += f'{NBSP}<span class="{kind}" title="{words} than random weights">{MARK[summary.better]}</span>'
     return f'<td data-value="{summary.mean!r}">{text}</td>'

@@ -1,0 +1,84 @@
+"""What a comparison was computed with, to build the same anew: OUT/environment.json."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import read_json, write_json
+
+FILE = "environment.json"
+
+
+def write_environment(out: Path, *, workers: int, threads: int) -> None:
+    """Add what is here now to OUT/environment.json, a list in the order of time, unless its last entry is the same.
+
+    Args:
+        out: The results folder; cells say when they were started, and so under which entry.
+        workers: Processes that compute cells.
+        threads: Of each.
+    """
+    entries = read_environments(out)
+    now = environment(workers=workers, threads=threads)
+    if entries and {key: value for key, value in entries[-1].items() if key != "since"} == now:
+        return
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(out / FILE, [*entries, {"since": since, **now}])
+
+
+def read_environments(out: Path) -> list[dict[str, Any]]:
+    """Return what `write_environment` wrote, from the first to the last; nothing of an older folder.
+
+    Raises:
+        UserError: If the file is no JSON.
+    """
+    return read_json(out / FILE) if (out / FILE).exists() else []
+
+
+def environment(*, workers: int, threads: int) -> dict[str, Any]:
+    """Return interpreter, system, processor, device, driver, and the version of every package that is installed."""
+    import torch
+    from torch.backends import cudnn
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "workers": workers,
+        "threads": threads,
+        "device": ", ".join(gpus) or "cpu",
+        "driver": _driver() if gpus else "",
+        "cuda": f"{torch.version.cuda}, cuDNN {cudnn.version()}" if gpus else "",  # type: ignore[no-untyped-call]
+        "packages": dict(sorted({_name(each): each.version for each in distributions()}.items())),
+    }
+
+
+def _name(distribution: Any) -> str:
+    return str(distribution.metadata["Name"]).lower().replace("_", "-")
+
+
+def _processor() -> str:
+    """Return what the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def _driver() -> str:
+    """Return the version of the NVIDIA driver, where the system tells it."""
+    try:
+        told = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    version = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", told)
+    return version[0] if version else ""

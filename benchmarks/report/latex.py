@@ -1,0 +1,96 @@
+"""The table of headline numbers for a paper: LaTeX that asks for booktabs and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.report.content import Run
+from benchmarks.report.sentences import PERCENT, data_sentence
+from benchmarks.verdict import BASELINE, Summary
+
+ESCAPED = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "\N{NO-BREAK SPACE}": "~",
+    "–": "--",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+}
+
+
+def latex(run: Run) -> str:
+    """Return the table; a comment alone where no cell has a result."""
+    if not run.rows:
+        return "% No cell has a result.\n"
+    headlines = run.headlines()
+    about = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
+    units = [f"{one.metric} {one.unit}".strip() for one in about.values()]
+    arrows = [r"$\uparrow$" if one.higher_is_better else r"$\downarrow$" for one in about.values()]
+    head = [
+        ["", *map(escape, run.probes), "images", "time"],
+        ["", *(f"{escape(unit)} {arrow}" for unit, arrow in zip(units, arrows, strict=True)), "seen", "s"],
+    ]
+    body = [
+        [escape(row), *(_value(headlines.get((row, p)), best=row in run.best(p)) for p in run.probes), *_cost(run, row)]
+        for row in run.rows
+    ]
+    seeds = max(s.seeds for s in headlines.values())
+    caption = (
+        f"{escape(data_sentence(run))} Means over {seeds} seed{'s' if seeds > 1 else ''}, $\\pm$~half of the "
+        f"{escape(PERCENT)} interval; $^{{+}}$ better than random weights, $^{{-}}$ worse, each twice where it holds "
+        "after Holm's correction for the whole table, unmarked not distinguishable; the best of each column in bold."
+    )
+    lines = [
+        r"% Needs \usepackage{booktabs}.",
+        r"\begin{table*}",
+        r"  \centering",
+        r"  \footnotesize",
+        r"  \setlength{\tabcolsep}{4pt}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(head[0]) - 1)}}}",
+        r"    \toprule",
+        *map(_line, head),
+        r"    \midrule",
+        *map(_line, body),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        rf"  \caption{{{caption}}}",
+        r"  \label{tab:pretext-tasks}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Return plain text as LaTeX shows it, letter by letter."""
+    return "".join(ESCAPED.get(letter, letter) for letter in text)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"    {' & '.join(cells)} \\\\"
+
+
+def _value(summary: Summary | None, *, best: bool) -> str:
+    if summary is None:
+        return "--"
+    text = f"{summary.mean:.1f}"
+    text = rf"\textbf{{{text}}}" if best else text
+    if summary.low is not None and summary.high is not None:
+        text += rf" {{\scriptsize$\pm${(summary.high - summary.low) / 2:.1f}}}"
+    if summary.better is not None:
+        text += f"$^{{{('+' if summary.better else '-') * (2 if summary.survives_holm else 1)}}}$"
+    return text
+
+
+def _cost(run: Run, row: str) -> list[str]:
+    cost = run.costs.get(row)
+    if cost is None:
+        return ["0" if row == BASELINE else "--", "--"]
+    return [f"{cost.images_seen:,.0f}", f"{cost.wall_s:,.0f}"]
