@@ -369,7 +369,7 @@ def test_training_goes_on_after_a_search(grid: PatchIndex, data: ImageDataset, f
 
 
 def test_it_is_found_by_name() -> None:
-    assert probes_in(retrieval.probes) == {"retrieval": Retrieval}
+    assert probes_in(retrieval.probes)["retrieval"] is Retrieval
 
 
 def test_hits_are_counted_as_by_hand() -> None:

@@ -121,7 +121,7 @@ def test_the_loss_is_the_sum_of_the_halves_and_ignorance_costs_both_logarithms()
 
 @pytest.mark.slow
 def test_each_half_learns_about_the_other():
-    run = trained("split_brain?crop=1", "alexnet?width=0.25&stem_stride=1", steps=120, rate=3e-3)
+    run = trained("split_brain?crop=1", "alexnet?width=0.25&stem_stride=1", steps=240, rate=3e-3)
     run.unseen_loss()
     for name, head in (("colours", run.task.colours), ("lightness", run.task.lightness)):
         prior = head.bins.prior
