@@ -485,9 +485,12 @@ def test_a_rows_identity_is_its_files_and_says_no_path(resnet, other, tmp_path):
 
 
 def test_a_spec_by_itself_names_its_row(tmp_path):
-    save_file(build_encoder("alexnet?width=0.25", input_size=32, seed=1).state_dict(), tmp_path / "own.safetensors")
-    spec = f"alexnet?width=0.25&weights={tmp_path / 'own.safetensors'}"
-    assert asked_encoders((spec,), taken={}, size=64) == {"alexnet?width=0.25 own": spec}
+    save_file(
+        build_encoder("alexnet?width=0.25&stem_stride=2", input_size=32, seed=1).state_dict(),
+        tmp_path / "own.safetensors",
+    )
+    spec = f"alexnet?width=0.25&stem_stride=2&weights={tmp_path / 'own.safetensors'}"
+    assert asked_encoders((spec,), taken={}, size=64) == {"alexnet?width=0.25&stem_stride=2 own": spec}
 
 
 def test_training_goes_on_from_a_part_and_remembers_it(partial, tmp_path):

@@ -205,3 +205,8 @@ def test_it_sees_the_pictures_that_there_are(scenes, tmp_path):
     config = TrainConfig(workers=0, device="cpu")
     train("data_dependent?images=5000&passes=0", NORMED, scenes, config, tmp_path / "run", image_size=32)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["images_seen"] == 256
+
+
+def test_pictures_too_small_for_the_encoder_are_named():
+    with pytest.raises(UserError, match=r"alexnet\?width=0\.5 halves pictures of 32 px until nothing is left"):
+        build_encoder("alexnet?width=0.5", input_size=32, seed=0)

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pretext.encoders.base import Encoder, Stage
+from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.encoders.foreign import FromFile, from_file
+from pretext.errors import UserError
 
 # Kernel of the first convolution for each stride, padded so that a 227-px picture gives AlexNet's 55×55,
 # and a 64-px one a map that three halvings still leave something of.
@@ -120,6 +121,17 @@ def gaussian(module: nn.Module, std: float = 0.01) -> None:
 
 
 def build(spec: str, path: str, config: Config, input_size: int) -> AlexNet:
-    """Build it; `path` is unused."""
+    """Build it; `path` is unused.
+
+    Raises:
+        UserError: If nothing is left of such small pictures, or a file of weights does not fit.
+    """
     with torch.device("cpu"):
-        return from_file(AlexNet(spec, input_size, config), config)
+        made = AlexNet(spec, input_size, config)
+        try:
+            deepest_shape(made)
+        except RuntimeError:
+            raise UserError(
+                f"{spec} halves pictures of {input_size} px until nothing is left; give larger ones, or stem_stride=1"
+            ) from None
+        return from_file(made, config)
