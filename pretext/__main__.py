@@ -31,7 +31,7 @@ class Train:
     """TASK or TASK:VARIANT, which `python -m pretext list` names, or a file of your own, my_task.py."""
     data: str
     """Data set: KIND[:PATH][?key=value&…]."""
-    encoder: str = "alexnet"
+    encoder: str = "alexnet?stem_stride=2"
     """Encoder: alexnet, alexnet?width=0.5&stem_stride=2, released, timm:NAME, …"""
     image_size: int = 64
     """Side in pixels."""

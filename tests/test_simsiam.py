@@ -86,7 +86,7 @@ def test_the_task_stops_the_gradient_of_both_branches():
 
 
 def test_projector_and_predictor_are_the_papers():
-    made = built("simsiam:paper", "alexnet?width=0.125", 64)
+    made = built("simsiam:paper", "alexnet?width=0.125&stem_stride=2", 64)
     linear = [part for part in made.projector if isinstance(part, nn.Linear)]
     assert [part.out_features for part in linear] == [2048] * 3
     assert isinstance(made.projector[-1], nn.BatchNorm1d)  # and no ReLU behind it

@@ -263,3 +263,11 @@ def test_a_cut_checkpoint_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="is cut short"):
         load_task(tmp_path / "run")
+
+
+def test_the_commands_defaults_fit_one_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+    words = ["--data", DATA, "--steps", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+    assert main(["train", "rotation", *words]) == 0
+    assert (tmp_path / "runs" / "rotation" / "encoder.safetensors").is_file()
