@@ -132,6 +132,7 @@ def build(spec: str, path: str, config: Config, input_size: int) -> AlexNet:
             deepest_shape(made)
         except RuntimeError:
             raise UserError(
-                f"{spec} halves pictures of {input_size} px until nothing is left; give larger ones, or a smaller stem_stride"
+                f"{spec} halves pictures of {input_size} px until nothing is left; give larger ones or a smaller "
+                "stem_stride"
             ) from None
         return from_file(made, config)
