@@ -56,10 +56,15 @@ class Browser:
         return self
 
     def __exit__(self, *error):
+        self._session = None
+        try:
+            self.ask("Browser.close")  # so that its helpers end too
+            self._process.wait(10)
+        except (OSError, EOFError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
         os.close(self._write)
         os.close(self._read)
-        self._process.kill()
-        self._process.wait()
 
     def ask(self, method, **parameters):
         """Return the answer to a command of the protocol."""

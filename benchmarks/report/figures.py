@@ -256,7 +256,8 @@ def _cost_scale(axes: Axes, costs: Sequence[float]) -> None:
     else:
         axes.set_xlim(low - 0.15 * (high - low or low), high + 0.15 * (high - low or low))
         axes.locator_params(axis="x", nbins=4)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if high >= 1000 or high > 10 * low:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 class _Panel(NamedTuple):
