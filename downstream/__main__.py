@@ -64,9 +64,9 @@ def main(argv: list[str]) -> int:
     options: Any = parse(_flags_of(kind), argv[1:], prog=f"{PROG} {name}")
     if options.cache_gb is not None:
         limit_cache(options.cache_gb)
+    data = open_dataset(options.data, download=options.download)
     source = allowing_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=options.probe.seed).to(device_of(options.device))
-    data = open_dataset(options.data, download=options.download)
     scores = list(options.probe.evaluate(encoder, data, options.out))
     print(table(scores))
     for note in data.notes:
