@@ -30,6 +30,7 @@ from pretext.encoders.foreign import allowing_partial, loaded_line
 from pretext.encoders.weights import is_spec, weights_file
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.specs import with_option
+from retrieval.factory import effort, stored_dimensions
 from retrieval.index import Manifest, PatchIndex, build_index, check_target
 from retrieval.originals import file_of, original
 from retrieval.patches import describe_region
@@ -57,6 +58,8 @@ class Index(Regions):
     """Encoder stage to read; the deepest where None."""
     factory: str | None = None
     """FAISS index-factory string; exact up to 200,000 vectors and inverted lists beyond where None."""
+    pca: int | None = None
+    """Whiten the vectors by PCA to so many numbers; they stay as they are where None."""
     limit: int | None = None
     """At most so many pictures."""
     bad_images: BadImages = "skip"
@@ -64,7 +67,9 @@ class Index(Regions):
     device: str = "auto"
     """cpu, cuda, …; auto takes a GPU where there is one."""
     overwrite: bool = False
-    """Replace an index that is there."""
+    """Replace an index that is there, or one that was begun with other settings."""
+    add: bool = False
+    """Take the pictures that the data set has gained into the index that is there; make it where there is none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +112,7 @@ def main(argv: list[str]) -> int:
 def index(argv: list[str]) -> int:
     """Run `python -m retrieval index`."""
     options = parse(Index, argv, prog="python -m retrieval index")
-    check_target(options.out, overwrite=options.overwrite)
+    check_target(options.out, overwrite=options.overwrite, add=options.add)
     spec = options.data
     if options.limit is not None:
         spec += f"{'&' if '?' in spec else '?'}limit={options.limit}"
@@ -120,18 +125,21 @@ def index(argv: list[str]) -> int:
         encoder,
         at_size(split_or_all(open_dataset(spec), options.split), size, bad_images=options.bad_images),
         regions,
+        options.out,
         encoder_source=_findable(source),
         split=options.split,
         picture_size=size,
         stage=options.stage,
         factory=options.factory,
         bad_images=options.bad_images,
+        pca=options.pca,
+        overwrite=options.overwrite,
+        add=options.add,
     )
-    made.save(options.out, overwrite=options.overwrite)
     print(
         f"{options.out}: {len(made.table)} {_words(regions.mode)} of {spec}, "
         f"{'all splits' if options.split == 'all' else 'split ' + options.split}; "
-        f"{made.vectors.d} numbers each, {made.manifest.factory}"
+        f"{stored_dimensions(made.vectors)} numbers each, {made.manifest.factory}, {effort(made.vectors)}"
     )
     return 0
 
@@ -217,7 +225,10 @@ def _data_of(manifest: Manifest, spec: str) -> ImageDataset:
     split = split_or_all(open_dataset(spec), manifest.split)
     data = at_size(split, manifest.picture_size, bad_images=manifest.bad_images)
     if data.fingerprint != manifest.data_fingerprint:
-        raise UserError(f"{spec}: its split {manifest.split} is not the data that was indexed; make the index again")
+        raise UserError(
+            f"{spec}: its split {manifest.split} is not the data that was indexed; "
+            "index --add takes in what is new, or make the index again"
+        )
     return data
 
 

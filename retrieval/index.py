@@ -1,11 +1,13 @@
 """A searchable folder of vectors: a FAISS index, the table of what its vectors are of, and a manifest.
 
     index.faiss     the vectors, by inner product (they have length 1, so that it is the cosine)
-    patches.npy     one row of `retrieval.regions.PATCH` a vector
-    manifest.json   encoder, data, regions, versions, and a checksum of the other two
+    patches.npy     one row of `retrieval.regions.PATCH` a vector; read from the disk where it is needed
+    pictures.npy    what each picture is known by, so that an index can grow with its data set
+    manifest.json   encoder, data, regions, versions, and a checksum of the other three
 
-The folder is written beside and renamed, so that it is whole or absent. FAISS trusts the files that it reads,
-so one is only given to it once its checksum has been found to be the manifest's.
+While one is made, OUT.blocks beside it holds the vectors that are done (`retrieval.blocks`); the finished folder is
+then put in its place at once, so that it is whole or absent. FAISS trusts the files that it reads, so one is only
+given to it once its checksum has been found to be the manifest's.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import os
-import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from pretext.checkpoint import file_sha256
@@ -29,13 +32,52 @@ from pretext.datasets.packed import BadImages
 from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.errors import UserError
-from retrieval.patches import describe_regions, stage_named
+from pretext.masks import MEAN_COLOUR
+from retrieval.blocks import (
+    DIGEST,
+    FINISHED,
+    Block,
+    Known,
+    begin,
+    blocks_in,
+    drawn_vectors,
+    encode_blocks,
+    held,
+    put_in_place,
+    undo_half_a_move,
+)
+from retrieval.factory import (
+    add_vectors,
+    default_factory,
+    empty_vectors,
+    make_vectors,
+    read_vectors,
+    use_faiss,
+    with_whitening,
+)
+from retrieval.patches import check_regions, no_regions, stage_named
 from retrieval.regions import PATCH, Regions
 
-FORMAT = 1
-EXACT_UP_TO = 200_000
-"""Vectors that are compared one by one; more are put into inverted lists."""
-VECTORS, TABLE, MANIFEST = "index.faiss", "patches.npy", "manifest.json"
+FORMAT = 2
+VECTORS, TABLE, PICTURES, MANIFEST = "index.faiss", "patches.npy", "pictures.npy", "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """What happens to a region's pixels before an encoder's first layer."""
+
+    input_size: int
+    """Side in pixels to which it is brought."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Normalisation of pixels in [0, 1]."""
+    fill: tuple[float, ...]
+    """Colour of a hole and of what lies beyond a picture, in [0, 1]."""
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> Transform:
+        """Return an encoder's."""
+        return cls(encoder.input_size, tuple(encoder.mean), tuple(encoder.std), tuple(MEAN_COLOUR))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +89,7 @@ class Manifest:
     encoder_sha256: str
     """Of its architecture and weights; see `encoder_digest`."""
     stage: str
+    transform: Transform
     data: str
     """The data set's spec."""
     split: str
@@ -58,7 +101,7 @@ class Manifest:
     regions: Regions
     classes: tuple[str, ...]
     factory: str
-    """FAISS's own description of the kind of index."""
+    """FAISS's own description of the kind of index, with its whitening."""
     faiss_version: str
 
 
@@ -96,76 +139,45 @@ class PatchIndex:
         check_encoder(self.manifest, encoder)
         if k < 1:
             raise UserError(f"k is {k}; ask for at least 1 neighbour")
+        use_faiss()
         own = 0 if without_image is None else int((self.table["image"] == without_image).sum())
         cosines, rows = self.vectors.search(np.ascontiguousarray(queries), min(k + own, len(self.table)))
         wanted = rows >= 0  # an inexact index fills what it did not find with -1
         if without_image is not None:
             wanted &= self.table["image"][rows] != without_image
+        if wanted.all() and rows.shape[1] <= k:
+            return cosines, rows
         count = min(k, int(wanted.sum(axis=1).min(initial=k)))
         kept = np.argsort(~wanted, axis=1, kind="stable")[:, :count]
         return np.take_along_axis(cosines, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
 
-    def save(self, folder: str | Path, *, overwrite: bool) -> None:
-        """Write the index as a folder, whole or not at all.
-
-        Raises:
-            UserError: If the folder is there and not to be replaced, or is no index.
-        """
-        import faiss
-
-        folder = Path(folder)
-        check_target(folder, overwrite=overwrite)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        beside.mkdir()
-        try:
-            try:
-                faiss.write_index(self.vectors, str(beside / VECTORS))
-            except RuntimeError as error:  # its own words for a full disk
-                left = shutil.disk_usage(beside).free
-                raise OSError(
-                    errno.EIO, f"FAISS cannot write the index, {left:,} bytes are free", str(folder)
-                ) from error
-            np.save(beside / TABLE, self.table, allow_pickle=False)
-            content = {
-                "format": FORMAT,
-                "patches": len(self.table),
-                "dimensions": self.vectors.d,
-                **dataclasses.asdict(self.manifest),
-                "sha256": {name: file_sha256(beside / name) for name in (VECTORS, TABLE)},
-            }
-            (beside / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
-            _replace(beside, folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-
     @classmethod
     def open(cls, folder: str | Path) -> PatchIndex:
-        """Read an index.
+        """Read an index; the patch table stays on the disk.
 
         Raises:
             UserError: If the folder is missing, is no index, or does not match its manifest.
         """
-        import faiss
-
         folder = Path(folder)
         content = _read_manifest(folder)
-        for name in (VECTORS, TABLE):
+        manifest = _manifest_of(content, folder)
+        for name in (VECTORS, TABLE, PICTURES):
             if not (folder / name).is_file():
                 raise UserError(f"{folder}: {name} is missing; make the index again")
             if file_sha256(folder / name) != content["sha256"].get(name):
                 raise UserError(f"{folder}: {name} is not what its manifest says (cut short or changed); make it again")
-        table = np.load(folder / TABLE, allow_pickle=False)
-        vectors = faiss.read_index(str(folder / VECTORS))
+        table = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
+        vectors = read_vectors(folder / VECTORS)
         if table.dtype != PATCH or len(table) != vectors.ntotal:
             raise UserError(f"{folder}: its table and its vectors do not belong together; make the index again")
-        return cls(_manifest_of(content, folder), table, vectors)
+        return cls(manifest, table, vectors)
 
 
 def build_index(
     encoder: Encoder,
     data: ImageDataset,
     regions: Regions,
+    out: str | Path,
     *,
     encoder_source: str,
     split: str,
@@ -173,33 +185,49 @@ def build_index(
     stage: str | None,
     factory: str | None,
     bad_images: BadImages,
+    pca: int | None = None,
+    overwrite: bool = False,
+    add: bool = False,
 ) -> PatchIndex:
-    """Encode all regions of a split and make them searchable.
+    """Encode all regions of a split and write them as a folder that can be searched.
+
+    Vectors are kept on disk, block by block, until the index is whole: memory does not grow with the pictures, and
+    the same call goes on where one that was killed has stopped, to the same bytes.
 
     Args:
         encoder: Is left as it was.
         data: The split, its pictures at `picture_size`.
         regions: Which regions, and what is read from them.
+        out: Folder to write.
         encoder_source: What `load_encoder` takes, for the manifest.
         split: The split's name, for the manifest.
         picture_size: Side in pixels, for the manifest.
         stage: Which to read; the deepest where None.
-        factory: A FAISS index-factory string; where None `Flat`, which is exact, up to `EXACT_UP_TO` vectors,
-            and beyond that inverted lists, `IVFn,Flat` with n = 4·√N, of which a sixteenth is searched.
+        factory: A FAISS index-factory string; where None `default_factory` of the number of vectors.
         bad_images: What to do about pictures that cannot be decoded.
+        pca: Numbers a vector after PCA whitening, which is fitted to a sample, kept in the index and applied to
+            queries; vectors have length 1 again after it. None leaves them as they are.
+        overwrite: Replace an index that is there, and blocks of another that was begun.
+        add: Take into an index that is there the pictures that the data set has gained; if there is none, make it.
+            What was fitted to the first pictures stays.
 
     Raises:
-        UserError: If there are no regions, no such stage, or FAISS cannot make that kind of index of them.
+        UserError: If there are no regions, no such stage, FAISS cannot make that kind of index of them, or pictures
+            are to be added to an index that was made otherwise or holds pictures that the data set lacks.
     """
-    import faiss
-
+    out = Path(out)
+    working = out.with_name(f"{out.name}.blocks")
+    check_regions(data, regions)
     stage = stage_named(encoder, stage)
-    features, table = describe_regions(encoder, data, regions, stage=stage, bad_images=bad_images)
-    factory = factory or default_factory(len(features))
+    dimensions = regions.cells**2 * next(each.channels for each in encoder.stages if each.name == stage)
+    if pca is not None and not 1 <= pca <= dimensions:
+        raise UserError(f"--pca {pca}: vectors of stage {stage} have {dimensions} numbers; give 1 to {dimensions}")
+    empty_vectors(dimensions, with_whitening(factory or "Flat", pca))  # whether FAISS knows it, before any work
     manifest = Manifest(
         encoder=encoder_source,
         encoder_sha256=encoder_digest(encoder),
         stage=stage,
+        transform=Transform.of(encoder),
         data=data.spec,
         split=split,
         data_fingerprint=data.fingerprint,
@@ -207,49 +235,74 @@ def build_index(
         bad_images=bad_images,
         regions=regions,
         classes=data.classes,
-        factory=factory,
-        faiss_version=faiss.__version__,
+        factory=with_whitening(factory or "", pca),
+        faiss_version=use_faiss().__version__,
     )
-    return PatchIndex(manifest, table, make_vectors(features, factory))
-
-
-def default_factory(count: int) -> str:
-    """Return the kind of index for so many vectors."""
-    return "Flat" if count <= EXACT_UP_TO else f"IVF{round(4 * count**0.5)},Flat"
-
-
-def make_vectors(features: Float32[np.ndarray, "N D"], factory: str) -> Any:
-    """Return a `faiss.Index` by inner product that holds the vectors.
-
-    Raises:
-        UserError: If FAISS does not know the kind, or cannot make it of these vectors.
-    """
-    import faiss
-
-    try:
-        vectors = faiss.index_factory(features.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-        vectors.train(features)
-        vectors.add(features)
-    except (RuntimeError, AssertionError) as error:
-        # FAISS puts its own file and line before its reason, and "Error: " between a check and its words.
-        reason = re.split(r"Error: |\.(?:cpp|h):\d+: ", str(error))[-1].strip() or "FAISS gave no reason"
-        raise UserError(f"--factory {factory}: {reason} ({features.shape[0]} vectors of {features.shape[1]})") from None
-    if isinstance(vectors, faiss.IndexIVF):
-        vectors.nprobe = max(1, vectors.nlist // 16)
-    return vectors
+    with held(working):
+        undo_half_a_move(working, out)
+        check_target(out, overwrite=overwrite, add=add)
+        base = PatchIndex.open(out) if add and (out / MANIFEST).is_file() else None
+        pictures = np.empty((0, DIGEST), np.uint8)
+        if base is not None:
+            pictures = np.load(out / PICTURES, allow_pickle=False)
+            _check_growth(base.manifest, manifest, out, whole_factory=factory is not None)
+        known = Known(pictures)
+        if known.left > len(data):
+            raise _lost(data, known.left - len(data), len(pictures), out)
+        begin(working, _asked(manifest, out if base else None), overwrite=overwrite)
+        encode_blocks(working, encoder, data, regions, stage=stage, bad_images=bad_images, known=known)
+        if known.left:
+            shutil.rmtree(working)
+            raise _lost(data, known.left, len(pictures), out)
+        count = sum(len(block.rows) for block in blocks_in(working))
+        if base is not None:
+            vectors, kind, old_rows = base.vectors, base.manifest.factory, base.table
+            add_vectors(vectors, _shown(working, count))
+        elif count:
+            kind, old_rows = with_whitening(factory or default_factory(count), pca), None
+            vectors = make_vectors(
+                dimensions,
+                kind,
+                count,
+                lambda wanted: drawn_vectors(working, count, wanted),
+                _shown(working, count),
+            )
+        else:
+            shutil.rmtree(working)
+            raise no_regions(data, regions)
+        manifest = dataclasses.replace(manifest, factory=kind)
+        _write(working, manifest, vectors, old_rows, len(pictures), len(data))
+        put_in_place(working, out)
+    return PatchIndex(manifest, np.load(out / TABLE, mmap_mode="r", allow_pickle=False), vectors)
 
 
 def check_encoder(manifest: Manifest, encoder: Encoder) -> None:
     """Raise a `UserError` unless it is the encoder that the index was made with."""
-    if encoder_digest(encoder) != manifest.encoder_sha256:
+    if _digest_of(encoder) != manifest.encoder_sha256 or Transform.of(encoder) != manifest.transform:
         raise UserError(
             f"the index was made with the encoder {manifest.encoder}, and this is another or has changed; "
             "give that one, or make the index again with this one"
         )
 
 
-def check_target(folder: Path, *, overwrite: bool) -> None:
-    """Raise a `UserError` unless there is nothing, an empty folder, or an index that may be replaced."""
+_digests: WeakKeyDictionary[Encoder, tuple[tuple[Any, ...], str]] = WeakKeyDictionary()
+
+
+def _digest_of(encoder: Encoder) -> str:
+    """Return `encoder_digest`; of an encoder that nothing was written to since the last time, without reading it."""
+    tensors = list(encoder.state_dict().values())
+    if any(value.is_inference() for value in tensors):  # PyTorch does not count what is written to these
+        return encoder_digest(encoder)
+    state = (encoder.spec, encoder.input_size, *((value.data_ptr(), value._version) for value in tensors))
+    if encoder not in _digests or _digests[encoder][0] != state:
+        _digests[encoder] = (state, encoder_digest(encoder))
+    return _digests[encoder][1]
+
+
+def check_target(folder: Path, *, overwrite: bool, add: bool = False) -> None:
+    """Raise a `UserError` unless there is nothing, an empty folder, or an index that may be replaced or grow."""
+    if overwrite and add:
+        raise UserError("--overwrite and --add: give one of them")
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -257,18 +310,99 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
     if not (folder / MANIFEST).is_file():
         if any(folder.iterdir()):
             raise UserError(f"{folder} holds something other than an index; give --out a folder of its own")
-    elif not overwrite:
-        raise UserError(f"{folder} holds an index already; --overwrite replaces it")
+    elif not overwrite and not add:
+        raise UserError(f"{folder} holds an index already; --add takes in new pictures, --overwrite replaces it")
 
 
-def _replace(beside: Path, folder: Path) -> None:
-    if not folder.exists():
-        beside.rename(folder)
-        return
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    folder.rename(old)
-    beside.rename(folder)
-    shutil.rmtree(old)
+def _asked(manifest: Manifest, base: Path | None) -> dict[str, Any]:
+    """Return all that decides what blocks hold, as JSON would give it back."""
+    found = dataclasses.asdict(manifest)
+    for name in (
+        "encoder",
+        "data",
+        "split",
+        "classes",
+        "factory",
+        "faiss_version",
+    ):  # where from, and what becomes of it
+        del found[name]
+    found["index that is added to"] = base and file_sha256(base / MANIFEST)
+    return json.loads(json.dumps(found))
+
+
+def _check_growth(old: Manifest, new: Manifest, out: Path, *, whole_factory: bool) -> None:
+    """Raise a `UserError` where vectors, or classes, of another kind would come into an index."""
+    fields = ("encoder_sha256", "stage", "transform", "split", "picture_size", "regions")
+    other = [name.removesuffix("_sha256") for name in fields if getattr(old, name) != getattr(new, name)]
+    if new.factory != old.factory and (whole_factory or not old.factory.startswith(new.factory)):
+        other.append("factory")
+    if new.classes[: len(old.classes)] != old.classes:
+        other.append("classes")
+    if other:
+        raise UserError(
+            f"{out} was made with another {' and '.join(other)}; add with the same, or --overwrite makes it again"
+        )
+
+
+def _shown(working: Path, count: int) -> Iterator[Float32[np.ndarray, "N D"]]:
+    """Yield the blocks' vectors, and show how far that is."""
+    from tqdm import tqdm
+
+    with tqdm(None, "into the index", count, delay=2, disable=None, leave=False, unit="vector") as bar:
+        for block in blocks_in(working):
+            if len(block.rows):
+                yield block.vectors
+                bar.update(len(block.rows))
+
+
+def _lost(data: ImageDataset, missing: int, of: int, out: Path) -> UserError:
+    return UserError(
+        f"{data.spec} lacks {missing:,} of the {of:,} pictures in {out}, or shows them otherwise; "
+        "an index only grows: --overwrite makes it again"
+    )
+
+
+def _write(
+    working: Path, manifest: Manifest, vectors: Any, old: NDArray[Any] | None, old_pictures: int, pictures: int
+) -> None:
+    """Write the files of an index: what an old one holds, its pictures renumbered, and then what the blocks add."""
+    folder = working / FINISHED
+    folder.mkdir()
+    try:
+        use_faiss().write_index(vectors, str(folder / VECTORS))
+    except RuntimeError as error:  # its own words for a full disk
+        left = shutil.disk_usage(folder).free
+        raise OSError(errno.EIO, f"FAISS cannot write the index, {left:,} bytes are free", str(folder)) from error
+    _write_tables(folder, vectors.ntotal, blocks_in(working), old, old_pictures, pictures)
+    content = {
+        "format": FORMAT,
+        "patches": vectors.ntotal,
+        "pictures": pictures,
+        "dimensions": vectors.d,
+        **dataclasses.asdict(manifest),
+        "sha256": {name: file_sha256(folder / name) for name in (VECTORS, TABLE, PICTURES)},
+    }
+    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _write_tables(
+    folder: Path, rows: int, blocks: Iterator[Block], old: NDArray[Any] | None, old_pictures: int, pictures: int
+) -> None:
+    table = open_memmap(folder / TABLE, "w+", PATCH, (rows,))
+    known_by = open_memmap(folder / PICTURES, "w+", np.dtype(np.uint8), (pictures, DIGEST))
+    moved: Int32[np.ndarray, " P"] = np.full(old_pictures, -1, np.int32)
+    at = 0 if old is None else len(old)
+    for block in blocks:
+        table[at : at + len(block.rows)] = block.rows
+        known_by[block.start : block.start + len(block.pictures)] = block.pictures
+        met = np.flatnonzero(block.known >= 0)
+        moved[block.known[met]] = block.start + met
+        at += len(block.rows)
+    if old is not None:
+        table[: len(old)] = old
+        table["image"][: len(old)] = moved[old["image"]]
+    table.flush()
+    known_by.flush()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -280,8 +414,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except ValueError:  # UnicodeDecodeError is one too
         raise UserError(f"{path} is no JSON, or is cut short; make the index again") from None
-    expected = {"format", "sha256", *(field.name for field in dataclasses.fields(Manifest))}
-    if not isinstance(content, dict) or not expected <= content.keys():
+    if not isinstance(content, dict) or "format" not in content or not isinstance(content.get("sha256"), dict):
         raise UserError(f"{path} is no manifest of an index; make the index again")
     if content["format"] != FORMAT:
         raise UserError(f"{path}: format {content['format']}, and this version reads {FORMAT}; make the index again")
@@ -289,9 +422,22 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _manifest_of(content: dict[str, Any], folder: Path) -> Manifest:
-    fields = {field.name: content[field.name] for field in dataclasses.fields(Manifest)}
     try:
+        fields = {field.name: content[field.name] for field in dataclasses.fields(Manifest)}
         regions = Regions(**{**content["regions"], "scales": tuple(content["regions"]["scales"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / MANIFEST}: regions cannot be read ({error}); make it again") from None
-    return Manifest(**{**fields, "regions": regions, "classes": tuple(content["classes"])})
+        seen = content["transform"]
+        transform = Transform(seen["input_size"], tuple(seen["mean"]), tuple(seen["std"]), tuple(seen["fill"]))
+        classes = tuple(content["classes"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / MANIFEST} cannot be read ({error}); make the index again") from None
+    manifest = Manifest(**{**fields, "regions": regions, "transform": transform, "classes": classes})
+    for name in ("encoder", "encoder_sha256", "stage", "data", "split", "data_fingerprint", "factory", "faiss_version"):
+        if not isinstance(getattr(manifest, name), str):
+            raise UserError(f"{folder / MANIFEST}: {name} is no text; make the index again")
+    if (
+        not isinstance(manifest.picture_size, int)
+        or manifest.bad_images not in ("skip", "stop")
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise UserError(f"{folder / MANIFEST}: picture_size, bad_images or classes make no sense; make the index again")
+    return manifest

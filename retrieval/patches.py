@@ -96,7 +96,7 @@ def describe(
         regions: What is seen of a box, and how maps are pooled.
         stages: Which to read.
     """
-    found = _described(encoder, ((data[i][0], rows) for i, rows in _by_picture(table)), regions, stages)
+    found = described(encoder, ((data[i][0], rows) for i, rows in _by_picture(table)), regions, stages)
     parts = [vectors for vectors, _ in found]
     return {name: np.concatenate([part[name] for part in parts]) for name in stages}
 
@@ -105,7 +105,7 @@ def describe_region(
     encoder: Encoder, picture: UInt8[Tensor, "3 S S"], box: Box, regions: Regions, *, stage: str
 ) -> NDArray[np.float32]:
     """Return the vector 1×D of one region of one picture; arguments as for `describe`."""
-    found = _described(encoder, iter([(picture, patch_rows(0, [box], [-1]))]), regions, [stage])
+    found = described(encoder, iter([(picture, patch_rows(0, [box], [-1]))]), regions, [stage])
     return next(found)[0][stage]
 
 
@@ -124,24 +124,53 @@ def describe_regions(
     Raises:
         UserError: If there is no region at all, or a bad picture stops it.
     """
+    check_regions(data, regions)
+    read = (read_regions(data, index, regions, bad_images) for index in range(len(data)))
+    found = list(described(encoder, (each for each in read if each is not None), regions, [stage]))
+    if not found:
+        raise no_regions(data, regions)
+    return np.concatenate([vectors[stage] for vectors, _ in found]), np.concatenate([rows for _, rows in found])
+
+
+def check_regions(data: ImageDataset, regions: Regions) -> None:
+    """Raise a `UserError` where a data set lacks the annotations that its regions are made of."""
     if regions.mode == "objects":
         data.require("boxes", "labels")
-    parts, tables = [], []
-    for vectors, rows in _described(encoder, _listed(data, regions, bad_images), regions, [stage]):
-        parts.append(vectors[stage])
-        tables.append(rows)
-    if not parts:
-        raise UserError(f"{data.spec}: no {regions.mode} in its {len(data)} pictures; try another --mode or --split")
-    return np.concatenate(parts), np.concatenate(tables)
 
 
-def _described(
+def no_regions(data: ImageDataset, regions: Regions) -> UserError:
+    """Return the error of a split without a single region."""
+    return UserError(f"{data.spec}: no {regions.mode} in its {len(data)} pictures; try another --mode or --split")
+
+
+def read_regions(
+    data: ImageDataset, index: int, regions: Regions, bad_images: BadImages
+) -> tuple[UInt8[Tensor, "3 S S"], NDArray[Any]] | None:
+    """Return a picture and its rows of the patch table; None, said aloud, where it cannot be decoded.
+
+    Raises:
+        UserError: If it cannot, and `bad_images` is `stop`.
+    """
+    try:
+        image, target = data[index]
+    except BadImage as error:
+        if bad_images == "stop":
+            raise UserError(f"{data.spec}: {error}; --bad-images skip leaves such pictures out") from None
+        print(f"{data.spec}: left out {error}", file=sys.stderr)
+        return None
+    return image, patch_rows(index, *regions.boxes(target, image.shape[-1]))
+
+
+def described(
     encoder: Encoder,
-    pictures: Iterator[tuple[Tensor, NDArray[Any]]],
+    pictures: Iterator[tuple[UInt8[Tensor, "3 S S"], NDArray[Any]]],
     regions: Regions,
     stages: Sequence[str],
 ) -> Iterator[tuple[dict[str, NDArray[np.float32]], NDArray[Any]]]:
-    """Yield vectors and table a batch, from pictures that are given one by one with their rows."""
+    """Yield vectors and table a batch, from pictures that are given one by one with their rows.
+
+    Arguments as for `describe`; a batch is full at `BATCH` regions.
+    """
     device = next(encoder.parameters()).device
     for images, tables in _batches(pictures):
         rows = np.concatenate(tables)
@@ -175,18 +204,6 @@ def _batches(
             waiting += len(part)
     if images:
         yield images, tables
-
-
-def _listed(data: ImageDataset, regions: Regions, bad_images: BadImages) -> Iterator[tuple[Tensor, NDArray[Any]]]:
-    for index in range(len(data)):
-        try:
-            image, target = data[index]
-        except BadImage as error:
-            if bad_images == "stop":
-                raise UserError(f"{data.spec}: {error}; --bad-images skip leaves such pictures out") from None
-            print(f"{data.spec}: left out {error}", file=sys.stderr)
-            continue
-        yield image, patch_rows(index, *regions.boxes(target, image.shape[-1]))
 
 
 def _by_picture(table: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:

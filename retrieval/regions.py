@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 FEWEST_SHARE = 0.1
 """A class names a region by its mask where it covers at least this share of it."""
-PATCH = np.dtype([("image", "<i8"), ("x", "<f4"), ("y", "<f4"), ("w", "<f4"), ("h", "<f4"), ("label", "<i8")])
+PATCH = np.dtype([("image", "<i4"), ("x", "<f4"), ("y", "<f4"), ("w", "<f4"), ("h", "<f4"), ("label", "<i4")])
 """A row of a patch table: the picture's number in its split, the region's box in shares, its class or -1."""
 
 

@@ -8,25 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from index_samples import SIZE, SPEC, make_encoder
 from PIL import Image
 from torchvision import tv_tensors
 
 import retrieval.probes
 from pretext.datasets import ImageDataset, at_size, open_dataset
-from pretext.encoders import Encoder, build_encoder, save_encoder
+from pretext.encoders import Encoder, save_encoder
 from pretext.errors import UserError
 from pretext.judging import probes_in
 from pretext.masks import MEAN_COLOUR
 from retrieval.__main__ import main
-from retrieval.index import PatchIndex, build_index, default_factory
 from retrieval.originals import file_of, original
 from retrieval.patches import cut, describe, describe_regions
 from retrieval.probes.retrieval import Retrieval, chance_precision, hits, nearest
 from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand
 from retrieval.sheets import Tile, neighbour_sheet
-
-SPEC = "scenes?train=40&val=12&test=16&size=32"
-SIZE = 32
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,10 +31,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRETEXT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-def make_encoder(seed: int = 0) -> Encoder:
-    return build_encoder("alexnet?width=0.125&stem_stride=1", input_size=SIZE, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -57,34 +50,9 @@ def data(cache: None) -> ImageDataset:
     return at_size(open_dataset(SPEC), SIZE, bad_images="stop")
 
 
-def build(encoder: Encoder, data: ImageDataset, regions: Regions, factory: str | None = None) -> PatchIndex:
-    return build_index(
-        encoder,
-        data,
-        regions,
-        encoder_source="encoder.safetensors",
-        split="train",
-        picture_size=SIZE,
-        stage=None,
-        factory=factory,
-        bad_images="stop",
-    )
-
-
-@pytest.fixture(scope="module")
-def grid(encoder: Encoder, data: ImageDataset) -> PatchIndex:
-    return build(encoder, data, Regions())
-
-
 @pytest.fixture(scope="module")
 def features(encoder: Encoder, data: ImageDataset) -> np.ndarray:
     return describe_regions(encoder, data, Regions(), stage="pool5", bad_images="stop")[0]
-
-
-@pytest.fixture
-def saved(grid: PatchIndex, tmp_path: Path) -> Path:
-    grid.save(tmp_path / "index", overwrite=False)
-    return tmp_path / "index"
 
 
 # Regions and vectors
@@ -208,161 +176,6 @@ def test_pictures_that_stream_give_the_vectors_of_a_pack(
     streamed = at_size(open_dataset(SPEC), SIZE, bad_images="stop")
     found, _ = describe_regions(encoder, streamed, Regions(), stage="pool5", bad_images="stop")
     np.testing.assert_allclose(found, features, atol=1e-6)
-
-
-# The index
-
-
-def test_neighbours_are_those_of_brute_force(
-    grid: PatchIndex, encoder: Encoder, data: ImageDataset, features: np.ndarray
-) -> None:
-    queries, _ = describe_regions(encoder, data.split("test"), Regions(), stage="pool5", bad_images="stop")
-    cosines, rows = grid.search(queries, 7, encoder=encoder)
-    exact = queries.astype(np.float64) @ features.astype(np.float64).T
-    best = -np.sort(-exact, axis=1)[:, :7]
-    np.testing.assert_allclose(cosines, best, atol=1e-6)
-    np.testing.assert_allclose(np.take_along_axis(exact, rows, axis=1), best, atol=1e-6)
-    assert all(len(set(row)) == 7 for row in rows.tolist())
-
-
-def test_a_patch_finds_itself_first(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
-    cosines, rows = grid.search(features, 1, encoder=encoder)
-    np.testing.assert_allclose(cosines, 1, atol=1e-5)
-    assert rows[:, 0].tolist() == list(range(len(features)))
-
-
-def test_a_picture_can_be_kept_out_of_its_neighbours(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
-    image = int(grid.table["image"][20])
-    cosines, rows = grid.search(features[20:21], 5, encoder=encoder, without_image=image)
-    exact = features.astype(np.float64) @ features[20].astype(np.float64)
-    exact[grid.table["image"] == image] = -2
-    assert rows.shape == (1, 5)
-    np.testing.assert_allclose(cosines[0], -np.sort(-exact)[:5], atol=1e-6)
-
-
-def test_no_more_come_back_than_there_are(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
-    _, rows = grid.search(features[:1], 10_000, encoder=encoder, without_image=0)
-    assert rows.shape == (1, int((grid.table["image"] != 0).sum()))
-
-
-def test_an_opened_index_answers_as_the_saved_one(
-    saved: Path, grid: PatchIndex, encoder: Encoder, features: np.ndarray
-) -> None:
-    opened = PatchIndex.open(saved)
-    assert opened.manifest == grid.manifest
-    assert np.array_equal(opened.table, grid.table)
-    before, after = (index.search(features, 3, encoder=encoder) for index in (grid, opened))
-    np.testing.assert_array_equal(before[1], after[1])
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]  # nothing temporary stays
-
-
-def test_another_encoder_is_refused(saved: Path, features: np.ndarray) -> None:
-    with pytest.raises(UserError, match="made with the encoder"):
-        PatchIndex.open(saved).search(features[:1], 1, encoder=make_encoder(seed=1))
-
-
-@pytest.mark.parametrize("name", ["index.faiss", "patches.npy"])
-@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
-def test_a_harmed_index_is_refused_before_it_is_read(
-    saved: Path, name: str, harm: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def read(path: str) -> None:
-        raise AssertionError(f"read {path}")
-
-    content = bytearray((saved / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    if harm == "remove":
-        (saved / name).unlink()
-    else:
-        (saved / name).write_bytes(content if harm == "flip" else content[: len(content) // 2])
-    monkeypatch.setattr("faiss.read_index", read)
-    with pytest.raises(UserError, match=name):
-        PatchIndex.open(saved)
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        (None, "no manifest"),
-        ("{", "no JSON"),
-        ("[]", "no manifest of an index"),
-        ('{"format": 1}', "no manifest of an index"),
-    ],
-)
-def test_a_folder_that_is_no_index_is_named(saved: Path, text: str | None, word: str) -> None:
-    manifest = saved / "manifest.json"
-    manifest.unlink() if text is None else manifest.write_text(text)
-    with pytest.raises(UserError, match=word):
-        PatchIndex.open(saved)
-
-
-def test_an_index_of_another_format_is_refused(saved: Path) -> None:
-    manifest = saved / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
-    with pytest.raises(UserError, match="format 99"):
-        PatchIndex.open(saved)
-
-
-def test_what_is_there_is_not_overwritten_silently(
-    saved: Path, encoder: Encoder, data: ImageDataset, tmp_path: Path
-) -> None:
-    other = build(encoder, data, Regions(mode="images"))
-    before = (saved / "index.faiss").read_bytes()
-    with pytest.raises(UserError, match="--overwrite"):
-        other.save(saved, overwrite=False)
-    assert (saved / "index.faiss").read_bytes() == before
-    other.save(saved, overwrite=True)
-    assert PatchIndex.open(saved).manifest.regions.mode == "images"
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    (photos / "a.txt").write_text("mine")
-    with pytest.raises(UserError, match="something other"):
-        other.save(photos, overwrite=True)
-    assert (photos / "a.txt").read_text() == "mine"
-
-
-def test_a_save_that_fails_leaves_the_old_index(saved: Path, grid: PatchIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("retrieval.index.np.save", full)
-    with pytest.raises(OSError, match="No space"):
-        grid.save(saved, overwrite=True)
-    PatchIndex.open(saved)
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
-
-
-def test_many_vectors_go_into_inverted_lists_that_are_found_again(
-    encoder: Encoder, data: ImageDataset, features: np.ndarray, tmp_path: Path
-) -> None:
-    assert default_factory(200_000) == "Flat"
-    assert default_factory(250_000) == "IVF2000,Flat"
-    build(encoder, data, Regions(), factory="IVF8,Flat").save(tmp_path / "ivf", overwrite=False)
-    opened = PatchIndex.open(tmp_path / "ivf")
-    _, rows = opened.search(features, 1, encoder=encoder)
-    assert (rows[:, 0] == np.arange(len(features))).mean() > 0.99
-
-
-@pytest.mark.parametrize("factory", ["NOPE", "IVF100000,Flat"])
-def test_a_kind_of_index_that_cannot_be_made_is_named(encoder: Encoder, data: ImageDataset, factory: str) -> None:
-    with pytest.raises(UserError, match=rf"--factory {factory}: [^\n]+$"):
-        build(encoder, data, Regions(mode="images"), factory=factory)
-
-
-def test_training_goes_on_after_a_search(grid: PatchIndex, data: ImageDataset, features: np.ndarray) -> None:
-    trained, searcher = make_encoder(seed=3), make_encoder()
-    optimiser = torch.optim.SGD(trained.parameters(), lr=0.1)
-    images = torch.stack([data[i][0] for i in range(8)])
-    losses = []
-    for _ in range(2):
-        loss = trained.train()(images)[-1].square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-        _, rows = grid.search(features[:64], 3, encoder=searcher)
-        assert rows[:, 0].tolist() == list(range(64))
-    assert losses[1] < losses[0]
 
 
 # The probe
@@ -600,21 +413,6 @@ def test_a_box_finds_its_own_patch(encoder_file: Path, picture: Path, tmp_path: 
     assert main(["search", index, *argv]) == 0
     best = json.loads((tmp_path / "neighbours.json").read_text())["neighbours"][0]
     assert (best["image"], best["box"]) == (7, [0.5, 0, 0.5, 0.5])
-
-
-def test_a_full_disk_leaves_the_index_that_was_there(contexts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {file.name: file.read_bytes() for file in contexts.iterdir()}
-    opened = PatchIndex.open(contexts)
-
-    def full(*given: object) -> None:
-        raise RuntimeError("Error in void faiss::write_index(): Error: 'ret == (size)' failed: write error")
-
-    monkeypatch.setattr("faiss.write_index", full)
-    with pytest.raises(OSError, match="cannot write the index") as caught:
-        opened.save(contexts, overwrite=True)
-    assert caught.value.filename == str(contexts)
-    assert {file.name: file.read_bytes() for file in contexts.iterdir()} == before
-    assert not list(contexts.parent.glob(".*.tmp"))
 
 
 def test_a_whole_folder_is_indexed_and_every_neighbour_named(encoder_file: Path, tmp_path: Path) -> None:
