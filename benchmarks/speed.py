@@ -3,6 +3,7 @@
 python benchmarks/speed.py [--tasks A B …] [--probes A B …] [--images N] [--encoder SPEC] [--image-size N]
                            [--batch-size N] [--data SPEC] [--repetitions N]
 python benchmarks/speed.py --linear
+python benchmarks/speed.py --retrieval [--vectors N …]
 
 A task is trained by the real loop (`pretext.train`, without checkpoints and sample sheets, timed by its log)
 and, in turn with it, by the barest one: the same task's losses on batches that already lie in memory,
@@ -10,7 +11,8 @@ backward, step. The ratio of the two is what reading data, schedules and logging
 over all intervals of all repetitions but each one's first, which warms up. The ceiling is measured in the
 same turns, so that whatever else runs on the machine slows all three. Views are all that a task does with a
 batch before the first layer of its networks runs: crops, colours, holes, tiles. `--linear` times nothing but the
-linear probe's solver, beside scikit-learn's LogisticRegression.
+linear probe's solver, beside scikit-learn's LogisticRegression; `--retrieval` nothing but indexing and searching,
+beside FAISS called directly and scikit-learn's brute force.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from benchmarks.recipes import judge_names, probe
+from benchmarks.search_speed import print_retrieval
 from pretext.command_line import parse
 from pretext.datasets import at_size, open_dataset
 from pretext.datasets.base import ImageDataset
@@ -79,12 +82,18 @@ class Speed:
     """Runs of each loop, in turn."""
     linear: bool = False
     """Time the linear probe's solver beside scikit-learn's on 10,000 × 4,096 features, and nothing else."""
+    retrieval: bool = False
+    """Time indexing and searching beside FAISS and scikit-learn, and nothing else."""
+    vectors: tuple[int, ...] = (10_000,)
+    """For that, how many vectors of 256 numbers are searched; an index each. A million takes 6 GB and minutes."""
 
     def __post_init__(self) -> None:
         if self.repetitions < 1:
             raise ValueError(f"repetitions is {self.repetitions}; at least 1 is needed")
         if self.batch_size < 1 or self.images < 2 * self.batch_size:
             raise ValueError(f"images is {self.images} and batch_size {self.batch_size}; at least two steps are needed")
+        if not self.vectors or min(self.vectors) < 1000:
+            raise ValueError(f"vectors is {self.vectors}; give one number or more, each at least 1000")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +135,9 @@ def main(argv: list[str]) -> int:
     options = parse(Speed, argv, prog="speed.py")
     if options.linear:
         _print_linear()
+        return 0
+    if options.retrieval:
+        print_retrieval(options.vectors, options.data, options.encoder, options.image_size)
         return 0
     tasks, probes = options.tasks or tuple(task_names()), _probe_names(options)
     for task in tasks:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.search_speed import search_speed
 from benchmarks.speed import Speed, TaskSpeed, bare_loop, linear_speeds, main, matrix_product_rate, task_speed
 from downstream.probes.linear import Linear
 from pretext.datasets import ImageDataset, at_size, open_dataset
@@ -133,6 +134,28 @@ def test_linear_times_nothing_else(capsys: pytest.CaptureFixture[str], monkeypat
     assert re.match(r" +all +\d", lines[-1])
 
 
+def test_retrieval_times_nothing_else(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([*FLAGS, "--retrieval", "--vectors", "1000", "2000"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.match(r"108 patches of .*: [\d,]+ a second indexed, [\d,]+ through the encoder alone", lines[1])
+    for line, count in zip(lines[-2:], (1000, 2000), strict=True):
+        vectors, kind, *figures = line.split()
+        assert int(vectors.replace(",", "")) == count
+        assert kind == "Flat"
+        *_, brute, recall, size = (float(figure.replace(",", "").rstrip("%")) for figure in figures)
+        assert brute > 0
+        assert recall == pytest.approx(1, abs=0.001)  # both are exact
+        assert size == pytest.approx(4 * 256, abs=1)
+
+
+def test_the_lists_of_a_plain_index_are_searched_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.search_speed.default_factory", lambda count: "IVF16_HNSW32,SQfp16")
+    row = search_speed(4000)
+    assert row.recall > 0.9
+    assert 500 < row.bytes < 600
+    assert min(row.queries, row.plain_queries, row.brute_queries) > 0
+
+
 @pytest.mark.parametrize(
     ("argv", "word"),
     [
@@ -141,6 +164,7 @@ def test_linear_times_nothing_else(capsys: pytest.CaptureFixture[str], monkeypat
         (["--tasks", "rotation", "--probes", "knm"], "unknown probe 'knm'"),
         (["--images", "4"], "at least two steps"),
         (["--repetitions", "0"], "at least 1"),
+        (["--retrieval", "--vectors", "10"], "each at least 1000"),
     ],
 )
 def test_what_cannot_be_timed_is_one_line(argv: list[str], word: str) -> None:
