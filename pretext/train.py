@@ -61,6 +61,7 @@ def train(
     task_settings = task_settings or task_config(task)
     device = device_of(config.device)
     _join_processes(device)
+    built = build_encoder(encoder, input_size=image_size, seed=config.seed)  # a wrong name is told before any decoding
     pictures = at_size(data.split("train"), image_size, bad_images=config.bad_images)
     settings = run_settings(task, task_settings, encoder, pictures, config, image_size=image_size)
     folder = RunFolder(out, settings)
@@ -70,12 +71,7 @@ def train(
     if resumed is not None and folder.encoder.is_file() and resumed.reached.finished:
         return folder.encoder
 
-    model = build_task(
-        task_settings,
-        build_encoder(encoder, input_size=image_size, seed=config.seed),
-        labels=label_kind(pictures),
-        seed=config.seed,
-    ).to(device)
+    model = build_task(task_settings, built, labels=label_kind(pictures), seed=config.seed).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config)

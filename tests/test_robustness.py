@@ -10,9 +10,12 @@ from downstream.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from downstream.features import labelled_features, pooled
 from downstream.probes.linear import Linear
 from downstream.probes.robustness import Robustness
-from pretext.datasets import at_size
+from pretext.datasets import at_size, open_dataset
+from pretext.encoders import build_encoder
 
 QUICK = {"train_images": 30, "penalties": (0.1,), "iterations": 20, "features": 64}
+HARD = "scenes?size=32&train=40&val=20&test=40"
+"""Pictures on which every encoder errs."""
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +70,28 @@ def test_several_classes_a_picture_are_judged_by_map():
     assert len(found) == 2 + len(CORRUPTIONS)
     assert all(score.items is None and 0 <= score.value <= 100 and score.n == 20 for score in found.values())
     assert found["clean error"].value < found["clean error"].chance - 20
+
+
+def test_random_weights_relative_to_themselves_are_a_hundred_percent():
+    probe = Robustness(**QUICK, seed=3, test_images=0)
+    itself = build_encoder("alexnet?width=0.1&stem_stride=2", input_size=32, seed=3)
+    found = {score.metric: score.value for score in probe.evaluate(itself, open_dataset(HARD))}
+    assert found["mCE relative to random"] == pytest.approx(100)
+
+
+def test_each_corruption_is_divided_by_random_weights_error_before_the_mean():
+    data, probe = open_dataset(HARD), Robustness(**QUICK, test_images=0)
+    encoder = build_encoder("alexnet?width=0.1&stem_stride=2", input_size=32, seed=5)
+    found = {score.metric: score.value for score in probe.evaluate(encoder, data)}
+    random = build_encoder(encoder.spec, input_size=32, seed=0)
+    baseline = {score.metric: score.value for score in probe.evaluate(random, data)}
+    shares = [found[f"{n.replace('_', ' ')} error"] / baseline[f"{n.replace('_', ' ')} error"] for n in CORRUPTIONS]
+    assert found["mCE relative to random"] == pytest.approx(100 * np.mean(shares))
+    assert found["mCE relative to random"] != pytest.approx(100 * found["mCE"] / baseline["mCE"], abs=1e-3)
+
+
+def test_nothing_is_said_relative_to_random_weights_that_do_not_err():
+    assert "mCE relative to random" not in by_metric(Robustness(**QUICK, test_images=0), colours(told=True))
 
 
 def test_the_sheet_shows_every_severity(tmp_path):
