@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.linear_speed import linear_speeds
 from benchmarks.search_speed import search_speed
-from benchmarks.speed import Speed, TaskSpeed, bare_loop, linear_speeds, main, matrix_product_rate, task_speed
+from benchmarks.speed import Speed, TaskSpeed, bare_loop, main, matrix_product_rate, task_speed
 from downstream.probes.linear import Linear
 from pretext.datasets import ImageDataset, at_size, open_dataset
 from pretext.encoders import build_encoder
@@ -125,7 +126,7 @@ def test_the_linear_probe_is_as_right_as_scikit_learn() -> None:
 
 
 def test_linear_times_nothing_else(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.speed.LINEAR", (200, 16))
+    monkeypatch.setattr("benchmarks.linear_speed.LINEAR", (200, 16))
     assert main(["--linear"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "200 × 16 features" in lines[0]
