@@ -43,6 +43,8 @@ class Options:
     is left out."""
     architecture: str | None = None
     """Encoder that every row trains, as in timm:resnet18; the profile's own where it is left out."""
+    image_size: int | None = None
+    """Side in pixels at which every row sees its pictures; the profile's own where it is left out."""
     out: Path | None = None
     """Folder of the results; runs/PROFILE where it is left out."""
     encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
@@ -64,6 +66,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seeds < 1:
             raise ValueError(f"--seeds is {self.seeds}; allowed is 1 or more")
+        if self.image_size is not None and self.image_size < 8:
+            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 or more")
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; allowed is 1 or more")
 
@@ -103,6 +107,8 @@ def plan_of(options: Options) -> Plan:
     recipe = with_budget(PROFILES[options.profile](), options.budget)
     if options.architecture is not None:
         recipe = dataclasses.replace(recipe, encoder=options.architecture)
+    if options.image_size is not None:
+        recipe = dataclasses.replace(recipe, image_size=options.image_size)
     rows = asked_rows(options.tasks, recipe.rows)
     foreign = asked_encoders(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
     judges = asked_judges(options.probes, recipe.probes)

@@ -14,7 +14,7 @@ import pytest
 from test_suite import SPEC, Constant, Masked, recipe
 
 from benchmarks import computing, executor, recipes, report, run_all
-from benchmarks.asked import Options, asked_encoders, asked_rows, with_budget
+from benchmarks.asked import Options, asked_encoders, asked_rows, plan_of, with_budget
 from benchmarks.cells import Inpainting
 from pretext.errors import UserError
 
@@ -151,6 +151,11 @@ def test_a_budget_holds_for_every_row_and_replaces_the_profiles():
     assert with_budget(made, None) is made
 
 
+def test_every_row_and_probe_sees_pictures_of_the_size_that_is_asked_for(quick):
+    plan = plan_of(Options(profile="smoke", image_size=24, out=quick))
+    assert {cell.data.size for cell in plan.cells} == {24}
+
+
 def test_another_comparison_in_the_folder_is_refused(quick):
     command(quick)
     with pytest.raises(UserError, match="give another --out"):
@@ -178,6 +183,7 @@ def test_another_comparison_in_the_folder_is_refused(quick):
         (["--profile", "smoke", "--encoder", "random=x"], "there is a row random already"),
         (["--seeds", "0"], "--seeds is 0"),
         (["clean", "--older-than", "-1", "--out", "nowhere"], "--older-than is -1.0; allowed is 0 or more days"),
+        (["--image-size", "7"], "--image-size is 7; allowed is 8 or more"),
         (["--sedes", "1"], "did you mean --seeds"),
         (["status", "--out", "nowhere"], "no comparison was started there"),
     ],
