@@ -44,8 +44,8 @@ def use_faiss() -> Any:
 def default_factory(count: int) -> str:
     """Return the kind of index for so many vectors: exact, or 4·√N lists of numbers in 16 bits, found by a graph.
 
-    In 8 bits the numbers take half the memory, and the ten nearest of vectors in tight clusters are told apart less
-    well: 96 % of them are found where 16 bits find 99 % and more (`LOG.md`).
+    In 8 bits the numbers take half the memory, and the ten nearest are told apart less well: of 250,000 vectors 97.0 %
+    of them are found, in 16 bits 98.9 % (`LOG.md`).
     """
     return "Flat" if count <= EXACT_UP_TO else f"IVF{round(4 * count**0.5)}_HNSW32,SQfp16"
 
