@@ -30,10 +30,10 @@ from pretext.encoders.foreign import allowing_partial, loaded_line
 from pretext.encoders.weights import is_spec, weights_file
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.specs import with_option
+from retrieval.asking import Searchable
 from retrieval.factory import effort, stored_dimensions
-from retrieval.index import Manifest, PatchIndex, build_index, check_target
+from retrieval.index import build_index, check_target
 from retrieval.originals import file_of, original
-from retrieval.patches import describe_region
 from retrieval.regions import WHOLE, Box, Mode, Regions
 from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet
 
@@ -88,6 +88,8 @@ class Search:
     """The same of a part to hide: what surrounds it is asked with."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
     """Neighbours."""
+    label: str | None = None
+    """Class of the neighbours; any where it is left out."""
     encoder: str | None = None
     """The encoder that the index was made with, where its file has moved since."""
     data: str | None = None
@@ -147,21 +149,15 @@ def index(argv: list[str]) -> int:
 def search(argv: list[str]) -> int:
     """Run `python -m retrieval search`."""
     options = parse(Search, argv, prog="python -m retrieval search")
-    opened = PatchIndex.open(options.folder)
-    manifest = opened.manifest
-    data = _data_of(manifest, options.data or manifest.data)
-    encoder = load_encoder(options.encoder or manifest.encoder).to(device_of(options.device))
+    asked = Searchable.open(options.folder, encoder=options.encoder, data=options.data, device=options.device)
+    manifest, data, table = asked.index.manifest, asked.data, asked.index.table
     picture, shown = _picture(options, data, manifest.picture_size)
     full = (picture if options.image is None else shown).shape[-2:]
     box, hidden = _region(options, manifest.regions, (full[0], full[1]))
-    # A hole may be asked about among whole pictures too: then only the query is seen as a context.
-    mode: Mode = "contexts" if hidden else manifest.regions.mode
-    seen = dataclasses.replace(manifest.regions, mode=mode, pool=manifest.regions.cells)
-    vectors = describe_region(encoder, picture, box, seen, stage=manifest.stage)
-    cosines, rows = opened.search(vectors, options.k, encoder=encoder, without_image=options.query)
-    found = opened.table[rows[0]]
+    cosines, rows = asked.ask(picture, box, options.k, hidden=hidden, without_image=options.query, label=options.label)
+    found = table[rows]
     tile = Tile(shown, box, "query", hidden)
-    tiles = neighbour_tiles(data, found, cosines[0], manifest.classes)
+    tiles = neighbour_tiles(data, found, cosines, manifest.classes)
     sheet = neighbour_sheet([tile], {manifest.stage: [tiles]})
     save_sheet(sheet, options.out / "neighbours.png")
     answer = {
@@ -180,15 +176,12 @@ def search(argv: list[str]) -> int:
                 "box": [float(row[side]) for side in "xywh"],
                 "label": class_name(row, manifest.classes) or None,
             }
-            for rank, (row, cosine) in enumerate(zip(found, cosines[0], strict=True), 1)
+            for rank, (row, cosine) in enumerate(zip(found, cosines, strict=True), 1)
         ],
     }
     with atomic_write(options.out / "neighbours.json") as beside:
         beside.write_text(json.dumps(answer, indent=2) + "\n")
-    print(
-        f"{options.out / 'neighbours.png'}: "
-        f"the nearest {len(found)} of {len(opened.table)} {_words(manifest.regions.mode)}"
-    )
+    print(f"{options.out / 'neighbours.png'}: the nearest {len(found)} of {len(table)} {_words(manifest.regions.mode)}")
     return 0
 
 
@@ -218,18 +211,6 @@ def _findable(encoder: str) -> str:
         return str(Path(encoder).resolve())
     weights = weights_file(encoder)
     return encoder if weights is None else with_option(encoder, "weights", str(weights.resolve()))
-
-
-def _data_of(manifest: Manifest, spec: str) -> ImageDataset:
-    """Open the split that was indexed, and make sure that it still is what was indexed."""
-    split = split_or_all(open_dataset(spec), manifest.split)
-    data = at_size(split, manifest.picture_size, bad_images=manifest.bad_images)
-    if data.fingerprint != manifest.data_fingerprint:
-        raise UserError(
-            f"{spec}: its split {manifest.split} is not the data that was indexed; "
-            "index --add takes in what is new, or make the index again"
-        )
-    return data
 
 
 def _picture(options: Search, data: ImageDataset, size: int) -> tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "3 H W"]]:

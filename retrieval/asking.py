@@ -17,10 +17,10 @@ from pretext.datasets.splitting import split_or_all
 from pretext.device import device_of
 from pretext.encoders import load_encoder
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError
+from pretext.errors import UserError, did_you_mean
 from retrieval.index import PatchIndex, check_encoder
 from retrieval.patches import describe_region
-from retrieval.regions import Box
+from retrieval.regions import WHOLE, Box
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Searchable:
         pictures = at_size(split, manifest.picture_size, bad_images=manifest.bad_images)
         if pictures.fingerprint != manifest.data_fingerprint:
             raise UserError(
-                f"{spec}: its split {manifest.split} is not the data that was indexed; make the index again"
+                f"{spec}: its split {manifest.split} is not the data that was indexed; "
+                "index --add takes in what is new, or make the index again"
             )
         loaded = load_encoder(encoder or manifest.encoder).to(device_of(device))
         check_encoder(manifest, loaded)
@@ -71,7 +72,14 @@ class Searchable:
         return self.index.manifest.regions.mode in ("contexts", "images")
 
     def ask(
-        self, picture: UInt8[Tensor, "3 S S"], box: Box, k: int, *, hidden: bool, without_image: int | None = None
+        self,
+        picture: UInt8[Tensor, "3 S S"],
+        box: Box = WHOLE,
+        k: int = 10,
+        *,
+        hidden: bool = False,
+        without_image: int | None = None,
+        label: str | None = None,
     ) -> tuple[Float32[np.ndarray, " K"], Int64[np.ndarray, " K"]]:
         """Return the cosines of the nearest regions, best first, and their numbers in the patch table.
 
@@ -81,11 +89,24 @@ class Searchable:
             k: Neighbours.
             hidden: Ask with what surrounds the box, never with what is in it.
             without_image: A picture whose regions are not wanted: the query's own.
+            label: The class of the regions that are wanted; any where None.
+
+        Raises:
+            UserError: If no region is of that class.
         """
         manifest = self.index.manifest
+        wanted = None if label is None else self._class(label)
         # A hole may be asked about among whole pictures too: then only the query is seen as a context.
         mode = "contexts" if hidden else manifest.regions.mode
         seen = dataclasses.replace(manifest.regions, mode=mode, pool=manifest.regions.cells)
         vectors = describe_region(self.encoder, picture, box, seen, stage=manifest.stage)
-        cosines, rows = self.index.search(vectors, k, encoder=self.encoder, without_image=without_image)
+        cosines, rows = self.index.search(vectors, k, encoder=self.encoder, without_image=without_image, label=wanted)
         return cosines[0], rows[0]
+
+    def _class(self, name: str) -> int:
+        classes = self.index.manifest.classes
+        here = np.unique(self.index.table["label"])
+        known = [classes[label] for label in here[here >= 0]]
+        if name not in known:
+            raise UserError(f"no region of the index is of a class {name!r}; {did_you_mean(name, known)}")
+        return classes.index(name)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from pretext.errors import UserError
 
@@ -112,6 +112,20 @@ def read_vectors(path: Path) -> Any:
         return faiss.read_index(str(path))
     except RuntimeError as error:
         raise UserError(f"{path}: FAISS {faiss.__version__} cannot read it ({_reason(error)})") from None
+
+
+def only_these(vectors: Any, wanted: Bool[np.ndarray, " N"]) -> Any:
+    """Return what makes a search find some of the vectors alone, to be given to it as `params`."""
+    faiss = use_faiss()
+    if isinstance(vectors, faiss.IndexPreTransform):
+        inner = only_these(faiss.downcast_index(vectors.index), wanted)
+        return faiss.SearchParametersPreTransform(index_params=inner)
+    chosen = faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))
+    if isinstance(vectors, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=chosen, nprobe=vectors.nprobe)
+    if isinstance(vectors, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=chosen, efSearch=vectors.hnsw.efSearch)
+    return faiss.SearchParameters(sel=chosen)
 
 
 def stored_dimensions(vectors: Any) -> int:

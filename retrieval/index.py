@@ -51,6 +51,7 @@ from retrieval.factory import (
     default_factory,
     empty_vectors,
     make_vectors,
+    only_these,
     read_vectors,
     use_faiss,
     with_whitening,
@@ -122,6 +123,7 @@ class PatchIndex:
         *,
         encoder: Encoder,
         without_image: int | None = None,
+        label: int | None = None,
     ) -> tuple[Float32[np.ndarray, "Q K"], Int64[np.ndarray, "Q K"]]:
         """Return the cosines of the nearest regions, best first, and their rows in the table.
 
@@ -132,24 +134,33 @@ class PatchIndex:
             k: Neighbours a query, at least 1.
             encoder: What made the queries.
             without_image: A picture whose regions are not wanted: the query's own.
+            label: The class of the regions that are wanted; any where None.
 
         Raises:
-            UserError: If the index was made with another encoder, or k is below 1.
+            UserError: If the index was made with another encoder, k is below 1, or regions are to be left out and this
+                kind of index cannot.
         """
         check_encoder(self.manifest, encoder)
         if k < 1:
             raise UserError(f"k is {k}; ask for at least 1 neighbour")
-        use_faiss()
-        own = 0 if without_image is None else int((self.table["image"] == without_image).sum())
-        cosines, rows = self.vectors.search(np.ascontiguousarray(queries), min(k + own, len(self.table)))
-        wanted = rows >= 0  # an inexact index fills what it did not find with -1
+        wanted = np.ones(len(self.table), bool)
         if without_image is not None:
-            wanted &= self.table["image"][rows] != without_image
-        if wanted.all() and rows.shape[1] <= k:
-            return cosines, rows
-        count = min(k, int(wanted.sum(axis=1).min(initial=k)))
-        kept = np.argsort(~wanted, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(cosines, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
+            wanted &= self.table["image"] != without_image
+        if label is not None:
+            wanted &= self.table["label"] == label
+        only = None if wanted.all() else only_these(self.vectors, wanted)
+        use_faiss()
+        most = min(k, int(wanted.sum()))
+        try:
+            cosines, rows = self.vectors.search(np.ascontiguousarray(queries), max(most, 1), params=only)
+        except RuntimeError:
+            if only is None:
+                raise
+            kind = self.manifest.factory
+            raise UserError(f"an index of kind {kind} cannot leave regions out; make one of another kind") from None
+        # an inexact index ends with -1 where its lists hold no more
+        count = min(most, int((rows >= 0).sum(axis=1).min(initial=most)))
+        return cosines[:, :count], rows[:, :count]
 
     @classmethod
     def open(cls, folder: str | Path) -> PatchIndex:

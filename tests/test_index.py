@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,39 @@ def test_a_picture_can_be_kept_out_of_its_neighbours(grid: PatchIndex, encoder: 
     exact[grid.table["image"] == image] = -2
     assert rows.shape == (1, 5)
     np.testing.assert_allclose(cosines[0], -np.sort(-exact)[:5], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "factory", ["Flat", "IVF6,Flat", "IVF6_HNSW8,SQfp16", "HNSW32", "IVF6,PQ16x4", "OPQ16,IVF6,PQ16"]
+)
+def test_neighbours_of_some_regions_are_those_of_an_index_of_them_alone(
+    factory: str, grid: PatchIndex, encoder: Encoder, features: np.ndarray
+) -> None:
+    parts = iter([features])
+    vectors = make_vectors(features.shape[1], factory, len(features), lambda count: features[:count], parts)
+    ivf = faiss.try_extract_index_ivf(vectors)
+    if ivf is not None:
+        ivf.nprobe = ivf.nlist
+    index = dataclasses.replace(grid, vectors=vectors)
+    label = int(np.bincount(grid.table["label"][grid.table["label"] >= 0]).argmax())
+    wanted = (grid.table["label"] == label) & (grid.table["image"] != 3)
+    assert 5 < wanted.sum() < len(features) / 2
+    cosines, rows = index.search(features[:9], 5, encoder=encoder, without_image=3, label=label)
+    assert rows.shape == (9, 5)
+    assert wanted[rows].all()
+    every, of_all = vectors.search(features[:9], len(features))  # as near as this kind of index takes them to be
+    for query in range(9):
+        best = [cosine for cosine, row in zip(every[query], of_all[query], strict=True) if row >= 0 and wanted[row]][:5]
+        np.testing.assert_allclose(cosines[query], best, atol=1e-4)
+
+
+def test_a_kind_that_can_leave_nothing_out_is_named(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
+    vectors = make_vectors(
+        features.shape[1], "IVF6,Flat,RFlat", len(features), lambda count: features[:count], iter([features])
+    )
+    index = dataclasses.replace(grid, vectors=vectors)
+    with pytest.raises(UserError, match="cannot leave regions out"):
+        index.search(features[:1], 3, encoder=encoder, without_image=0)
 
 
 def test_no_more_come_back_than_there_are(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:

@@ -19,6 +19,7 @@ from pretext.errors import UserError
 from pretext.judging import probes_in
 from pretext.masks import MEAN_COLOUR
 from retrieval.__main__ import main
+from retrieval.asking import Searchable
 from retrieval.originals import file_of, original
 from retrieval.patches import cut, describe, describe_regions
 from retrieval.probes.retrieval import Retrieval, chance_precision, hits, nearest
@@ -392,6 +393,23 @@ def test_a_picture_of_the_index_is_not_its_own_neighbour(contexts: Path, tmp_pat
     assert 7 not in {found["image"] for found in answer["neighbours"]}
 
 
+def test_neighbours_of_a_class_alone_by_the_command_and_in_three_lines(contexts: Path, tmp_path: Path) -> None:
+    assert main(["search", str(contexts), "--query", "7", "-k", "16", "--out", str(tmp_path)]) == 0
+    every = [found["label"] for found in json.loads((tmp_path / "neighbours.json").read_text())["neighbours"]]
+    name = next(label for label in reversed(every) if label is not None)
+    assert 0 < every.count(name) < len(every)
+    argv = ["--query", "7", "-k", "16", "--label", name, "--out", str(tmp_path)]
+    assert main(["search", str(contexts), *argv]) == 0
+    of_class = json.loads((tmp_path / "neighbours.json").read_text())["neighbours"]
+    assert [found["label"] for found in of_class] == [name] * every.count(name)
+    searchable = Searchable.open(contexts)
+    centre = (0.25, 0.25, 0.5, 0.5)
+    picture = searchable.data[7][0]
+    cosines, rows = searchable.ask(picture, centre, 16, hidden=True, without_image=7, label=name)
+    np.testing.assert_allclose(cosines, [found["similarity"] for found in of_class], atol=1e-6)
+    assert searchable.index.table["image"][rows].tolist() == [found["image"] for found in of_class]
+
+
 def test_a_box_finds_its_own_patch(encoder_file: Path, picture: Path, tmp_path: Path) -> None:
     index = str(tmp_path / "grid")
     argv = [
@@ -442,6 +460,7 @@ def test_a_whole_folder_is_indexed_and_every_neighbour_named(encoder_file: Path,
         ([], "either --image"),
         (["--query", "16"], "numbered 0 to 15"),
         (["--query", "1", "-k", "0"], "k is 0"),
+        (["--query", "1", "--label", "unicorn"], "no region of the index is of a class 'unicorn'"),
         (["--query", "1", "--data", "scenes?train=40&val=12&test=16&size=32&seed=1"], "not the data"),
         (["--query", "1", "--encoder", "OTHER"], "another"),
     ],
