@@ -173,7 +173,7 @@ def _train(vectors: Any, sample: Vectors) -> None:
     if graph is not None and not isinstance(base, faiss.IndexPreTransform):
         # Several threads would link the centres in whatever order they come to them.
         means = faiss.Clustering(ivf.d, ivf.nlist, ivf.cp)
-        means.train(seen, faiss.IndexFlatIP(ivf.d))
+        means.train(seen, faiss.IndexFlatL2(ivf.d))  # FAISS finds the one nearest sooner than the one most alike
         centres = faiss.vector_to_array(means.centroids).reshape(ivf.nlist, ivf.d)
         threads = torch.get_num_threads()
         faiss.omp_set_num_threads(1)

@@ -23,8 +23,6 @@ SKETCHED = 512
 """Rows of the inputs from which their principal directions are estimated."""
 DIRECTIONS = 256
 """How many of these are used."""
-ROWS = 512
-"""Rows that are multiplied at a time."""
 REMEMBERED = 10
 """Moves that L-BFGS goes by."""
 
@@ -190,11 +188,13 @@ def minimise(
     directions = principal(inputs) if directions is None else directions
 
     def evaluate(at: Tensor) -> tuple[float, Tensor, Tensor]:
-        with torch.enable_grad():
-            at = at.detach().requires_grad_()
-            logits = _logits(inputs, at)
-            loss = objective(logits, targets, at[:, :-1], penalty)
-            return loss.item(), torch.autograd.grad(loss, at)[0], logits.detach()
+        weight, bias = at[:, :-1], at[:, -1]
+        logits = torch.addmm(bias, inputs, weight.T.contiguous())
+        with torch.enable_grad():  # to the logits alone: PyTorch is slow from them to the weights
+            loss = objective(logits.requires_grad_(), targets, weight, penalty)
+        off = torch.autograd.grad(loss, logits)[0]
+        gradient = torch.cat([off.T @ inputs + penalty * weight, off.sum(0)[:, None]], dim=1)
+        return loss.item(), gradient, logits.detach()
 
     at = torch.cat([weight, bias[:, None]], dim=1)
     loss, gradient, logits = evaluate(at)
@@ -225,12 +225,6 @@ def minimise(
             history = [*history[1 - REMEMBERED :], (moved, turned)]
         at, loss, gradient = at + moved, new_loss, new_gradient
     return at[:, :-1].clone(), at[:, -1].clone()
-
-
-def _logits(inputs: Float[Tensor, "N D"], at: Float[Tensor, "K D+1"]) -> Float[Tensor, "N K"]:
-    """Return the logits; some rows at a time, since a few columns of weights against many rows are slow at once."""
-    weight, bias = at[:, :-1].contiguous(), at[:, -1]
-    return torch.cat([F.linear(part, weight, bias) for part in torch.split(inputs, ROWS)])
 
 
 def _two_loops(gradient: Tensor, history: list[tuple[Tensor, Tensor]], scaled: Callable[[Tensor], Tensor]) -> Tensor:
