@@ -23,10 +23,11 @@ import tyro
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
 
 from pretext.command_line import parse
 from pretext.datasets.base import BadImage
@@ -241,9 +242,10 @@ def _answer(
     searchable = shown.searchable
     manifest = searchable.index.manifest
     if hidden and not searchable.takes_holes:
-        return {"name": shown.name, "error": f"holds {manifest.regions.mode}: it can be asked with a box, not a hole"}
+        what = "patches" if manifest.regions.mode == "grid" else manifest.regions.mode
+        return {"name": shown.name, "error": f"It holds {what}: ask with a marked part."}
     if not hidden and not searchable.takes_boxes:
-        return {"name": shown.name, "error": "holds contexts: it can be asked with a hole, not a box"}
+        return {"name": shown.name, "error": "It holds surroundings of holes: ask with what surrounds a part."}
     begun = time.perf_counter()
     small = resize(image, {}, manifest.picture_size)[0]
     without = number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
@@ -269,41 +271,63 @@ def _answer(
 
 def _fills(
     shown: list[_Shown], image: UInt8[Tensor, "3 H W"], own: Searchable | None, number: int | None, box: Box
-) -> dict[str, UInt8[Tensor, "3 S S"]]:
-    """Return the picture with its hole as every method at hand fills it, at the first index's size."""
-    side = shown[0].searchable.index.manifest.picture_size
+) -> dict[str, UInt8[Tensor, "3 h w"]]:
+    """Return the picture with its hole as every method at hand fills it, each at the size that it works at."""
     fills: dict[str, Tensor] = {}
     for each in shown:
-        searchable = each.searchable
-        if not searchable.takes_holes or searchable.index.manifest.picture_size != side:
+        searchable, manifest = each.searchable, each.searchable.index.manifest
+        if not searchable.takes_holes:
             continue
-        pictures = _with_hole(image, side, box)
+        pictures = _with_hole(image, manifest.picture_size, box)
         without = number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
         _, (nearest, *_) = searchable.ask(pictures.images[0], box, 1, hidden=True, without_image=without)
         line = searchable.index.table[nearest]
         source = searchable.data[int(line["image"])][0]
-        if searchable.index.manifest.regions.mode == "contexts":  # what it hides, brought to where the hole is
+        if manifest.regions.mode == "contexts":  # what it hides, brought to where the hole is
             source = _moved(_part(source, _box_of(line)), pictures.holes[0, 0])
         fills[f"nearest by {each.name}"] = fill_from(pictures, source[None])[0]
+    painted: dict[str, Path] = {}
     for each in shown:
         if each.decoder is not None:
             pictures = _with_hole(image, each.decoder.encoder.input_size, box)
-            fills[f"painted by {each.searchable.encoder.record.get('task', 'its decoder')}"] = filled_by(
-                each.decoder, pictures
-            )[0]
-    pictures = _with_hole(image, side, box)
+            encoder = Path(each.searchable.index.manifest.encoder)
+            task = each.searchable.encoder.record.get("task", "its decoder")
+            name = f"painted by {task}"
+            if painted.setdefault(name, encoder) != encoder:  # another run of the same task
+                name += f", {encoder.parent.name}"
+            fills[name] = filled_by(each.decoder, pictures)[0]
+    pictures = _with_hole(image, max(each.searchable.index.manifest.picture_size for each in shown), box)
     fills |= {name: filled[0] for name, filled in baseline_fills(pictures).items()}
-    fills["as it was"] = pictures.images[0].float() / 255
-    return {name: (filled * 255).round().to(torch.uint8) for name, filled in fills.items()}
+    small = _fitted(image)
+    return {name: _pasted(small, filled, box) for name, filled in fills.items()} | {"as it was": small}
+
+
+def _pasted(image: UInt8[Tensor, "3 h w"], filled: Float[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 h w"]:
+    """Return the picture, and in its hole what a method shows there, brought to the picture's size."""
+    there = _hole(image.shape[1], image.shape[2], box)
+    size = (image.shape[1], image.shape[2])
+    grown = torch.nn.functional.interpolate(filled[None], size, mode="bilinear", antialias=True)[0]
+    return torch.where(there, (grown * 255).round().clamp(0, 255).to(torch.uint8), image)
+
+
+def _fitted(image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
+    """Return the picture, smaller where it is larger than the page shows it."""
+    shrunk = min(1.0, SHOWN_SIDE / max(image.shape[1:]))
+    height, width = (max(1, round(side * shrunk)) for side in image.shape[1:])
+    return TF.resize(image, [height, width], antialias=True)
+
+
+def _hole(height: int, width: int, box: Box) -> Bool[Tensor, "H W"]:
+    """Return where the box is in a picture of so many pixels: one at least."""
+    x, y, w, h = box
+    top, left = int(y * height), int(x * width)
+    hole = torch.zeros(height, width, dtype=torch.bool)
+    hole[top : max(top + 1, round((y + h) * height)), left : max(left + 1, round((x + w) * width))] = True
+    return hole
 
 
 def _with_hole(image: UInt8[Tensor, "3 H W"], side: int, box: Box) -> HoledPictures:
-    small = resize(image, {}, side)[0]
-    x, y, w, h = box
-    hole = torch.zeros(1, 1, side, side, dtype=torch.bool)
-    left, top = int(x * side), int(y * side)
-    hole[..., top : max(top + 1, round((y + h) * side)), left : max(left + 1, round((x + w) * side))] = True
-    return HoledPictures(small[None], hole)
+    return HoledPictures(resize(image, {}, side)[0][None], _hole(side, side, box)[None, None])
 
 
 def _moved(part: UInt8[Tensor, "3 H W"], hole: Tensor) -> UInt8[Tensor, "3 S S"]:

@@ -103,7 +103,7 @@ def test_neighbours_are_those_of_the_index(page, folders):
 def test_a_hole_is_asked_where_it_can_be(page):
     whole, contexts, grid = search(page, box=[0.25, 0.25, 0.5, 0.5], hidden=True).json()
     assert len(whole["neighbours"]) == len(contexts["neighbours"]) == 4
-    assert "not a hole" in grid["error"]
+    assert grid["error"] == "It holds patches: ask with a marked part."
 
 
 def test_a_hole_is_filled_by_every_method(page):
@@ -121,6 +121,20 @@ def test_a_hole_is_filled_by_every_method(page):
     for name, filled in pictures.items():
         assert np.array_equal(filled[~hole], truth[~hole]), name
         assert name == "as it was" or not np.array_equal(filled[hole], truth[hole]), name
+
+
+def test_a_fill_leaves_the_rest_of_a_picture_as_it_was_given(page):
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(given).save(written, "PNG")
+    query = page.post("/api/upload", content=written.getvalue()).json()
+    fills = page.post("/api/fill", json={"query": query, "box": [0.2, 0.1, 0.5, 0.5]}).json()
+    for each in fills:
+        filled = np.asarray(Image.open(io.BytesIO(base64.b64decode(each["picture"].partition(",")[2]))))
+        other = (filled != given).any(axis=2)
+        other[3:18, 10:35] = False
+        assert not other.any(), each["name"]
 
 
 def test_an_upload_is_a_query(page):

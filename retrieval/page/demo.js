@@ -123,11 +123,9 @@ async function fill() {
   say("Filling …");
   try {
     const fills = await post("/api/fill", asked());
-    const ratio = $("picture").naturalWidth / $("picture").naturalHeight;
     const figures = fills.map((each) => {
       const image = make("img", { src: each.picture, alt: `The hole, ${each.name}` });
-      image.style.aspectRatio = ratio; // the encoder sees a square
-      return make("figure", {}, image, make("figcaption", {}, each.name));
+      return make("figure", {}, image, make("figcaption", {}, each.name.replaceAll("_", " ")));
     });
     $("fills").replaceChildren(make("h3", {}, "The hole filled"), make("div", { class: "strip" }, ...figures));
     say("Filled.");
