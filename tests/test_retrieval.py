@@ -20,9 +20,10 @@ from pretext.judging import probes_in
 from pretext.masks import MEAN_COLOUR
 from retrieval.__main__ import main
 from retrieval.asking import Searchable
+from retrieval.measures import chance_precision, hits, nearest
 from retrieval.originals import file_of, original
 from retrieval.patches import cut, describe, describe_regions
-from retrieval.probes.retrieval import Retrieval, chance_precision, hits, nearest
+from retrieval.probes.retrieval import Retrieval
 from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand
 from retrieval.sheets import Tile, neighbour_sheet
 
