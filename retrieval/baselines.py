@@ -100,6 +100,6 @@ def hog(pictures: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
             for picture in pictures.mul(255).round().byte().permute(0, 2, 3, 1).numpy()  # flat is flat to the last bit
         ]
     ).reshape(len(pictures), cells, cells, -1)
-    blocks = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(counted, (2, 2), axis=(1, 2)).copy()).flatten(3)
+    blocks = torch.from_numpy(counted).unfold(1, 2, 1).unfold(2, 2, 1).permute(0, 1, 2, 4, 5, 3).flatten(3)
     normalised = F.normalize(F.normalize(blocks, dim=3, eps=1e-9).clamp(max=0.2), dim=3, eps=1e-9)
     return F.normalize(normalised.flatten(1).float(), dim=1)

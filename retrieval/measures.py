@@ -57,9 +57,8 @@ def average_precisions(
     base, of_base = torch.from_numpy(database), torch.from_numpy(classes)
     ranks = torch.arange(1, len(base) + 1, dtype=torch.float64)
     found = []
-    for some, wanted in zip(
-        torch.from_numpy(queries).split(BATCH), torch.from_numpy(query_classes).split(BATCH), strict=True
-    ):
+    parts = (torch.split(torch.from_numpy(each), BATCH) for each in (queries, query_classes))
+    for some, wanted in zip(*parts, strict=True):
         order = (some @ base.T).sort(dim=1, descending=True, stable=True).indices
         right = of_base[order] == wanted[:, None]
         precisions = right.cumsum(dim=1) / ranks

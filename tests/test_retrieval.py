@@ -213,13 +213,15 @@ def probe() -> Retrieval:
 def test_scores_keep_the_contract(probe: Retrieval, encoder: Encoder, data: ImageDataset, tmp_path: Path) -> None:
     scores = list(probe.evaluate(encoder, data, tmp_path))
     stages = [stage.name for stage in encoder.stages]
-    for metric in ("precision@5", "precision@1", "context precision@5"):
+    measures = ("precision@5", "precision@1", "recall@5", "mAP")
+    for metric in (*measures, *(f"context {measure}" for measure in measures)):
         assert [score.stage for score in scores if score.metric == metric] == stages
     (headline,) = [score for score in scores if score.headline]
     assert headline.metric == "precision@5"
     for score in scores:
         assert score.items is not None
-        assert score.n == len(score.items) == 25
+        assert score.n == len(score.items)
+        assert score.n == 25 or "mAP" in score.metric
         assert score.value == pytest.approx(score.items.mean())
         assert score.chance is not None
         assert 0 < score.chance < 100
@@ -228,29 +230,37 @@ def test_scores_keep_the_contract(probe: Retrieval, encoder: Encoder, data: Imag
     assert again == [score.value for score in scores]
 
 
-def test_precision_is_that_of_a_count_in_numpy(probe: Retrieval, encoder: Encoder, data: ImageDataset) -> None:
+@pytest.mark.parametrize(("mode", "prefix"), [("objects", ""), ("contexts", "context ")])
+def test_measures_are_those_of_a_count_in_numpy(
+    probe: Retrieval, encoder: Encoder, data: ImageDataset, mode: Mode, prefix: str
+) -> None:
     tables = probe._tables(data, Regions(mode="objects"))
-    asked: list[tuple[Mode, str]] = [("objects", "precision@5"), ("contexts", "context precision@5")]
-    for mode, metric in asked:
-        scores = {s.stage: s for s in probe.evaluate(encoder, data) if s.metric == metric}
-        on_val = {}
-        for stage, score in scores.items():
-            vectors = {
-                split: describe(encoder, data.split(split), table, Regions(mode=mode), stages=[stage])[stage]
-                for split, table in tables.items()
-            }
-            expected = {}
-            for split in ("val", "test"):
-                right = []
-                for vector, label in zip(vectors[split], tables[split]["label"], strict=True):
-                    order = np.argsort(-(vectors["train"].astype(np.float64) @ vector.astype(np.float64)))[:5]
-                    right.append(100 * np.mean([tables["train"]["label"][row] == label for row in order]))
-                expected[split] = right
-            on_val[stage] = np.mean(expected["val"])
-            np.testing.assert_allclose(np.asarray(score.items), expected["test"])
-        for stage, score in scores.items():
-            if score.headline:
-                assert on_val[stage] == max(on_val.values())
+    scores = {(s.metric, s.stage): s for s in probe.evaluate(encoder, data)}
+    on_val = {}
+    for stage in (stage.name for stage in encoder.stages):
+        vectors = {
+            split: describe(encoder, data.split(split), table, Regions(mode=mode), stages=[stage])[stage]
+            for split, table in tables.items()
+        }
+        precision, recall, average = {}, {}, {}
+        for split in ("val", "test"):
+            rankings = [
+                tables["train"]["label"][np.argsort(-(vectors["train"].astype(np.float64) @ vector))] == label
+                for vector, label in zip(vectors[split].astype(np.float64), tables[split]["label"], strict=True)
+            ]
+            precision[split] = [100 * ranking[:5].mean() for ranking in rankings]
+            recall[split] = [100 * ranking[:5].any() for ranking in rankings]
+            average[split] = [
+                100 * np.mean([ranking[: at + 1].mean() for at in np.flatnonzero(ranking)])
+                for ranking in rankings
+                if ranking.any()
+            ]
+        on_val[stage] = np.mean(precision["val"])
+        for metric, expected in (("precision@5", precision), ("recall@5", recall), ("mAP", average)):
+            np.testing.assert_allclose(np.asarray(scores[prefix + metric, stage].items), expected["test"], rtol=1e-6)
+    (headline,) = [s for s in scores.values() if s.headline]
+    if mode == "objects":
+        assert on_val[headline.stage] == max(on_val.values())
 
 
 def class_folders(root: Path, pictures: int) -> Path:
@@ -266,7 +276,8 @@ def class_folders(root: Path, pictures: int) -> Path:
 def test_pictures_with_one_label_are_judged_whole(probe: Retrieval, encoder: Encoder, tmp_path: Path) -> None:
     data = open_dataset(f"folder:{class_folders(tmp_path, 30)}")
     scores = list(probe.evaluate(encoder, data))
-    assert {score.metric for score in scores} == {"precision@5", "precision@1"}
+    plain = {score.metric for score in scores if " by " not in score.metric}
+    assert plain == {"precision@5", "precision@1", "recall@5", "mAP"}
     (headline,) = [score for score in scores if score.headline]
     assert headline.value > 95  # dark among dark
     assert headline.chance == pytest.approx(50, abs=5)

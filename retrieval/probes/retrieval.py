@@ -174,7 +174,7 @@ class Retrieval(Probe):
         right = hits(rows, wanted, classes)
         for k in dict.fromkeys((self.k, 1)):
             yield _score(f"precision@{k}", right[:, :k].mean(axis=1), chance_precision(wanted, classes))
-        yield _score(f"recall@{self.k}", right.any(axis=1), chance_recall(wanted, classes, self.k))
+        yield _score(f"recall@{self.k}", right.max(axis=1), chance_recall(wanted, classes, self.k))
         found = average_precisions(queries, database, wanted, classes)
         found = found[np.isfinite(found)]
         if len(found):
