@@ -101,12 +101,19 @@ def describe(
     return {name: np.concatenate([part[name] for part in parts]) for name in stages}
 
 
-def describe_region(
-    encoder: Encoder, picture: UInt8[Tensor, "3 S S"], box: Box, regions: Regions, *, stage: str
+def describe_each(
+    encoder: Encoder,
+    pictures: Sequence[UInt8[Tensor, "3 S S"]],
+    boxes: Sequence[Box],
+    regions: Regions,
+    *,
+    stage: str,
 ) -> NDArray[np.float32]:
-    """Return the vector 1×D of one region of one picture; arguments as for `describe`."""
-    found = described(encoder, iter([(picture, patch_rows(0, [box], [-1]))]), regions, [stage])
-    return next(found)[0][stage]
+    """Return the vectors N×D of one region each of N pictures; arguments as for `describe`."""
+    asked = (
+        (picture, patch_rows(i, [box], [-1])) for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True))
+    )
+    return np.concatenate([vectors[stage] for vectors, _ in described(encoder, asked, regions, [stage])])
 
 
 def describe_regions(

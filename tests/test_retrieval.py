@@ -20,6 +20,7 @@ from pretext.judging import probes_in
 from pretext.masks import MEAN_COLOUR
 from retrieval.__main__ import main
 from retrieval.asking import Searchable
+from retrieval.index import PatchIndex
 from retrieval.measures import chance_precision, hits, nearest
 from retrieval.originals import file_of, original
 from retrieval.patches import cut, describe, describe_regions
@@ -398,6 +399,44 @@ def test_a_hole_finds_its_own_surroundings(contexts: Path, picture: Path, tmp_pa
         assert sheet.width > 4 * 112
 
 
+def test_several_pictures_are_asked_with_at_once(
+    contexts: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.asarray(Image.open(picture))
+    large = tmp_path / "large.png"  # turned, and of another size: the same corners are another part of it
+    Image.fromarray(np.rot90(pixels.repeat(2, axis=0).repeat(2, axis=1)).copy()).save(large)
+    files = [picture, large, picture]
+    asked = ["--hole", "4", "8", "16", "16", "-k", "4", "--out"]
+    alone = []
+    for number, file in enumerate(files):
+        assert main(["search", str(contexts), "--image", str(file), *asked, str(tmp_path / str(number))]) == 0
+        alone.append(json.loads((tmp_path / str(number) / "neighbours.json").read_text()))
+    searches = []
+    search = PatchIndex.search
+
+    def counting(self: PatchIndex, queries: np.ndarray, *given: object, **named: object) -> object:
+        searches.append(len(queries))
+        return search(self, queries, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PatchIndex, "search", counting)
+    together = tmp_path / "together"
+    assert main(["search", str(contexts), "--image", *map(str, files), *asked, str(together)]) == 0
+    assert searches == [3]
+    assert "the nearest 4 of 16 contexts to each of 3 pictures" in capsys.readouterr().out
+    answers = json.loads((together / "neighbours.json").read_text())
+    for answer, one in zip(answers, alone, strict=True):
+        assert answer["query"] == one["query"]
+        for found, expected in zip(answer["neighbours"], one["neighbours"], strict=True):
+            assert found.pop("similarity") == pytest.approx(expected.pop("similarity"), abs=1e-5)
+            assert found == expected
+    assert answers[0]["neighbours"] == answers[2]["neighbours"] != answers[1]["neighbours"]
+    assert answers[0]["query"]["box"] == [0.125, 0.25, 0.5, 0.5]
+    assert answers[1]["query"]["box"] == [0.0625, 0.125, 0.25, 0.25]
+    with Image.open(together / "neighbours.png") as sheet, Image.open(tmp_path / "0" / "neighbours.png") as one_row:
+        assert sheet.height - 6 == 3 * (one_row.height - 6)  # a gap, then the rows
+        assert sheet.width == one_row.width
+
+
 def test_a_picture_of_the_index_is_not_its_own_neighbour(contexts: Path, tmp_path: Path) -> None:
     assert main(["search", str(contexts), "--query", "7", "--out", str(tmp_path)]) == 0
     answer = json.loads((tmp_path / "neighbours.json").read_text())
@@ -468,6 +507,12 @@ def test_a_whole_folder_is_indexed_and_every_neighbour_named(encoder_file: Path,
         (["--image", "PICTURE", "--hole", "nan", "8", "8", "16"], "not within"),
         (["--image", "PICTURE", "--box", "8", "8", "16", "16"], "holds contexts"),
         (["--image", "nowhere.png"], "nowhere.png"),
+        (["--image", "PICTURE", "nowhere.png"], "nowhere.png"),
+        (
+            ["--image", "PICTURE", "PICTURE", "--hole", "20", "8", "16", "16"],
+            r"not within the picture .*test 7.png, ",
+        ),
+        (["--image"], "either --image"),
         (["--image", "PICTURE", "--query", "1"], "either --image"),
         ([], "either --image"),
         (["--query", "16"], "numbered 0 to 15"),
