@@ -71,8 +71,9 @@ def approximate_recall(
 ) -> Float64[np.ndarray, " Q"] | None:
     """Return the share of each query's k nearest that an approximate index finds among its own k.
 
-    The index is `retrieval.factory.approximate_factory`'s for so many vectors, fitted to them; the same vectors on as
-    many threads give the same shares. It says how well the vectors fall into lists, not whether what is near is right.
+    The index is `retrieval.factory.approximate_factory`'s for so many vectors, fitted to them: of 2,000 vectors a
+    search looks into 8 of 50 lists. The same vectors on as many threads give the same shares. They say how well the
+    vectors fall into lists, not whether what is near is right.
 
     Args:
         queries: Vectors of length 1.

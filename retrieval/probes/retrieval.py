@@ -147,8 +147,10 @@ class Retrieval(Probe):
             for score in self._scores(found[name][1], vectors["test"][name], vectors["train"][name], labels):
                 headline = score.metric == f"precision@{self.k}" and name == chosen and not contexts
                 yield replace(score, metric=prefix + score.metric, stage=name, headline=headline)
-        if not contexts:
-            yield from self._approximate(found[chosen][1], vectors["test"][chosen], vectors["train"][chosen], chosen)
+        near = vectors["test"][chosen], vectors["train"][chosen], found[chosen][1]
+        if not contexts and (shares := approximate_recall(*near)) is not None:
+            score = _score(f"approximate recall@{self.k}", shares, self.k / len(labels["train"]))
+            yield replace(score, stage=chosen)
         if self.baselines:
             plain = {
                 split: describe_plainly(data.split(split), tables[split], regions, side=encoder.input_size)
@@ -179,19 +181,6 @@ class Retrieval(Probe):
         found = found[np.isfinite(found)]
         if len(found):
             yield _score("mAP", found, chance_average_precision(wanted, classes))
-
-    def _approximate(
-        self,
-        rows: Int64[np.ndarray, "Q K"],
-        queries: Float32[np.ndarray, "Q D"],
-        database: Float32[np.ndarray, "N D"],
-        stage: str,
-    ) -> Iterator[Score]:
-        """Yield how many of `rows`, the nearest, an approximate index finds, unless the database is too small."""
-        found = approximate_recall(queries, database, rows)
-        if found is not None:
-            score = _score(f"approximate recall@{self.k}", found, self.k / len(database))
-            yield replace(score, stage=stage)
 
     def examples(
         self, encoder: Encoder, data: ImageDataset, *, mode: Mode, stage: str, count: int
