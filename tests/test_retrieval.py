@@ -214,8 +214,8 @@ def probe() -> Retrieval:
 def test_scores_keep_the_contract(probe: Retrieval, encoder: Encoder, data: ImageDataset, tmp_path: Path) -> None:
     scores = list(probe.evaluate(encoder, data, tmp_path))
     stages = [stage.name for stage in encoder.stages]
-    measures = ("precision@5", "precision@1", "recall@5", "mAP")
-    for metric in (*measures, *(f"context {measure}" for measure in measures)):
+    measures = ("precision@5", "recall@5", "mAP")
+    for metric in ("precision@1", *measures, *(f"context {measure}" for measure in measures)):
         assert [score.stage for score in scores if score.metric == metric] == stages
     (headline,) = [score for score in scores if score.headline]
     assert headline.metric == "precision@5"

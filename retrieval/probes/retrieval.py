@@ -4,7 +4,7 @@ Objects where the data set has boxes, whole pictures where it has but one label 
 second question, the one that a context encoder is trained for: with the object hidden, do the pictures whose
 surroundings are nearest hide an object of the same class?
 
-    precision@k              share of the k nearest that are right
+    precision@k              share of the k nearest that are right; by encoders, with the object seen, also precision@1
     recall@k                 share of queries with at least one right one among the k nearest
     mAP                      mean over queries of the average precision over the whole ranked database; queries whose
                              class is not in it have none, and n counts the others
@@ -143,8 +143,10 @@ class Retrieval(Probe):
         }
         chosen = max(names, key=lambda name: on_val[name])
         found = {name: nearest(vectors["test"][name], vectors["train"][name], self.k) for name in names}
+        precisions = (self.k,) if contexts else tuple(dict.fromkeys((self.k, 1)))
         for name in names:
-            for score in self._scores(found[name][1], vectors["test"][name], vectors["train"][name], labels):
+            of_test, of_train = vectors["test"][name], vectors["train"][name]
+            for score in self._scores(found[name][1], of_test, of_train, labels, precisions):
                 headline = score.metric == f"precision@{self.k}" and name == chosen and not contexts
                 yield replace(score, metric=prefix + score.metric, stage=name, headline=headline)
         near = vectors["test"][chosen], vectors["train"][chosen], found[chosen][1]
@@ -157,8 +159,9 @@ class Retrieval(Probe):
                 for split in ("train", "test")
             }
             for name, of_test in plain["test"].items():
-                rows = nearest(of_test, plain["train"][name], self.k)[1]
-                for score in self._scores(rows, of_test, plain["train"][name], labels):
+                of_train = plain["train"][name]
+                rows = nearest(of_test, of_train, self.k)[1]
+                for score in self._scores(rows, of_test, of_train, labels, (self.k,)):
                     yield replace(score, metric=f"{prefix}{score.metric} by {name}")
         if out is not None:
             queries, neighbours = _tiles(data, tables, found[chosen], SHOWN, hidden=contexts)
@@ -170,11 +173,12 @@ class Retrieval(Probe):
         queries: Float32[np.ndarray, "Q D"],
         database: Float32[np.ndarray, "N D"],
         labels: dict[str, NDArray[Any]],
+        precisions: tuple[int, ...],
     ) -> Iterator[Score]:
-        """Yield what one kind of vector scores, of which `rows` are the nearest."""
+        """Yield what one kind of vector scores, of which `rows` are the nearest; precision at each of some k."""
         wanted, classes = labels["test"], labels["train"]
         right = hits(rows, wanted, classes)
-        for k in dict.fromkeys((self.k, 1)):
+        for k in precisions:
             yield _score(f"precision@{k}", right[:, :k].mean(axis=1), chance_precision(wanted, classes))
         yield _score(f"recall@{self.k}", right.max(axis=1), chance_recall(wanted, classes, self.k))
         found = average_precisions(queries, database, wanted, classes)
