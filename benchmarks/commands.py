@@ -79,6 +79,7 @@ def status(argv: list[str]) -> int:
 
 def compare(argv: list[str]) -> int:
     """Print the paired differences between two rows."""
+    from benchmarks.report.retrieval import BY
     from benchmarks.results import read_measurements
     from benchmarks.verdict import summarise
 
@@ -91,7 +92,7 @@ def compare(argv: list[str]) -> int:
     row, other = options.rows
     print(f"{row} minus {other}, paired by seed and test item, 95 % intervals")
     for summary in summarise(measurements, baseline=other):
-        if summary.pretext != row or summary.difference is None:
+        if summary.pretext != row or summary.difference is None or BY in summary.metric:  # the same for all rows
             continue
         low, high = summary.difference_low, summary.difference_high
         if low is None or high is None:

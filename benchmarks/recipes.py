@@ -145,7 +145,7 @@ def laptop() -> Recipe:
             "fine_tune": 8,
             "detection": 10,
             "segmentation": 5,
-            "retrieval": 4,
+            "retrieval": 6,
             "inpainting": 2,
         },
     )

@@ -1,7 +1,7 @@
 """Make a data set's patches searchable, and ask what is like a patch, or what a hole's surroundings hide.
 
 python -m retrieval index --encoder FILE|timm:NAME --data SPEC --out DIR [--mode grid|objects|images|contexts]
-python -m retrieval search DIR --image FILE [--box X Y W H | --hole X Y W H] [-k N] [--out DIR]
+python -m retrieval search DIR --image FILE [FILE …] [--box X Y W H | --hole X Y W H] [-k N] [--out DIR]
 python -m retrieval inpaint --encoder FILE --data SPEC [--checkpoint DIR] [--out DIR]
 python -m retrieval demo --index DIR [--index DIR2] [--port N]
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pretext.checkpoint import atomic_write
@@ -32,7 +34,7 @@ from pretext.errors import UserError, did_you_mean, run_command
 from pretext.specs import with_option
 from retrieval.asking import Searchable
 from retrieval.factory import effort, stored_dimensions
-from retrieval.index import build_index, check_target
+from retrieval.index import Manifest, build_index, check_target
 from retrieval.originals import file_of, original
 from retrieval.regions import WHOLE, Box, Mode, Regions
 from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet
@@ -74,16 +76,16 @@ class Index(Regions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """Find the regions of an index that are nearest to a query's."""
+    """Find the regions of an index that are nearest to a query's, or to each of several."""
 
     folder: tyro.conf.Positional[Path]
     """The index."""
-    image: Path | None = None
-    """Picture to ask with."""
+    image: tuple[Path, ...] = ()
+    """Picture to ask with, or several."""
     query: int | None = None
     """Instead of a file, the number of one of the index's own pictures, kept out of its neighbours."""
     box: Corners | None = None
-    """Left, top, width and height of the part to ask with, in pixels (with --query, of the index's size)."""
+    """Left, top, width and height of the part of every picture to ask with, in pixels (with --query, the index's)."""
     hole: Corners | None = None
     """The same of a part to hide: what surrounds it is asked with."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
@@ -97,7 +99,7 @@ class Search:
     device: str = "auto"
     """cpu, cuda, …; auto takes a GPU where there is one."""
     out: Path = Path("neighbours")
-    """Folder for neighbours.png and neighbours.json."""
+    """Folder for neighbours.png, a row a query, and neighbours.json: of one query, or a list of them for several."""
 
 
 def main(argv: list[str]) -> int:
@@ -151,37 +153,33 @@ def search(argv: list[str]) -> int:
     options = parse(Search, argv, prog="python -m retrieval search")
     asked = Searchable.open(options.folder, encoder=options.encoder, data=options.data, device=options.device)
     manifest, data, table = asked.index.manifest, asked.data, asked.index.table
-    picture, shown = _picture(options, data, manifest.picture_size)
-    full = (picture if options.image is None else shown).shape[-2:]
-    box, hidden = _region(options, manifest.regions, (full[0], full[1]))
-    cosines, rows = asked.ask(picture, box, options.k, hidden=hidden, without_image=options.query, label=options.label)
-    found = table[rows]
-    tile = Tile(shown, box, "query", hidden)
-    tiles = neighbour_tiles(data, found, cosines, manifest.classes)
-    sheet = neighbour_sheet([tile], {manifest.stage: [tiles]})
-    save_sheet(sheet, options.out / "neighbours.png")
-    answer = {
-        "index": str(options.folder),
-        "query": {
-            "image": options.query if options.image is None else str(options.image),
-            "box": box,
-            "hidden": hidden,
-        },
-        "neighbours": [
-            {
-                "rank": rank,
-                "similarity": float(cosine),
-                "image": int(row["image"]),
-                "file": file_of(data, int(row["image"])),
-                "box": [float(row[side]) for side in "xywh"],
-                "label": class_name(row, manifest.classes) or None,
-            }
-            for rank, (row, cosine) in enumerate(zip(found, cosines, strict=True), 1)
-        ],
-    }
+    queries = _queries(options, data, manifest)
+    cosines, rows = asked.ask_many(
+        [query.picture for query in queries],
+        [query.box for query in queries],
+        options.k,
+        hidden=queries[0].hidden,
+        without_image=options.query,
+        label=options.label,
+    )
+    tiles = [Tile(query.shown, query.box, query.name, query.hidden) for query in queries]
+    found = [neighbour_tiles(data, table[own], near, manifest.classes) for own, near in zip(rows, cosines, strict=True)]
+    save_sheet(neighbour_sheet(tiles, {manifest.stage: found}), options.out / "neighbours.png")
+    answers = [
+        {
+            "index": str(options.folder),
+            "query": {"image": query.source, "box": query.box, "hidden": query.hidden},
+            "neighbours": _neighbours(data, table[own], near, manifest.classes),
+        }
+        for query, own, near in zip(queries, rows, cosines, strict=True)
+    ]
     with atomic_write(options.out / "neighbours.json") as beside:
-        beside.write_text(json.dumps(answer, indent=2) + "\n")
-    print(f"{options.out / 'neighbours.png'}: the nearest {len(found)} of {len(table)} {_words(manifest.regions.mode)}")
+        beside.write_text(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2) + "\n")
+    each = f" to each of {len(queries)} pictures" if len(queries) > 1 else ""
+    print(
+        f"{options.out / 'neighbours.png'}: the nearest {rows.shape[1]} of {len(table)} "
+        f"{_words(manifest.regions.mode)}{each}"
+    )
     return 0
 
 
@@ -213,23 +211,61 @@ def _findable(encoder: str) -> str:
     return encoder if weights is None else with_option(encoder, "weights", str(weights.resolve()))
 
 
-def _picture(options: Search, data: ImageDataset, size: int) -> tuple[UInt8[Tensor, "3 S S"], UInt8[Tensor, "3 H W"]]:
-    """Return the picture that is asked with, at the index's size and as it was."""
-    if (options.image is None) == (options.query is None):
+class _Query(NamedTuple):
+    """One picture that is asked with, and what about it."""
+
+    source: str | int
+    """Its file, or its number in the index."""
+    name: str
+    """What is written below it."""
+    picture: UInt8[Tensor, "3 S S"]
+    """At the index's size."""
+    shown: UInt8[Tensor, "3 H W"]
+    """As it was."""
+    box: Box
+    hidden: bool
+
+
+def _queries(options: Search, data: ImageDataset, manifest: Manifest) -> list[_Query]:
+    """Return what is asked, at least one query."""
+    if (not options.image) == (options.query is None):
         raise UserError("python -m retrieval search: give either --image FILE or --query NUMBER")
     if options.query is not None:
         if not 0 <= options.query < len(data):
             raise UserError(f"--query {options.query}: the index's pictures are numbered 0 to {len(data) - 1}")
-        return data[options.query][0], original(data, options.query)
-    assert options.image is not None
-    try:
-        picture = decode(options.image)
-    except BadImage as error:
-        raise UserError(f"--image {error}; give a picture") from None
-    return resize(picture, {}, size)[0], picture
+        picture = data[options.query][0]
+        box, hidden = _region(options, manifest.regions, picture)
+        return [_Query(options.query, "query", picture, original(data, options.query), box, hidden)]
+    queries, several = [], len(options.image) > 1
+    for path in options.image:
+        try:
+            shown = decode(path)
+        except BadImage as error:
+            raise UserError(f"--image {error}; give a picture") from None
+        box, hidden = _region(options, manifest.regions, shown, f" {path}" if several else "")
+        name = path.name if several else "query"
+        queries.append(_Query(str(path), name, resize(shown, {}, manifest.picture_size)[0], shown, box, hidden))
+    return queries
 
 
-def _region(options: Search, regions: Regions, full: tuple[int, int]) -> tuple[Box, bool]:
+def _neighbours(
+    data: ImageDataset, found: NDArray[Any], cosines: NDArray[Any], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return a query's neighbours as JSON has them."""
+    return [
+        {
+            "rank": rank,
+            "similarity": float(cosine),
+            "image": int(row["image"]),
+            "file": file_of(data, int(row["image"])),
+            "box": [float(row[side]) for side in "xywh"],
+            "label": class_name(row, classes) or None,
+        }
+        for rank, (row, cosine) in enumerate(zip(found, cosines, strict=True), 1)
+    ]
+
+
+def _region(options: Search, regions: Regions, picture: UInt8[Tensor, "3 H W"], name: str = "") -> tuple[Box, bool]:
     """Return what is asked about, in shares of the picture, and whether it is hidden."""
     if options.box is not None and options.hole is not None:
         raise UserError("--box and --hole: give one of them")
@@ -239,19 +275,19 @@ def _region(options: Search, regions: Regions, full: tuple[int, int]) -> tuple[B
         raise UserError("--box: this index holds contexts; ask with --hole, or make an index with --mode grid")
     for flag, given in (("--box", options.box), ("--hole", options.hole)):
         if given is not None:
-            return _in_shares(flag, given, full), flag == "--hole"
+            return _in_shares(flag, given, picture, name), flag == "--hole"
     if regions.mode == "contexts":
         edge = (1 - regions.hole) / 2
         return (edge, edge, regions.hole, regions.hole), True
     return WHOLE, False
 
 
-def _in_shares(flag: str, given: Corners, full: tuple[int, int]) -> Box:
-    (x, y, w, h), (height, width) = given, full
+def _in_shares(flag: str, given: Corners, picture: UInt8[Tensor, "3 H W"], name: str) -> Box:
+    (x, y, w, h), (height, width) = given, picture.shape[-2:]
     # Written so that a NaN fails it too.
     if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
         text = " ".join(f"{value:g}" for value in given)
-        raise UserError(f"{flag} {text}: not within the picture, which is {width}×{height} pixels; give X Y W H")
+        raise UserError(f"{flag} {text}: not within the picture{name}, which is {width}×{height} pixels; give X Y W H")
     return x / width, y / height, w / width, h / height
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pretext.encoders import load_encoder
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError, did_you_mean
 from retrieval.index import PatchIndex, check_encoder
-from retrieval.patches import describe_region
+from retrieval.patches import describe_each
 from retrieval.regions import WHOLE, Box
 
 
@@ -94,14 +95,37 @@ class Searchable:
         Raises:
             UserError: If no region is of that class.
         """
+        cosines, rows = self.ask_many([picture], [box], k, hidden=hidden, without_image=without_image, label=label)
+        return cosines[0], rows[0]
+
+    def ask_many(
+        self,
+        pictures: Sequence[UInt8[Tensor, "3 S S"]],
+        boxes: Sequence[Box],
+        k: int = 10,
+        *,
+        hidden: bool = False,
+        without_image: int | None = None,
+        label: str | None = None,
+    ) -> tuple[Float32[np.ndarray, "Q K"], Int64[np.ndarray, "Q K"]]:
+        """Return what `ask` does for each of several pictures, searched for together.
+
+        Args:
+            pictures: At the index's size, at least one.
+            boxes: What is asked about, one a picture.
+            k: As for `ask`, and so all that follows. An approximate index may find fewer for one than for another; all
+                then come back with as few.
+            hidden: Of all boxes.
+            without_image: For all queries.
+            label: For all queries.
+        """
         manifest = self.index.manifest
         wanted = None if label is None else self._class(label)
         # A hole may be asked about among whole pictures too: then only the query is seen as a context.
         mode = "contexts" if hidden else manifest.regions.mode
         seen = dataclasses.replace(manifest.regions, mode=mode, pool=manifest.regions.cells)
-        vectors = describe_region(self.encoder, picture, box, seen, stage=manifest.stage)
-        cosines, rows = self.index.search(vectors, k, encoder=self.encoder, without_image=without_image, label=wanted)
-        return cosines[0], rows[0]
+        vectors = describe_each(self.encoder, pictures, boxes, seen, stage=manifest.stage)
+        return self.index.search(vectors, k, encoder=self.encoder, without_image=without_image, label=wanted)
 
     def _class(self, name: str) -> int:
         classes = self.index.manifest.classes

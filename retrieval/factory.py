@@ -47,7 +47,17 @@ def default_factory(count: int) -> str:
     In 8 bits the numbers take half the memory, and the ten nearest are told apart less well: of 250,000 vectors 97.0 %
     of them are found, in 16 bits 98.9 % (`LOG.md`).
     """
-    return "Flat" if count <= EXACT_UP_TO else f"IVF{round(4 * count**0.5)}_HNSW32,SQfp16"
+    return "Flat" if count <= EXACT_UP_TO else _listed(round(4 * count**0.5))
+
+
+def approximate_factory(count: int) -> str | None:
+    """Return the approximate kind of `default_factory` for vectors that may be fewer than it is taken for.
+
+    There are as many lists, or as few as are left where each is fitted to `SAMPLE_PER_LIST` vectors; None where a
+    search would look into all of them.
+    """
+    lists = min(round(4 * count**0.5), count // SAMPLE_PER_LIST)
+    return _listed(lists) if lists > SEEN_LEAST else None
 
 
 def with_whitening(factory: str, pca: int | None) -> str:
@@ -138,6 +148,10 @@ def effort(vectors: Any) -> str:
     """Return in words how much of an index a search looks at."""
     ivf = use_faiss().try_extract_index_ivf(vectors)
     return "exact or by its own rule" if ivf is None else f"{ivf.nprobe} of {ivf.nlist} lists searched"
+
+
+def _listed(lists: int) -> str:
+    return f"IVF{lists}_HNSW32,SQfp16"
 
 
 def _lists(vectors: Any) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder, evaluating
 from pretext.errors import UserError
 from pretext.inpainting import HoledPictures
+from retrieval.baselines import hog
 from retrieval.patches import encode
 
 Describe = Callable[[HoledPictures], Float[Tensor, "N D"]]
@@ -32,8 +33,6 @@ Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]
 BATCH = 128
 CELLS = 4
 """Side of the grid that maps are averaged to: coarser ones forget where in the surroundings something is."""
-HOG_CELLS = 8
-"""Cells of the histogram of gradients along each side of the picture."""
 
 
 def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tensor, "N D"]]:
@@ -57,16 +56,8 @@ def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tens
 
 
 def by_hog(pictures: HoledPictures) -> Float[Tensor, "N D"]:
-    """Return the histograms of oriented gradients of the surroundings (Dalal and Triggs 2005)."""
-    from skimage.feature import hog
-
-    shown = pictures.shown().permute(0, 2, 3, 1).numpy()
-    side = max(1, shown.shape[1] // HOG_CELLS)
-    rows = [
-        hog(picture, pixels_per_cell=(side, side), cells_per_block=(2, 2), channel_axis=-1)  # type: ignore[no-untyped-call]
-        for picture in shown
-    ]
-    return torch.nn.functional.normalize(torch.from_numpy(np.stack(rows)).float(), dim=1)
+    """Return the histograms of oriented gradients of the surroundings; see `retrieval.baselines.hog`."""
+    return hog(pictures.shown().float() / 255)
 
 
 def nearest_rows(queries: Float[Tensor, "Q D"], database: Float[Tensor, "N D"]) -> Int[Tensor, "Q"]:

@@ -96,17 +96,24 @@ def describe(
         regions: What is seen of a box, and how maps are pooled.
         stages: Which to read.
     """
-    found = described(encoder, ((data[i][0], rows) for i, rows in _by_picture(table)), regions, stages)
+    found = described(encoder, pictures_in(data, table), regions, stages)
     parts = [vectors for vectors, _ in found]
     return {name: np.concatenate([part[name] for part in parts]) for name in stages}
 
 
-def describe_region(
-    encoder: Encoder, picture: UInt8[Tensor, "3 S S"], box: Box, regions: Regions, *, stage: str
+def describe_each(
+    encoder: Encoder,
+    pictures: Sequence[UInt8[Tensor, "3 S S"]],
+    boxes: Sequence[Box],
+    regions: Regions,
+    *,
+    stage: str,
 ) -> NDArray[np.float32]:
-    """Return the vector 1×D of one region of one picture; arguments as for `describe`."""
-    found = described(encoder, iter([(picture, patch_rows(0, [box], [-1]))]), regions, [stage])
-    return next(found)[0][stage]
+    """Return the vectors N×D of one region each of N pictures; arguments as for `describe`."""
+    asked = (
+        (picture, patch_rows(i, [box], [-1])) for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True))
+    )
+    return np.concatenate([vectors[stage] for vectors, _ in described(encoder, asked, regions, [stage])])
 
 
 def describe_regions(
@@ -172,19 +179,36 @@ def described(
     Arguments as for `describe`; a batch is full at `BATCH` regions.
     """
     device = next(encoder.parameters()).device
-    for images, tables in _batches(pictures):
-        rows = np.concatenate(tables)
-        which = torch.repeat_interleave(torch.tensor([len(table) for table in tables])).to(device)
-        boxes = boxes_of(rows).to(device)
-        holes = boxes if regions.mode == "contexts" else None
+    for crops, rows in windows(pictures, regions, side=encoder.input_size, device=device):
         with evaluating(encoder), torch.inference_mode():
-            stack = torch.stack(images).to(device)
-            crops = cut(stack, which, expand(boxes, regions.reach), holes, side=encoder.input_size)
             vectors = encode(encoder, crops, stages, cells=regions.cells)
         for name, value in vectors.items():
             if not value.isfinite().all():
                 raise UserError(f"encoder {encoder.spec}: its stage {name} is not finite; check the encoder's weights")
         yield {name: value.cpu().numpy() for name, value in vectors.items()}, rows
+
+
+def windows(
+    pictures: Iterator[tuple[UInt8[Tensor, "3 S S"], NDArray[Any]]],
+    regions: Regions,
+    *,
+    side: int,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[Float[Tensor, "K 3 side side"], NDArray[Any]]]:
+    """Yield what is seen of regions, as `cut` returns it, and their table, a batch of at most `BATCH` at a time.
+
+    Args:
+        pictures: One by one with their rows of the patch table.
+        regions: What is seen of a box.
+        side: In pixels.
+        device: Where they are cut.
+    """
+    for images, tables in _batches(pictures):
+        rows = np.concatenate(tables)
+        which = torch.repeat_interleave(torch.tensor([len(table) for table in tables])).to(device)
+        boxes = boxes_of(rows).to(device)
+        holes = boxes if regions.mode == "contexts" else None
+        yield cut(torch.stack(images).to(device), which, expand(boxes, regions.reach), holes, side=side), rows
 
 
 def _batches(
@@ -206,10 +230,11 @@ def _batches(
         yield images, tables
 
 
-def _by_picture(table: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+def pictures_in(data: ImageDataset, table: NDArray[Any]) -> Iterator[tuple[UInt8[Tensor, "3 S S"], NDArray[Any]]]:
+    """Yield the pictures that a patch table lists, each with its rows, which are next to one another."""
     starts = np.flatnonzero(np.diff(table["image"])) + 1
     for rows in np.split(table, starts) if len(table) else []:
-        yield int(rows["image"][0]), rows
+        yield data[int(rows["image"][0])][0], rows
 
 
 def _inside(boxes: Tensor, size: int) -> Tensor:

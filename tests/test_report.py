@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import itertools
 import json
 import re
 
@@ -168,6 +169,50 @@ def test_how_sure_the_numbers_are_is_told_beside_them(tmp_path):
     assert "After Holm's correction for all 9: supervised and rotation in all 3 probes." in words
     (ranks,) = [image for image in page.images if "Critical-difference" in image["aria-label"]]
     assert "supervised 1.0; rotation 2.0" in ranks["aria-label"]
+
+
+def test_retrieval_stands_beside_what_needs_no_network(tmp_path):
+    plain = {"HOG": [80.0, 90.0], "raw pixels": [20.0, 25.0]}
+    for seed, (pretext, items) in itertools.product((0, 1), (("random", LOW), ("supervised", HIGH))):
+        shared = {"probe": "retrieval", "seed": seed}
+        scores = [
+            row(pretext, items, metric="precision@10", **shared),
+            row(pretext, [v / 2 for v in items], metric="precision@10", stage="conv1", headline=False, **shared),
+            row(pretext, [v / 3 for v in items], metric="mAP", headline=False, chance=12.5, **shared),
+            row(pretext, [99.0] * 4, metric="approximate recall@10", headline=False, **shared),
+        ]
+        for name, values in plain.items():
+            for metric, factor in (("precision@10", 1), ("mAP", 0.1)):
+                ours = [factor * (values[seed] + shift) for shift in (-1, 0, 0, 1)]
+                scores.append(row(pretext, ours, metric=f"{metric} by {name}", stage="", headline=False, **shared))
+        write_cell(tmp_path, scores[0].cell, scores)
+    text, page, markdown = written(tmp_path)
+    assert not page.wrong
+    assert "Retrieval, beside what needs no network" in "".join(page.words)
+    table = markdown.split("### Retrieval, beside what needs no network")[1].split("###")[0]
+    head, _, *lines = (line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|"))
+    assert head == ["row", "precision@10", "mAP"]
+    assert [[cell.split(" ")[0] for cell in line] for line in lines if line[0] != "raw pixels"] == [
+        ["random", "30.0", "10.0"],
+        ["supervised", "60.0", "20.0"],
+        ["HOG", "85.0", "8.5"],
+        ["chance", "10.0", "12.5"],
+    ]
+    (pixels,) = [line for line in lines if line[0] == "raw pixels"]
+    assert pixels[1].startswith("22.5 ±")
+    main = markdown.split("###")[0]
+    assert "**60.0" in main  # nothing of it is a row or the best of the comparison
+    assert not any(name in main for name in plain)
+    assert "stage by stage" in text
+    figure = next(image["aria-label"] for image in page.images if "stage" in image["aria-label"])
+    assert "HOG" not in figure
+
+
+def test_without_what_needs_no_network_no_table_of_it_is_made(tmp_path):
+    items = row("random", LOW, probe="retrieval", metric="precision@10")
+    write_cell(tmp_path, items.cell, [items])
+    text, _, markdown = written(tmp_path)
+    assert "needs no network" not in text + markdown
 
 
 def test_without_random_weights_no_table_of_how_sure_is_made(tmp_path):

@@ -20,9 +20,11 @@ from pretext.judging import probes_in
 from pretext.masks import MEAN_COLOUR
 from retrieval.__main__ import main
 from retrieval.asking import Searchable
+from retrieval.index import PatchIndex
+from retrieval.measures import chance_precision, hits, nearest
 from retrieval.originals import file_of, original
 from retrieval.patches import cut, describe, describe_regions
-from retrieval.probes.retrieval import Retrieval, chance_precision, hits, nearest
+from retrieval.probes.retrieval import Retrieval
 from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand
 from retrieval.sheets import Tile, neighbour_sheet
 
@@ -212,13 +214,15 @@ def probe() -> Retrieval:
 def test_scores_keep_the_contract(probe: Retrieval, encoder: Encoder, data: ImageDataset, tmp_path: Path) -> None:
     scores = list(probe.evaluate(encoder, data, tmp_path))
     stages = [stage.name for stage in encoder.stages]
-    for metric in ("precision@5", "precision@1", "context precision@5"):
+    measures = ("precision@5", "recall@5", "mAP")
+    for metric in ("precision@1", *measures, *(f"context {measure}" for measure in measures)):
         assert [score.stage for score in scores if score.metric == metric] == stages
     (headline,) = [score for score in scores if score.headline]
     assert headline.metric == "precision@5"
     for score in scores:
         assert score.items is not None
-        assert score.n == len(score.items) == 25
+        assert score.n == len(score.items)
+        assert score.n == 25 or "mAP" in score.metric
         assert score.value == pytest.approx(score.items.mean())
         assert score.chance is not None
         assert 0 < score.chance < 100
@@ -227,29 +231,37 @@ def test_scores_keep_the_contract(probe: Retrieval, encoder: Encoder, data: Imag
     assert again == [score.value for score in scores]
 
 
-def test_precision_is_that_of_a_count_in_numpy(probe: Retrieval, encoder: Encoder, data: ImageDataset) -> None:
+@pytest.mark.parametrize(("mode", "prefix"), [("objects", ""), ("contexts", "context ")])
+def test_measures_are_those_of_a_count_in_numpy(
+    probe: Retrieval, encoder: Encoder, data: ImageDataset, mode: Mode, prefix: str
+) -> None:
     tables = probe._tables(data, Regions(mode="objects"))
-    asked: list[tuple[Mode, str]] = [("objects", "precision@5"), ("contexts", "context precision@5")]
-    for mode, metric in asked:
-        scores = {s.stage: s for s in probe.evaluate(encoder, data) if s.metric == metric}
-        on_val = {}
-        for stage, score in scores.items():
-            vectors = {
-                split: describe(encoder, data.split(split), table, Regions(mode=mode), stages=[stage])[stage]
-                for split, table in tables.items()
-            }
-            expected = {}
-            for split in ("val", "test"):
-                right = []
-                for vector, label in zip(vectors[split], tables[split]["label"], strict=True):
-                    order = np.argsort(-(vectors["train"].astype(np.float64) @ vector.astype(np.float64)))[:5]
-                    right.append(100 * np.mean([tables["train"]["label"][row] == label for row in order]))
-                expected[split] = right
-            on_val[stage] = np.mean(expected["val"])
-            np.testing.assert_allclose(np.asarray(score.items), expected["test"])
-        for stage, score in scores.items():
-            if score.headline:
-                assert on_val[stage] == max(on_val.values())
+    scores = {(s.metric, s.stage): s for s in probe.evaluate(encoder, data)}
+    on_val = {}
+    for stage in (stage.name for stage in encoder.stages):
+        vectors = {
+            split: describe(encoder, data.split(split), table, Regions(mode=mode), stages=[stage])[stage]
+            for split, table in tables.items()
+        }
+        precision, recall, average = {}, {}, {}
+        for split in ("val", "test"):
+            rankings = [
+                tables["train"]["label"][np.argsort(-(vectors["train"].astype(np.float64) @ vector))] == label
+                for vector, label in zip(vectors[split].astype(np.float64), tables[split]["label"], strict=True)
+            ]
+            precision[split] = [100 * ranking[:5].mean() for ranking in rankings]
+            recall[split] = [100 * ranking[:5].any() for ranking in rankings]
+            average[split] = [
+                100 * np.mean([ranking[: at + 1].mean() for at in np.flatnonzero(ranking)])
+                for ranking in rankings
+                if ranking.any()
+            ]
+        on_val[stage] = np.mean(precision["val"])
+        for metric, expected in (("precision@5", precision), ("recall@5", recall), ("mAP", average)):
+            np.testing.assert_allclose(np.asarray(scores[prefix + metric, stage].items), expected["test"], rtol=1e-6)
+    (headline,) = [s for s in scores.values() if s.headline]
+    if mode == "objects":
+        assert on_val[headline.stage] == max(on_val.values())
 
 
 def class_folders(root: Path, pictures: int) -> Path:
@@ -265,7 +277,8 @@ def class_folders(root: Path, pictures: int) -> Path:
 def test_pictures_with_one_label_are_judged_whole(probe: Retrieval, encoder: Encoder, tmp_path: Path) -> None:
     data = open_dataset(f"folder:{class_folders(tmp_path, 30)}")
     scores = list(probe.evaluate(encoder, data))
-    assert {score.metric for score in scores} == {"precision@5", "precision@1"}
+    plain = {score.metric for score in scores if " by " not in score.metric}
+    assert plain == {"precision@5", "precision@1", "recall@5", "mAP"}
     (headline,) = [score for score in scores if score.headline]
     assert headline.value > 95  # dark among dark
     assert headline.chance == pytest.approx(50, abs=5)
@@ -386,6 +399,44 @@ def test_a_hole_finds_its_own_surroundings(contexts: Path, picture: Path, tmp_pa
         assert sheet.width > 4 * 112
 
 
+def test_several_pictures_are_asked_with_at_once(
+    contexts: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.asarray(Image.open(picture))
+    large = tmp_path / "large.png"  # turned, and of another size: the same corners are another part of it
+    Image.fromarray(np.rot90(pixels.repeat(2, axis=0).repeat(2, axis=1)).copy()).save(large)
+    files = [picture, large, picture]
+    asked = ["--hole", "4", "8", "16", "16", "-k", "4", "--out"]
+    alone = []
+    for number, file in enumerate(files):
+        assert main(["search", str(contexts), "--image", str(file), *asked, str(tmp_path / str(number))]) == 0
+        alone.append(json.loads((tmp_path / str(number) / "neighbours.json").read_text()))
+    searches = []
+    search = PatchIndex.search
+
+    def counting(self: PatchIndex, queries: np.ndarray, *given: object, **named: object) -> object:
+        searches.append(len(queries))
+        return search(self, queries, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PatchIndex, "search", counting)
+    together = tmp_path / "together"
+    assert main(["search", str(contexts), "--image", *map(str, files), *asked, str(together)]) == 0
+    assert searches == [3]
+    assert "the nearest 4 of 16 contexts to each of 3 pictures" in capsys.readouterr().out
+    answers = json.loads((together / "neighbours.json").read_text())
+    for answer, one in zip(answers, alone, strict=True):
+        assert answer["query"] == one["query"]
+        for found, expected in zip(answer["neighbours"], one["neighbours"], strict=True):
+            assert found.pop("similarity") == pytest.approx(expected.pop("similarity"), abs=1e-5)
+            assert found == expected
+    assert answers[0]["neighbours"] == answers[2]["neighbours"] != answers[1]["neighbours"]
+    assert answers[0]["query"]["box"] == [0.125, 0.25, 0.5, 0.5]
+    assert answers[1]["query"]["box"] == [0.0625, 0.125, 0.25, 0.25]
+    with Image.open(together / "neighbours.png") as sheet, Image.open(tmp_path / "0" / "neighbours.png") as one_row:
+        assert sheet.height - 6 == 3 * (one_row.height - 6)  # a gap, then the rows
+        assert sheet.width == one_row.width
+
+
 def test_a_picture_of_the_index_is_not_its_own_neighbour(contexts: Path, tmp_path: Path) -> None:
     assert main(["search", str(contexts), "--query", "7", "--out", str(tmp_path)]) == 0
     answer = json.loads((tmp_path / "neighbours.json").read_text())
@@ -456,6 +507,12 @@ def test_a_whole_folder_is_indexed_and_every_neighbour_named(encoder_file: Path,
         (["--image", "PICTURE", "--hole", "nan", "8", "8", "16"], "not within"),
         (["--image", "PICTURE", "--box", "8", "8", "16", "16"], "holds contexts"),
         (["--image", "nowhere.png"], "nowhere.png"),
+        (["--image", "PICTURE", "nowhere.png"], "nowhere.png"),
+        (
+            ["--image", "PICTURE", "PICTURE", "--hole", "20", "8", "16", "16"],
+            r"not within the picture .*test 7.png, ",
+        ),
+        (["--image"], "either --image"),
         (["--image", "PICTURE", "--query", "1"], "either --image"),
         ([], "either --image"),
         (["--query", "16"], "numbered 0 to 15"),

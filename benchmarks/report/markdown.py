@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
+from benchmarks.report.retrieval import without_network
 from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.terminal import LEGEND, value_text
 
@@ -17,7 +18,7 @@ def markdown(run: Run) -> str:
     parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run)), *cautions(run)]
     if run.rows:
         parts += [_main_table(run), f"{LEGEND}; best in bold."]
-        parts += [_evidence(table) for table in evidence(run)]
+        parts += [_evidence(table) for table in (without_network(run), *evidence(run)) if table is not None]
     if run.notes():
         parts += ["## Notes", "\n".join(f"- {note}" for note in run.notes())]
     parts += ["## What was run", "\n".join(f"- {name}: `{value}`" for name, value in run.facts())]

@@ -9,9 +9,10 @@ from html import escape
 from benchmarks.listing import and_list
 from benchmarks.report import gallery
 from benchmarks.report.content import Run
-from benchmarks.report.evidence import evidence
+from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.figures import Plot
 from benchmarks.report.markdown import TITLE
+from benchmarks.report.retrieval import without_network
 from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
@@ -53,7 +54,7 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
     sections = _Sections()
     if run.rows:
         sections.add("Results", lambda: _results(run))
-        sections.add("How sure", lambda: _evidence(run))
+        sections.add("How sure", lambda: _evidence(*evidence(run)))
         sections.add("Figures", lambda: _figures(plots()))
     if "data" in run.plan and run.first_encoders():
         sections.add("Filled holes", lambda: _fills(run))
@@ -89,13 +90,15 @@ def _results(run: Run) -> str:
         "<details><summary>Every score of every stage</summary>"
         '<p class="legend">From and to are the ends of the 95 % interval; ★ the stage that the table above '
         f"quotes for some seed; − random the difference from random weights.</p>{score_table(run)}</details>"
+        f"{_evidence(without_network(run))}"
     )
 
 
-def _evidence(run: Run) -> str:
+def _evidence(*tables: Evidence | None) -> str:
     return "".join(
         f'<h3>{escape(table.title)}</h3>{evidence_table(table)}<p class="legend">{escape(table.legend)}</p>'
-        for table in evidence(run)
+        for table in tables
+        if table is not None
     )
 
 

@@ -1,19 +1,30 @@
-"""Precision at k: of what lies nearest to a region of a test picture, how much is of the same class.
+"""Retrieval by class: of what lies nearest to a region of a test picture, how much is of the same class.
 
 Objects where the data set has boxes, whole pictures where it has but one label each. With boxes there is a
 second question, the one that a context encoder is trained for: with the object hidden, do the pictures whose
 surroundings are nearest hide an object of the same class?
+
+    precision@k              share of the k nearest that are right; by encoders, with the object seen, also precision@1
+    recall@k                 share of queries with at least one right one among the k nearest
+    mAP                      mean over queries of the average precision over the whole ranked database; queries whose
+                             class is not in it have none, and n counts the others
+    context …                the same with the object hidden; its class is what counts
+    … by raw pixels          the same of what needs no network; by colour histogram; by HOG (`retrieval.baselines`)
+    approximate recall@k     share of the k nearest that an approximate index finds, at the stage that was chosen; left
+                             out where the database has fewer than 360 regions (`retrieval.measures`)
+
+Source: recall@k as in Jégou, Douze and Schmid 2011 and in Musgrave, Belongie and Lim 2020, which is not the share of
+    all that is right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
@@ -22,6 +33,16 @@ from pretext.datasets.packed import at_size
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError
 from pretext.judging import Probe, Score
+from retrieval.baselines import describe_plainly
+from retrieval.measures import (
+    approximate_recall,
+    average_precisions,
+    chance_average_precision,
+    chance_precision,
+    chance_recall,
+    hits,
+    nearest,
+)
 from retrieval.patches import describe
 from retrieval.regions import PATCH, Mode, Regions, patch_rows
 from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet, tile_of
@@ -36,8 +57,8 @@ class Retrieval(Probe):
     """Nearest neighbours by cosine, exact, in the training split, judged by class.
 
     Objects that are marked difficult are neither searched for nor found. The stage is the one with the
-    highest precision@k for queries of the validation split. Chance is the precision of neighbours drawn at
-    random from the same database.
+    highest precision@k for queries of the validation split. Chance is what a random order of the same database
+    would score.
     """
 
     k: int = 10
@@ -46,6 +67,8 @@ class Retrieval(Probe):
     """Regions of the training split that are searched, at most."""
     queries: int = 500
     """Regions of the test split, and of the validation split, that are searched for, at most."""
+    baselines: bool = True
+    """Also judge what needs no network, with the same queries in the same database."""
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}), frozenset({"label"}))
 
@@ -56,7 +79,7 @@ class Retrieval(Probe):
             raise ValueError(f"database is {self.database}; at least k = {self.k} regions are needed")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """See `Probe.evaluate`. Metrics: `precision@k`, `precision@1`, `context precision@k`."""
+        """See `Probe.evaluate`; the module says what the metrics are. Writes a sheet a kind of region."""
         if not self.can_judge(data):
             data.require("label")
         has_objects = {"labels", "boxes"} <= data.annotations
@@ -106,39 +129,62 @@ class Retrieval(Probe):
         regions: Regions,
         out: Path | None,
     ) -> Iterator[Score]:
-        """Yield every stage's scores for one kind of region; no headline for contexts."""
+        """Yield the scores of every stage and baseline for one kind of region; no headline for contexts."""
         names = [stage.name for stage in encoder.stages]
         vectors: dict[str, Vectors] = {
             split: describe(encoder, data.split(split), table, regions, stages=names) for split, table in tables.items()
         }
         labels = {split: np.ascontiguousarray(table["label"]) for split, table in tables.items()}
-        found = {
-            (split, name): nearest(vectors[split][name], vectors["train"][name], self.k)
-            for split in ("val", "test")
-            for name in names
-        }
-        on_val = {name: hits(found["val", name][1], labels["val"], labels["train"]).mean() for name in names}
-        chosen = max(names, key=lambda name: on_val[name])
-        chance = 100 * chance_precision(labels["test"], labels["train"])
         contexts = regions.mode == "contexts"
+        prefix = "context " if contexts else ""
+        on_val = {
+            name: hits(nearest(of_val, vectors["train"][name], self.k)[1], labels["val"], labels["train"]).mean()
+            for name, of_val in vectors["val"].items()
+        }
+        chosen = max(names, key=lambda name: on_val[name])
+        found = {name: nearest(vectors["test"][name], vectors["train"][name], self.k) for name in names}
+        precisions = (self.k,) if contexts else tuple(dict.fromkeys((self.k, 1)))
         for name in names:
-            right = hits(found["test", name][1], labels["test"], labels["train"])
-            for k in [self.k] if contexts else dict.fromkeys((self.k, 1)):
-                items = 100 * right[:, :k].mean(axis=1)
-                yield Score(
-                    metric=f"{'context ' if contexts else ''}precision@{k}",
-                    value=float(items.mean()),
-                    unit="%",
-                    higher_is_better=True,
-                    chance=chance,
-                    n=len(items),
-                    stage=name,
-                    headline=k == self.k and name == chosen and not contexts,
-                    items=items,
-                )
+            of_test, of_train = vectors["test"][name], vectors["train"][name]
+            for score in self._scores(found[name][1], of_test, of_train, labels, precisions):
+                headline = score.metric == f"precision@{self.k}" and name == chosen and not contexts
+                yield replace(score, metric=prefix + score.metric, stage=name, headline=headline)
+        near = vectors["test"][chosen], vectors["train"][chosen], found[chosen][1]
+        if not contexts and (shares := approximate_recall(*near)) is not None:
+            score = _score(f"approximate recall@{self.k}", shares, self.k / len(labels["train"]))
+            yield replace(score, stage=chosen)
+        if self.baselines:
+            plain = {
+                split: describe_plainly(data.split(split), tables[split], regions, side=encoder.input_size)
+                for split in ("train", "test")
+            }
+            for name, of_test in plain["test"].items():
+                of_train = plain["train"][name]
+                rows = nearest(of_test, of_train, self.k)[1]
+                for score in self._scores(rows, of_test, of_train, labels, (self.k,)):
+                    yield replace(score, metric=f"{prefix}{score.metric} by {name}")
         if out is not None:
-            queries, neighbours = _tiles(data, tables, found["test", chosen], SHOWN, hidden=contexts)
+            queries, neighbours = _tiles(data, tables, found[chosen], SHOWN, hidden=contexts)
             save_sheet(neighbour_sheet(queries, {chosen: neighbours}), out / f"{regions.mode}.png")
+
+    def _scores(
+        self,
+        rows: Int64[np.ndarray, "Q K"],
+        queries: Float32[np.ndarray, "Q D"],
+        database: Float32[np.ndarray, "N D"],
+        labels: dict[str, NDArray[Any]],
+        precisions: tuple[int, ...],
+    ) -> Iterator[Score]:
+        """Yield what one kind of vector scores, of which `rows` are the nearest; precision at each of some k."""
+        wanted, classes = labels["test"], labels["train"]
+        right = hits(rows, wanted, classes)
+        for k in precisions:
+            yield _score(f"precision@{k}", right[:, :k].mean(axis=1), chance_precision(wanted, classes))
+        yield _score(f"recall@{self.k}", right.max(axis=1), chance_recall(wanted, classes, self.k))
+        found = average_precisions(queries, database, wanted, classes)
+        found = found[np.isfinite(found)]
+        if len(found):
+            yield _score("mAP", found, chance_average_precision(wanted, classes))
 
     def examples(
         self, encoder: Encoder, data: ImageDataset, *, mode: Mode, stage: str, count: int
@@ -165,24 +211,10 @@ class Retrieval(Probe):
         return _tiles(sized, tables, found, count, hidden=mode == "contexts")
 
 
-def nearest(
-    queries: Float32[np.ndarray, "Q D"], database: Float32[np.ndarray, "N D"], k: int
-) -> tuple[Float32[np.ndarray, "Q K"], Int64[np.ndarray, "Q K"]]:
-    """Return the cosines and rows of the k nearest, best first; exact, all vectors being of length 1."""
-    found = (torch.from_numpy(queries) @ torch.from_numpy(database).T).topk(k, dim=1)
-    return found.values.numpy(), found.indices.numpy()
-
-
-def hits(
-    rows: Int64[np.ndarray, "Q K"], queries: Int64[np.ndarray, " Q"], database: Int64[np.ndarray, " N"]
-) -> NDArray[np.float64]:
-    """Return Q×K: 1 where a neighbour is of its query's class, 0 elsewhere."""
-    return (database[rows] == queries[:, None]).astype(np.float64)
-
-
-def chance_precision(queries: Int64[np.ndarray, " Q"], database: Int64[np.ndarray, " N"]) -> float:
-    """Return the expected share of right ones among neighbours drawn at random from the database."""
-    return float(np.mean([(database == label).mean() for label in queries]))
+def _score(metric: str, items: NDArray[Any], chance: float) -> Score:
+    """Return the score of shares, one a query, in percent."""
+    shares = 100 * items.astype(np.float64)
+    return Score(metric, float(shares.mean()), "%", True, 100 * chance, len(shares), items=shares)
 
 
 def _tiles(
