@@ -35,13 +35,17 @@ AGREEMENT = 0.45
 """Latent correlation of two seeds on an item; 0.3 between right and wrong, as in the linear probe on scenes."""
 SHARED = 0.4
 """Latent correlation of two rows on an item."""
-EQUAL = (1.0,) * 6
-"""Standard deviations over seeds of the rows of a table, as multiples of that of random weights."""
-UNEQUAL = {"mixed": (0.5, 0.5, 1.0, 1.0, 2.0, 2.0), "one noisy": (1.0, 1.0, 1.0, 1.0, 1.0, 5.0)}
+EQUAL = np.ones(7)
+"""Standard deviations over seeds of random weights and six rows, as multiples of a usual one."""
+UNEQUAL = {
+    "mixed": np.array([1.0, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0]),
+    "one noisy": np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 5.0]),
+    "random noisy": np.array([5.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+}
 
 
 def draws(
-    rng: np.random.Generator, seeds: int, items: int, sds: Sequence[float], means: Sequence[float], trials: int = TRIALS
+    rng: np.random.Generator, seeds: int, items: int, sds: Table, means: Sequence[float], trials: int = TRIALS
 ) -> Iterator[list[Table]]:
     """Yield tables trials × seeds × items, one a row, until there are `trials`.
 
@@ -74,9 +78,7 @@ def draws(
         yield rows
 
 
-def errors(
-    rng: np.random.Generator, seeds: int, items: int, sds: Sequence[float], trials: int = TRIALS
-) -> tuple[Table, Table]:
+def errors(rng: np.random.Generator, seeds: int, items: int, sds: Table, trials: int = TRIALS) -> tuple[Table, Table]:
     """Return how often rows' intervals hold their means, and how often rows are told from random weights' equal mean.
 
     Args:
@@ -108,8 +110,8 @@ def power_at_detectable(
 
     Squares are averaged over trials.
     """
-    sds, squares, lent = [sd] * (1 + len(EQUAL)), [], []
-    for base, *rows in draws(rng, seeds, items, sds, [MEAN] * len(sds), trials):
+    squares, lent = [], []
+    for base, *rows in draws(rng, seeds, items, sd * EQUAL, [MEAN] * len(EQUAL), trials):
         squares.append(_squares([row - base for row in rows]))
         lent.append(lend(squares[-1][0], seeds).freedom)
     usual = np.concatenate(squares, axis=1).mean(axis=(1, 2))
@@ -120,7 +122,7 @@ def power_at_detectable(
     if MEAN + difference > 90 and items > 1:  # no row has so much
         return difference, float("nan"), alone
     seen = []
-    for base, *rows in draws(rng, seeds, items, sds, [MEAN] + [MEAN + difference] * len(EQUAL), trials):
+    for base, *rows in draws(rng, seeds, items, sd * EQUAL, [MEAN] + [MEAN + difference] * (len(EQUAL) - 1), trials):
         gains = [row - base for row in rows]
         found = _squares(gains)
         seen.append(_means(gains) > half_width(found, seeds, items, lend(found[0], seeds)))
@@ -131,10 +133,10 @@ def share_coverage(
     rng: np.random.Generator, seeds: int, items: int, sd: float, trials: int = TRIALS
 ) -> tuple[float, float]:
     """Return how often the intervals of the shares 0, 0.2, … 1 hold them, among how many tables that have any."""
-    truths = np.linspace(0, 1, len(EQUAL))
+    truths = np.linspace(0, 1, 6)
     hits, told = [], []
     means = [MEAN, 2 * MEAN, *(MEAN * (1 + truths))]
-    for floor, ceiling, *rows in draws(rng, seeds, items, [sd] * len(means), means, trials):
+    for floor, ceiling, *rows in draws(rng, seeds, items, np.full(len(means), sd), means, trials):
         span, gains = ceiling - floor, [row - floor for row in rows]
         told.append(span.mean(axis=(-1, -2)) > half_width(mean_squares(span), seeds, items))
         for row, truth in enumerate(truths):
@@ -152,7 +154,7 @@ def holm_errors(
     p_values = []
     for _ in range(6):
         of_probe = []
-        for base, *rows in draws(rng, seeds, items, [sd] * (1 + len(EQUAL)), [MEAN] * (1 + len(EQUAL)), trials):
+        for base, *rows in draws(rng, seeds, items, sd * EQUAL, [MEAN] * len(EQUAL), trials):
             gains = [row - base for row in rows]
             squares = _squares(gains)
             error, freedom = standard_error(squares, seeds, items, lend(squares[0], seeds))
@@ -203,7 +205,7 @@ def _print_equal(seeds: int, trials: int) -> None:
     settings = [(items, sd) for items in (500, 2000, 4000) for sd in (0.0, 0.5, 1.0, 2.0, 4.0)]
     for items, sd in [(1, 1.0), *settings]:
         rng = np.random.default_rng((seeds, items, round(10 * sd)))
-        held, marked = errors(rng, seeds, items, [sd] * (1 + len(EQUAL)), trials)
+        held, marked = errors(rng, seeds, items, sd * EQUAL, trials)
         difference, seen, alone = power_at_detectable(rng, seeds, items, sd, max(1, trials // 4))
         rates = [*held.mean(axis=1), *marked.mean(axis=1)]
         _line(str(seeds), _items(items), f"{sd}", *rates, f"{difference:.1f}", f"{alone:.1f}", seen)
@@ -211,14 +213,13 @@ def _print_equal(seeds: int, trials: int) -> None:
 
 def _print_unequal(seeds: int, trials: int) -> None:
     """Print a line for each kind of table: its quietest rows, then its noisiest."""
-    for kind, factors in UNEQUAL.items():
-        spreads = np.array(factors)
-        for items, sd in [(1, 1.0), *((items, sd) for items in (500, 4000) for sd in (0.5, 1.0, 2.0, 4.0))]:
-            rng = np.random.default_rng((seeds, items, round(10 * sd), len(kind)))
-            found = errors(rng, seeds, items, [sd, *(sd * spreads)], trials)
-            ends = [spreads == spreads.min(), spreads == spreads.max()]
+    for place, (kind, sds) in enumerate(UNEQUAL.items()):
+        rows = sds[1:]
+        for items, sd in [(1, 1.0), (500, 1.0), (500, 4.0), (4000, 1.0), (4000, 4.0)]:
+            found = errors(np.random.default_rng((seeds, items, round(10 * sd), place)), seeds, items, sd * sds, trials)
+            ends = [rows == end for end in sorted({rows.min(), rows.max()})]
             rates = [rate for which in ends for each in found for rate in each[:, which].mean(axis=1)]
-            _line(kind, str(seeds), _items(items), f"{sd}", *rates)
+            _line(kind, str(seeds), _items(items), f"{sd}", *(rates + [np.nan] * 4)[:8])
 
 
 def _items(items: int) -> str:
@@ -236,7 +237,7 @@ def main() -> None:
     _head("seeds", "items", "seed sd", "holds %", "alone", "false + %", "alone", "power at", "alone", "seen %")
     for seeds in options.seeds:
         _print_equal(seeds, options.trials)
-    _head("rows", "seeds", "items", "seed sd", *("holds %", "alone", "false + %", "alone") * 2)
+    _head("table", "seeds", "items", "seed sd", *("holds %", "alone", "false + %", "alone") * 2)
     for seeds in options.seeds:
         _print_unequal(seeds, options.trials)
     _head("seeds", "seed sd", "share held %", "has one %", "any plain mark of 36 %", "any after Holm %")

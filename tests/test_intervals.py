@@ -278,7 +278,7 @@ def test_intervals_of_a_few_items_hold_the_truth():
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize(("items", "sd"), [(1, 1.0), (500, 0.0), (500, 2.0), (2000, 1.0), (4000, 2.0)])
 def test_intervals_hold_the_truth_and_equal_rows_stay_unmarked(seeds, items, sd):
-    held, marked = coverage.errors(np.random.default_rng(10), seeds, items, [sd] * 7, trials=500)
+    held, marked = coverage.errors(np.random.default_rng(10), seeds, items, sd * coverage.EQUAL, trials=500)
     assert held[0].mean() > 0.93
     assert marked[0].mean() < 0.07
 
@@ -286,7 +286,7 @@ def test_intervals_hold_the_truth_and_equal_rows_stay_unmarked(seeds, items, sd)
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "sd"), [(3, 2.0), (5, 1.0), (5, 2.0)])
 def test_where_seeds_differ_the_intervals_are_no_wider_than_need_be(seeds, sd):
-    held, marked = coverage.errors(np.random.default_rng(11), seeds, 4000, [sd] * 7, trials=500)
+    held, marked = coverage.errors(np.random.default_rng(11), seeds, 4000, sd * coverage.EQUAL, trials=500)
     assert 0.93 < held[0].mean() < 0.97
     assert 0.03 < marked[0].mean() < 0.07
 
@@ -294,7 +294,7 @@ def test_where_seeds_differ_the_intervals_are_no_wider_than_need_be(seeds, sd):
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_a_row_much_noisier_than_its_neighbours_is_marked_a_little_more_often_than_alone(seeds):
-    sds = 2.0 * np.array([1.0, *coverage.UNEQUAL["one noisy"]])
+    sds = 2.0 * coverage.UNEQUAL["one noisy"]
     _, marked = coverage.errors(np.random.default_rng(12), seeds, 500, sds, trials=2000)
     lent, alone = marked[:, -1]
     assert alone < lent < 0.12
