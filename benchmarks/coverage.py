@@ -110,12 +110,11 @@ def power_at_detectable(
 
     Squares are averaged over trials.
     """
-    squares, lent = [], []
+    squares = []
     for base, *rows in draws(rng, seeds, items, sd * EQUAL, [MEAN] * len(EQUAL), trials):
         squares.append(_squares([row - base for row in rows]))
-        lent.append(lend(squares[-1][0], seeds).freedom)
     usual = np.concatenate(squares, axis=1).mean(axis=(1, 2))
-    difference = detectable(usual, seeds, items, float(np.concatenate(lent).mean()))
+    difference = detectable(usual, seeds, items, len(EQUAL) - 1)
     alone = detectable(usual, seeds, items)
     assert difference is not None
     assert alone is not None

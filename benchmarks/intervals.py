@@ -216,14 +216,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(squares: Table, seeds: int, items: int, lent: float = 0.0) -> float | None:
+def detectable(squares: Table, seeds: int, items: int, rows: int = 1) -> float | None:
     """Return the smallest true difference whose interval excludes zero in 80 % of repetitions.
 
     Args:
         squares: Mean squares of differences, 3, best of several rows averaged; taken to be the true ones.
         seeds: S.
         items: n.
-        lent: Degrees of freedom that the rows lend each other.
+        rows: How many rows of this spread lend each other.
     """
     from scipy.optimize import brentq
 
@@ -232,10 +232,11 @@ def detectable(squares: Table, seeds: int, items: int, lent: float = 0.0) -> flo
     spread = float(np.sqrt((between_items + between_seeds - rest) / (seeds * items)))
     if spread == 0:
         return None
-    luck = (np.arange(200) + 0.5) / 200
+    luck = np.tile((np.arange(500)[:, None] + 0.5) / 500, rows)  # a row's own is spread evenly, as its neighbours' is
+    luck = np.random.default_rng(0).permuted(luck, axis=0)
     drawn = between_seeds * (chdtri(seeds - 1, luck) / (seeds - 1) if seeds > 1 else np.ones_like(luck))
     each = np.stack([drawn, np.full_like(luck, between_items), np.full_like(luck, rest)])
-    halves = half_width(each, seeds, items, Loan(np.asarray(between_seeds), np.asarray(lent)) if lent else ALONE)
+    halves = half_width(each, seeds, items, lend(drawn, seeds))
 
     def missing(difference: float) -> float:
         seen = ndtr((difference - halves) / spread) + ndtr((-difference - halves) / spread)

@@ -245,7 +245,7 @@ def _power(differences: Sequence[tuple[str, Table]]) -> float | None:
         return None
     (seeds, items), _ = Counter(table.shape for table in usual).most_common(1)[0]
     squares = np.stack([mean_squares(table) for table in usual if table.shape == (seeds, items)], axis=-1)
-    return detectable(squares.mean(axis=-1), seeds, items, lend(squares[0], seeds).freedom.item())
+    return detectable(squares.mean(axis=-1), seeds, items, squares.shape[-1])
 
 
 def _neighbours(cells: Mapping[Place, Table]) -> list[list[Place]]:
