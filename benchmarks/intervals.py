@@ -20,7 +20,7 @@ from scipy.special import chdtri, fdtrc, ndtr, polygamma, psi, stdtr, stdtrit
 LEVEL = 0.95
 POWER = 0.8
 MOST_FREEDOM = 3
-"""Degrees of freedom that seeds and items can give together, as a multiple of those between seeds."""
+"""Degrees of freedom that seeds and items can give together, as a multiple of those between seeds, squared."""
 MOST_LENT = 1
 """Degrees of freedom between seeds that a row's neighbours can lend it, as a multiple of its own S - 1."""
 FEWEST_NEIGHBOURS = 3
@@ -143,7 +143,7 @@ def standard_error(squares: Table, seeds: int, items: int, loan: Loan = ALONE) -
     loss = between_seeds / of_seeds + between_items / max(items - 1, 1)
     freedom = np.divide(total, loss, out=np.ones_like(total), where=loss > 0)
     if seeds > 1:
-        freedom = np.minimum(freedom, MOST_FREEDOM * of_seeds)
+        freedom = np.minimum(freedom, MOST_FREEDOM * of_seeds**2)
     return np.sqrt(variance), freedom
 
 
@@ -232,7 +232,7 @@ def detectable(squares: Table, seeds: int, items: int, rows: int = 1) -> float |
     spread = float(np.sqrt((between_items + between_seeds - rest) / (seeds * items)))
     if spread == 0:
         return None
-    luck = np.tile((np.arange(500)[:, None] + 0.5) / 500, rows)  # a row's own is spread evenly, as its neighbours' is
+    luck = np.tile((np.arange(500)[:, None] + 0.5) / 500, rows)  # evenly spread in each row, shuffled between rows
     luck = np.random.default_rng(0).permuted(luck, axis=0)
     drawn = between_seeds * (chdtri(seeds - 1, luck) / (seeds - 1) if seeds > 1 else np.ones_like(luck))
     each = np.stack([drawn, np.full_like(luck, between_items), np.full_like(luck, rest)])

@@ -69,19 +69,19 @@ def test_many_tables_at_once_give_what_each_gives():
         assert found.high - found.mean == pytest.approx(half)
 
 
-def test_the_error_counts_shared_noise_once_and_the_freedom_stays_between_one_and_three_times_the_seeds():
+def test_the_error_counts_shared_noise_once_and_the_freedom_is_bounded_by_the_seeds():
     # 5 seeds: the noise is taken off but for a quarter
     error, freedom = standard_error(np.array([10.0, 6.0, 4.0]), 5, 100)
     assert error**2 * 500 == pytest.approx(6 + 10 - 0.75 * 4)
-    assert freedom == pytest.approx(min(12, 16 / (10 / 4 + 6 / 99)))
+    assert freedom == pytest.approx(16 / (10 / 4 + 6 / 99))
     # seeds that are closer together than their noise: the items' square alone
     error, freedom = standard_error(np.array([0.1, 6.0, 4.0]), 5, 100)
     assert error**2 * 500 == pytest.approx(6)
-    assert freedom == 12
+    assert freedom == 3 * 4**2
     # two seeds: nothing is taken off
-    error, freedom = standard_error(np.array([10.0, 6.0, 4.0]), 2, 100)
-    assert error**2 * 200 == pytest.approx(16)
-    assert 1 <= freedom <= 3
+    error, freedom = standard_error(np.array([1.0, 6.0, 4.0]), 2, 100)
+    assert error**2 * 200 == pytest.approx(7)
+    assert freedom == 3
 
 
 @pytest.mark.parametrize("crossed", [True, False])
