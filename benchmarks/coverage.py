@@ -2,7 +2,7 @@
 
     python -m benchmarks.coverage
 
-prints the tables of docs/statistics.md (a quarter of an hour). What is drawn is like what is measured: rows of one
+prints the tables of docs/statistics.md (some minutes). What is drawn is like what is measured: rows of one
 probe beside random weights, of binary items, right (100) or wrong (0), that are hard or easy for every seed and
 every row alike, and shifted by a seed. A metric that is no mean over items is a normal number a seed.
 """
