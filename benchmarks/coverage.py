@@ -2,28 +2,30 @@
 
     python -m benchmarks.coverage
 
-prints the tables of docs/statistics.md (some minutes). What is drawn is like what is measured: binary items,
-right (100) or wrong (0), that are hard or easy for every seed and every row alike, and rows that a seed shifts.
+prints the tables of docs/statistics.md (some minutes). What is drawn is like what is measured: rows of one
+probe beside random weights, of binary items, right (100) or wrong (0), that are hard or easy for every seed and
+every row alike, and shifted by a seed. A metric that is no mean over items is a normal number a seed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import ndtri, stdtr
 
 from benchmarks.intervals import (
+    ALONE,
     LEVEL,
     Table,
     detectable,
     half_width,
     holm,
+    lend,
     mean_squares,
     rank,
-    share,
     standard_error,
 )
 
@@ -33,10 +35,17 @@ AGREEMENT = 0.45
 """Latent correlation of two seeds on an item; 0.3 between right and wrong, as in the linear probe on scenes."""
 SHARED = 0.4
 """Latent correlation of two rows on an item."""
+EQUAL = np.ones(7)
+"""Standard deviations over seeds of random weights and six rows, as multiples of a usual one."""
+UNEQUAL = {
+    "mixed": np.array([1.0, 0.5, 0.5, 1.0, 1.0, 2.0, 2.0]),
+    "one noisy": np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 5.0]),
+    "random noisy": np.array([5.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+}
 
 
 def draws(
-    rng: np.random.Generator, seeds: int, items: int, sd: float, *means: float, trials: int = TRIALS
+    rng: np.random.Generator, seeds: int, items: int, sds: Table, means: Sequence[float], trials: int = TRIALS
 ) -> Iterator[list[Table]]:
     """Yield tables trials × seeds × items, one a row, until there are `trials`.
 
@@ -45,88 +54,110 @@ def draws(
     Args:
         rng: What is drawn from.
         seeds: S.
-        items: n.
-        sd: Of a row's mean over seeds, in points.
+        items: n; 1 for normal numbers.
+        sds: Of each row's mean over seeds, in points.
         means: Of each row, in points.
         trials: How many.
     """
-    chunk = max(1, 4_000_000 // (seeds * items * len(means)))
+    chunk = max(1, 50_000 // (seeds * items))
     for start in range(0, trials, chunk):
         count = min(chunk, trials - start)
         common = np.sqrt(SHARED) * _normal(rng, count, 1, items)
         rows = []
-        for mean in means:
+        for mean, sd in zip(means, sds, strict=True):
+            if items == 1:
+                rows.append(mean + sd * rng.standard_normal((count, seeds, 1)))
+                continue
             threshold = ndtri(mean / 100)
             shift = sd / 100 * np.sqrt(2 * np.pi) * np.exp(threshold**2 / 2)
-            rest = np.sqrt(1 - AGREEMENT - shift**2)
-            latent = common + np.sqrt(AGREEMENT - SHARED) * _normal(rng, count, 1, items)
-            latent = latent + shift * _normal(rng, count, seeds, 1) + rest * _normal(rng, count, seeds, items)
-            rows.append(np.where(latent < threshold, 100.0, 0.0))
+            latent = _normal(rng, count, seeds, items)
+            latent *= np.sqrt(1 - AGREEMENT - shift**2)
+            latent += common + np.sqrt(AGREEMENT - SHARED) * _normal(rng, count, 1, items)
+            latent += shift * _normal(rng, count, seeds, 1)
+            rows.append(100.0 * (latent < threshold))
         yield rows
 
 
-def coverage(rng: np.random.Generator, seeds: int, items: int, sd: float, trials: int = TRIALS) -> float:
-    """Return how often a row's interval holds its mean."""
-    hits = [
-        abs(cells.mean(axis=(-1, -2)) - MEAN) <= half_width(mean_squares(cells), seeds, items)
-        for (cells,) in draws(rng, seeds, items, sd, MEAN, trials=trials)
-    ]
-    return float(np.concatenate(hits).mean())
+def errors(rng: np.random.Generator, seeds: int, items: int, sds: Table, trials: int = TRIALS) -> tuple[Table, Table]:
+    """Return how often rows' intervals hold their means, and how often rows are told from random weights' equal mean.
 
+    Args:
+        rng: What is drawn from.
+        seeds: S.
+        items: n.
+        sds: Of random weights and of each row, in points.
+        trials: How many.
 
-def false_positives(
-    rng: np.random.Generator, seeds: int, items: int, sd: float, trials: int = TRIALS
-) -> tuple[float, float]:
-    """Return how often two rows of equal means are told apart: by the paired interval, and by Satterthwaite's own."""
-    found = []
-    for row, other in draws(rng, seeds, items, sd, MEAN, MEAN, trials=trials):
-        mean, squares = (row - other).mean(axis=(-1, -2)), mean_squares(row - other)
-        found.append([abs(mean) > half_width(squares, seeds, items), abs(mean) > _satterthwaite(squares, seeds, items)])
-    ours, classic = np.concatenate(found, axis=1).mean(axis=1)
-    return float(ours), float(classic)
+    Returns:
+        Each 2 × rows: with what neighbours lend, and alone.
+    """
+    held: list[Table] = []
+    marked: list[Table] = []
+    for base, *rows in draws(rng, seeds, items, sds, [MEAN] * len(sds), trials):
+        gains = [row - base for row in rows]
+        for tables, mean, found in ((rows, MEAN, held), (gains, 0.0, marked)):
+            squares, off = _squares(tables), abs(_means(tables) - mean)
+            loans = lend(squares[0], seeds), ALONE
+            found.append(np.stack([off > half_width(squares, seeds, items, loan) for loan in loans]))
+    wrong, told = (np.concatenate(each, axis=1).mean(axis=1) for each in (held, marked))
+    return 1 - wrong, told
 
 
 def power_at_detectable(
-    rng: np.random.Generator, seeds: int, items: int, sd: float, trials: int = TRIALS
-) -> tuple[float, float]:
-    """Return the difference that `detectable` names, from squares averaged over trials, and how often it is seen."""
-    equal = draws(rng, seeds, items, sd, MEAN, MEAN, trials=trials)
-    squares = np.concatenate([mean_squares(row - other) for row, other in equal], axis=-1)
-    difference = detectable(squares.mean(axis=-1), seeds, items)
+    rng: np.random.Generator, seeds: int, items: int, sd: float, trials: int = TRIALS // 4
+) -> tuple[float, float, float]:
+    """Return the difference that `detectable` names of equally noisy rows, how often it is seen, and the one alone.
+
+    Squares are averaged over trials.
+    """
+    squares = []
+    for base, *rows in draws(rng, seeds, items, sd * EQUAL, [MEAN] * len(EQUAL), trials):
+        squares.append(_squares([row - base for row in rows]))
+    usual = np.concatenate(squares, axis=1).mean(axis=(1, 2))
+    difference = detectable(usual, seeds, items, len(EQUAL) - 1)
+    alone = detectable(usual, seeds, items)
     assert difference is not None
-    if MEAN + difference > 90:  # no row has so much
-        return difference, float("nan")
+    assert alone is not None
+    if MEAN + difference > 90 and items > 1:  # no row has so much
+        return difference, float("nan"), alone
     seen = []
-    for row, other in draws(rng, seeds, items, sd, MEAN + difference, MEAN, trials=trials):
-        gain = row - other
-        seen.append(gain.mean(axis=(-1, -2)) > half_width(mean_squares(gain), seeds, items))
-    return difference, float(np.concatenate(seen).mean())
+    for base, *rows in draws(rng, seeds, items, sd * EQUAL, [MEAN] + [MEAN + difference] * (len(EQUAL) - 1), trials):
+        gains = [row - base for row in rows]
+        found = _squares(gains)
+        seen.append(_means(gains) > half_width(found, seeds, items, lend(found[0], seeds)))
+    return difference, float(np.concatenate(seen).mean()), alone
 
 
 def share_coverage(
     rng: np.random.Generator, seeds: int, items: int, sd: float, trials: int = TRIALS
 ) -> tuple[float, float]:
-    """Return how often the interval of a share of 0.25 holds it, among how many that have one."""
-    hits, count = 0, 0
-    for tables in draws(rng, seeds, items, sd, 50.0, 40.0, 80.0, trials=trials):
-        for row, floor, ceiling in zip(*tables, strict=True):
-            found = share(row - floor, ceiling - floor)
-            if found.low is not None and found.high is not None:
-                hits, count = hits + (found.low <= 0.25 <= found.high), count + 1
-    return hits / max(count, 1), count / trials
+    """Return how often the intervals of the shares 0, 0.2, … 1 hold them, among how many tables that have any."""
+    truths = np.linspace(0, 1, 6)
+    hits, told = [], []
+    means = [MEAN, 2 * MEAN, *(MEAN * (1 + truths))]
+    for floor, ceiling, *rows in draws(rng, seeds, items, np.full(len(means), sd), means, trials):
+        span, gains = ceiling - floor, [row - floor for row in rows]
+        told.append(span.mean(axis=(-1, -2)) > half_width(mean_squares(span), seeds, items))
+        for row, truth in enumerate(truths):
+            rest = [gain - truth * span for gain in gains]
+            squares = _squares(rest)
+            halves = half_width(squares, seeds, items, lend(squares[0], seeds))
+            hits.append((abs(_means(rest)) <= halves)[told[-1], row])
+    return float(np.concatenate(hits).mean()), float(np.concatenate(told).mean())
 
 
 def holm_errors(
     rng: np.random.Generator, seeds: int, items: int, sd: float, trials: int = TRIALS
 ) -> tuple[float, float]:
-    """Return how often a table of 7 rows × 6 probes, all as random weights, has a mark: plain, and after Holm."""
+    """Return how often a table of 6 rows × 6 probes, all as random weights, has a mark: plain, and after Holm."""
     p_values = []
     for _ in range(6):
         of_probe = []
-        for base, *rows in draws(rng, seeds, items, sd, *[MEAN] * 8, trials=trials):
-            gains = np.stack([row - base for row in rows], axis=1)
-            error, freedom = standard_error(mean_squares(gains), seeds, items)
-            of_probe.append(_p_values(gains.mean(axis=(-1, -2)), error, freedom))
+        for base, *rows in draws(rng, seeds, items, sd * EQUAL, [MEAN] * len(EQUAL), trials):
+            gains = [row - base for row in rows]
+            squares = _squares(gains)
+            error, freedom = standard_error(squares, seeds, items, lend(squares[0], seeds))
+            of_probe.append(2 * stdtr(freedom, -abs(_means(gains)) / error))
         p_values.append(np.concatenate(of_probe))
     table = np.concatenate(p_values, axis=1)
     plain = (table < 1 - LEVEL).any(axis=1).mean()
@@ -148,45 +179,73 @@ def _normal(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     return rng.standard_normal(shape, dtype=np.float32)
 
 
-def _p_values(mean: Table, error: Table, freedom: Table) -> Table:
-    return 2 * stdtr(freedom, -abs(mean) / error)
+def _squares(tables: Sequence[Table]) -> Table:
+    """Return 3 × trials × rows."""
+    return np.stack([mean_squares(table) for table in tables], axis=-1)
 
 
-def _satterthwaite(squares: Table, seeds: int, items: int) -> Table:
-    """Return the half width that sums both squares, with the freedom of Satterthwaite's approximation."""
-    between_seeds, between_items, _ = squares
-    total = between_seeds + between_items
-    freedom = total**2 / (between_seeds**2 / (seeds - 1) + between_items**2 / (items - 1))
-    return stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(total / (seeds * items))
+def _means(tables: Sequence[Table]) -> Table:
+    """Return trials × rows."""
+    return np.stack([table.mean(axis=(-1, -2)) for table in tables], axis=-1)
+
+
+def _line(*cells: str | float) -> None:
+    """Print a row of a table, rates as percent."""
+    texts = (cell if isinstance(cell, str) else "–" if np.isnan(cell) else f"{100 * cell:.1f}" for cell in cells)
+    print(f"| {' | '.join(texts)} |", flush=True)
+
+
+def _head(*names: str) -> None:
+    print(f"\n| {' | '.join(names)} |\n{'| --: ' * len(names)}|", flush=True)
+
+
+def _print_equal(seeds: int, trials: int) -> None:
+    """Print a line for each number of items and standard deviation over seeds, which all rows have."""
+    settings = [(items, sd) for items in (500, 2000, 4000) for sd in (0.0, 0.5, 1.0, 2.0, 4.0)]
+    for items, sd in [(1, 1.0), *settings]:
+        rng = np.random.default_rng((seeds, items, round(10 * sd)))
+        held, marked = errors(rng, seeds, items, sd * EQUAL, trials)
+        difference, seen, alone = power_at_detectable(rng, seeds, items, sd, max(1, trials // 4))
+        rates = [*held.mean(axis=1), *marked.mean(axis=1)]
+        _line(str(seeds), _items(items), f"{sd}", *rates, f"{difference:.1f}", f"{alone:.1f}", seen)
+
+
+def _print_unequal(seeds: int, trials: int) -> None:
+    """Print a line for each kind of table: its quietest rows, then its noisiest."""
+    for place, (kind, sds) in enumerate(UNEQUAL.items()):
+        rows = sds[1:]
+        for items, sd in [(1, 1.0), (500, 1.0), (500, 4.0), (4000, 1.0), (4000, 4.0)]:
+            found = errors(np.random.default_rng((seeds, items, round(10 * sd), place)), seeds, items, sd * sds, trials)
+            ends = [rows == end for end in sorted({rows.min(), rows.max()})]
+            rates = [rate for which in ends for each in found for rate in each[:, which].mean(axis=1)]
+            _line(kind, str(seeds), _items(items), f"{sd}", *(rates + [np.nan] * 4)[:8])
+
+
+def _items(items: int) -> str:
+    return "none" if items == 1 else str(items)
 
 
 def main() -> None:
     """Print all tables as Markdown."""
     parser = argparse.ArgumentParser(description="Measure coverage and false positives by simulation.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 5], help="numbers of seeds, 2 or more")
     parser.add_argument("--trials", type=int, default=TRIALS)
-    trials = parser.parse_args().trials
-    rng = np.random.default_rng(0)
-    deviations = (0.0, 0.5, 1.0, 2.0, 4.0)
-    print(
-        "| seeds | items | seed sd | holds the mean % | false + % | false + %, Satterthwaite | 80 % power at | seen % |"
-    )
-    print("| --: " * 8 + "|")
-    for seeds in (2, 3, 5):
-        for items in (500, 2000, 4000):
-            for sd in deviations:
-                held = coverage(rng, seeds, items, sd, trials)
-                ours, classic = false_positives(rng, seeds, items, sd, trials)
-                difference, seen = power_at_detectable(rng, seeds, items, sd, trials)
-                cells = [f"{100 * x:.1f}" for x in (held, ours, classic)] + [f"{difference:.1f}", f"{100 * seen:.0f}"]
-                line = " | ".join(cells).replace("nan", "–")
-                print(f"| {seeds} | {items} | {sd} | {line} |", flush=True)
-    print("\n| seeds | seed sd | share held % | with an interval % | any of 42 marks % | any after Holm % |")
-    print("| --: " * 6 + "|")
-    for seeds in (2, 3, 5):
+    options = parser.parse_args()
+    if min(options.seeds) < 2 or options.trials < 1:
+        parser.error("--seeds must be 2 or more, --trials 1 or more")
+    _head("seeds", "items", "seed sd", "holds %", "alone", "false + %", "alone", "power at", "alone", "seen %")
+    for seeds in options.seeds:
+        _print_equal(seeds, options.trials)
+    _head("table", "seeds", "items", "seed sd", *("holds %", "alone", "false + %", "alone") * 2)
+    for seeds in options.seeds:
+        _print_unequal(seeds, options.trials)
+    _head("seeds", "seed sd", "share held %", "has one %", "any plain mark of 36 %", "any after Holm %")
+    for seeds in options.seeds:
         for sd in (0.0, 1.0, 2.0):
-            numbers = [*share_coverage(rng, seeds, 500, sd, trials), *holm_errors(rng, seeds, 500, sd, trials)]
-            print(f"| {seeds} | {sd} | {' | '.join(f'{100 * x:.1f}' for x in numbers)} |", flush=True)
-    overall, pairs = rank_errors(rng, trials=trials)
+            rng = np.random.default_rng((seeds, round(10 * sd)))
+            numbers = [f(rng, seeds, 500, sd, options.trials) for f in (share_coverage, holm_errors)]
+            _line(str(seeds), f"{sd}", *numbers[0], *numbers[1])
+    overall, pairs = rank_errors(np.random.default_rng(0), trials=options.trials)
     print(
         f"\n8 rows of no difference by 6 probes: Friedman {100 * overall:.1f} %, any pair (Nemenyi) {100 * pairs:.1f} %"
     )

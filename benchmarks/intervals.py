@@ -2,24 +2,43 @@
 
 Every number comes of a table of S seeds × n test items (n is 1 where a metric is no mean over items). Its
 three mean squares, of a two-way analysis of variance, are all that intervals, p-values and power need:
-between seeds, between items, and what neither explains. All functions take any number of tables at once,
-along leading axes, so that what is simulated is what is used.
+between seeds, between items, and what neither explains. Of the first a few seeds tell little, so that the rows
+of one probe and metric lend each other some of what theirs tell. All functions take any number of tables at
+once, along leading axes, so that what is simulated is what is used.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, fdtrc, ndtr, stdtr, stdtrit
+from scipy.special import chdtri, fdtrc, ndtr, polygamma, psi, stdtr, stdtrit
 
 LEVEL = 0.95
 POWER = 0.8
 MOST_FREEDOM = 3
-"""Degrees of freedom that a few seeds can give, as a multiple of S - 1."""
+"""Degrees of freedom that seeds and items can give together, as a multiple of those between seeds, squared."""
+MOST_LENT = 1
+"""Degrees of freedom between seeds that a row's neighbours can lend it, as a multiple of its own S - 1."""
+FEWEST_NEIGHBOURS = 3
+"""Fewer lend nothing."""
 Table = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loan:
+    """What the rows of one probe and metric, as a kind, lend each of them: a mean square between seeds."""
+
+    square: Table
+    """Usual mean square between seeds, above 0."""
+    freedom: Table
+    """Degrees of freedom that it counts for, 0 where nothing is lent."""
+
+
+ALONE = Loan(np.ones(()), np.zeros(()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,33 +92,69 @@ def mean_squares(cells: Table) -> Table:
     return found
 
 
-def standard_error(squares: Table, seeds: int, items: int) -> tuple[Table, Table]:
+def lend(between_seeds: Table, seeds: int) -> Loan:
+    """Return what rows of one kind tell of each other's spread between seeds.
+
+    Their mean squares are taken as draws s² ~ s0² F(S - 1, d0), whose s0² and d0 give the mean and the variance
+    of log s². Unlike the source, d0 is at most `MOST_LENT` times S - 1 where it is lent, and log s² is cut at a
+    thousandth of the rows' median: discrete scores can tie.
+
+    Args:
+        between_seeds: Mean squares between seeds, … × rows.
+        seeds: S.
+
+    Returns:
+        Of leading axes and one, so that it can stand beside the rows.
+
+    Source:
+        Smyth, Linear models and empirical Bayes methods for assessing differential expression in microarray
+        experiments, Statistical Applications in Genetics and Molecular Biology 3(1), 2004, section 6.2.
+    """
+    own = seeds - 1
+    median = np.median(between_seeds, axis=-1, keepdims=True)
+    if own == 0 or between_seeds.shape[-1] <= FEWEST_NEIGHBOURS:
+        return Loan(np.ones_like(median), np.zeros_like(median))
+    known = median > 0
+    logs = np.log(np.where(known, np.maximum(between_seeds, median / 1000), 1.0)) - psi(own / 2) + np.log(own / 2)
+    spread = logs.var(axis=-1, ddof=1, keepdims=True) - polygamma(1, own / 2)
+    half = _inverse_trigamma(np.maximum(spread, 1e-6))  # of d0; rows no further apart than chance: as good as endless
+    square = np.exp(logs.mean(axis=-1, keepdims=True) + psi(half) - np.log(half))
+    return Loan(square, np.where(known, np.minimum(2 * half, MOST_LENT * own), 0.0))
+
+
+def standard_error(squares: Table, seeds: int, items: int, loan: Loan = ALONE) -> tuple[Table, Table]:
     """Return the standard error of the mean over seeds and items, both drawn at random, and its degrees of freedom.
 
     Args:
         squares: As `mean_squares` returns them.
         seeds: S.
         items: n.
+        loan: What is known of the spread between seeds besides. A row noisier than its neighbours takes the less
+            of it, the noisier it is.
     """
-    between_seeds, between_items, rest = squares
-    twice = (seeds - 2) / (seeds - 1) * rest if seeds > 1 else 0.0  # noise that both squares hold
+    own_square, between_items, rest = squares
+    own = max(seeds - 1, 1)
+    lent = loan.freedom * loan.square / np.maximum(own_square, loan.square)
+    between_seeds = own_square + lent / (own + lent) * (loan.square - own_square)
+    of_seeds = own + lent
+    twice = (1 - 1 / of_seeds) * rest  # noise that both squares hold
     variance = (between_items + np.maximum(0.0, between_seeds - twice)) / (seeds * items)
     total = between_seeds + between_items
-    loss = between_seeds / max(seeds - 1, 1) + between_items / max(items - 1, 1)
+    loss = between_seeds / of_seeds + between_items / max(items - 1, 1)
     freedom = np.divide(total, loss, out=np.ones_like(total), where=loss > 0)
     if seeds > 1:
-        freedom = np.minimum(freedom, MOST_FREEDOM * (seeds - 1))
+        freedom = np.minimum(freedom, MOST_FREEDOM * of_seeds**2)
     return np.sqrt(variance), freedom
 
 
-def half_width(squares: Table, seeds: int, items: int) -> Table:
+def half_width(squares: Table, seeds: int, items: int, loan: Loan = ALONE) -> Table:
     """Return half of the 95 % interval's width; arguments as those of `standard_error`."""
-    error, freedom = standard_error(squares, seeds, items)
+    error, freedom = standard_error(squares, seeds, items, loan)
     return stdtrit(freedom, (1 + LEVEL) / 2) * error
 
 
-def interval(cells: Table) -> Interval:
-    """Return what one table says of its mean.
+def interval(cells: Table, loan: Loan = ALONE) -> Interval:
+    """Return what one table, S × n, says of its mean.
 
     A single number says nothing of its error, and neither do numbers that are all the same; only zeros
     throughout, as a row's differences from itself, are taken to be zero.
@@ -109,33 +164,47 @@ def interval(cells: Table) -> Interval:
         return Interval(mean, None, None)
     if np.ptp(cells) == 0:
         return Interval(mean, 0.0, 0.0, 1.0) if mean == 0 else Interval(mean, None, None)
-    error, freedom = standard_error(mean_squares(cells), *cells.shape)
+    seeds, items = cells.shape
+    error, freedom = (each.item() for each in standard_error(mean_squares(cells), seeds, items, loan))
     half = float(stdtrit(freedom, (1 + LEVEL) / 2) * error)
     return Interval(mean, mean - half, mean + half, float(2 * stdtr(freedom, -abs(mean) / error)))
 
 
-def share(gain: Table, span: Table) -> Interval:
-    """Return mean(gain) / mean(span) with Fieller's interval: the shares s for which gain - s·span may be zero.
+def shares(gains: Sequence[Table], spans: Sequence[Table]) -> list[Interval | None]:
+    """Return mean(gain) / mean(span) of each row with Fieller's interval: the s for which gain - s·span may be zero.
+
+    At each s, rows of one probe and metric lend each other of the spread of gain - s·span.
 
     Args:
-        gain: How far a row is above the floor, S × n.
-        span: How far the ceiling is above the floor, on the same seeds and items.
+        gains: How far each row is above the floor, S × n, all of one shape; more is better.
+        spans: How far the ceiling is above the floor, on each row's seeds and items.
 
     Returns:
-        Without an interval where the span cannot be told from zero, and the share could be anything.
+        None where the ceiling is not above the floor for certain, so that there is no way to go.
     """
-    middle = float(gain.mean() / span.mean())
-    whole = interval(span)
-    if whole.p is None or whole.p >= 1 - LEVEL:
-        return Interval(middle, None, None)
-    of_gain, of_span = mean_squares(gain), mean_squares(span)
-    product = (mean_squares(gain + span) - mean_squares(gain - span)) / 4
+    seeds, items = gains[0].shape
+    middles = [(float(gain.mean()), float(span.mean())) for gain, span in zip(gains, spans, strict=True)]
+    products = [(mean_squares(g + s) - mean_squares(g - s)) / 4 for g, s in zip(gains, spans, strict=True)]
+    of_gains, of_products, of_spans = (
+        np.stack(each, axis=-1) for each in (list(map(mean_squares, gains)), products, list(map(mean_squares, spans)))
+    )
 
-    def excluded(at: float) -> bool:
-        squares = np.maximum(of_gain - 2 * at * product + at**2 * of_span, 0.0)
-        return bool(abs(gain.mean() - at * span.mean()) > half_width(squares, *gain.shape))
+    def excess(at: float, row: int) -> float:
+        """Return how far zero is outside the interval of gain - at·span; negative inside."""
+        squares = np.maximum(of_gains - 2 * at * of_products + at**2 * of_spans, 0.0)
+        halves = half_width(squares, seeds, items, lend(squares[0], seeds))
+        gain, span = middles[row]
+        return abs(gain - at * span) - float(halves[row])
 
-    return Interval(middle, _edge(excluded, middle, -1.0), _edge(excluded, middle, 1.0))
+    found: list[Interval | None] = []
+    for row, (gain, span) in enumerate(middles):
+        whole = interval(spans[row])
+        if span <= 0 or whole.p is None or whole.p >= 1 - LEVEL:
+            found.append(None)
+            continue
+        ends = (_edge(functools.partial(excess, row=row), gain / span, step) for step in (-1.0, 1.0))
+        found.append(Interval(gain / span, *ends))
+    return found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -147,13 +216,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(squares: Table, seeds: int, items: int) -> float | None:
+def detectable(squares: Table, seeds: int, items: int, rows: int = 1) -> float | None:
     """Return the smallest true difference whose interval excludes zero in 80 % of repetitions.
 
     Args:
         squares: Mean squares of differences, 3, best of several rows averaged; taken to be the true ones.
         seeds: S.
         items: n.
+        rows: How many rows of this spread lend each other.
     """
     from scipy.optimize import brentq
 
@@ -162,9 +232,11 @@ def detectable(squares: Table, seeds: int, items: int) -> float | None:
     spread = float(np.sqrt((between_items + between_seeds - rest) / (seeds * items)))
     if spread == 0:
         return None
-    luck = (np.arange(200) + 0.5) / 200
+    luck = np.tile((np.arange(500)[:, None] + 0.5) / 500, rows)  # evenly spread in each row, shuffled between rows
+    luck = np.random.default_rng(0).permuted(luck, axis=0)
     drawn = between_seeds * (chdtri(seeds - 1, luck) / (seeds - 1) if seeds > 1 else np.ones_like(luck))
-    halves = half_width(np.stack([drawn, np.full_like(luck, between_items), np.full_like(luck, rest)]), seeds, items)
+    each = np.stack([drawn, np.full_like(luck, between_items), np.full_like(luck, rest)])
+    halves = half_width(each, seeds, items, lend(drawn, seeds))
 
     def missing(difference: float) -> float:
         seen = ndtr((difference - halves) / spread) + ndtr((-difference - halves) / spread)
@@ -199,18 +271,23 @@ def rank(scores: Table, rows: Sequence[str], probes: Sequence[str]) -> Ranking:
     )
 
 
-def _edge(excluded: Callable[[float], bool], inside: float, step: float) -> float | None:
-    """Return where `excluded` begins, walking from `inside` in the direction of `step`; None if it never does."""
+def _inverse_trigamma(value: Table) -> Table:
+    """Return where the trigamma function has a value above 0, by Newton's steps on its reciprocal (Smyth, appendix)."""
+    at = 0.5 + 1 / value
+    for _ in range(8):
+        trigamma = polygamma(1, at)
+        at = at + trigamma * (1 - trigamma / value) / polygamma(2, at)
+    return at
+
+
+def _edge(excess: Callable[[float], float], inside: float, step: float) -> float | None:
+    """Return where `excess` turns positive, walking from `inside` in the direction of `step`; None if it never does."""
+    from scipy.optimize import brentq
+
     outside = inside + step
-    while not excluded(outside):
+    while excess(outside) <= 0:
         step *= 2
         outside = inside + step
         if abs(step) > 1e6:
             return None
-    for _ in range(50):
-        middle = (inside + outside) / 2
-        if excluded(middle):
-            outside = middle
-        else:
-            inside = middle
-    return (inside + outside) / 2
+    return float(brentq(excess, inside, outside))

@@ -16,7 +16,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.intervals import LEVEL, Interval, Ranking, Table, detectable, holm, interval, mean_squares, rank, share
+from benchmarks.intervals import (
+    ALONE,
+    LEVEL,
+    Interval,
+    Loan,
+    Ranking,
+    Table,
+    detectable,
+    holm,
+    interval,
+    lend,
+    mean_squares,
+    rank,
+    shares,
+)
 from benchmarks.results import Measurement
 
 if TYPE_CHECKING:
@@ -24,6 +38,10 @@ if TYPE_CHECKING:
 
 BASELINE = "random"
 CEILING = "supervised"
+REFERENCES = (BASELINE, CEILING)
+"""Rows that neither borrow of others' spread between seeds nor lend of theirs."""
+Place = tuple[str, str, str]
+"""A row, a probe and a metric."""
 FEWEST_PROBES = 3
 """Fewer say nothing of a mean rank."""
 ROW_ORDER = (
@@ -82,9 +100,8 @@ class Summary:
     survives_holm: bool | None = None
     """Whether it holds among all headline comparisons of the table together; None where it is not of them."""
     share: float | None = None
-    """How far from `random` to `supervised`, 1 being all the way; None without both."""
+    """How far from `random` to `supervised`, 1 being all the way; None where supervised is not better for certain."""
     share_low: float | None = None
-    """None where supervised and random weights cannot be told apart."""
     share_high: float | None = None
     detectable: float | None = None
     """Smallest difference that these seeds and test items show in 80 % of repetitions, for rows of this probe."""
@@ -107,20 +124,22 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
         baseline: The row that the others are compared with.
     """
     chosen = _one_per_seed(measurements)
-    summaries, differences = [], {}
+    cells = {place: tables(by_seed)[0] for place, by_seed in chosen.items()}
+    differences = {}
     for (pretext, probe, metric), by_seed in chosen.items():
-        rows = list(by_seed.values())
-        own = interval(*tables(by_seed))
-        difference, part = Interval(math.nan, None, None), None
         other = chosen.get((baseline, probe, metric), {}) if pretext != baseline else {}
         if by_seed.keys() & other.keys():
             row, base = tables(by_seed, other)
             differences[pretext, probe, metric] = row - base
-            difference = interval(row - base)
-        ends = [chosen.get((name, probe, metric), {}) for name in (BASELINE, CEILING)]
-        if pretext not in (BASELINE, CEILING) and by_seed.keys() & ends[0].keys() & ends[1].keys():
-            row, floor, ceiling = tables(by_seed, *ends)
-            part = share(row - floor, ceiling - floor) if ceiling.mean() != floor.mean() else None
+    loans, loans_of_differences, parts = _loans(cells), _loans(differences), _shares(chosen)
+    summaries = []
+    for place, by_seed in chosen.items():
+        pretext, probe, metric = place
+        rows = list(by_seed.values())
+        own = interval(cells[place], loans.get(place, ALONE))
+        difference, part = Interval(math.nan, None, None), parts.get(place)
+        if place in differences:
+            difference = interval(differences[place], loans_of_differences.get(place, ALONE))
         summaries.append(
             Summary(
                 pretext=pretext,
@@ -204,7 +223,7 @@ def probe_key(probe: str) -> tuple[int, str]:
     return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), probe)
 
 
-def _over_the_table(summaries: Sequence[Summary], differences: Mapping[tuple[str, str, str], Table]) -> list[Summary]:
+def _over_the_table(summaries: Sequence[Summary], differences: Mapping[Place, Table]) -> list[Summary]:
     """Add what only the whole table tells: Holm's correction, and each probe's power."""
     family = [s for s in summaries if s.headline and s.p is not None]
     adjusted = holm([s.p for s in family if s.p is not None])
@@ -224,19 +243,56 @@ def _power(differences: Sequence[tuple[str, Table]]) -> float | None:
     usual = [table for row, table in differences if row != CEILING] or [table for _, table in differences]
     if not usual:
         return None
-    shape, _ = Counter(table.shape for table in usual).most_common(1)[0]
-    squares = [mean_squares(table) for table in usual if table.shape == shape]
-    return detectable(np.mean(squares, axis=0), *shape)
+    (seeds, items), _ = Counter(table.shape for table in usual).most_common(1)[0]
+    squares = np.stack([mean_squares(table) for table in usual if table.shape == (seeds, items)], axis=-1)
+    return detectable(squares.mean(axis=-1), seeds, items, squares.shape[-1])
+
+
+def _neighbours(cells: Mapping[Place, Table]) -> list[list[Place]]:
+    """Return the rows that lend each other: of one probe and metric, with tables of one shape, and no references."""
+    found: dict[tuple[object, ...], list[Place]] = {}
+    for (pretext, probe, metric), table in cells.items():
+        if pretext not in REFERENCES:
+            found.setdefault((probe, metric, table.shape), []).append((pretext, probe, metric))
+    return list(found.values())
+
+
+def _loans(cells: Mapping[Place, Table]) -> dict[Place, Loan]:
+    """Return what each row's neighbours lend it; rows that have none are left out."""
+    found: dict[Place, Loan] = {}
+    for places in _neighbours(cells):
+        squares = np.array([mean_squares(cells[place])[0] for place in places])
+        found |= dict.fromkeys(places, lend(squares, cells[places[0]].shape[0]))
+    return found
+
+
+def _shares(chosen: Mapping[Place, Mapping[int, Measurement]]) -> dict[Place, Interval]:
+    """Return how far each row is on the way from random weights to labels, where there is a way."""
+    gains, spans = {}, {}
+    for (pretext, probe, metric), by_seed in chosen.items():
+        ends = [chosen.get((name, probe, metric), {}) for name in REFERENCES]
+        if pretext not in REFERENCES and by_seed.keys() & ends[0].keys() & ends[1].keys():
+            row, floor, ceiling = tables(by_seed, *ends)
+            sign = 1 if next(iter(by_seed.values())).higher_is_better else -1
+            gains[pretext, probe, metric], spans[pretext, probe, metric] = (
+                sign * (row - floor),
+                sign * (ceiling - floor),
+            )
+    found: dict[Place, Interval] = {}
+    for places in _neighbours(gains):
+        parts = shares([gains[place] for place in places], [spans[place] for place in places])
+        found |= {place: part for place, part in zip(places, parts, strict=True) if part is not None}
+    return found
 
 
 def _one_per_seed(
     measurements: Iterable[Measurement],
-) -> dict[tuple[str, str, str], dict[int, Measurement]]:
+) -> dict[Place, dict[int, Measurement]]:
     """Return rows by (pretext, probe, metric) and seed: the latest cell's, at the stage that counts."""
     cells: dict[tuple[str, str, int], dict[str, list[Measurement]]] = {}
     for row in measurements:
         cells.setdefault((row.pretext, row.probe, row.seed), {}).setdefault(row.cell, []).append(row)
-    chosen: dict[tuple[str, str, str], dict[int, Measurement]] = {}
+    chosen: dict[Place, dict[int, Measurement]] = {}
     for (pretext, probe, seed), versions in sorted(cells.items()):
         rows = max(versions.values(), key=lambda version: version[0].started_at)
         stages = {row.stage for row in rows if row.headline}

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
+from test_intervals import smyth
 
 from benchmarks.results import SCHEMA_VERSION, Measurement
 from benchmarks.terminal import text_table
@@ -233,12 +235,61 @@ def test_the_share_is_counted_from_random_to_supervised_whichever_way_is_better(
     assert by_row(measurements, baseline="supervised")["x", "top1"].share == x.share
 
 
-def test_a_share_of_nothing_certain_has_no_interval_and_of_nothing_at_all_is_none():
+def test_there_is_no_share_of_a_way_that_is_not_certain_or_not_there():
     rng = np.random.default_rng(5)
     unsure = by_row([row(name, noise(rng, 50)) for name in ("random", "supervised", "x")])["x", "top1"]
-    assert (unsure.share_low, unsure.share_high) == (None, None)
     same = by_row([row(name, value=1.0) for name in ("random", "supervised", "x")])["x", "top1"]
-    assert same.share is None
+    for found in (unsure, same):
+        assert (found.share, found.share_low, found.share_high) == (None, None, None)
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_there_is_no_share_where_labels_are_worse_than_random_weights(higher_is_better):
+    rng, at = np.random.default_rng(6), {"random": 40, "supervised": 20, "x": 26}
+    measurements = [
+        row(name, noise(rng, mean if higher_is_better else -mean), seed=seed, higher_is_better=higher_is_better)
+        for name, mean in at.items()
+        for seed in range(3)
+    ]
+    found = by_row(measurements)
+    assert found["supervised", "top1"].better is False  # told apart for certain, and yet no way to go
+    x = found["x", "top1"]
+    assert (x.share, x.share_low, x.share_high) == (None, None, None)
+
+
+def test_rows_of_a_probe_lend_each_other_their_spread_but_random_weights_and_labels_stay_alone():
+    rng, seeds = np.random.default_rng(7), 3
+    tasks = ("a", "b", "c", "d", "e")
+    values = {name: rng.normal(50, 2, seeds) for name in ("random", "supervised", *tasks)}
+    found = by_row([row(name, value=v, seed=seed) for name, of in values.items() for seed, v in enumerate(of)])
+
+    def halves(tables):
+        """By the source's formulas, a row at a time; a noisy row takes less."""
+        squares = {name: table.var(ddof=1) for name, table in tables.items()}
+        square, freedom = smyth(list(squares.values()), seeds - 1)
+        for name, own in squares.items():
+            lent = min(freedom, seeds - 1) * min(1, square / own)
+            variance = ((seeds - 1) * own + lent * square) / (seeds - 1 + lent)
+            yield name, stats.t.ppf(0.975, seeds - 1 + lent) * math.sqrt(variance / seeds)
+
+    for name, half in halves({name: values[name] for name in tasks}):
+        assert found[name, "top1"].high - found[name, "top1"].mean == pytest.approx(half, rel=1e-4)
+    for name, half in halves({name: values[name] - values["random"] for name in tasks}):
+        assert found[name, "top1"].difference_high - found[name, "top1"].difference == pytest.approx(half, rel=1e-4)
+    for name in ("random", "supervised"):
+        alone = stats.t.ppf(0.975, 2) * values[name].std(ddof=1) / math.sqrt(3)
+        assert found[name, "top1"].high - found[name, "top1"].mean == pytest.approx(alone)
+    apart = (values["supervised"] - values["random"]).std(ddof=1) / math.sqrt(3) * stats.t.ppf(0.975, 2)
+    supervised = found["supervised", "top1"]
+    assert supervised.difference_high - supervised.difference == pytest.approx(apart)
+
+
+def test_rows_of_other_seeds_or_items_lend_nothing():
+    rng = np.random.default_rng(8)
+    usual = [row(name, value=rng.normal(50, 2), seed=seed) for name in ("a", "b", "c") for seed in range(3)]
+    shorter = [row("d", value=value, seed=seed) for seed, value in enumerate((50.0, 51.0))]
+    found = by_row(usual + shorter)["d", "top1"]
+    assert found.high - found.mean == pytest.approx(12.7062 * 0.5, rel=1e-5)
 
 
 def test_the_smallest_difference_is_one_of_a_probe_and_falls_with_items_and_seeds():

@@ -151,7 +151,7 @@ class Run:
                 headline=any(m.headline for m in group),
                 seeds=len(group),
                 n=group[0].n,
-                value=interval(*tables(dict(enumerate(group)))),
+                value=interval(tables(dict(enumerate(group)))[0]),
             )
             for (row, probe, metric, stage), group in groups.items()
         ]

@@ -49,8 +49,8 @@ def _shares(run: Run) -> Evidence | None:
     return _by_row_and_probe(
         run,
         f"Share of the way from {BASELINE} to {CEILING}",
-        f"0 % is random weights, 100 % labels; {PERCENT} intervals by Fieller's method. – where random weights and "
-        "labels cannot be told apart, so that the way has no certain length.",
+        f"0 % is random weights, 100 % labels; {PERCENT} intervals by Fieller's method. – where labels are "
+        "not better than random weights for certain, so that there is no way to go.",
         _share,
     )
 
