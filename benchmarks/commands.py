@@ -61,15 +61,21 @@ class Clean(Folder):
 
 
 def status(argv: list[str]) -> int:
-    """Print what of a comparison is done, running, failed and left."""
+    """Print what of a comparison is done, running, failed and left, and how long what is left will take."""
     from benchmarks.results import failure_path, read_json
+    from benchmarks.schedule import duration
+    from benchmarks.state import seconds_left
     from benchmarks.state import status as status_of
 
     out = parse(Folder, argv, prog="run_all.py status").folder
     plan, found = status_of(out)
     print(f"{out}: {plan['profile']} on {plan['data']}")
     counts = {field.name: len(getattr(found, field.name)) for field in dataclasses.fields(found)}
-    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    line = ", ".join(f"{count} {name}" for name, count in counts.items())
+    if found.running or found.left:
+        seconds, workers = seconds_left(out, plan, found)
+        line += f": about {duration(seconds)} by {workers} worker{'s' if workers > 1 else ''}"
+    print(line)
     for name in found.running:
         print(f"running  {name}")
     for name in found.failed:

@@ -16,6 +16,7 @@ from test_suite import SPEC, Constant, Masked, recipe
 from benchmarks import computing, executor, recipes, report, run_all
 from benchmarks.asked import Options, asked_encoders, asked_rows, plan_of, with_budget
 from benchmarks.cells import Inpainting
+from benchmarks.results import read_json, write_json
 from pretext.errors import UserError
 
 ROOT = Path(run_all.__file__).parents[1]
@@ -86,6 +87,24 @@ def test_a_failing_cell_makes_the_exit_code_1_and_status_says_so(quick, capsys, 
     assert "3 done, 0 running, 3 failed, 0 left" in capsys.readouterr().out
     assert run_all.main(["clean", "--out", str(quick)]) == 0
     assert not (quick / "failures").exists()
+
+
+def test_status_says_how_long_the_rest_takes(quick, capsys):
+    command(quick, "--seeds", "2")
+    assert run_all.main(["status", "--out", str(quick)]) == 0
+    assert "18 done, 0 running, 0 failed, 0 left\n" in capsys.readouterr().out
+    for path in (quick / "results").iterdir():
+        content = read_json(path)
+        content["measurements"][0]["wall_s"] = 60 if ".linear." in path.name else 150
+        write_json(path, content)
+    for name in ("rotation.linear.s0", "rotation.linear.s1", "random.segmentation.s1"):
+        next((quick / "results").glob(f"{name}.*")).unlink()
+    run_all.main(["status", "--out", str(quick)])
+    assert "15 done, 0 running, 0 failed, 3 left: about 4 min by 1 worker\n" in capsys.readouterr().out  # 60 + 60 + 150 s
+    for path in (quick / "results").glob("*.segmentation.*"):
+        path.unlink()
+    run_all.main(["status", "--out", str(quick)])  # a probe that has not been seen: as told, at the pace of the others
+    assert "8 left: about 8 min by 1 worker" in capsys.readouterr().out  # 2 × 60 s, and 6 × 30 s twice as long
 
 
 def test_compare_and_reproduce(quick, capsys):
