@@ -564,6 +564,14 @@ def test_a_browser_shows_it_without_complaint(browser, request, folder, width, d
 def test_it_prints(browser, request, folder):
     browser.show(request.getfixturevalue(folder) / "report.html", width=1200, dark=True)
     assert browser.pdf().startswith(b"%PDF")
+    folded = "document.querySelectorAll('details:not([open])').length"
+    assert browser.run(folded)
+    pages = browser.pdf().count(b"/Type /Page\n")
+    assert browser.run(folded)  # again, on the screen
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.pdf().count(b"/Type /Page\n") == pages  # what is folded prints too
+    browser.run("document.querySelectorAll('details').forEach(d => d.remove())")
+    assert browser.pdf().count(b"/Type /Page\n") < pages
     browser.resize(718)  # what A4 leaves between its margins
     browser.scheme("dark", media="print")
     assert browser.run("document.documentElement.scrollWidth") == 718

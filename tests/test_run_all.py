@@ -100,7 +100,9 @@ def test_status_says_how_long_the_rest_takes(quick, capsys):
     for name in ("rotation.linear.s0", "rotation.linear.s1", "random.segmentation.s1"):
         next((quick / "results").glob(f"{name}.*")).unlink()
     run_all.main(["status", "--out", str(quick)])
-    assert "15 done, 0 running, 0 failed, 3 left: about 4 min by 1 worker\n" in capsys.readouterr().out  # 60 + 60 + 150 s
+    assert (
+        "15 done, 0 running, 0 failed, 3 left: about 4 min by 1 worker\n" in capsys.readouterr().out
+    )  # 60 + 60 + 150 s
     for path in (quick / "results").glob("*.segmentation.*"):
         path.unlink()
     run_all.main(["status", "--out", str(quick)])  # a probe that has not been seen: as told, at the pace of the others

@@ -77,4 +77,10 @@ for (const button of document.querySelectorAll('table.sortable th button')) butt
     : (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
   body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
 };
+let unfolded = [];
+addEventListener('beforeprint', () => {
+  unfolded = [...document.querySelectorAll('details:not([open])')];
+  for (const one of unfolded) one.open = true;
+});
+addEventListener('afterprint', () => { for (const one of unfolded) one.open = false; });
 """
