@@ -83,11 +83,16 @@ class Timed(Protocol):
     """What an estimate asks of a cell."""
 
     @property
-    def pretext(self) -> str: ...
+    def pretext(self) -> str:
+        """Its row."""
+
     @property
-    def probe(self) -> str: ...
+    def probe(self) -> str:
+        """Empty where an encoder is made."""
+
     @property
-    def trains(self) -> bool: ...
+    def trains(self) -> bool:
+        """Whether an encoder is trained in it."""
 
 
 @dataclasses.dataclass

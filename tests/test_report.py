@@ -296,8 +296,10 @@ def test_every_kind_of_picture_is_there(trained):
     alts = [image.get("alt") or image["aria-label"] for image in page.images]
     assert all(alts)
     for wanted in (
-        "Test picture 1 as context_encoder fills it",
-        "Test picture 8, whole",
+        "Filled by decoders: test picture 1 as context_encoder fills it",
+        "Filled by decoders: test picture 8 whole",
+        "Filled from the nearest picture: test picture 1 as HOG fills it",
+        "Filled from the nearest picture: test picture 8 as random fills it",
         "Nearest neighbours (objects), query: ",
         "Nearest neighbours (contexts), query: ",
         "segmentation of test pictures from the encoder of random",
@@ -308,6 +310,47 @@ def test_every_kind_of_picture_is_there(trained):
     ):
         assert any(wanted in alt for alt in alts), wanted
     assert len(text.encode()) < 10e6
+
+
+def test_neighbours_fill_holes_from_where_the_surroundings_are_most_alike(trained):
+    import base64
+    import io
+
+    from PIL import Image
+
+    from pretext.datasets import open_dataset
+    from pretext.encoders import load_encoder
+    from pretext.inpainting import drawn_pictures
+
+    text = (trained / "report.html").read_text(encoding="utf-8")
+    found = re.findall(r'base64,([^"]*)" alt="[^"]*nearest picture: test picture \d as random fills it', text)
+    fills = np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))) for one in found]).astype(int)
+    data = open_dataset(SPEC)
+    encoder = load_encoder(trained / "pretrain" / "random.s0.0" / "encoder.safetensors").eval()
+
+    def drawn(split, count):
+        return drawn_pictures(data, split=split, image_size=32, test_images=count, seed=0, hole="central")
+
+    def described(pictures):
+        maps = encoder(pictures.shown())[1].detach().double().numpy()  # conv2
+        count, channels, side, _ = maps.shape
+        cells = maps.reshape(count, channels, 4, side // 4, 4, side // 4).mean(axis=(3, 5)).reshape(count, -1)
+        return cells / np.linalg.norm(cells, axis=1, keepdims=True)
+
+    def laplacian(pixels):
+        return (4 * pixels - sum(np.roll(pixels, step, axis) for axis in (1, 2) for step in (1, -1)))[:, 8:24, 8:24]
+
+    pictures, train = drawn("test", 8), drawn("train", 40)
+    originals, sources = (part.images.permute(0, 2, 3, 1).numpy().astype(int) for part in (pictures, train))
+    hole = pictures.holes[:, 0].numpy()
+    assert fills.shape == (8, 32, 32, 3)
+    assert (fills == originals)[~hole].all()
+    nearest = sources[(described(pictures) @ described(train).T).argmax(axis=1)]
+    cut = ((fills == 0) | (fills == 255)).any(axis=-1)
+    beside = [np.roll(cut, step, axis) for axis in (1, 2) for step in (1, -1)]
+    kept = ~np.any([cut, *beside], axis=0)[:, 8:24, 8:24]
+    assert kept.sum() > 1500
+    assert np.abs(laplacian(fills) - laplacian(nearest))[kept].max() <= 4  # blended: the gradients are the source's
 
 
 def test_sheets_are_shrunk_and_keep_their_proportions(trained):
@@ -463,7 +506,7 @@ def test_the_colours_are_principal_components():
     import torch
     from sklearn.decomposition import PCA
 
-    from benchmarks.report.gallery import principal_colours
+    from benchmarks.report.dense import principal_colours
 
     maps = torch.randn(4, 7, 6, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8).view(1, 7, 1, 1)
     maps += 3
@@ -484,7 +527,7 @@ def test_the_colours_are_principal_components():
 def test_colours_of_features_that_do_not_vary_are_grey():
     import torch
 
-    from benchmarks.report.gallery import principal_colours
+    from benchmarks.report.dense import principal_colours
 
     colours, held = principal_colours(torch.full((2, 5, 3, 3), 7.0))
     assert colours.unique().tolist() == [0.5]
@@ -497,7 +540,7 @@ def test_colours_of_features_that_do_not_vary_are_grey():
     ("sides", "stage"), [([55, 27, 13, 13, 13, 6], 4), ([16, 8, 4, 4, 4, 2], 0), ([8, 8, 8], 2), ([4, 2], 0)]
 )
 def test_the_deepest_stage_that_is_fine_enough_is_coloured(sides, stage):
-    from benchmarks.report.gallery import fine_stage
+    from benchmarks.report.dense import fine_stage
 
     assert fine_stage(sides) == stage
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from benchmarks.listing import and_list
-from benchmarks.report import gallery
+from benchmarks.report import dense, fills, gallery
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import evidence
 from benchmarks.report.figures import Plot
@@ -57,6 +57,7 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
         sections.add("Figures", lambda: _figures(plots()))
     if "data" in run.plan and run.first_encoders():
         sections.add("Filled holes", lambda: _fills(run))
+        sections.add("Filled by neighbours", lambda: _nearest_fills(run))
         sections.add("Nearest neighbours", lambda: _neighbours(run))
         sections.add("Dense features", lambda: _dense(run))
     sections.add("Detection and segmentation", lambda: _sheets(run))
@@ -109,10 +110,19 @@ def _figures(plots: Sequence[Plot]) -> str:
 
 
 def _fills(run: Run) -> str:
-    content = gallery.fills(run, gallery.open_data(run))
+    content = fills.decoded(run, gallery.open_data(run))
     return content and (
         "<p>The same test pictures, the hole of each filled by what needs no training and by each row's "
         f"decoder (first seed). A decoder never sees what the hole hides.</p>{content}"
+    )
+
+
+def _nearest_fills(run: Run) -> str:
+    content = fills.nearest(run, gallery.open_data(run))
+    return content and (
+        "<p>The same test pictures, the hole of each filled from the training picture whose surroundings are the most "
+        "alike, and blended in: by histograms of gradients (HOG), and by each encoder's features (first seed) at the "
+        f"stage below its name. {fills.TAKEN_FROM} training pictures are looked through, at most.</p>{content}{_at_most(run)}"
     )
 
 
@@ -134,7 +144,7 @@ def _neighbours(run: Run) -> str:
 
 
 def _dense(run: Run) -> str:
-    content = gallery.dense(run, gallery.open_data(run))
+    content = dense.coloured(run, gallery.open_data(run))
     return content and (
         "<p>What each encoder tells apart within a picture: the three principal components of its features over "
         "these test pictures are red, green and blue, each stretched to its full range, first seed. Alike in colour "
