@@ -14,7 +14,8 @@ from test_verdict import row
 from benchmarks.environment import read_environments, write_environment
 from benchmarks.report import write_report
 from benchmarks.report.content import read_run
-from benchmarks.report.figures import pareto_front, plots
+from benchmarks.report.figures import plots
+from benchmarks.report.pareto import pareto_front
 from benchmarks.results import write_cell, write_failure, write_json
 from pretext.errors import UserError
 

@@ -10,8 +10,8 @@ from benchmarks.listing import and_list
 from benchmarks.report import dense, fills, gallery
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import evidence
-from benchmarks.report.figures import Plot
 from benchmarks.report.markdown import TITLE
+from benchmarks.report.plotting import Plot
 from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
@@ -122,7 +122,8 @@ def _nearest_fills(run: Run) -> str:
     return content and (
         "<p>The same test pictures, the hole of each filled from the training picture whose surroundings are the most "
         "alike, and blended in: by histograms of gradients (HOG), and by each encoder's features (first seed) at the "
-        f"stage below its name. {fills.TAKEN_FROM} training pictures are looked through, at most.</p>{content}{_at_most(run)}"
+        f"stage below its name. {fills.TAKEN_FROM} training pictures are looked through, at most.</p>{content}"
+        f"{_at_most(run)}"
     )
 
 
