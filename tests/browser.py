@@ -94,7 +94,7 @@ class Browser:
     def resize(self, width, height=900, *, mobile=False):
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
 
-    def scheme(self, name, media="screen"):
+    def scheme(self, name, media=""):
         features = [{"name": "prefers-color-scheme", "value": name}]
         self.ask("Emulation.setEmulatedMedia", media=media, features=features)
 

@@ -15,6 +15,7 @@ from benchmarks.environment import read_environments, write_environment
 from benchmarks.report import write_report
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import plots
+from benchmarks.report.page import page
 from benchmarks.report.pareto import pareto_front
 from benchmarks.results import write_cell, write_failure, write_json
 from pretext.errors import UserError
@@ -354,6 +355,19 @@ def test_neighbours_fill_holes_from_where_the_surroundings_are_most_alike(traine
     assert np.abs(laplacian(fills) - laplacian(nearest))[kept].max() <= 4  # blended: the gradients are the source's
 
 
+def test_what_would_make_the_page_too_large_is_left_out(trained, monkeypatch):
+    text = (trained / "report.html").read_text(encoding="utf-8")
+    monkeypatch.setattr("benchmarks.report.page.MOST_BYTES", 300_000)
+    plain = page(read_run(trained), list)
+    gaps = re.findall(r"<li>([^<]*) left out: with its ([\d.]+) MB the page would be over 10 MB</li>", plain)
+    assert gaps
+    assert len(plain) < 320_000 < len(text)
+    assert "What was run" in plain
+    for title, _ in gaps:
+        assert f"<h2>{title}</h2>" in text
+        assert f"<h2>{title}</h2>" not in plain
+
+
 def test_sheets_are_shrunk_and_keep_their_proportions(trained):
     text = (trained / "report.html").read_text(encoding="utf-8")
     assert re.findall(r'alt="segmentation[^"]*" width="(\d+)" height="(\d+)"', text) == [("1000", "200")] * 2
@@ -621,6 +635,7 @@ def test_it_prints(browser, request, folder):
     assert browser.run("document.documentElement.scrollWidth") == 718
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.run("[...document.querySelectorAll('img')].every(i => i.height < 1000)")  # a page is 1047 high
 
 
 @pytest.mark.slow

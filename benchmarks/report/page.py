@@ -25,6 +25,10 @@ REGIONS = {
 }
 
 
+MOST_BYTES = 9_900_000
+"""Of the sections together: a page of 10 MB can still be mailed."""
+
+
 @dataclasses.dataclass
 class _Sections:
     """Sections as they are found, and a line for each that could not be made."""
@@ -39,7 +43,10 @@ class _Sections:
             # data moved, a file cut short, no memory left on the device: the numbers still count
             self.gaps.append(f"{title} left out: {type(error).__name__}: {error}".replace("UserError: ", ""))
             return
-        if content:
+        taken = sum(len(other) for _, other in self.found)  # all but a few letters are ASCII
+        if taken + len(content) > MOST_BYTES:
+            self.gaps.append(f"{title} left out: with its {len(content) / 1e6:.1f} MB the page would be over 10 MB")
+        elif content:
             self.found.append((title, content))
 
 
@@ -63,7 +70,7 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
     sections.add("Detection and segmentation", lambda: _sheets(run))
     sections.add("First-layer filters", lambda: _filters(run))
     sections.add("What failed", lambda: _failures(run))
-    sections.add("What was run", lambda: _facts(run, sections.gaps))
+    sections.found.append(("What was run", _facts(run, sections.gaps)))
     links = "".join(f'<a href="#{_anchor(title)}">{escape(title)}</a>' for title, _ in sections.found)
     body = "".join(
         f'<section id="{_anchor(title)}"><h2>{escape(title)}</h2>{content}</section>'

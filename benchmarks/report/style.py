@@ -62,8 +62,10 @@ img { display: block; } .sheet img { max-width: none; }
     --good: #00684c; --bad: #a84300; }
   .scroll { overflow: visible; } figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
   table { font-size: 7pt; } th, td { padding: .15rem .3rem; white-space: normal; } .plots { columns: 2; }
-  .sheet img { max-width: 100%; height: auto; } .fills table { width: 100%; table-layout: fixed; }
-  .fills img { width: 100%; height: auto; } }
+  h2 + p, summary { break-after: avoid; } p { break-inside: avoid; }
+  .sheet img { max-width: 100%; max-height: 22cm; width: auto; height: auto; }
+  .fills table { width: 100%; table-layout: fixed; }
+  .fills img { width: 100%; height: auto; max-width: 2.2cm; margin: auto; } }
 """
 
 SCRIPT = """
