@@ -581,7 +581,7 @@ def test_what_it_was_computed_with_is_told(tmp_path):
     assert [each["workers"] for each in read_environments(tmp_path)] == [2, 4]
     _, page, markdown = written(tmp_path)
     for words in ("".join(page.words), markdown):
-        assert "2 of 1 threads; 4 of 1 threads" in words
+        assert "2, threads of each 1; 4, threads of each 1" in words
         assert f"numpy {np.__version__}" in words
 
 

@@ -24,6 +24,8 @@ OPEN_ROWS = ("random", "supervised", "context_encoder")
 SHEETS = {"detection": "detections.png", "segmentation": "segmentation.png"}
 FILTERS = 64
 """Of a first layer that has more, the first are shown."""
+FILTERS_WIDTH = 288
+"""Pixels that their grid is enlarged to, by whole numbers."""
 SHEET_WIDTH = 1000
 """Pixels; wider sheets are shrunk."""
 
@@ -129,7 +131,7 @@ def _first_layer(encoder: Any) -> Tensor | None:
 
 
 def _filter_grid(shown: Tensor, columns: int = 8) -> Image:
-    """Return filters as a grid of K×K tiles, a grey pixel between them."""
+    """Return filters as a grid of K×K tiles, a grey pixel between them, each pixel a square of several."""
     import torch
 
     low, high = shown.amin(dim=(1, 2, 3), keepdim=True), shown.amax(dim=(1, 2, 3), keepdim=True)
@@ -140,4 +142,5 @@ def _filter_grid(shown: Tensor, columns: int = 8) -> Image:
     for place, tile in enumerate(shown):
         y, x = place // columns * side, place % columns * side
         grid[:, y : y + side - 1, x : x + side - 1] = tile
-    return as_image(grid)
+    times = max(1, FILTERS_WIDTH // grid.shape[2])
+    return as_image(grid.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2))
