@@ -9,8 +9,11 @@ import re
 import numpy as np
 import pytest
 from browser import Browser, browser_path
+from latex_reader import read_table, shown
+from scipy.stats import t as t_distribution
 from test_verdict import row
 
+from benchmarks.cells import slug
 from benchmarks.environment import read_environments, write_environment
 from benchmarks.report import write_report
 from benchmarks.report.content import read_run
@@ -170,6 +173,23 @@ def test_how_sure_the_numbers_are_is_told_beside_them(tmp_path):
     assert "After Holm's correction for all 9: supervised and rotation in all 3 probes." in words
     (ranks,) = [image for image in page.images if "Critical-difference" in image["aria-label"]]
     assert "supervised 1.0; rotation 2.0" in ranks["aria-label"]
+
+
+def test_what_is_worse_is_not_listed_as_a_gain_and_leads_no_way(tmp_path):
+    rng = np.random.default_rng(0)
+    for pretext, linear, knn in (("random", 50, 50), ("supervised", 80, 20), ("rotation", 65, 35), ("simclr", 50, 20)):
+        for probe, mean in (("linear", linear), ("knn", knn)):
+            for seed in range(3):
+                measured = row(pretext, rng.normal(mean, 10, 200), probe=probe, seed=seed)
+                write_cell(tmp_path, measured.cell, [measured])
+    markdown = written(tmp_path)[2]
+    assert (
+        "After Holm's correction for all 6: supervised and rotation in linear; "
+        "worse: supervised, rotation and simclr in knn." in markdown
+    )
+    shares = markdown[markdown.index("### Share of the way") :].split("\n\n")[1]
+    assert shares.splitlines()[0] == "| row | linear |"  # 100 % of the way to what is worse would be no praise
+    assert re.search(r"\| rotation \| (4[5-9]|5[0-5]) % \[", shares)
 
 
 def test_without_random_weights_no_table_of_how_sure_is_made(tmp_path):
@@ -400,11 +420,12 @@ def many(tmp_path_factory):
 
 def test_of_many_rows_the_verdict_names_a_few_and_counts_the_others(many):
     text = (many / "report.md").read_text(encoding="utf-8")
-    sentences = text.split("\n\n")[2]
-    assert sentences.startswith("Better than random weights")
-    assert "rows in " in sentences
-    assert "Not distinguishable from random weights: " in sentences
-    assert len(sentences.split()) < 60
+    assert text.split("\n\n")[2] == (  # every fourth row was drawn as random weights were, the others 8 and more above
+        "Better than random weights, the 95\N{NO-BREAK SPACE}% interval of the difference excluding zero: "
+        "18 rows in all 6 probes. "
+        "Not distinguishable from random weights: "
+        "a_task_1, a_task_13, a_task_17, a_task_5 and a_task_9 in all 6 probes."
+    )
 
 
 def test_of_many_rows_the_best_are_singled_out_in_plots(many):
@@ -486,35 +507,43 @@ def test_figures_of_an_earlier_run_go_and_what_is_not_ours_stays(tmp_path):
     assert not {"depth-svm.svg", "learning-3.png"} & kept
 
 
-def test_the_latex_table_is_whole_and_escaped(tmp_path):
-    three_rows(tmp_path, data="folder:a_b&c?x=1#2")
+def test_the_latex_table_says_what_the_numbers_say(tmp_path):
+    odd = "[a_b & c%]{$x^2$} \\y~#<|>"
+    numbers = {"random": LOW, "supervised": HIGH, odd: [9.0, 11.0, 9.5, 10.0], "minus": [-4.0, -4.5, -3.5, -4.0]}
+    for name, items in numbers.items():
+        measured = [row(name, items, data="folder:a_b&c?x=1#2", cell=slug(name), metric="the_metric")]
+        write_cell(tmp_path, measured[0].cell, measured)
     write_report(tmp_path)
     text = (tmp_path / "report.tex").read_text(encoding="utf-8")
-    assert re.findall(r"\\begin{(.*?)}", text) == ["table*", "tabular"]
-    assert re.findall(r"\\end{(.*?)}", text) == ["tabular", "table*"]
-    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
-    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
-    assert len(lines) == 2 + 3
-    columns = len(re.search(r"\\begin{tabular}{(\w+)}", text)[1])
-    assert {len(re.split(r"(?<!\\)&", line)) for line in lines} == {columns}
-    assert r"a\_b\&c?x=1\#2" in text
-    supervised = next(line for line in lines if "supervised" in line)
-    assert re.search(r"\\textbf{60\.0} {\\scriptsize\$\\pm\$\d+\.\d}\$\^{\++}\$", supervised)
-    assert "$^{-" in next(line for line in lines if "rotation" in line)
-    plain = re.sub(r"\\[&%#_{}]", "", text)
-    assert plain.count("{") == plain.count("}")
-    assert plain.count("$") % 2 == 0
-    assert plain.count("%") == 1  # the comment that says what it needs
-    assert "#" not in plain
-    assert re.sub(r"\$[^$]*\$", "", plain).isascii()
+    assert text.startswith(r"% Needs \usepackage{booktabs}.")
+    table = read_table(text)
+    assert table.columns == "lrrr"
+    assert table.rules == [0, 2, 6]
+    assert table.lines[:2] == [["", "linear", "images", "time"], ["", "the_metric % ↑", "seen", "s"]]
+    found = {name: value for name, value, *_ in table.lines[2:]}
+    assert found.keys() == numbers.keys()
+    for name, items in numbers.items():
+        half = t_distribution.ppf(0.975, 3) * np.std(items, ddof=1) / 2
+        marks = {"random": "", "supervised": "^++"}.get(name, "^−−")  # paired, and far apart: Holm leaves all three
+        assert found[name] == f"{np.mean(items):.1f} ±{half:.1f}{marks}".replace("-", "−")  # a hyphen is no minus
+    assert r"\textbf{60.0}" in text
+    assert text.count(r"\textbf") == 1
+    assert table.caption.startswith("Data: folder:a_b&c?x=1#2. Means over 1 seed, ±\N{NO-BREAK SPACE}half of the 95")
 
 
-def test_every_special_letter_is_escaped():
+@pytest.mark.parametrize("letter", [*(chr(code) for code in range(32, 127)), "\N{NO-BREAK SPACE}", "–", "±", "×", "·"])
+def test_every_letter_is_printed_as_it_is(letter):
     from benchmarks.report.latex import escape
 
-    assert escape(r"a_b 5% {x} \y ~^<>|") == (
-        r"a\_b 5\% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"
-    )
+    assert shown(f"x{escape(letter)}y") == f"x{letter}y"
+
+
+@pytest.mark.parametrize(
+    "source", ["a & b", "a_b", "a^b", "{a", "a}", "$a", "${$}", r"\pm", r"\odd", "#", "<", r"$\textbar$"]
+)
+def test_the_reader_of_latex_would_notice(source):
+    with pytest.raises(AssertionError):
+        shown(source)
 
 
 def test_the_colours_are_principal_components():

@@ -46,12 +46,14 @@ def _differences(run: Run) -> Evidence | None:
 
 
 def _shares(run: Run) -> Evidence | None:
+    headlines = run.headlines()
+    down = {probe for row, probe in headlines if row == CEILING and headlines[row, probe].better is False}
     return _by_row_and_probe(
         run,
         f"Share of the way from {BASELINE} to {CEILING}",
         f"0 % is random weights, 100 % labels; {PERCENT} intervals by Fieller's method. – where random weights and "
-        "labels cannot be told apart, so that the way has no certain length.",
-        _share,
+        "labels cannot be told apart, so that the way has no certain length, or labels are worse.",
+        lambda summary: Cell("–") if summary.probe in down else _share(summary),
     )
 
 
