@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,13 +114,28 @@ def test_compare_and_reproduce(quick, capsys):
     command(quick, "--seeds", "2")
     capsys.readouterr()
     assert run_all.main(["compare", "rotation", "supervised", "--out", str(quick)]) == 0
-    assert "[+0.00, +0.00]  not distinguishable" in capsys.readouterr().out
+    assert re.search(r" \[\+0\.00, \+0\.00\] +not distinguishable\n", capsys.readouterr().out)
     assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 0
     assert "top1 : was 41.0, is 41.0\nreproduced" in capsys.readouterr().out
     with pytest.raises(UserError, match="no row 'rotatio'; did you mean 'rotation'"):
         run_all.main(["compare", "rotatio", "random", "--out", str(quick)])
-    with pytest.raises(UserError, match="0 cells of the plan"):
-        run_all.main(["reproduce", "nothing", "--out", str(quick)])
+    with pytest.raises(
+        UserError, match=r"no cell of the plan begins with 'rotation\.liner.*'; did you mean 'rotation\.lin"
+    ):
+        run_all.main(["reproduce", "rotation.liner.s1", "--out", str(quick)])
+    with pytest.raises(
+        UserError, match=r"4 cells of the plan begin with 'rotation': rotation\.linear\.s0\.\w+, "
+    ) as found:
+        run_all.main(["reproduce", "rotation", "--out", str(quick)])
+    assert "random." not in str(found.value)
+    next((quick / "results").glob("rotation.linear.s1.*")).unlink()
+    with pytest.raises(UserError, match=r"rotation\.linear\.s1\.\w+ has no result in .* to be held against"):
+        run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)])
+    for judged in ("random.linear", "rotation.segmentation"):
+        for path in (quick / "results").glob(f"{judged}.*"):
+            path.unlink()
+    with pytest.raises(UserError, match="no probe has judged both rotation and random"):
+        run_all.main(["compare", "rotation", "random", "--out", str(quick)])
 
 
 def test_clean_can_spare_what_is_young(quick, capsys):
@@ -141,8 +157,12 @@ def test_clean_can_spare_what_is_young(quick, capsys):
     assert [path.name for path in (quick / "logs").iterdir()] == ["young.log"]
     assert not (quick / "superseded").exists()
     assert list((quick / "results").iterdir()) == results
+    capsys.readouterr()
     assert run_all.main(["clean", "--out", str(quick)]) == 0
     assert not (quick / "logs").exists()
+    assert "removed" in capsys.readouterr().out
+    assert run_all.main(["clean", "--out", str(quick)]) == 0
+    assert capsys.readouterr().out == "nothing to remove\n"
 
 
 def test_a_run_leaves_what_it_was_computed_with(quick):
@@ -204,6 +224,9 @@ def test_another_comparison_in_the_folder_is_refused(quick):
         (["--profile", "smoke", "--encoder", "random=x"], "there is a row random already"),
         (["--seeds", "0"], "--seeds is 0"),
         (["clean", "--older-than", "-1", "--out", "nowhere"], "--older-than is -1.0; allowed is 0 or more days"),
+        (["clen", "--out", "nowhere"], "unknown command 'clen'; did you mean 'clean'"),
+        (["compare", "random", "random"], "random is given twice; name two different rows"),
+        (["compare", "random", "rotation", "--out", "nowhere"], "nowhere holds no results"),
         (["--image-size", "7"], "--image-size is 7; allowed is 8 or more"),
         (["--sedes", "1"], "did you mean --seeds"),
         (["status", "--out", "nowhere"], "no comparison was started there"),
