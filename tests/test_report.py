@@ -147,6 +147,14 @@ def test_figures_have_words_and_take_the_colour_of_the_page(tmp_path):
     assert "#000000" not in text
 
 
+def test_a_probe_that_reads_one_stage_of_each_row_has_no_line_by_stage(tmp_path):
+    three_rows(tmp_path)
+    for pretext, stage in (("random", "conv4"), ("supervised", "conv2")):
+        measured = row(pretext, LOW, probe="robustness", stage=stage)
+        write_cell(tmp_path, measured.cell, [measured])
+    assert [plot.name for plot in plots(read_run(tmp_path)) if "depth" in plot.name] == ["depth-linear", "depth-knn"]
+
+
 def test_how_sure_the_numbers_are_is_told_beside_them(tmp_path):
     rng = np.random.default_rng(0)
     for pretext, mean in (("random", 30), ("supervised", 80), ("rotation", 55), ("simclr", 30)):

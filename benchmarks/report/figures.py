@@ -59,7 +59,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         metric, unit = metrics[probe].metric, metrics[probe].unit
         readings = [r for r in run.readings() if (r.probe, r.metric) == (probe, metric)]
         stages = list(dict.fromkeys(r.stage for r in readings))
-        if len(stages) < 2:
+        if len(readings) == len({r.pretext for r in readings}):  # a stage a row, the one chosen on val: no line
             continue
         figure = blank_figure(3.0 + 0.22 * math.ceil((len(run.shown) + 1) / 2))
         axes = figure.subplots()
