@@ -22,6 +22,8 @@ COLOURED = 6
 """Test pictures whose features are shown as colour."""
 COLOURED_SIDE = 96
 """Pixels of a side that they are shown at."""
+LIGHTNESS, RED, YELLOW = (20, 90), 40, 50
+"""How far colours reach along the axes of CIELAB; further, most would lie outside of what a screen shows."""
 FINE = 12
 """Cells of a map's side that show where things are: with 8, hardly more than the padding's trace is seen."""
 
@@ -44,8 +46,8 @@ def coloured(run: Run, data: ImageDataset) -> str:
         with evaluating(encoder), torch.inference_mode():
             maps = [one.float().cpu() for one in encoder(images.to(device_of("auto")))]
         number = fine_stage([min(one.shape[2:]) for one in maps])
-        colours, held = principal_colours(maps[number])
-        shown = F.interpolate(colours, size=(COLOURED_SIDE, COLOURED_SIDE), mode="bilinear").clamp(0, 1)
+        components, held = principal_components(maps[number])
+        shown = as_colours(F.interpolate(components, size=(COLOURED_SIDE, COLOURED_SIDE), mode="bilinear"))
         stage = encoder.stages[number].name
         alt = f"Test picture {{}} as the features of {row} at {stage} colour it"
         lines.append(_picture_line(row, f"{stage}, {held:.0%}", [as_image(one) for one in shown], alt))
@@ -63,14 +65,14 @@ def fine_stage(sides: Sequence[int]) -> int:
     return max(place for place, side in enumerate(sides) if side >= enough)
 
 
-def principal_colours(maps: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B 3 H W"], float]:
-    """Return the first three principal components of all cells' features as red, green and blue in [0, 1].
+def principal_components(maps: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B 3 H W"], float]:
+    """Return the first three principal components of all cells' features, each in [0, 1].
 
     One analysis over all the maps. A component's sign, which is free, makes its largest loading positive; its
     range is cut at its 1st and 99th percentile. Of fewer than three components the others are 0.5 throughout.
 
     Returns:
-        The colours, and which part of the variance the three components hold.
+        The components, and which part of the variance the three hold.
     """
     import torch
 
@@ -88,6 +90,22 @@ def principal_colours(maps: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B 
     variance = strengths.square()
     held = float(variance[:3].sum() / variance.sum()) if variance.sum() > 0 else 1.0
     return found.view(len(maps), *maps.shape[2:], 3).permute(0, 3, 1, 2).float(), held
+
+
+def as_colours(components: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Return three components in [0, 1] as colours in sRGB: dark to light, blue to yellow, green to red (CIELAB).
+
+    As red, green and blue the first would hardly be seen by an eye without red cones; so the first two are seen by
+    eyes without red or green ones, and an eye without blue ones sees the first and the third.
+    """
+    import torch
+    from skimage.color import lab2rgb
+
+    first, second, third = components.clamp(0, 1).double().unbind(dim=1)
+    low, high = LIGHTNESS
+    lab = torch.stack([low + (high - low) * first, RED * (2 * third - 1), YELLOW * (2 * second - 1)], dim=-1)
+    colours = torch.from_numpy(lab2rgb(lab.numpy()))  # type: ignore[no-untyped-call]
+    return colours.clamp(0, 1).permute(0, 3, 1, 2).float()
 
 
 def _picture_line(name: str, below: str, pictures: Sequence[Image], alt: str) -> str:

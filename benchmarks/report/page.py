@@ -154,9 +154,10 @@ def _neighbours(run: Run) -> str:
 def _dense(run: Run) -> str:
     content = dense.coloured(run, gallery.open_data(run))
     return content and (
-        "<p>What each encoder tells apart within a picture: the three principal components of its features over "
-        "these test pictures are red, green and blue, each stretched to its full range, first seed. Alike in colour "
-        "is alike in features; a colour by itself means nothing, and colours of two encoders do not compare. Beside "
+        "<p>What each encoder tells apart within a picture: of its features over these test pictures the first "
+        "principal component goes from dark to light, the second from blue to yellow, the third from green to red, "
+        "each stretched to its full range, first seed. Alike in colour is alike in "
+        "features; a colour by itself means nothing, and colours of two encoders do not compare. Beside "
         f"each encoder its stage and how much of the variance the three hold.</p>{content}"
     )
 
