@@ -9,12 +9,8 @@ import re
 import numpy as np
 import pytest
 from browser import Browser, browser_path
-from latex_reader import read_table, shown
-from scipy.stats import t as t_distribution
-from test_sheets import EYES, seen
 from test_verdict import row
 
-from benchmarks.cells import slug
 from benchmarks.environment import read_environments, write_environment
 from benchmarks.report import write_report
 from benchmarks.report.content import read_run
@@ -514,108 +510,6 @@ def test_figures_of_an_earlier_run_go_and_what_is_not_ours_stays(tmp_path):
     kept = {path.name for path in folder.iterdir()}
     assert {"mine.svg", "depth-notes.txt", "depth-linear.svg"} < kept
     assert not {"depth-svm.svg", "learning-3.png"} & kept
-
-
-def test_the_latex_table_says_what_the_numbers_say(tmp_path):
-    odd = "[a_b & c%]{$x^2$} \\y~#<|>"
-    numbers = {"random": LOW, "supervised": HIGH, odd: [9.0, 11.0, 9.5, 10.0], "minus": [-4.0, -4.5, -3.5, -4.0]}
-    for name, items in numbers.items():
-        measured = [row(name, items, data="folder:a_b&c?x=1#2", cell=slug(name), metric="the_metric")]
-        write_cell(tmp_path, measured[0].cell, measured)
-    write_report(tmp_path)
-    text = (tmp_path / "report.tex").read_text(encoding="utf-8")
-    assert text.startswith(r"% Needs \usepackage{booktabs}.")
-    table = read_table(text)
-    assert table.columns == "lrrr"
-    assert table.rules == [0, 2, 6]
-    assert table.lines[:2] == [["", "linear", "images", "time"], ["", "the_metric % ↑", "seen", "s"]]
-    found = {name: value for name, value, *_ in table.lines[2:]}
-    assert found.keys() == numbers.keys()
-    for name, items in numbers.items():
-        half = t_distribution.ppf(0.975, 3) * np.std(items, ddof=1) / 2
-        marks = {"random": "", "supervised": "^++"}.get(name, "^−−")  # paired, and far apart: Holm leaves all three
-        assert found[name] == f"{np.mean(items):.1f} ±{half:.1f}{marks}".replace("-", "−")  # a hyphen is no minus
-    assert r"\textbf{60.0}" in text
-    assert text.count(r"\textbf") == 1
-    assert table.caption.startswith("Data: folder:a_b&c?x=1#2. Means over 1 seed, ±\N{NO-BREAK SPACE}half of the 95")
-
-
-@pytest.mark.parametrize("letter", [*(chr(code) for code in range(32, 127)), "\N{NO-BREAK SPACE}", "–", "±", "×", "·"])
-def test_every_letter_is_printed_as_it_is(letter):
-    from benchmarks.report.latex import escape
-
-    assert shown(f"x{escape(letter)}y") == f"x{letter}y"
-
-
-@pytest.mark.parametrize(
-    "source", ["a & b", "a_b", "a^b", "{a", "a}", "$a", "${$}", r"\pm", r"\odd", "#", "<", r"$\textbar$"]
-)
-def test_the_reader_of_latex_would_notice(source):
-    with pytest.raises(AssertionError):
-        shown(source)
-
-
-def test_the_components_are_the_principal_ones():
-    import torch
-    from sklearn.decomposition import PCA
-
-    from benchmarks.report.dense import principal_components
-
-    maps = torch.randn(4, 7, 6, 5, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 8).view(1, 7, 1, 1)
-    maps += 3
-    colours, held = principal_components(maps)
-    assert colours.shape == (4, 3, 6, 5)
-    assert colours.min() == 0
-    assert colours.max() == 1
-    pca = PCA(3).fit(maps.permute(0, 2, 3, 1).reshape(-1, 7).double().numpy())
-    assert held == pytest.approx(pca.explained_variance_ratio_.sum())
-    found = colours.permute(0, 2, 3, 1).reshape(-1, 3).double().numpy()
-    wanted = pca.transform(maps.permute(0, 2, 3, 1).reshape(-1, 7).double().numpy())
-    for component in range(3):
-        inside = (found[:, component] > 0) & (found[:, component] < 1)  # what the cut range leaves alone
-        assert inside.sum() > 110
-        assert abs(np.corrcoef(found[inside, component], wanted[inside, component])[0, 1]) == pytest.approx(1, abs=1e-5)
-
-
-def test_components_of_features_that_do_not_vary_are_in_the_middle():
-    import torch
-
-    from benchmarks.report.dense import principal_components
-
-    colours, held = principal_components(torch.full((2, 5, 3, 3), 7.0))
-    assert colours.unique().tolist() == [0.5]
-    assert held == 1.0
-    two = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert principal_components(two)[0][:, 2].unique().tolist() == [0.5]
-
-
-def test_most_eyes_see_the_first_two_components_and_all_see_the_first():
-    import itertools
-
-    import torch
-
-    from benchmarks.report.dense import as_colours
-
-    corners = np.array(list(itertools.product((0.0, 1.0), repeat=3)))
-    ends = torch.from_numpy(corners).float().view(1, 2, 4, 3).permute(0, 3, 1, 2)
-    colours = 255 * as_colours(ends).permute(0, 2, 3, 1).reshape(8, 3).numpy()
-    for eye in EYES:
-        for part, least in ((slice(1), 40), (slice(2), 12 if eye == "tritan" else 40)):
-            differ = (corners[:, None, part] != corners[None, :, part]).any(axis=-1)
-            lab = seen(colours, eye)
-            assert np.linalg.norm(lab[:, None] - lab[None], axis=-1)[differ].min() > least, eye
-    grey = 255 * as_colours(torch.full((1, 3, 1, 1), 0.5)).flatten().numpy()
-    assert np.ptp(grey) < 1
-    assert seen([grey], "full")[0, 0] == pytest.approx(55, abs=0.1)  # half way from 20 to 90
-
-
-@pytest.mark.parametrize(
-    ("sides", "stage"), [([55, 27, 13, 13, 13, 6], 4), ([16, 8, 4, 4, 4, 2], 0), ([8, 8, 8], 2), ([4, 2], 0)]
-)
-def test_the_deepest_stage_that_is_fine_enough_is_coloured(sides, stage):
-    from benchmarks.report.dense import fine_stage
-
-    assert fine_stage(sides) == stage
 
 
 def test_results_of_changed_code_are_marked(tmp_path):
