@@ -89,6 +89,11 @@ class Cell:
     settings: str = ""
     """What was hashed, as JSON."""
 
+    @property
+    def trains(self) -> bool:
+        """Whether an encoder is trained in it: neither drawn, nor somebody else's, nor judged."""
+        return self.judge is None and self.task is not None
+
     def is_done(self, out: Path) -> bool:
         """Whether its result is there."""
         return (result_path(out, self.name) if self.judge else encoder_path(out, self.name)).exists()

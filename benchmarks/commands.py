@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from benchmarks.asked import Options, check_profile, plan_of
+from benchmarks.listing import MOST_NAMED, and_list
 from pretext.command_line import parse
 from pretext.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchmarks.cells import Cell
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,11 +39,20 @@ class Folder:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress(Folder):
+    """Say what is done, running, failed and left, and how long that will take."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare(Folder):
     """Two rows against each other, metric by metric."""
 
     rows: tyro.conf.Positional[tuple[str, str]]
     """Two rows, such as context_encoder autoencoder."""
+
+    def __post_init__(self) -> None:
+        if self.rows[0] == self.rows[1]:
+            raise ValueError(f"{self.rows[0]} is given twice; name two different rows")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,15 +76,21 @@ class Clean(Folder):
 
 
 def status(argv: list[str]) -> int:
-    """Print what of a comparison is done, running, failed and left."""
+    """Print what of a comparison is done, running, failed and left, and how long what is left will take."""
     from benchmarks.results import failure_path, read_json
+    from benchmarks.schedule import duration
+    from benchmarks.state import seconds_left
     from benchmarks.state import status as status_of
 
-    out = parse(Folder, argv, prog="run_all.py status").folder
+    out = parse(Progress, argv, prog="run_all.py status").folder
     plan, found = status_of(out)
     print(f"{out}: {plan['profile']} on {plan['data']}")
     counts = {field.name: len(getattr(found, field.name)) for field in dataclasses.fields(found)}
-    print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    line = ", ".join(f"{count} {name}" for name, count in counts.items())
+    if found.running or found.left:
+        seconds, workers = seconds_left(out, plan, found)
+        line += f": about {duration(seconds)} by {workers} worker{'s' if workers > 1 else ''}"
+    print(line)
     for name in found.running:
         print(f"running  {name}")
     for name in found.failed:
@@ -85,15 +106,24 @@ def compare(argv: list[str]) -> int:
 
     options = parse(Compare, argv, prog="run_all.py compare")
     measurements = read_measurements(options.folder)
+    if not measurements:
+        raise UserError(f"{options.folder} holds no results; give its --out")
     known = sorted({row.pretext for row in measurements})
     for name in options.rows:
         if name not in known:
             raise UserError(f"{options.folder} has no row {name!r}; {did_you_mean(name, known)}")
     row, other = options.rows
+    compared = [
+        each
+        for each in summarise(measurements, baseline=other)
+        if each.pretext == row
+        and each.difference is not None
+        and BY not in each.metric  # those are the same for all rows
+    ]
+    if not compared:
+        raise UserError(f"{options.folder}: no probe has judged both {row} and {other} at one seed")
     print(f"{row} minus {other}, paired by seed and test item, 95 % intervals")
-    for summary in summarise(measurements, baseline=other):
-        if summary.pretext != row or summary.difference is None or BY in summary.metric:  # the same for all rows
-            continue
+    for summary in compared:
         low, high = summary.difference_low, summary.difference_high
         if low is None or high is None:
             ends, said = "one seed, no interval", "cannot be said"
@@ -101,7 +131,7 @@ def compare(argv: list[str]) -> int:
             ends = f"[{low:+.2f}, {high:+.2f}]"
             said = {True: "better", False: "worse", None: "not distinguishable"}[summary.better]
         what = f"{summary.probe} {summary.metric} {summary.unit}".strip()
-        print(f"{what:36} {summary.difference:+8.2f}  {ends}  {said}")
+        print(f"{what:36} {summary.difference:+8.2f}  {ends:21}  {said}")
     return 0
 
 
@@ -116,21 +146,16 @@ def reproduce(argv: list[str]) -> int:
         raise UserError(f"{out}: no plan.json, so no comparison was started there; give its --out")
     options = parse(Options, read_json(out / "plan.json")["argv"], prog="run_all.py")
     plan = plan_of(dataclasses.replace(options, out=out))
-    matches = [cell for cell in plan.cells if cell.judge is not None and cell.name.startswith(asked.cell)]
-    if len(matches) != 1:
-        names = [cell.name for cell in plan.cells if cell.judge is not None]
-        raise UserError(
-            f"{len(matches)} cells of the plan are called {asked.cell!r}; {did_you_mean(asked.cell, names)}"
-        )
-    cell = matches[0]
+    cell = _called(asked.cell, [cell for cell in plan.cells if cell.judge is not None])
+    before = {(m.metric, m.stage): m.value for m in read_measurements(out) if m.cell == cell.name}
+    if not before:
+        raise UserError(f"{cell.name} has no result in {out} to be held against; compute it first")
     maker = next(each for each in plan.cells if each.name == cell.made_by)
     again = out / "reproduced"
     shutil.rmtree(again / "pretrain" / maker.name, ignore_errors=True)
     for each in (maker, cell):
         print(f"computing {each.name}", file=sys.stderr, flush=True)
         compute(each, again)
-    key = ("metric", "stage")
-    before = {tuple(getattr(m, k) for k in key): m.value for m in read_measurements(out) if m.cell == cell.name}
     same = True
     for row in read_measurements(again):
         if row.cell == cell.name:
@@ -141,6 +166,19 @@ def reproduce(argv: list[str]) -> int:
     return 0 if same else 1
 
 
+def _called(beginning: str, cells: Sequence[Cell]) -> Cell:
+    """Return the one cell whose name begins so, or is so."""
+    found = [cell for cell in cells if cell.name.startswith(beginning)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        near = difflib.get_close_matches(beginning, [cell.name for cell in cells], n=1, cutoff=0)
+        raise UserError(f"no cell of the plan begins with {beginning!r}; did you mean {near[0]!r}?")
+    more = [f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
+    names = and_list([*(cell.name for cell in found[:MOST_NAMED]), *more])
+    raise UserError(f"{len(found)} cells of the plan begin with {beginning!r}: {names}; give more of the name")
+
+
 def clean(argv: list[str]) -> int:
     """Remove failures, logs, and what was set aside or reproduced; results and encoders stay."""
     from benchmarks.state import status as status_of
@@ -149,14 +187,19 @@ def clean(argv: list[str]) -> int:
     out, days = options.folder, options.older_than
     if status_of(out)[1].running:
         raise UserError(f"{out} is being computed; stop that first")
+    removed = False
     for name in ("failures", "logs", "superseded", "reproduced", ".locks"):
         if not (out / name).is_dir():
             continue
         if days is None:
             shutil.rmtree(out / name)
             print(f"removed {out / name}")
+            removed = True
         elif count := _remove_old(out / name, time.time() - days * 86400):
             print(f"removed {count} file{'s' if count > 1 else ''} of {out / name}")
+            removed = True
+    if not removed:
+        print("nothing to remove")
     return 0
 
 

@@ -22,8 +22,11 @@ def and_list(words: Sequence[str]) -> str:
 def after_holm(summaries: Sequence[Summary]) -> str:
     """Return the sentence of what is left when all headline comparisons are held to 95 % together."""
     family = [s for s in summaries if s.survives_holm is not None]
-    left = listed(family, lambda s: bool(s.survives_holm), list(dict.fromkeys(s.probe for s in family)))
-    return f"After Holm's correction for all {len(family)}: {left or 'none'}."
+    probes = list(dict.fromkeys(s.probe for s in family))
+    better = listed(family, lambda s: bool(s.survives_holm and s.better), probes)
+    worse = listed(family, lambda s: bool(s.survives_holm and not s.better), probes)
+    told = f"{better or 'none better'}; worse: {worse}" if worse else better or "none"
+    return f"After Holm's correction for all {len(family)}: {told}."
 
 
 def listed(

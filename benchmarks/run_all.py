@@ -20,7 +20,7 @@ if not __package__:  # started as a file: the import path begins with this folde
 from benchmarks.asked import Options, check_profile, check_writable, plan_of, worker_count
 from benchmarks.commands import COMMANDS
 from pretext.command_line import parse
-from pretext.errors import run_command
+from pretext.errors import UserError, did_you_mean, run_command
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +29,9 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: For anything that the user gave and that cannot be used.
     """
-    if argv and argv[0] in COMMANDS:
+    if argv and not argv[0].startswith("-"):
+        if argv[0] not in COMMANDS:
+            raise UserError(f"unknown command {argv[0]!r}; {did_you_mean(argv[0], COMMANDS)}")
         return COMMANDS[argv[0]](argv[1:])
     options = parse(Options, argv, prog="run_all.py")
     check_profile(options.profile)

@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from benchmarks.cells import Cell
-from benchmarks.executor import Executor, Outcome
 from benchmarks.results import encoder_path
 from pretext.errors import UserError
+
+if TYPE_CHECKING:
+    from benchmarks.cells import Cell
+    from benchmarks.executor import Executor, Outcome
 
 UNKNOWN_S = 30.0
 """What a cell is expected to take where the recipe does not say."""
@@ -76,6 +79,22 @@ def run(
     return failures
 
 
+class Timed(Protocol):
+    """What an estimate asks of a cell."""
+
+    @property
+    def pretext(self) -> str:
+        """Its row."""
+
+    @property
+    def probe(self) -> str:
+        """Empty where an encoder is made."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether an encoder is trained in it."""
+
+
 @dataclasses.dataclass
 class Estimate:
     """How long cells take: as the recipe says at first, then as the cells of their kind took."""
@@ -84,26 +103,26 @@ class Estimate:
     workers: int
     _seen: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
-    def learn(self, cell: Cell, seconds: float) -> None:
+    def learn(self, cell: Timed, seconds: float) -> None:
         """Note how long a cell took; random weights, and what somebody else had done, teach nothing."""
-        if seconds > 0 and (cell.judge is not None or cell.task is not None):
+        if seconds > 0 and (cell.probe or cell.trains):
             self._seen.setdefault(self._kind(cell), []).append(seconds)
 
-    def of(self, cell: Cell) -> float:
+    def of(self, cell: Timed) -> float:
         """Return the seconds that a cell is expected to take."""
-        if cell.judge is None and cell.task is None:
+        if not (cell.probe or cell.trains):
             return 1.0
         kind = self._kind(cell)
         if seen := self._seen.get(kind):
             return sum(seen) / len(seen)
         return self._told(kind) * self._pace()
 
-    def of_all(self, cells: Iterable[Cell]) -> float:
+    def of_all(self, cells: Iterable[Timed]) -> float:
         """Return the seconds until all have ended, the workers sharing them; never under the longest."""
         each = [self.of(cell) for cell in cells]
         return max(sum(each) / max(1, self.workers), max(each, default=0.0))
 
-    def _kind(self, cell: Cell) -> str:
+    def _kind(self, cell: Timed) -> str:
         return cell.probe or (cell.pretext if cell.pretext in self.expected_s else "pretrain")
 
     def _told(self, kind: str) -> float:

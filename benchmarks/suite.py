@@ -68,6 +68,7 @@ class Plan:
                 "rows": list(dict.fromkeys(cell.pretext for cell in self.cells)),
                 "probes": list(dict.fromkeys(cell.probe for cell in self.cells if cell.probe)),
                 "seeds": self.seeds,
+                "expected_s": dict(self.recipe.expected_s),
                 "cells": [
                     {
                         "name": c.name,
@@ -75,6 +76,7 @@ class Plan:
                         "probe": c.probe,
                         "seed": c.seed,
                         "made_by": c.made_by,
+                        "trains": c.trains,
                     }
                     for c in self.cells
                 ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +22,14 @@ COLUMNS = 6
 FONT_SIZE = 12
 SURE = 0.3
 """Score from which a detection is drawn."""
-GOLDEN = 0.618034
-"""Steps of hue that never come round to the same colour."""
+PALETTE = (
+    (0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9), (0x00, 0x9E, 0x73), (0xF0, 0xE4, 0x42), (0x00, 0x72, 0xB2),
+    (0xD5, 0x5E, 0x00), (0xCC, 0x79, 0xA7), (0x87, 0x00, 0xF0), (0x00, 0xFF, 0x87), (0x69, 0x5A, 0x2D),
+    (0x96, 0x78, 0xFF), (0xB4, 0xE1, 0xB4), (0xFF, 0x00, 0x5A), (0x96, 0x3C, 0x78), (0x5A, 0x4B, 0xC3),
+    (0xF0, 0xB4, 0xD2), (0xC3, 0xA5, 0x4B), (0xF0, 0x78, 0x87), (0xA5, 0x00, 0x96), (0x78, 0x96, 0xF0),
+)  # fmt: skip
+"""Okabe and Ito's seven, then each the furthest (CIELAB) from those before it, from white and from black, in the eye
+that tells them apart the least: a full one, or one that lacks red, green or blue cones."""
 COVER = 0.6
 """How much of a picture a class's colour hides."""
 DIMMED = 0.5
@@ -98,9 +103,14 @@ def picture_sheet(path: Path, rows: list[tuple[str, list[Tensor]]]) -> None:
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
-    """Return the colour of class `number`."""
-    red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.85 if number % 2 else 0.6, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    """Return the colour of class `number`; of more classes than colours some share one, and their names differ."""
+    return PALETTE[number % len(PALETTE)]
+
+
+def _legible_on(colour: tuple[int, int, int]) -> str:
+    """Return black or white, whichever contrasts more by WCAG 2.2's relative luminance."""
+    red, green, blue = (((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 3294.6 for c in colour)
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
 
 
 def _write(path: Path, rows: list[tuple[str, list[Image.Image]]]) -> None:
@@ -134,7 +144,7 @@ def _overlaid(image: UInt8[Tensor, "3 S S"], mask: Shaped[Tensor, "S S"], names:
             y, x = (int(np.median(place)) for place in np.nonzero(classes == k))
             width = pen.textlength(names[k])
             left = min(max(0, x - width / 2), CELL - width)
-            pen.text((left, y - 6), names[k], fill=class_colour(int(k) - 1), stroke_width=2, stroke_fill="black")
+            pen.text((left, y - 6), names[k], fill="white", stroke_width=2, stroke_fill="black")
     return overlaid
 
 
@@ -153,6 +163,7 @@ def _boxed(
     corners = (boxes * scale).tolist()
     for i in order:
         x1, y1, x2, y2 = corners[i]
+        pen.rectangle((x1 - 1, y1 - 1, x2, y2), outline="black", width=4)  # seen where the picture has the same colour
         pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=class_colour(int(labels[i])), width=2)
     for i in order:
         x1, y1 = corners[i][:2]
@@ -161,6 +172,7 @@ def _boxed(
         # inside the picture, even where the box touches its right or upper edge
         left, top, right, bottom = pen.textbbox((0, 0), text, font_size=FONT_SIZE)
         corner = (max(0, min(x1, CELL - right - 1)), max(0, y1 - bottom))
-        pen.rectangle((corner[0] + left - 1, corner[1] + top, corner[0] + right, corner[1] + bottom), fill=(0, 0, 0))
-        pen.text(corner, text, fill=class_colour(int(labels[i])), font_size=FONT_SIZE)
+        colour = class_colour(int(labels[i]))
+        pen.rectangle((corner[0] + left - 1, corner[1] + top, corner[0] + right, corner[1] + bottom), fill=colour)
+        pen.text(corner, text, fill=_legible_on(colour), font_size=FONT_SIZE)
     return picture

@@ -38,7 +38,8 @@ class Browser:
 
         self._process = subprocess.Popen(
             [browser_path(), "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
-             "--hide-scrollbars", f"--user-data-dir={profile}", "about:blank"],
+             "--hide-scrollbars", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--disable-quic", f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False, preexec_fn=wire,  # noqa: PLW1509
         )  # fmt: skip
         os.close(to_it)
@@ -94,7 +95,7 @@ class Browser:
     def resize(self, width, height=900, *, mobile=False):
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
 
-    def scheme(self, name, media="screen"):
+    def scheme(self, name, media=""):
         features = [{"name": "prefers-color-scheme", "value": name}]
         self.ask("Emulation.setEmulatedMedia", media=media, features=features)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from test_suite import SPEC, Constant, Masked, recipe
 from benchmarks import computing, executor, recipes, report, run_all
 from benchmarks.asked import Options, asked_encoders, asked_rows, plan_of, with_budget
 from benchmarks.cells import Inpainting
+from benchmarks.results import read_json, write_json
 from pretext.errors import UserError
 
 ROOT = Path(run_all.__file__).parents[1]
@@ -88,17 +90,52 @@ def test_a_failing_cell_makes_the_exit_code_1_and_status_says_so(quick, capsys, 
     assert not (quick / "failures").exists()
 
 
+def test_status_says_how_long_the_rest_takes(quick, capsys):
+    command(quick, "--seeds", "2")
+    assert run_all.main(["status", "--out", str(quick)]) == 0
+    assert "18 done, 0 running, 0 failed, 0 left\n" in capsys.readouterr().out
+    for path in (quick / "results").iterdir():
+        content = read_json(path)
+        content["measurements"][0]["wall_s"] = 60 if ".linear." in path.name else 150
+        write_json(path, content)
+    for name in ("rotation.linear.s0", "rotation.linear.s1", "random.segmentation.s1"):
+        next((quick / "results").glob(f"{name}.*")).unlink()
+    run_all.main(["status", "--out", str(quick)])
+    assert (
+        "15 done, 0 running, 0 failed, 3 left: about 4 min by 1 worker\n" in capsys.readouterr().out
+    )  # 60 + 60 + 150 s
+    for path in (quick / "results").glob("*.segmentation.*"):
+        path.unlink()
+    run_all.main(["status", "--out", str(quick)])  # a probe that has not been seen: as told, at the pace of the others
+    assert "8 left: about 8 min by 1 worker" in capsys.readouterr().out  # 2 × 60 s, and 6 × 30 s twice as long
+
+
 def test_compare_and_reproduce(quick, capsys):
     command(quick, "--seeds", "2")
     capsys.readouterr()
     assert run_all.main(["compare", "rotation", "supervised", "--out", str(quick)]) == 0
-    assert "[+0.00, +0.00]  not distinguishable" in capsys.readouterr().out
+    assert re.search(r" \[\+0\.00, \+0\.00\] +not distinguishable\n", capsys.readouterr().out)
     assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 0
     assert "top1 : was 41.0, is 41.0\nreproduced" in capsys.readouterr().out
     with pytest.raises(UserError, match="no row 'rotatio'; did you mean 'rotation'"):
         run_all.main(["compare", "rotatio", "random", "--out", str(quick)])
-    with pytest.raises(UserError, match="0 cells of the plan"):
-        run_all.main(["reproduce", "nothing", "--out", str(quick)])
+    with pytest.raises(
+        UserError, match=r"no cell of the plan begins with 'rotation\.liner.*'; did you mean 'rotation\.lin"
+    ):
+        run_all.main(["reproduce", "rotation.liner.s1", "--out", str(quick)])
+    with pytest.raises(
+        UserError, match=r"4 cells of the plan begin with 'rotation': rotation\.linear\.s0\.\w+, "
+    ) as found:
+        run_all.main(["reproduce", "rotation", "--out", str(quick)])
+    assert "random." not in str(found.value)
+    next((quick / "results").glob("rotation.linear.s1.*")).unlink()
+    with pytest.raises(UserError, match=r"rotation\.linear\.s1\.\w+ has no result in .* to be held against"):
+        run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)])
+    for judged in ("random.linear", "rotation.segmentation"):
+        for path in (quick / "results").glob(f"{judged}.*"):
+            path.unlink()
+    with pytest.raises(UserError, match="no probe has judged both rotation and random"):
+        run_all.main(["compare", "rotation", "random", "--out", str(quick)])
 
 
 def test_clean_can_spare_what_is_young(quick, capsys):
@@ -120,8 +157,12 @@ def test_clean_can_spare_what_is_young(quick, capsys):
     assert [path.name for path in (quick / "logs").iterdir()] == ["young.log"]
     assert not (quick / "superseded").exists()
     assert list((quick / "results").iterdir()) == results
+    capsys.readouterr()
     assert run_all.main(["clean", "--out", str(quick)]) == 0
     assert not (quick / "logs").exists()
+    assert "removed" in capsys.readouterr().out
+    assert run_all.main(["clean", "--out", str(quick)]) == 0
+    assert capsys.readouterr().out == "nothing to remove\n"
 
 
 def test_a_run_leaves_what_it_was_computed_with(quick):
@@ -183,6 +224,9 @@ def test_another_comparison_in_the_folder_is_refused(quick):
         (["--profile", "smoke", "--encoder", "random=x"], "there is a row random already"),
         (["--seeds", "0"], "--seeds is 0"),
         (["clean", "--older-than", "-1", "--out", "nowhere"], "--older-than is -1.0; allowed is 0 or more days"),
+        (["clen", "--out", "nowhere"], "unknown command 'clen'; did you mean 'clean'"),
+        (["compare", "random", "random"], "random is given twice; name two different rows"),
+        (["compare", "random", "rotation", "--out", "nowhere"], "nowhere holds no results"),
         (["--image-size", "7"], "--image-size is 7; allowed is 8 or more"),
         (["--sedes", "1"], "did you mean --seeds"),
         (["status", "--out", "nowhere"], "no comparison was started there"),

@@ -21,10 +21,11 @@ def write_report(out: Path) -> Path:
         UserError: If the folder holds neither results nor failures.
     """
     from benchmarks.report.content import read_run
-    from benchmarks.report.figures import Plot, plots
+    from benchmarks.report.figures import plots
     from benchmarks.report.latex import latex
     from benchmarks.report.markdown import markdown
     from benchmarks.report.page import page
+    from benchmarks.report.plotting import Plot
 
     run = read_run(out)
     drawn: list[Plot] = []

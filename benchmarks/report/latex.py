@@ -17,6 +17,8 @@ ESCAPED = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
+    "[": "{[}",  # at the beginning of a line it would be the line break's
+    "]": "{]}",
     "\N{NO-BREAK SPACE}": "~",
     "–": "--",
     "−": "$-$",
@@ -80,7 +82,7 @@ def _line(cells: Sequence[str]) -> str:
 def _value(summary: Summary | None, *, best: bool) -> str:
     if summary is None:
         return "--"
-    text = f"{summary.mean:.1f}"
+    text = f"{summary.mean:.1f}".replace("-", "$-$")
     text = rf"\textbf{{{text}}}" if best else text
     if summary.low is not None and summary.high is not None:
         text += rf" {{\scriptsize$\pm${(summary.high - summary.low) / 2:.1f}}}"

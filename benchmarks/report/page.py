@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from benchmarks.listing import and_list
-from benchmarks.report import gallery
+from benchmarks.report import dense, fills, gallery
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
-from benchmarks.report.figures import Plot
 from benchmarks.report.markdown import TITLE
+from benchmarks.report.plotting import Plot
 from benchmarks.report.retrieval import without_network
 from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
@@ -24,6 +24,10 @@ REGIONS = {
     "contexts": "Contexts: the centre is hidden, only the surroundings are looked for",
     "images": "Whole pictures",
 }
+
+
+MOST_BYTES = 9_900_000
+"""Of the sections together: a page of 10 MB can still be mailed."""
 
 
 @dataclasses.dataclass
@@ -40,7 +44,10 @@ class _Sections:
             # data moved, a file cut short, no memory left on the device: the numbers still count
             self.gaps.append(f"{title} left out: {type(error).__name__}: {error}".replace("UserError: ", ""))
             return
-        if content:
+        taken = sum(len(other) for _, other in self.found)  # all but a few letters are ASCII
+        if taken + len(content) > MOST_BYTES:
+            self.gaps.append(f"{title} left out: with its {len(content) / 1e6:.1f} MB the page would be over 10 MB")
+        elif content:
             self.found.append((title, content))
 
 
@@ -58,12 +65,13 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
         sections.add("Figures", lambda: _figures(plots()))
     if "data" in run.plan and run.first_encoders():
         sections.add("Filled holes", lambda: _fills(run))
+        sections.add("Filled by neighbours", lambda: _nearest_fills(run))
         sections.add("Nearest neighbours", lambda: _neighbours(run))
         sections.add("Dense features", lambda: _dense(run))
     sections.add("Detection and segmentation", lambda: _sheets(run))
     sections.add("First-layer filters", lambda: _filters(run))
     sections.add("What failed", lambda: _failures(run))
-    sections.add("What was run", lambda: _facts(run, sections.gaps))
+    sections.found.append(("What was run", _facts(run, sections.gaps)))
     links = "".join(f'<a href="#{_anchor(title)}">{escape(title)}</a>' for title, _ in sections.found)
     body = "".join(
         f'<section id="{_anchor(title)}"><h2>{escape(title)}</h2>{content}</section>'
@@ -112,10 +120,20 @@ def _figures(plots: Sequence[Plot]) -> str:
 
 
 def _fills(run: Run) -> str:
-    content = gallery.fills(run, gallery.open_data(run))
+    content = fills.decoded(run, gallery.open_data(run))
     return content and (
         "<p>The same test pictures, the hole of each filled by what needs no training and by each row's "
         f"decoder (first seed). A decoder never sees what the hole hides.</p>{content}"
+    )
+
+
+def _nearest_fills(run: Run) -> str:
+    content = fills.nearest(run, gallery.open_data(run))
+    return content and (
+        "<p>The same test pictures, the hole of each filled from the training picture whose surroundings are the most "
+        "alike, and blended in: by histograms of gradients (HOG), and by each encoder's features (first seed) at the "
+        f"stage below its name. {fills.TAKEN_FROM} training pictures are looked through, at most.</p>{content}"
+        f"{_at_most(run)}"
     )
 
 
@@ -137,11 +155,12 @@ def _neighbours(run: Run) -> str:
 
 
 def _dense(run: Run) -> str:
-    content = gallery.dense(run, gallery.open_data(run))
+    content = dense.coloured(run, gallery.open_data(run))
     return content and (
-        "<p>What each encoder tells apart within a picture: the three principal components of its features over "
-        "these test pictures are red, green and blue, each stretched to its full range, first seed. Alike in colour "
-        "is alike in features; a colour by itself means nothing, and colours of two encoders do not compare. Beside "
+        "<p>What each encoder tells apart within a picture: of its features over these test pictures the first "
+        "principal component goes from dark to light, the second from blue to yellow, the third from green to red, "
+        "each stretched to its full range, first seed. Alike in colour is alike in "
+        "features; a colour by itself means nothing, and colours of two encoders do not compare. Beside "
         f"each encoder its stage and how much of the variance the three hold.</p>{content}"
     )
 

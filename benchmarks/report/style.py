@@ -26,7 +26,7 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
   overflow-wrap: normal; }
 th, td { padding: .35rem .45rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
-th:first-child, td.text { text-align: left; }
+th:first-child, .text { text-align: left; }
 .ranged td { white-space: normal; }
 thead th { vertical-align: bottom; font-weight: 600; }
 thead small { display: block; color: var(--soft); font-weight: 400; }
@@ -45,11 +45,10 @@ figure { margin: 0; min-width: 0; } figcaption { margin-top: .3rem; }
 .plots { columns: 22rem; column-gap: 1.6rem; } .plots figure { break-inside: avoid; padding-bottom: 1.6rem; }
 .plots svg { width: 100%; height: auto; max-width: 36rem; display: block; }
 .filters { display: flex; flex-wrap: wrap; gap: 1.2rem; }
-.filters img { width: 152px; height: auto; image-rendering: pixelated; }
 img { display: block; } .sheet img { max-width: none; }
 .fills td, .fills th { padding: .15rem; border: 0; text-align: center; }
-.fills thead th { white-space: normal; overflow-wrap: anywhere; font-size: .8rem; font-weight: 500; max-width: 104px; }
-.fills img { width: 104px; height: 104px; }
+.fills thead th { white-space: normal; overflow-wrap: anywhere; font-size: .8rem; font-weight: 500; max-width: 96px; }
+.fills img { width: 96px; height: 96px; }
 .dense tbody th { text-align: left; max-width: 9rem; white-space: normal; }
 .dense th small { display: block; color: var(--soft); font-weight: 400; }
 .sheets > div + div { margin-top: 1.2rem; }
@@ -61,9 +60,12 @@ img { display: block; } .sheet img { max-width: none; }
   :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #fff;
     --good: #00684c; --bad: #a84300; }
   .scroll { overflow: visible; } figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
-  table { font-size: 7pt; } th, td { padding: .15rem .3rem; white-space: normal; } .plots { columns: 2; }
-  .sheet img { max-width: 100%; height: auto; } .fills table { width: 100%; table-layout: fixed; }
-  .fills img { width: 100%; height: auto; } }
+  table { font-size: 7pt; } th, td { padding: .15rem .25rem; } th, .text { white-space: normal; }
+  tbody th { position: static; } th button { display: contents; } .plots { columns: 2; }
+  h2 + p, summary { break-after: avoid; } p { break-inside: avoid; }
+  .sheet img { max-width: 100%; max-height: 22cm; width: auto; height: auto; }
+  .fills table { width: 100%; table-layout: fixed; }
+  .fills img { width: 100%; height: auto; max-width: 2.2cm; margin: auto; } }
 """
 
 SCRIPT = """
@@ -77,4 +79,10 @@ for (const button of document.querySelectorAll('table.sortable th button')) butt
     : (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
   body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
 };
+let unfolded = [];
+addEventListener('beforeprint', () => {
+  unfolded = [...document.querySelectorAll('details:not([open])')];
+  for (const one of unfolded) one.open = true;
+});
+addEventListener('afterprint', () => { for (const one of unfolded) one.open = false; });
 """

@@ -42,7 +42,7 @@ def score_table(run: Run) -> str:
     """Return every score of every stage, and its difference from random weights where the stage counts."""
     differences = {(s.pretext, s.probe, s.metric, s.stage): s for s in run.summaries}
     names = ("row", "probe", "metric", "stage", "unit", "mean", "from", "to", "chance", "− random")
-    head = [_head(name) for name in (*names, "from", "to", "seeds", "n")]
+    head = [_head(name, text=name in names[1:5]) for name in (*names, "from", "to", "seeds", "n")]
     body = []
     for r in run.readings():
         s = differences.get((r.pretext, r.probe, r.metric, r.stage))
@@ -80,9 +80,10 @@ def _table(head: list[str], body: list[str], label: str, *, kind: str = "sortabl
     )
 
 
-def _head(name: str, *below: str) -> str:
+def _head(name: str, *below: str, text: bool = False) -> str:
     lines = "".join(f"<small>{escape(line)}</small>" for line in below)
-    return f'<th scope="col"><button>{escape(name)}{lines}</button></th>'
+    kind = ' class="text"' if text else ""
+    return f'<th scope="col"{kind}><button>{escape(name)}{lines}</button></th>'
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,0 +1,114 @@
+"""Dense features as colour: what an encoder tells apart within a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+
+from benchmarks.report.content import Run
+from benchmarks.report.images import as_image, image_html
+from benchmarks.report.tables import breakable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from pretext.datasets.base import ImageDataset
+
+COLOURED = 6
+"""Test pictures whose features are shown as colour."""
+COLOURED_SIDE = 96
+"""Pixels of a side that they are shown at."""
+LIGHTNESS, RED, YELLOW = (20, 90), 40, 50
+"""How far colours reach along the axes of CIELAB; further, most would lie outside of what a screen shows."""
+FINE = 12
+"""Cells of a map's side that show where things are: with 8, hardly more than the padding's trace is seen."""
+
+
+def coloured(run: Run, data: ImageDataset) -> str:
+    """Return the same test pictures as each encoder's features colour them; empty where there is no encoder."""
+    import torch
+    import torch.nn.functional as F
+
+    from pretext.device import device_of
+    from pretext.encoders import load_encoder
+    from pretext.encoders.base import evaluating
+    from pretext.inpainting import drawn_pictures
+
+    size = run.plan["image_size"]
+    images = drawn_pictures(data, image_size=size, test_images=COLOURED, seed=0, hole="central").images
+    lines = [_picture_line("picture", "", [as_image(image.float() / 255) for image in images], "Test picture {}")]
+    for row, folder in run.first_encoders().items():
+        encoder = load_encoder(folder / "encoder.safetensors").to(device_of("auto"))
+        with evaluating(encoder), torch.inference_mode():
+            maps = [one.float().cpu() for one in encoder(images.to(device_of("auto")))]
+        number = fine_stage([min(one.shape[2:]) for one in maps])
+        components, held = principal_components(maps[number])
+        shown = as_colours(F.interpolate(components, size=(COLOURED_SIDE, COLOURED_SIDE), mode="bilinear"))
+        stage = encoder.stages[number].name
+        alt = f"Test picture {{}} as the features of {row} at {stage} colour it"
+        lines.append(_picture_line(row, f"{stage}, {held:.0%}", [as_image(one) for one in shown], alt))
+    if len(lines) == 1:
+        return ""
+    return (
+        '<div class="scroll fills dense" tabindex="0" role="region" aria-label="Dense features as colour">'
+        f"<table><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def fine_stage(sides: Sequence[int]) -> int:
+    """Return which stage to look at, by the sides of the maps: the deepest that is fine enough, else the finest."""
+    enough = min(FINE, max(sides))
+    return max(place for place, side in enumerate(sides) if side >= enough)
+
+
+def principal_components(maps: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B 3 H W"], float]:
+    """Return the first three principal components of all cells' features, each in [0, 1].
+
+    One analysis over all the maps. A component's sign, which is free, makes its largest loading positive; its
+    range is cut at its 1st and 99th percentile. Of fewer than three components the others are 0.5 throughout.
+
+    Returns:
+        The components, and which part of the variance the three hold.
+    """
+    import torch
+
+    cells = maps.permute(0, 2, 3, 1).flatten(0, 2).double()
+    cells = cells - cells.mean(dim=0)
+    _, strengths, directions = torch.linalg.svd(cells, full_matrices=False)
+    directions = directions[:3]
+    largest = directions.abs().argmax(dim=1, keepdim=True)
+    directions = directions * directions.gather(1, largest).sign()
+    found = cells @ directions.T
+    low, high = (torch.quantile(found, q, dim=0) for q in (0.01, 0.99))
+    flat = high - low <= 1e-9 * strengths[0].clamp(min=1e-30)
+    found = torch.where(flat, 0.5, (found - low) / (high - low).masked_fill(flat, 1.0)).clamp(0, 1)
+    found = torch.nn.functional.pad(found, (0, 3 - found.shape[1]), value=0.5)
+    variance = strengths.square()
+    held = float(variance[:3].sum() / variance.sum()) if variance.sum() > 0 else 1.0
+    return found.view(len(maps), *maps.shape[2:], 3).permute(0, 3, 1, 2).float(), held
+
+
+def as_colours(components: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Return three components in [0, 1] as colours in sRGB: dark to light, blue to yellow, green to red (CIELAB).
+
+    As red, green and blue the first would hardly be seen by an eye without red cones; so the first two are seen by
+    eyes without red or green ones, and an eye without blue ones sees the first and the third.
+    """
+    import torch
+    from skimage.color import lab2rgb
+
+    first, second, third = components.clamp(0, 1).double().unbind(dim=1)
+    low, high = LIGHTNESS
+    lab = torch.stack([low + (high - low) * first, RED * (2 * third - 1), YELLOW * (2 * second - 1)], dim=-1)
+    colours = torch.from_numpy(lab2rgb(lab.numpy()))  # type: ignore[no-untyped-call]
+    return colours.clamp(0, 1).permute(0, 3, 1, 2).float()
+
+
+def _picture_line(name: str, below: str, pictures: Sequence[Image], alt: str) -> str:
+    cells = "".join(f"<td>{image_html(one, alt.format(at))}</td>" for at, one in enumerate(pictures, start=1))
+    small = f"<small>{escape(below)}</small>" if below else ""
+    return f'<tr><th scope="row">{breakable(name)}{small}</th>{cells}</tr>'

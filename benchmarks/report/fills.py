@@ -1,0 +1,110 @@
+"""Holes of test pictures as decoders fill them, and as the nearest training picture does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+
+from benchmarks.report.content import MOST_SHOWN, Run
+from benchmarks.report.images import as_image, image_html
+from benchmarks.report.tables import breakable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pretext.datasets.base import ImageDataset
+    from pretext.inpainting import HoledPictures
+
+FILLED = 8
+"""Test pictures with a hole."""
+TAKEN_FROM = 1000
+"""Training pictures that holes are filled from, at most."""
+
+
+def decoded(run: Run, data: ImageDataset) -> str:
+    """Return the same holed test pictures as each decoder fills them; empty where there is no decoder."""
+    from pretext.inpainting import baseline_fills, filled_by
+    from pretext.run_folder import load_task
+    from pretext.tasks.base import Inpainter
+
+    tasks = {}
+    for row, folder in run.first_encoders().items():
+        if (folder / "checkpoint.safetensors").exists():
+            task = load_task(folder)
+            if isinstance(task, Inpainter):
+                tasks[row] = task
+    if not tasks:
+        return ""
+    pictures = _holed(run, data, "test", FILLED)
+    columns = baseline_fills(pictures)
+    columns |= {row: filled_by(task, pictures) for row, task in list(tasks.items())[:MOST_SHOWN]}
+    return _table("Filled by decoders", pictures, columns)
+
+
+def nearest(run: Run, data: ImageDataset) -> str:
+    """Return the pictures of `decoded` filled from what HOG and each encoder call nearest; empty without encoders.
+
+    An encoder is read at the stage of its headline in `nearest_fill`, or else in `retrieval`.
+    """
+    from pretext.device import device_of
+    from pretext.encoders import load_encoder
+    from retrieval.filling import by_hog, by_stages, fill_from, nearest_rows
+
+    headlines = run.headlines()
+    stages = {
+        row: headlines[row, probe].stage
+        for probe in ("retrieval", "nearest_fill")
+        for row in run.shown
+        if (row, probe) in headlines
+    }
+    encoders = {row: folder for row, folder in run.first_encoders().items() if row in stages}
+    if not encoders:
+        return ""
+    pictures, source = _holed(run, data, "test", FILLED), _holed(run, data, "train", TAKEN_FROM)
+    rows = {"HOG": nearest_rows(by_hog(pictures), by_hog(source))}
+    for row, folder in encoders.items():
+        encoder = load_encoder(folder / "encoder.safetensors").to(device_of("auto"))
+        queries, vectors = (by_stages(encoder, each)[stages[row]] for each in (pictures, source))
+        rows[row] = nearest_rows(queries, vectors)
+    columns = {name: fill_from(pictures, source.images[at]) for name, at in rows.items()}
+    return _table("Filled from the nearest picture", pictures, columns, below=stages)
+
+
+def _holed(run: Run, data: ImageDataset, split: str, count: int) -> HoledPictures:
+    from pretext.inpainting import drawn_pictures
+
+    size = run.plan["image_size"]
+    return drawn_pictures(data, split=split, image_size=size, test_images=count, seed=0, hole="central")
+
+
+def _table(
+    label: str,
+    pictures: HoledPictures,
+    fills: Mapping[str, Float[Tensor, "N 3 S S"]],
+    *,
+    below: Mapping[str, str] | None = None,
+) -> str:
+    """Return a line a picture: its hole, its fills, itself; `below` is written under a heading."""
+    shown, whole = (each.float() / 255 for each in (pictures.shown(), pictures.images))
+    columns = {
+        "input": (shown, "with its hole"),
+        **{name: (column, f"as {name} fills it") for name, column in fills.items()},
+        "original": (whole, "whole"),
+    }
+    small = {name: f"<small>{escape(text)}</small>" for name, text in (below or {}).items()}
+    head = "".join(f'<th scope="col">{breakable(name)}{small.get(name, "")}</th>' for name in columns)
+    lines = [
+        "".join(
+            f"<td>{image_html(as_image(column[at]), f'{label}: test picture {at + 1} {words}')}</td>"
+            for column, words in columns.values()
+        )
+        for at in range(len(pictures.images))
+    ]
+    return (
+        f'<div class="scroll fills" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>"
+        "</div>"
+    )

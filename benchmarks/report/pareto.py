@@ -1,0 +1,149 @@
+"""Quality against cost, and the front of the rows that nothing beats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks.listing import and_list
+from benchmarks.report.content import Run
+from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of
+from benchmarks.verdict import BASELINE, CEILING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def pareto_front(cost: Mapping[str, float], quality: Mapping[str, float]) -> list[str]:
+    """Return the rows that no other row beats: as good or better at the same cost or less, and not equal in both.
+
+    Args:
+        cost: By row.
+        quality: By row, more being better; rows without a cost are left out.
+
+    Returns:
+        From the cheapest to the best.
+    """
+    rows = [row for row in quality if row in cost]
+
+    def beats(one: str, other: str) -> bool:
+        no_worse = cost[one] <= cost[other] and quality[one] >= quality[other]
+        return no_worse and (cost[one], quality[one]) != (cost[other], quality[other])
+
+    front = [row for row in rows if not any(beats(other, row) for other in rows)]
+    return sorted(front, key=lambda row: (cost[row], row))
+
+
+def cost_plot(run: Run) -> Plot | None:
+    """Draw each probe's headline number and the mean rank over what pretraining took, with the fronts as steps."""
+    cost, unit = _axis(run)
+    panels = _cost_panels(run, cost)
+    if not panels:
+        return None
+    figure, places = blank_panels(len(panels), len(run.shown) + 1)
+    for axes, panel in zip(places, panels, strict=True):
+        axes.set_title(panel.title, loc="left", fontsize=10)
+        _cost_scale(axes, [value for value in cost.values() if value > 0])
+        for row, value in panel.values.items():
+            look = look_of(row, run.shown)
+            if row == BASELINE:
+                axes.axhline(value, color=INK, linestyle="--", linewidth=1, label=row)
+                continue
+            axes.plot(cost[row], value, label=row, **(look | {"linestyle": "none"}))
+            if row in panel.ends:
+                axes.plot([cost[row]] * 2, panel.ends[row], color=look["color"], linewidth=1, alpha=0.7)
+        if panel.rising < 0:
+            axes.invert_yaxis()
+        _front_line(axes, panel, cost, run.shown)
+    for axes in places[-2:]:
+        axes.set_xlabel(f"pretraining, {unit}")
+    legend_below(figure, run, *places)
+    fronts: dict[tuple[str, ...], list[str]] = {}
+    for panel in panels:
+        fronts.setdefault(tuple(row for row in panel.front if row != BASELINE), []).append(panel.name)
+    told = "; ".join(f"{', '.join(front) or 'no row'} in {and_list(names)}" for front, names in fronts.items())
+    spent = "; ".join(f"{row} {value:,.3g}" for row, value in cost.items() if row != BASELINE)
+    return Plot(
+        "cost",
+        figure,
+        f"Scatter plots of each probe's headline number against pretraining in {unit}: {spent}. "
+        f"On the Pareto front of the rows without labels, from cheap to good: {told}.",
+        f"Quality against cost: pretraining in {unit}; 95 % intervals; up is better. Dashed: random weights, which "
+        "cost nothing. Steps: the Pareto front of the rows that need no labels, by their means: nothing that costs "
+        f"less is better. On it, from cheap to good: {told}.",
+    )
+
+
+def _cost_scale(axes: Axes, costs: Sequence[float]) -> None:
+    """Set the same horizontal axis for all panels: logarithmic where costs differ by a factor of ten and more."""
+    from matplotlib.ticker import EngFormatter, NullFormatter
+
+    low, high = min(costs, default=1.0), max(costs, default=1.0)
+    if high > 10 * low:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.7, high * 1.7)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(low - 0.15 * (high - low or low), high + 0.15 * (high - low or low))
+        axes.locator_params(axis="x", nbins=4)
+    if high >= 1000 or high > 10 * low:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+class _Panel(NamedTuple):
+    """Numbers of rows that have a cost, and which of them are on the front."""
+
+    name: str
+    title: str
+    rising: int
+    """1 where more is better, else -1."""
+    values: dict[str, float]
+    ends: dict[str, tuple[float, float]]
+    front: list[str]
+
+
+def _axis(run: Run) -> tuple[dict[str, float], str]:
+    """Return what each row cost and the unit: seconds, or FLOPs where seconds were the budget and so are equal."""
+    costs, unit = run.costs, "seconds"
+    flops = {row: cost.flops for row, cost in costs.items() if cost.flops is not None}
+    spent = {row: cost.wall_s for row, cost in costs.items()}
+    if any(cost.seconds_given for cost in costs.values()) and flops.keys() == costs.keys():
+        spent, unit = flops, "FLOPs"
+    return {BASELINE: 0.0} | {row: spent[row] for row in run.rows if row in spent}, unit
+
+
+def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
+    columns: list[tuple[str, str, int, dict[str, float], dict[str, tuple[float, float]]]] = []
+    if run.ranking is not None:
+        columns.append(("mean rank", "mean rank", -1, run.ranking.ranks, {}))
+    for probe in run.probes:
+        column = [s for s in run.summaries if s.headline and s.probe == probe]
+        values = {s.pretext: s.mean for s in column}
+        ends = {s.pretext: (s.low, s.high) for s in column if s.low is not None and s.high is not None}
+        title = f"{probe}, {column[0].metric} {column[0].unit}".strip()
+        columns.append((probe, title, 1 if column[0].higher_is_better else -1, values, ends))
+    panels = []
+    for name, title, rising, values, ends in columns:
+        known = {row: values[row] for row in run.rows if row in values and row in cost}
+        if known.keys() <= {BASELINE}:
+            continue
+        quality = {row: rising * value for row, value in known.items() if row != CEILING}
+        panels.append(_Panel(name, title, rising, known, ends, pareto_front(cost, quality)))
+    return panels
+
+
+def _front_line(axes: Axes, panel: _Panel, cost: Mapping[str, float], shown: Sequence[str]) -> None:
+    """Draw the front as steps from the left of the panel to its right, and name what the legend does not."""
+    if not panel.front:
+        return
+    left, right = axes.get_xlim()
+    corners = [(max(left, cost[row]), panel.values[row]) for row in panel.front]
+    corners.append((right, corners[-1][1]))
+    axes.step([x for x, _ in corners], [y for _, y in corners], where="post", color=INK, linewidth=1.1, zorder=1.5)
+    axes.set_xlim(left, right)
+    for row in panel.front:
+        if row not in shown:
+            at = (cost[row], panel.values[row])
+            place = axes.transAxes.inverted().transform(axes.transData.transform(at))[0]
+            side, shift = ("right", -3) if place > 0.5 else ("left", 3)
+            axes.annotate(row, at, xytext=(shift, 3), textcoords="offset points", fontsize=8.5, ha=side)

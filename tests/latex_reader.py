@@ -1,0 +1,101 @@
+"""As much of LaTeX as a table needs, and strictly: what it would not set, or set as something else, is an error."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|--|''|.", re.DOTALL)
+MATH = {r"\pm": "±", r"\uparrow": "↑", r"\downarrow": "↓", r"\times": "×", r"\cdot": "·"}
+TEXT = {
+    r"\textbackslash": "\\",
+    r"\textasciitilde": "~",
+    r"\textasciicircum": "^",
+    r"\textless": "<",
+    r"\textgreater": ">",
+    r"\textbar": "|",
+    **{f"\\{sign}": sign for sign in "&%$#_{}"},
+}
+SILENT = {r"\centering", r"\footnotesize", r"\scriptsize", r"\textbf"}
+RULES = {r"\toprule", r"\midrule", r"\bottomrule"}
+
+
+class Table(NamedTuple):
+    """What a reader of the printed table sees."""
+
+    columns: str
+    lines: list[list[str]]
+    rules: list[int]
+    """How many lines stand above each rule."""
+    caption: str
+
+
+def read_table(source):
+    """Return a `table*` around one `tabular` and a caption; AssertionError for what is not that."""
+    source = re.sub(r"(?<!\\)%.*", "", source)  # comments
+    whole = re.fullmatch(
+        r"\s*\\begin\{table\*\}(?P<before>.*?)\\begin\{tabular\}\{(?P<columns>[lrc]+)\}(?P<body>.*)\\end\{tabular\}\s*"
+        r"\\caption\{(?P<caption>.*)\}\s*\\label\{[a-z:-]+\}\s*\\end\{table\*\}\s*",
+        source,
+        re.DOTALL,
+    )
+    assert whole, "no table* with a tabular, a caption and a label"
+    assert not shown(re.sub(r"\\setlength\{\\tabcolsep\}\{\d+pt\}", "", whole["before"]))
+    lines, rules = [], []
+    *parts, rest = _split(whole["body"], r"\\")
+    for part in parts:
+        body, above = _without_rules(part)
+        assert not body.startswith("["), "taken for the argument of the line break above"
+        rules += [len(lines)] * above
+        lines.append([shown(cell) for cell in _split(body, "&")])
+        assert len(lines[-1]) == len(whole["columns"]), lines[-1]
+    rest, above = _without_rules(rest)
+    assert not rest, rest
+    return Table(whole["columns"], lines, rules + [len(lines)] * above, shown(whole["caption"]))
+
+
+def shown(source):
+    """Return what is printed of some text."""
+    out, open_, math = [], [], False
+    for token in TOKEN.findall(source):
+        if token == "{":
+            open_.append(math)
+        elif token == "}":
+            assert open_ and open_.pop() == math, f"brace too many, or across a $: {source}"
+        elif token == "$":
+            math = not math
+        elif token in MATH or token == "^":
+            assert math, f"{token} outside of $: {source}"
+            out.append(MATH.get(token, token))
+        elif token in TEXT:
+            assert not math, f"{token} inside of $: {source}"
+            out.append(TEXT[token])
+        elif token == "~":
+            out.append("\N{NO-BREAK SPACE}")
+        elif token.startswith("\\"):
+            assert token in SILENT, f"unknown {token}"
+        else:
+            assert token not in tuple('&#_<>|"'), f"bare {token}: {source}"
+            out.append(token.replace("-", "−") if math else {"--": "–", "''": '"'}.get(token, token))
+    assert not open_ and not math, f"not closed: {source}"
+    return re.sub(r"[ \n]+", " ", "".join(out)).strip(" ")
+
+
+def _split(source, separator):
+    """Return the parts between separators that stand in no braces."""
+    parts, deep = [""], 0
+    for token in TOKEN.findall(source):
+        deep += (token == "{") - (token == "}")
+        if token == separator and not deep:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return parts
+
+
+def _without_rules(body):
+    """Return a line without the rules above it, and their number."""
+    body, count = body.strip(), 0
+    while (found := re.match(r"\\\w+", body)) and found[0] in RULES:
+        body, count = body[found.end() :].strip(), count + 1
+    return body, count

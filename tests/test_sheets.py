@@ -1,0 +1,67 @@
+"""What sheets are drawn with: colours that every eye tells apart, and letters that can be read on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from downstream.sheets import PALETTE, class_colour
+
+# Machado, Oliveira and Fernandes 2009, table of severity 1: what linear RGB becomes without red, green or blue cones
+EYES = {
+    "full": np.eye(3),
+    "protan": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deutan": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritan": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def seen(colours, eye):
+    """Return colours in CIELAB (D65) as an eye sees them."""
+    from skimage.color import rgb2lab
+
+    values = np.asarray(colours, dtype=float) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear @ np.asarray(EYES[eye]).T, 0, 1)
+    back = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return rgb2lab(back[None])[0]
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_classes_are_told_apart_by_every_eye(eye):
+    lab = seen([*PALETTE, (0, 0, 0), (255, 255, 255)], eye)  # the background, and what is ignored
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(len(lab), 1)]
+    assert apart.min() > 13  # 2.3 is what a full eye just notices
+
+
+def test_more_classes_than_colours_begin_anew():
+    assert len(set(PALETTE)) == len(PALETTE) >= 20  # VOC's
+    assert class_colour(len(PALETTE) + 3) == class_colour(3)
+
+
+@pytest.mark.parametrize("colour", PALETTE)
+def test_names_can_be_read_on_every_colour(colour):
+    from downstream.sheets import _legible_on
+
+    def luminance(rgb):
+        values = np.asarray(rgb) / 255
+        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    dot = Image.new("RGB", (1, 1))
+    ImageDraw.Draw(dot).point((0, 0), fill=_legible_on(colour))
+    dark, light = sorted([luminance(colour), luminance(dot.getpixel((0, 0)))])
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
