@@ -13,9 +13,10 @@ import tyro
 from pretext.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from benchmarks.cells import Judge
+    from benchmarks.cells import DataSource, Judge
     from benchmarks.recipes import Recipe
     from benchmarks.suite import Plan
+    from pretext.datasets.base import ImageDataset
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
 WORKER_BYTES = 1.2e9
@@ -30,6 +31,8 @@ class Options:
     """smoke (a minute), laptop, tasks (every pretext task), workstation (a GPU), paper (as published)."""
     data: str | None = None
     """Data set, KIND[:PATH][?key=value&…]; the profile's own where it is left out."""
+    pretrain_data: str | None = None
+    """Data set that rows are trained on, where it is another than the one that they are judged with."""
     tasks: tuple[str, ...] = ()
     """Rows: names of the profile's, task specs, or files of your own, my_task.py; all of the profile's where it is
     left out."""
@@ -113,10 +116,22 @@ def plan_of(options: Options) -> Plan:
     foreign = asked_encoders(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
     judges = asked_judges(options.probes, recipe.probes)
     spec = options.data or recipe.data
-    check_same(options.folder, options.profile, spec)
-    source, data = open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
+    learned = options.pretrain_data or spec
+    check_same(options.folder, options.profile, spec, learned)
+
+    def opened(spec: str) -> tuple[DataSource, ImageDataset]:
+        return open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
+
+    source, data = opened(spec)
     return make_plan(
-        recipe, source, data, rows=rows, judges=judges, seeds=options.seeds or recipe.seeds, foreign=foreign
+        recipe,
+        source,
+        data,
+        rows=rows,
+        judges=judges,
+        seeds=options.seeds or recipe.seeds,
+        foreign=foreign,
+        learned=opened(learned) if learned != spec else None,
     )
 
 
@@ -227,18 +242,21 @@ def asked_encoders(
     return found
 
 
-def check_same(out: Path, profile: str, spec: str) -> None:
-    """Raise a UserError where the folder holds a comparison of another profile or data set."""
+def check_same(out: Path, profile: str, spec: str, learned: str) -> None:
+    """Raise a UserError where the folder holds a comparison of another profile, or of other data sets."""
     from benchmarks.results import read_json
 
     path = out / "plan.json"
     if not path.exists():
         return
     plan = read_json(path)
-    if (plan["profile"], plan["data"]) != (profile, spec):
-        raise UserError(
-            f"{out} holds profile {plan['profile']} on {plan['data']}, not {profile} on {spec}; give another --out"
+    held = plan["profile"], plan["data"], plan.get("pretrain_data", plan["data"])
+    if held != (profile, spec, learned):
+        was, now = (
+            f"{name} on {judged}" + (f", trained on {taught}" if taught != judged else "")
+            for name, judged, taught in (held, (profile, spec, learned))
         )
+        raise UserError(f"{out} holds profile {was}, not {now}; give another --out")
 
 
 def worker_count(asked: int | None) -> int:

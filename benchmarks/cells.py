@@ -74,6 +74,7 @@ class Cell:
     pretext: str
     seed: int
     data: DataSource
+    """What is learned from; of a judge cell, what is judged with."""
     encoder: str
     """Architecture, as `build_encoder` takes it."""
     task: str | None = None
@@ -145,7 +146,7 @@ def encoder_cell(
     )
 
 
-def judge_cell(made_by: Cell, probe: str, judge: Judge, *, seed: int) -> Cell:
+def judge_cell(made_by: Cell, probe: str, judge: Judge, *, seed: int, data: DataSource | None = None) -> Cell:
     """Name the cell in which one judge is asked about one encoder.
 
     Args:
@@ -153,16 +154,19 @@ def judge_cell(made_by: Cell, probe: str, judge: Judge, *, seed: int) -> Cell:
         probe: The judge's name.
         judge: Its seed is replaced.
         seed: The judge's, which a foreign encoder's judges have several of.
+        data: What it is judged with; what it learned from where None.
     """
+    data = data or made_by.data
     judge = dataclasses.replace(judge, seed=seed)
     own = type(judge).__module__
     settings = json.loads(made_by.settings) | {
         "probe": own if "@" in own else probe,  # a user's file is known by its content
         "probe_config": dataclasses.asdict(judge),
-        "data": dict(made_by.data.fingerprints),
+        "data": dict(data.fingerprints),
     }
     return dataclasses.replace(
         made_by,
+        data=data,
         name=f"{slug(made_by.pretext)}.{slug(probe)}.s{seed}.{_hash(settings)}",
         seed=seed,
         probe=probe,
@@ -177,7 +181,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_=]+", "-", name).strip("-")
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)  # what is learned from, and what is judged with
 def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
     from pretext.datasets import at_size, open_dataset
 

@@ -35,12 +35,18 @@ class Plan:
 
     recipe: Recipe
     data: DataSource
+    """What all rows are judged with."""
+    learned: DataSource
+    """What rows are trained on: the same, or another."""
     seeds: int
     cells: tuple[Cell, ...]
     left_out: tuple[str, ...]
     """A sentence for each row or probe that was left out."""
     notes: tuple[str, ...]
     synthetic: bool
+    """Whether a program drew the pictures that rows are judged with."""
+    learned_synthetic: bool
+    """Whether one drew those that rows are trained on."""
 
     def missing(self, out: Path) -> list[Cell]:
         """Return the cells to compute: encoders only where a judge waits for them."""
@@ -59,6 +65,8 @@ class Plan:
                 "argv": argv,
                 "code": CODE,
                 "data": self.data.spec,
+                "pretrain_data": self.learned.spec,
+                "pretrain_synthetic": self.learned_synthetic,
                 "bad_images": self.data.bad_images,
                 "synthetic": self.synthetic,
                 "notes": list(self.notes),
@@ -104,36 +112,39 @@ def make_plan(
     judges: Mapping[str, Judge],
     seeds: int,
     foreign: Mapping[str, str] | None = None,
+    learned: tuple[DataSource, ImageDataset] | None = None,
 ) -> Plan:
     """Return all cells of rows × judges × seeds that the data set allows.
 
     Args:
         recipe: Encoder, budget, and the learning rates of its rows.
-        source: The data set, for the cells.
+        source: The data set that rows are judged with, for the cells.
         data: The same, opened.
         rows: Task spec by row name; None is random weights.
         judges: By name.
         seeds: 0, 1, … are computed.
         foreign: Encoder files or `timm:NAME` by row name.
+        learned: The same two of what rows are trained on; what they are judged with where None.
 
     Raises:
         UserError: If nothing is left to compute, or a task cannot be built on the encoder.
     """
     usable, left_out = _usable(judges, data)
+    taught, pictures = learned or (source, data)
     makers: list[Cell] = []
     cells: list[Cell] = []
     for row in sorted(rows, key=row_key):
         task = rows[row]
-        if task is not None and _needs_labels(task) and not data.annotations & {"label", "labels"}:
-            left_out.append(f"row {row} left out: {data.spec} has no classes; {REMEDY['label']}")
+        if task is not None and _needs_labels(task) and not pictures.annotations & {"label", "labels"}:
+            left_out.append(f"row {row} left out: {pictures.spec} has no classes; {REMEDY['label']}")
             continue
         if task is not None:
-            _check_buildable(row, task, recipe, data)
+            _check_buildable(row, task, recipe, pictures)
         for seed in range(seeds):
             train = recipe.train_config(row, seed=seed) if task is not None else None
-            maker = encoder_cell(row, seed=seed, data=source, encoder=recipe.encoder, task=task, train=train)
+            maker = encoder_cell(row, seed=seed, data=taught, encoder=recipe.encoder, task=task, train=train)
             asked = [
-                judge_cell(maker, name, judge, seed=seed)
+                judge_cell(maker, name, judge, seed=seed, data=source)
                 for name, judge in usable.items()
                 if not isinstance(judge, Inpainting) or (task is not None and _fills_holes(task))
             ]
@@ -142,7 +153,7 @@ def make_plan(
     for row, file in (foreign or {}).items():
         maker = encoder_cell(row, seed=0, data=source, encoder=recipe.encoder, foreign=file)
         asked = [
-            judge_cell(maker, name, judge, seed=seed)
+            judge_cell(maker, name, judge, seed=seed, data=source)
             for seed in range(seeds)
             for name, judge in usable.items()
             if not isinstance(judge, Inpainting)
@@ -155,11 +166,13 @@ def make_plan(
     return Plan(
         recipe=recipe,
         data=source,
+        learned=taught,
         seeds=seeds,
         cells=(*makers, *cells),
         left_out=tuple(left_out),
-        notes=data.notes,
+        notes=tuple(dict.fromkeys((*data.notes, *pictures.notes))),
         synthetic=data.synthetic,
+        learned_synthetic=pictures.synthetic,
     )
 
 
@@ -191,8 +204,11 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
     """Return the plan in a few lines: what, how much of it is done, how long the rest takes."""
     rows = list(dict.fromkeys(cell.pretext for cell in plan.cells))
     probes = list(dict.fromkeys(cell.probe for cell in plan.cells if cell.probe))
+    trained = ""
+    if plan.learned != plan.data:
+        trained = f", trained on {plan.learned.spec}{' (synthetic)' if plan.learned_synthetic else ''}"
     lines = [
-        f"profile {plan.recipe.name} on {plan.data.spec}{' (synthetic)' if plan.synthetic else ''}, "
+        f"profile {plan.recipe.name} on {plan.data.spec}{' (synthetic)' if plan.synthetic else ''}{trained}, "
         f"{plan.recipe.encoder} at {plan.data.size} px",
         f"rows: {', '.join(rows)}",
         f"probes: {', '.join(probes)}; seeds: {plan.seeds}",

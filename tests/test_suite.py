@@ -156,6 +156,30 @@ def test_a_hash_covers_what_the_value_depends_on_and_nothing_else():
     assert {row for row, _, _ in start if tuned[row, "a", 0] != start[row, "a", 0]} == {"rotation"}
 
 
+def test_rows_can_learn_from_other_pictures_than_they_are_judged_with():
+    judged = open_data(SPEC, 16, bad_images="skip", download=False)
+    taught = open_data("scenes?size=16&train=9&val=4&test=4&seed=3", 16, bad_images="skip", download=False)
+    judges = {"a": Constant()}
+    planned = make_plan(recipe(), *judged, rows=ROWS, judges=judges, seeds=1, learned=taught)
+    for cell in planned.cells:
+        assert cell.data == (judged if cell.judge else taught)[0]
+    start = names(make_plan(recipe(), *judged, rows=ROWS, judges=judges, seeds=1))
+    found = names(planned)
+    assert found["random", "a", 0] == start["random", "a", 0]  # random weights learn from nothing
+    assert all(found[row, probe, 0] != start[row, probe, 0] for row in ROWS if row != "random" for probe in ("", "a"))
+    assert "on scenes" in (text := suite.plan_text(planned, list(planned.cells), 1, 1.0).splitlines()[0])
+    assert f", trained on {taught[0].spec} (synthetic)" in text
+    assert names(make_plan(recipe(), *judged, rows=ROWS, judges=judges, seeds=1, learned=judged)) == start
+
+
+def test_labels_are_wanted_of_what_is_learned_from():
+    judged = open_data(SPEC, 16, bad_images="skip", download=False)
+    bare = DataSource(spec="folder:photos", size=16, bad_images="skip", fingerprints=judged[0].fingerprints)
+    planned = make_plan(recipe(), *judged, rows=ROWS, judges={"a": Constant()}, seeds=1, learned=(bare, Bare()))
+    assert any(line.startswith("row supervised left out: folder:photos has no classes") for line in planned.left_out)
+    assert "supervised" not in {cell.pretext for cell in planned.cells}
+
+
 def test_a_new_version_of_the_code_computes_everything_anew(monkeypatch):
     start = names(plan())
     monkeypatch.setattr("benchmarks.cells.CODE", CODE + 1)

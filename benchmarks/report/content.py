@@ -99,6 +99,14 @@ class Run:
         return bool(self.plan.get("synthetic", any(data.startswith("scenes") for data in self.data)))
 
     @property
+    def learned(self) -> str:
+        """What rows were trained on, where that is not what they were judged with; else empty."""
+        spec = str(self.plan.get("pretrain_data", ""))
+        if not spec or spec == self.plan.get("data"):
+            return ""
+        return spec + (" (synthetic)" if self.plan.get("pretrain_synthetic") else "")
+
+    @property
     def planned(self) -> set[str]:
         """Names of the plan's cells that judge; empty without a plan."""
         return {cell["name"] for cell in self.plan.get("cells", ()) if cell["probe"]}
@@ -164,6 +172,7 @@ class Run:
             ("Command", str(plan.get("command", ""))),
             ("Profile", str(plan.get("profile", ""))),
             ("Data", ", ".join(self.data) + (" (synthetic)" if self.synthetic else "")),
+            ("Trained on", self.learned),
             ("Data fingerprint (test)", _all(m.data_fingerprint for m in rows)),
             ("Encoder", _all(m.encoder for m in rows) or str(plan.get("encoder", ""))),
             ("Picture side", f"{plan['image_size']} px" if "image_size" in plan else ""),

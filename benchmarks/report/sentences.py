@@ -13,12 +13,13 @@ PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
 def data_sentence(run: Run) -> str:
     """Return the line that a report opens with: what the pictures are."""
     data = ", ".join(run.data)
+    trained = f" Rows were trained on other pictures: {run.learned}." if run.learned else ""
     if run.synthetic:
         return (
             f"Synthetic data: a program drew every picture ({data}). "
-            "What holds for drawn scenes need not hold for photographs."
+            f"What holds for drawn scenes need not hold for photographs.{trained}"
         )
-    return f"Data: {data}."
+    return f"Data: {data}.{trained}"
 
 
 def verdict(run: Run) -> list[str]:
