@@ -170,7 +170,7 @@ def make_plan(
         seeds=seeds,
         cells=(*makers, *cells),
         left_out=tuple(left_out),
-        notes=tuple(dict.fromkeys((*data.notes, *pictures.notes))),
+        notes=data.notes if learned is None else _notes_by_name(data, pictures),
         synthetic=data.synthetic,
         learned_synthetic=pictures.synthetic,
     )
@@ -239,6 +239,10 @@ def _seedless(settings: dict[str, Any]) -> dict[str, Any]:
         if part in kept:
             kept[part] = {key: value for key, value in kept[part].items() if key != "seed"}
     return kept
+
+
+def _notes_by_name(*data: ImageDataset) -> tuple[str, ...]:
+    return tuple(f"{each.spec}: {note}" for each in data for note in each.notes)
 
 
 def _usable(judges: Mapping[str, Judge], data: ImageDataset) -> tuple[dict[str, Judge], list[str]]:

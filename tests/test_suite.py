@@ -178,6 +178,7 @@ def test_labels_are_wanted_of_what_is_learned_from():
     planned = make_plan(recipe(), *judged, rows=ROWS, judges={"a": Constant()}, seeds=1, learned=(bare, Bare()))
     assert any(line.startswith("row supervised left out: folder:photos has no classes") for line in planned.left_out)
     assert "supervised" not in {cell.pretext for cell in planned.cells}
+    assert "folder:photos: a note" in planned.notes
 
 
 def test_a_new_version_of_the_code_computes_everything_anew(monkeypatch):
