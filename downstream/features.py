@@ -48,6 +48,17 @@ class Features(NamedTuple):
     places: Int[Tensor, "N"]
     """Which pictures of the split they are: as asked for, less those that turned out undecodable."""
 
+    def drawn(self, count: int, *, seed: int) -> Features:
+        """Return `count` of them, in the order that they have here: a split may lie sorted by class.
+
+        Args:
+            count: See `draw_labelled`.
+            seed: See `draw_labelled`.
+        """
+        chosen = torch.from_numpy(np.sort(draw_labelled(self.targets, count, seed=seed)))
+        stages = {stage: values[chosen] for stage, values in self.stages.items()}
+        return Features(stages, self.targets[chosen], self.places[chosen])
+
     def rows(self, indices: Int[np.ndarray, "M"]) -> Int[Tensor, "M"]:
         """Return where pictures of the split are among these; -1 where they are not."""
         wanted = torch.from_numpy(indices)

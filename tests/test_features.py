@@ -12,7 +12,7 @@ from probe_samples import colours, small_encoder, small_scenes
 import downstream.features
 from benchmarks.run_all import main as run_all_main
 from downstream.__main__ import main as downstream_main
-from downstream.features import limit_cache, pooled, split_features
+from downstream.features import Features, limit_cache, pooled, split_features
 from pretext.datasets.cache import cache_folder
 from pretext.errors import UserError
 
@@ -227,3 +227,16 @@ def test_pictures_without_classes_have_features_and_no_targets(encoder):
 def test_every_stage_has_about_as_many_numbers():
     found = split_features(small_encoder(), colours(), "test", most=256)
     assert all(64 < values.shape[1] <= 256 for values in found.stages.values())
+
+
+def test_some_of_a_split_that_lies_sorted_show_every_class_and_all_are_left_as_they_are():
+    targets = torch.arange(4).repeat_interleave(25)
+    whole = Features({"a": torch.arange(100.0)[:, None]}, targets, torch.arange(100) + 7)
+    some = whole.drawn(8, seed=1)
+    assert some.targets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    rows = (some.places - 7).tolist()
+    assert rows == sorted(rows) == some.stages["a"][:, 0].tolist() != (whole.drawn(8, seed=2).places - 7).tolist()
+    assert torch.equal(targets[rows], some.targets)
+    for count in (0, 100, 101):
+        every = whole.drawn(count, seed=1)
+        assert torch.equal(every.places, whole.places) and torch.equal(every.stages["a"], whole.stages["a"])

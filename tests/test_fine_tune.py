@@ -94,7 +94,7 @@ def test_batches_of_one_are_refused_before_anything_is_trained():
         FineTune(batch_size=1)
 
 
-def test_the_first_test_pictures_are_judged(encoder):
+def test_as_many_test_pictures_are_judged_as_asked_for(encoder):
     score = next(iter(dataclasses.replace(QUICK, test_images=7).evaluate(encoder, colours())))
     assert score.n == 7 and score.items.shape == (7,)
 

@@ -244,3 +244,23 @@ def test_each_parameter_learns_at_its_own_rate():
     for name, value in encoder.named_parameters():
         moved = (value - before[name]).abs().max().item()
         assert moved == pytest.approx(0.01 * factors[name], rel=1e-2), name
+
+
+@every_probe
+def test_some_test_pictures_are_drawn_and_the_same_for_every_seed(name, monkeypatch):
+    """Of a split that lies sorted by class, the first ones would show few classes."""
+    probe, shown = PROBES[name], []
+    method = {"detection": "_detect", "fine_tune": "_classify", "segmentation": "_segment"}[name]
+    judge = getattr(type(probe), method)
+
+    def listening(self, *args):
+        shown.append(next(each for each in args if isinstance(each, np.ndarray)).tolist())
+        return judge(self, *args)
+
+    monkeypatch.setattr(type(probe), method, listening)
+    data = small_scenes(train=12, val=2, test=40)
+    for seed, count in ((0, 30), (1, 30), (0, 0)):
+        list(dataclasses.replace(probe, seed=seed, test_images=count).evaluate(small_encoder(), data))
+    first, second, every = shown
+    assert first == second == sorted(set(first)) and len(first) == 30 and first != list(range(30))
+    assert every == list(range(40))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from downstream.classification import classification_scores
 from downstream.depths import learning_rate_factors
 from downstream.few_labels import check_classes, draw_labelled
-from downstream.fitting import FittedProbe, batches, fit, read, write_curve
+from downstream.fitting import FittedProbe, batches, fit, read, tested, write_curve
 from pretext.augmentation import augment, cropping
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset, Target
@@ -67,7 +67,7 @@ class FineTune(FittedProbe):
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train, out)
-        shown = np.arange(len(test))[: self.test_images or None]
+        shown = tested(test, self.test_images)
         targets = class_targets(test)
         shown = shown[known(targets[torch.from_numpy(shown)])]
         if not len(shown):

@@ -65,7 +65,7 @@ class LowShot(Probe):
     batch_size: int = FineTune.batch_size
     """Pictures a batch of fine-tuning."""
     val_images: int = Linear.val_images
-    """Pictures on which stage and penalty are chosen, at most; 0 takes all."""
+    """Pictures on which stage and penalty are chosen, drawn by the seed, classes in turn; 0 takes all."""
     features: int = Linear.features
     """Numbers a picture that a stage is pooled to, at most."""
     penalties: tuple[float, ...] = Linear.penalties
@@ -118,7 +118,7 @@ class LowShot(Probe):
         pool = np.unique(np.concatenate([indices for samples in drawn.values() for indices in samples]))
         train = split_features(encoder, data, "train", most=self.features, indices=pool)
         val, test = (split_features(encoder, data, split, most=self.features) for split in ("val", "test"))
-        kept = slice(self.val_images or None)
+        val = val.drawn(self.val_images, seed=self.seed)
         found: list[Score] = []
         best, best_quality = encoder.stages[-1].name, -1.0
         for stage, values in train.stages.items():
@@ -131,8 +131,8 @@ class LowShot(Probe):
                     classifier, on_val = self._linear().fit(
                         values[rows],
                         train.targets[rows],
-                        val.stages[stage][kept],
-                        val.targets[kept],
+                        val.stages[stage],
+                        val.targets,
                         len(data.classes),
                     )
                     reached.append(on_val)

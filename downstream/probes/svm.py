@@ -69,7 +69,7 @@ class Svm(Probe):
     train_images: int = 1000
     """Labelled pictures of the full-shot SVMs, drawn by the seed, classes in turn; 0 takes all."""
     val_images: int = Linear.val_images
-    """Pictures on which stage and low-shot cost are chosen, at most; 0 takes all."""
+    """Pictures on which stage and low-shot cost are chosen, drawn as those for training; 0 takes all."""
     features: int = Linear.features
     """Numbers a picture that a stage is pooled to, at most."""
     costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -115,8 +115,7 @@ class Svm(Probe):
 
         full = taught(chosen, known[torch.from_numpy(chosen)])
         few = {k: [taught(*each) for each in of_k] for k, of_k in drawn.items()}
-        kept = slice(self.val_images or None)
-        val_targets = val.targets[kept]
+        val = val.drawn(self.val_images, seed=self.seed)
         found: list[Score] = []
         best, best_quality = encoder.stages[-1].name, -1.0
         for stage, values in train.stages.items():
@@ -124,10 +123,10 @@ class Svm(Probe):
             # along principal axes the solver's guess of the curvature is right at the start
             axes = torch.linalg.eigh(inputs.T.double() @ inputs.double()).eigenvectors.float()
             inputs, val_inputs, test_inputs = (
-                each @ axes for each in (inputs, unit(val.stages[stage][kept]), unit(test.stages[stage]))
+                each @ axes for each in (inputs, unit(val.stages[stage]), unit(test.stages[stage]))
             )
             weights = self.fit(inputs[full.rows], full.targets, len(data.classes))
-            reached = quality(val_inputs @ weights, val_targets)
+            reached = quality(val_inputs @ weights, val.targets)
             if reached > best_quality:
                 best, best_quality = stage, reached
             found += classification_scores(test_inputs @ weights, test.targets, stage=stage, spec=data.spec)
@@ -135,7 +134,7 @@ class Svm(Probe):
                 fitted = [self._of_all_costs(inputs[rows], targets, len(data.classes)) for rows, targets in samples]
                 cost = best_of(
                     [
-                        float(np.mean([quality(val_inputs @ weights[i], val_targets) for weights in fitted]))
+                        float(np.mean([quality(val_inputs @ weights[i], val.targets) for weights in fitted]))
                         for i in range(len(self.costs))
                     ]
                 )
