@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
@@ -266,6 +267,31 @@ def test_the_command_prints_a_table_and_writes_scores(tmp_path, encoder, capsys)
     assert main(words.split()) == 0
     assert "→" in capsys.readouterr().out
     assert (tmp_path / "scores.json").is_file()
+
+
+def test_what_was_judged_lies_beside_the_scores(tmp_path, encoder):
+    tensors = {f"backbone.{name}": value for name, value in encoder.state_dict().items() if "convs.4" not in name}
+    save_file(tensors | {"fc.weight": torch.ones(2, 2)}, tmp_path / "w.safetensors")
+    source = f"{encoder.spec}&weights={tmp_path / 'w.safetensors'}"
+    words = f"knn --allow-partial --image-size 32 --data {DATA} --ks 3 --seed 4 --out {tmp_path / 'out'}"
+    main([*words.split(), "--encoder", source])
+    judged = json.loads((tmp_path / "out" / "judged.json").read_text())
+    weights = judged["encoder"]["record"]["weights"]
+    assert weights["prefix"] == "backbone." and weights["skipped"] == {"fc": 1}
+    assert weights["left_random"] and all("convs.4" in name for name in weights["left_random"])
+    assert judged["encoder"]["source"] == source and judged["encoder"]["architecture"] == encoder.spec
+    assert judged["probe"] == "knn" and judged["settings"]["ks"] == [3] and judged["settings"]["seed"] == 4
+    data = open_dataset(DATA)
+    assert judged["data"]["fingerprints"] == {name: part.fingerprint for name, part in data.splits.items()}
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_judged(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Knn, "evaluate", lambda *_: pytest.fail("judged"))
+    words = f"knn --encoder random:alexnet?width=0.1&stem_stride=2 --image-size 32 --data {DATA}"
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match="file"):
+            main([*words.split(), "--out", str(out)])
 
 
 def test_random_weights_are_those_of_the_seed(tmp_path):
