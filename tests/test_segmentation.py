@@ -112,6 +112,11 @@ def test_batches_with_nothing_but_ignored_pixels_are_passed_over(encoder, tmp_pa
     assert len(json.loads((tmp_path / "curve.json").read_text())["loss"]) == 8
 
 
+def test_pictures_with_nothing_but_ignored_pixels_are_not_counted(encoder):
+    scores = QUICK.evaluate(encoder, halves(test=Halves(2, 10, ignored=(0, 3, 9))))
+    assert [score.n for score in scores] == [7, 7]
+
+
 def test_nothing_but_ignored_pixels_is_an_error(encoder):
     with pytest.raises(UserError, match="every pixel of 6 training pictures"):
         list(QUICK.evaluate(encoder, halves(train=Halves(1, 6, ignored=range(6)))))

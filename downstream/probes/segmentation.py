@@ -80,11 +80,11 @@ class Segmentation(FittedProbe):
         shown: list[tuple[Tensor, Tensor, Tensor]] = []
         n = 0
         for images, truth, predicted in self._segment(encoder, head, test, indices):
-            n += len(images)
+            n += int((truth != IGNORE).flatten(1).any(dim=1).sum())
             confusion += confusion_matrix(truth, predicted, num_classes=num_classes, ignore=IGNORE)
             shown += list(zip(images, truth, predicted, strict=True))[: SHOWN - len(shown)]
         if not confusion.any():
-            raise UserError(f"{data.spec}: every pixel of {n} test pictures is marked to be ignored")
+            raise UserError(f"{data.spec}: every pixel of {len(indices)} test pictures is marked to be ignored")
         if out is not None:
             write_curve(out, curve)
             write_classes(out / "per_class.csv", confusion, names)
