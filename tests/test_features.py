@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -108,20 +109,52 @@ def test_beyond_the_limit_the_longest_unused_go(encoder, monkeypatch):
     assert not oldest.exists() and kept.exists() and len(files()) == 2
 
 
-def test_what_was_just_read_stays(encoder, monkeypatch):
+def test_the_cache_never_stays_beyond_its_limit(encoder, monkeypatch):
     split_features(encoder, colours(), "val", most=64)
     (file,) = files()
-    os.utime(file, (0, 0))
-    split_features(encoder, colours(), "val", most=64)
-    monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
+    begun = file.with_name(f".{file.name}.1.tmp")  # as a process that was killed leaves one
+    begun.write_bytes(bytes(1000))
+    os.utime(begun, (0, 0))
+    limit = 2 * file.stat().st_size
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", str(limit / 1e9))
+    split_features(encoder, colours(), "train", most=64)  # twice as many pictures
+    assert not begun.exists() and sum(path.stat().st_size for path in file.parent.iterdir()) <= limit
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1e-7")
     split_features(encoder, colours(), "test", most=64)
-    assert file.exists()
+    assert not list(file.parent.iterdir())
 
 
-def test_a_limit_that_is_no_number_is_named(encoder, monkeypatch):
+def test_what_is_read_is_used_last(encoder, monkeypatch):
+    split_features(encoder, colours(), "val", most=64)
+    (read,) = files()
+    os.utime(read, (0, 0))
+    split_features(encoder, colours(), "train", most=64)
+    (other,) = set(files()) - {read}
+    os.utime(other, (time.time() - 100,) * 2)
+    split_features(encoder, colours(), "val", most=64)
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", str((read.stat().st_size + other.stat().st_size) / 1e9))
+    split_features(encoder, colours(), "test", most=16)
+    assert read.exists() and not other.exists()
+
+
+def test_a_full_disk_costs_a_line_and_no_features(encoder, computed, monkeypatch, capsys):
+    expected = split_features(encoder, colours(), "test", most=64)
+    files()[0].unlink()
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(downstream.features, "save_file", full)
+    found = split_features(encoder, colours(), "test", most=64)
+    assert all(torch.equal(values, expected.stages[stage]) for stage, values in found.stages.items())
+    assert "features are not kept for other probes: " in (said := capsys.readouterr().err) and "No space left" in said
+
+
+def test_a_limit_that_is_no_number_is_named_before_anything_is_computed(encoder, computed, monkeypatch):
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "much")
     with pytest.raises(UserError, match="PRETEXT_FEATURES_GB=much"):
         split_features(encoder, colours(), "test", most=64)
+    assert not computed
 
 
 def test_a_cache_of_no_size_keeps_nothing(encoder, computed, monkeypatch):
