@@ -24,6 +24,7 @@ from downstream import fitting
 from downstream.fitting import batches, fit, write_curve
 from downstream.probes.detection import Detection
 from downstream.probes.fine_tune import FineTune
+from downstream.probes.low_shot import LowShot
 from downstream.probes.segmentation import Segmentation
 from downstream.resuming import CHECKPOINT, Resume
 from pretext.checkpoint import read_checkpoint
@@ -177,6 +178,24 @@ def test_a_cell_of_the_comparison_goes_on_too(tmp_path, monkeypatch, capsys):
         assert {path.name for path in artifacts.iterdir()} == {"curve.json", "per_class.csv", "segmentation.png"}
     assert values[0] == values[1]
     assert "segmentation: goes on after step 3" in capsys.readouterr().err
+
+
+def test_fine_tunings_from_few_labels_go_on_after_the_last_that_was_finished(tmp_path, monkeypatch, capsys):
+    probe = LowShot(percents=(50.0,), samples=2, steps=STEPS, batch_size=4, penalties=(1.0,), iterations=1)
+    whole = [score.value for score in probe.evaluate(small_encoder(), scenes(), tmp_path / "whole")]
+    out = tmp_path / "out"
+    second = STEPS + 1  # after the first's batches and its test
+    with cut(monkeypatch, "fine_tune", at=second + 3), pytest.raises(Cut):
+        list(probe.evaluate(small_encoder(), scenes(), out))
+    capsys.readouterr()
+    with cut(monkeypatch, "fine_tune", at=1 + (STEPS - 2) + 1 + 1):  # one more than two tests and what was left
+        assert [score.value for score in probe.evaluate(small_encoder(), scenes(), out)] == whole
+    said = capsys.readouterr().err
+    assert all(
+        f"goes on after step {k} of {out / f'50% sample {i}' / CHECKPOINT}" in said for i, k in ((0, STEPS), (1, 2))
+    )
+    for end in (out, tmp_path / "whole"):
+        assert {path.name for path in end.rglob("*") if path.is_file()} == {"curve.json"}
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):

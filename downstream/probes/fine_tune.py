@@ -61,6 +61,13 @@ class FineTune(FittedProbe):
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield top-1 and top-5, or mAP; the first is the headline. Writes `curve.json`. See `Probe.evaluate`."""
+        scores, curve = self.tuned(encoder, data, out)
+        if out is not None:
+            write_curve(out, curve)
+        yield from scores
+
+    def tuned(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> tuple[list[Score], list[float]]:
+        """Return the scores and the loss of every step; see `evaluate`, but `out` keeps its checkpoint."""
         if not self.can_judge(data):
             data.require("label")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
@@ -73,10 +80,7 @@ class FineTune(FittedProbe):
         if not len(shown):
             raise UserError(f"{data.spec}: no test picture has a class; give more data")
         scores = classification_scores(*self._classify(encoder, head, test, shown), spec=data.spec)
-        if out is not None:
-            write_curve(out, curve)
-        for i, score in enumerate(scores):
-            yield replace(score, headline=i == 0)
+        return [replace(score, headline=i == 0) for i, score in enumerate(scores)], curve
 
     def _train(self, encoder: Encoder, train: ImageDataset, out: Path | None = None) -> tuple[nn.Module, list[float]]:
         """Train a classifier, and `encoder` in place."""

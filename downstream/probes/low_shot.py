@@ -20,6 +20,7 @@ from downstream.few_labels import (
     share_of_each,
     with_train,
 )
+from downstream.fitting import write_curve
 from downstream.probes.fine_tune import FineTune
 from downstream.probes.linear import Linear
 from pretext.datasets import at_size
@@ -87,7 +88,7 @@ class LowShot(Probe):
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield top-1 or mAP of every share and k: linear of every stage, then fine-tuned. See `Probe.evaluate`.
 
-        Writes the curve of each fine-tuning to a folder of its own.
+        Writes the curve of each fine-tuning to a folder of its own, where its checkpoint lies until all are done.
         """
         if not self.can_judge(data):
             data.require("label")
@@ -102,15 +103,7 @@ class LowShot(Probe):
             raise UserError(f"{data.spec}: some class has too few training pictures for any of shots; lower them")
         yield from self._judge_linear(encoder, data, drawn)
         if self.fine_tuned:
-            for name, samples in drawn.items():
-                scores = []
-                for i, indices in enumerate(samples):
-                    some = with_train(data, indices, size=encoder.input_size)
-                    folder = None if out is None else out / f"{name} sample {i}"
-                    scores += [s for s in self._fine_tune().evaluate(encoder, some, folder) if s.headline]
-                yield from over_samples(
-                    [replace(s, headline=False) for s in scores], f"tuned {scores[0].metric}@{name}"
-                )
+            yield from self._judge_tuned(encoder, data, drawn, out)
 
     def _judge_linear(
         self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]]
@@ -142,6 +135,23 @@ class LowShot(Probe):
                     best, best_quality = stage, float(np.mean(reached))
                 found += over_samples(scores, f"{scores[0].metric}@{name}")
         yield from with_headline(found, best)
+
+    def _judge_tuned(
+        self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]], out: Path | None
+    ) -> Iterator[Score]:
+        curves: dict[Path, list[float]] = {}
+        for name, samples in drawn.items():
+            scores = []
+            for i, indices in enumerate(samples):
+                some = with_train(data, indices, size=encoder.input_size)
+                folder = None if out is None else out / f"{name} sample {i}"
+                (first, *_), curve = self._fine_tune().tuned(encoder, some, folder)
+                scores.append(replace(first, headline=False))
+                if folder is not None:
+                    curves[folder] = curve
+            yield from over_samples(scores, f"tuned {scores[0].metric}@{name}")
+        for folder, curve in curves.items():  # not sooner: cut off, it goes on after the last one that was finished
+            write_curve(folder, curve)
 
     def _linear(self) -> Linear:
         return Linear(
