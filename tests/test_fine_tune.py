@@ -110,6 +110,14 @@ def test_crops_are_enlarged_to_the_size_that_a_transformer_was_made_for():
     np.testing.assert_allclose(larger[0, 0, 0].numpy(), expected, atol=1e-6)
 
 
+def test_training_sees_crops_and_as_large_ones_as_asked_for(encoder):
+    sized = at_size(colours(told=False), SIZE, bad_images="stop")
+    curves = [
+        dataclasses.replace(QUICK, crop=crop)._train(copy.deepcopy(encoder), sized)[1] for crop in (1.0, 0.6, 0.3)
+    ]
+    assert curves[0] != curves[1] != curves[2]
+
+
 # Freezing, and slower layers
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 import downstream.probes
 import retrieval.probes
 from downstream.__main__ import main
-from downstream.classification import classification_scores, mean_average_precision
+from downstream.classification import classification_scores, mean_average_precision, quality
 from downstream.features import pooled, split_features
 from downstream.few_labels import draw_labelled
 from downstream.probes.fine_tune import FineTune, classification_loss, ten_crops
@@ -217,6 +217,13 @@ def test_map_equals_scikit_learns_and_unknown_counts_neither_way():
     assert mean_average_precision(torch.from_numpy(scores[:, :1]), torch.from_numpy(some[:, :1])) == pytest.approx(
         100 * expected
     )
+
+
+def test_of_equally_many_right_the_likelier_are_better_and_one_more_right_is_better_still():
+    targets = torch.tensor([0, 1, 1])
+    sure, unsure = 2 * torch.eye(2)[targets], torch.eye(2)[targets]
+    worse = 20 * torch.eye(2)[torch.tensor([0, 1, 0])]
+    assert quality(sure, targets) > quality(unsure, targets) > quality(worse, targets)
 
 
 def test_top1_and_top5_by_hand():

@@ -184,3 +184,21 @@ def test_inputs_that_do_not_vary_are_no_trouble():
 def test_penalties_out_of_range_are_named(penalties):
     with pytest.raises(ValueError, match="penalties are"):
         Linear(penalties=penalties)
+
+
+@pytest.mark.parametrize(
+    ("on_val", "kept"), [([5.0, 9.0, 7.0], 1), ([9.0, 5.0, 7.0], 0), ([5.0, 7.0, 9.0], 2), ([float("nan")] * 3, 0)]
+)
+def test_the_penalty_that_does_best_on_val_is_kept_and_the_largest_where_val_says_nothing(monkeypatch, on_val, kept):
+    reached, tried = iter(on_val), []
+
+    def solved(inputs, targets, weight, bias, *, penalty, iterations, directions):
+        tried.append(penalty)
+        return torch.full_like(weight, penalty), bias
+
+    monkeypatch.setattr("downstream.probes.linear.minimise", solved)
+    monkeypatch.setattr("downstream.probes.linear.quality", lambda *_: next(reached))
+    features, targets = torch.rand(8, 3, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    classifier, best = Linear(penalties=(1.0, 0.1, 0.01)).fit(features, targets, features, targets, 2)
+    assert tried == [1.0, 0.1, 0.01]
+    assert (classifier.weight == tried[kept]).all() and (best == on_val[kept] or best != best)

@@ -84,12 +84,6 @@ def test_colours_are_told_apart_from_few(encoder, multi):
     assert tuned[f"tuned {name}@10%"].value > headline.chance + 30
 
 
-def test_labels_that_say_nothing_score_chance(encoder):
-    data = colours(told=False, train=120, test=300)
-    (headline,) = [s for s in replace(LINEAR, shots=()).evaluate(encoder, data) if s.headline]
-    assert abs(headline.value - 100 / 3) < 4 * 100 * (2 / 9 / 300) ** 0.5
-
-
 def test_without_shares_the_smallest_k_is_the_headline_and_out_of_reach_is_refused(encoder):
     data = colours(train=60)
     (headline,) = [s for s in replace(LINEAR, percents=(), shots=(2, 4)).evaluate(encoder, data) if s.headline]

@@ -221,3 +221,23 @@ def test_what_is_chosen_is_chosen_among_all_classes_though_val_lies_sorted(name,
         monkeypatch.setattr(f"downstream.probes.{module}.quality", listening)
     list(quick(name, val_images=6).evaluate(encoder, data))
     assert chosen_by and all(classes == {0, 1, 2} for classes in chosen_by)
+
+
+CLASSIFYING = [name for name, probe in PROBES.items() if frozenset({"label"}) in probe.needs and name != "retrieval"]
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_labels_that_say_nothing_score_chance(name, encoder):
+    settings = _all_pictures(name) | {"val_images": 0}
+    fields = {field.name for field in dataclasses.fields(PROBES[name])}
+    probe = quick(name, **{key: value for key, value in settings.items() if key in fields})
+    for score in probe.evaluate(encoder, colours(told=False, train=60, test=150)):
+        if score.chance is not None:
+            assert abs(score.value - score.chance) < 4.5 * 100 * (2 / 9 / 150) ** 0.5, score.metric
+
+
+@pytest.mark.parametrize("multi", [False, True])
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_a_class_that_train_lacks_is_judged_all_the_same(name, multi, encoder):
+    scores = list(quick(name).evaluate(encoder, colours(classes=4, without=[1], train=60, multi=multi)))
+    assert scores and all(np.isfinite(score.value) for score in scores)

@@ -161,12 +161,6 @@ def test_colours_are_told_apart_full_and_low_shot(encoder, multi):
     assert len({score.stage for score in scores}) == len(encoder.stages)
 
 
-def test_labels_that_say_nothing_score_chance(encoder):
-    data = colours(told=False, train=120, test=300)
-    (headline,) = [s for s in replace(QUICK, train_images=0, shots=()).evaluate(encoder, data) if s.headline]
-    assert abs(headline.value - 100 / 3) < 4 * 100 * (2 / 9 / 300) ** 0.5
-
-
 def test_the_seed_draws_the_full_shot_pictures_and_not_the_samples(encoder):
     data = colours(told=False, train=200, test=200)
     first, other = (
