@@ -8,6 +8,7 @@ import torch
 from probe_samples import colours, small_encoder
 from sklearn.linear_model import LogisticRegression
 
+from downstream.features import Features
 from downstream.probes.linear import Linear, minimise, objective, principal
 
 
@@ -202,3 +203,13 @@ def test_the_penalty_that_does_best_on_val_is_kept_and_the_largest_where_val_say
     classifier, best = Linear(penalties=(1.0, 0.1, 0.01)).fit(features, targets, features, targets, 2)
     assert tried == [1.0, 0.1, 0.01]
     assert (classifier.weight == tried[kept]).all() and (best == on_val[kept] or best != best)
+
+
+@pytest.mark.parametrize(
+    ("on_val", "chosen"), [([10.0, 30.0, 20.0], "b"), ([float("nan"), 10.0, 5.0], "b"), ([float("nan")] * 3, "c")]
+)
+def test_the_stage_that_does_best_on_val_is_chosen_and_the_deepest_where_val_says_nothing(monkeypatch, on_val, chosen):
+    reached = iter(on_val)
+    monkeypatch.setattr(Linear, "fit", lambda *_: (None, next(reached)))
+    part = Features({stage: torch.zeros(4, 2) for stage in "abc"}, torch.arange(4) % 2, torch.arange(4))
+    assert Linear().classifiers(part, part, 2)[1] == chosen
