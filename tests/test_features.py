@@ -157,11 +157,13 @@ def test_a_limit_that_is_no_number_is_named_before_anything_is_computed(encoder,
     assert not computed
 
 
-def test_a_cache_of_no_size_keeps_nothing(encoder, computed, monkeypatch):
+def test_a_cache_of_no_size_keeps_nothing_and_leaves_what_others_keep(encoder, computed, monkeypatch):
+    split_features(encoder, colours(), "val", most=64)
+    before = files()
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
     for _ in range(2):
         split_features(encoder, colours(), "test", most=64)
-    assert len(computed) == 2 and not files()
+    assert len(computed) == 3 and files() == before
 
 
 def test_a_limit_is_set_for_this_process_and_those_it_starts(encoder, computed, monkeypatch):

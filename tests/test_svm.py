@@ -185,6 +185,19 @@ def test_a_class_that_train_lacks_is_never_said(encoder):
     assert max(score.value for score in scores if score.metric == "top1") < 100
 
 
+@pytest.mark.parametrize(
+    ("on_val", "chosen"),
+    [([10.0, 30, 20, 20, 20, 29], "conv2"), ([float("nan"), 1, 3, 2, 2, 2], "conv3"), ([float("nan")] * 6, "pool5")],
+)
+def test_the_stage_that_does_best_on_val_is_chosen_and_the_deepest_where_val_says_nothing(
+    encoder, monkeypatch, on_val, chosen
+):
+    reached = iter(on_val)
+    monkeypatch.setattr(svm, "quality", lambda *_: next(reached))
+    scores = replace(QUICK, shots=(), costs=(1.0,)).evaluate(encoder, colours())
+    assert [score.stage for score in scores if score.headline] == [chosen]
+
+
 def test_features_are_computed_once_for_all_samples(encoder):
     list(QUICK.evaluate(encoder, colours()))
     assert len(list(cache_folder("features").glob("*.safetensors"))) == 3  # train, val, test
