@@ -17,6 +17,7 @@ from downstream.features import split_features
 from downstream.few_labels import few_of_each
 from downstream.probes import svm
 from downstream.probes.svm import Svm, best_of, signs_of, solve, unit
+from downstream.sample_files import read_sample
 from pretext.datasets import at_size, open_dataset
 from pretext.datasets.cache import cache_folder
 from pretext.datasets.classification import class_targets
@@ -222,6 +223,8 @@ def test_settings_out_of_range_are_named(settings):
 
 # Samples as files
 
+HEAD = "picture,class,said\n"
+
 
 def folder_of_pictures(root, *, classes=("ant", "bee", "cow"), each=6):
     rng = np.random.default_rng(0)
@@ -272,6 +275,28 @@ def test_samples_of_pictures_in_files_go_by_their_paths_whatever_their_order(enc
     assert again == pytest.approx(first)
 
 
+def test_where_pictures_were_left_out_they_go_by_number(encoder, tmp_path):
+    folder_of_pictures(tmp_path / "set")
+    (tmp_path / "set" / "train" / "ant" / "0.png").write_bytes(b"")
+    data = open_dataset(f"folder:{tmp_path / 'set'}")
+    probe = replace(QUICK, shots=(1,), samples=1)
+    first = values(probe.evaluate(encoder, data, tmp_path))
+    _, *lines = (tmp_path / "samples" / "sample1_k1.csv").read_text().splitlines()
+    assert len(lines) == 3 and all(line.split(",")[0].isdigit() for line in lines)
+    again = replace(probe, samples_from=str(tmp_path / "samples"))
+    assert values(again.evaluate(encoder, data)) == pytest.approx(first)
+
+
+def test_what_the_data_does_not_say_a_sample_may_say(tmp_path):
+    data = at_size(colours(multi=True), SIZE, bad_images="stop")
+    known = class_targets(data)
+    row = int((known[:, 2] == -1).nonzero()[0])
+    shown = "ab"[int(known[row, 1] == 1)]
+    (tmp_path / "sample1_k1.csv").write_text(f"{HEAD}{row},{shown},1\n{row},c,1\n")
+    indices, said = read_sample(tmp_path, data, known, k=1, number=1)
+    assert indices.tolist() == [row] and said[0, 2] == 1
+
+
 def test_others_samples_are_read_from_their_matrices(encoder, tmp_path):
     """One matrix a sample and k, as published: 1 and 0 for the drawn pictures of each class, -1 for all others."""
     data = colours(train=60)
@@ -297,9 +322,6 @@ def test_others_samples_are_read_from_their_matrices(encoder, tmp_path):
     best = right[max(right)]
     reached = (unit(test.stages["conv3"]) @ best).argmax(1) == test.targets
     assert found["conv3", "top1@k=4"] == pytest.approx(100 * reached.double().mean().item(), abs=2.6)
-
-
-HEAD = "picture,class,said\n"
 
 
 @pytest.mark.parametrize(
