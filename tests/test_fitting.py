@@ -283,3 +283,13 @@ def test_some_test_pictures_are_drawn_and_the_same_for_every_seed(name, monkeypa
     first, second, every = shown
     assert first == second == sorted(set(first)) and len(first) == 30 and first != list(range(30))
     assert every == list(range(40))
+
+
+def test_the_learning_rate_rises_over_a_twentieth_and_falls_as_a_cosine(monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self))
+    with torch.random.fork_rng():
+        small_fit(small_encoder(), steps=40)
+    at = np.arange(40)
+    np.testing.assert_allclose(rates, 0.01 * np.minimum((at + 1) / 2, 0.5 + 0.5 * np.cos(np.pi * at / 40)))
