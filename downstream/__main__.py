@@ -14,13 +14,16 @@ from downstream.features import limit_cache
 from pretext.checkpoint import atomic_write
 from pretext.command_line import parse
 from pretext.datasets import open_dataset
+from pretext.datasets.base import ImageDataset
 from pretext.device import device_of
 from pretext.encoders import Encoder, build_encoder, load_encoder
+from pretext.encoders.files import encoder_digest
 from pretext.encoders.foreign import allowing_partial, loaded_line
 from pretext.encoders.weights import is_spec
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.judging import Probe, Score, probe_in_file, probes_in
 from pretext.own_files import is_file
+from pretext.revision import revision
 
 PROG = "python -m downstream"
 
@@ -45,7 +48,7 @@ class Judge:
     cache_gb: float | None = None
     """Most gigabytes of features that are kept for other probes; 4 where it is left out, 0 keeps none."""
     out: Path | None = None
-    """Folder for scores.json, sheets and curves; nothing is written where None."""
+    """Folder for scores.json, what was judged (judged.json), sheets and curves; nothing is written where None."""
 
 
 def main(argv: list[str]) -> int:
@@ -62,6 +65,8 @@ def main(argv: list[str]) -> int:
     else:
         raise UserError(f"{PROG}: unknown probe {name!r}; {did_you_mean(name, probes)}")
     options: Any = parse(_flags_of(kind), argv[1:], prog=f"{PROG} {name}")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written should not be computed first
     if options.cache_gb is not None:
         limit_cache(options.cache_gb)
     data = open_dataset(options.data, download=options.download)
@@ -72,8 +77,8 @@ def main(argv: list[str]) -> int:
     for note in data.notes:
         print(note)
     if options.out is not None:
-        with atomic_write(options.out / "scores.json") as beside:
-            beside.write_text(json.dumps([_plain(score) for score in scores], indent=2) + "\n")
+        _write(options.out / "scores.json", [_plain(score) for score in scores])
+        _write(options.out / "judged.json", _judged(name, options, encoder, data))
     return 0
 
 
@@ -104,6 +109,32 @@ def _flags_of(probe: type[Probe]) -> type[Any]:
     made = dataclasses.make_dataclass("Judge", [field], bases=(Judge,), frozen=True, kw_only=True)
     made.__doc__ = Judge.__doc__
     return made
+
+
+def _judged(name: str, options: Any, encoder: Encoder, data: ImageDataset) -> dict[str, Any]:
+    """Return what scores are of: the probe's settings, the encoder and what was loaded into it, the data, the code."""
+    return {
+        "probe": name,
+        "settings": dataclasses.asdict(options.probe),
+        "encoder": {
+            "source": options.encoder,
+            "architecture": encoder.spec,
+            "input_size": encoder.input_size,
+            "sha256": encoder_digest(encoder),
+            "record": encoder.record,
+        },
+        "data": {
+            "spec": options.data,
+            "fingerprints": {split: part.fingerprint for split, part in data.splits.items()},
+            "notes": data.notes,
+        },
+        "revision": revision()._asdict(),
+    }
+
+
+def _write(path: Path, content: Any) -> None:
+    with atomic_write(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
 def _plain(score: Score) -> dict[str, Any]:

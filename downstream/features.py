@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import time
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,17 @@ class Features(NamedTuple):
     places: Int[Tensor, "N"]
     """Which pictures of the split they are: as asked for, less those that turned out undecodable."""
 
+    def drawn(self, count: int, *, seed: int) -> Features:
+        """Return `count` of them, in the order that they have here: a split may lie sorted by class.
+
+        Args:
+            count: See `draw_labelled`.
+            seed: See `draw_labelled`.
+        """
+        chosen = torch.from_numpy(np.sort(draw_labelled(self.targets, count, seed=seed)))
+        stages = {stage: values[chosen] for stage, values in self.stages.items()}
+        return Features(stages, self.targets[chosen], self.places[chosen])
+
     def rows(self, indices: Int[np.ndarray, "M"]) -> Int[Tensor, "M"]:
         """Return where pictures of the split are among these; -1 where they are not."""
         wanted = torch.from_numpy(indices)
@@ -84,6 +95,7 @@ def split_features(
     Raises:
         UserError: If no picture can be decoded, or features are not finite.
     """
+    limit = _limit_gb()
     part = at_size(data.split(split), encoder.input_size, bad_images="skip")
     chosen = np.arange(len(part)) if indices is None else indices
     device = next(encoder.parameters()).device
@@ -100,10 +112,9 @@ def split_features(
     stored = _stored(file)
     if stored is None:
         stored = _computed(encoder, part, chosen, most)
-        if _limit_gb() > 0:
-            with contextlib.suppress(FileNotFoundError), atomic_write(file) as beside:  # the folder may be deleted
-                save_file(stored, beside)
-            _sweep(file.parent)
+        if limit > 0:
+            _keep(file, stored)
+            _sweep(file.parent, limit)
     kept = stored.pop("kept")
     has_classes = bool(part.annotations & {"label", "labels"})
     targets = class_targets(part)[kept] if has_classes else torch.full((len(kept),), -1)
@@ -190,6 +201,16 @@ def picture_batches(
             yield torch.stack(images), read
 
 
+def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        with atomic_write(file) as beside:
+            save_file(tensors, beside)
+    except FileNotFoundError:  # the folder may be deleted at any time
+        return
+    except OSError as error:  # a full disk costs other probes their time, and this one nothing
+        print(f"features are not kept for other probes: {file.parent}: {error.strerror}", file=sys.stderr)
+
+
 def _limit_gb() -> float:
     text = os.environ.get(LIMIT)
     try:
@@ -198,18 +219,17 @@ def _limit_gb() -> float:
         raise UserError(f"{LIMIT}={text}: expected a number of gigabytes") from None
 
 
-def _sweep(folder: Path) -> None:
-    """Remove the least recently used files beyond the limit."""
-    limit = _limit_gb() * 1e9
+def _sweep(folder: Path, limit_gb: float) -> None:
+    """Remove the least recently used files beyond the limit, those that a killed process left half written too."""
     stats = []
     with contextlib.suppress(FileNotFoundError):  # the whole folder is gone
-        for file in folder.glob("*.safetensors"):
+        for file in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process was sooner
                 stat = file.stat()
                 stats.append((stat.st_mtime, stat.st_size, file))
     total = sum(size for _, size, _ in stats)
-    for used, size, file in sorted(stats):
-        if total <= limit or time.time() - used < 60:  # somebody may be about to read it
+    for _, size, file in sorted(stats):
+        if total <= limit_gb * 1e9:
             return
         file.unlink(missing_ok=True)
         total -= size

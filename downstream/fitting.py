@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
+from downstream.few_labels import fixed_order
 from downstream.resuming import CHECKPOINT, Fitting, Resume
 from pretext.checkpoint import atomic_write
 from pretext.datasets.base import BadImage, ImageDataset, Target
@@ -43,7 +44,7 @@ class FittedProbe(Probe):
     train_images: int = 400
     """Labelled training pictures, drawn by the seed; 0 takes all."""
     test_images: int = 0
-    """Test pictures, the first so many; 0 takes all."""
+    """Test pictures, the same for every seed; 0 takes all."""
     steps: int = 250
     """Batches to train on."""
     batch_size: int = 8
@@ -87,6 +88,14 @@ def draw(data: ImageDataset, count: int, *, seed: int) -> NDArray[np.int64]:
     """
     order = np.random.default_rng(seed).permutation(len(data))
     return order[:count] if count else order
+
+
+def tested(data: ImageDataset, count: int) -> NDArray[np.int64]:
+    """Return the indices of `count` test pictures, in their order; all of them where it is 0 or too many.
+
+    They are drawn, since a split may lie sorted by class, by a fixed order, so that every seed is judged on the same.
+    """
+    return np.sort(fixed_order(len(data), sample=0)[: count or None])
 
 
 def batches(indices: NDArray[np.int64], batch_size: int, steps: int, *, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -35,6 +35,10 @@ def test_rank_me_counts_directions_of_equal_size(rank):
     assert rank_me(torch.linalg.qr(normal(40, rank))[0] @ basis).item() == pytest.approx(rank, rel=1e-2)
 
 
+def test_rank_me_of_vectors_that_are_all_nought_is_one():
+    assert rank_me(torch.zeros(5, 4)).item() == pytest.approx(1, abs=1e-4)
+
+
 def test_an_encoder_is_left_as_it_was():
     encoder = build_encoder("alexnet?width=0.125&stem_stride=1", input_size=32, seed=0).train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}

@@ -307,6 +307,25 @@ def test_a_box_is_read_from_the_coarsest_level_on_which_it_spans_the_pooled_cell
     assert strides.tolist() == [4, 4, 4, 4, 4, 8, 8, 16, 16] and ROI_SIZE == 4
 
 
+@pytest.mark.parametrize("neck", ["single", "fpn"])
+def test_every_map_has_a_say(neck):
+    torch.manual_seed(0)
+    head = DetectionHead([3, 4, 5], width=8, hidden=4, num_classes=1, neck=neck).eval()
+    maps = [torch.rand(1, channels, side, side) for channels, side in ((3, 8), (4, 4), (5, 2))]
+    with torch.no_grad():
+        finest = head.neck(maps)[0]
+        for i in range(3):
+            changed = [m + 1 if i == k else m for k, m in enumerate(maps)]
+            assert not torch.allclose(head.neck(changed)[0], finest)
+
+
+def test_pictures_are_mirrored_in_training(encoder, monkeypatch):
+    curves = [QUICK._train(copy.deepcopy(encoder), squares(), stages=[4, 5])[1]]
+    monkeypatch.setattr("downstream.probes.detection.flip_some", lambda images, targets: images)
+    curves.append(QUICK._train(copy.deepcopy(encoder), squares(), stages=[4, 5])[1])
+    assert curves[0] != curves[1]
+
+
 def test_a_box_is_read_from_where_it_lies_whatever_the_stride():
     """Maps of 14 px a cell, as some ViTs have: torchvision's own rule would take them for 16."""
     head = DetectionHead([1], width=1, hidden=4, num_classes=1).eval()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -12,7 +13,7 @@ from probe_samples import colours, small_encoder, small_scenes
 import downstream.features
 from benchmarks.run_all import main as run_all_main
 from downstream.__main__ import main as downstream_main
-from downstream.features import limit_cache, pooled, split_features
+from downstream.features import Features, limit_cache, pooled, split_features
 from pretext.datasets.cache import cache_folder
 from pretext.errors import UserError
 
@@ -108,27 +109,61 @@ def test_beyond_the_limit_the_longest_unused_go(encoder, monkeypatch):
     assert not oldest.exists() and kept.exists() and len(files()) == 2
 
 
-def test_what_was_just_read_stays(encoder, monkeypatch):
+def test_the_cache_never_stays_beyond_its_limit(encoder, monkeypatch):
     split_features(encoder, colours(), "val", most=64)
     (file,) = files()
-    os.utime(file, (0, 0))
-    split_features(encoder, colours(), "val", most=64)
-    monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
+    begun = file.with_name(f".{file.name}.1.tmp")  # as a process that was killed leaves one
+    begun.write_bytes(bytes(1000))
+    os.utime(begun, (0, 0))
+    limit = 2 * file.stat().st_size
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", str(limit / 1e9))
+    split_features(encoder, colours(), "train", most=64)  # twice as many pictures
+    assert not begun.exists() and sum(path.stat().st_size for path in file.parent.iterdir()) <= limit
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1e-7")
     split_features(encoder, colours(), "test", most=64)
-    assert file.exists()
+    assert not list(file.parent.iterdir())
 
 
-def test_a_limit_that_is_no_number_is_named(encoder, monkeypatch):
+def test_what_is_read_is_used_last(encoder, monkeypatch):
+    split_features(encoder, colours(), "val", most=64)
+    (read,) = files()
+    os.utime(read, (0, 0))
+    split_features(encoder, colours(), "train", most=64)
+    (other,) = set(files()) - {read}
+    os.utime(other, (time.time() - 100,) * 2)
+    split_features(encoder, colours(), "val", most=64)
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", str((read.stat().st_size + other.stat().st_size) / 1e9))
+    split_features(encoder, colours(), "test", most=16)
+    assert read.exists() and not other.exists()
+
+
+def test_a_full_disk_costs_a_line_and_no_features(encoder, computed, monkeypatch, capsys):
+    expected = split_features(encoder, colours(), "test", most=64)
+    files()[0].unlink()
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(downstream.features, "save_file", full)
+    found = split_features(encoder, colours(), "test", most=64)
+    assert all(torch.equal(values, expected.stages[stage]) for stage, values in found.stages.items())
+    assert "features are not kept for other probes: " in (said := capsys.readouterr().err) and "No space left" in said
+
+
+def test_a_limit_that_is_no_number_is_named_before_anything_is_computed(encoder, computed, monkeypatch):
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "much")
     with pytest.raises(UserError, match="PRETEXT_FEATURES_GB=much"):
         split_features(encoder, colours(), "test", most=64)
+    assert not computed
 
 
-def test_a_cache_of_no_size_keeps_nothing(encoder, computed, monkeypatch):
+def test_a_cache_of_no_size_keeps_nothing_and_leaves_what_others_keep(encoder, computed, monkeypatch):
+    split_features(encoder, colours(), "val", most=64)
+    before = files()
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
     for _ in range(2):
         split_features(encoder, colours(), "test", most=64)
-    assert len(computed) == 2 and not files()
+    assert len(computed) == 3 and files() == before
 
 
 def test_a_limit_is_set_for_this_process_and_those_it_starts(encoder, computed, monkeypatch):
@@ -227,3 +262,16 @@ def test_pictures_without_classes_have_features_and_no_targets(encoder):
 def test_every_stage_has_about_as_many_numbers():
     found = split_features(small_encoder(), colours(), "test", most=256)
     assert all(64 < values.shape[1] <= 256 for values in found.stages.values())
+
+
+def test_some_of_a_split_that_lies_sorted_show_every_class_and_all_are_left_as_they_are():
+    targets = torch.arange(4).repeat_interleave(25)
+    whole = Features({"a": torch.arange(100.0)[:, None]}, targets, torch.arange(100) + 7)
+    some = whole.drawn(8, seed=1)
+    assert some.targets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    rows = (some.places - 7).tolist()
+    assert rows == sorted(rows) == some.stages["a"][:, 0].tolist() != (whole.drawn(8, seed=2).places - 7).tolist()
+    assert torch.equal(targets[rows], some.targets)
+    for count in (0, 100, 101):
+        every = whole.drawn(count, seed=1)
+        assert torch.equal(every.places, whole.places) and torch.equal(every.stages["a"], whole.stages["a"])

@@ -94,7 +94,7 @@ def test_batches_of_one_are_refused_before_anything_is_trained():
         FineTune(batch_size=1)
 
 
-def test_the_first_test_pictures_are_judged(encoder):
+def test_as_many_test_pictures_are_judged_as_asked_for(encoder):
     score = next(iter(dataclasses.replace(QUICK, test_images=7).evaluate(encoder, colours())))
     assert score.n == 7 and score.items.shape == (7,)
 
@@ -108,6 +108,14 @@ def test_crops_are_enlarged_to_the_size_that_a_transformer_was_made_for():
     larger = enlarged(ramp, 28)  # pixel centres lie at (i + 1/2) / 2 - 1/2
     expected = np.interp((np.arange(28) + 0.5) / 2 - 0.5, np.arange(14), np.arange(14)) / 255
     np.testing.assert_allclose(larger[0, 0, 0].numpy(), expected, atol=1e-6)
+
+
+def test_training_sees_crops_and_as_large_ones_as_asked_for(encoder):
+    sized = at_size(colours(told=False), SIZE, bad_images="stop")
+    curves = [
+        dataclasses.replace(QUICK, crop=crop)._train(copy.deepcopy(encoder), sized)[1] for crop in (1.0, 0.6, 0.3)
+    ]
+    assert curves[0] != curves[1] != curves[2]
 
 
 # Freezing, and slower layers

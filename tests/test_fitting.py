@@ -24,6 +24,7 @@ from downstream import fitting
 from downstream.fitting import batches, fit, write_curve
 from downstream.probes.detection import Detection
 from downstream.probes.fine_tune import FineTune
+from downstream.probes.low_shot import LowShot
 from downstream.probes.segmentation import Segmentation
 from downstream.resuming import CHECKPOINT, Resume
 from pretext.checkpoint import read_checkpoint
@@ -179,6 +180,24 @@ def test_a_cell_of_the_comparison_goes_on_too(tmp_path, monkeypatch, capsys):
     assert "segmentation: goes on after step 3" in capsys.readouterr().err
 
 
+def test_fine_tunings_from_few_labels_go_on_after_the_last_that_was_finished(tmp_path, monkeypatch, capsys):
+    probe = LowShot(percents=(50.0,), samples=2, steps=STEPS, batch_size=4, penalties=(1.0,), iterations=1)
+    whole = [score.value for score in probe.evaluate(small_encoder(), scenes(), tmp_path / "whole")]
+    out = tmp_path / "out"
+    second = STEPS + 1  # after the first's batches and its test
+    with cut(monkeypatch, "fine_tune", at=second + 3), pytest.raises(Cut):
+        list(probe.evaluate(small_encoder(), scenes(), out))
+    capsys.readouterr()
+    with cut(monkeypatch, "fine_tune", at=1 + (STEPS - 2) + 1 + 1):  # one more than two tests and what was left
+        assert [score.value for score in probe.evaluate(small_encoder(), scenes(), out)] == whole
+    said = capsys.readouterr().err
+    assert all(
+        f"goes on after step {k} of {out / f'50% sample {i}' / CHECKPOINT}" in said for i, k in ((0, STEPS), (1, 2))
+    )
+    for end in (out, tmp_path / "whole"):
+        assert {path.name for path in end.rglob("*") if path.is_file()} == {"curve.json"}
+
+
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     list(PROBES["fine_tune"].evaluate(small_encoder(), colours()))
@@ -244,3 +263,33 @@ def test_each_parameter_learns_at_its_own_rate():
     for name, value in encoder.named_parameters():
         moved = (value - before[name]).abs().max().item()
         assert moved == pytest.approx(0.01 * factors[name], rel=1e-2), name
+
+
+@every_probe
+def test_some_test_pictures_are_drawn_and_the_same_for_every_seed(name, monkeypatch):
+    """Of a split that lies sorted by class, the first ones would show few classes."""
+    probe, shown = PROBES[name], []
+    method = {"detection": "_detect", "fine_tune": "_classify", "segmentation": "_segment"}[name]
+    judge = getattr(type(probe), method)
+
+    def listening(self, *args):
+        shown.append(next(each for each in args if isinstance(each, np.ndarray)).tolist())
+        return judge(self, *args)
+
+    monkeypatch.setattr(type(probe), method, listening)
+    data = small_scenes(train=12, val=2, test=40)
+    for seed, count in ((0, 30), (1, 30), (0, 0)):
+        list(dataclasses.replace(probe, seed=seed, test_images=count).evaluate(small_encoder(), data))
+    first, second, every = shown
+    assert first == second == sorted(set(first)) and len(first) == 30 and first != list(range(30))
+    assert every == list(range(40))
+
+
+def test_the_learning_rate_rises_over_a_twentieth_and_falls_as_a_cosine(monkeypatch):
+    rates = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self))
+    with torch.random.fork_rng():
+        small_fit(small_encoder(), steps=40)
+    at = np.arange(40)
+    np.testing.assert_allclose(rates, 0.01 * np.minimum((at + 1) / 2, 0.5 + 0.5 * np.cos(np.pi * at / 40)))

@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 import downstream.probes
 import retrieval.probes
 from downstream.__main__ import main
-from downstream.classification import classification_scores, mean_average_precision
+from downstream.classification import classification_scores, mean_average_precision, quality
 from downstream.features import pooled, split_features
 from downstream.few_labels import draw_labelled
 from downstream.probes.fine_tune import FineTune, classification_loss, ten_crops
@@ -218,6 +219,13 @@ def test_map_equals_scikit_learns_and_unknown_counts_neither_way():
     )
 
 
+def test_of_equally_many_right_the_likelier_are_better_and_one_more_right_is_better_still():
+    targets = torch.tensor([0, 1, 1])
+    sure, unsure = 2 * torch.eye(2)[targets], torch.eye(2)[targets]
+    worse = 20 * torch.eye(2)[torch.tensor([0, 1, 0])]
+    assert quality(sure, targets) > quality(unsure, targets) > quality(worse, targets)
+
+
 def test_top1_and_top5_by_hand():
     scores = torch.eye(6)
     top1, top5 = classification_scores(scores, torch.tensor([0, 1, 2, 3, 4, 4]))
@@ -266,6 +274,31 @@ def test_the_command_prints_a_table_and_writes_scores(tmp_path, encoder, capsys)
     assert main(words.split()) == 0
     assert "→" in capsys.readouterr().out
     assert (tmp_path / "scores.json").is_file()
+
+
+def test_what_was_judged_lies_beside_the_scores(tmp_path, encoder):
+    tensors = {f"backbone.{name}": value for name, value in encoder.state_dict().items() if "convs.4" not in name}
+    save_file(tensors | {"fc.weight": torch.ones(2, 2)}, tmp_path / "w.safetensors")
+    source = f"{encoder.spec}&weights={tmp_path / 'w.safetensors'}"
+    words = f"knn --allow-partial --image-size 32 --data {DATA} --ks 3 --seed 4 --out {tmp_path / 'out'}"
+    main([*words.split(), "--encoder", source])
+    judged = json.loads((tmp_path / "out" / "judged.json").read_text())
+    weights = judged["encoder"]["record"]["weights"]
+    assert weights["prefix"] == "backbone." and weights["skipped"] == {"fc": 1}
+    assert weights["left_random"] and all("convs.4" in name for name in weights["left_random"])
+    assert judged["encoder"]["source"] == source and judged["encoder"]["architecture"] == encoder.spec
+    assert judged["probe"] == "knn" and judged["settings"]["ks"] == [3] and judged["settings"]["seed"] == 4
+    data = open_dataset(DATA)
+    assert judged["data"]["fingerprints"] == {name: part.fingerprint for name, part in data.splits.items()}
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_judged(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Knn, "evaluate", lambda *_: pytest.fail("judged"))
+    words = f"knn --encoder random:alexnet?width=0.1&stem_stride=2 --image-size 32 --data {DATA}"
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match="file"):
+            main([*words.split(), "--out", str(out)])
 
 
 def test_random_weights_are_those_of_the_seed(tmp_path):

@@ -34,6 +34,19 @@ def test_uniformity_is_the_formula():
     assert uniformity(vectors) == pytest.approx(math.log(np.mean(potentials)))
 
 
+def test_uniformity_of_many_is_that_of_all_pairs_and_never_holds_them(monkeypatch):
+    vectors = normal(1, 300, 7)
+    vectors[:3] = 0  # dead pictures are as one another
+    monkeypatch.setattr("downstream.probes.label_free.BLOCK", 64)
+    rows = torch.nn.functional.normalize(vectors.double(), dim=1)
+    assert uniformity(vectors) == pytest.approx(float((-2 * torch.pdist(rows).square()).exp().mean().log()), rel=1e-9)
+    largest = []
+    exp = torch.Tensor.exp
+    monkeypatch.setattr(torch.Tensor, "exp", lambda self: largest.append(self.numel()) or exp(self))
+    uniformity(vectors)
+    assert max(largest) == 64 * 300
+
+
 def test_alignment_is_the_formula():
     first, second = normal(1, 9, 4), normal(2, 9, 4)
     expected = [

@@ -8,6 +8,7 @@ import torch
 from probe_samples import colours, small_encoder
 from sklearn.linear_model import LogisticRegression
 
+from downstream.features import Features
 from downstream.probes.linear import Linear, minimise, objective, principal
 
 
@@ -184,3 +185,31 @@ def test_inputs_that_do_not_vary_are_no_trouble():
 def test_penalties_out_of_range_are_named(penalties):
     with pytest.raises(ValueError, match="penalties are"):
         Linear(penalties=penalties)
+
+
+@pytest.mark.parametrize(
+    ("on_val", "kept"), [([5.0, 9.0, 7.0], 1), ([9.0, 5.0, 7.0], 0), ([5.0, 7.0, 9.0], 2), ([float("nan")] * 3, 0)]
+)
+def test_the_penalty_that_does_best_on_val_is_kept_and_the_largest_where_val_says_nothing(monkeypatch, on_val, kept):
+    reached, tried = iter(on_val), []
+
+    def solved(inputs, targets, weight, bias, *, penalty, iterations, directions):
+        tried.append(penalty)
+        return torch.full_like(weight, penalty), bias
+
+    monkeypatch.setattr("downstream.probes.linear.minimise", solved)
+    monkeypatch.setattr("downstream.probes.linear.quality", lambda *_: next(reached))
+    features, targets = torch.rand(8, 3, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
+    classifier, best = Linear(penalties=(1.0, 0.1, 0.01)).fit(features, targets, features, targets, 2)
+    assert tried == [1.0, 0.1, 0.01]
+    assert (classifier.weight == tried[kept]).all() and (best == on_val[kept] or best != best)
+
+
+@pytest.mark.parametrize(
+    ("on_val", "chosen"), [([10.0, 30.0, 20.0], "b"), ([float("nan"), 10.0, 5.0], "b"), ([float("nan")] * 3, "c")]
+)
+def test_the_stage_that_does_best_on_val_is_chosen_and_the_deepest_where_val_says_nothing(monkeypatch, on_val, chosen):
+    reached = iter(on_val)
+    monkeypatch.setattr(Linear, "fit", lambda *_: (None, next(reached)))
+    part = Features({stage: torch.zeros(4, 2) for stage in "abc"}, torch.arange(4) % 2, torch.arange(4))
+    assert Linear().classifiers(part, part, 2)[1] == chosen

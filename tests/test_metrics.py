@@ -49,6 +49,12 @@ def random_case(seed, *, pictures=25, classes=4, difficult_share=0.2):
     return truths, found
 
 
+def test_an_overlap_of_exactly_a_half_is_found():
+    truths, found = [truth([[0, 0, 10, 10]], [0])], [detections([[0, 0, 10, 5]], [0], [0.9])]
+    assert box_iou(found[0].boxes, truths[0].boxes).item() == 0.5
+    assert voc07_by_class(truths, found, num_classes=1)[0] == 100
+
+
 def pycocotools_ap(truths, found, classes):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

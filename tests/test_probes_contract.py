@@ -11,11 +11,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from probe_samples import small_encoder, small_scenes
+from probe_samples import colours, small_encoder, small_scenes
 
 import downstream.probes
 import retrieval.probes
+from downstream.classification import quality
 from pretext.datasets.cache import cache_folder
+from pretext.datasets.splitting import Subset
 from pretext.errors import UserError
 from pretext.judging import Probe, probes_in
 
@@ -201,3 +203,41 @@ def test_several_classes_a_picture_are_judged_by_map(name, encoder):
     scores = list(quick(name, **_all_pictures(name)).evaluate(encoder, small_scenes(only={"labels", "boxes"})))
     assert all("mAP" in score.metric and score.items is None for score in scores)
     assert all(0 < score.chance < 100 for score in scores if not score.metric.endswith(" sd"))
+
+
+@pytest.mark.parametrize("name", [name for name, probe in PROBES.items() if hasattr(probe, "val_images")])
+def test_what_is_chosen_is_chosen_among_all_classes_though_val_lies_sorted(name, encoder, monkeypatch):
+    data = colours()
+    val = data.splits["val"]
+    labels = [int(val[i][1]["label"]) for i in range(len(val))]
+    data.splits["val"] = Subset(val, np.argsort(labels, kind="stable"))
+    chosen_by = []
+
+    def listening(scores, targets):
+        chosen_by.append(set(targets.tolist()))
+        return quality(scores, targets)
+
+    for module in ("knn", "linear", "svm"):
+        monkeypatch.setattr(f"downstream.probes.{module}.quality", listening)
+    list(quick(name, val_images=6).evaluate(encoder, data))
+    assert chosen_by and all(classes == {0, 1, 2} for classes in chosen_by)
+
+
+CLASSIFYING = [name for name, probe in PROBES.items() if frozenset({"label"}) in probe.needs and name != "retrieval"]
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_labels_that_say_nothing_score_chance(name, encoder):
+    settings = _all_pictures(name) | {"val_images": 0}
+    fields = {field.name for field in dataclasses.fields(PROBES[name])}
+    probe = quick(name, **{key: value for key, value in settings.items() if key in fields})
+    for score in probe.evaluate(encoder, colours(told=False, train=60, test=150)):
+        if score.chance is not None:
+            assert abs(score.value - score.chance) < 4.5 * 100 * (2 / 9 / 150) ** 0.5, score.metric
+
+
+@pytest.mark.parametrize("multi", [False, True])
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_a_class_that_train_lacks_is_judged_all_the_same(name, multi, encoder):
+    scores = list(quick(name).evaluate(encoder, colours(classes=4, without=[1], train=60, multi=multi)))
+    assert scores and all(np.isfinite(score.value) for score in scores)

@@ -112,6 +112,25 @@ def test_batches_with_nothing_but_ignored_pixels_are_passed_over(encoder, tmp_pa
     assert len(json.loads((tmp_path / "curve.json").read_text())["loss"]) == 8
 
 
+def test_nothing_is_learned_from_ignored_pixels(encoder, tmp_path):
+    class Outlined(Halves):
+        def __getitem__(self, index):
+            image, target = super().__getitem__(index)
+            mask = target["masks"]
+            return image, {"masks": tv_tensors.wrap(torch.where(mask == 0, 255, mask), like=mask)}
+
+    probe = Segmentation(train_images=0, test_images=10, steps=40)
+    list(probe.evaluate(encoder, halves(train=Outlined(1, 40)), tmp_path))
+    with (tmp_path / "per_class.csv").open() as file:
+        background, *_ = csv.DictReader(file)
+    assert int(background["pixels"]) > 0.5 * 10 * SIZE**2 and int(background["predicted_pixels"]) < 0.05 * 10 * SIZE**2
+
+
+def test_pictures_with_nothing_but_ignored_pixels_are_not_counted(encoder):
+    scores = QUICK.evaluate(encoder, halves(test=Halves(2, 10, ignored=(0, 3, 9))))
+    assert [score.n for score in scores] == [7, 7]
+
+
 def test_nothing_but_ignored_pixels_is_an_error(encoder):
     with pytest.raises(UserError, match="every pixel of 6 training pictures"):
         list(QUICK.evaluate(encoder, halves(train=Halves(1, 6, ignored=range(6)))))

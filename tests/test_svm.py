@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from probe_samples import colours, small_encoder
+from PIL import Image
+from probe_samples import HUES, SIZE, colours, small_encoder
 from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
-from downstream.classification import average_precisions
+from downstream.classification import average_precisions, quality
+from downstream.features import split_features
+from downstream.few_labels import few_of_each
 from downstream.probes import svm
 from downstream.probes.svm import Svm, best_of, signs_of, solve, unit
+from downstream.sample_files import read_sample
+from pretext.datasets import at_size, open_dataset
 from pretext.datasets.cache import cache_folder
+from pretext.datasets.classification import class_targets
+from pretext.errors import UserError
 
 QUICK = Svm(train_images=40, val_images=20, features=64, costs=(0.1, 10.0), shots=(1, 4), samples=3)
 
@@ -153,12 +162,6 @@ def test_colours_are_told_apart_full_and_low_shot(encoder, multi):
     assert len({score.stage for score in scores}) == len(encoder.stages)
 
 
-def test_labels_that_say_nothing_score_chance(encoder):
-    data = colours(told=False, train=120, test=300)
-    (headline,) = [s for s in replace(QUICK, train_images=0, shots=()).evaluate(encoder, data) if s.headline]
-    assert abs(headline.value - 100 / 3) < 4 * 100 * (2 / 9 / 300) ** 0.5
-
-
 def test_the_seed_draws_the_full_shot_pictures_and_not_the_samples(encoder):
     data = colours(told=False, train=200, test=200)
     first, other = (
@@ -183,6 +186,19 @@ def test_a_class_that_train_lacks_is_never_said(encoder):
     assert max(score.value for score in scores if score.metric == "top1") < 100
 
 
+@pytest.mark.parametrize(
+    ("on_val", "chosen"),
+    [([10.0, 30, 20, 20, 20, 29], "conv2"), ([float("nan"), 1, 3, 2, 2, 2], "conv3"), ([float("nan")] * 6, "pool5")],
+)
+def test_the_stage_that_does_best_on_val_is_chosen_and_the_deepest_where_val_says_nothing(
+    encoder, monkeypatch, on_val, chosen
+):
+    reached = iter(on_val)
+    monkeypatch.setattr(svm, "quality", lambda *_: next(reached))
+    scores = replace(QUICK, shots=(), costs=(1.0,)).evaluate(encoder, colours())
+    assert [score.stage for score in scores if score.headline] == [chosen]
+
+
 def test_features_are_computed_once_for_all_samples(encoder):
     list(QUICK.evaluate(encoder, colours()))
     assert len(list(cache_folder("features").glob("*.safetensors"))) == 3  # train, val, test
@@ -203,3 +219,138 @@ def test_features_are_computed_once_for_all_samples(encoder):
 def test_settings_out_of_range_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Svm(**settings)
+
+
+# Samples as files
+
+HEAD = "picture,class,said\n"
+
+
+def folder_of_pictures(root, *, classes=("ant", "bee", "cow"), each=6):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for k, name in enumerate(classes):
+            (root / split / name).mkdir(parents=True)
+            for i in range(each):
+                pixels = np.zeros((SIZE, SIZE, 3), np.uint8) + HUES[k].numpy().astype(np.uint8)
+                Image.fromarray(pixels ^ rng.integers(0, 30, pixels.shape, np.uint8)).save(
+                    root / split / name / f"{i}.png"
+                )
+    return open_dataset(f"folder:{root}")
+
+
+def values(scores):
+    return {(score.stage, score.metric): score.value for score in scores}
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_samples_are_written_and_read_again(encoder, tmp_path, multi):
+    data = colours(multi=multi)
+    first = values(QUICK.evaluate(encoder, data, tmp_path))
+    files = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert files == sorted(f"sample{i}_k{k}.csv" for i in (1, 2, 3) for k in (1, 4))
+    targets = class_targets(at_size(data, SIZE, bad_images="stop"))
+    with (tmp_path / "samples" / "sample2_k4.csv").open() as file:
+        lines = [(int(row["picture"]), "abc".index(row["class"]), int(row["said"])) for row in csv.DictReader(file)]
+    indices, said = few_of_each(targets, 4, sample=1)
+    if not multi:
+        assert sorted(lines) == sorted((i, int(k), 1) for i, k in zip(indices.tolist(), said, strict=True))
+    else:
+        assert sorted(lines) == sorted(
+            (int(indices[row]), k, int(said[row, k])) for row, k in np.ndindex(*said.shape) if said[row, k]
+        )
+    assert values(replace(QUICK, samples_from=str(tmp_path / "samples")).evaluate(encoder, data)) == first
+
+
+def test_samples_of_pictures_in_files_go_by_their_paths_whatever_their_order(encoder, tmp_path):
+    data = folder_of_pictures(tmp_path / "set")
+    probe = replace(QUICK, samples=1)
+    first = values(probe.evaluate(encoder, data, tmp_path))
+    file = tmp_path / "samples" / "sample1_k4.csv"
+    header, *lines = file.read_text().splitlines()
+    names = [line.split(",") for line in lines]
+    assert len(names) == 12 and all(name == f"train/{label}/{Path(name).name}" for name, label, _ in names)
+    file.write_text("\n".join([header, *lines[::-1]]) + "\n")
+    again = values(replace(probe, samples_from=str(tmp_path / "samples")).evaluate(encoder, data))
+    assert again == pytest.approx(first)
+
+
+def test_where_pictures_were_left_out_they_go_by_number(encoder, tmp_path):
+    folder_of_pictures(tmp_path / "set")
+    (tmp_path / "set" / "train" / "ant" / "0.png").write_bytes(b"")
+    data = open_dataset(f"folder:{tmp_path / 'set'}")
+    probe = replace(QUICK, shots=(1,), samples=1)
+    first = values(probe.evaluate(encoder, data, tmp_path))
+    _, *lines = (tmp_path / "samples" / "sample1_k1.csv").read_text().splitlines()
+    assert len(lines) == 3 and all(line.split(",")[0].isdigit() for line in lines)
+    again = replace(probe, samples_from=str(tmp_path / "samples"))
+    assert values(again.evaluate(encoder, data)) == pytest.approx(first)
+
+
+def test_what_the_data_does_not_say_a_sample_may_say(tmp_path):
+    data = at_size(colours(multi=True), SIZE, bad_images="stop")
+    known = class_targets(data)
+    row = int((known[:, 2] == -1).nonzero()[0])
+    shown = "ab"[int(known[row, 1] == 1)]
+    (tmp_path / "sample1_k1.csv").write_text(f"{HEAD}{row},{shown},1\n{row},c,1\n")
+    indices, said = read_sample(tmp_path, data, known, k=1, number=1)
+    assert indices.tolist() == [row] and said[0, 2] == 1
+
+
+def test_others_samples_are_read_from_their_matrices(encoder, tmp_path):
+    """One matrix a sample and k, as published: 1 and 0 for the drawn pictures of each class, -1 for all others."""
+    data = colours(train=60)
+    labels = class_targets(at_size(data, SIZE, bad_images="stop")).numpy()
+    rng = np.random.default_rng(0)
+    for k in (1, 4):
+        said = np.full((60, 3), -1, dtype=np.int32)
+        for label in range(3):
+            for kind, count in ((1, k), (0, 2 * k)):
+                drawn = rng.choice(np.flatnonzero((labels == label) == kind), count, replace=False)
+                said[drawn, label] = kind
+        np.save(tmp_path / f"train_targets_sample1_k{k}.npy", said)
+    probe = replace(QUICK, samples=1, train_images=0, samples_from=str(tmp_path))
+    found = values(probe.evaluate(encoder, data))
+    train, val, test = (split_features(encoder, data, split, most=64) for split in ("train", "val", "test"))
+    known = said.max(axis=1) >= 0
+    inputs, signs = unit(train.stages["conv3"][known]), torch.from_numpy(np.array([0, -1, 1])[said[known] + 1]).float()
+    # index 0 of the table is -1: not asked about
+    right = {}
+    for cost in probe.costs:
+        weights = solve(inputs, signs, torch.full((3,), cost), positive_weight=2.0)
+        right[quality(unit(val.stages["conv3"]) @ weights, val.targets)] = weights
+    best = right[max(right)]
+    reached = (unit(test.stages["conv3"]) @ best).argmax(1) == test.targets
+    assert found["conv3", "top1@k=4"] == pytest.approx(100 * reached.double().mean().item(), abs=2.6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"0 files are called \*sample1_k1.csv"),
+        ("", "not a sample's file"),
+        ("a,b\n", "begins with a,b"),
+        (HEAD, "names no picture"),
+        (HEAD + "0\n", "not a sample's file"),
+        (HEAD + "999,a,1\n", "has no training picture 999"),
+        (HEAD + "0,aa,1\n", "no class 'aa'; did you mean 'a'"),
+        (HEAD + "0,a,2\n", "says 2 of 0"),
+        ("wrong", "against colours"),
+        (np.zeros((3, 3), np.int32), "3×3 of int32; expected 60×3"),
+        (np.full((60, 3), 7), "60×3 of int64; expected"),
+        (np.full((60, 3), -1), "names no picture"),
+        (np.array([{"a": 1}]), "not a sample's file"),
+    ],
+)
+def test_a_samples_file_that_is_not_about_these_pictures_is_named_in_one_line(encoder, tmp_path, content, message):
+    if isinstance(content, np.ndarray):
+        np.save(tmp_path / "sample1_k1.npy", content)
+    elif content == "wrong":
+        label = int(colours()[0][1]["label"])
+        (tmp_path / "sample1_k1.csv").write_text(f"{HEAD}0,{'abc'[(label + 1) % 3]},1\n")
+    elif content is not None:
+        (tmp_path / "sample1_k1.csv").write_text(content)
+    probe = replace(QUICK, shots=(1,), samples=1, samples_from=str(tmp_path))
+    with pytest.raises(UserError, match=message) as caught:
+        list(probe.evaluate(encoder, colours()))
+    assert "\n" not in str(caught.value)

@@ -117,9 +117,11 @@ def broken(tmp_path, model, how):
         torch.save([1, 2], path)
     elif how == "none":
         torch.save({"epoch": 3}, path)
-    elif how == "cut":
+    elif how.startswith("cut at"):
         torch.save(tensors, path)
-        path.write_bytes(path.read_bytes()[:1000])
+        path.write_bytes(path.read_bytes()[: int(how.removeprefix("cut at "))])
+    elif how == "text":  # which begins as a pickle might
+        path.write_text("this is no picture\n")
     elif how == "cut safetensors":
         path = file_of(model, tmp_path, "w.safetensors")
         path.write_bytes(path.read_bytes()[:1000])
@@ -138,7 +140,9 @@ def broken(tmp_path, model, how):
         ("object", "not a file of tensors alone"),
         ("list", "holds no tensors by name"),
         ("none", "holds no tensors by name"),
-        ("cut", "cut short"),
+        ("cut at 1000", "cut short"),
+        ("cut at 5000", "cut short"),
+        ("text", "not a file of tensors alone"),
         ("cut safetensors", "cut short"),
         ("nowhere", "there is no such file"),
     ],

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from downstream.detector import DetectionHead, Neck, stages_for
-from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, write_curve
+from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, tested, write_curve
 from downstream.metrics import Detections, Truth, coco_by_class, object_counts, voc07_by_class
 from downstream.proposals import SELECTIVE_SEARCH, proposals_for
 from downstream.sheets import Found, detection_sheet
@@ -84,7 +84,7 @@ class Detection(FittedProbe):
         data.require("labels", "boxes")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
-        shown = np.arange(len(test))[: self.test_images or None]
+        shown = tested(test, self.test_images)
         test = self._with_proposals(test, shown)  # before the training, which a fault in a file would waste
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         stages = stages_for(encoder, cells=self.cells)

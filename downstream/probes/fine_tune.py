@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from downstream.classification import classification_scores
 from downstream.depths import learning_rate_factors
 from downstream.few_labels import check_classes, draw_labelled
-from downstream.fitting import FittedProbe, batches, fit, read, write_curve
+from downstream.fitting import FittedProbe, batches, fit, read, tested, write_curve
 from pretext.augmentation import augment, cropping
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset, Target
@@ -61,22 +61,26 @@ class FineTune(FittedProbe):
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield top-1 and top-5, or mAP; the first is the headline. Writes `curve.json`. See `Probe.evaluate`."""
+        scores, curve = self.tuned(encoder, data, out)
+        if out is not None:
+            write_curve(out, curve)
+        yield from scores
+
+    def tuned(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> tuple[list[Score], list[float]]:
+        """Return the scores and the loss of every step; see `evaluate`, but `out` keeps its checkpoint."""
         if not self.can_judge(data):
             data.require("label")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train, out)
-        shown = np.arange(len(test))[: self.test_images or None]
+        shown = tested(test, self.test_images)
         targets = class_targets(test)
         shown = shown[known(targets[torch.from_numpy(shown)])]
         if not len(shown):
             raise UserError(f"{data.spec}: no test picture has a class; give more data")
         scores = classification_scores(*self._classify(encoder, head, test, shown), spec=data.spec)
-        if out is not None:
-            write_curve(out, curve)
-        for i, score in enumerate(scores):
-            yield replace(score, headline=i == 0)
+        return [replace(score, headline=i == 0) for i, score in enumerate(scores)], curve
 
     def _train(self, encoder: Encoder, train: ImageDataset, out: Path | None = None) -> tuple[nn.Module, list[float]]:
         """Train a classifier, and `encoder` in place."""

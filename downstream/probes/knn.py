@@ -34,7 +34,7 @@ class Knn(Probe):
     train_images: int = 2000
     """Labelled pictures that are searched, drawn by the seed, classes in turn; 0 takes all."""
     val_images: int = 500
-    """Pictures on which stage and k are chosen, at most; 0 takes all."""
+    """Pictures on which stage and k are chosen, drawn as those that are searched; 0 takes all."""
     ks: tuple[int, ...] = (5, 20, 100)
     """Numbers of neighbours; a number larger than the pictures that are searched takes all of them."""
     temperature: float = 0.07
@@ -61,11 +61,11 @@ class Knn(Probe):
             encoder, data, train_images=self.train_images, most=self.features, seed=self.seed
         )
         ks = sorted({min(k, len(train.targets)) for k in self.ks})
-        kept = slice(self.val_images or None)
+        val = val.drawn(self.val_images, seed=self.seed)
         found: list[tuple[float, list[Score]]] = []
         for stage, database in train.stages.items():
-            on_val = self._votes(database, train.targets, val.stages[stage][kept], len(data.classes), ks)
-            reached = {k: quality(votes, val.targets[kept]) for k, votes in on_val.items()}
+            on_val = self._votes(database, train.targets, val.stages[stage], len(data.classes), ks)
+            reached = {k: quality(votes, val.targets) for k, votes in on_val.items()}
             k = max(ks, key=lambda k: (reached[k] == reached[k], reached[k]))
             votes = self._votes(database, train.targets, test.stages[stage], len(data.classes), [k])[k]
             scores = classification_scores(votes, test.targets, stage=stage, spec=data.spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from pretext.errors import UserError
 from pretext.judging import Probe, Score
 from pretext.views import two_views
 
+BLOCK = 1024
+"""Vectors that are compared with all others at once; bounds the memory."""
 VIEWS = Augmentation(crop_min=0.2, colour_strength=0.5)
 """SimCLR's views of small pictures."""
 
@@ -114,8 +117,12 @@ def uniformity(vectors: Float[Tensor, "N D"]) -> float:
 
     Source: Wang and Isola 2020, section 4.1, t = 2, of vectors brought to length 1.
     """
-    apart = F.pdist(F.normalize(vectors.double(), dim=1)).square()
-    return float((-2 * apart).exp().mean().log())
+    vectors = F.normalize(vectors.double(), dim=1)
+    total, count, lengths = 0.0, len(vectors), vectors.square().sum(dim=1)
+    for block in torch.split(vectors, BLOCK):
+        apart = block.square().sum(dim=1, keepdim=True) + lengths - 2 * block @ vectors.T
+        total += float((-2 * apart).exp().sum())
+    return math.log((total - count) / (count * (count - 1)))  # of each with itself the potential is 1
 
 
 def effective_dimension(vectors: Float[Tensor, "N D"]) -> float:

@@ -42,7 +42,7 @@ class Linear(Probe):
     train_images: int = 400
     """Labelled pictures, drawn by the seed, classes in turn; 0 takes all."""
     val_images: int = 1000
-    """Pictures on which stage and penalty are chosen, at most; 0 takes all."""
+    """Pictures on which stage and penalty are chosen, drawn as those for training; 0 takes all."""
     features: int = 1024
     """Numbers a picture that a stage is pooled to, at most."""
     penalties: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001)
@@ -75,9 +75,9 @@ class Linear(Probe):
 
     def classifiers(self, train: Features, val: Features, classes: int) -> tuple[dict[str, Classifier], str]:
         """Return every stage's classifier, and the stage whose classifier did best on val."""
-        kept = slice(self.val_images or None)
+        val = val.drawn(self.val_images, seed=self.seed)
         found = {
-            stage: self.fit(features, train.targets, val.stages[stage][kept], val.targets[kept], classes)
+            stage: self.fit(features, train.targets, val.stages[stage], val.targets, classes)
             for stage, features in train.stages.items()
         }
         known = {stage: reached for stage, (_, reached) in found.items() if math.isfinite(reached)}

@@ -20,6 +20,7 @@ from downstream.few_labels import (
     share_of_each,
     with_train,
 )
+from downstream.fitting import write_curve
 from downstream.probes.fine_tune import FineTune
 from downstream.probes.linear import Linear
 from pretext.datasets import at_size
@@ -65,7 +66,7 @@ class LowShot(Probe):
     batch_size: int = FineTune.batch_size
     """Pictures a batch of fine-tuning."""
     val_images: int = Linear.val_images
-    """Pictures on which stage and penalty are chosen, at most; 0 takes all."""
+    """Pictures on which stage and penalty are chosen, drawn by the seed, classes in turn; 0 takes all."""
     features: int = Linear.features
     """Numbers a picture that a stage is pooled to, at most."""
     penalties: tuple[float, ...] = Linear.penalties
@@ -87,7 +88,7 @@ class LowShot(Probe):
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield top-1 or mAP of every share and k: linear of every stage, then fine-tuned. See `Probe.evaluate`.
 
-        Writes the curve of each fine-tuning to a folder of its own.
+        Writes the curve of each fine-tuning to a folder of its own, where its checkpoint lies until all are done.
         """
         if not self.can_judge(data):
             data.require("label")
@@ -102,15 +103,7 @@ class LowShot(Probe):
             raise UserError(f"{data.spec}: some class has too few training pictures for any of shots; lower them")
         yield from self._judge_linear(encoder, data, drawn)
         if self.fine_tuned:
-            for name, samples in drawn.items():
-                scores = []
-                for i, indices in enumerate(samples):
-                    some = with_train(data, indices, size=encoder.input_size)
-                    folder = None if out is None else out / f"{name} sample {i}"
-                    scores += [s for s in self._fine_tune().evaluate(encoder, some, folder) if s.headline]
-                yield from over_samples(
-                    [replace(s, headline=False) for s in scores], f"tuned {scores[0].metric}@{name}"
-                )
+            yield from self._judge_tuned(encoder, data, drawn, out)
 
     def _judge_linear(
         self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]]
@@ -118,7 +111,7 @@ class LowShot(Probe):
         pool = np.unique(np.concatenate([indices for samples in drawn.values() for indices in samples]))
         train = split_features(encoder, data, "train", most=self.features, indices=pool)
         val, test = (split_features(encoder, data, split, most=self.features) for split in ("val", "test"))
-        kept = slice(self.val_images or None)
+        val = val.drawn(self.val_images, seed=self.seed)
         found: list[Score] = []
         best, best_quality = encoder.stages[-1].name, -1.0
         for stage, values in train.stages.items():
@@ -131,8 +124,8 @@ class LowShot(Probe):
                     classifier, on_val = self._linear().fit(
                         values[rows],
                         train.targets[rows],
-                        val.stages[stage][kept],
-                        val.targets[kept],
+                        val.stages[stage],
+                        val.targets,
                         len(data.classes),
                     )
                     reached.append(on_val)
@@ -142,6 +135,23 @@ class LowShot(Probe):
                     best, best_quality = stage, float(np.mean(reached))
                 found += over_samples(scores, f"{scores[0].metric}@{name}")
         yield from with_headline(found, best)
+
+    def _judge_tuned(
+        self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]], out: Path | None
+    ) -> Iterator[Score]:
+        curves: dict[Path, list[float]] = {}
+        for name, samples in drawn.items():
+            scores = []
+            for i, indices in enumerate(samples):
+                some = with_train(data, indices, size=encoder.input_size)
+                folder = None if out is None else out / f"{name} sample {i}"
+                (first, *_), curve = self._fine_tune().tuned(encoder, some, folder)
+                scores.append(replace(first, headline=False))
+                if folder is not None:
+                    curves[folder] = curve
+            yield from over_samples(scores, f"tuned {scores[0].metric}@{name}")
+        for folder, curve in curves.items():  # not sooner: cut off, it goes on after the last one that was finished
+            write_curve(folder, curve)
 
     def _linear(self) -> Linear:
         return Linear(

@@ -52,7 +52,7 @@ class Robustness(Probe):
     train_images: int = Linear.train_images
     """See the linear probe's, as for all that follow but `test_images`."""
     val_images: int = Linear.val_images
-    """Pictures on which stage and penalty are chosen, at most; 0 takes all."""
+    """Pictures on which stage and penalty are chosen; 0 takes all."""
     test_images: int = 500
     """Test pictures that are corrupted, drawn by the seed; 0 takes all."""
     features: int = Linear.features

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, write_curve
+from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, tested, write_curve
 from downstream.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from downstream.sheets import segmentation_sheet
 from pretext.checkpoint import atomic_write
@@ -71,7 +71,7 @@ class Segmentation(FittedProbe):
         data.require("masks")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
-        indices = np.arange(len(test))[: self.test_images or None]
+        indices = tested(test, self.test_images)
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train, out)
         names = ("background", *data.classes)
@@ -80,11 +80,11 @@ class Segmentation(FittedProbe):
         shown: list[tuple[Tensor, Tensor, Tensor]] = []
         n = 0
         for images, truth, predicted in self._segment(encoder, head, test, indices):
-            n += len(images)
+            n += int((truth != IGNORE).flatten(1).any(dim=1).sum())
             confusion += confusion_matrix(truth, predicted, num_classes=num_classes, ignore=IGNORE)
             shown += list(zip(images, truth, predicted, strict=True))[: SHOWN - len(shown)]
         if not confusion.any():
-            raise UserError(f"{data.spec}: every pixel of {n} test pictures is marked to be ignored")
+            raise UserError(f"{data.spec}: every pixel of {len(indices)} test pictures is marked to be ignored")
         if out is not None:
             write_curve(out, curve)
             write_classes(out / "per_class.csv", confusion, names)

@@ -25,6 +25,7 @@ from downstream.few_labels import (
     strata,
 )
 from downstream.probes.linear import Linear
+from downstream.sample_files import Sample, read_sample, write_samples
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
@@ -59,9 +60,10 @@ class Svm(Probe):
         pictures that show the class, three folds, costs 0.1, 0.01 and 2^-4, 2^-5, …, 2^-19).
     Deviations: fewer and larger costs by default, for fewer features of smaller encoders; the published code seems to
         take the low-shot cost that is best on test; its sample files list pictures of VOC 2007 trainval and say nothing
-        of other data, so that they are not part of this package: samples are drawn in the same manner, save that a
-        class's negatives are the pictures drawn for other classes. The objective is liblinear's; Newton's method solves
-        it for all classes and costs together, since liblinear took seconds where this takes tenths.
+        of other data, so that they are not part of this package (`samples_from` reads them): samples are drawn in the
+        same manner, save that a class's negatives are the pictures drawn for other classes. The objective is
+        liblinear's; Newton's method solves it for all classes and costs together, since liblinear took seconds where
+        this takes tenths.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
@@ -69,7 +71,7 @@ class Svm(Probe):
     train_images: int = 1000
     """Labelled pictures of the full-shot SVMs, drawn by the seed, classes in turn; 0 takes all."""
     val_images: int = Linear.val_images
-    """Pictures on which stage and low-shot cost are chosen, at most; 0 takes all."""
+    """Pictures on which stage and low-shot cost are chosen, drawn as those for training; 0 takes all."""
     features: int = Linear.features
     """Numbers a picture that a stage is pooled to, at most."""
     costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -82,6 +84,9 @@ class Svm(Probe):
     """Pictures a class, low-shot."""
     samples: int = 5
     """Low-shot samples."""
+    samples_from: str | None = None
+    """Folder of low-shot samples to take: `sample1_k4.csv` and so on, as this probe writes them, or Goyal et al.'s
+    `…sample1_k4.npy`. Drawn where None."""
 
     def __post_init__(self) -> None:
         for name, least in (("train_images", 0), ("val_images", 0), ("features", 1), ("folds", 2), ("samples", 1)):
@@ -95,16 +100,19 @@ class Svm(Probe):
             raise ValueError(f"shots are {self.shots}; each is at least 1")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP, of every stage, and those of each k. See `Probe.evaluate`."""
+        """Yield top-1 and top-5, or mAP, of every stage, and those of each k. See `Probe.evaluate`.
+
+        Writes the samples that were drawn to the folder `samples`.
+        """
         if not self.can_judge(data):
             data.require("label")
-        known = class_targets(at_size(data.split("train"), encoder.input_size, bad_images="skip"))
+        pictures = at_size(data.split("train"), encoder.input_size, bad_images="skip")
+        known = class_targets(pictures)
         chosen = draw_labelled(known, self.train_images, seed=self.seed)
         check_classes(data.spec, known[torch.from_numpy(chosen)])
-        drawn = {
-            k: [few_of_each(known, k, sample=sample) for sample in range(self.samples)]
-            for k in reached_by_all(data, known, self.shots)
-        }
+        drawn = self._samples(pictures, known)
+        if out is not None and self.samples_from is None:
+            write_samples(out / "samples", pictures, drawn)
         pool = np.unique(np.concatenate([chosen, *(indices for each in drawn.values() for indices, _ in each)]))
         train = split_features(encoder, data, "train", most=self.features, indices=pool)
         val, test = (split_features(encoder, data, split, most=self.features) for split in ("val", "test"))
@@ -115,8 +123,7 @@ class Svm(Probe):
 
         full = taught(chosen, known[torch.from_numpy(chosen)])
         few = {k: [taught(*each) for each in of_k] for k, of_k in drawn.items()}
-        kept = slice(self.val_images or None)
-        val_targets = val.targets[kept]
+        val = val.drawn(self.val_images, seed=self.seed)
         found: list[Score] = []
         best, best_quality = encoder.stages[-1].name, -1.0
         for stage, values in train.stages.items():
@@ -124,10 +131,10 @@ class Svm(Probe):
             # along principal axes the solver's guess of the curvature is right at the start
             axes = torch.linalg.eigh(inputs.T.double() @ inputs.double()).eigenvectors.float()
             inputs, val_inputs, test_inputs = (
-                each @ axes for each in (inputs, unit(val.stages[stage][kept]), unit(test.stages[stage]))
+                each @ axes for each in (inputs, unit(val.stages[stage]), unit(test.stages[stage]))
             )
             weights = self.fit(inputs[full.rows], full.targets, len(data.classes))
-            reached = quality(val_inputs @ weights, val_targets)
+            reached = quality(val_inputs @ weights, val.targets)
             if reached > best_quality:
                 best, best_quality = stage, reached
             found += classification_scores(test_inputs @ weights, test.targets, stage=stage, spec=data.spec)
@@ -135,7 +142,7 @@ class Svm(Probe):
                 fitted = [self._of_all_costs(inputs[rows], targets, len(data.classes)) for rows, targets in samples]
                 cost = best_of(
                     [
-                        float(np.mean([quality(val_inputs @ weights[i], val_targets) for weights in fitted]))
+                        float(np.mean([quality(val_inputs @ weights[i], val.targets) for weights in fitted]))
                         for i in range(len(self.costs))
                     ]
                 )
@@ -145,6 +152,16 @@ class Svm(Probe):
                 ]
                 found += over_samples(scores, f"{scores[0].metric}@k={k}")
         yield from with_headline(found, best)
+
+    def _samples(self, pictures: ImageDataset, known: Int[Tensor, "N ..."]) -> dict[int, list[Sample]]:
+        """Return the low-shot samples of each k."""
+        if self.samples_from is not None:
+            folder, numbers = Path(self.samples_from), range(1, self.samples + 1)
+            return {k: [read_sample(folder, pictures, known, k=k, number=i) for i in numbers] for k in self.shots}
+        return {
+            k: [few_of_each(known, k, sample=sample) for sample in range(self.samples)]
+            for k in reached_by_all(pictures, known, self.shots)
+        }
 
     def fit(self, inputs: Float[Tensor, "N D"], targets: Int[Tensor, "N ..."], classes: int) -> Float[Tensor, "D K"]:
         """Return the SVMs of all classes, their costs chosen by cross-validation.

@@ -33,7 +33,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles in another protocol, which it reads or refuses all the same
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # whatever bytes that are no pickle make of the unpickler
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"weights {path}: not a file of tensors alone, or cut short ({reason}); save its state dict by itself"
