@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -45,14 +45,14 @@ class Progress(Folder):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare(Folder):
-    """Two rows against each other, metric by metric."""
+    """Two results folders against each other, or two rows of one, metric by metric."""
 
-    rows: tyro.conf.Positional[tuple[str, str]]
-    """Two rows, such as context_encoder autoencoder."""
+    sides: Annotated[tyro.conf.Positional[tuple[str, str]], tyro.conf.arg(metavar="A B")]
+    """Two folders, of two commits or two machines; or two rows of --out, such as context_encoder autoencoder."""
 
     def __post_init__(self) -> None:
-        if self.rows[0] == self.rows[1]:
-            raise ValueError(f"{self.rows[0]} is given twice; name two different rows")
+        if self.sides[0] == self.sides[1]:
+            raise ValueError(f"{self.sides[0]} is given twice; name two different rows, or two different folders")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,20 +99,39 @@ def status(argv: list[str]) -> int:
 
 
 def compare(argv: list[str]) -> int:
-    """Print the paired differences between two rows."""
+    """Print the paired differences between two results folders, or between two rows of one."""
+    from benchmarks import comparison
+
+    options = parse(Compare, argv, prog="run_all.py compare")
+    paths = [Path(side) for side in options.sides]
+    folders = [comparison.has_results(path) for path in paths]
+    if not any(folders):
+        _compare_rows(options, *options.sides)
+        return 0
+    if not all(folders):
+        (bare,) = (path for path, holds in zip(paths, folders, strict=True) if not holds)
+        (folder,) = (path for path, holds in zip(paths, folders, strict=True) if holds)
+        raise UserError(f"{bare} holds no results, and {folder} does; give two results folders, or two rows and --out")
+    if options.out is not None:
+        raise UserError(f"--out {options.out} is for two rows of one folder, and {paths[0]} and {paths[1]} are folders")
+    print(comparison.text(*paths))
+    return 0
+
+
+def _compare_rows(options: Compare, row: str, other: str) -> None:
+    from benchmarks.comparison import difference_line
+    from benchmarks.intervals import Interval
     from benchmarks.report.retrieval import BY
     from benchmarks.results import read_measurements
     from benchmarks.verdict import summarise
 
-    options = parse(Compare, argv, prog="run_all.py compare")
     measurements = read_measurements(options.folder)
     if not measurements:
-        raise UserError(f"{options.folder} holds no results; give its --out")
-    known = sorted({row.pretext for row in measurements})
-    for name in options.rows:
+        raise UserError(f"{options.folder} holds no results; give its --out, or two results folders")
+    known = sorted({measurement.pretext for measurement in measurements})
+    for name in (row, other):
         if name not in known:
             raise UserError(f"{options.folder} has no row {name!r}; {did_you_mean(name, known)}")
-    row, other = options.rows
     compared = [
         each
         for each in summarise(measurements, baseline=other)
@@ -123,16 +142,12 @@ def compare(argv: list[str]) -> int:
     if not compared:
         raise UserError(f"{options.folder}: no probe has judged both {row} and {other} at one seed")
     print(f"{row} minus {other}, paired by seed and test item, 95 % intervals")
-    for summary in compared:
-        low, high = summary.difference_low, summary.difference_high
-        if low is None or high is None:
-            ends, said = "one seed, no interval", "cannot be said"
-        else:
-            ends = f"[{low:+.2f}, {high:+.2f}]"
-            said = {True: "better", False: "worse", None: "not distinguishable"}[summary.better]
-        what = f"{summary.probe} {summary.metric} {summary.unit}".strip()
-        print(f"{what:36} {summary.difference:+8.2f}  {ends:21}  {said}")
-    return 0
+    for s in compared:
+        assert s.difference is not None
+        said = {True: "better", False: "worse", None: "not distinguishable"}[s.better]
+        difference = Interval(s.difference, s.difference_low, s.difference_high)
+        what = f"{s.probe} {s.metric} {s.unit}".strip()
+        print(difference_line(what, difference, "cannot be said" if s.distinguishable is None else said))
 
 
 def reproduce(argv: list[str]) -> int:

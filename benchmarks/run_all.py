@@ -3,7 +3,8 @@
 python benchmarks/run_all.py [--profile smoke|laptop|workstation|paper] [--data SPEC] [--out DIR] [--seeds N]
                              [--tasks A B …] [--probes A B …] [--encoder NAME=FILE|timm:NAME …] [--allow-partial]
                              [--download] [--bad-images skip|stop] [--workers N] [--cache-gb N] [--dry-run]
-python benchmarks/run_all.py status | compare A B | reproduce CELL | clean [--older-than DAYS]  [--out DIR]
+python benchmarks/run_all.py status | compare ROW ROW | reproduce CELL | clean [--older-than DAYS]  [--out DIR]
+python benchmarks/run_all.py compare DIR DIR
 
 Exit codes: 0, 1 where a cell failed, 2 for what the user gave, 130 for Ctrl-C.
 """

@@ -210,7 +210,7 @@ def read_run(out: Path) -> Run:
     Raises:
         UserError: If it holds neither results nor failures.
     """
-    measurements = _latest(read_measurements(out))
+    measurements = latest(read_measurements(out))
     plan = read_json(out / "plan.json") if (out / "plan.json").exists() else {}
     planned = {cell["name"] for cell in plan.get("cells", ())}
     done = {m.cell for m in measurements}
@@ -226,7 +226,7 @@ def read_run(out: Path) -> Run:
     return Run(out, plan, measurements, summaries, costs, failures, ranking(summaries), environments)
 
 
-def _latest(measurements: Sequence[Measurement]) -> list[Measurement]:
+def latest(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Drop what was measured anew: of two cells for one row, probe and seed the later one counts."""
     counts: dict[tuple[str, str, int], tuple[str, str]] = {}
     for m in measurements:
