@@ -9,17 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
-from benchmarks.asked import Options, check_profile, plan_of
+from benchmarks.asked import check_profile
 from benchmarks.listing import MOST_NAMED, and_list
 from pretext.command_line import parse
 from pretext.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from benchmarks.cells import Cell
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,45 +150,40 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
 def reproduce(argv: list[str]) -> int:
     """Compute a cell and its encoder anew in OUT/reproduced, and print both values of each metric."""
     from benchmarks.computing import compute
-    from benchmarks.results import read_json, read_measurements
+    from benchmarks.reproduction import held_against, stored_cell
+    from benchmarks.results import read_measurements
+    from downstream.features import limit_cache
 
     asked = parse(Reproduce, argv, prog="run_all.py reproduce")
     out = asked.folder
-    if not (out / "plan.json").exists():
-        raise UserError(f"{out}: no plan.json, so no comparison was started there; give its --out")
-    options = parse(Options, read_json(out / "plan.json")["argv"], prog="run_all.py")
-    plan = plan_of(dataclasses.replace(options, out=out))
-    cell = _called(asked.cell, [cell for cell in plan.cells if cell.judge is not None])
-    before = {(m.metric, m.stage): m.value for m in read_measurements(out) if m.cell == cell.name}
-    if not before:
-        raise UserError(f"{cell.name} has no result in {out} to be held against; compute it first")
-    maker = next(each for each in plan.cells if each.name == cell.made_by)
+    measurements = read_measurements(out)
+    if not measurements:
+        raise UserError(f"{out} holds no results; give its --out")
+    name = _called(asked.cell, sorted({row.cell for row in measurements}), out)
+    before = [row for row in measurements if row.cell == name]
     again = out / "reproduced"
+    limit_cache(0)  # features that were kept when it was computed first would answer for the code of today
+    maker, judged = stored_cell(out, before[0])
     shutil.rmtree(again / "pretrain" / maker.name, ignore_errors=True)
-    for each in (maker, cell):
-        print(f"computing {each.name}", file=sys.stderr, flush=True)
-        compute(each, again)
-    same = True
-    for row in read_measurements(again):
-        if row.cell == cell.name:
-            was = before.get((row.metric, row.stage))
-            same &= was == row.value
-            print(f"{row.metric} {row.stage}: was {was}, is {row.value}")
-    print("reproduced" if same else "NOT reproduced: see device, torch_version and git_sha in results.csv")
+    for cell in (maker, judged):
+        print(f"computing {cell.name}", file=sys.stderr, flush=True)
+        compute(cell, again)
+    lines, same = held_against(before, [row for row in read_measurements(again) if row.cell == name])
+    print("\n".join(lines))
     return 0 if same else 1
 
 
-def _called(beginning: str, cells: Sequence[Cell]) -> Cell:
+def _called(beginning: str, cells: Sequence[str], out: Path) -> str:
     """Return the one cell whose name begins so, or is so."""
-    found = [cell for cell in cells if cell.name.startswith(beginning)]
+    found = [name for name in cells if name.startswith(beginning)]
     if len(found) == 1:
         return found[0]
     if not found:
-        near = difflib.get_close_matches(beginning, [cell.name for cell in cells], n=1, cutoff=0)
-        raise UserError(f"no cell of the plan begins with {beginning!r}; did you mean {near[0]!r}?")
+        near = difflib.get_close_matches(beginning, cells, n=1, cutoff=0)
+        raise UserError(f"no cell with a result in {out} begins with {beginning!r}; did you mean {near[0]!r}?")
     more = [f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
-    names = and_list([*(cell.name for cell in found[:MOST_NAMED]), *more])
-    raise UserError(f"{len(found)} cells of the plan begin with {beginning!r}: {names}; give more of the name")
+    names = and_list([*found[:MOST_NAMED], *more])
+    raise UserError(f"{len(found)} cells of {out} begin with {beginning!r}: {names}; give more of the name")
 
 
 def clean(argv: list[str]) -> int:

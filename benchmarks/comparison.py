@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.cells import apart, flat
 from benchmarks.environment import read_environments
 from benchmarks.intervals import ALONE, LEVEL, Interval, holm, interval
 from benchmarks.listing import MOST_NAMED, and_list
@@ -23,10 +24,6 @@ from benchmarks.results import Measurement, read_measurements
 from benchmarks.verdict import loans_among, one_per_seed, probe_key, row_key, tables
 from pretext.errors import UserError
 
-NOT_ASKED = ("code", "pretrain", "spec")
-"""Of a cell's settings: how the code was numbered, and names and paths of what the others say by content."""
-MOST_SETTINGS = 3
-"""Of more settings that differ the first are named and the others counted."""
 Key = tuple[str, str, int]
 """Row, probe and seed."""
 Cells = dict[Key, list[Measurement]]
@@ -88,18 +85,18 @@ def compared_folders(one: Path, other: Path) -> Comparison:
             reasons[why] += 1
         else:
             common.append(key)
-    apart = [
+    left_out = [
         f"only in {name}: {_cells(sum(kinds.values()))}, of {_counted(kinds)}"
         for name, kinds in (("A", _missing(ours, theirs)), ("B", _missing(theirs, ours)))
         if kinds
     ]
-    apart += [f"not compared: {_cells(count)}, {why}" for why, count in reasons.items()]
+    left_out += [f"not compared: {_cells(count)}, {why}" for why, count in reasons.items()]
     pair = [[row for key in common for row in cells[key]] for cells in (ours, theirs)]
     metrics = [{(row.probe, row.metric) for row in rows} for rows in pair]
     for name, alone in (("A", metrics[0] - metrics[1]), ("B", metrics[1] - metrics[0])):
         if alone:
-            apart.append(f"only in {name}: {and_list([f'{metric} of {probe}' for probe, metric in sorted(alone)])}")
-    return Comparison(len(common), _changes(*pair), apart)
+            left_out.append(f"only in {name}: {and_list([f'{metric} of {probe}' for probe, metric in sorted(alone)])}")
+    return Comparison(len(common), _changes(*pair), left_out)
 
 
 def cells_of(measurements: Sequence[Measurement]) -> Cells:
@@ -112,15 +109,13 @@ def cells_of(measurements: Sequence[Measurement]) -> Cells:
 
 def what_differs(one: Measurement, other: Measurement) -> str:
     """Return why two cells of one row, probe and seed cannot be compared; nothing where they can."""
-    ours, theirs = _settings(one), _settings(other)
-    keys = [key for key in dict.fromkeys((*ours, *theirs)) if ours.get(key) != theirs.get(key)]
-    if any(key.partition(".")[0] in ("data", "pretrain_data") for key in keys):
+    ours, theirs = _asked(one), _asked(other)
+    keys = {key.partition(".")[0] for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)}
+    if keys & {"data", "pretrain_data"}:
         return f"of other data: {_two(one.data, other.data, 'whose pictures differ')}"
-    if any(key in ("encoder", "foreign") for key in keys):
+    if keys & {"encoder", "foreign"}:
         return f"of another encoder: {_two(one.encoder, other.encoder, 'of other weights')}"
-    named = [f"{key} {_value(ours, key)} and {_value(theirs, key)}" for key in keys[:MOST_SETTINGS]]
-    more = [f"{len(keys) - MOST_SETTINGS} more"] if len(keys) > MOST_SETTINGS else []
-    return f"of other settings: {', '.join([*named, *more])}" if keys else ""
+    return f"of other settings: {', '.join(apart(ours, theirs))}" if keys else ""
 
 
 def facts_of(folder: Path) -> dict[str, str]:
@@ -232,23 +227,14 @@ def _missing(ours: Cells, theirs: Cells) -> Counter[str]:
     return kinds
 
 
-def _settings(row: Measurement) -> dict[str, Any]:
-    """Return what a cell was asked to do, nested settings under `outer.inner`."""
-    flat: dict[str, Any] = {"data.fingerprint": row.data_fingerprint}
-    for key, value in json.loads(row.config_json).items():
-        if key not in NOT_ASKED:
-            flat |= (
-                {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
-            )
-    return flat
+def _asked(row: Measurement) -> dict[str, Any]:
+    """Return what a cell was asked to do, but for how the code was numbered: two commits are to be compared."""
+    settings = flat(json.loads(row.config_json)) | {"data.fingerprint": row.data_fingerprint}
+    return {key: value for key, value in settings.items() if key != "code"}
 
 
 def _two(one: str, other: str, alike: str) -> str:
     return f"{one} and {other}" if one != other else f"{one}, {alike}"
-
-
-def _value(settings: Mapping[str, Any], key: str) -> str:
-    return str(settings[key]) if key in settings else "(none)"
 
 
 def _cells(count: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import CODE, Cell, DataSource, Inpainting, Judge, encoder_cell, judge_cell, slug
+from benchmarks.cells import BESIDE_THE_VALUE, CODE, Cell, DataSource, Inpainting, Judge, encoder_cell, judge_cell, slug
 from benchmarks.recipes import Recipe
 from benchmarks.results import read_json, write_json
 from benchmarks.schedule import duration
@@ -218,7 +218,7 @@ def _same_but_seed(path: Path, plan: Plan, row: str, probe: str) -> bool:
 
 
 def _seedless(settings: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in settings.items() if key not in ("seed", "pretrain", "spec")}
+    kept = {key: value for key, value in settings.items() if key not in ("seed", *BESIDE_THE_VALUE)}
     for part in ("train", "probe_config"):
         if part in kept:
             kept[part] = {key: value for key, value in kept[part].items() if key != "seed"}

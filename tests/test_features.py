@@ -131,6 +131,15 @@ def test_a_cache_of_no_size_keeps_nothing(encoder, computed, monkeypatch):
     assert len(computed) == 2 and not files()
 
 
+def test_a_cache_of_no_size_does_not_answer_either(encoder, computed, monkeypatch):
+    for _ in range(2):
+        split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 1 and files()
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
+    split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 2
+
+
 def test_a_limit_is_set_for_this_process_and_those_it_starts(encoder, computed, monkeypatch):
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")
     limit_cache(0)

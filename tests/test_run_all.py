@@ -110,32 +110,42 @@ def test_status_says_how_long_the_rest_takes(quick, capsys):
     assert "8 left: about 8 min by 1 worker" in capsys.readouterr().out  # 2 × 60 s, and 6 × 30 s twice as long
 
 
-def test_compare_and_reproduce(quick, capsys):
+def test_two_rows_are_compared(quick, capsys):
     command(quick, "--seeds", "2")
     capsys.readouterr()
     assert run_all.main(["compare", "rotation", "supervised", "--out", str(quick)]) == 0
     assert re.search(r" \[\+0\.00, \+0\.00\] +not distinguishable\n", capsys.readouterr().out)
-    assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 0
-    assert "top1 : was 41.0, is 41.0\nreproduced" in capsys.readouterr().out
     with pytest.raises(UserError, match="no row 'rotatio'; did you mean 'rotation'"):
         run_all.main(["compare", "rotatio", "random", "--out", str(quick)])
-    with pytest.raises(
-        UserError, match=r"no cell of the plan begins with 'rotation\.liner.*'; did you mean 'rotation\.lin"
-    ):
-        run_all.main(["reproduce", "rotation.liner.s1", "--out", str(quick)])
-    with pytest.raises(
-        UserError, match=r"4 cells of the plan begin with 'rotation': rotation\.linear\.s0\.\w+, "
-    ) as found:
-        run_all.main(["reproduce", "rotation", "--out", str(quick)])
-    assert "random." not in str(found.value)
-    next((quick / "results").glob("rotation.linear.s1.*")).unlink()
-    with pytest.raises(UserError, match=r"rotation\.linear\.s1\.\w+ has no result in .* to be held against"):
-        run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)])
     for judged in ("random.linear", "rotation.segmentation"):
         for path in (quick / "results").glob(f"{judged}.*"):
             path.unlink()
     with pytest.raises(UserError, match="no probe has judged both rotation and random"):
         run_all.main(["compare", "rotation", "random", "--out", str(quick)])
+
+
+def test_a_cell_is_reproduced_by_the_beginning_of_its_name(quick, capsys, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")  # the command sets it
+    with pytest.raises(UserError, match=r"out holds no results; give its --out"):
+        run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)])
+    command(quick, "--seeds", "2")
+    capsys.readouterr()
+    assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 0
+    assert "top1: was 41.0, is 41.0\nreproduced to the last bit, as on a CPU" in capsys.readouterr().out
+    assert os.environ["PRETEXT_FEATURES_GB"] == "0"
+    with pytest.raises(
+        UserError, match=r"no cell with a result in .* begins with 'rotation\.liner.*'; did you mean 'rotation\.lin"
+    ):
+        run_all.main(["reproduce", "rotation.liner.s1", "--out", str(quick)])
+    with pytest.raises(UserError, match=r"4 cells of .* begin with 'rotation': rotation\.linear\.s0\.\w+, ") as found:
+        run_all.main(["reproduce", "rotation", "--out", str(quick)])
+    assert "random." not in str(found.value)
+    (path,) = (quick / "results").glob("rotation.linear.s1.*")
+    content = read_json(path)
+    content["measurements"][0]["value"] = 40.999
+    write_json(path, content)
+    assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 1
+    assert "was 40.999, is 41.0\nNOT reproduced to the last bit" in capsys.readouterr().out
 
 
 def test_clean_can_spare_what_is_young(quick, capsys):
