@@ -229,13 +229,10 @@ def asked_encoders(
 
 def check_same(out: Path, profile: str, spec: str) -> None:
     """Raise a UserError where the folder holds a comparison of another profile or data set."""
-    from benchmarks.results import read_json
+    from benchmarks.results import read_plan
 
-    path = out / "plan.json"
-    if not path.exists():
-        return
-    plan = read_json(path)
-    if (plan["profile"], plan["data"]) != (profile, spec):
+    plan = read_plan(out)
+    if plan and (plan["profile"], plan["data"]) != (profile, spec):
         raise UserError(
             f"{out} holds profile {plan['profile']} on {plan['data']}, not {profile} on {spec}; give another --out"
         )

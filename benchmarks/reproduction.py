@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells import Cell, Inpainting, Judge, apart, encoder_cell, flat, judge_cell
 from benchmarks.listing import and_list
-from benchmarks.results import Measurement, read_json
+from benchmarks.results import Measurement, read_plan
 from pretext.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
     from benchmarks.suite import open_data
 
     settings = json.loads(stored.config_json)
-    plan = read_json(out / "plan.json") if (out / "plan.json").exists() else {}
-    bad_images: BadImages = plan.get("bad_images", "skip")
+    bad_images: BadImages = read_plan(out).get("bad_images", "skip")
     try:
         source, _ = open_data(stored.data, settings["image_size"], bad_images=bad_images, download=False)
         maker = encoder_cell(
@@ -56,7 +55,9 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
             f"{stored.cell}: today's code cannot read its settings ({error}); {_checkout(stored)}"
         ) from None
     except OSError as error:
-        raise UserError(f"{stored.cell}: {error.filename}: {error.strerror}; put it back where it was") from None
+        raise UserError(
+            f"{stored.cell}: {error.filename}: {error.strerror}; put it back, or start where that path leads to it"
+        ) from None
     cell = judge_cell(maker, stored.probe, judge, seed=stored.seed)
     if cell.name != stored.cell:
         changed = apart(flat(settings), flat(json.loads(cell.settings)))

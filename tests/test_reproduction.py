@@ -80,7 +80,7 @@ def test_an_encoder_from_elsewhere_is_made_again_while_its_file_is_there(tmp_pat
         stored_cell(tmp_path / "out", stored)
     file.unlink()
     cells._foreign_digest.cache_clear()
-    with pytest.raises(UserError, match=r"theirs\.safetensors: No such file or directory; put it back"):
+    with pytest.raises(UserError, match=r"theirs\.safetensors: No such file or directory; put it back, or start where"):
         stored_cell(tmp_path / "out", stored)
 
 

@@ -110,6 +110,23 @@ def test_status_says_how_long_the_rest_takes(quick, capsys):
     assert "8 left: about 8 min by 1 worker" in capsys.readouterr().out  # 2 × 60 s, and 6 × 30 s twice as long
 
 
+def test_results_of_another_schema_are_refused_before_anything_is_computed(quick, capsys, monkeypatch):
+    command(quick, "--probes", "linear")
+    (path,) = (quick / "results").glob("random.*")
+    write_json(path, read_json(path) | {"schema_version": 0})
+    monkeypatch.setattr(executor, "LocalProcesses", lambda *given, **more: pytest.fail("it computes"))
+    for arguments in (
+        ["--profile", "smoke", "--out", str(quick), "--workers", "1"],
+        ["status", "--out", str(quick)],
+        ["reproduce", "random", "--out", str(quick)],
+        ["compare", "random", "rotation", "--out", str(quick)],
+    ):
+        if arguments[0] == "status":  # which asks how long cells took only while some are left
+            next((quick / "results").glob("supervised.*")).unlink()
+        with pytest.raises(UserError, match="schema_version is 0, this suite reads 1"):
+            run_all.main(arguments)
+
+
 def test_two_rows_are_compared(quick, capsys):
     command(quick, "--seeds", "2")
     capsys.readouterr()

@@ -17,8 +17,8 @@ from benchmarks.results import (
     encoder_path,
     read_costs,
     read_failures,
-    read_json,
     read_measurements,
+    read_plan,
 )
 from benchmarks.verdict import BASELINE, CEILING, Summary, probe_key, ranking, row_key, summarise, tables
 from pretext.errors import UserError
@@ -211,7 +211,7 @@ def read_run(out: Path) -> Run:
         UserError: If it holds neither results nor failures.
     """
     measurements = latest(read_measurements(out))
-    plan = read_json(out / "plan.json") if (out / "plan.json").exists() else {}
+    plan = read_plan(out)
     planned = {cell["name"] for cell in plan.get("cells", ())}
     done = {m.cell for m in measurements}
     failures = [  # of the cells that are asked for now: those of other settings may lie beside them
