@@ -24,6 +24,7 @@ from benchmarks.results import Measurement, read_measurements
 from benchmarks.verdict import loans_among, one_per_seed, probe_key, row_key, tables
 from pretext.errors import UserError
 
+UNKNOWN = "unknown"
 Key = tuple[str, str, int]
 """Row, probe and seed."""
 Cells = dict[Key, list[Measurement]]
@@ -123,15 +124,16 @@ def facts_of(folder: Path) -> dict[str, str]:
     rows, environments = read_measurements(folder), read_environments(folder)
 
     def all_of(values: Iterator[Any]) -> str:
-        return ", ".join(dict.fromkeys(str(value) for value in values)) or "unknown"
+        return ", ".join(dict.fromkeys(str(value) for value in values)) or UNKNOWN
 
     return {
-        "revision": all_of(f"{m.git_sha or 'unknown'}{' with changes' if m.git_dirty else ''}" for m in rows),
-        "code": all_of(json.loads(m.config_json).get("code", "unknown") for m in rows),
+        "revision": all_of(f"{m.git_sha or UNKNOWN}{' with changes' if m.git_dirty else ''}" for m in rows),
+        "code": all_of(json.loads(m.config_json).get("code", UNKNOWN) for m in rows),
         "PyTorch": all_of(m.torch_version for m in rows),
         "device": all_of(m.device for m in rows),
-        "processor": all_of(e.get("processor", "unknown") for e in environments),
-        "threads": all_of(e.get("threads", "unknown") for e in environments),
+        "processor": all_of(e.get("processor", UNKNOWN) for e in environments),
+        "instructions": all_of(e.get("instructions", UNKNOWN) for e in environments),
+        "threads": all_of(e.get("threads", UNKNOWN) for e in environments),
     }
 
 
@@ -145,10 +147,11 @@ def text(one: Path, other: Path) -> str:
     if not found.common:
         raise UserError(f"{one} and {other} have no cell in common; {'; '.join(found.apart)}")
     facts = [facts_of(folder) for folder in (one, other)]
-    alike = [name for name in facts[0] if facts[0][name] == facts[1][name]]
+    pairs = {name: (facts[0][name], facts[1][name]) for name in facts[0]}
+    alike = [f"{name} {first}" for name, (first, second) in pairs.items() if first == second != UNKNOWN]
     lines = [f"A: {one}", f"B: {other}"]
-    lines += [f"{name}: A {facts[0][name]}; B {facts[1][name]}" for name in facts[0] if name not in alike]
-    lines += [f"the same: {', '.join(f'{name} {facts[0][name]}' for name in alike)}"] if alike else []
+    lines += [f"{name}: A {first}; B {second}" for name, (first, second) in pairs.items() if first != second]
+    lines += [f"the same: {', '.join(alike)}"] if alike else []
     lines += [f"{_cells(found.common)} in common", *found.apart]
     told = [change for change in found.changes if change.headline or change.better is not None]
     if moved := [change_line(change) for change in told if not change.identical]:

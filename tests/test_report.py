@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from browser import Browser, browser_path
 from test_verdict import row
 
@@ -574,12 +575,18 @@ def test_what_it_was_computed_with_is_told(tmp_path):
     (entry,) = read_environments(tmp_path)
     assert entry["packages"]["numpy"] == np.__version__
     assert {"python", "system", "processor", "cores", "device", "driver", "cuda", "since"} < set(entry)
+    assert entry["instructions"] == torch.backends.cpu.get_cpu_capability()
     write_environment(tmp_path, workers=4, threads=1)
     assert [each["workers"] for each in read_environments(tmp_path)] == [2, 4]
     _, page, markdown = written(tmp_path)
     for words in ("".join(page.words), markdown):
         assert "2, threads of each 1; 4, threads of each 1" in words
         assert f"numpy {np.__version__}" in words
+        assert entry["instructions"] in words
+    (tmp_path / "environment.json").write_text(
+        json.dumps([{**entry, "instructions": ""}]).replace('"instructions"', '"x"')
+    )
+    assert "Instructions" not in written(tmp_path)[2]  # a folder from before they were recorded
 
 
 @pytest.fixture(scope="module")

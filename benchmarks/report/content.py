@@ -187,6 +187,7 @@ class Run:
         return [
             ("Driver", all_of(lambda e: ", ".join(filter(None, [e["driver"], e["cuda"] and f"CUDA {e['cuda']}"])))),
             ("Processor", all_of(lambda e: f"{e['processor']}, {e['cores']} cores")),
+            ("Instructions", all_of(lambda e: e.get("instructions", ""))),
             ("Workers", all_of(lambda e: f"{e['workers']}, threads of each {e['threads']}")),
             ("System", all_of(lambda e: f"{e['system']}, {e['python']}")),
             ("Packages", all_of(lambda e: _versions(e["packages"]))),
