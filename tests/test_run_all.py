@@ -202,6 +202,29 @@ def test_a_run_leaves_what_it_was_computed_with(quick):
     assert read_environments(quick) == [entry]
 
 
+def test_the_report_is_made_anew_when_what_it_says_may_have_changed_and_only_then(quick, monkeypatch):
+    made = []
+
+    def note(out):
+        made.append(out)
+        (out / "report.html").touch()
+        return out / "report.html"
+
+    monkeypatch.setattr(report, "write_report", note)
+    command(quick)
+    command(quick)
+    assert len(made) == 1
+    command(quick, "--bad-images", "stop")  # computes nothing; the plan that the report quotes is another
+    assert len(made) == 2
+    (path,) = (quick / "results").glob("random.linear.*")
+    os.utime(path, (0, 0))  # by a run that was killed before it came to its report
+    command(quick, "--bad-images", "stop")
+    assert len(made) == 3
+    monkeypatch.setattr(report, "__file__", str(quick / "report" / "__init__.py"))  # another version of this code
+    command(quick, "--bad-images", "stop")
+    assert len(made) == 4
+
+
 def test_a_dry_run_writes_nothing(quick, capsys):
     assert command(quick, "--dry-run") == 0
     assert "9 to compute by 1 worker, about" in capsys.readouterr().out
