@@ -14,7 +14,7 @@ from browser import Browser, browser_path
 from test_verdict import row
 
 from benchmarks.environment import read_environments, write_environment
-from benchmarks.report import write_report
+from benchmarks.report import FIGURE, write_report
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import plots
 from benchmarks.report.page import page
@@ -556,6 +556,28 @@ def test_figures_of_an_earlier_run_go_and_what_is_not_ours_stays(tmp_path):
     kept = {path.name for path in folder.iterdir()}
     assert {"mine.svg", "depth-notes.txt", "depth-linear.svg"} < kept
     assert not {"depth-svm.svg", "learning-3.png"} & kept
+
+
+def test_a_long_name_of_a_user_s_own_stays_in_its_panel_and_makes_a_file_name(tmp_path):
+    name = "nearest_mean?train_images=200&metric=cosine"
+    cells = []
+    for place, pretext in enumerate(("random", "rotation", "mean_colour:whole?crop_min=0.9&more=words_without_end")):
+        for probe in ("linear", name):
+            stages = [row(pretext, LOW, probe=probe, stage=stage, headline=stage == "b") for stage in "ab"]
+            write_cell(tmp_path, f"{place}.{probe[:6]}", stages)
+        if place:
+            cells.append({"name": str(place), "pretext": pretext, "probe": "", "seed": 0})
+            run = {"images_seen": place, "wall_s": place, "flops_per_image": 1, "peak_mem_bytes": 7}
+            write_json(tmp_path / "pretrain" / str(place) / "run.json", run)
+    write_json(tmp_path / "plan.json", {"cells": cells})
+    drawn = {plot.name: plot for plot in plots(read_run(tmp_path))}
+    assert set(drawn) == {"cost", "depth-linear", "depth-nearest_mean-train_images=200-metric=cosine"}
+    assert all(FIGURE.fullmatch(f"{made}.svg") for made in drawn)
+    figure = drawn["cost"].figure
+    figure.canvas.draw()
+    left, right = figure.axes
+    for axes, edge in ((left, right.bbox.x0), (right, figure.bbox.x1)):
+        assert axes.get_tightbbox().x1 <= edge
 
 
 def test_results_of_changed_code_are_marked(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pretext.checkpoint import atomic_write
 
-FIGURE = re.compile(r"(ranks|cost|depth-\w+|learning(-\d+)?)\.(svg|png)")
+FIGURE = re.compile(r"(ranks|cost|depth-[\w=-]+|learning(-\d+)?)\.(svg|png)")
 """Names of what lies in OUT/figures."""
 
 
