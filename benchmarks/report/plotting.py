@@ -31,7 +31,7 @@ GREY = COLOURS[-1]
 """Also of the rows that are not singled out, where there are more than colours."""
 WIDTH = 5.0
 """Inches; 72 units each, so that a letter of 10 is read as 10 px on a telephone."""
-TITLE_LETTERS = 26
+TITLE_LETTERS = 23
 """As many as a panel is wide."""
 DOTS_PER_INCH = 200
 """Of the PNG files."""
