@@ -84,11 +84,13 @@ def test_a_change_that_is_the_same_everywhere_cannot_be_said(tmp_path):
 
 
 def test_rows_that_did_not_move_lend_nothing(tmp_path):
-    still = [each for name in "abcd" for each in seeds(name, (50.0, 50.0, 50.0))]
-    one = folder(tmp_path / "a", [*still, *seeds("x", (50.0, 52.0, 57.0))])
-    other = folder(tmp_path / "b", [*still, *seeds("x", (50.0, 50.0, 50.0))])
+    moved = {"x": [0.0, 2.0, 7.0], "y": [0.0, 1.0, 3.0], "z": [2.0, 1.0, 5.0]}  # too few to lend each other
+    still = [each for name in "ab" for each in seeds(name, (50.0, 50.0, 50.0))]
+    there = [each for name in moved for each in seeds(name, (0.0, 0.0, 0.0))]
+    here = [each for name, values in moved.items() for each in seeds(name, values)]
+    one, other = folder(tmp_path / "a", [*still, *here]), folder(tmp_path / "b", [*still, *there])
     change = next(c for c in compared_folders(one, other).changes if c.pretext == "x")
-    ends = stats.ttest_1samp([0.0, 2.0, 7.0], 0).confidence_interval(0.95)
+    ends = stats.ttest_1samp(moved["x"], 0).confidence_interval(0.95)
     assert (change.difference.low, change.difference.high) == pytest.approx((ends.low, ends.high))
 
 

@@ -580,6 +580,13 @@ def test_a_long_name_of_a_user_s_own_stays_in_its_panel_and_makes_a_file_name(tm
         assert axes.get_tightbbox().x1 <= edge
 
 
+def test_of_two_cells_of_one_seed_the_later_is_told_whatever_its_name(tmp_path):
+    for name, day, value in (("z", 1, 10.0), ("a", 2, 20.0)):
+        measured = row("random", value=value, cell=name, started_at=f"2026-01-0{day}T00:00:00+00:00")
+        write_cell(tmp_path, name, [measured])
+    assert [m.value for m in read_run(tmp_path).measurements] == [20.0]
+
+
 def test_results_of_changed_code_are_marked(tmp_path):
     three_rows(tmp_path)
     assert "no commit holds" not in written(tmp_path)[2]

@@ -153,3 +153,13 @@ def test_what_was_otherwise_is_told_where_a_value_is_not_reproduced():
         "NOT reproduced to the last bit, as on a CPU; it was trained for 4.0 seconds, which nothing repeats; it was "
         "found by code that no commit holds; device was cpu, is H100; PyTorch was 2.9, is 2.10"
     )
+
+
+def test_an_encoder_that_changed_code_has_trained_makes_its_results_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.computing.revision", lambda: ("0ff1ce", False))
+    for dirty in (True, False):
+        file = tmp_path / f"{dirty}.safetensors"
+        encoder = build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=int(dirty))
+        save_encoder(encoder, file, {"git_dirty": dirty})
+        _, _, stored = computed(plan(rows={}, foreign={"theirs": str(file)}), tmp_path / str(dirty), "theirs")
+        assert (stored.git_sha, stored.git_dirty) == ("0ff1ce", dirty)

@@ -152,6 +152,12 @@ def test_a_hash_covers_what_the_value_depends_on_and_nothing_else():
     changed = {key for key in start if other_test[key] != start[key]}
     assert changed == {key for key in start if key[1]}  # pretraining never sees the test split
 
+    other_train = names(plan(spec="scenes?size=16&train=9&val=4&test=4"))
+    assert {row for row, probe, _ in start if other_train[row, probe, 0] != start[row, probe, 0] and not probe} == {
+        "supervised",
+        "rotation",
+    }
+
     tuned = names(plan(overrides={"rotation": {"learning_rate": 0.5}}))
     assert {row for row, _, _ in start if tuned[row, "a", 0] != start[row, "a", 0]} == {"rotation"}
 
