@@ -244,12 +244,11 @@ def asked_encoders(
 
 def check_same(out: Path, profile: str, spec: str, learned: str) -> None:
     """Raise a UserError where the folder holds a comparison of another profile, or of other data sets."""
-    from benchmarks.results import read_json
+    from benchmarks.results import read_plan
 
-    path = out / "plan.json"
-    if not path.exists():
+    plan = read_plan(out)
+    if not plan:
         return
-    plan = read_json(path)
     held = plan["profile"], plan["data"], plan.get("pretrain_data", plan["data"])
     if held != (profile, spec, learned):
         was, now = (

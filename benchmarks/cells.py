@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 CODE = 3
 """Raise it when a change of code changes values: every cell is then computed anew."""
+MOST_SETTINGS = 3
+"""Of more settings that differ the first are named and the others counted."""
+BESIDE_THE_VALUE = ("pretrain", "spec", "probe_file")
+"""What `Measurement.config_json` has besides a cell's settings: names and paths of what those say by content."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +126,7 @@ def encoder_cell(
         from pretext.train_config import NOT_IN_RESULT
 
         # the data's fingerprint says which pictures were left out, whatever the user had asked for
-        beside_the_value = {*NOT_IN_RESULT, "bad_images"}
+        not_hashed = {*NOT_IN_RESULT, "bad_images"}
         config = task_config(task)
         settings |= {
             "task": type(config).__module__.rsplit(".", 1)[-1],
@@ -129,7 +134,7 @@ def encoder_cell(
             "train": {
                 key: value
                 for key, value in dataclasses.asdict(train).items()  # type: ignore[arg-type]
-                if key not in beside_the_value
+                if key not in not_hashed
             },
             "pretrain_data": data.fingerprint("train"),
         }
@@ -198,6 +203,28 @@ def _foreign_digest(source: str) -> str:
         return source
     # allow_partial decides whether there is a value, not which
     return f"{without_options(source, 'weights', 'allow_partial')} {file_sha256(weights)}"
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that a cell's value depends on, inner settings as `outer.inner`.
+
+    Args:
+        settings: As `Cell.settings` or `Measurement.config_json` have them.
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in BESIDE_THE_VALUE:
+            found |= (
+                {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
+            )
+    return found
+
+
+def apart(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return where two cells' flat settings differ, each as `train.images 8 and 9`; the first few, and a count."""
+    names = [name for name in dict.fromkeys((*ours, *theirs)) if ours.get(name) != theirs.get(name)]
+    named = [f"{name} {ours.get(name, '(none)')} and {theirs.get(name, '(none)')}" for name in names[:MOST_SETTINGS]]
+    return [*named, *([f"{len(names) - MOST_SETTINGS} more"] if len(names) > MOST_SETTINGS else [])]
 
 
 def as_json(settings: Any) -> str:

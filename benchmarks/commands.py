@@ -9,17 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import tyro
 
-from benchmarks.asked import Options, check_profile, plan_of
+from benchmarks.asked import check_profile
 from benchmarks.listing import MOST_NAMED, and_list
 from pretext.command_line import parse
 from pretext.errors import UserError, did_you_mean
-
-if TYPE_CHECKING:
-    from benchmarks.cells import Cell
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,14 +42,14 @@ class Progress(Folder):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare(Folder):
-    """Two rows against each other, metric by metric."""
+    """Two results folders against each other, or two rows of one, metric by metric."""
 
-    rows: tyro.conf.Positional[tuple[str, str]]
-    """Two rows, such as context_encoder autoencoder."""
+    sides: Annotated[tyro.conf.Positional[tuple[str, str]], tyro.conf.arg(metavar="A B")]
+    """Two folders, of two commits or two machines; or two rows of --out, such as context_encoder autoencoder."""
 
     def __post_init__(self) -> None:
-        if self.rows[0] == self.rows[1]:
-            raise ValueError(f"{self.rows[0]} is given twice; name two different rows")
+        if self.sides[0] == self.sides[1]:
+            raise ValueError(f"{self.sides[0]} is given twice; name two different rows, or two different folders")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,20 +96,39 @@ def status(argv: list[str]) -> int:
 
 
 def compare(argv: list[str]) -> int:
-    """Print the paired differences between two rows."""
+    """Print the paired differences between two results folders, or between two rows of one."""
+    from benchmarks import comparison
+
+    options = parse(Compare, argv, prog="run_all.py compare")
+    paths = [Path(side) for side in options.sides]
+    folders = [comparison.has_results(path) for path in paths]
+    if not any(folders):
+        _compare_rows(options, *options.sides)
+        return 0
+    if not all(folders):
+        (bare,) = (path for path, holds in zip(paths, folders, strict=True) if not holds)
+        (folder,) = (path for path, holds in zip(paths, folders, strict=True) if holds)
+        raise UserError(f"{bare} holds no results, and {folder} does; give two results folders, or two rows and --out")
+    if options.out is not None:
+        raise UserError(f"--out {options.out} is for two rows of one folder, and {paths[0]} and {paths[1]} are folders")
+    print(comparison.text(*paths))
+    return 0
+
+
+def _compare_rows(options: Compare, row: str, other: str) -> None:
+    from benchmarks.comparison import difference_line
+    from benchmarks.intervals import Interval
     from benchmarks.report.retrieval import BY
     from benchmarks.results import read_measurements
     from benchmarks.verdict import summarise
 
-    options = parse(Compare, argv, prog="run_all.py compare")
     measurements = read_measurements(options.folder)
     if not measurements:
-        raise UserError(f"{options.folder} holds no results; give its --out")
-    known = sorted({row.pretext for row in measurements})
-    for name in options.rows:
+        raise UserError(f"{options.folder} holds no results; give its --out, or two results folders")
+    known = sorted({measurement.pretext for measurement in measurements})
+    for name in (row, other):
         if name not in known:
             raise UserError(f"{options.folder} has no row {name!r}; {did_you_mean(name, known)}")
-    row, other = options.rows
     compared = [
         each
         for each in summarise(measurements, baseline=other)
@@ -123,60 +139,51 @@ def compare(argv: list[str]) -> int:
     if not compared:
         raise UserError(f"{options.folder}: no probe has judged both {row} and {other} at one seed")
     print(f"{row} minus {other}, paired by seed and test item, 95 % intervals")
-    for summary in compared:
-        low, high = summary.difference_low, summary.difference_high
-        if low is None or high is None:
-            ends, said = "one seed, no interval", "cannot be said"
-        else:
-            ends = f"[{low:+.2f}, {high:+.2f}]"
-            said = {True: "better", False: "worse", None: "not distinguishable"}[summary.better]
-        what = f"{summary.probe} {summary.metric} {summary.unit}".strip()
-        print(f"{what:36} {summary.difference:+8.2f}  {ends:21}  {said}")
-    return 0
+    for s in compared:
+        assert s.difference is not None
+        said = {True: "better", False: "worse", None: "not distinguishable"}[s.better]
+        difference = Interval(s.difference, s.difference_low, s.difference_high)
+        what = f"{s.probe} {s.metric} {s.unit}".strip()
+        print(difference_line(what, difference, "cannot be said" if s.distinguishable is None else said))
 
 
 def reproduce(argv: list[str]) -> int:
     """Compute a cell and its encoder anew in OUT/reproduced, and print both values of each metric."""
     from benchmarks.computing import compute
-    from benchmarks.results import read_json, read_measurements
+    from benchmarks.reproduction import held_against, stored_cell
+    from benchmarks.results import read_measurements
+    from downstream.features import limit_cache
 
     asked = parse(Reproduce, argv, prog="run_all.py reproduce")
     out = asked.folder
-    if not (out / "plan.json").exists():
-        raise UserError(f"{out}: no plan.json, so no comparison was started there; give its --out")
-    options = parse(Options, read_json(out / "plan.json")["argv"], prog="run_all.py")
-    plan = plan_of(dataclasses.replace(options, out=out))
-    cell = _called(asked.cell, [cell for cell in plan.cells if cell.judge is not None])
-    before = {(m.metric, m.stage): m.value for m in read_measurements(out) if m.cell == cell.name}
-    if not before:
-        raise UserError(f"{cell.name} has no result in {out} to be held against; compute it first")
-    maker = next(each for each in plan.cells if each.name == cell.made_by)
+    measurements = read_measurements(out)
+    if not measurements:
+        raise UserError(f"{out} holds no results; give its --out")
+    name = _called(asked.cell, sorted({row.cell for row in measurements}), out)
+    before = [row for row in measurements if row.cell == name]
     again = out / "reproduced"
+    limit_cache(0)  # features that were kept when it was computed first would answer for the code of today
+    maker, judged = stored_cell(out, before[0])
     shutil.rmtree(again / "pretrain" / maker.name, ignore_errors=True)
-    for each in (maker, cell):
-        print(f"computing {each.name}", file=sys.stderr, flush=True)
-        compute(each, again)
-    same = True
-    for row in read_measurements(again):
-        if row.cell == cell.name:
-            was = before.get((row.metric, row.stage))
-            same &= was == row.value
-            print(f"{row.metric} {row.stage}: was {was}, is {row.value}")
-    print("reproduced" if same else "NOT reproduced: see device, torch_version and git_sha in results.csv")
+    for cell in (maker, judged):
+        print(f"computing {cell.name}", file=sys.stderr, flush=True)
+        compute(cell, again)
+    lines, same = held_against(before, [row for row in read_measurements(again) if row.cell == name])
+    print("\n".join(lines))
     return 0 if same else 1
 
 
-def _called(beginning: str, cells: Sequence[Cell]) -> Cell:
+def _called(beginning: str, cells: Sequence[str], out: Path) -> str:
     """Return the one cell whose name begins so, or is so."""
-    found = [cell for cell in cells if cell.name.startswith(beginning)]
+    found = [name for name in cells if name.startswith(beginning)]
     if len(found) == 1:
         return found[0]
     if not found:
-        near = difflib.get_close_matches(beginning, [cell.name for cell in cells], n=1, cutoff=0)
-        raise UserError(f"no cell of the plan begins with {beginning!r}; did you mean {near[0]!r}?")
+        near = difflib.get_close_matches(beginning, cells, n=1, cutoff=0)
+        raise UserError(f"no cell with a result in {out} begins with {beginning!r}; did you mean {near[0]!r}?")
     more = [f"{len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
-    names = and_list([*(cell.name for cell in found[:MOST_NAMED]), *more])
-    raise UserError(f"{len(found)} cells of the plan begin with {beginning!r}: {names}; give more of the name")
+    names = and_list([*found[:MOST_NAMED], *more])
+    raise UserError(f"{len(found)} cells of {out} begin with {beginning!r}: {names}; give more of the name")
 
 
 def clean(argv: list[str]) -> int:

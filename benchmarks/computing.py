@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from datetime import UTC, datetime
@@ -103,6 +104,8 @@ def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: st
     sha, dirty = revision()
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     about = json.loads(cell.settings) | {"pretrain": cell.made_by, "spec": cell.task or cell.foreign}
+    if "@" in about["probe"]:  # a user's file: known by its content, found by its path
+        about |= {"probe_file": inspect.getfile(type(cell.judge))}
     record = encoder.record
     dirty = dirty or record.get("git_dirty") is True  # an encoder that such code trained
     images_seen = record.get("images_seen")

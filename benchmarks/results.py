@@ -119,20 +119,48 @@ def read_measurements(out: Path) -> list[Measurement]:
     Raises:
         UserError: If a file was written by another version of this suite, or cannot be read.
     """
-    rows = []
-    for path in sorted((out / "results").glob("*.json")):
-        content = read_json(path)
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"{path}: schema_version is {version}, this suite reads {SCHEMA_VERSION}; "
-                "move the file away, and its cell is computed again"
-            )
-        try:
-            rows += [Measurement(**row) for row in content["measurements"]]
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a cell's results ({error}); move it away, and it is computed again") from None
+    return [row for path in sorted((out / "results").glob("*.json")) for row in read_cell(path)]
+
+
+def read_cell(path: Path) -> list[Measurement]:
+    """Return the rows of one cell; raise a UserError as `read_measurements` does."""
+    content = read_json(path)
+    _check_schema(path, content, "move the file away, and its cell is computed again")
+    try:
+        rows = [Measurement(**row) for row in content["measurements"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a cell's results ({error}); move it away, and it is computed again") from None
+    if not rows:
+        raise UserError(f"{path}: not a cell's results (none is there); move it away, and it is computed again")
     return rows
+
+
+def write_plan(out: Path, plan: dict[str, Any]) -> None:
+    """Write OUT/plan.json."""
+    write_json(out / "plan.json", {"schema_version": SCHEMA_VERSION, **plan})
+
+
+def read_plan(out: Path) -> dict[str, Any]:
+    """Return what OUT/plan.json says; nothing where there is none.
+
+    Raises:
+        UserError: If it was written by another version of this suite, or is no plan.
+    """
+    path = out / "plan.json"
+    if not path.exists():
+        return {}
+    remedy = "move it away and start the same command again"
+    plan: Any = read_json(path, remedy)
+    if not (isinstance(plan, dict) and isinstance(plan.get("cells"), list)):
+        raise UserError(f"{path}: not a comparison's plan; {remedy}")
+    _check_schema(path, {"schema_version": SCHEMA_VERSION} | plan, remedy)  # the first plans did not say
+    return plan
+
+
+def _check_schema(path: Path, content: Any, remedy: str) -> None:
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{path}: schema_version is {version}, this suite reads {SCHEMA_VERSION}; {remedy}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +178,8 @@ class Cost:
 
 def read_costs(out: Path) -> dict[str, Cost]:
     """Return each trained row's cost, from the `run.json` beside the encoders that OUT/plan.json lists."""
-    if not (out / "plan.json").exists():
-        return {}
     runs: dict[str, list[dict[str, Any]]] = {}
-    for cell in read_json(out / "plan.json")["cells"]:
+    for cell in read_plan(out).get("cells", ()):
         path = out / "pretrain" / cell["name"] / "run.json"
         if not cell["probe"] and path.exists():
             runs.setdefault(cell["pretext"], []).append(read_json(path))
@@ -209,7 +235,7 @@ def write_json(path: Path, content: Any) -> None:
         beside.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "move it away, and its cell is computed again") -> Any:
     """Return a JSON file's content.
 
     Raises:
@@ -218,4 +244,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: no JSON ({error}); move it away, and its cell is computed again") from None
+        raise UserError(f"{path}: no JSON ({error}); {remedy}") from None

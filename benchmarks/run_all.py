@@ -3,7 +3,8 @@
 python benchmarks/run_all.py [--profile smoke|laptop|workstation|paper] [--data SPEC] [--out DIR] [--seeds N]
                              [--tasks A B …] [--probes A B …] [--encoder NAME=FILE|timm:NAME …] [--allow-partial]
                              [--download] [--bad-images skip|stop] [--workers N] [--cache-gb N] [--dry-run]
-python benchmarks/run_all.py status | compare A B | reproduce CELL | clean [--older-than DAYS]  [--out DIR]
+python benchmarks/run_all.py status | compare ROW ROW | reproduce CELL | clean [--older-than DAYS]  [--out DIR]
+python benchmarks/run_all.py compare DIR DIR
 
 Exit codes: 0, 1 where a cell failed, 2 for what the user gave, 130 for Ctrl-C.
 """
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
     print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     if options.dry_run:
         return 0
-    aside = suite.set_aside(plan, out)
+    aside = suite.set_aside(plan, out)  # reads what is there: not after an hour should it turn out to be unreadable
     for name in aside:
         print(f"{name}: of other settings; moved to {out / 'superseded'}", file=sys.stderr)
     plan.write(out, argv)
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
         write_environment(out, workers=workers, threads=1 if one_thread else torch.get_num_threads())
         crew = LocalProcesses(out, workers, one_thread=one_thread)
         failures = schedule.run(missing, out, crew, expected=expected, progress=schedule.show_progress)
-    finish(out, changed=bool(missing or aside))
+    finish(out)
     for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     if failures:
@@ -76,18 +77,20 @@ def main(argv: list[str]) -> int:
     return 1 if failures else 0
 
 
-def finish(out: Path, *, changed: bool) -> None:
-    """Print the table; write CSV, Parquet and report where results have changed, or there are none yet."""
-    from benchmarks.report import write_report
+def finish(out: Path) -> None:
+    """Print the table; write CSV, Parquet and report unless they were made of what is there now, by this code."""
+    from benchmarks.report import digest_of_inputs, write_report
     from benchmarks.results import read_costs, read_measurements, write_csv, write_parquet
     from benchmarks.terminal import text_table
     from benchmarks.verdict import summarise
 
-    csv, report = out / "results.csv", out / "report.html"
+    csv, report, made_of = out / "results.csv", out / "report.html", out / ".report-inputs"
     print(text_table(summarise(read_measurements(out)), read_costs(out)))
-    if changed or not (csv.exists() and report.exists()):
+    now = digest_of_inputs(out)
+    if not (csv.exists() and report.exists() and made_of.exists() and made_of.read_text() == now):
         csv, report = write_csv(out), write_report(out)
         write_parquet(out)
+        made_of.write_text(now)
     print(f"{csv}\n{report}")
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.environment import read_environments
 from benchmarks.locks import is_locked
-from benchmarks.results import encoder_path, failure_path, read_json, result_path
+from benchmarks.results import encoder_path, failure_path, read_cell, read_json, read_plan, result_path
 from benchmarks.schedule import Estimate
 from pretext.errors import UserError
 
@@ -36,11 +36,11 @@ def status(out: Path) -> tuple[dict[str, Any], Status]:
     """Return OUT's plan and how far it has come.
 
     Raises:
-        UserError: If nothing was ever planned there.
+        UserError: If nothing was ever planned there, or another version of this suite planned it.
     """
-    if not (out / "plan.json").exists():
+    plan = read_plan(out)
+    if not plan:
         raise UserError(f"{out}: no plan.json, so no comparison was started there; give its --out")
-    plan = read_json(out / "plan.json")
     found = Status([], [], [], [])
     for cell in plan["cells"]:
         name = cell["name"]
@@ -74,6 +74,6 @@ def seconds_left(out: Path, plan: dict[str, Any], found: Status) -> tuple[float,
 def _took(out: Path, cell: _Planned) -> float:
     """Return the seconds of a cell that is done; 0 of an encoder that was not trained."""
     if cell.probe:
-        return float(read_json(result_path(out, cell.name))["measurements"][0]["wall_s"])
+        return read_cell(result_path(out, cell.name))[0].wall_s
     path = encoder_path(out, cell.name).parent / "run.json"
     return float(read_json(path)["wall_s"]) if path.exists() else 0.0

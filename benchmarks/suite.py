@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import CODE, Cell, DataSource, Inpainting, Judge, encoder_cell, judge_cell, slug
+from benchmarks.cells import BESIDE_THE_VALUE, CODE, Cell, DataSource, Inpainting, Judge, encoder_cell, judge_cell
 from benchmarks.recipes import Recipe
-from benchmarks.results import read_json, write_json
+from benchmarks.results import read_measurements, result_path, write_plan
 from benchmarks.schedule import duration
 from benchmarks.verdict import row_key
 from pretext.datasets import at_size, open_dataset
@@ -57,8 +56,8 @@ class Plan:
 
     def write(self, out: Path, argv: list[str]) -> None:
         """Write what was asked for to OUT/plan.json; `argv` is the command line behind `run_all.py`."""
-        write_json(
-            out / "plan.json",
+        write_plan(
+            out,
             {
                 "profile": self.recipe.name,
                 "command": shlex.join(["python", "benchmarks/run_all.py", *argv]),
@@ -179,24 +178,33 @@ def make_plan(
 def set_aside(plan: Plan, out: Path) -> list[str]:
     """Move results of other settings than the plan's to OUT/superseded, so that no table mixes the two.
 
-    Only rows and probes of the plan are looked at, whatever their seed.
+    Of the plan's rows all that another seed does not explain; of other rows what the plan's probes, which they share a
+    column with, would be asked otherwise today. Probes that are not in the plan stay.
 
     Returns:
         The names of what was moved.
+
+    Raises:
+        UserError: If a file was written by another version of this suite, or cannot be read.
     """
     planned = {cell.name for cell in plan.cells}
-    protocols = {(slug(cell.pretext), cell.probe) for cell in plan.cells if cell.probe}
+    settings = {(cell.pretext, cell.probe): json.loads(cell.settings) for cell in plan.cells if cell.probe}
+    protocols = {probe: _protocol(asked) for (_, probe), asked in settings.items()}
     moved = []
-    for path in sorted((out / "results").glob("*.json")):
-        parts = re.fullmatch(r"(.+)\.(\w+)\.s(\d+)\.[0-9a-f]{8}", path.stem)
-        if parts is None or (parts[1], parts[2]) not in protocols or path.stem in planned:
+    for name, row in {row.cell: row for row in read_measurements(out)}.items():
+        if name in planned or row.probe not in protocols:
             continue
-        if int(parts[3]) >= plan.seeds and _same_but_seed(path, plan, parts[1], parts[2]):
-            continue
-        target = out / "superseded" / path.name
-        target.parent.mkdir(exist_ok=True)
-        path.replace(target)
-        moved.append(path.stem)
+        found, asked = json.loads(row.config_json), settings.get((row.pretext, row.probe))
+        if asked is None:
+            keep = _protocol(found) == protocols[row.probe]
+        else:
+            keep = row.seed >= plan.seeds and _seedless(found) == _seedless(asked)
+        if not keep:
+            path = result_path(out, name)
+            target = out / "superseded" / path.name
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+            moved.append(name)
     return moved
 
 
@@ -226,15 +234,8 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
     return "\n".join(lines)
 
 
-def _same_but_seed(path: Path, plan: Plan, row: str, probe: str) -> bool:
-    """Whether a result would be this plan's if that had more seeds."""
-    cell = next(cell for cell in plan.cells if (slug(cell.pretext), cell.probe) == (row, probe))
-    found = json.loads(read_json(path)["measurements"][0]["config_json"])
-    return _seedless(found) == _seedless(json.loads(cell.settings))
-
-
 def _seedless(settings: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in settings.items() if key not in ("seed", "pretrain", "spec")}
+    kept = {key: value for key, value in settings.items() if key not in ("seed", *BESIDE_THE_VALUE)}
     for part in ("train", "probe_config"):
         if part in kept:
             kept[part] = {key: value for key, value in kept[part].items() if key != "seed"}
@@ -243,6 +244,11 @@ def _seedless(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _notes_by_name(*data: ImageDataset) -> tuple[str, ...]:
     return tuple(f"{each.spec}: {note}" for each in data for note in each.notes)
+
+
+def _protocol(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what a probe is asked, of whichever encoder."""
+    return {key: _seedless(settings).get(key) for key in ("code", "image_size", "data", "probe", "probe_config")}
 
 
 def _usable(judges: Mapping[str, Judge], data: ImageDataset) -> tuple[dict[str, Judge], list[str]]:

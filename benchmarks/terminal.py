@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.intervals import POWER
 from benchmarks.listing import after_holm
 from benchmarks.results import Cost
-from benchmarks.verdict import Summary, probe_key, ranking, row_key, smallest_seen
+from benchmarks.verdict import BASELINE, Summary, probe_key, ranking, row_key, smallest_seen
 
 MARK = {True: "▲", False: "▼", None: ""}
 LEGEND = "± half of the 95 % interval; ▲ better than random weights, ▼ worse, unmarked not distinguishable"
@@ -38,7 +38,7 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
         [
             row,
             *(value_text(cells[row, probe]) if (row, probe) in cells else "–" for probe in probes),
-            *_cost(costs.get(row)),
+            *_cost(row, costs.get(row)),
         ]
         for row in rows
     ]
@@ -78,7 +78,7 @@ def value_text(summary: Summary) -> str:
     return f"{summary.mean:.1f}{half}{mark}"
 
 
-def _cost(cost: Cost | None) -> list[str]:
+def _cost(row: str, cost: Cost | None) -> list[str]:
     if cost is None:
-        return ["0", "–", "–"]
+        return ["0" if row == BASELINE else "–", "–", "–"]
     return [f"{cost.images_seen:,.0f}", f"{cost.wall_s:,.0f}", f"{cost.peak_mem_bytes / 1e6:,.0f}"]

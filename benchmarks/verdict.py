@@ -123,7 +123,7 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
         measurements: Rows of any cells; the latest counts where one row, probe and seed was measured twice.
         baseline: The row that the others are compared with.
     """
-    chosen = _one_per_seed(measurements)
+    chosen = one_per_seed(measurements)
     cells = {place: tables(by_seed)[0] for place, by_seed in chosen.items()}
     differences = {}
     for (pretext, probe, metric), by_seed in chosen.items():
@@ -131,7 +131,7 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
         if by_seed.keys() & other.keys():
             row, base = tables(by_seed, other)
             differences[pretext, probe, metric] = row - base
-    loans, loans_of_differences, parts = _loans(cells), _loans(differences), _shares(chosen)
+    loans, loans_of_differences, parts = loans_among(cells), loans_among(differences), _shares(chosen)
     summaries = []
     for place, by_seed in chosen.items():
         pretext, probe, metric = place
@@ -257,7 +257,7 @@ def _neighbours(cells: Mapping[Place, Table]) -> list[list[Place]]:
     return list(found.values())
 
 
-def _loans(cells: Mapping[Place, Table]) -> dict[Place, Loan]:
+def loans_among(cells: Mapping[Place, Table]) -> dict[Place, Loan]:
     """Return what each row's neighbours lend it; rows that have none are left out."""
     found: dict[Place, Loan] = {}
     for places in _neighbours(cells):
@@ -285,7 +285,7 @@ def _shares(chosen: Mapping[Place, Mapping[int, Measurement]]) -> dict[Place, In
     return found
 
 
-def _one_per_seed(
+def one_per_seed(
     measurements: Iterable[Measurement],
 ) -> dict[Place, dict[int, Measurement]]:
     """Return rows by (pretext, probe, metric) and seed: the latest cell's, at the stage that counts."""

@@ -35,7 +35,7 @@ VERSION = 1
 BATCH = 256
 CACHE_GB = 4.0
 """Largest cache; the least recently used features go. The variable PRETEXT_FEATURES_GB overrides it, and
-`--cache-gb` sets that; at 0 nothing is kept."""
+`--cache-gb` sets that; at 0 nothing is kept, nor is read what was."""
 LIMIT = "PRETEXT_FEATURES_GB"
 
 
@@ -109,7 +109,7 @@ def split_features(
         chosen.tobytes(),
     )
     file = cache_folder("features") / f"{key}.safetensors"
-    stored = _stored(file)
+    stored = _stored(file) if limit > 0 else None
     if stored is None:
         stored = _computed(encoder, part, chosen, most)
         if limit > 0:

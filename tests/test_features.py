@@ -166,6 +166,15 @@ def test_a_cache_of_no_size_keeps_nothing_and_leaves_what_others_keep(encoder, c
     assert len(computed) == 3 and files() == before
 
 
+def test_a_cache_of_no_size_does_not_answer_either(encoder, computed, monkeypatch):
+    for _ in range(2):
+        split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 1 and files()
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
+    split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 2
+
+
 def test_a_limit_is_set_for_this_process_and_those_it_starts(encoder, computed, monkeypatch):
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")
     limit_cache(0)

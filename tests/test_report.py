@@ -9,11 +9,12 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from browser import Browser, browser_path
 from test_verdict import row
 
 from benchmarks.environment import read_environments, write_environment
-from benchmarks.report import write_report
+from benchmarks.report import FIGURE, write_report
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import plots
 from benchmarks.report.page import page
@@ -557,6 +558,35 @@ def test_figures_of_an_earlier_run_go_and_what_is_not_ours_stays(tmp_path):
     assert not {"depth-svm.svg", "learning-3.png"} & kept
 
 
+def test_a_long_name_of_a_user_s_own_stays_in_its_panel_and_makes_a_file_name(tmp_path):
+    name = "nearest_mean?train_images=200&metric=cosine"
+    cells = []
+    for place, pretext in enumerate(("random", "rotation", "mean_colour:whole?crop_min=0.9&more=words_without_end")):
+        for probe in ("linear", name):
+            stages = [row(pretext, LOW, probe=probe, stage=stage, headline=stage == "b") for stage in "ab"]
+            write_cell(tmp_path, f"{place}.{probe[:6]}", stages)
+        if place:
+            cells.append({"name": str(place), "pretext": pretext, "probe": "", "seed": 0})
+            run = {"images_seen": place, "wall_s": place, "flops_per_image": 1, "peak_mem_bytes": 7}
+            write_json(tmp_path / "pretrain" / str(place) / "run.json", run)
+    write_json(tmp_path / "plan.json", {"cells": cells})
+    drawn = {plot.name: plot for plot in plots(read_run(tmp_path))}
+    assert set(drawn) == {"cost", "depth-linear", "depth-nearest_mean-train_images=200-metric=cosine"}
+    assert all(FIGURE.fullmatch(f"{made}.svg") for made in drawn)
+    figure = drawn["cost"].figure
+    figure.canvas.draw()
+    left, right = figure.axes
+    for axes, edge in ((left, right.bbox.x0), (right, figure.bbox.x1)):
+        assert axes.get_tightbbox().x1 <= edge
+
+
+def test_of_two_cells_of_one_seed_the_later_is_told_whatever_its_name(tmp_path):
+    for name, day, value in (("z", 1, 10.0), ("a", 2, 20.0)):
+        measured = row("random", value=value, cell=name, started_at=f"2026-01-0{day}T00:00:00+00:00")
+        write_cell(tmp_path, name, [measured])
+    assert [m.value for m in read_run(tmp_path).measurements] == [20.0]
+
+
 def test_results_of_changed_code_are_marked(tmp_path):
     three_rows(tmp_path)
     assert "no commit holds" not in written(tmp_path)[2]
@@ -574,12 +604,18 @@ def test_what_it_was_computed_with_is_told(tmp_path):
     (entry,) = read_environments(tmp_path)
     assert entry["packages"]["numpy"] == np.__version__
     assert {"python", "system", "processor", "cores", "device", "driver", "cuda", "since"} < set(entry)
+    assert entry["instructions"] == torch.backends.cpu.get_cpu_capability()
     write_environment(tmp_path, workers=4, threads=1)
     assert [each["workers"] for each in read_environments(tmp_path)] == [2, 4]
     _, page, markdown = written(tmp_path)
     for words in ("".join(page.words), markdown):
         assert "2, threads of each 1; 4, threads of each 1" in words
         assert f"numpy {np.__version__}" in words
+        assert entry["instructions"] in words
+    (tmp_path / "environment.json").write_text(
+        json.dumps([{**entry, "instructions": ""}]).replace('"instructions"', '"x"')
+    )
+    assert "Instructions" not in written(tmp_path)[2]  # a folder from before they were recorded
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,13 @@ from benchmarks.results import (
     read_costs,
     read_failures,
     read_measurements,
+    read_plan,
     write_cell,
     write_csv,
     write_failure,
+    write_json,
     write_parquet,
+    write_plan,
 )
 from pretext.errors import UserError
 
@@ -83,16 +86,37 @@ def test_a_cell_without_rows_is_refused(tmp_path):
         write_cell(tmp_path, "c", [])
 
 
-def test_another_schema_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize("version", [0, 2, None])
+def test_another_schema_older_or_newer_is_refused_by_name(tmp_path, version):
     path = write_cell(tmp_path, "c", [BLANK])
-    content = json.loads(path.read_text())
-    content["schema_version"] = 99
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"c\.json: schema_version is 99"):
+    write_json(path, json.loads(path.read_text()) | {"schema_version": version})
+    with pytest.raises(UserError, match=rf"c\.json: schema_version is {version}, this suite reads 1; move the file"):
         read_measurements(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 1, "measurements": [{"cell": "c"}]}'])
+def test_a_plan_of_another_schema_is_refused_and_one_that_says_nothing_is_read(tmp_path):
+    assert read_plan(tmp_path) == {}
+    write_plan(tmp_path, {"cells": [], "profile": "smoke"})
+    assert read_plan(tmp_path)["profile"] == "smoke"
+    for version in (0, 2, None):
+        write_json(tmp_path / "plan.json", {"cells": [], "schema_version": version})
+        with pytest.raises(UserError, match=rf"plan\.json: schema_version is {version}, this suite reads 1; move it"):
+            read_plan(tmp_path)
+    write_json(tmp_path / "plan.json", {"cells": []})
+    assert read_plan(tmp_path) == {"cells": []}
+
+
+@pytest.mark.parametrize("content", [[], {}, {"cells": 3}])
+def test_what_is_no_plan_is_one_line(tmp_path, content):
+    write_json(tmp_path / "plan.json", content)
+    with pytest.raises(UserError, match=r"plan\.json: not a comparison's plan; move it away and start"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", '{"schema_version": 1, "measurements": [{"cell": "c"}]}', '{"schema_version": 1, "measurements": []}'],
+)
 def test_a_damaged_file_is_named(tmp_path, text):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "c.json").write_text(text)

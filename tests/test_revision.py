@@ -37,6 +37,20 @@ def test_a_commit_is_named_and_a_change_is_told(root):
     assert module.revision().dirty
 
 
+def test_a_new_task_that_no_commit_holds_is_a_change_and_a_note_beside_the_code_is_none(root):
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-qm", "one")
+    (root / "notes.py").write_text("")
+    (root / "pretext" / "notes.txt").write_text("")
+    assert not module.revision().dirty
+    module.revision.cache_clear()
+    task = root / "pretext" / "tasks" / "mine.py"
+    task.parent.mkdir()
+    task.write_text("")
+    assert module.revision().dirty
+
+
 def test_somebody_elses_checkout_is_not_taken_for_ours(root):
     git(root.parent, "init", "-q")
     assert module.revision() == ("", False)

@@ -110,32 +110,59 @@ def test_status_says_how_long_the_rest_takes(quick, capsys):
     assert "8 left: about 8 min by 1 worker" in capsys.readouterr().out  # 2 × 60 s, and 6 × 30 s twice as long
 
 
-def test_compare_and_reproduce(quick, capsys):
+def test_results_of_another_schema_are_refused_before_anything_is_computed(quick, capsys, monkeypatch):
+    command(quick, "--probes", "linear")
+    (path,) = (quick / "results").glob("random.*")
+    write_json(path, read_json(path) | {"schema_version": 0})
+    monkeypatch.setattr(executor, "LocalProcesses", lambda *given, **more: pytest.fail("it computes"))
+    for arguments in (
+        ["--profile", "smoke", "--out", str(quick), "--workers", "1"],
+        ["status", "--out", str(quick)],
+        ["reproduce", "random", "--out", str(quick)],
+        ["compare", "random", "rotation", "--out", str(quick)],
+    ):
+        if arguments[0] == "status":  # which asks how long cells took only while some are left
+            next((quick / "results").glob("supervised.*")).unlink()
+        with pytest.raises(UserError, match="schema_version is 0, this suite reads 1"):
+            run_all.main(arguments)
+
+
+def test_two_rows_are_compared(quick, capsys):
     command(quick, "--seeds", "2")
     capsys.readouterr()
     assert run_all.main(["compare", "rotation", "supervised", "--out", str(quick)]) == 0
     assert re.search(r" \[\+0\.00, \+0\.00\] +not distinguishable\n", capsys.readouterr().out)
-    assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 0
-    assert "top1 : was 41.0, is 41.0\nreproduced" in capsys.readouterr().out
     with pytest.raises(UserError, match="no row 'rotatio'; did you mean 'rotation'"):
         run_all.main(["compare", "rotatio", "random", "--out", str(quick)])
-    with pytest.raises(
-        UserError, match=r"no cell of the plan begins with 'rotation\.liner.*'; did you mean 'rotation\.lin"
-    ):
-        run_all.main(["reproduce", "rotation.liner.s1", "--out", str(quick)])
-    with pytest.raises(
-        UserError, match=r"4 cells of the plan begin with 'rotation': rotation\.linear\.s0\.\w+, "
-    ) as found:
-        run_all.main(["reproduce", "rotation", "--out", str(quick)])
-    assert "random." not in str(found.value)
-    next((quick / "results").glob("rotation.linear.s1.*")).unlink()
-    with pytest.raises(UserError, match=r"rotation\.linear\.s1\.\w+ has no result in .* to be held against"):
-        run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)])
     for judged in ("random.linear", "rotation.segmentation"):
         for path in (quick / "results").glob(f"{judged}.*"):
             path.unlink()
     with pytest.raises(UserError, match="no probe has judged both rotation and random"):
         run_all.main(["compare", "rotation", "random", "--out", str(quick)])
+
+
+def test_a_cell_is_reproduced_by_the_beginning_of_its_name(quick, capsys, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")  # the command sets it
+    with pytest.raises(UserError, match=r"out holds no results; give its --out"):
+        run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)])
+    command(quick, "--seeds", "2")
+    capsys.readouterr()
+    assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 0
+    assert "top1: was 41.0, is 41.0\nreproduced to the last bit, as on a CPU" in capsys.readouterr().out
+    assert os.environ["PRETEXT_FEATURES_GB"] == "0"
+    with pytest.raises(
+        UserError, match=r"no cell with a result in .* begins with 'rotation\.liner.*'; did you mean 'rotation\.lin"
+    ):
+        run_all.main(["reproduce", "rotation.liner.s1", "--out", str(quick)])
+    with pytest.raises(UserError, match=r"4 cells of .* begin with 'rotation': rotation\.linear\.s0\.\w+, ") as found:
+        run_all.main(["reproduce", "rotation", "--out", str(quick)])
+    assert "random." not in str(found.value)
+    (path,) = (quick / "results").glob("rotation.linear.s1.*")
+    content = read_json(path)
+    content["measurements"][0]["value"] = 40.999
+    write_json(path, content)
+    assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 1
+    assert "was 40.999, is 41.0\nNOT reproduced to the last bit" in capsys.readouterr().out
 
 
 def test_clean_can_spare_what_is_young(quick, capsys):
@@ -173,6 +200,29 @@ def test_a_run_leaves_what_it_was_computed_with(quick):
     assert entry["workers"] == 1
     command(quick)  # computes nothing, and so adds nothing
     assert read_environments(quick) == [entry]
+
+
+def test_the_report_is_made_anew_when_what_it_says_may_have_changed_and_only_then(quick, monkeypatch):
+    made = []
+
+    def note(out):
+        made.append(out)
+        (out / "report.html").touch()
+        return out / "report.html"
+
+    monkeypatch.setattr(report, "write_report", note)
+    command(quick)
+    command(quick)
+    assert len(made) == 1
+    command(quick, "--bad-images", "stop")  # computes nothing; the plan that the report quotes is another
+    assert len(made) == 2
+    (path,) = (quick / "results").glob("random.linear.*")
+    os.utime(path, (0, 0))  # by a run that was killed before it came to its report
+    command(quick, "--bad-images", "stop")
+    assert len(made) == 3
+    monkeypatch.setattr(report, "__file__", str(quick / "report" / "__init__.py"))  # another version of this code
+    command(quick, "--bad-images", "stop")
+    assert len(made) == 4
 
 
 def test_a_dry_run_writes_nothing(quick, capsys):

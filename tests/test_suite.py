@@ -152,6 +152,12 @@ def test_a_hash_covers_what_the_value_depends_on_and_nothing_else():
     changed = {key for key in start if other_test[key] != start[key]}
     assert changed == {key for key in start if key[1]}  # pretraining never sees the test split
 
+    other_train = names(plan(spec="scenes?size=16&train=9&val=4&test=4"))
+    assert {row for row, probe, _ in start if other_train[row, probe, 0] != start[row, probe, 0] and not probe} == {
+        "supervised",
+        "rotation",
+    }
+
     tuned = names(plan(overrides={"rotation": {"learning_rate": 0.5}}))
     assert {row for row, _, _ in start if tuned[row, "a", 0] != start[row, "a", 0]} == {"rotation"}
 
@@ -402,6 +408,29 @@ def test_results_of_other_settings_are_set_aside_and_other_seeds_kept(tmp_path):
     assert sorted(moved) == sorted(cell.name for cell in two.cells if cell.judge)
     assert len(list((tmp_path / "superseded").iterdir())) == 2
     assert read_measurements(tmp_path) == []
+
+
+def test_rows_that_are_not_asked_for_leave_a_column_that_is_asked_otherwise_now(tmp_path):
+    def compute_all(planned):
+        for cell in planned.missing(tmp_path):
+            assert run_cell(cell, tmp_path).state == "done"
+
+    def kept():
+        return sorted((row.pretext, row.probe) for row in read_measurements(tmp_path))
+
+    compute_all(plan({"a": Constant(), "b": Constant()}, rows={"random": None, "rotation": "rotation"}))
+    again = plan({"a": Constant()}, rows={"random": None}, train=TrainConfig(images=16, batch_size=4))
+    assert set_aside(again, tmp_path) == []  # asked the same: a budget of its own is shown beside it
+    changed = plan({"a": Constant(value=3)}, rows={"random": None})
+    assert [name.split(".")[:2] for name in set_aside(changed, tmp_path)] == [["random", "a"], ["rotation", "a"]]
+    assert kept() == [("random", "b"), ("rotation", "b")]
+
+
+def test_a_probe_s_name_with_options_is_set_aside_as_well(tmp_path):
+    name = "mine?train_images=200"
+    for cell in plan({name: Constant()}, rows={"random": None}).cells:
+        assert run_cell(cell, tmp_path).state == "done"
+    assert len(set_aside(plan({name: Constant(value=3)}, rows={"random": None}), tmp_path)) == 1
 
 
 def test_the_estimate_learns():

@@ -339,3 +339,11 @@ def test_the_table_of_plain_text_says_what_holm_leaves_what_could_be_seen_and_th
     linear = next(s.detectable for s in summaries if s.probe == "linear")
     assert line.split()[5] == f"{linear:.1f}"
     assert "seen at" not in text_table(summarise([row("x", [1, 2])]), {})
+
+
+def test_only_random_weights_have_certainly_seen_no_picture():
+    lines = text_table(summarise([row("random", [1, 2]), row("timm:resnet18", [1, 3])]), {}).splitlines()
+    (random,) = [line for line in lines if line.startswith("random ")]
+    (foreign,) = [line for line in lines if line.startswith("timm:")]
+    assert random.split()[-3:] == ["0", "–", "–"]
+    assert foreign.split()[-3:] == ["–", "–", "–"]

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
 from pretext.checkpoint import atomic_write
 
-FIGURE = re.compile(r"(ranks|cost|depth-\w+|learning(-\d+)?)\.(svg|png)")
+FIGURE = re.compile(r"(ranks|cost|depth-[\w=-]+|learning(-\d+)?)\.(svg|png)")
 """Names of what lies in OUT/figures."""
+
+
+def digest_of_inputs(out: Path) -> str:
+    """Return what stands for all that a report says of a folder: this package, and the results, failures and plan."""
+    package = Path(__file__).parents[1]
+    code = [(str(path.relative_to(package)), path.read_bytes()) for path in sorted(package.rglob("*.py"))]
+    told = [(name, (out / name).read_bytes()) for name in ("plan.json", "environment.json") if (out / name).exists()]
+    cells = [path for name in ("results", "failures") for path in sorted((out / name).glob("*.json"))]
+    times = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in cells]
+    return hashlib.sha256(repr((code, told, times)).encode()).hexdigest()
 
 
 def write_report(out: Path) -> Path:

@@ -17,8 +17,8 @@ from benchmarks.results import (
     encoder_path,
     read_costs,
     read_failures,
-    read_json,
     read_measurements,
+    read_plan,
 )
 from benchmarks.verdict import BASELINE, CEILING, Summary, probe_key, ranking, row_key, summarise, tables
 from pretext.errors import UserError
@@ -196,6 +196,7 @@ class Run:
         return [
             ("Driver", all_of(lambda e: ", ".join(filter(None, [e["driver"], e["cuda"] and f"CUDA {e['cuda']}"])))),
             ("Processor", all_of(lambda e: f"{e['processor']}, {e['cores']} cores")),
+            ("Instructions", all_of(lambda e: e.get("instructions", ""))),
             ("Workers", all_of(lambda e: f"{e['workers']}, threads of each {e['threads']}")),
             ("System", all_of(lambda e: f"{e['system']}, {e['python']}")),
             ("Packages", all_of(lambda e: _versions(e["packages"]))),
@@ -219,8 +220,8 @@ def read_run(out: Path) -> Run:
     Raises:
         UserError: If it holds neither results nor failures.
     """
-    measurements = _latest(read_measurements(out))
-    plan = read_json(out / "plan.json") if (out / "plan.json").exists() else {}
+    measurements = latest(read_measurements(out))
+    plan = read_plan(out)
     planned = {cell["name"] for cell in plan.get("cells", ())}
     done = {m.cell for m in measurements}
     failures = [  # of the cells that are asked for now: those of other settings may lie beside them
@@ -235,7 +236,7 @@ def read_run(out: Path) -> Run:
     return Run(out, plan, measurements, summaries, costs, failures, ranking(summaries), environments)
 
 
-def _latest(measurements: Sequence[Measurement]) -> list[Measurement]:
+def latest(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Drop what was measured anew: of two cells for one row, probe and seed the later one counts."""
     counts: dict[tuple[str, str, int], tuple[str, str]] = {}
     for m in measurements:

@@ -7,9 +7,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.cells import slug
 from benchmarks.report.content import Reading, Run
 from benchmarks.report.pareto import cost_plot
-from benchmarks.report.plotting import COLOURS, INK, Plot, blank_figure, blank_panels, legend_below, look_of, style
+from benchmarks.report.plotting import (
+    COLOURS,
+    INK,
+    Plot,
+    blank_figure,
+    blank_panels,
+    legend_below,
+    look_of,
+    panel_title,
+    style,
+)
 from benchmarks.verdict import probe_key
 
 if TYPE_CHECKING:
@@ -81,7 +92,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         peaks = "; ".join(f"{r.pretext} {r.value.mean:.1f} at {r.stage}" for r in tops)
         drawn.append(
             Plot(
-                f"depth-{probe}",
+                f"depth-{slug(probe)}",
                 figure,
                 f"Line plot of {probe} {metric} by encoder stage, a line per row. Peaks: {peaks}.",
                 f"{probe} {metric} at each stage of the encoder. Bars are 95 % intervals, cut at the frame, at "
@@ -141,7 +152,7 @@ def _learning_plot(logs: Mapping[str, list[list[dict[str, Any]]]], number: int) 
                     alpha=0.85,
                     label=player if log is seeds[0] else None,
                 )
-        axes.set_title(row, loc="left", fontsize=10)
+        panel_title(axes, row)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.locator_params(axis="x", nbins=4)
         if len(players) > 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.listing import and_list
 from benchmarks.report.content import Run
-from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of
+from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title
 from benchmarks.verdict import BASELINE, CEILING
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def cost_plot(run: Run) -> Plot | None:
         return None
     figure, places = blank_panels(len(panels), len(run.shown) + 1)
     for axes, panel in zip(places, panels, strict=True):
-        axes.set_title(panel.title, loc="left", fontsize=10)
+        panel_title(axes, panel.title)
         _cost_scale(axes, [value for value in cost.values() if value > 0])
         for row, value in panel.values.items():
             look = look_of(row, run.shown)

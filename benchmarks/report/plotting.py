@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ GREY = COLOURS[-1]
 """Also of the rows that are not singled out, where there are more than colours."""
 WIDTH = 5.0
 """Inches; 72 units each, so that a letter of 10 is read as 10 px on a telephone."""
+TITLE_LETTERS = 23
+"""As many as a panel is wide."""
 DOTS_PER_INCH = 200
 """Of the PNG files."""
 
@@ -125,6 +128,11 @@ def blank_panels(count: int, legend: int) -> tuple[Figure, list[Axes]]:
     for axes in grid[count:]:
         axes.remove()
     return figure, grid[:count]
+
+
+def panel_title(axes: Axes, text: str) -> None:
+    """Put a title above one of two panels abreast, broken where it would run into the other."""
+    axes.set_title(textwrap.fill(text, TITLE_LETTERS), loc="left", fontsize=10)
 
 
 def legend_below(figure: Figure, run: Run, *panels: Axes) -> None:
