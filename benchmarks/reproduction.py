@@ -13,6 +13,7 @@ from benchmarks.results import Measurement, read_plan
 from pretext.errors import UserError
 
 if TYPE_CHECKING:
+    from benchmarks.cells import DataSource
     from pretext.datasets.packed import BadImages
 
 GPU_TOLERANCE = 0.02
@@ -39,11 +40,16 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
     settings = json.loads(stored.config_json)
     bad_images: BadImages = read_plan(out).get("bad_images", "skip")
     try:
-        source, _ = open_data(stored.data, settings["image_size"], bad_images=bad_images, download=False)
+
+        def opened(spec: str) -> DataSource:
+            return open_data(spec, settings["image_size"], bad_images=bad_images, download=False)[0]
+
+        source = opened(stored.data)
+        elsewhere = "task" in settings and stored.pretrain_data not in ("", stored.data)
         maker = encoder_cell(
             stored.pretext,
             seed=settings["seed"],
-            data=source,
+            data=opened(stored.pretrain_data) if elsewhere else source,
             encoder=settings.get("encoder", stored.encoder),
             task=settings["spec"] if "task" in settings else None,
             train=_train_config(settings["train"]) if "task" in settings else None,
@@ -58,7 +64,7 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
         raise UserError(
             f"{stored.cell}: {error.filename}: {error.strerror}; put it back, or start where that path leads to it"
         ) from None
-    cell = judge_cell(maker, stored.probe, judge, seed=stored.seed)
+    cell = judge_cell(maker, stored.probe, judge, seed=stored.seed, data=source)
     if cell.name != stored.cell:
         changed = apart(flat(settings), flat(json.loads(cell.settings)))
         raise UserError(f"{stored.cell} would be another cell today: {and_list(changed)}; {_checkout(stored)}")

@@ -57,6 +57,14 @@ def test_a_cell_is_the_same_made_from_what_lies_beside_its_numbers(tmp_path, row
     assert stored_cell(tmp_path, stored) == (_only_what_is_hashed(maker), _only_what_is_hashed(cell))
 
 
+def test_a_cell_that_learned_elsewhere_is_made_again_there(tmp_path):
+    other = "scenes?size=16&train=9&val=4&test=4&seed=3"
+    maker, cell, stored = computed(plan(learned=other), tmp_path, "rotation")
+    again = stored_cell(tmp_path, stored)
+    assert again == (_only_what_is_hashed(maker), _only_what_is_hashed(cell))
+    assert [each.data.spec for each in again] == [other, stored.data]
+
+
 def _only_what_is_hashed(cell):
     """A cell whose training has defaults for what changes nothing about the encoder."""
     return cell if cell.train is None else dataclasses.replace(cell, train=TrainConfig(images=8, batch_size=4))

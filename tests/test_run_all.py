@@ -71,6 +71,16 @@ def test_it_computes_prints_and_writes_then_finds_nothing_to_compute(quick, caps
     assert {path: path.stat().st_mtime_ns for path in (quick / "results").iterdir()} == stamps
 
 
+def test_a_folder_keeps_to_what_its_rows_learned_from(quick, capsys):
+    other = "scenes?size=32&train=100&val=20&test=20&seed=3"
+    assert command(quick, "--pretrain-data", other) == 0
+    assert f", trained on {other}" in capsys.readouterr().out
+    with pytest.raises(UserError, match=rf"trained on {re.escape(other)}, not smoke on"):
+        command(quick)
+    assert command(quick, "--pretrain-data", other) == 0
+    assert "nothing to compute" in capsys.readouterr().out
+
+
 def test_tasks_and_probes_narrow_but_keep_what_a_table_needs(quick, capsys):
     assert command(quick, "--tasks", "rotation", "--probes", "knn") == 0
     said = capsys.readouterr().out

@@ -89,8 +89,9 @@ def recipe(**changes):
     return Recipe(**(fields | changes))
 
 
-def plan(judges=None, *, rows=ROWS, seeds=1, foreign=None, spec=SPEC, **changes):
+def plan(judges=None, *, rows=ROWS, seeds=1, foreign=None, spec=SPEC, learned=None, **changes):
     source, data = open_data(spec, 16, bad_images="skip", download=False)
+    taught = None if learned is None else open_data(learned, 16, bad_images="skip", download=False)
     return make_plan(
         recipe(**changes),
         source,
@@ -99,6 +100,7 @@ def plan(judges=None, *, rows=ROWS, seeds=1, foreign=None, spec=SPEC, **changes)
         judges=judges or {"a": Constant(), "b": Constant(value=2)},
         seeds=seeds,
         foreign=foreign,
+        learned=taught,
     )
 
 
@@ -163,19 +165,16 @@ def test_a_hash_covers_what_the_value_depends_on_and_nothing_else():
 
 
 def test_rows_can_learn_from_other_pictures_than_they_are_judged_with():
-    judged = open_data(SPEC, 16, bad_images="skip", download=False)
-    taught = open_data("scenes?size=16&train=9&val=4&test=4&seed=3", 16, bad_images="skip", download=False)
-    judges = {"a": Constant()}
-    planned = make_plan(recipe(), *judged, rows=ROWS, judges=judges, seeds=1, learned=taught)
-    for cell in planned.cells:
-        assert cell.data == (judged if cell.judge else taught)[0]
-    start = names(make_plan(recipe(), *judged, rows=ROWS, judges=judges, seeds=1))
+    other = "scenes?size=16&train=9&val=4&test=4&seed=3"
+    planned, start = plan(learned=other), names(plan())
+    assert {cell.data.spec for cell in planned.cells if cell.judge is None} == {other}
+    assert {cell.data.spec for cell in planned.cells if cell.judge is not None} == {SPEC}
     found = names(planned)
     assert found["random", "a", 0] == start["random", "a", 0]  # random weights learn from nothing
     assert all(found[row, probe, 0] != start[row, probe, 0] for row in ROWS if row != "random" for probe in ("", "a"))
-    assert "on scenes" in (text := suite.plan_text(planned, list(planned.cells), 1, 1.0).splitlines()[0])
-    assert f", trained on {taught[0].spec} (synthetic)" in text
-    assert names(make_plan(recipe(), *judged, rows=ROWS, judges=judges, seeds=1, learned=judged)) == start
+    text = suite.plan_text(planned, list(planned.cells), 1, 1.0)
+    assert f"on {SPEC} (synthetic), trained on {other} (synthetic)" in text
+    assert names(plan(learned=SPEC)) == start
 
 
 def test_labels_are_wanted_of_what_is_learned_from():
