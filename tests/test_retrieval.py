@@ -437,6 +437,37 @@ def test_several_pictures_are_asked_with_at_once(
         assert sheet.width == one_row.width
 
 
+def test_a_hole_in_a_whole_picture_is_asked_with_all_that_surrounds_it(encoder_file: Path, tmp_path: Path) -> None:
+    argv = ["--encoder", str(encoder_file), "--data", SPEC, "--split", "test", "--mode", "images"]
+    assert main(["index", *argv, "--out", str(tmp_path / "images")]) == 0
+    searchable = Searchable.open(tmp_path / "images")
+    pictures = torch.stack([searchable.data[i][0] for i in range(16)])
+    boxes = [(i % 4 / 8, i // 4 / 8, 0.25, 0.5) for i in range(16)]
+    cosines, rows = searchable.ask_many(list(pictures), boxes, 16, hidden=True)
+    colour = torch.tensor(MEAN_COLOUR) * 255
+    holed = pictures.clone()
+    for picture, (x, y, w, h) in zip(holed, boxes, strict=True):
+        rows_of, columns = slice(int(32 * y), int(32 * (y + h))), slice(int(32 * x), int(32 * (x + w)))
+        picture[:, rows_of, columns] = colour.round().byte()[:, None, None]
+    with torch.inference_mode():
+        queries, found = (searchable.encoder.embed(each).double() for each in (holed, pictures))
+    expected = torch.nn.functional.cosine_similarity(queries[:, None], found[None], dim=2).numpy()
+    np.testing.assert_allclose(cosines, -np.sort(-expected, axis=1), atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(expected, rows, axis=1), cosines, atol=1e-5)
+    secret = pictures.clone()
+    for picture, (x, y, w, h) in zip(secret, boxes, strict=True):
+        picture[:, int(32 * y) : int(32 * (y + h)), int(32 * x) : int(32 * (x + w))] = 255
+    np.testing.assert_array_equal(searchable.ask_many(list(secret), boxes, 16, hidden=True)[1], rows)
+
+
+def test_an_index_of_patches_takes_no_holes(encoder_file: Path, tmp_path: Path) -> None:
+    argv = ["--encoder", str(encoder_file), "--data", SPEC, "--split", "test", "--out", str(tmp_path / "grid")]
+    assert main(["index", *argv]) == 0
+    searchable = Searchable.open(tmp_path / "grid")
+    with pytest.raises(UserError, match="this index holds grid; ask what surrounds a hole"):
+        searchable.ask(searchable.data[0][0], (0.25, 0.25, 0.5, 0.5), hidden=True)
+
+
 def test_a_picture_of_the_index_is_not_its_own_neighbour(contexts: Path, tmp_path: Path) -> None:
     assert main(["search", str(contexts), "--query", "7", "--out", str(tmp_path)]) == 0
     answer = json.loads((tmp_path / "neighbours.json").read_text())
