@@ -124,17 +124,24 @@ def read_vectors(path: Path) -> Any:
         raise UserError(f"{path}: FAISS {faiss.__version__} cannot read it ({_reason(error)})") from None
 
 
-def only_these(vectors: Any, wanted: Bool[np.ndarray, " N"]) -> Any:
-    """Return what makes a search find some of the vectors alone, to be given to it as `params`."""
+def only_these(vectors: Any, wanted: Bool[np.ndarray, " N"], *, effort: float) -> Any:
+    """Return what makes a search find some of the vectors alone, to be given to it as `params`.
+
+    Args:
+        vectors: A `faiss.Index`.
+        wanted: Which.
+        effort: Times that an approximate index looks at as much as it does without this.
+    """
     faiss = use_faiss()
     if isinstance(vectors, faiss.IndexPreTransform):
-        inner = only_these(faiss.downcast_index(vectors.index), wanted)
+        inner = only_these(faiss.downcast_index(vectors.index), wanted, effort=effort)
         return faiss.SearchParametersPreTransform(index_params=inner)
     chosen = faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))
     if isinstance(vectors, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=chosen, nprobe=vectors.nprobe)
+        return faiss.SearchParametersIVF(sel=chosen, nprobe=min(vectors.nlist, round(effort * vectors.nprobe)))
     if isinstance(vectors, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=chosen, efSearch=vectors.hnsw.efSearch)
+        looked_at = min(vectors.ntotal, round(effort * vectors.hnsw.efSearch))
+        return faiss.SearchParametersHNSW(sel=chosen, efSearch=looked_at)
     return faiss.SearchParameters(sel=chosen)
 
 

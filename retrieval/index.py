@@ -22,7 +22,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
@@ -148,19 +148,32 @@ class PatchIndex:
             wanted &= self.table["image"] != without_image
         if label is not None:
             wanted &= self.table["label"] == label
-        only = None if wanted.all() else only_these(self.vectors, wanted)
         use_faiss()
         most = min(k, int(wanted.sum()))
-        try:
-            cosines, rows = self.vectors.search(np.ascontiguousarray(queries), max(most, 1), params=only)
-        except RuntimeError:
-            if only is None:
-                raise
-            kind = self.manifest.factory
-            raise UserError(f"an index of kind {kind} cannot leave regions out; make one of another kind") from None
+        queries = np.ascontiguousarray(queries)
+        if wanted.all():
+            cosines, rows = self.vectors.search(queries, max(most, 1))
+        else:
+            cosines, rows = self._search_some(queries, max(most, 1), wanted)
         # an inexact index ends with -1 where its lists hold no more
         count = min(most, int((rows >= 0).sum(axis=1).min(initial=most)))
         return cosines[:, :count], rows[:, :count]
+
+    def _search_some(
+        self, queries: Float32[np.ndarray, "Q D"], k: int, wanted: Bool[np.ndarray, " N"]
+    ) -> tuple[Float32[np.ndarray, "Q K"], Int64[np.ndarray, "Q K"]]:
+        """Search some rows alone: by an approximate index through as many as it sees of all, and then through all."""
+        share = max(float(wanted.mean()), 1 / len(wanted))
+        try:
+            for effort in (1 / share, len(wanted)):
+                only = only_these(self.vectors, wanted, effort=effort)
+                cosines, rows = self.vectors.search(queries, k, params=only)
+                if (rows >= 0).all():
+                    break
+        except RuntimeError:
+            kind = self.manifest.factory
+            raise UserError(f"an index of kind {kind} cannot leave regions out; make one of another kind") from None
+        return cosines, rows
 
     @classmethod
     def open(cls, folder: str | Path) -> PatchIndex:

@@ -138,6 +138,29 @@ def test_neighbours_of_some_regions_are_those_of_an_index_of_them_alone(
         np.testing.assert_allclose(cosines[query], best, atol=1e-4)
 
 
+@pytest.mark.parametrize("factory", ["IVF100_HNSW32,SQfp16", "PCAW8,L2norm,IVF100,Flat", "HNSW32"])
+def test_few_regions_far_away_are_found_by_an_approximate_index(
+    factory: str, grid: PatchIndex, encoder: Encoder, features: np.ndarray
+) -> None:
+    rng = np.random.default_rng(0)
+    label, other = rng.integers(0, 40, 8000), 7
+    centres = rng.normal(size=(40, features.shape[1]))
+    vectors = (centres[label] + 0.3 * rng.normal(size=(8000, features.shape[1]))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    table = np.zeros(8000, PATCH)
+    table["label"] = label
+    made = make_vectors(features.shape[1], factory, 8000, lambda count: vectors[:count], iter([vectors]))
+    index = dataclasses.replace(grid, vectors=made, table=table)
+    queries = vectors[label == 3][:10]
+    near, rows = index.search(queries, 5, encoder=encoder, label=other)
+    assert rows.shape == (10, 5) and (label[rows] == other).all()
+    if "PCA" not in factory:  # there other axes say what is near
+        best = np.sort(queries @ vectors[label == other].T, axis=1)[:, :-6:-1]
+        assert (near >= best - 1e-3).mean() >= 0.9
+    table["label"][:3] = 50
+    assert sorted(index.search(queries[:1], 5, encoder=encoder, label=50)[1][0]) == [0, 1, 2]
+
+
 def test_a_kind_that_can_leave_nothing_out_is_named(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
     vectors = make_vectors(
         features.shape[1], "IVF6,Flat,RFlat", len(features), lambda count: features[:count], iter([features])
