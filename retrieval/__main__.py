@@ -63,7 +63,7 @@ class Index(Regions):
     pca: int | None = None
     """Whiten the vectors by PCA to so many numbers; they stay as they are where None."""
     limit: int | None = None
-    """At most so many pictures."""
+    """At most so many pictures of each split."""
     bad_images: BadImages = "skip"
     """Pictures that cannot be decoded: leave them out and say so, or stop."""
     device: str = "auto"
