@@ -351,6 +351,17 @@ def test_a_drawn_picture_is_in_no_file(data: ImageDataset) -> None:
     assert torch.equal(original(data, 3), data[3][0])
 
 
+@pytest.mark.parametrize("box", [(0.5, 0.25, 0.004, 0.004), (0.0, 0.99, 0.01, 0.01), (0.2, 0.2, 0.01, 0.6)])
+def test_a_tiny_box_is_seen_on_a_sheet(box: tuple[float, float, float, float]) -> None:
+    black = torch.zeros(3, 224, 224, dtype=torch.uint8)
+    plain = Tile(black, WHOLE, "")
+    sheet = np.asarray(neighbour_sheet([Tile(black, box, "")], {"a": [[plain]]}))[6:118, 6:118]
+    marked = (sheet == (255, 45, 85)).all(axis=-1)
+    assert marked.sum() >= 12
+    rows, columns = (each.mean() / 112 for each in marked.nonzero())
+    assert (columns, rows) == pytest.approx((box[0] + box[2] / 2, box[1] + box[3] / 2), abs=0.06)
+
+
 def test_a_photograph_is_not_squashed_on_a_sheet() -> None:
     wide = torch.zeros(3, 10, 40, dtype=torch.uint8)
     sheet = np.asarray(neighbour_sheet([Tile(wide, WHOLE, "")], {"a": [[Tile(wide, WHOLE, "")]]}))
