@@ -134,6 +134,8 @@ class Searchable:
         classes = self.index.manifest.classes
         here = np.unique(self.index.table["label"])
         known = [classes[label] for label in here[here >= 0]]
+        if not known:
+            raise UserError("no region of the index has a class: --label needs whole pictures, boxes or masks with one")
         if name not in known:
             raise UserError(f"no region of the index is of a class {name!r}; {did_you_mean(name, known)}")
         return classes.index(name)

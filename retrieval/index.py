@@ -273,7 +273,8 @@ def build_index(
         known = Known(pictures)
         if known.left > len(data):
             raise _lost(data, known.left - len(data), len(pictures), out)
-        begin(working, _asked(manifest, out if base else None), overwrite=overwrite)
+        # What was begun for an index that is there, of other pictures, is a loss of time alone
+        begin(working, _asked(manifest, out if base else None), overwrite=overwrite or base is not None)
         encode_blocks(working, encoder, data, regions, stage=stage, bad_images=bad_images, known=known)
         if known.left:
             shutil.rmtree(working)

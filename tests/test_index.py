@@ -569,6 +569,21 @@ def test_growth_goes_on_from_the_last_block(encoder: Encoder, tmp_path: Path, mo
     assert contents(tmp_path / "index") == contents(tmp_path / "whole")
 
 
+def test_growth_that_was_cut_off_does_not_bar_the_way(encoder: Encoder, tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "photos", range(8))
+    options = {"split": "all", "add": True}
+    build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
+    photographs(folder, range(8, 10))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        stop_at(patch, "retrieval.index._write_tables", 0)
+        build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
+    photographs(folder, range(10, 13))  # more have come before it is called again
+    grown = build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
+    assert len(grown.table) == 13
+    assert [row[0] for row in answers(grown, opened(folder), encoder)] == list(range(13))
+    assert not (tmp_path / "index.blocks").exists()
+
+
 def test_nothing_new_changes_nothing(encoder: Encoder, tmp_path: Path) -> None:
     folder = photographs(tmp_path / "photos", range(8))
     for _ in range(2):  # --add makes an index where there is none
@@ -882,3 +897,19 @@ def test_the_command_makes_an_index_and_lets_it_grow(
     found = json.loads((tmp_path / "found" / "neighbours.json").read_text())["neighbours"]
     assert Path(found[0]["file"]).name == "013.png"
     assert found[0]["similarity"] == pytest.approx(1, abs=1e-3)
+
+
+def test_an_index_knows_its_pictures_from_any_folder(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(encoder, tmp_path / "folder.safetensors", {})
+    photographs(tmp_path / "folder", range(6))
+    monkeypatch.chdir(tmp_path)
+    argv = ["--encoder", "folder.safetensors", "--data", "folder:folder?limit=5", "--mode", "images", "--out", "index"]
+    assert main(["index", *argv]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["search", "../index", "--query", "0", "--out", "found"]) == 0
+    assert PatchIndex.open(tmp_path / "index").manifest.data == f"folder:{tmp_path / 'folder'}?limit=5"
+    with pytest.raises(UserError, match="no region of the index has a class: --label"):
+        main(["search", "../index", "--query", "0", "--label", "cat", "--out", "found"])
