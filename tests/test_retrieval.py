@@ -23,9 +23,9 @@ from retrieval.asking import Searchable
 from retrieval.index import PatchIndex
 from retrieval.measures import chance_precision, hits, nearest
 from retrieval.originals import file_of, original
-from retrieval.patches import cut, describe, describe_regions
+from retrieval.patches import cut, describe, describe_regions, windows
 from retrieval.probes.retrieval import Retrieval
-from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand
+from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand, patch_rows
 from retrieval.sheets import Tile, neighbour_sheet
 
 
@@ -94,6 +94,17 @@ def test_beyond_the_picture_lies_the_mean_colour() -> None:
     seen = cut(white, torch.tensor([0]), torch.tensor([[-1.0, 0.0, 2.0, 1.0]]), None, side=16)[0]
     torch.testing.assert_close(seen[:, :, :7], torch.tensor(MEAN_COLOUR).view(3, 1, 1).expand(3, 16, 7))
     torch.testing.assert_close(seen[:, :, 9:], torch.ones(3, 16, 7))
+
+
+@pytest.mark.parametrize("regions", [Regions(mode="objects", margin=0.5), Regions(mode="contexts", hole=0.5)])
+def test_a_box_is_seen_with_its_surroundings(regions: Regions) -> None:
+    picture = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows = patch_rows(0, [(0.25, 0.25, 0.5, 0.5)], [0])  # half of its sides again on each side is all there is
+    ((crops, _),) = windows(iter([(picture, rows)]), regions, side=8)
+    expected = picture.float() / 255
+    if regions.mode == "contexts":
+        expected[:, 2:6, 2:6] = torch.tensor(MEAN_COLOUR)[:, None, None]
+    torch.testing.assert_close(crops[0], expected, atol=1e-5, rtol=0)
 
 
 def test_an_expanded_box_keeps_its_centre() -> None:
@@ -229,6 +240,17 @@ def test_scores_keep_the_contract(probe: Retrieval, encoder: Encoder, data: Imag
     assert {path.name for path in tmp_path.iterdir()} == {"objects.png", "contexts.png"}
     again = [score.value for score in probe.evaluate(encoder, data)]
     assert again == [score.value for score in scores]
+
+
+def test_the_seed_draws_what_is_searched_and_searched_for(data: ImageDataset) -> None:
+    regions = Regions(mode="objects")
+    first, again, other = (
+        Retrieval(database=20, queries=10, k=3, seed=seed)._tables(data, regions) for seed in (0, 0, 1)
+    )
+    for split in ("train", "val", "test"):
+        assert first[split].tolist() == again[split].tolist()
+        assert set(first[split]["image"]) != set(other[split]["image"])
+        assert len(np.unique(first[split])) == len(first[split])
 
 
 @pytest.mark.parametrize(("mode", "prefix"), [("objects", ""), ("contexts", "context ")])
