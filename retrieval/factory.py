@@ -145,6 +145,25 @@ def only_these(vectors: Any, wanted: Bool[np.ndarray, " N"], *, effort: float) -
     return faiss.SearchParameters(sel=chosen)
 
 
+def search_all_lists(vectors: Any, queries: Vectors, k: int, wanted: Bool[np.ndarray, " N"]) -> Any:
+    """Return what a search of some of the vectors in all lists finds; the graph that finds lists may lead to a part."""
+    faiss = use_faiss()
+    while isinstance(vectors, faiss.IndexPreTransform):
+        for number in range(vectors.chain.size()):
+            queries = faiss.downcast_VectorTransform(vectors.chain.at(number)).apply(queries)
+        vectors = faiss.downcast_index(vectors.index)
+    only = only_these(vectors, wanted, effort=vectors.ntotal)
+    if not isinstance(vectors, faiss.IndexIVF):
+        return vectors.search(queries, k, params=only)
+    near = np.ascontiguousarray(queries @ vectors.quantizer.reconstruct_n(0, vectors.nlist).T)
+    lists = np.tile(np.arange(vectors.nlist), (len(queries), 1))
+    cosines, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    given, found = ((faiss.swig_ptr(each) for each in some) for some in ((lists, near), (cosines, rows)))
+    # FAISS's own wrapper of this takes no parameters.
+    vectors.search_preassigned_c(len(queries), faiss.swig_ptr(queries), k, *given, *found, False, only)
+    return cosines, rows
+
+
 def stored_dimensions(vectors: Any) -> int:
     """Return how many numbers of a vector are kept: fewer than its own where it is projected."""
     faiss = use_faiss()

@@ -53,6 +53,7 @@ from retrieval.factory import (
     make_vectors,
     only_these,
     read_vectors,
+    search_all_lists,
     use_faiss,
     with_whitening,
 )
@@ -165,11 +166,9 @@ class PatchIndex:
         """Search some rows alone: by an approximate index through as many as it sees of all, and then through all."""
         share = max(float(wanted.mean()), 1 / len(wanted))
         try:
-            for effort in (1 / share, len(wanted)):
-                only = only_these(self.vectors, wanted, effort=effort)
-                cosines, rows = self.vectors.search(queries, k, params=only)
-                if (rows >= 0).all():
-                    break
+            cosines, rows = self.vectors.search(queries, k, params=only_these(self.vectors, wanted, effort=1 / share))
+            if (rows < 0).any():
+                cosines, rows = search_all_lists(self.vectors, queries, k, wanted)
         except RuntimeError:
             kind = self.manifest.factory
             raise UserError(f"an index of kind {kind} cannot leave regions out; make one of another kind") from None

@@ -161,6 +161,27 @@ def test_few_regions_far_away_are_found_by_an_approximate_index(
     assert sorted(index.search(queries[:1], 5, encoder=encoder, label=50)[1][0]) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("factory", ["IVF100_HNSW4,Flat", "PCAW8,L2norm,IVF100_HNSW4,Flat"])
+def test_lists_that_no_graph_leads_to_are_searched_too(
+    factory: str, grid: PatchIndex, encoder: Encoder, features: np.ndarray
+) -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(8000) % 100  # far apart, and few links: the graph is in pieces
+    vectors = (10 * rng.normal(size=(100, features.shape[1]))[label]).astype(np.float32)
+    vectors += rng.normal(size=vectors.shape).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    made = make_vectors(features.shape[1], factory, 8000, lambda count: vectors[:count], iter([vectors]))
+    table = np.zeros(8000, PATCH)
+    table["label"][:100] = 1  # one of each
+    index = dataclasses.replace(grid, vectors=made, table=table)
+    cosines, rows = index.search(vectors[:50], 100, encoder=encoder, label=1)
+    assert rows.shape == (50, 100)
+    assert (np.sort(rows, axis=1) == np.arange(100)).all()
+    assert (rows[:, 0] == np.arange(50)).all() and (np.diff(cosines, axis=1) <= 0).all()
+    if "PCA" not in factory:
+        np.testing.assert_allclose(cosines, -np.sort(-vectors[:50] @ vectors[:100].T, axis=1), atol=1e-4)
+
+
 def test_a_kind_that_can_leave_nothing_out_is_named(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
     vectors = make_vectors(
         features.shape[1], "IVF6,Flat,RFlat", len(features), lambda count: features[:count], iter([features])
