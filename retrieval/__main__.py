@@ -31,7 +31,7 @@ from pretext.encoders import load_encoder
 from pretext.encoders.foreign import allowing_partial, loaded_line
 from pretext.encoders.weights import is_spec, weights_file
 from pretext.errors import UserError, did_you_mean, run_command
-from pretext.specs import with_option
+from pretext.specs import parse_spec, with_option
 from retrieval.asking import Searchable
 from retrieval.factory import effort, stored_dimensions
 from retrieval.index import Manifest, build_index, check_target
@@ -63,7 +63,7 @@ class Index(Regions):
     pca: int | None = None
     """Whiten the vectors by PCA to so many numbers; they stay as they are where None."""
     limit: int | None = None
-    """At most so many pictures."""
+    """At most so many pictures of each split."""
     bad_images: BadImages = "skip"
     """Pictures that cannot be decoded: leave them out and say so, or stop."""
     device: str = "auto"
@@ -117,7 +117,7 @@ def index(argv: list[str]) -> int:
     """Run `python -m retrieval index`."""
     options = parse(Index, argv, prog="python -m retrieval index")
     check_target(options.out, overwrite=options.overwrite, add=options.add)
-    spec = options.data
+    spec = _rooted(options.data)
     if options.limit is not None:
         spec += f"{'&' if '?' in spec else '?'}limit={options.limit}"
     source = allowing_partial(options.encoder, options.allow_partial)
@@ -209,6 +209,15 @@ def _findable(encoder: str) -> str:
         return str(Path(encoder).resolve())
     weights = weights_file(encoder)
     return encoder if weights is None else with_option(encoder, "weights", str(weights.resolve()))
+
+
+def _rooted(data: str) -> str:
+    """Return a data set's spec, the path in it one that holds in any working folder."""
+    path = parse_spec(data).path
+    if not path or not Path(path).exists():
+        return data
+    body, mark, options = data.partition("?")
+    return body.removesuffix(path) + str(Path(path).resolve()) + mark + options
 
 
 class _Query(NamedTuple):

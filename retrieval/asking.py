@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pretext.encoders import load_encoder
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError, did_you_mean
 from retrieval.index import PatchIndex, check_encoder
-from retrieval.patches import describe_each
+from retrieval.patches import describe_each, with_hole
 from retrieval.regions import WHOLE, Box
 
 
@@ -88,12 +87,13 @@ class Searchable:
             picture: At the index's size.
             box: What is asked about, in shares of the picture.
             k: Neighbours.
-            hidden: Ask with what surrounds the box, never with what is in it.
+            hidden: Ask with what surrounds the box, never with what is in it: among contexts with a window around it,
+                among whole pictures with all of the picture.
             without_image: A picture whose regions are not wanted: the query's own.
             label: The class of the regions that are wanted; any where None.
 
         Raises:
-            UserError: If no region is of that class.
+            UserError: If no region is of that class, or the index takes no holes.
         """
         cosines, rows = self.ask_many([picture], [box], k, hidden=hidden, without_image=without_image, label=label)
         return cosines[0], rows[0]
@@ -121,16 +121,21 @@ class Searchable:
         """
         manifest = self.index.manifest
         wanted = None if label is None else self._class(label)
-        # A hole may be asked about among whole pictures too: then only the query is seen as a context.
-        mode = "contexts" if hidden else manifest.regions.mode
-        seen = dataclasses.replace(manifest.regions, mode=mode, pool=manifest.regions.cells)
-        vectors = describe_each(self.encoder, pictures, boxes, seen, stage=manifest.stage)
+        regions = manifest.regions
+        if hidden and not self.takes_holes:
+            raise UserError(f"this index holds {regions.mode}; ask what surrounds a hole of one of contexts or images")
+        if hidden and regions.mode == "images":  # seen as the index's own are: whole
+            pictures = [with_hole(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
+            boxes = [WHOLE] * len(pictures)
+        vectors = describe_each(self.encoder, pictures, boxes, regions, stage=manifest.stage)
         return self.index.search(vectors, k, encoder=self.encoder, without_image=without_image, label=wanted)
 
     def _class(self, name: str) -> int:
         classes = self.index.manifest.classes
         here = np.unique(self.index.table["label"])
         known = [classes[label] for label in here[here >= 0]]
+        if not known:
+            raise UserError("no region of the index has a class: --label needs whole pictures, boxes or masks with one")
         if name not in known:
             raise UserError(f"no region of the index is of a class {name!r}; {did_you_mean(name, known)}")
         return classes.index(name)

@@ -1,7 +1,8 @@
 """What needs no network: regions described by their pixels, their colours and their gradients.
 
 They see the same windows as an encoder does. What is hidden, or lies beyond the picture, shows the mean colour: it is
-0 among the pixels, is not counted among the colours, and has the same outline for all among the gradients.
+0 among the pixels, is not counted among the colours, and has the same outline for all among the gradients. Pixels and
+gradients say where in the window something is, which an object's vector by an encoder, averaged over space, does not.
 """
 
 from __future__ import annotations

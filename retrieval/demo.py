@@ -22,6 +22,7 @@ import torch
 import tyro
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
@@ -128,6 +129,10 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> Any:
     async def refused(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=400)
 
+    @app.exception_handler(RequestValidationError)
+    async def unreadable(request: Request, _: Exception) -> JSONResponse:
+        return JSONResponse({"error": f"{request.url.path} cannot be asked so"}, status_code=400)
+
     @app.get("/")
     def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
@@ -153,12 +158,14 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> Any:
             for each in shown
         ]
 
-    def picture_of(query: dict[str, Any]) -> tuple[UInt8[Tensor, "3 H W"], Searchable | None, int | None]:
+    def picture_of(query: Any) -> tuple[UInt8[Tensor, "3 H W"], Searchable | None, int | None]:
         """Return a query's picture, and where it is one of an index's own, which."""
+        if not isinstance(query, dict):
+            raise RefusedError("a query is an upload, or the number of an index and that of a picture in it")
         if "upload" in query:
-            if query["upload"] not in uploads:
+            if str(query["upload"]) not in uploads:
                 raise RefusedError("this picture is no longer kept; choose it again")
-            return uploads[query["upload"]], None, None
+            return uploads[str(query["upload"])], None, None
         index, number = _whole(query.get("index"), len(shown)), query.get("number")
         searchable = shown[index].searchable
         number = _whole(number, len(searchable.data))
@@ -193,14 +200,14 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> Any:
 
     @app.post("/api/search")
     def search(asked: dict[str, Any]) -> list[dict[str, Any]]:
-        image, own, number = picture_of(asked.get("query") or {})
+        image, own, number = picture_of(asked.get("query"))
         box, hidden = _asked_box(asked), bool(asked.get("hidden"))
-        k = 1 + _whole(asked.get("k", 8) - 1, MOST_NEIGHBOURS)
+        k = _whole(asked.get("k", 8), MOST_NEIGHBOURS + 1, least=1)
         return [_answer(at, each, image, own, number, box, hidden, k) for at, each in enumerate(shown)]
 
     @app.post("/api/fill")
     def fill(asked: dict[str, Any]) -> list[dict[str, str]]:
-        image, own, number = picture_of(asked.get("query") or {})
+        image, own, number = picture_of(asked.get("query"))
         box = _asked_box(asked)
         if box == WHOLE:
             raise RefusedError("draw a hole first")
@@ -280,8 +287,10 @@ def _fills(
             continue
         pictures = _with_hole(image, manifest.picture_size, box)
         without = number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
-        _, (nearest, *_) = searchable.ask(pictures.images[0], box, 1, hidden=True, without_image=without)
-        line = searchable.index.table[nearest]
+        _, nearest = searchable.ask(pictures.images[0], box, 1, hidden=True, without_image=without)
+        if not len(nearest):  # the index holds this picture alone
+            continue
+        line = searchable.index.table[nearest[0]]
         source = searchable.data[int(line["image"])][0]
         if manifest.regions.mode == "contexts":  # what it hides, brought to where the hole is
             source = _moved(_part(source, _box_of(line)), pictures.holes[0, 0])
@@ -368,9 +377,9 @@ def _asked_box(asked: dict[str, Any]) -> Box:
     return x, y, min(w, 1 - x), min(h, 1 - y)
 
 
-def _whole(value: Any, below: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
-        raise RefusedError(f"{value!r} is not a whole number from 0 to {below - 1}")
+def _whole(value: Any, below: int, *, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < below:
+        raise RefusedError(f"{value!r} is not a whole number from {least} to {below - 1}")
     return value
 
 
@@ -378,6 +387,8 @@ def _decoded(content: bytes) -> UInt8[Tensor, "3 H W"]:
     """Return the picture in an upload."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
+            if not Image.MIME.get(opened.format or "", "").startswith("image/"):
+                raise ValueError("a program such as PostScript, or another container")
             if opened.width * opened.height > MOST_PIXELS:
                 raise RefusedError(
                     f"this picture has more than {MOST_PIXELS // 10**6} million pixels; choose a smaller one"

@@ -124,18 +124,44 @@ def read_vectors(path: Path) -> Any:
         raise UserError(f"{path}: FAISS {faiss.__version__} cannot read it ({_reason(error)})") from None
 
 
-def only_these(vectors: Any, wanted: Bool[np.ndarray, " N"]) -> Any:
-    """Return what makes a search find some of the vectors alone, to be given to it as `params`."""
+def only_these(vectors: Any, wanted: Bool[np.ndarray, " N"], *, effort: float) -> Any:
+    """Return what makes a search find some of the vectors alone, to be given to it as `params`.
+
+    Args:
+        vectors: A `faiss.Index`.
+        wanted: Which.
+        effort: Times that an approximate index looks at as much as it does without this.
+    """
     faiss = use_faiss()
     if isinstance(vectors, faiss.IndexPreTransform):
-        inner = only_these(faiss.downcast_index(vectors.index), wanted)
+        inner = only_these(faiss.downcast_index(vectors.index), wanted, effort=effort)
         return faiss.SearchParametersPreTransform(index_params=inner)
     chosen = faiss.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))
     if isinstance(vectors, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=chosen, nprobe=vectors.nprobe)
+        return faiss.SearchParametersIVF(sel=chosen, nprobe=min(vectors.nlist, round(effort * vectors.nprobe)))
     if isinstance(vectors, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(sel=chosen, efSearch=vectors.hnsw.efSearch)
+        looked_at = min(vectors.ntotal, round(effort * vectors.hnsw.efSearch))
+        return faiss.SearchParametersHNSW(sel=chosen, efSearch=looked_at)
     return faiss.SearchParameters(sel=chosen)
+
+
+def search_all_lists(vectors: Any, queries: Vectors, k: int, wanted: Bool[np.ndarray, " N"]) -> Any:
+    """Return what a search of some of the vectors in all lists finds; the graph that finds lists may lead to a part."""
+    faiss = use_faiss()
+    while isinstance(vectors, faiss.IndexPreTransform):
+        for number in range(vectors.chain.size()):
+            queries = faiss.downcast_VectorTransform(vectors.chain.at(number)).apply(queries)
+        vectors = faiss.downcast_index(vectors.index)
+    only = only_these(vectors, wanted, effort=vectors.ntotal)
+    if not isinstance(vectors, faiss.IndexIVF):
+        return vectors.search(queries, k, params=only)
+    near = np.ascontiguousarray(queries @ vectors.quantizer.reconstruct_n(0, vectors.nlist).T)
+    lists = np.tile(np.arange(vectors.nlist), (len(queries), 1))
+    cosines, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    given, found = ((faiss.swig_ptr(each) for each in some) for some in ((lists, near), (cosines, rows)))
+    # FAISS's own wrapper of this takes no parameters.
+    vectors.search_preassigned_c(len(queries), faiss.swig_ptr(queries), k, *given, *found, False, only)
+    return cosines, rows
 
 
 def stored_dimensions(vectors: Any) -> int:

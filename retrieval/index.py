@@ -22,7 +22,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int32, Int64
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
@@ -53,6 +53,7 @@ from retrieval.factory import (
     make_vectors,
     only_these,
     read_vectors,
+    search_all_lists,
     use_faiss,
     with_whitening,
 )
@@ -148,19 +149,30 @@ class PatchIndex:
             wanted &= self.table["image"] != without_image
         if label is not None:
             wanted &= self.table["label"] == label
-        only = None if wanted.all() else only_these(self.vectors, wanted)
         use_faiss()
         most = min(k, int(wanted.sum()))
-        try:
-            cosines, rows = self.vectors.search(np.ascontiguousarray(queries), max(most, 1), params=only)
-        except RuntimeError:
-            if only is None:
-                raise
-            kind = self.manifest.factory
-            raise UserError(f"an index of kind {kind} cannot leave regions out; make one of another kind") from None
+        queries = np.ascontiguousarray(queries)
+        if wanted.all():
+            cosines, rows = self.vectors.search(queries, max(most, 1))
+        else:
+            cosines, rows = self._search_some(queries, max(most, 1), wanted)
         # an inexact index ends with -1 where its lists hold no more
         count = min(most, int((rows >= 0).sum(axis=1).min(initial=most)))
         return cosines[:, :count], rows[:, :count]
+
+    def _search_some(
+        self, queries: Float32[np.ndarray, "Q D"], k: int, wanted: Bool[np.ndarray, " N"]
+    ) -> tuple[Float32[np.ndarray, "Q K"], Int64[np.ndarray, "Q K"]]:
+        """Search some rows alone: by an approximate index through as many as it sees of all, and then through all."""
+        share = max(float(wanted.mean()), 1 / len(wanted))
+        try:
+            cosines, rows = self.vectors.search(queries, k, params=only_these(self.vectors, wanted, effort=1 / share))
+            if (rows < 0).any():
+                cosines, rows = search_all_lists(self.vectors, queries, k, wanted)
+        except RuntimeError:
+            kind = self.manifest.factory
+            raise UserError(f"an index of kind {kind} cannot leave regions out; make one of another kind") from None
+        return cosines, rows
 
     @classmethod
     def open(cls, folder: str | Path) -> PatchIndex:
@@ -260,7 +272,8 @@ def build_index(
         known = Known(pictures)
         if known.left > len(data):
             raise _lost(data, known.left - len(data), len(pictures), out)
-        begin(working, _asked(manifest, out if base else None), overwrite=overwrite)
+        # What was begun for an index that is there, of other pictures, is a loss of time alone
+        begin(working, _asked(manifest, out if base else None), overwrite=overwrite or base is not None)
         encode_blocks(working, encoder, data, regions, stage=stage, bad_images=bad_images, known=known)
         if known.left:
             shutil.rmtree(working)

@@ -61,6 +61,12 @@ def cut(
     return (roi_align(centred, rois, side, aligned=True) + mean).clamp(0, 1)
 
 
+def with_hole(picture: UInt8[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 S S"]:
+    """Return a picture that shows the mean colour at every pixel that a box touches."""
+    inside = _inside(torch.tensor([box]), picture.shape[-1])[0]
+    return torch.where(inside, torch.tensor(MEAN_COLOUR).mul(255).round().byte().view(3, 1, 1), picture)
+
+
 def encode(
     encoder: Encoder, crops: Float[Tensor, "K 3 S S"], stages: Sequence[str], *, cells: int
 ) -> dict[str, Float[Tensor, "K D"]]:

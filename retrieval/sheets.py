@@ -28,6 +28,8 @@ SIDE = 112
 GAP = 6
 CAPTION = 15
 OUTLINE = "#ff2d55"
+SEEN = 10
+"""Pixels of an outline's side, at least: around less it would be a dot, or cover what it is around."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ def _place(sheet: Image.Image, tile: Tile, x: int, y: int, *, parts: bool, font:
     if tile.hidden:
         shown.paste(tuple(round(255 * value) for value in MEAN_COLOUR), (a, b, c, d))
     if tile.box != WHOLE:
-        ImageDraw.Draw(shown).rectangle((a, b, c - 1, d - 1), outline=OUTLINE, width=2)
+        across, down = (max(0, SEEN - (high - low)) // 2 for low, high in ((a, c), (b, d)))
+        outline = (a - across, b - down, c + across - 1, d + down - 1)
+        ImageDraw.Draw(shown).rectangle(outline, outline=OUTLINE, width=2)
         scale_x, scale_y = picture.width / width, picture.height / height
         edges = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
         _centre(sheet, _fitted(picture, edges), x, y + SIDE + GAP)

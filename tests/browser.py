@@ -83,11 +83,11 @@ class Browser:
                 return told["result"]
 
     def show(self, path, *, width, height=900, dark=False, mobile=False):
-        """Open a file in a window of so many pixels and wait until it is loaded."""
+        """Open a file, or an address, in a window of so many pixels and wait until it is loaded."""
         self.requests, self.complaints, self._loaded = [], [], False
         self.resize(width, height, mobile=mobile)
         self.scheme("dark" if dark else "light")
-        self._page = path.as_uri()
+        self._page = path if isinstance(path, str) else path.as_uri()
         self.ask("Page.navigate", url=self._page)
         while not self._loaded:
             self._hear()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 
 import numpy as np
 import pytest
+from browser import Browser, browser_path
 from PIL import Image
 
 from pretext.datasets import open_dataset
@@ -28,7 +27,6 @@ TestClient = pytest.importorskip("starlette.testclient", reason="httpx is not in
 
 DATA, SIZE = "scenes?size=32&train=30&val=6&test=6", 32
 SPEC = "alexnet?width=0.125&stem_stride=2"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +171,10 @@ def test_what_is_no_picture_gets_a_sentence(page, content, said):
         ({"box": [0, 0, 2, 1]}, "not within the picture"),
         ({"box": ["nan", 0, 1, 1]}, "not within the picture"),
         ({"box": [0, 1]}, "left, top, width and height"),
+        ({"query": "3"}, "a query is an upload"),
+        ({"query": {"upload": [3]}}, "no longer kept"),
+        ({"k": "many"}, "'many' is not a whole number from 1 to 50"),
+        ({"k": None}, "None is not a whole number"),
         ({"k": 0}, "not a whole number"),
         ({"k": 1000}, "not a whole number"),
     ],
@@ -182,6 +184,35 @@ def test_what_cannot_be_asked_gets_a_sentence(page, asked, said):
     assert answer.status_code == 400 and said in answer.json()["error"]
 
 
+@pytest.mark.parametrize("content", [b"[]", b"3", b"no json"])
+def test_a_question_of_another_form_gets_a_sentence(page, content):
+    answer = page.post("/api/search", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400 and answer.json() == {"error": "/api/search cannot be asked so"}
+
+
+def test_a_program_that_draws_a_picture_is_not_run(page, monkeypatch):
+    written = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(written, "EPS")
+    run = []
+    monkeypatch.setattr(
+        "PIL.EpsImagePlugin.Ghostscript", lambda *given: run.append(given) or Image.new("RGB", (40, 30)).im
+    )
+    answer = page.post("/api/upload", content=written.getvalue())
+    assert answer.status_code == 400 and "no picture" in answer.json()["error"]
+    assert not run
+
+
+def test_a_hole_in_the_only_picture_is_filled_by_what_needs_no_other(folders, tmp_path):
+    arguments = ["--encoder", str(folders[0].parent / "random.safetensors"), "--split", "test", "--limit", "1"]
+    main(["index", *arguments, "--data", DATA, "--mode", "images", "--out", str(tmp_path / "one")])
+    app = demo.make_app([Searchable.open(tmp_path / "one")], (tmp_path / "one",))
+    with TestClient(app, base_url="http://127.0.0.1") as opened:
+        asked = {"query": {"index": 0, "number": 0}, "box": [0.25, 0.25, 0.5, 0.5]}
+        assert opened.post("/api/search", json=asked).json()[0]["neighbours"] == []
+        fills = [each["name"] for each in opened.post("/api/fill", json=asked).json()]
+    assert fills == ["mean colour", "interpolated", "as it was"]
+
+
 def test_the_command_refuses_in_one_line(tmp_path):
     with pytest.raises(UserError, match="give --index"):
         demo.demo_command([])
@@ -189,24 +220,79 @@ def test_the_command_refuses_in_one_line(tmp_path):
         demo.demo_command(["--index", str(tmp_path)])
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-def test_a_real_browser_shows_neighbours_and_fills(folders, tmp_path):
+@pytest.fixture
+def address(folders):
+    """Where the command serves the page."""
     words = [word for folder in folders for word in ("--index", str(folder))]
     command = [sys.executable, "-m", "retrieval", "demo", *words, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
-        address = re.search(r"http://127\.0\.0\.1:\d+/", served.stdout.readline())[0]
-        while True:
-            try:
-                urllib.request.urlopen(address + "api/indexes").read()
-                break
-            except OSError:
-                time.sleep(0.2)
-        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
-        arguments += ["--enable-logging=stderr", f"--user-data-dir={tmp_path}", "--window-size=500,900"]
-        question = f"{address}?number=3&how=hole&box=0.2,0.2,0.5,0.5&fill=1"
-        dom = subprocess.run([BROWSER, *arguments, question], capture_output=True, text=True, timeout=240, check=True)
-        served.terminate()
-    assert "CONSOLE" not in dom.stderr, [line for line in dom.stderr.splitlines() if "CONSOLE" in line]
-    assert dom.stdout.count("<figure>") >= 8 + 5
-    assert not re.search(r"<img(?![^>]*alt=\"[^\"]+\")", dom.stdout)
+        try:
+            yield re.search(r"http://127\.0\.0\.1:\d+/", served.stdout.readline())[0]
+        finally:
+            served.terminate()
+
+
+def wait_for(browser, condition):
+    deadline = time.monotonic() + 60
+    while not browser.run(condition):
+        assert time.monotonic() < deadline, (condition, browser.run("document.body.innerText"))
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
+def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
+    def mouse(kind, x, y, button="left"):
+        held = 0 if kind == "Released" else {"left": 1, "right": 2}[button]
+        about = {"x": left + x * side, "y": top + y * side, "button": button, "buttons": held, "clickCount": 1}
+        browser.ask("Input.dispatchMouseEvent", type=f"mouse{kind}", **about)
+
+    def drag(start, end, button="left"):
+        mouse("Pressed", *start, button)
+        mouse("Moved", *end, button)
+        mouse("Released", *end, button)
+        return pytest.approx(browser.run("state.box"), abs=0.01)
+
+    def press(key, modifiers=0):
+        for kind in ("keyDown", "keyUp"):
+            browser.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers)
+
+    def upload(name, content, said):
+        (tmp_path / name).write_bytes(content)
+        root = browser.ask("DOM.getDocument")["root"]["nodeId"]
+        field = browser.ask("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        browser.ask("DOM.setFileInputFiles", nodeId=field, files=[str(tmp_path / name)])
+        wait_for(browser, f"said.textContent.includes('{said}')")
+
+    with Browser(tmp_path / "profile") as browser:
+        browser.show(address, width=1000)
+        wait_for(browser, "choices.children.length == 12")
+        browser.run("choices.children[2].click()")
+        wait_for(browser, "results.querySelectorAll('figure').length == 16")
+        assert browser.run("document.querySelectorAll('#choices [aria-pressed=true]').length") == 1
+        browser.run("new Promise(done => picture.complete ? done() : picture.onload = done)")
+        left, top, side, _ = browser.run("(r => [r.x, r.y, r.width, r.height])(frame.getBoundingClientRect())")
+        assert drag((0.1, 0.2), (0.6, 0.6)) == [0.1, 0.2, 0.5, 0.4]
+        mouse("Moved", 0.9, 0.9)  # nothing is held any more
+        assert drag((0.3, 0.4), (0.4, 0.5)) == [0.2, 0.3, 0.5, 0.4]
+        press("ArrowRight")
+        press("ArrowDown", modifiers=8)
+        assert browser.run("state.box") == pytest.approx([0.22, 0.3, 0.5, 0.42], abs=0.01)
+        assert drag((0.05, 0.05), (0.9, 0.9), "right") == [0.22, 0.3, 0.5, 0.42]
+        browser.run("document.querySelector('[value=hole]').click(); $('fill').click()")
+        wait_for(browser, "fills.querySelectorAll('img').length == 6")
+        assert browser.run("[...document.images].every(each => each.alt)")
+        # What comes late, of a question that is none any more, is not shown.
+        browser.run("(async () => { const late = fill(); choices.children[3].click(); await late; })()")
+        assert browser.run("fills.children.length") == 0
+        assert browser.complaints == []
+        upload("picture.png", png(), "Searched")
+        upload("text.png", b"text", "no picture that can be read")
+        upload("large.png", png((8000, 5001)), "more than 40 million pixels")
+        upload("heavy.png", b"x" * (demo.MOST_BYTES + 1), "larger than 20 MB")
+        for dark in (False, True):
+            browser.show(f"{address}?number=3&how=hole&box=0.2,0.2,0.5,0.5&fill=1", width=360, dark=dark, mobile=True)
+            wait_for(browser, "fills.querySelectorAll('img').length == 6")
+            assert browser.run("document.documentElement.scrollWidth") == 360
+            assert browser.complaints == []
+            assert all(url.startswith(address) for url in browser.requests)

@@ -138,6 +138,50 @@ def test_neighbours_of_some_regions_are_those_of_an_index_of_them_alone(
         np.testing.assert_allclose(cosines[query], best, atol=1e-4)
 
 
+@pytest.mark.parametrize("factory", ["IVF100_HNSW32,SQfp16", "PCAW8,L2norm,IVF100,Flat", "HNSW32"])
+def test_few_regions_far_away_are_found_by_an_approximate_index(
+    factory: str, grid: PatchIndex, encoder: Encoder, features: np.ndarray
+) -> None:
+    rng = np.random.default_rng(0)
+    label, other = rng.integers(0, 40, 8000), 7
+    centres = rng.normal(size=(40, features.shape[1]))
+    vectors = (centres[label] + 0.3 * rng.normal(size=(8000, features.shape[1]))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    table = np.zeros(8000, PATCH)
+    table["label"] = label
+    made = make_vectors(features.shape[1], factory, 8000, lambda count: vectors[:count], iter([vectors]))
+    index = dataclasses.replace(grid, vectors=made, table=table)
+    queries = vectors[label == 3][:10]
+    near, rows = index.search(queries, 5, encoder=encoder, label=other)
+    assert rows.shape == (10, 5) and (label[rows] == other).all()
+    if "PCA" not in factory:  # there other axes say what is near
+        best = np.sort(queries @ vectors[label == other].T, axis=1)[:, :-6:-1]
+        assert (near >= best - 1e-3).mean() >= 0.9
+    table["label"][:3] = 50
+    assert sorted(index.search(queries[:1], 5, encoder=encoder, label=50)[1][0]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("factory", ["IVF100_HNSW4,Flat", "PCAW8,L2norm,IVF100_HNSW4,Flat"])
+def test_lists_that_no_graph_leads_to_are_searched_too(
+    factory: str, grid: PatchIndex, encoder: Encoder, features: np.ndarray
+) -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(8000) % 100  # far apart, and few links: the graph is in pieces
+    vectors = (10 * rng.normal(size=(100, features.shape[1]))[label]).astype(np.float32)
+    vectors += rng.normal(size=vectors.shape).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    made = make_vectors(features.shape[1], factory, 8000, lambda count: vectors[:count], iter([vectors]))
+    table = np.zeros(8000, PATCH)
+    table["label"][:100] = 1  # one of each
+    index = dataclasses.replace(grid, vectors=made, table=table)
+    cosines, rows = index.search(vectors[:50], 100, encoder=encoder, label=1)
+    assert rows.shape == (50, 100)
+    assert (np.sort(rows, axis=1) == np.arange(100)).all()
+    assert (rows[:, 0] == np.arange(50)).all() and (np.diff(cosines, axis=1) <= 0).all()
+    if "PCA" not in factory:
+        np.testing.assert_allclose(cosines, -np.sort(-vectors[:50] @ vectors[:100].T, axis=1), atol=1e-4)
+
+
 def test_a_kind_that_can_leave_nothing_out_is_named(grid: PatchIndex, encoder: Encoder, features: np.ndarray) -> None:
     vectors = make_vectors(
         features.shape[1], "IVF6,Flat,RFlat", len(features), lambda count: features[:count], iter([features])
@@ -546,6 +590,21 @@ def test_growth_goes_on_from_the_last_block(encoder: Encoder, tmp_path: Path, mo
     assert contents(tmp_path / "index") == contents(tmp_path / "whole")
 
 
+def test_growth_that_was_cut_off_does_not_bar_the_way(encoder: Encoder, tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "photos", range(8))
+    options = {"split": "all", "add": True}
+    build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
+    photographs(folder, range(8, 10))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        stop_at(patch, "retrieval.index._write_tables", 0)
+        build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
+    photographs(folder, range(10, 13))  # more have come before it is called again
+    grown = build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
+    assert len(grown.table) == 13
+    assert [row[0] for row in answers(grown, opened(folder), encoder)] == list(range(13))
+    assert not (tmp_path / "index.blocks").exists()
+
+
 def test_nothing_new_changes_nothing(encoder: Encoder, tmp_path: Path) -> None:
     folder = photographs(tmp_path / "photos", range(8))
     for _ in range(2):  # --add makes an index where there is none
@@ -859,3 +918,19 @@ def test_the_command_makes_an_index_and_lets_it_grow(
     found = json.loads((tmp_path / "found" / "neighbours.json").read_text())["neighbours"]
     assert Path(found[0]["file"]).name == "013.png"
     assert found[0]["similarity"] == pytest.approx(1, abs=1e-3)
+
+
+def test_an_index_knows_its_pictures_from_any_folder(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_encoder(encoder, tmp_path / "folder.safetensors", {})
+    photographs(tmp_path / "folder", range(6))
+    monkeypatch.chdir(tmp_path)
+    argv = ["--encoder", "folder.safetensors", "--data", "folder:folder?limit=5", "--mode", "images", "--out", "index"]
+    assert main(["index", *argv]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["search", "../index", "--query", "0", "--out", "found"]) == 0
+    assert PatchIndex.open(tmp_path / "index").manifest.data == f"folder:{tmp_path / 'folder'}?limit=5"
+    with pytest.raises(UserError, match="no region of the index has a class: --label"):
+        main(["search", "../index", "--query", "0", "--label", "cat", "--out", "found"])

@@ -23,9 +23,9 @@ from retrieval.asking import Searchable
 from retrieval.index import PatchIndex
 from retrieval.measures import chance_precision, hits, nearest
 from retrieval.originals import file_of, original
-from retrieval.patches import cut, describe, describe_regions
+from retrieval.patches import cut, describe, describe_regions, windows
 from retrieval.probes.retrieval import Retrieval
-from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand
+from retrieval.regions import PATCH, WHOLE, Mode, Regions, expand, patch_rows
 from retrieval.sheets import Tile, neighbour_sheet
 
 
@@ -94,6 +94,17 @@ def test_beyond_the_picture_lies_the_mean_colour() -> None:
     seen = cut(white, torch.tensor([0]), torch.tensor([[-1.0, 0.0, 2.0, 1.0]]), None, side=16)[0]
     torch.testing.assert_close(seen[:, :, :7], torch.tensor(MEAN_COLOUR).view(3, 1, 1).expand(3, 16, 7))
     torch.testing.assert_close(seen[:, :, 9:], torch.ones(3, 16, 7))
+
+
+@pytest.mark.parametrize("regions", [Regions(mode="objects", margin=0.5), Regions(mode="contexts", hole=0.5)])
+def test_a_box_is_seen_with_its_surroundings(regions: Regions) -> None:
+    picture = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows = patch_rows(0, [(0.25, 0.25, 0.5, 0.5)], [0])  # half of its sides again on each side is all there is
+    ((crops, _),) = windows(iter([(picture, rows)]), regions, side=8)
+    expected = picture.float() / 255
+    if regions.mode == "contexts":
+        expected[:, 2:6, 2:6] = torch.tensor(MEAN_COLOUR)[:, None, None]
+    torch.testing.assert_close(crops[0], expected, atol=1e-5, rtol=0)
 
 
 def test_an_expanded_box_keeps_its_centre() -> None:
@@ -231,6 +242,17 @@ def test_scores_keep_the_contract(probe: Retrieval, encoder: Encoder, data: Imag
     assert again == [score.value for score in scores]
 
 
+def test_the_seed_draws_what_is_searched_and_searched_for(data: ImageDataset) -> None:
+    regions = Regions(mode="objects")
+    first, again, other = (
+        Retrieval(database=20, queries=10, k=3, seed=seed)._tables(data, regions) for seed in (0, 0, 1)
+    )
+    for split in ("train", "val", "test"):
+        assert first[split].tolist() == again[split].tolist()
+        assert set(first[split]["image"]) != set(other[split]["image"])
+        assert len(np.unique(first[split])) == len(first[split])
+
+
 @pytest.mark.parametrize(("mode", "prefix"), [("objects", ""), ("contexts", "context ")])
 def test_measures_are_those_of_a_count_in_numpy(
     probe: Retrieval, encoder: Encoder, data: ImageDataset, mode: Mode, prefix: str
@@ -351,6 +373,17 @@ def test_a_drawn_picture_is_in_no_file(data: ImageDataset) -> None:
     assert torch.equal(original(data, 3), data[3][0])
 
 
+@pytest.mark.parametrize("box", [(0.5, 0.25, 0.004, 0.004), (0.0, 0.99, 0.01, 0.01), (0.2, 0.2, 0.01, 0.6)])
+def test_a_tiny_box_is_seen_on_a_sheet(box: tuple[float, float, float, float]) -> None:
+    black = torch.zeros(3, 224, 224, dtype=torch.uint8)
+    plain = Tile(black, WHOLE, "")
+    sheet = np.asarray(neighbour_sheet([Tile(black, box, "")], {"a": [[plain]]}))[6:118, 6:118]
+    marked = (sheet == (255, 45, 85)).all(axis=-1)
+    assert marked.sum() >= 12
+    rows, columns = (each.mean() / 112 for each in marked.nonzero())
+    assert (columns, rows) == pytest.approx((box[0] + box[2] / 2, box[1] + box[3] / 2), abs=0.06)
+
+
 def test_a_photograph_is_not_squashed_on_a_sheet() -> None:
     wide = torch.zeros(3, 10, 40, dtype=torch.uint8)
     sheet = np.asarray(neighbour_sheet([Tile(wide, WHOLE, "")], {"a": [[Tile(wide, WHOLE, "")]]}))
@@ -435,6 +468,37 @@ def test_several_pictures_are_asked_with_at_once(
     with Image.open(together / "neighbours.png") as sheet, Image.open(tmp_path / "0" / "neighbours.png") as one_row:
         assert sheet.height - 6 == 3 * (one_row.height - 6)  # a gap, then the rows
         assert sheet.width == one_row.width
+
+
+def test_a_hole_in_a_whole_picture_is_asked_with_all_that_surrounds_it(encoder_file: Path, tmp_path: Path) -> None:
+    argv = ["--encoder", str(encoder_file), "--data", SPEC, "--split", "test", "--mode", "images"]
+    assert main(["index", *argv, "--out", str(tmp_path / "images")]) == 0
+    searchable = Searchable.open(tmp_path / "images")
+    pictures = torch.stack([searchable.data[i][0] for i in range(16)])
+    boxes = [(i % 4 / 8, i // 4 / 8, 0.25, 0.5) for i in range(16)]
+    cosines, rows = searchable.ask_many(list(pictures), boxes, 16, hidden=True)
+    colour = torch.tensor(MEAN_COLOUR) * 255
+    holed = pictures.clone()
+    for picture, (x, y, w, h) in zip(holed, boxes, strict=True):
+        rows_of, columns = slice(int(32 * y), int(32 * (y + h))), slice(int(32 * x), int(32 * (x + w)))
+        picture[:, rows_of, columns] = colour.round().byte()[:, None, None]
+    with torch.inference_mode():
+        queries, found = (searchable.encoder.embed(each).double() for each in (holed, pictures))
+    expected = torch.nn.functional.cosine_similarity(queries[:, None], found[None], dim=2).numpy()
+    np.testing.assert_allclose(cosines, -np.sort(-expected, axis=1), atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(expected, rows, axis=1), cosines, atol=1e-5)
+    secret = pictures.clone()
+    for picture, (x, y, w, h) in zip(secret, boxes, strict=True):
+        picture[:, int(32 * y) : int(32 * (y + h)), int(32 * x) : int(32 * (x + w))] = 255
+    np.testing.assert_array_equal(searchable.ask_many(list(secret), boxes, 16, hidden=True)[1], rows)
+
+
+def test_an_index_of_patches_takes_no_holes(encoder_file: Path, tmp_path: Path) -> None:
+    argv = ["--encoder", str(encoder_file), "--data", SPEC, "--split", "test", "--out", str(tmp_path / "grid")]
+    assert main(["index", *argv]) == 0
+    searchable = Searchable.open(tmp_path / "grid")
+    with pytest.raises(UserError, match="this index holds grid; ask what surrounds a hole"):
+        searchable.ask(searchable.data[0][0], (0.25, 0.25, 0.5, 0.5), hidden=True)
 
 
 def test_a_picture_of_the_index_is_not_its_own_neighbour(contexts: Path, tmp_path: Path) -> None:

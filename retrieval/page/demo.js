@@ -17,9 +17,11 @@ function say(text, wrong = false) {
 }
 
 async function call(path, options) {
-  const answer = await fetch(path, options);
-  const content = await answer.json();
-  if (!answer.ok) throw new Error(content.error || `the page got ${answer.status}`);
+  const answer = await fetch(path, options).catch(() => {
+    throw new Error("No answer: is the command that serves this page still running?");
+  });
+  const content = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(content.error || `The page got an error (${answer.status}).`);
   return content;
 }
 
@@ -33,7 +35,7 @@ function showChoices() {
   for (let i = 0; i < Math.min(CHOICES, count); i++) {
     const number = (state.start + i * step) % count;
     const image = make("img", { src: `/api/picture/0/${number}`, alt: `Picture ${number}`, loading: "lazy" });
-    const button = make("button", { type: "button", role: "option", "aria-selected": "false" }, image);
+    const button = make("button", { type: "button", "aria-pressed": "false" }, image);
     button.addEventListener("click", () => choose({ index: 0, number }, `/api/picture/0/${number}`, button));
     buttons.push(button);
   }
@@ -42,10 +44,9 @@ function showChoices() {
 
 function choose(query, url, button) {
   state.query = query;
-  for (const each of $("choices").children) each.setAttribute("aria-selected", String(each === button));
+  for (const each of $("choices").children) each.setAttribute("aria-pressed", String(each === button));
   $("picture").src = url;
   $("stage").hidden = false;
-  $("fills").replaceChildren();
   ask();
 }
 
@@ -72,6 +73,8 @@ const asked = () => ({
   k: Math.min(50, Math.max(1, Math.round(Number($("k").value)) || 8)),
 });
 
+const question = () => JSON.stringify([state.query, state.box, state.how]);
+
 let waiting = 0;
 function askSoon() {
   clearTimeout(waiting);
@@ -81,6 +84,7 @@ function askSoon() {
 async function ask() {
   if (!state.query) return;
   const number = ++state.asked;
+  if (state.filled !== question()) $("fills").replaceChildren();
   $("results").setAttribute("aria-busy", "true");
   try {
     const answers = await post("/api/search", asked());
@@ -121,8 +125,11 @@ function neighbourView(found, rank) {
 async function fill() {
   if (!state.query) return say("Choose a picture first.", true);
   say("Filling …");
+  const now = question();
   try {
     const fills = await post("/api/fill", asked());
+    if (now !== question()) return; // the hole has moved since
+    state.filled = now;
     const figures = fills.map((each) => {
       const image = make("img", { src: each.picture, alt: `The hole, ${each.name}` });
       return make("figure", {}, image, make("figcaption", {}, each.name.replaceAll("_", " ")));
@@ -137,6 +144,7 @@ async function fill() {
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 function dragged(event) {
+  if (!event.isPrimary || event.button) return;
   const frame = $("frame").getBoundingClientRect();
   const at = (e) => [
     clamp((e.clientX - frame.left) / frame.width, 0, 1), clamp((e.clientY - frame.top) / frame.height, 0, 1),
@@ -162,7 +170,7 @@ function dragged(event) {
   };
   $("frame").setPointerCapture(event.pointerId);
   $("frame").addEventListener("pointermove", move);
-  $("frame").addEventListener("pointerup", end, { once: true });
+  $("frame").addEventListener("lostpointercapture", end, { once: true }); // let go, or taken away
   event.preventDefault();
   $("box").focus({ preventScroll: true });
 }
