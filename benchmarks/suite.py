@@ -18,6 +18,7 @@ from pretext.datasets import at_size, open_dataset
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.errors import UserError
+from pretext.judging import Probe
 
 SPLITS = ("train", "val", "test")
 REMEDY = {
@@ -262,6 +263,8 @@ def _usable(judges: Mapping[str, Judge], data: ImageDataset) -> tuple[dict[str, 
         lacking = sorted(min(judge.needs, key=len, default=frozenset()) - data.annotations)
         remedy = f"; {REMEDY[lacking[0]]}" if lacking else ""
         left_out.append(f"probe {name} left out: it needs {wants}, and {data.spec} annotates {has}{remedy}")
+    if left_out and not any(isinstance(judge, Probe) for judge in usable.values()):
+        left_out.append("what can be said without: --probes label_free nearest_fill inpainting")
     return usable, left_out
 
 

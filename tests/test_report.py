@@ -277,7 +277,7 @@ def test_failures_of_cells_that_are_no_longer_asked_for_are_not_told(tmp_path):
     )
     text = written(tmp_path)[0]
     assert "of now" in text
-    assert "1 of 1 planned cells have no result; failed: 1." in text
+    assert "1 of 1 planned cells has no result; failed: 1." in text
     assert "of other settings" not in text
 
 

@@ -208,6 +208,7 @@ def test_a_probe_without_its_annotations_is_left_out_with_the_reason():
     assert "put the pictures into class folders" in text
     assert "probe m left out: it needs masks" in text
     assert "row supervised left out" in text
+    assert "what can be said without: --probes label_free nearest_fill inpainting" in text
     assert "\n" not in text
 
 

@@ -56,7 +56,8 @@ def cautions(run: Run) -> list[str]:
     """Return what to keep in mind about the verdict: what is missing, and how many comparisons it rests on."""
     missing = len(run.planned - run.judged)
     failed = f"; failed: {len(run.failures)}" if run.failures else ""
-    unfinished = f"{missing} of {len(run.planned)} planned cells have no result{failed}." if missing else ""
+    have = "has" if missing == 1 else "have"
+    unfinished = f"{missing} of {len(run.planned)} planned cells {have} no result{failed}." if missing else ""
     return [text for text in (unfinished, _dirty(run), _by_chance(run)) if text]
 
 
