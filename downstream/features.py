@@ -30,9 +30,11 @@ from pretext.encoders.base import Encoder, evaluating
 from pretext.encoders.files import encoder_digest
 from pretext.errors import UserError
 
-VERSION = 1
+VERSION = 2
 """Rises whenever pooling or reading changes."""
 BATCH = 256
+FEWEST = 16
+"""Pictures a batch at least, so that a picture's features are the same whichever others are computed with it."""
 CACHE_GB = 4.0
 """Largest cache; the least recently used features go. The variable PRETEXT_FEATURES_GB overrides it, and
 `--cache-gb` sets that; at 0 nothing is kept, nor is read what was."""
@@ -97,7 +99,7 @@ def split_features(
     """
     limit = _limit_gb()
     part = at_size(data.split(split), encoder.input_size, bad_images="skip")
-    chosen = np.arange(len(part)) if indices is None else indices
+    asked = torch.arange(len(part)) if indices is None else torch.from_numpy(indices)
     device = next(encoder.parameters()).device
     key = digest(
         encoder_digest(encoder),
@@ -106,19 +108,26 @@ def split_features(
         str(encoder.input_size),
         str(most),
         str(VERSION),
-        chosen.tobytes(),
     )
     file = cache_folder("features") / f"{key}.safetensors"
     stored = _stored(file) if limit > 0 else None
-    if stored is None:
-        stored = _computed(encoder, part, chosen, most)
+    missing = asked if stored is None else asked[~torch.isin(asked, stored["asked"])]
+    if stored is None or len(missing):
+        new = _computed(encoder, part, missing.numpy(), most)
+        stored = {name: _joined([stored[name], new[name]]) for name in new} if stored else new
         if limit > 0:
             _keep(file, stored)
             _sweep(file.parent, limit)
-    kept = stored.pop("kept")
+    row_of = torch.full((len(part),), -1)
+    row_of[stored["kept"]] = torch.arange(len(stored["kept"]))
+    rows = row_of[asked]
+    rows = rows[rows >= 0]
+    if not len(rows):
+        raise UserError(f"{part.spec}: no picture of this split can be decoded; see to the files")
+    kept = stored["kept"][rows]
     has_classes = bool(part.annotations & {"label", "labels"})
     targets = class_targets(part)[kept] if has_classes else torch.full((len(kept),), -1)
-    return Features({stage.name: stored[stage.name] for stage in encoder.stages}, targets, kept)
+    return Features({stage.name: stored[stage.name][rows] for stage in encoder.stages}, targets, kept)
 
 
 def labelled_features(
@@ -158,21 +167,32 @@ def _stored(file: Path) -> dict[str, Tensor] | None:
 
 
 def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"], most: int) -> dict[str, Tensor]:
+    """Return features by stage, which pictures they are of (`kept`), and which were asked for (`asked`)."""
     device = next(encoder.parameters()).device
     found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
     kept: list[int] = []
     with evaluating(encoder), torch.inference_mode():
         for images, read in picture_batches(data, indices):
             kept += read
-            for stage, maps in zip(encoder.stages, encoder(images.to(device)), strict=True):
-                found[stage.name].append(pooled(maps, most).float().cpu())
-    if not kept:
-        raise UserError(f"{data.spec}: no picture of this split can be decoded; see to the files")
-    stages = {name: torch.cat(parts).clone() for name, parts in found.items()}
+            for stage, maps in zip(encoder.stages, encoder(_filled_up(images).to(device)), strict=True):
+                found[stage.name].append(pooled(maps[: len(read)], most).float().cpu())
+    stages = {name: _joined(parts) for name, parts in found.items()}
     for name, values in stages.items():
         if not values.isfinite().all():
             raise UserError(f"encoder {encoder.spec}: its stage {name} is not finite; check the encoder's weights")
-    return stages | {"kept": torch.tensor(kept)}
+    return stages | {"kept": torch.tensor(kept, dtype=torch.int64), "asked": torch.from_numpy(indices.copy())}
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Return rows below one another; where no picture could be decoded there is none, whatever its length were."""
+    some = [part for part in parts if len(part)]
+    return torch.cat(some) if some else torch.empty(0, 0)
+
+
+def _filled_up(images: UInt8[Tensor, "B 3 S S"]) -> UInt8[Tensor, "B2 3 S S"]:
+    """Repeat the last picture of a few: alone it goes by another way through the processor, with other last bits."""
+    lacking = FEWEST - len(images)
+    return torch.cat([images, images[-1:].expand(lacking, -1, -1, -1)]) if lacking > 0 else images
 
 
 def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:

@@ -15,6 +15,7 @@ from benchmarks.run_all import main as run_all_main
 from downstream.__main__ import main as downstream_main
 from downstream.features import Features, limit_cache, pooled, split_features
 from pretext.datasets.cache import cache_folder
+from pretext.encoders import build_encoder
 from pretext.errors import UserError
 
 
@@ -64,12 +65,46 @@ def test_nothing_is_computed_twice_and_everything_that_matters_is(encoder, compu
     assert len(computed) == 1
     split_features(encoder, data, "test", most=32)
     split_features(encoder, data, "val", most=64)
-    split_features(encoder, data, "test", most=64, indices=np.arange(39))
     split_features(encoder, colours(classes=4), "test", most=64)
     with torch.no_grad():
         next(encoder.parameters())[0] += 1e-3
     split_features(encoder, data, "test", most=64)
-    assert len(computed) == 6 and len(files()) == 6
+    assert len(computed) == 5 and len(files()) == 5
+
+
+@pytest.mark.parametrize("spec", ["alexnet?width=0.1&stem_stride=2", "timm:resnet18?pretrained=false"])
+def test_probes_that_ask_for_other_pictures_share_what_they_have_in_common(computed, spec):
+    encoder = build_encoder(spec, input_size=32, seed=0)
+    ways = [[7, 3, 11], [3, 39, 7, 0], [39], [20, 3]]
+    found = [split_features(encoder, colours(train=40), "train", most=64, indices=np.array(way)) for way in ways]
+    assert [call[2].tolist() for call in computed] == [[7, 3, 11], [39, 0], [20]]
+    assert len(files()) == 1
+    for way, shared in zip(ways, found, strict=True):
+        files()[0].unlink(missing_ok=True)
+        alone = split_features(encoder, colours(train=40), "train", most=64, indices=np.array(way))
+        assert shared.places.tolist() == alone.places.tolist() == way
+        assert torch.equal(shared.targets, alone.targets)
+        for stage, values in alone.stages.items():  # to the last bit, whatever they were computed with
+            assert torch.equal(shared.stages[stage], values), stage
+
+
+def test_what_could_not_be_decoded_is_not_tried_again(encoder, computed, monkeypatch):
+    data = colours(train=40)
+    batches = downstream.features.picture_batches
+
+    def without_some(part, indices):
+        for images, read in batches(part, indices):
+            kept = [i for i, index in enumerate(read) if index % 2]
+            if kept:
+                yield images[kept], [read[i] for i in kept]
+
+    monkeypatch.setattr(downstream.features, "picture_batches", without_some)
+    with pytest.raises(UserError, match="no picture of this split can be decoded"):
+        split_features(encoder, data, "train", most=64, indices=np.array([2, 4]))
+    for _ in range(2):
+        found = split_features(encoder, data, "train", most=64, indices=np.array([1, 2, 3, 4]))
+        assert found.places.tolist() == [1, 3] and all(len(values) == 2 for values in found.stages.values())
+    assert [call[2].tolist() for call in computed] == [[2, 4], [1, 3]]
 
 
 def test_batches_make_no_difference(encoder, monkeypatch):
