@@ -18,6 +18,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 import uvicorn
@@ -38,7 +39,7 @@ from pretext.inpainting import HoledPictures, baseline_fills, filled_by
 from pretext.run_folder import load_task
 from pretext.tasks.base import Inpainter
 from retrieval.asking import Searchable
-from retrieval.filling import fill_from
+from retrieval.filling import by_hog, fill_from, nearest_rows
 from retrieval.originals import original
 from retrieval.regions import WHOLE, Box
 from retrieval.sheets import class_name
@@ -52,6 +53,8 @@ KEPT = 8
 SHOWN_SIDE = 480
 """Longest side in pixels at which pictures are sent to the page."""
 MOST_NEIGHBOURS = 50
+HOG_PICTURES, HOG_SIDE = 500, 64
+"""Pictures that are looked through by their gradients, and their side in pixels, at most: half a second."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -295,6 +298,11 @@ def _fills(
         if manifest.regions.mode == "contexts":  # what it hides, brought to where the hole is
             source = _moved(_part(source, _box_of(line)), pictures.holes[0, 0])
         fills[f"nearest by {each.name}"] = fill_from(pictures, source[None])[0]
+    first = shown[0].searchable
+    without = number if own is not None and own.data.fingerprint == first.data.fingerprint else None
+    if (found := _nearest_by_hog(first, image, box, without)) is not None:
+        pictures = _with_hole(image, first.index.manifest.picture_size, box)
+        fills["nearest by HOG"] = fill_from(pictures, first.data[found][0][None])[0]
     painted: dict[str, Path] = {}
     for each in shown:
         if each.decoder is not None:
@@ -309,6 +317,23 @@ def _fills(
     fills |= {name: filled[0] for name, filled in baseline_fills(pictures).items()}
     small = _fitted(image)
     return {name: _pasted(small, filled, box) for name, filled in fills.items()} | {"as it was": small}
+
+
+def _nearest_by_hog(searchable: Searchable, image: UInt8[Tensor, "3 H W"], box: Box, without: int | None) -> int | None:
+    """Return the number of the picture whose gradients around the hole are the most alike; None if there is no other.
+
+    At most `HOG_PICTURES` are looked through, evenly spaced: each is described anew for every hole.
+    """
+    numbers = np.unique(searchable.index.table["image"])
+    numbers = numbers[numbers != without] if without is not None else numbers
+    if not len(numbers):
+        return None
+    numbers = numbers[np.linspace(0, len(numbers) - 1, min(HOG_PICTURES, len(numbers))).astype(int)]
+    side = min(HOG_SIDE, searchable.index.manifest.picture_size)
+    pictures = torch.stack([resize(searchable.data[int(number)][0], {}, side)[0] for number in numbers])
+    asked = _with_hole(image, side, box)
+    holes = asked.holes.expand(len(pictures), -1, -1, -1)
+    return int(numbers[nearest_rows(by_hog(asked), by_hog(HoledPictures(pictures, holes)))[0]])
 
 
 def _pasted(image: UInt8[Tensor, "3 h w"], filled: Float[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 h w"]:

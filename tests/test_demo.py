@@ -111,7 +111,7 @@ def test_a_hole_is_filled_by_every_method(page):
     for each in fills:
         content = base64.b64decode(each["picture"].partition(",")[2])
         pictures[each["name"]] = np.asarray(Image.open(io.BytesIO(content))).astype(int)
-    assert sum(name.startswith("nearest by") for name in pictures) == 2
+    assert sum(name.startswith("nearest by") for name in pictures) == 3
     assert {"painted by context_encoder", "mean colour", "interpolated", "as it was"} <= set(pictures)
     truth = pictures["as it was"]
     hole = np.zeros(truth.shape[:2], bool)
@@ -119,6 +119,20 @@ def test_a_hole_is_filled_by_every_method(page):
     for name, filled in pictures.items():
         assert np.array_equal(filled[~hole], truth[~hole]), name
         assert name == "as it was" or not np.array_equal(filled[hole], truth[hole]), name
+
+
+def test_gradients_find_the_picture_itself_unless_it_is_asked_about(page):
+    truth = open_dataset(DATA).split("train")[3][0].permute(1, 2, 0).numpy()
+    written = io.BytesIO()
+    Image.fromarray(truth).save(written, "PNG")
+    upload = page.post("/api/upload", content=written.getvalue()).json()
+    found = {}
+    for name, query in (("uploaded", upload), ("own", {"index": 0, "number": 3})):
+        fills = page.post("/api/fill", json={"query": query, "box": [0.25, 0.25, 0.5, 0.5]}).json()
+        (picture,) = [each["picture"] for each in fills if each["name"] == "nearest by HOG"]
+        found[name] = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))).astype(int)
+    assert np.abs(found["uploaded"] - truth).max() <= 2  # another's copy of it is found, and fills it with itself
+    assert np.abs(found["own"] - truth).max() > 20
 
 
 def test_a_fill_leaves_the_rest_of_a_picture_as_it_was_given(page):
@@ -280,7 +294,7 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         assert browser.run("state.box") == pytest.approx([0.22, 0.3, 0.5, 0.42], abs=0.01)
         assert drag((0.05, 0.05), (0.9, 0.9), "right") == [0.22, 0.3, 0.5, 0.42]
         browser.run("document.querySelector('[value=hole]').click(); $('fill').click()")
-        wait_for(browser, "fills.querySelectorAll('img').length == 6")
+        wait_for(browser, "fills.querySelectorAll('img').length == 7")
         assert browser.run("[...document.images].every(each => each.alt)")
         # What comes late, of a question that is none any more, is not shown.
         browser.run("(async () => { const late = fill(); choices.children[3].click(); await late; })()")
@@ -292,7 +306,7 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         upload("heavy.png", b"x" * (demo.MOST_BYTES + 1), "larger than 20 MB")
         for dark in (False, True):
             browser.show(f"{address}?number=3&how=hole&box=0.2,0.2,0.5,0.5&fill=1", width=360, dark=dark, mobile=True)
-            wait_for(browser, "fills.querySelectorAll('img').length == 6")
+            wait_for(browser, "fills.querySelectorAll('img').length == 7")
             assert browser.run("document.documentElement.scrollWidth") == 360
             assert browser.complaints == []
             assert all(url.startswith(address) for url in browser.requests)
