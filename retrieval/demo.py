@@ -18,28 +18,24 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import tyro
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from pretext.command_line import parse
 from pretext.datasets.base import BadImage
 from pretext.datasets.decoding import decode, resize
 from pretext.errors import UserError
-from pretext.inpainting import HoledPictures, baseline_fills, filled_by
 from pretext.run_folder import load_task
 from pretext.tasks.base import Inpainter
 from retrieval.asking import Searchable
-from retrieval.filling import by_hog, fill_from, nearest_rows
+from retrieval.demo_fills import SHOWN_SIDE, Shown, box_of, fills_of, part_of
 from retrieval.originals import original
 from retrieval.regions import WHOLE, Box
 from retrieval.sheets import class_name
@@ -50,11 +46,7 @@ MOST_BYTES = 20_000_000
 MOST_PIXELS = 40_000_000
 KEPT = 8
 """Uploads that are remembered; the oldest goes."""
-SHOWN_SIDE = 480
-"""Longest side in pixels at which pictures are sent to the page."""
 MOST_NEIGHBOURS = 50
-HOG_PICTURES, HOG_SIDE = 500, 64
-"""Pictures that are looked through by their gradients, and their side in pixels, at most: half a second."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,15 +84,6 @@ def demo_command(argv: list[str]) -> int:
         print(f"http://127.0.0.1:{listening.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
         uvicorn.Server(uvicorn.Config(served, log_level="warning")).run([listening])
     return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shown:
-    """One index as the page sees it."""
-
-    name: str
-    searchable: Searchable
-    decoder: Inpainter | None
 
 
 class RefusedError(Exception):
@@ -182,7 +165,7 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> Any:
     def region(index: int, row: int) -> Response:
         searchable = shown[_whole(index, len(shown))].searchable
         line = searchable.index.table[_whole(row, len(searchable.index.table))]
-        return _jpeg_answer(_part(original(searchable.data, int(line["image"])), _box_of(line)))
+        return _jpeg_answer(part_of(original(searchable.data, int(line["image"])), box_of(line)))
 
     @app.get("/api/upload/{name}")
     def uploaded(name: str) -> Response:
@@ -214,19 +197,19 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> Any:
         box = _asked_box(asked)
         if box == WHOLE:
             raise RefusedError("draw a hole first")
-        fills = _fills(shown, image, own, number, box)
+        fills = fills_of(shown, image, own, number, box)
         return [{"name": name, "picture": _data_url(filled)} for name, filled in fills.items()]
 
     return app
 
 
-def _named(searchables: list[Searchable], folders: tuple[Path, ...]) -> list[_Shown]:
+def _named(searchables: list[Searchable], folders: tuple[Path, ...]) -> list[Shown]:
     """Return the indexes with names that differ, and the decoders that lie beside their encoders."""
     names = [
         f"{each.encoder.record.get('task') or each.encoder.spec} {each.index.manifest.stage}" for each in searchables
     ]
     return [
-        _Shown(name if names.count(name) == 1 else f"{name}, {folder.name}", each, _decoder(each))
+        Shown(name if names.count(name) == 1 else f"{name}, {folder.name}", each, _decoder(each))
         for name, folder, each in zip(names, folders, searchables, strict=True)
     ]
 
@@ -241,7 +224,7 @@ def _decoder(searchable: Searchable) -> Inpainter | None:
 
 def _answer(
     at: int,
-    shown: _Shown,
+    shown: Shown,
     image: UInt8[Tensor, "3 H W"],
     own: Searchable | None,
     number: int | None,
@@ -270,122 +253,13 @@ def _answer(
                 "similarity": round(float(cosine), 3),
                 "label": class_name(row, manifest.classes),
                 "number": int(row["image"]),
-                "box": _box_of(row),
+                "box": box_of(row),
                 "picture": f"/api/picture/{at}/{int(row['image'])}",
                 "region": f"/api/region/{at}/{place}",
             }
             for cosine, place, row in zip(cosines, numbers, rows, strict=True)
         ],
     }
-
-
-def _fills(
-    shown: list[_Shown], image: UInt8[Tensor, "3 H W"], own: Searchable | None, number: int | None, box: Box
-) -> dict[str, UInt8[Tensor, "3 h w"]]:
-    """Return the picture with its hole as every method at hand fills it, each at the size that it works at."""
-    fills: dict[str, Tensor] = {}
-    for each in shown:
-        searchable, manifest = each.searchable, each.searchable.index.manifest
-        if not searchable.takes_holes:
-            continue
-        pictures = _with_hole(image, manifest.picture_size, box)
-        without = number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
-        _, nearest = searchable.ask(pictures.images[0], box, 1, hidden=True, without_image=without)
-        if not len(nearest):  # the index holds this picture alone
-            continue
-        line = searchable.index.table[nearest[0]]
-        source = searchable.data[int(line["image"])][0]
-        if manifest.regions.mode == "contexts":  # what it hides, brought to where the hole is
-            source = _moved(_part(source, _box_of(line)), pictures.holes[0, 0])
-        fills[f"nearest by {each.name}"] = fill_from(pictures, source[None])[0]
-    first = shown[0].searchable
-    without = number if own is not None and own.data.fingerprint == first.data.fingerprint else None
-    if (found := _nearest_by_hog(first, image, box, without)) is not None:
-        pictures = _with_hole(image, first.index.manifest.picture_size, box)
-        fills["nearest by HOG"] = fill_from(pictures, first.data[found][0][None])[0]
-    painted: dict[str, Path] = {}
-    for each in shown:
-        if each.decoder is not None:
-            pictures = _with_hole(image, each.decoder.encoder.input_size, box)
-            encoder = Path(each.searchable.index.manifest.encoder)
-            task = each.searchable.encoder.record.get("task", "its decoder")
-            name = f"painted by {task}"
-            if painted.setdefault(name, encoder) != encoder:  # another run of the same task
-                name += f", {encoder.parent.name}"
-            fills[name] = filled_by(each.decoder, pictures)[0]
-    pictures = _with_hole(image, max(each.searchable.index.manifest.picture_size for each in shown), box)
-    fills |= {name: filled[0] for name, filled in baseline_fills(pictures).items()}
-    small = _fitted(image)
-    return {name: _pasted(small, filled, box) for name, filled in fills.items()} | {"as it was": small}
-
-
-def _nearest_by_hog(searchable: Searchable, image: UInt8[Tensor, "3 H W"], box: Box, without: int | None) -> int | None:
-    """Return the number of the picture whose gradients around the hole are the most alike; None if there is no other.
-
-    At most `HOG_PICTURES` are looked through, evenly spaced: each is described anew for every hole.
-    """
-    numbers = np.unique(searchable.index.table["image"])
-    numbers = numbers[numbers != without] if without is not None else numbers
-    if not len(numbers):
-        return None
-    numbers = numbers[np.linspace(0, len(numbers) - 1, min(HOG_PICTURES, len(numbers))).astype(int)]
-    side = min(HOG_SIDE, searchable.index.manifest.picture_size)
-    pictures = torch.stack([resize(searchable.data[int(number)][0], {}, side)[0] for number in numbers])
-    asked = _with_hole(image, side, box)
-    holes = asked.holes.expand(len(pictures), -1, -1, -1)
-    return int(numbers[nearest_rows(by_hog(asked), by_hog(HoledPictures(pictures, holes)))[0]])
-
-
-def _pasted(image: UInt8[Tensor, "3 h w"], filled: Float[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 h w"]:
-    """Return the picture, and in its hole what a method shows there, brought to the picture's size."""
-    there = _hole(image.shape[1], image.shape[2], box)
-    size = (image.shape[1], image.shape[2])
-    grown = torch.nn.functional.interpolate(filled[None], size, mode="bilinear", antialias=True)[0]
-    return torch.where(there, (grown * 255).round().clamp(0, 255).to(torch.uint8), image)
-
-
-def _fitted(image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
-    """Return the picture, smaller where it is larger than the page shows it."""
-    shrunk = min(1.0, SHOWN_SIDE / max(image.shape[1:]))
-    height, width = (max(1, round(side * shrunk)) for side in image.shape[1:])
-    return TF.resize(image, [height, width], antialias=True)
-
-
-def _hole(height: int, width: int, box: Box) -> Bool[Tensor, "H W"]:
-    """Return where the box is in a picture of so many pixels: one at least."""
-    x, y, w, h = box
-    top, left = int(y * height), int(x * width)
-    hole = torch.zeros(height, width, dtype=torch.bool)
-    hole[top : max(top + 1, round((y + h) * height)), left : max(left + 1, round((x + w) * width))] = True
-    return hole
-
-
-def _with_hole(image: UInt8[Tensor, "3 H W"], side: int, box: Box) -> HoledPictures:
-    return HoledPictures(resize(image, {}, side)[0][None], _hole(side, side, box)[None, None])
-
-
-def _moved(part: UInt8[Tensor, "3 H W"], hole: Tensor) -> UInt8[Tensor, "3 S S"]:
-    """Return a picture that shows the part where the hole is, and its edge around."""
-    rows, columns = (hole.any(dim=axis).nonzero().flatten() for axis in (1, 0))
-    size = (len(rows), len(columns))
-    fitted = torch.nn.functional.interpolate(part[None].float(), size, mode="bilinear", antialias=True)
-    top, left = int(rows[0]), int(columns[0])
-    around = (left, hole.shape[1] - left - size[1], top, hole.shape[0] - top - size[0])
-    # its edge goes on outside, so that it is no edge to blend in
-    return torch.nn.functional.pad(fitted, around, mode="replicate")[0].round().to(torch.uint8)
-
-
-def _part(image: UInt8[Tensor, "3 H W"], box: Box) -> UInt8[Tensor, "3 h w"]:
-    """Return what a box in shares of the picture shows of it, at least a pixel; what lies outside is left away."""
-    height, width = image.shape[1:]
-    x, y, w, h = box
-    left, top = min(max(0, int(x * width)), width - 1), min(max(0, int(y * height)), height - 1)
-    right, bottom = max(left + 1, round((x + w) * width)), max(top + 1, round((y + h) * height))
-    return image[:, top:bottom, left:right]
-
-
-def _box_of(row: Any) -> Box:
-    return float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"])
 
 
 def _asked_box(asked: dict[str, Any]) -> Box:
