@@ -120,7 +120,8 @@ def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
         column = [s for s in run.summaries if s.headline and s.probe == probe]
         values = {s.pretext: s.mean for s in column}
         ends = {s.pretext: (s.low, s.high) for s in column if s.low is not None and s.high is not None}
-        title = f"{probe}, {column[0].metric} {column[0].unit}".strip()
+        unit = f"\N{NO-BREAK SPACE}{column[0].unit}" if column[0].unit else ""
+        title = f"{probe}, {column[0].metric}{unit}"
         columns.append((probe, title, 1 if column[0].higher_is_better else -1, values, ends))
     panels = []
     for name, title, rising, values, ends in columns:
