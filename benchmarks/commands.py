@@ -116,7 +116,7 @@ def compare(argv: list[str]) -> int:
 
 
 def _compare_rows(options: Compare, row: str, other: str) -> None:
-    from benchmarks.comparison import difference_line
+    from benchmarks.comparison import WORD, difference_line
     from benchmarks.intervals import Interval
     from benchmarks.report.retrieval import BY
     from benchmarks.results import read_measurements
@@ -141,10 +141,9 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
     print(f"{row} minus {other}, paired by seed and test item, 95 % intervals")
     for s in compared:
         assert s.difference is not None
-        said = {True: "better", False: "worse", None: "not distinguishable"}[s.better]
         difference = Interval(s.difference, s.difference_low, s.difference_high)
         what = f"{s.probe} {s.metric} {s.unit}".strip()
-        print(difference_line(what, difference, "cannot be said" if s.distinguishable is None else said))
+        print(difference_line(what, difference, "cannot be said" if s.distinguishable is None else WORD[s.better]))
 
 
 def reproduce(argv: list[str]) -> int:

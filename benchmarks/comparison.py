@@ -25,6 +25,7 @@ from benchmarks.verdict import loans_among, one_per_seed, probe_key, row_key, ta
 from pretext.errors import UserError
 
 UNKNOWN = "unknown"
+WORD = {True: "better", False: "worse", None: "not distinguishable"}
 Key = tuple[str, str, int]
 """Row, probe and seed."""
 Cells = dict[Key, list[Measurement]]
@@ -53,7 +54,7 @@ class Change:
             return "identical"
         if self.difference.p is None:
             return "cannot be said"
-        return {True: "better", False: "worse", None: "not distinguishable"}[self.better]
+        return WORD[self.better]
 
 
 @dataclasses.dataclass(frozen=True)

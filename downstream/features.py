@@ -63,10 +63,7 @@ class Features(NamedTuple):
 
     def rows(self, indices: Int[np.ndarray, "M"]) -> Int[Tensor, "M"]:
         """Return where pictures of the split are among these; -1 where they are not."""
-        wanted = torch.from_numpy(indices)
-        row_of = torch.full((1 + max(int(self.places.max()), int(wanted.max())),), -1)
-        row_of[self.places] = torch.arange(len(self.places))
-        return row_of[wanted]
+        return _rows_of(self.places, torch.from_numpy(indices))
 
 
 def limit_cache(gigabytes: float) -> None:
@@ -118,9 +115,7 @@ def split_features(
         if limit > 0:
             _keep(file, stored)
             _sweep(file.parent, limit)
-    row_of = torch.full((len(part),), -1)
-    row_of[stored["kept"]] = torch.arange(len(stored["kept"]))
-    rows = row_of[asked]
+    rows = _rows_of(stored["kept"], asked)
     rows = rows[rows >= 0]
     if not len(rows):
         raise UserError(f"{part.spec}: no picture of this split can be decoded; see to the files")
@@ -154,6 +149,13 @@ def labelled_features(
         split_features(encoder, data, "val", most=most),
         split_features(encoder, data, "test", most=most),
     )
+
+
+def _rows_of(places: Int[Tensor, "N"], wanted: Int[Tensor, "M"]) -> Int[Tensor, "M"]:
+    """Return where each of the wanted is among the places; -1 where it is not."""
+    row_of = torch.full((1 + max(places.tolist() + wanted.tolist(), default=-1),), -1)
+    row_of[places] = torch.arange(len(places))
+    return row_of[wanted]
 
 
 def _stored(file: Path) -> dict[str, Tensor] | None:

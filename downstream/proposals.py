@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,11 +13,11 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from downstream.picture_files import name_of, origin
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.decoding import decode_draft
 from pretext.datasets.files import FileDataset
 from pretext.datasets.packed import PackedDataset, ResizedDataset
-from pretext.datasets.splitting import Subset
 from pretext.errors import UserError
 
 SELECTIVE_SEARCH = "selective_search"
@@ -108,17 +107,14 @@ def read_proposals(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -
 
 def _named(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -> Iterator[tuple[int, str, str]]:
     """Yield each picture's index, its file, and its name in a file of proposals."""
-    rows = indices
-    while isinstance(data, Subset):
-        rows, data = data.indices[rows], data.base
+    data, rows = origin(data, indices)
     if not isinstance(data, FileDataset):
         raise UserError(
             f"{file}: {data.spec or type(data).__name__} has no picture files that proposals could name; "
             f"use proposals={SELECTIVE_SEARCH}"
         )
     for index, row in zip(indices.tolist(), rows.tolist(), strict=True):
-        path = data.images[row]
-        yield index, path, Path(os.path.relpath(path, data.root)).as_posix()
+        yield index, data.images[row], name_of(data, row)
 
 
 def _checked(boxes: NDArray[np.generic], where: str, width: int, height: int) -> Float[NDArray[np.float64], "M 4"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from downstream.picture_files import name_of, origin
 from pretext.checkpoint import atomic_write
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset
-from pretext.datasets.packed import PackedDataset, ResizedDataset
-from pretext.datasets.splitting import Subset
 from pretext.errors import UserError, did_you_mean
 
 HEADER = ["picture", "class", "said"]
@@ -117,14 +115,10 @@ def _read_npy(file: Path, data: ImageDataset) -> tuple[NDArray[np.int64], Tensor
 
 
 def _names(data: ImageDataset) -> list[str]:
-    rows, base = np.arange(len(data)), data
-    while isinstance(base, PackedDataset | ResizedDataset | Subset):
-        if isinstance(base, PackedDataset) and base.skipped:
-            break
-        rows, base = (base.indices[rows] if isinstance(base, Subset) else rows), base.base
+    base, rows = origin(data, np.arange(len(data)))
     if not isinstance(base, FileDataset):
         return [str(row) for row in range(len(data))]
-    return [Path(os.path.relpath(base.images[row], base.root)).as_posix() for row in rows.tolist()]
+    return [name_of(base, row) for row in rows.tolist()]
 
 
 def _matrix(targets: Int[Tensor, "N ..."], classes: int) -> Int[Tensor, "N K"]:

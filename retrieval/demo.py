@@ -35,7 +35,7 @@ from pretext.errors import UserError
 from pretext.run_folder import load_task
 from pretext.tasks.base import Inpainter
 from retrieval.asking import Searchable
-from retrieval.demo_fills import SHOWN_SIDE, Shown, box_of, fills_of, part_of
+from retrieval.demo_fills import SHOWN_SIDE, Shown, box_of, fills_of, own_number, part_of
 from retrieval.originals import original
 from retrieval.regions import WHOLE, Box
 from retrieval.sheets import class_name
@@ -241,7 +241,7 @@ def _answer(
         return {"name": shown.name, "error": "It holds surroundings of holes: ask with what surrounds a part."}
     begun = time.perf_counter()
     small = resize(image, {}, manifest.picture_size)[0]
-    without = number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
+    without = own_number(searchable, own, number)
     cosines, numbers = searchable.ask(small, box, k, hidden=hidden, without_image=without)
     seconds = time.perf_counter() - begun
     rows = searchable.index.table[numbers]

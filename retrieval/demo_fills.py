@@ -44,7 +44,7 @@ def fills_of(
         if not searchable.takes_holes:
             continue
         pictures = _with_hole(image, manifest.picture_size, box)
-        without = number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
+        without = own_number(searchable, own, number)
         _, nearest = searchable.ask(pictures.images[0], box, 1, hidden=True, without_image=without)
         if not len(nearest):  # the index holds this picture alone
             continue
@@ -54,8 +54,7 @@ def fills_of(
             source = _moved(part_of(source, box_of(line)), pictures.holes[0, 0])
         fills[f"nearest by {each.name}"] = fill_from(pictures, source[None])[0]
     first = shown[0].searchable
-    without = number if own is not None and own.data.fingerprint == first.data.fingerprint else None
-    if (found := _nearest_by_hog(first, image, box, without)) is not None:
+    if (found := _nearest_by_hog(first, image, box, own_number(first, own, number))) is not None:
         pictures = _with_hole(image, first.index.manifest.picture_size, box)
         fills["nearest by HOG"] = fill_from(pictures, first.data[found][0][None])[0]
     painted: dict[str, Path] = {}
@@ -72,6 +71,17 @@ def fills_of(
     fills |= {name: filled[0] for name, filled in baseline_fills(pictures).items()}
     small = _fitted(image)
     return {name: _pasted(small, filled, box) for name, filled in fills.items()} | {"as it was": small}
+
+
+def own_number(searchable: Searchable, own: Searchable | None, number: int | None) -> int | None:
+    """Return the number in an index of the picture that is asked with; None where it is none of the index's.
+
+    Args:
+        searchable: The index that is asked.
+        own: The one that the picture was chosen from; None for an upload.
+        number: The picture's number there.
+    """
+    return number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
 
 
 def _nearest_by_hog(searchable: Searchable, image: UInt8[Tensor, "3 H W"], box: Box, without: int | None) -> int | None:
