@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from shutil import which
+
 import numpy as np
 import pytest
 from latex_reader import read_table, shown
@@ -26,9 +30,9 @@ def test_the_latex_table_says_what_the_numbers_say(tmp_path):
     assert text.startswith(r"% Needs \usepackage{booktabs}.")
     table = read_table(text)
     assert table.columns == "lrrr"
-    assert table.rules == [0, 2, 6]
-    assert table.lines[:2] == [["", "linear", "images", "time"], ["", "the_metric % ↑", "seen", "s"]]
-    found = {name: value for name, value, *_ in table.lines[2:]}
+    assert table.rules == [0, 3, 7]
+    assert table.lines[:3] == [["", "linear", "images", "time"], ["", "the_metric", "seen", "s"], ["", "% ↑", "", ""]]
+    found = {name: value for name, value, *_ in table.lines[3:]}
     assert found.keys() == numbers.keys()
     for name, items in numbers.items():
         half = t_distribution.ppf(0.975, 3) * np.std(items, ddof=1) / 2
@@ -37,6 +41,26 @@ def test_the_latex_table_says_what_the_numbers_say(tmp_path):
     assert r"\textbf{60.0}" in text
     assert text.count(r"\textbf") == 1
     assert table.caption.startswith("Data: folder:a_b&c?x=1#2. Means over 1 seed, ±\N{NO-BREAK SPACE}half of the 95")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("pdflatex") is None, reason="needs pdflatex; tests/latex_reader.py reads the table without")
+def test_latex_sets_a_wide_table_within_two_columns(tmp_path):
+    probes = {"linear": "top1", "detection": "AP50", "segmentation": "mIoU", "retrieval": "precision@10", "svm": "mAP"}
+    for name in ("random", "supervised", "context_encoder"):
+        for probe, metric in {**probes, "knn": "top1", "fine_tune": "top1"}.items():
+            measured = [row(name, [40.0, 60.0, 50.5], probe=probe, cell=slug(f"{name} {probe}"), metric=metric)]
+            write_cell(tmp_path, measured[0].cell, measured)
+    write_report(tmp_path)
+    page = r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}See \ref{tab:pretext-tasks}."
+    (tmp_path / "page.tex").write_text(page + r"\input{report}\end{document}")
+    for _ in range(2):  # references are known the second time
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout.decode()
+    said = (tmp_path / "page.log").read_text(errors="replace")
+    assert not re.findall(r"^(?:Overfull|Underfull|LaTeX Warning|!).*", said, re.MULTILINE)
+    assert "Output written on page.pdf (2 pages" in said
 
 
 @pytest.mark.parametrize("letter", [*(chr(code) for code in range(32, 127)), "\N{NO-BREAK SPACE}", "–", "±", "×", "·"])

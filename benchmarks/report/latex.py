@@ -34,11 +34,12 @@ def latex(run: Run) -> str:
         return "% No cell has a result.\n"
     headlines = run.headlines()
     about = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
-    units = [f"{one.metric} {one.unit}".strip() for one in about.values()]
     arrows = [r"$\uparrow$" if one.higher_is_better else r"$\downarrow$" for one in about.values()]
+    units = [f"{escape(one.unit)} {arrow}".strip() for one, arrow in zip(about.values(), arrows, strict=True)]
     head = [
         ["", *map(escape, run.probes), "images", "time"],
-        ["", *(f"{escape(unit)} {arrow}" for unit, arrow in zip(units, arrows, strict=True)), "seen", "s"],
+        ["", *(escape(one.metric) for one in about.values()), "seen", "s"],
+        ["", *units, "", ""],
     ]
     body = [
         [escape(row), *(_value(headlines.get((row, p)), best=row in run.best(p)) for p in run.probes), *_cost(run, row)]
@@ -55,7 +56,7 @@ def latex(run: Run) -> str:
         r"\begin{table*}",
         r"  \centering",
         r"  \footnotesize",
-        r"  \setlength{\tabcolsep}{4pt}",
+        r"  \setlength{\tabcolsep}{3pt}",
         rf"  \begin{{tabular}}{{l{'r' * (len(head[0]) - 1)}}}",
         r"    \toprule",
         *map(_line, head),
