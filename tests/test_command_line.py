@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from typing import Annotated, Literal
 
 import pytest
@@ -69,3 +72,12 @@ def test_exit_codes(raised, code, capsys, monkeypatch):
         run_command(fail)
     assert left.value.code == code
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = "import sys; from pretext.errors import run_command; run_command(lambda argv: print('x' * 10))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as nobody:
+        done = subprocess.run([sys.executable, "-c", command], stdout=nobody, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
