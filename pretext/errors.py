@@ -45,6 +45,6 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         print(f"error: {named}{error.strerror or error}; make room, or give another folder", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command goes on from what it has kept", file=sys.stderr)
         code = 130
     sys.exit(code)

@@ -11,27 +11,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.linear_speed import linear_speeds
 from benchmarks.search_speed import search_speed
-from benchmarks.speed import Speed, TaskSpeed, bare_loop, main, matrix_product_rate, task_speed
+from benchmarks.speed import main
+from benchmarks.task_speed import Load, TaskSpeed, bare_loop, matrix_product_rate, task_speed
 from downstream.probes.linear import Linear
 from pretext.datasets import ImageDataset, at_size, open_dataset
 from pretext.encoders import build_encoder
 from pretext.errors import UserError
 from pretext.tasks import Batch, build_task
 
-OPTIONS = Speed(
-    images=24,
-    batch_size=4,
-    image_size=16,
-    encoder="alexnet?width=0.05&stem_stride=1",
-    data="scenes?train=12&val=6&test=6",
-    repetitions=2,
-)
+DATA = "scenes?train=12&val=6&test=6"
+LOAD = Load(images=24, batch_size=4, image_size=16, encoder="alexnet?width=0.05&stem_stride=1", repetitions=2)
 FLAGS = [
     "--images=24",
     "--batch-size=4",
     "--image-size=16",
-    f"--encoder={OPTIONS.encoder}",
-    f"--data={OPTIONS.data}",
+    f"--encoder={LOAD.encoder}",
+    f"--data={DATA}",
     "--repetitions=1",
 ]
 
@@ -45,12 +40,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(cache: None) -> ImageDataset:
-    return at_size(open_dataset(OPTIONS.data), OPTIONS.image_size, bad_images="stop")
+    return at_size(open_dataset(DATA), LOAD.image_size, bad_images="stop")
 
 
 @pytest.fixture(scope="module")
 def row(data: ImageDataset) -> TaskSpeed:
-    return task_speed("rotation", data, OPTIONS)
+    return task_speed("rotation", data, LOAD)
 
 
 def test_a_row_has_all_its_figures(row: TaskSpeed) -> None:
@@ -65,7 +60,7 @@ def test_a_row_has_all_its_figures(row: TaskSpeed) -> None:
 
 
 def test_operations_are_counted_with_the_backward_pass(row: TaskSpeed) -> None:
-    encoder = build_encoder(OPTIONS.encoder, input_size=16, seed=0)
+    encoder = build_encoder(LOAD.encoder, input_size=16, seed=0)
     task = build_task("rotation", encoder, seed=0)
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     with FlopCounterMode(display=False) as forward:
@@ -83,8 +78,8 @@ def test_the_bare_loop_trains_every_player(data: ImageDataset, monkeypatch: pyte
         built.append((task, {name: value.detach().clone() for name, value in task.named_parameters()}))
         return task
 
-    monkeypatch.setattr("benchmarks.speed.build_task", remember)
-    speeds = list(bare_loop("context_encoder:adversarial", data, OPTIONS))
+    monkeypatch.setattr("benchmarks.task_speed.build_task", remember)
+    speeds = list(bare_loop("context_encoder:adversarial", data, LOAD))
     assert len(speeds) == 6
     ((task, before),) = built
     moved = [name for name, value in task.named_parameters() if not torch.equal(value, before[name])]
