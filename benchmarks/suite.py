@@ -76,6 +76,7 @@ class Plan:
                 "rows": list(dict.fromkeys(cell.pretext for cell in self.cells)),
                 "probes": list(dict.fromkeys(cell.probe for cell in self.cells if cell.probe)),
                 "seeds": self.seeds,
+                "sized": self.recipe.sized,
                 "expected_s": dict(self.recipe.expected_s),
                 "cells": [
                     {

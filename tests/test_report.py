@@ -162,9 +162,11 @@ def test_how_sure_the_numbers_are_is_told_beside_them(tmp_path):
                 items = list(rng.normal(mean, 10, 200))
                 measured = row(pretext, items, probe=probe, seed=seed)
                 write_cell(tmp_path, measured.cell, [measured])
+    write_json(tmp_path / "plan.json", {"cells": [], "sized": "Sized for a minute."})
     text, page, markdown = written(tmp_path)
     words = "".join(page.words)
     assert not page.wrong
+    assert "stay hidden. Sized for a minute." in words
     for title in (
         "Differences from random weights",
         "Share of the way from random to supervised",

@@ -83,7 +83,7 @@ def _power(run: Run) -> Evidence | None:
         "What could have been seen",
         f"Smallest seen: the true difference from random weights that these seeds and test items show in "
         f"{100 * POWER:.0f} % of repetitions, were every row as noisy as the rows are on average. "
-        "A smaller one may be there and stay hidden.",
+        f"A smaller one may be there and stay hidden. {run.plan.get('sized', '')}".rstrip(),
         head,
         body,
     )
