@@ -20,8 +20,10 @@ from pretext.datasets.splitting import split_or_all
 from pretext.encoders import build_encoder
 from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
+from retrieval.building import build_index
 from retrieval.factory import SAMPLE, SAMPLE_PER_LIST, default_factory, make_vectors, use_faiss
-from retrieval.index import Manifest, PatchIndex, Transform, build_index
+from retrieval.index import PatchIndex
+from retrieval.manifest import Manifest, Transform
 from retrieval.patches import BATCH, encode
 from retrieval.regions import PATCH, Regions
 

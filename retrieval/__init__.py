@@ -1,8 +1,9 @@
 """Retrieval: whose features find what looks alike, and whose find what belongs in a hole.
 
-Regions of a data set's pictures (`retrieval.regions`) become vectors (`retrieval.patches`), the vectors
-an index on disk (`retrieval.index`), a query's neighbours a picture (`retrieval.sheets`); `retrieval.probes`
-says how good they are, as a number. This room judges encoders and makes none; it knows no downstream probe.
+Regions of a data set's pictures (`retrieval.regions`) become vectors (`retrieval.patches`), the vectors an index on
+disk (`retrieval.building`, `retrieval.index`), a query's neighbours a picture (`retrieval.sheets`);
+`retrieval.probes` says how good they are, as a number. This room judges encoders and makes none; it knows no
+downstream probe.
 
 The public names are imported when they are first asked for, so that `import retrieval` costs nothing.
 """
@@ -13,7 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.index import PatchIndex, build_index
+    from retrieval.building import build_index
+    from retrieval.index import PatchIndex
     from retrieval.patches import describe, describe_regions
     from retrieval.regions import Regions
     from retrieval.sheets import Tile, neighbour_sheet
@@ -30,7 +32,7 @@ __all__ = [
 
 _HOMES = {
     "PatchIndex": "index",
-    "build_index": "index",
+    "build_index": "building",
     "Regions": "regions",
     "describe": "patches",
     "describe_regions": "patches",

@@ -33,8 +33,9 @@ from pretext.encoders.weights import is_spec, weights_file
 from pretext.errors import UserError, did_you_mean, run_command
 from pretext.specs import parse_spec, with_option
 from retrieval.asking import Searchable
+from retrieval.building import build_index, check_target
 from retrieval.factory import effort, stored_dimensions
-from retrieval.index import Manifest, build_index, check_target
+from retrieval.manifest import Manifest
 from retrieval.originals import file_of, original
 from retrieval.regions import WHOLE, Box, Mode, Regions
 from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet

@@ -18,7 +18,8 @@ from pretext.device import device_of
 from pretext.encoders import load_encoder
 from pretext.encoders.base import Encoder
 from pretext.errors import UserError, did_you_mean
-from retrieval.index import PatchIndex, check_encoder
+from retrieval.index import PatchIndex
+from retrieval.manifest import check_encoder
 from retrieval.patches import describe_each, with_hole
 from retrieval.regions import WHOLE, Box
 

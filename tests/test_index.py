@@ -29,7 +29,8 @@ from pretext.errors import UserError
 from retrieval.__main__ import main
 from retrieval.blocks import drawn_vectors
 from retrieval.factory import default_factory, effort, make_vectors, stored_dimensions
-from retrieval.index import FORMAT, PatchIndex
+from retrieval.index import PatchIndex
+from retrieval.manifest import FORMAT
 from retrieval.patches import describe_regions
 from retrieval.regions import PATCH, Regions
 
@@ -353,9 +354,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
         ("retrieval.blocks._encoded", 0),
         ("retrieval.blocks._encoded", 3),
         ("retrieval.blocks.np.savez", 2),
-        ("retrieval.index.make_vectors", 0),
-        ("retrieval.index._write_tables", 0),
-        ("retrieval.index.put_in_place", 0),
+        ("retrieval.building.make_vectors", 0),
+        ("retrieval.building._write_tables", 0),
+        ("retrieval.building.put_in_place", 0),
     ],
 )
 def test_it_goes_on_from_the_last_block_to_the_same_bytes(
@@ -449,7 +450,7 @@ def test_a_damaged_block_is_computed_again(
     encoder: Encoder, data: ImageDataset, grid_folder: Path, tmp_path: Path, small_blocks: None, harm: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        stop_at(patch, "retrieval.index.make_vectors", 0)
+        stop_at(patch, "retrieval.building.make_vectors", 0)
         build(encoder, data, Regions(), tmp_path / "index")
     block = tmp_path / "index.blocks" / "000002.npz"
     content = bytearray(block.read_bytes())
@@ -463,7 +464,7 @@ def test_a_damaged_block_is_computed_again(
 
 def test_blocks_of_something_else_are_not_mixed_in(encoder: Encoder, data: ImageDataset, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        stop_at(patch, "retrieval.index.make_vectors", 0)
+        stop_at(patch, "retrieval.building.make_vectors", 0)
         build(encoder, data, Regions(), tmp_path / "index")
     begun = tmp_path / "index.blocks"
     for options, word in (({"stage": "conv3"}, "stage"), ({"bad_images": "skip"}, "bad_images")):
@@ -475,7 +476,7 @@ def test_blocks_of_something_else_are_not_mixed_in(encoder: Encoder, data: Image
     # The kind of index and its whitening are made of the very same blocks.
     build(encoder, data, Regions(), tmp_path / "index", factory="IVF4,Flat", pca=8)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        stop_at(patch, "retrieval.index.make_vectors", 0)
+        stop_at(patch, "retrieval.building.make_vectors", 0)
         build(encoder, data, Regions(), tmp_path / "other")
     other = build(make_encoder(seed=1), data, Regions(), tmp_path / "other", overwrite=True)
     expected, _ = describe_regions(make_encoder(seed=1), data, Regions(), stage="pool5", bad_images="stop")
@@ -489,7 +490,7 @@ def test_one_process_at_a_time_makes_an_index(encoder: Encoder, data: ImageDatas
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("retrieval.index.encode_blocks", second)
+        patch.setattr("retrieval.building.encode_blocks", second)
         build(encoder, data, Regions(mode="images"), tmp_path / "index")
     build(encoder, data, Regions(mode="images"), tmp_path / "index")
 
@@ -523,7 +524,7 @@ def test_memory_does_not_grow_with_the_pictures(
 def test_the_sample_is_drawn_from_all_blocks_alike(encoder: Encoder, data: ImageDataset, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr("retrieval.blocks.ROWS", 60)
-        stop_at(patch, "retrieval.index.make_vectors", 0)
+        stop_at(patch, "retrieval.building.make_vectors", 0)
         build(encoder, data, Regions(), tmp_path / "index")
     working = tmp_path / "index.blocks"
     every, _ = describe_regions(encoder, data, Regions(), stage="pool5", bad_images="stop")
@@ -596,7 +597,7 @@ def test_growth_that_was_cut_off_does_not_bar_the_way(encoder: Encoder, tmp_path
     build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
     photographs(folder, range(8, 10))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        stop_at(patch, "retrieval.index._write_tables", 0)
+        stop_at(patch, "retrieval.building._write_tables", 0)
         build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
     photographs(folder, range(10, 13))  # more have come before it is called again
     grown = build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
@@ -802,7 +803,7 @@ def no_space_in_faiss(*_: object) -> None:
     ("where", "how"),
     [
         ("retrieval.blocks.np.savez", no_space),
-        ("retrieval.index.open_memmap", no_space),
+        ("retrieval.building.open_memmap", no_space),
         ("faiss.write_index", no_space_in_faiss),
     ],
 )
