@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: benchmark test install
 
 benchmark: install
-	$(BIN)/python benchmarks/run_all.py --out results/laptop
+	$(BIN)/python benchmarks/run_all.py
 
 test: install
 	$(BIN)/ruff format --check .

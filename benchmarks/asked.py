@@ -49,7 +49,7 @@ class Options:
     image_size: int | None = None
     """Side in pixels at which every row sees its pictures; the profile's own where it is left out."""
     out: Path | None = None
-    """Folder of the results; runs/PROFILE where it is left out."""
+    """Folder of the results; results/PROFILE where it is left out."""
     encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
     """One more row: an encoder file by name, timm's published weights, or weights from elsewhere, as in
     timm:resnet50?weights=FILE; give it as often as you like."""
@@ -77,7 +77,12 @@ class Options:
     @property
     def folder(self) -> Path:
         """The folder of the results."""
-        return self.out if self.out is not None else Path("runs") / self.profile
+        return results_folder(self.out, self.profile)
+
+
+def results_folder(out: Path | None, profile: str) -> Path:
+    """Return where results lie: `out`, or the profile's own folder where that is None."""
+    return out if out is not None else Path("results") / profile
 
 
 def check_profile(name: str) -> None:

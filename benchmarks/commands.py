@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from benchmarks.asked import check_profile
+from benchmarks.asked import check_profile, results_folder
 from benchmarks.listing import MOST_NAMED, and_list
 from pretext.command_line import parse
 from pretext.errors import UserError, did_you_mean
@@ -26,13 +26,13 @@ class Folder:
     profile: str = "laptop"
     """Only decides the folder where --out is left out."""
     out: Path | None = None
-    """Folder of the results; runs/PROFILE where it is left out."""
+    """Folder of the results; results/PROFILE where it is left out."""
 
     @property
     def folder(self) -> Path:
         """The folder of the results."""
         check_profile(self.profile)
-        return self.out if self.out is not None else Path("runs") / self.profile
+        return results_folder(self.out, self.profile)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,9 @@ class Inner:
 class Outer:
     name: tyro.conf.Positional[str]
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
+    most: int | None = None
+    sizes: tuple[int, ...] = ()
+    corner: tuple[float, float] | None = None
     keep: bool = False
     inner: Inner = dataclasses.field(default_factory=Inner)
 
@@ -43,7 +46,10 @@ def test_flags_of_all_depths_are_read():
     [
         ("x --stepz 3", "unknown flag --stepz; did you mean --steps"),
         ("x --bogus 3", "unknown flag --bogus; see p --help"),
-        ("x --steps many", "--steps"),
+        ("x --steps many", "^p: --steps 'many': it takes a whole number; see p --help$"),
+        ("x --most=1.5 --keep", "^p: --most '1.5': it takes a whole number"),
+        ("x --sizes 1 --sizes 2 b --keep", "^p: --sizes '2 b': it takes whole numbers"),
+        ("x --corner 1", "^p: --corner '1': it takes 2 numbers"),
         ("x --steps", "--steps"),
         ("x --kind oval", "'round', 'square'"),
         ("x --steps 0", "steps is 0; allowed is 1 or more"),
