@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,9 +147,10 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
 
 def reproduce(argv: list[str]) -> int:
     """Compute a cell and its encoder anew in OUT/reproduced, and print both values of each metric."""
-    from benchmarks.computing import compute
+    from benchmarks import schedule
+    from benchmarks.executor import LocalProcesses
     from benchmarks.reproduction import held_against, stored_cell
-    from benchmarks.results import read_measurements
+    from benchmarks.results import read_measurements, result_path
     from downstream.features import limit_cache
 
     asked = parse(Reproduce, argv, prog="run_all.py reproduce")
@@ -164,9 +164,12 @@ def reproduce(argv: list[str]) -> int:
     limit_cache(0)  # features that were kept when it was computed first would answer for the code of today
     maker, judged = stored_cell(out, before[0])
     shutil.rmtree(again / "pretrain" / maker.name, ignore_errors=True)
-    for cell in (maker, judged):
-        print(f"computing {cell.name}", file=sys.stderr, flush=True)
-        compute(cell, again)
+    result_path(again, judged.name).unlink(missing_ok=True)
+    crew = LocalProcesses(again, 1)  # as it was computed first, in a process with as many threads
+    expected = schedule.Estimate({}, 1)
+    failures = schedule.run((maker, judged), again, crew, expected=expected, progress=schedule.show_progress)
+    if failures:
+        raise UserError(f"{next(iter(failures.values()))}; the traceback is in {again / 'failures'}")
     lines, same = held_against(before, [row for row in read_measurements(again) if row.cell == name])
     print("\n".join(lines))
     return 0 if same else 1

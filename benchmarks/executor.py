@@ -24,7 +24,8 @@ from benchmarks.locks import cell_lock
 from benchmarks.results import write_failure
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-"""Two processes of two threads on two cores are fifty times slower than two of one."""
+"""Two processes of two threads on two cores are fifty times slower than two of one, and the number of threads decides
+in which order sums are taken: with it fixed, a cell has the same value on every run."""
 GRACE_S = 30.0
 """What a worker is given to write its checkpoint when it is told to stop."""
 UNUSABLE = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
@@ -66,6 +67,9 @@ def run_cell(cell: Cell, out: Path) -> Outcome:
 class Executor(ABC):
     """Takes cells, gives outcomes."""
 
+    threads: int
+    """Of each worker."""
+
     @abstractmethod
     def free(self) -> int:
         """Return how many cells could be started now."""
@@ -88,7 +92,9 @@ class InProcess(Executor):
     """Computes each cell here and now: for tests and debuggers."""
 
     def __init__(self, out: Path) -> None:
-        self.out = out
+        import torch
+
+        self.out, self.threads = out, torch.get_num_threads()
         self._ended: list[Outcome] = []
 
     def free(self) -> int:
@@ -123,11 +129,14 @@ class LocalProcesses(Executor):
     """Worker processes on this machine, started when they are first needed.
 
     What a worker prints goes to OUT/logs/CELL.log. A worker that dies, of lack of memory for one, fails its
-    cell and is replaced.
+    cell and is replaced. Without a GPU, each has one thread.
     """
 
-    def __init__(self, out: Path, workers: int, *, one_thread: bool = True) -> None:
-        self.out, self.workers = out, workers
+    def __init__(self, out: Path, workers: int) -> None:
+        import torch
+
+        one_thread = not torch.cuda.is_available()
+        self.out, self.workers, self.threads = out, workers, 1 if one_thread else torch.get_num_threads()
         self._environment = ONE_THREAD if one_thread else {}
         self._crew: list[_Worker] = []
 

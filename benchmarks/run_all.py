@@ -45,12 +45,9 @@ def main(argv: list[str]) -> int:
         limit_cache(options.cache_gb)
     plan = plan_of(options)
 
-    import torch
-
     from benchmarks import schedule, suite
     from benchmarks.environment import write_environment
     from benchmarks.executor import LocalProcesses
-    from pretext.device import device_of
 
     workers = worker_count(options.workers)
     missing = plan.missing(out)
@@ -65,9 +62,8 @@ def main(argv: list[str]) -> int:
     failures: dict[str, str] = {}
     if missing:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        one_thread = device_of("auto").type == "cpu"
-        write_environment(out, workers=workers, threads=1 if one_thread else torch.get_num_threads())
-        crew = LocalProcesses(out, workers, one_thread=one_thread)
+        crew = LocalProcesses(out, workers)
+        write_environment(out, workers=workers, threads=crew.threads)
         failures = schedule.run(missing, out, crew, expected=expected, progress=schedule.show_progress)
     finish(out)
     for name, error in failures.items():

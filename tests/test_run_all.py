@@ -31,7 +31,7 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.PROFILES, "smoke", lambda: made)
     types_ = {"linear": Constant, "knn": Constant, "segmentation": Masked}
     monkeypatch.setattr(recipes, "probe_types", lambda: types_)
-    monkeypatch.setattr(executor, "LocalProcesses", lambda out, workers, one_thread: executor.InProcess(out))
+    monkeypatch.setattr(executor, "LocalProcesses", lambda out, workers: executor.InProcess(out))
     monkeypatch.setattr(signal, "signal", lambda *given: None)
     monkeypatch.setattr(report, "write_report", lambda out: out / "report.html")
 
@@ -173,6 +173,13 @@ def test_a_cell_is_reproduced_by_the_beginning_of_its_name(quick, capsys, monkey
     write_json(path, content)
     assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)]) == 1
     assert "was 40.999, is 41.0\nNOT reproduced to the last bit" in capsys.readouterr().out
+
+    def broken(cell, out):
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr(computing, "_make_encoder", broken)
+    with pytest.raises(UserError, match=r"RuntimeError: it broke; the traceback is in .*out.reproduced.failures"):
+        run_all.main(["reproduce", "rotation.linear.s1", "--out", str(quick)])
 
 
 def test_clean_can_spare_what_is_young(quick, capsys):
@@ -340,6 +347,31 @@ def test_the_promised_flags_are_there():
         "workers",
     }
     assert promised <= names
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_cell_is_reproduced_whatever_number_of_threads_the_shell_asks_for(tmp_path):
+    program = [sys.executable, str(ROOT / "benchmarks" / "run_all.py")]
+    made = [
+        "--profile",
+        "smoke",
+        "--tasks",
+        "rotation",
+        "--probes",
+        "linear",
+        "--budget",
+        "images=2048",
+        "--out",
+        "out",
+    ]
+    for threads, arguments in (("1", made), ("3", ["reproduce", "rotation.linear", "--out", "out"])):
+        environment = os.environ | {"PRETEXT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": threads}
+        done = subprocess.run(
+            [*program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "reproduced to the last bit, as on a CPU" in done.stdout
 
 
 @pytest.mark.slow

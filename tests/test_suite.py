@@ -286,7 +286,8 @@ def go(planned, out, said=None):
     )
 
 
-def test_encoders_come_first_then_the_longest(tmp_path, quick):
+def test_encoders_come_first_then_the_longest(tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(Estimate, "learn", lambda *given: None)  # on a busy machine the shortest may take longest
     order, _ = quick
     said: list = []
     assert go(plan(), tmp_path, said) == {}
