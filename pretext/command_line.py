@@ -42,8 +42,8 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
         if not leaving.code:
             raise
         said = _one_line(printed.getvalue())
-        if found := re.match(r"Error parsing --([\w-]+): ", said):
-            said = _not_wanted(cls, found[1], argv)
+        if found := re.match(r"Error parsing ((?:-\w/)?--[\w-]+): ", said):
+            said = _not_wanted(cls, found[1].split("/"), argv)
         raise UserError(f"{prog}: {said}; see {prog} --help") from None
     except ValueError as error:  # a range check in __post_init__
         raise UserError(f"{prog}: {error}") from None
@@ -80,19 +80,20 @@ def _flags(cls: type[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
             yield field.name.replace("_", "-"), kind, extras
 
 
-def _not_wanted(cls: type[Any], flag: str, argv: list[str]) -> str:
+def _not_wanted(cls: type[Any], spellings: list[str], argv: list[str]) -> str:
     """Return that a flag does not take what follows it, and what it takes."""
-    kind = next(kind for name, kind, _ in _flags(cls) if name == flag)
+    flag = spellings[-1]
+    kind = next(kind for name, kind, _ in _flags(cls) if f"--{name}" == flag)
     if isinstance(kind, types.UnionType):  # a number or None
         kind = next(each for each in typing.get_args(kind) if each is not type(None))
     parts = typing.get_args(kind) or (kind,)
     name = {int: "whole number", float: "number"}.get(parts[0], "value")
     wanted = f"a {name}" if parts == (kind,) else f"{name}s" if Ellipsis in parts else f"{len(parts)} {name}s"
     words = [word.replace("_", "-") if word.startswith("--") else word for word in argv]
-    at = max(i for i, word in enumerate(words) if word.split("=")[0] == f"--{flag}")
+    at = max(i for i, word in enumerate(words) if word.split("=")[0] in spellings)
     after = itertools.takewhile(lambda word: not word.startswith("--"), words[at + 1 :])
     given = " ".join([*words[at].split("=", 1)[1:], *after])
-    return f"--{flag} {given!r}: it takes {wanted}"
+    return f"{flag} {given!r}: it takes {wanted}"
 
 
 def _one_line(boxed: str) -> str:

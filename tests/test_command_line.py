@@ -47,6 +47,7 @@ def test_flags_of_all_depths_are_read():
         ("x --stepz 3", "unknown flag --stepz; did you mean --steps"),
         ("x --bogus 3", "unknown flag --bogus; see p --help"),
         ("x --steps many", "^p: --steps 'many': it takes a whole number; see p --help$"),
+        ("x -k many", "^p: --k 'many': it takes a whole number"),
         ("x --most=1.5 --keep", "^p: --most '1.5': it takes a whole number"),
         ("x --sizes 1 --sizes 2 b --keep", "^p: --sizes '2 b': it takes whole numbers"),
         ("x --corner 1", "^p: --corner '1': it takes 2 numbers"),
