@@ -153,17 +153,17 @@ def holm_errors(
     """
     probes, rows = 6, len(sds) - 1
     alphas = 1 - LEVEL, (1 - LEVEL) / (probes * rows)
-    told = np.zeros((2, trials), dtype=bool)
+    told = []
     for _ in range(probes):
-        done = 0
+        of_probe = []
         for base, *others in draws(rng, seeds, items, sds, [MEAN] * len(sds), trials):
             gains = [row - base for row in others]
             squares, off = _squares(gains), abs(_means(gains))
-            loan, chunk = lend(squares[0], seeds), slice(done, done + len(off))
-            for found, alpha in zip(told, alphas, strict=True):
-                found[chunk] |= (off > half_width(squares, seeds, items, loan, alpha)).any(axis=1)
-            done += len(off)
-    plain, corrected = told.mean(axis=1)
+            loan = lend(squares[0], seeds)
+            marked = [off > half_width(squares, seeds, items, loan, alpha) for alpha in alphas]
+            of_probe.append(np.any(marked, axis=-1))
+        told.append(np.concatenate(of_probe, axis=1))
+    plain, corrected = np.any(told, axis=0).mean(axis=1)
     return float(plain), float(corrected)
 
 

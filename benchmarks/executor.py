@@ -135,7 +135,9 @@ class LocalProcesses(Executor):
     def __init__(self, out: Path, workers: int) -> None:
         import torch
 
-        one_thread = not torch.cuda.is_available()
+        from pretext.device import device_of
+
+        one_thread = device_of("auto").type == "cpu"
         self.out, self.workers, self.threads = out, workers, 1 if one_thread else torch.get_num_threads()
         self._environment = ONE_THREAD if one_thread else {}
         self._crew: list[_Worker] = []

@@ -175,8 +175,11 @@ def interval(cells: Table, loan: Loan = ALONE) -> Interval:
         """Return how far the interval reaches beyond zero; the p-value is where it does not."""
         return half_width(squares, seeds, items, loan, np.exp(log_alpha)).item() - abs(mean)
 
-    least, most = np.log(P_VALUES)
-    log_p = most if reach(most) > 0 else brentq(reach, least, most) if reach(least) > 0 else least
+    log_p, most = np.log(P_VALUES)
+    if reach(most) > 0:
+        log_p = most
+    elif reach(log_p) > 0:
+        log_p = brentq(reach, log_p, most)
     half = half_width(squares, seeds, items, loan).item()
     return Interval(mean, mean - half, mean + half, float(np.exp(log_p)))
 

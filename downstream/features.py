@@ -153,7 +153,8 @@ def labelled_features(
 
 def _rows_of(places: Int[Tensor, "N"], wanted: Int[Tensor, "M"]) -> Int[Tensor, "M"]:
     """Return where each of the wanted is among the places; -1 where it is not."""
-    row_of = torch.full((1 + max(places.tolist() + wanted.tolist(), default=-1),), -1)
+    last = torch.cat((places, wanted, torch.tensor([-1]))).max().item()
+    row_of = torch.full((1 + int(last),), -1)
     row_of[places] = torch.arange(len(places))
     return row_of[wanted]
 

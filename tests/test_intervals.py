@@ -329,6 +329,14 @@ def test_intervals_hold_the_truth_and_equal_rows_stay_unmarked(seeds, items, sd)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "sd"), [(3, 2.0), (5, 1.0), (5, 2.0)])
+def test_where_seeds_differ_the_intervals_are_no_wider_than_need_be(seeds, sd):
+    held, marked = coverage.errors(np.random.default_rng(11), seeds, 4000, sd * coverage.EQUAL, trials=500)
+    assert 0.93 < held[0].mean() < 0.97
+    assert 0.03 < marked[0].mean() < 0.07
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_a_row_much_noisier_than_its_neighbours_is_marked_a_little_more_often_than_alone(seeds):
     sds = 2.0 * coverage.UNEQUAL["one noisy"]
