@@ -20,15 +20,15 @@ from benchmarks.results import (
     encoder_path,
     result_path,
 )
-from pretext.checkpoint import file_sha256
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.encoders.weights import is_spec, weights_file
 from pretext.judging import Probe
-from pretext.specs import without_options
+from pretext.system.checkpoint import file_sha256
+from pretext.system.specs import without_options
 
 if TYPE_CHECKING:
-    from pretext.train_config import TrainConfig
+    from pretext.training.config import TrainConfig
 
 CODE = 3
 """Raise it when a change of code changes values: every cell is then computed anew."""
@@ -40,7 +40,7 @@ BESIDE_THE_VALUE = ("pretrain", "spec", "probe_file")
 
 @dataclasses.dataclass(frozen=True)
 class Inpainting:
-    """How well a task's own decoder fills holes; see `pretext.inpainting`."""
+    """How well a task's own decoder fills holes; see `pretext.inpainting.measuring`."""
 
     test_images: int = 500
     """Test pictures, drawn by the seed; at most so many."""
@@ -123,7 +123,7 @@ def encoder_cell(
         settings |= {"encoder": encoder}
     if task is not None:
         from pretext.tasks import task_config
-        from pretext.train_config import NOT_IN_RESULT
+        from pretext.training.config import NOT_IN_RESULT
 
         # the data's fingerprint says which pictures were left out, whatever the user had asked for
         not_hashed = {*NOT_IN_RESULT, "bad_images"}

@@ -12,10 +12,10 @@ from typing import Annotated
 
 import tyro
 
-from benchmarks.asked import check_profile, results_folder
-from benchmarks.listing import MOST_NAMED, and_list
-from pretext.command_line import parse
-from pretext.errors import UserError, did_you_mean
+from benchmarks.options import check_profile, results_folder
+from benchmarks.wording import MOST_NAMED, and_list
+from pretext.system.command_line import parse
+from pretext.system.errors import UserError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,10 +73,10 @@ class Clean(Folder):
 
 def status(argv: list[str]) -> int:
     """Print what of a comparison is done, running, failed and left, and how long what is left will take."""
+    from benchmarks.progress import seconds_left
+    from benchmarks.progress import status as status_of
     from benchmarks.results import failure_path, read_json
     from benchmarks.schedule import duration
-    from benchmarks.state import seconds_left
-    from benchmarks.state import status as status_of
 
     out = parse(Progress, argv, prog="run_all.py status").folder
     plan, found = status_of(out)
@@ -190,7 +190,7 @@ def _called(beginning: str, cells: Sequence[str], out: Path) -> str:
 
 def clean(argv: list[str]) -> int:
     """Remove failures, logs, and what was set aside or reproduced; results and encoders stay."""
-    from benchmarks.state import status as status_of
+    from benchmarks.progress import status as status_of
 
     options = parse(Clean, argv, prog="run_all.py clean")
     out, days = options.folder, options.older_than

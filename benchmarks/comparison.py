@@ -18,11 +18,11 @@ import numpy as np
 from benchmarks.cells import apart, flat
 from benchmarks.environment import read_environments
 from benchmarks.intervals import ALONE, LEVEL, Interval, holm, interval
-from benchmarks.listing import MOST_NAMED, and_list
 from benchmarks.report.content import latest
 from benchmarks.results import Measurement, read_measurements
 from benchmarks.verdict import loans_among, one_per_seed, probe_key, row_key, tables
-from pretext.errors import UserError
+from benchmarks.wording import MOST_NAMED, and_list
+from pretext.system.errors import UserError
 
 UNKNOWN = "unknown"
 WORD = {True: "better", False: "worse", None: "not distinguishable"}

@@ -14,10 +14,10 @@ import numpy as np
 from benchmarks.cells import Cell, Inpainting, as_json
 from benchmarks.results import SCHEMA_VERSION, Measurement, encoder_path, failure_path, write_cell
 from pretext.datasets.base import ImageDataset
-from pretext.device import device_of
 from pretext.judging import Score
-from pretext.memory import peak_memory, reset_peak_memory
-from pretext.revision import revision
+from pretext.system.device import device_of
+from pretext.system.memory import peak_memory, reset_peak_memory
+from pretext.system.revision import revision
 
 if TYPE_CHECKING:
     from pretext.encoders.base import Encoder
@@ -43,7 +43,7 @@ def compute(cell: Cell, out: Path) -> None:
 def _make_encoder(cell: Cell, out: Path) -> None:
     from pretext.encoders import build_encoder, load_encoder, save_encoder
     from pretext.encoders.weights import is_spec
-    from pretext.train import train
+    from pretext.training.loop import train
 
     path = encoder_path(out, cell.name)
     if cell.foreign is not None:
@@ -77,9 +77,10 @@ def _judged(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
 
 def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out: Path) -> list[Score]:
     """Return the scores of a run's decoder, and write a sheet of what it paints."""
-    from pretext import inpainting
-    from pretext.run_folder import load_task
+    from pretext.inpainting import measuring as inpainting
     from pretext.tasks.base import Inpainter
+    from pretext.training.run_folder import load_task
+    from pretext.training.sample_sheets import sample_sheet
 
     task = load_task(run).to(device_of("auto"))
     assert isinstance(task, Inpainter)
@@ -90,7 +91,7 @@ def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out
         cell.pretext: inpainting.filled_by(task, some),
         "original": some.images.float() / 255,
     }
-    inpainting.inpainting_sheet(columns, out / "inpainting.png")
+    sample_sheet(columns, out / "inpainting.png")
     return inpainting.inpainting_scores(
         task, data, image_size=size, test_images=judge.test_images, seed=seed, hole="central"
     )

@@ -135,7 +135,7 @@ class LocalProcesses(Executor):
     def __init__(self, out: Path, workers: int) -> None:
         import torch
 
-        from pretext.device import device_of
+        from pretext.system.device import device_of
 
         one_thread = device_of("auto").type == "cpu"
         self.out, self.workers, self.threads = out, workers, 1 if one_thread else torch.get_num_threads()

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.cells import Inpainting, Judge
 from pretext.judging import Probe, probes_in
-from pretext.train_config import TrainConfig
+from pretext.training.config import TrainConfig
 
 SCENES = "scenes?size=32&test=4000"
 ROWS: dict[str, str | None] = {

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells import Cell, Inpainting, Judge, apart, encoder_cell, flat, judge_cell
-from benchmarks.listing import and_list
 from benchmarks.results import Measurement, read_plan
-from pretext.errors import UserError
+from benchmarks.wording import and_list
+from pretext.system.errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.cells import DataSource
@@ -35,7 +35,7 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
         UserError: If its data, task, probe or encoder file is no more what it was, or today's code takes the same
             settings for others.
     """
-    from benchmarks.suite import open_data
+    from benchmarks.plan import open_data
 
     settings = json.loads(stored.config_json)
     bad_images: BadImages = read_plan(out).get("bad_images", "skip")
@@ -128,7 +128,7 @@ def _judge(name: str, settings: Mapping[str, Any]) -> Judge:
 
 
 def _train_config(fields: Mapping[str, Any]) -> Any:
-    from pretext.train_config import TrainConfig
+    from pretext.training.config import TrainConfig
 
     return TrainConfig(**{key: _frozen(value) for key, value in fields.items()})
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pretext.checkpoint import atomic_write
-from pretext.errors import UserError
+from pretext.system.checkpoint import atomic_write
+from pretext.system.errors import UserError
 
 SCHEMA_VERSION = 1
 """Rises whenever a field of `Measurement` is added, removed or changes its meaning."""

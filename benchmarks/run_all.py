@@ -18,10 +18,10 @@ from pathlib import Path
 if not __package__:  # started as a file: the import path begins with this folder, where it needs the one above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.asked import Options, check_profile, check_writable, plan_of, worker_count
 from benchmarks.commands import COMMANDS
-from pretext.command_line import parse
-from pretext.errors import UserError, did_you_mean, run_command
+from benchmarks.options import Options, check_profile, check_writable, plan_of, worker_count
+from pretext.system.command_line import parse
+from pretext.system.errors import UserError, did_you_mean, run_command
 
 
 def main(argv: list[str]) -> int:
@@ -45,7 +45,8 @@ def main(argv: list[str]) -> int:
         limit_cache(options.cache_gb)
     plan = plan_of(options)
 
-    from benchmarks import schedule, suite
+    from benchmarks import plan as suite
+    from benchmarks import schedule
     from benchmarks.environment import write_environment
     from benchmarks.executor import LocalProcesses
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.results import encoder_path
-from pretext.errors import UserError
+from pretext.system.errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.cells import Cell

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.intervals import POWER
-from benchmarks.listing import after_holm
 from benchmarks.results import Cost
 from benchmarks.verdict import BASELINE, Summary, probe_key, ranking, row_key, smallest_seen
+from benchmarks.wording import after_holm
 
 MARK = {True: "▲", False: "▼", None: ""}
 LEGEND = "± half of the 95 % interval; ▲ better than random weights, ▼ worse, unmarked not distinguishable"

@@ -11,19 +11,19 @@ import tyro
 
 import downstream.probes
 from downstream.features import limit_cache
-from pretext.checkpoint import atomic_write
-from pretext.command_line import parse
 from pretext.datasets import open_dataset
 from pretext.datasets.base import ImageDataset
-from pretext.device import device_of
 from pretext.encoders import Encoder, build_encoder, load_encoder
 from pretext.encoders.files import encoder_digest
 from pretext.encoders.foreign import allowing_partial, loaded_line
 from pretext.encoders.weights import is_spec
-from pretext.errors import UserError, did_you_mean, run_command
 from pretext.judging import Probe, Score, probe_in_file, probes_in
-from pretext.own_files import is_file
-from pretext.revision import revision
+from pretext.system.checkpoint import atomic_write
+from pretext.system.command_line import parse
+from pretext.system.device import device_of
+from pretext.system.errors import UserError, did_you_mean, run_command
+from pretext.system.plugins import is_file
+from pretext.system.revision import revision
 
 PROG = "python -m downstream"
 

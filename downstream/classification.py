@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pretext.errors import UserError
 from pretext.judging import Score
+from pretext.system.errors import UserError
 
 
 def classification_scores(

@@ -18,17 +18,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from downstream.few_labels import check_classes, draw_labelled
-from pretext.checkpoint import atomic_write
+from downstream.label_sampling import check_classes, draw_labelled
 from pretext.datasets import at_size
 from pretext.datasets.base import BadImage, ImageDataset
-from pretext.datasets.cache import cache_folder
 from pretext.datasets.classification import class_targets
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.packed import PackedDataset
 from pretext.encoders.base import Encoder, evaluating
 from pretext.encoders.files import encoder_digest
-from pretext.errors import UserError
+from pretext.system.cache import cache_folder
+from pretext.system.checkpoint import atomic_write
+from pretext.system.errors import UserError
 
 VERSION = 2
 """Rises whenever pooling or reading changes."""

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from downstream.few_labels import fixed_order
+from downstream.label_sampling import fixed_order
 from downstream.resuming import CHECKPOINT, Fitting, Resume
-from pretext.checkpoint import atomic_write
 from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError
 from pretext.judging import Probe
-from pretext.stopping import Stop, stop_politely
+from pretext.system.checkpoint import atomic_write
+from pretext.system.errors import UserError
+from pretext.system.stopping import Stop, stop_politely
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises."""

@@ -18,7 +18,7 @@ from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.decoding import decode_draft
 from pretext.datasets.files import FileDataset
 from pretext.datasets.packed import PackedDataset, ResizedDataset
-from pretext.errors import UserError
+from pretext.system.errors import UserError
 
 SELECTIVE_SEARCH = "selective_search"
 

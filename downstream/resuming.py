@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pretext.checkpoint import load_optimizer, optimizer_tensors, read_checkpoint, save_checkpoint
 from pretext.datasets.fingerprints import digest
 from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest, load_strictly
-from pretext.errors import UserError
+from pretext.system.checkpoint import load_optimizer, optimizer_tensors, read_checkpoint, save_checkpoint
+from pretext.system.errors import UserError
 
 CHECKPOINT = "fitting.safetensors"
 """Lies in the probe's folder while it is at work. A pretraining's is called otherwise: it is never touched."""

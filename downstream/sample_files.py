@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from downstream.picture_files import name_of, origin
-from pretext.checkpoint import atomic_write
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset
-from pretext.errors import UserError, did_you_mean
+from pretext.system.checkpoint import atomic_write
+from pretext.system.errors import UserError, did_you_mean
 
 HEADER = ["picture", "class", "said"]
 Sample = tuple[NDArray[np.int64], Int[Tensor, "M ..."]]

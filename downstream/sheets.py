@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from downstream.metrics import Detections, Truth
-from pretext.checkpoint import atomic_write
 from pretext.datasets.base import IGNORE
+from pretext.system.checkpoint import atomic_write
 
 CELL = 224
 """Side in pixels of a picture on a sheet."""

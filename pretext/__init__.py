@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pretext.datasets import open_dataset
     from pretext.encoders import build_encoder, load_encoder, save_encoder
     from pretext.tasks import build_task
-    from pretext.train_config import TrainConfig
+    from pretext.training.config import TrainConfig
 
 __all__ = [
     "TrainConfig",

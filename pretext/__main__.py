@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from pretext.command_line import parse
 from pretext.datasets import dataset_kinds, open_dataset
 from pretext.encoders import encoder_names
-from pretext.errors import UserError, did_you_mean, run_command
-from pretext.own_files import file_row, is_file
+from pretext.system.command_line import parse
+from pretext.system.errors import UserError, did_you_mean, run_command
+from pretext.system.plugins import file_row, is_file
 from pretext.tasks import task_config, task_module, task_names, task_training
-from pretext.train import train
-from pretext.train_config import TrainConfig
+from pretext.training.config import TrainConfig
+from pretext.training.loop import train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def train_command(argv: list[str]) -> int:
 
 def inpaint(argv: list[str]) -> int:
     """Run `python -m pretext inpaint`."""
-    from pretext.inpainting_command import inpaint_command
+    from pretext.inpainting.command import inpaint_command
 
     return inpaint_command(argv)
 

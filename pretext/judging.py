@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError
-from pretext.own_files import module_of_file
+from pretext.system.errors import UserError
+from pretext.system.plugins import module_of_file
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Retrieval: whose features find what looks alike, and whose find what belongs in a hole.
 
 Regions of a data set's pictures (`retrieval.regions`) become vectors (`retrieval.patches`), the vectors an index on
-disk (`retrieval.building`, `retrieval.index`), a query's neighbours a picture (`retrieval.sheets`);
+disk (`retrieval.indexing.building`, `retrieval.indexing.index`), a query's neighbours a picture (`retrieval.sheets`);
 `retrieval.probes` says how good they are, as a number. This room judges encoders and makes none; it knows no
 downstream probe.
 
@@ -14,8 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval.building import build_index
-    from retrieval.index import PatchIndex
+    from retrieval.indexing.building import build_index
+    from retrieval.indexing.index import PatchIndex
     from retrieval.patches import describe, describe_regions
     from retrieval.regions import Regions
     from retrieval.sheets import Tile, neighbour_sheet

@@ -19,25 +19,25 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretext.checkpoint import atomic_write
-from pretext.command_line import parse
 from pretext.datasets import open_dataset
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.decoding import decode, resize
 from pretext.datasets.packed import BadImages, at_size
 from pretext.datasets.splitting import split_or_all
-from pretext.device import device_of
 from pretext.encoders import load_encoder
 from pretext.encoders.foreign import allowing_partial, loaded_line
 from pretext.encoders.weights import is_spec, weights_file
-from pretext.errors import UserError, did_you_mean, run_command
-from pretext.specs import parse_spec, with_option
-from retrieval.asking import Searchable
-from retrieval.building import build_index, check_target
-from retrieval.factory import effort, stored_dimensions
-from retrieval.manifest import Manifest
+from pretext.system.checkpoint import atomic_write
+from pretext.system.command_line import parse
+from pretext.system.device import device_of
+from pretext.system.errors import UserError, did_you_mean, run_command
+from pretext.system.specs import parse_spec, with_option
+from retrieval.indexing.building import build_index, check_target
+from retrieval.indexing.factory import effort, stored_dimensions
+from retrieval.indexing.manifest import Manifest
 from retrieval.originals import file_of, original
 from retrieval.regions import WHOLE, Box, Mode, Regions
+from retrieval.searcher import Searchable
 from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet
 
 Corners = tuple[float, float, float, float]
@@ -194,7 +194,7 @@ def inpaint(argv: list[str]) -> int:
 def demo(argv: list[str]) -> int:
     """Run `python -m retrieval demo`."""
     try:
-        from retrieval.demo import demo_command
+        from retrieval.demo.server import demo_command
     except ImportError:
         raise UserError("fastapi and uvicorn are not installed; run pip install 'pretext-bench[demo]'") from None
     return demo_command(argv)

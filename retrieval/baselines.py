@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretext.datasets.base import ImageDataset
-from pretext.masks import MEAN_COLOUR
+from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.patches import pictures_in, windows
 from retrieval.regions import Regions
 

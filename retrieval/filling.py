@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretext.encoders.base import Encoder, evaluating
-from pretext.errors import UserError
-from pretext.inpainting import HoledPictures
+from pretext.inpainting.measuring import HoledPictures
+from pretext.system.errors import UserError
 from retrieval.baselines import hog
 from retrieval.patches import encode
 

@@ -12,20 +12,20 @@ from pathlib import Path
 import tyro
 from torch import Tensor
 
-from pretext.checkpoint import atomic_write
-from pretext.command_line import parse
 from pretext.datasets import open_dataset
-from pretext.device import device_of
 from pretext.encoders import load_encoder
-from pretext.errors import UserError
-from pretext.inpainting import (
+from pretext.inpainting.command import by_metric, columns_of, fills_table, inpainters
+from pretext.inpainting.measuring import (
     baseline_fills,
     drawn_pictures,
     filled_by,
-    inpainting_sheet,
     scores_of,
 )
-from pretext.inpainting_command import by_metric, columns_of, fills_table, inpainters
+from pretext.system.checkpoint import atomic_write
+from pretext.system.command_line import parse
+from pretext.system.device import device_of
+from pretext.system.errors import UserError
+from pretext.training.sample_sheets import sample_sheet
 from retrieval.filling import by_hog, by_stages, fill_from, nearest_rows
 from retrieval.patches import stage_named
 
@@ -100,7 +100,7 @@ def inpaint_command(argv: list[str]) -> int:
         fills[name] = filled(*(by_stages(encoder, part)[stage] for part in (pictures, database)))
     fills |= {name: filled_by(task, pictures) for name, task in tasks.items()} | baseline_fills(pictures)
     scores = {name: scores_of(each, pictures) for name, each in fills.items()}
-    inpainting_sheet(columns_of(fills, pictures, options.n), options.out / "fills.png")
+    sample_sheet(columns_of(fills, pictures, options.n), options.out / "fills.png")
     answer = {"data": options.data, "database": len(database.images), "image_size": size, "seed": options.seed}
     with atomic_write(options.out / "fills.json") as beside:
         beside.write_text(json.dumps(answer | {"scores": by_metric(scores)}, indent=2) + "\n")

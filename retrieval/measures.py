@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from retrieval.factory import approximate_factory, make_vectors, use_faiss
+from retrieval.indexing.factory import approximate_factory, make_vectors, use_faiss
 
 BATCH = 128
 """Queries whose whole rankings are held at a time."""
@@ -71,9 +71,9 @@ def approximate_recall(
 ) -> Float64[np.ndarray, " Q"] | None:
     """Return the share of each query's k nearest that an approximate index finds among its own k.
 
-    The index is `retrieval.factory.approximate_factory`'s for so many vectors, fitted to them: of 2,000 vectors a
-    search looks into 8 of 50 lists. The same vectors on as many threads give the same shares. They say how well the
-    vectors fall into lists, not whether what is near is right.
+    The index is `retrieval.indexing.factory.approximate_factory`'s for so many vectors, fitted to them: of 2,000
+    vectors a search looks into 8 of 50 lists. The same vectors on as many threads give the same shares. They say how
+    well the vectors fall into lists, not whether what is near is right.
 
     Args:
         queries: Vectors of length 1.

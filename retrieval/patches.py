@@ -21,8 +21,8 @@ from torchvision.ops import roi_align
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.encoders.base import Encoder, evaluating
-from pretext.errors import UserError, did_you_mean
-from pretext.masks import MEAN_COLOUR
+from pretext.system.errors import UserError, did_you_mean
+from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.regions import Box, Regions, boxes_of, expand, patch_rows
 
 BATCH = 128

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pretext.checkpoint import atomic_write
 from pretext.datasets.base import ImageDataset
-from pretext.masks import MEAN_COLOUR
+from pretext.system.checkpoint import atomic_write
+from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.originals import original
 from retrieval.regions import WHOLE, Box
 

@@ -10,8 +10,8 @@ from PIL import Image
 from pretext.datasets import ImageDataset, at_size, open_dataset
 from pretext.datasets.splitting import split_or_all
 from pretext.encoders import Encoder, build_encoder
-from retrieval.building import build_index
-from retrieval.index import PatchIndex
+from retrieval.indexing.building import build_index
+from retrieval.indexing.index import PatchIndex
 from retrieval.regions import Regions
 
 SIZE = 32

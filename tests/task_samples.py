@@ -13,11 +13,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from pretext.collapse import watched
 from pretext.datasets import open_dataset
-from pretext.distributed import average_gradients
 from pretext.encoders import build_encoder
+from pretext.system.distributed import average_gradients
 from pretext.tasks import Batch, build_task
+from pretext.training.collapse import watched
 
 SMALL = "alexnet?width=0.125&stem_stride=1"
 VIT = "timm:vit_tiny_patch16_224?patch_size=8"

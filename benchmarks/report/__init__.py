@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from pretext.checkpoint import atomic_write
+from pretext.system.checkpoint import atomic_write
 
 FIGURE = re.compile(r"(ranks|cost|depth-[\w=-]+|learning(-\d+)?)\.(svg|png)")
 """Names of what lies in OUT/figures."""

@@ -21,7 +21,7 @@ from benchmarks.results import (
     read_plan,
 )
 from benchmarks.verdict import BASELINE, CEILING, Summary, probe_key, ranking, row_key, summarise, tables
-from pretext.errors import UserError
+from pretext.system.errors import UserError
 
 MOST_SHOWN = 8
 """Rows that can be told apart in a plot, or compared by eye in a gallery; of more the best are shown."""

@@ -33,10 +33,10 @@ def coloured(run: Run, data: ImageDataset) -> str:
     import torch
     import torch.nn.functional as F
 
-    from pretext.device import device_of
     from pretext.encoders import load_encoder
     from pretext.encoders.base import evaluating
-    from pretext.inpainting import drawn_pictures
+    from pretext.inpainting.measuring import drawn_pictures
+    from pretext.system.device import device_of
 
     size = run.plan["image_size"]
     images = drawn_pictures(data, image_size=size, test_images=COLOURED, seed=0, hole="central").images

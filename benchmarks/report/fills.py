@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pretext.datasets.base import ImageDataset
-    from pretext.inpainting import HoledPictures
+    from pretext.inpainting.measuring import HoledPictures
 
 FILLED = 8
 """Test pictures with a hole."""
@@ -26,9 +26,9 @@ TAKEN_FROM = 1000
 
 def decoded(run: Run, data: ImageDataset) -> str:
     """Return the same holed test pictures as each decoder fills them; empty where there is no decoder."""
-    from pretext.inpainting import baseline_fills, filled_by
-    from pretext.run_folder import load_task
+    from pretext.inpainting.measuring import baseline_fills, filled_by
     from pretext.tasks.base import Inpainter
+    from pretext.training.run_folder import load_task
 
     tasks = {}
     for row, folder in run.first_encoders().items():
@@ -49,8 +49,8 @@ def nearest(run: Run, data: ImageDataset) -> str:
 
     An encoder is read at the stage of its headline in `nearest_fill`, or else in `retrieval`.
     """
-    from pretext.device import device_of
     from pretext.encoders import load_encoder
+    from pretext.system.device import device_of
     from retrieval.filling import by_hog, by_stages, fill_from, nearest_rows
 
     headlines = run.headlines()
@@ -74,7 +74,7 @@ def nearest(run: Run, data: ImageDataset) -> str:
 
 
 def _holed(run: Run, data: ImageDataset, split: str, count: int) -> HoledPictures:
-    from pretext.inpainting import drawn_pictures
+    from pretext.inpainting.measuring import drawn_pictures
 
     size = run.plan["image_size"]
     return drawn_pictures(data, split=split, image_size=size, test_images=count, seed=0, hole="central")

@@ -45,8 +45,8 @@ def open_data(run: Run) -> ImageDataset:
 
 def neighbours(run: Run, data: ImageDataset) -> dict[str, list[str]]:
     """Return sheets of nearest neighbours by kind of region: the same queries for all encoders."""
-    from pretext.device import device_of
     from pretext.encoders import load_encoder
+    from pretext.system.device import device_of
     from retrieval.probes.retrieval import Retrieval
     from retrieval.regions import Mode
     from retrieval.sheets import Tile, neighbour_sheet

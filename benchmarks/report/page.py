@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from benchmarks.listing import and_list
 from benchmarks.report import dense, fills, gallery
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
@@ -17,7 +16,8 @@ from benchmarks.report.sentences import cautions, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
 from benchmarks.terminal import LEGEND
-from pretext.errors import UserError
+from benchmarks.wording import and_list
+from pretext.system.errors import UserError
 
 REGIONS = {
     "objects": "Objects: the region within the outline is looked for",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.listing import and_list
 from benchmarks.report.content import Run
 from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title
 from benchmarks.verdict import BASELINE, CEILING
+from benchmarks.wording import and_list
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

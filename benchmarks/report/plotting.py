@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.report.content import Run
 from benchmarks.verdict import BASELINE
-from pretext.checkpoint import atomic_write
+from pretext.system.checkpoint import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

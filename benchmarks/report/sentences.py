@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.intervals import LEVEL
-from benchmarks.listing import MOST_NAMED, after_holm, and_list, listed, numbered
 from benchmarks.report.content import Run
 from benchmarks.verdict import BASELINE
+from benchmarks.wording import MOST_NAMED, after_holm, and_list, listed, numbered
 
 PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
 

@@ -21,13 +21,13 @@ from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read,
 from downstream.metrics import Detections, Truth, coco_by_class, object_counts, voc07_by_class
 from downstream.proposals import SELECTIVE_SEARCH, proposals_for
 from downstream.sheets import Found, detection_sheet
-from pretext.checkpoint import atomic_write
 from pretext.datasets import at_size
 from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.fingerprints import digest
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError
 from pretext.judging import Score
+from pretext.system.checkpoint import atomic_write
+from pretext.system.errors import UserError
 
 SHOWN = 12
 """Test pictures on the sheet."""

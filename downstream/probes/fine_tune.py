@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from downstream.classification import classification_scores
-from downstream.depths import learning_rate_factors
-from downstream.few_labels import check_classes, draw_labelled
 from downstream.fitting import FittedProbe, batches, fit, read, tested, write_curve
-from pretext.augmentation import augment, cropping
+from downstream.label_sampling import check_classes, draw_labelled
+from downstream.layer_rates import learning_rate_factors
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.classification import class_targets, is_multi_label, multi_hot
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError
 from pretext.judging import Score
+from pretext.system.errors import UserError
+from pretext.transforms.augmentation import augment, cropping
 
 
 @final

@@ -16,14 +16,14 @@ from torch import Tensor
 from downstream.features import picture_batches, pooled, split_features
 from downstream.fitting import draw
 from downstream.probes.linear import Linear
-from pretext.augmentation import Augmentation
-from pretext.collapse import rank_me
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder, evaluating
-from pretext.errors import UserError
 from pretext.judging import Probe, Score
-from pretext.views import two_views
+from pretext.system.errors import UserError
+from pretext.training.collapse import rank_me
+from pretext.transforms.augmentation import Augmentation
+from pretext.transforms.views import two_views
 
 BLOCK = 1024
 """Vectors that are compared with all others at once; bounds the memory."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from downstream.classification import classification_scores, with_headline
 from downstream.features import split_features
-from downstream.few_labels import (
+from downstream.fitting import write_curve
+from downstream.label_sampling import (
     check_classes,
     few_of_each,
     over_samples,
@@ -20,15 +21,14 @@ from downstream.few_labels import (
     share_of_each,
     with_train,
 )
-from downstream.fitting import write_curve
 from downstream.probes.fine_tune import FineTune
 from downstream.probes.linear import Linear
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError
 from pretext.judging import Probe, Score
+from pretext.system.errors import UserError
 
 
 @final

@@ -23,9 +23,9 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.encoders import build_encoder
 from pretext.encoders.base import Encoder, evaluating
-from pretext.errors import UserError
 from pretext.judging import Probe, Score
-from pretext.specs import without_options
+from pretext.system.errors import UserError
+from pretext.system.specs import without_options
 
 SHOWN = 1
 """Test pictures on the sheet."""

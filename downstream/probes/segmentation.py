@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, tested, write_curve
 from downstream.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from downstream.sheets import segmentation_sheet
-from pretext.checkpoint import atomic_write
 from pretext.datasets import at_size
 from pretext.datasets.base import IGNORE, ImageDataset
 from pretext.encoders.base import Encoder, Stage, deepest_shape
-from pretext.errors import UserError
 from pretext.judging import Score
+from pretext.system.checkpoint import atomic_write
+from pretext.system.errors import UserError
 
 SHOWN = 12
 """Test pictures on the sheet."""

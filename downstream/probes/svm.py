@@ -16,7 +16,7 @@ from torch import Tensor
 
 from downstream.classification import average_precisions, classification_scores, quality, with_headline
 from downstream.features import split_features
-from downstream.few_labels import (
+from downstream.label_sampling import (
     check_classes,
     draw_labelled,
     few_of_each,

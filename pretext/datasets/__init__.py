@@ -22,8 +22,8 @@ from typing import Any
 from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, ImageDataset, Target
 from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset, complete, limited
-from pretext.errors import UserError, did_you_mean
-from pretext.specs import options_into, parse_spec
+from pretext.system.errors import UserError, did_you_mean
+from pretext.system.specs import options_into, parse_spec
 
 __all__ = [
     "ANNOTATIONS",

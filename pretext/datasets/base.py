@@ -20,7 +20,7 @@ from typing import Any
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pretext.errors import UserError, did_you_mean
+from pretext.system.errors import UserError, did_you_mean
 
 Target = dict[str, Any]
 ANNOTATIONS = frozenset({"label", "labels", "boxes", "masks", "clip"})

@@ -18,7 +18,7 @@ import torch
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset, folder_at, images_below
 from pretext.datasets.folder import SPLITS, split_folders
-from pretext.errors import UserError
+from pretext.system.errors import UserError
 
 NAMED = 5
 """Clips that a note or an error names, at most."""

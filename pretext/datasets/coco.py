@@ -38,7 +38,7 @@ from pretext.datasets.base import IGNORE, BadImage, ImageDataset
 from pretext.datasets.files import FileDataset, Masks, chosen_classes, folder_at
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.objects import Objects
-from pretext.errors import UserError, did_you_mean
+from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 FARTHEST = 1e6

@@ -23,7 +23,7 @@ from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
 from pretext.datasets.decoding import decode_draft, decode_mask, image_suffixes
 from pretext.datasets.fingerprints import digest, digest_files
 from pretext.datasets.objects import Objects
-from pretext.errors import UserError, did_you_mean
+from pretext.system.errors import UserError, did_you_mean
 
 
 class Masks(ABC):

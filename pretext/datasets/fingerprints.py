@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pretext.checkpoint import atomic_write
-from pretext.datasets.cache import cache_folder
-from pretext.errors import UserError
+from pretext.system.cache import cache_folder
+from pretext.system.checkpoint import atomic_write
+from pretext.system.errors import UserError
 
 SETTLED_NS = 2_000_000_000
 """A file changed more recently than this could change again within one tick of the file system's clock."""

@@ -21,7 +21,7 @@ import torch
 
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset, chosen_classes, folder_at, images_below
-from pretext.errors import UserError, did_you_mean
+from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 

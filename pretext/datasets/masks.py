@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, images_below, mask_table
-from pretext.errors import UserError, did_you_mean
+from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 

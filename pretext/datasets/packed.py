@@ -21,7 +21,7 @@ from pretext.datasets.fingerprints import digest
 from pretext.datasets.objects import Objects
 from pretext.datasets.packing import Pack, item_at, open_or_build
 from pretext.datasets.splitting import known_clips, known_labels
-from pretext.errors import UserError
+from pretext.system.errors import UserError
 
 BadImages = Literal["skip", "stop"]
 PACK_GB = 4.0

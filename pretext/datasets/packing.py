@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pretext.datasets.base import BadImage, ImageDataset, Target
-from pretext.datasets.cache import cache_folder
 from pretext.datasets.decoding import resize
 from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.objects import Objects
 from pretext.datasets.splitting import Subset
+from pretext.system.cache import cache_folder
 
 VERSION = 1
 """Rises whenever decoding, resizing or the layout of a pack changes."""

@@ -13,10 +13,10 @@ from torchvision import tv_tensors
 
 from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.scene_composition import CLASSES, Scene, compose
-from pretext.datasets.scene_painting import paint_scene
-from pretext.errors import UserError
-from pretext.specs import format_spec
+from pretext.datasets.scenery.composition import CLASSES, Scene, compose
+from pretext.datasets.scenery.painting import paint_scene
+from pretext.system.errors import UserError
+from pretext.system.specs import format_spec
 
 VERSION = 1  # of the drawing code: raise it whenever any picture or target changes
 SPLITS = ("train", "val", "test")

@@ -20,7 +20,7 @@ from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.objects import Objects
-from pretext.errors import UserError
+from pretext.system.errors import UserError
 
 SEED = 20160427
 """Draws every split that a source does not have; fixed, so that all results are of the same pictures."""

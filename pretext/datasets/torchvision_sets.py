@@ -23,7 +23,7 @@ from torch import Tensor
 from pretext.datasets.base import IGNORE, ImageDataset, Target
 from pretext.datasets.files import FileDataset, MaskFiles
 from pretext.datasets.fingerprints import digest
-from pretext.errors import UserError
+from pretext.system.errors import UserError
 
 
 @dataclass(frozen=True)

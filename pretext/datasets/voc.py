@@ -29,7 +29,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.decoding import image_suffixes
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, mask_table
 from pretext.datasets.objects import Listed, Objects
-from pretext.errors import UserError, did_you_mean
+from pretext.system.errors import UserError, did_you_mean
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",

@@ -9,8 +9,8 @@ import torch
 
 from pretext.encoders.base import Encoder, Stage
 from pretext.encoders.files import load_encoder, read_record, save_encoder
-from pretext.errors import UserError, did_you_mean
-from pretext.specs import options_into, parse_spec
+from pretext.system.errors import UserError, did_you_mean
+from pretext.system.specs import options_into, parse_spec
 
 __all__ = [
     "Encoder",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.encoders.foreign import FromFile, from_file
-from pretext.errors import UserError
+from pretext.system.errors import UserError
 
 # Kernel of the first convolution for each stride, padded so that a 227-px picture gives AlexNet's 55×55,
 # and a 64-px one a map that three halvings still leave something of.

@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pretext.checkpoint import atomic_write, file_sha256
 from pretext.encoders.base import Encoder
 from pretext.encoders.foreign import FILE_OPTIONS
 from pretext.encoders.weights import check_keys, is_spec, weights_file
-from pretext.errors import UserError
-from pretext.specs import without_options
+from pretext.system.checkpoint import atomic_write, file_sha256
+from pretext.system.errors import UserError
+from pretext.system.specs import without_options
 
 # One key, because safetensors keeps several in no fixed order and equal encoders must be equal files.
 METADATA_KEY = "pretext_bench"

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.encoders.weights import is_spec, not_loaded, read_weights, weights_file
-from pretext.errors import UserError
-from pretext.specs import parse_spec, with_option, without_options
+from pretext.system.errors import UserError
+from pretext.system.specs import parse_spec, with_option, without_options
 
 Some = TypeVar("Some", bound=Encoder)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from pretext.encoders.base import Encoder, Stage
 from pretext.encoders.foreign import FILE_OPTIONS, Fit, FromFile, fit
 from pretext.encoders.weights import read_weights
-from pretext.errors import UserError, did_you_mean
-from pretext.specs import without_options
+from pretext.system.errors import UserError, did_you_mean
+from pretext.system.specs import without_options
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NORMALISATIONS = {"imagenet": IMAGENET, "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Size, Tensor
 
-from pretext.errors import UserError
-from pretext.specs import parse_spec
+from pretext.system.errors import UserError
+from pretext.system.specs import parse_spec
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError, did_you_mean
-from pretext.own_files import is_file, module_of_file
-from pretext.specs import options_into, parse_spec
+from pretext.system.errors import UserError, did_you_mean
+from pretext.system.plugins import is_file, module_of_file
+from pretext.system.specs import options_into, parse_spec
 from pretext.tasks.base import Batch, LabelKind, Task
 
 __all__ = [

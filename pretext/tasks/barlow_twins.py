@@ -9,7 +9,7 @@ The loss does not change when a feature is scaled or shifted; features that say 
 Deviations: projections of 512 by default, not 8192 (`barlow_twins:paper`); crops of 20 % and more by default;
 saturation changes as much as contrast (the paper: half as much); no LARS, the optimiser is the training loop's;
 the projector's hidden batch normalisation sees the pictures of its own process, the cross-correlation those of
-all; see also `pretext.augmentation`.
+all; see also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import Augmentation
-from pretext.distributed import gather
 from pretext.encoders.base import Encoder
-from pretext.projector import projector
+from pretext.modules.projector import projector
+from pretext.system.distributed import gather
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import plain, two_views
+from pretext.transforms.augmentation import Augmentation
+from pretext.transforms.views import plain, two_views
 
 
 @dataclass(frozen=True)

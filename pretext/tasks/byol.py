@@ -11,7 +11,7 @@ together with the spread of features, which the training loop logs.
 Deviations: no LARS, the optimiser is the training loop's; narrower projector and predictor and a copy that
 follows faster by default (variant `paper` has the published ones); saturation changes by as much as brightness,
 where the paper's changes by half of it; batch normalisation sees the pictures of its own process. Views smaller
-than `blur_from` are not blurred. For all else about them see `pretext.augmentation`.
+than `blur_from` are not blurred. For all else about them see `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import Augmentation
 from pretext.encoders.base import Encoder
-from pretext.momentum import MomentumCopy, rising_momentum
-from pretext.projector import Projected, projector
+from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
+from pretext.modules.projector import Projected, projector
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import two_views
+from pretext.transforms.augmentation import Augmentation
+from pretext.transforms.views import two_views
 
 
 @dataclass(frozen=True)

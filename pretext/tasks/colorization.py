@@ -28,11 +28,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import augment
-from pretext.colour import gamut, grey, lab_to_rgb, rgb_to_lab
-from pretext.cross_channel import Prediction, Predictor
 from pretext.encoders.base import Encoder
+from pretext.modules.cross_channel import Prediction, Predictor
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.transforms.augmentation import augment
+from pretext.transforms.colour import gamut, grey, lab_to_rgb, rgb_to_lab
 
 
 @dataclass(frozen=True)

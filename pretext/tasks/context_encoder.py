@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
-from pretext.decoder import Decoder, ReleasedDecoder
 from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, deepest_shape
-from pretext.masks import MaskKind, draw_holes, fill
+from pretext.modules.decoder import Decoder, ReleasedDecoder
 from pretext.tasks.base import Batch, Inpainter, LabelKind, Players
+from pretext.transforms.masks import MaskKind, draw_holes, fill
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ a pretext task must beat before it can be said to have learned more than the sca
 
 Deviations: the weights rescaled are the encoder's own random ones (any Gaussian gives the same, up to batch
 normalisation's scale, which is set to 1); batch normalisation, which the paper's networks have none of, takes its
-running statistics from the same pictures; for the rest see `pretext.initialisation`. The authors' code says that
+running statistics from the same pictures; for the rest see
+`pretext.modules.initialisation`. The authors' code says that
 algorithm 2 is meant for chains of layers; where branches meet without normalisation it is approximate.
 """
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import final
 
 from pretext.encoders.base import Encoder
-from pretext.initialisation import Sample, balance, scales_with_its_weights, standardise
+from pretext.modules.initialisation import Sample, balance, scales_with_its_weights, standardise
 from pretext.tasks.base import Batch, Fitted, LabelKind
 
 

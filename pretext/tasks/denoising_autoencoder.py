@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from pretext.decoder import Decoder
 from pretext.encoders.base import Encoder
-from pretext.masks import fill
+from pretext.modules.decoder import Decoder
 from pretext.tasks.base import Batch, Inpainter, LabelKind
+from pretext.transforms.masks import fill
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ temperature rises over a share of the run, as does the first one's freezing of t
 where the paper has GELU, and batch normalisation by default, which the paper has only before it came to
 transformers; the features are the deepest map's mean, where the paper takes a transformer's class token;
 saturation changes as much as contrast (the paper: half as much); weight decay and clipping are the training
-loop's; with `accumulate` the centre moves once a part; see also `pretext.augmentation`.
+loop's; with `accumulate` the centre moves once a part; see also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pretext.distributed import gather
 from pretext.encoders.base import Encoder
-from pretext.momentum import MomentumCopy, rising_momentum
-from pretext.projector import projector
-from pretext.prototypes import Prototypes, cross_view_entropy
+from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
+from pretext.modules.projector import projector
+from pretext.modules.prototypes import Prototypes, cross_view_entropy
+from pretext.system.distributed import gather
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import MultiCrop, embed_crops, local_side, multi_crop, plain, show_crops
+from pretext.transforms.views import MultiCrop, embed_crops, local_side, multi_crop, plain, show_crops
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pretext.encoders.base import Encoder, deepest_shape
-from pretext.projector import projector
+from pretext.modules.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
 
 

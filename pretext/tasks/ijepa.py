@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation, augment, cropping
 from pretext.encoders.base import Encoder
-from pretext.momentum import MomentumCopy
+from pretext.modules.momentum_encoder import MomentumCopy
+from pretext.modules.tokens import FEWEST, FINER, PatchTokens, narrowed, sincos_positions, taken, transformer
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.tokens import FEWEST, FINER, PatchTokens, narrowed, sincos_positions, taken, transformer
+from pretext.transforms.augmentation import Augmentation, augment, cropping
 
 TRIES = 8
 """Placings of a picture's blocks that are drawn; the first is taken that leaves enough context."""

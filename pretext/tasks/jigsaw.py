@@ -11,7 +11,7 @@ Shortcuts:
         finer than it; long lines and slow gradients span it, and are not blocked;
     chromatic aberration, which tells a tile's place: blocked in greyscale pictures, and made unreliable in colour
         ones by `channel_shift`; not blocked in colour ones by default, which are for pictures too small for it;
-    interpolation: blocked, see `pretext.grids`;
+    interpolation: blocked, see `pretext.transforms.grids`;
     answers that few tiles give away: permutations lie as far apart as they can.
 
 Deviations: the set of permutations starts with the identity, and among equally far ones the greedy choice is the
@@ -36,11 +36,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pretext.augmentation import LUMA
 from pretext.encoders.base import Encoder
-from pretext.grids import TILES, Grid, cut, draw_places, layout, sheet, tile_layer, tile_size
-from pretext.projector import projector
+from pretext.modules.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.transforms.augmentation import LUMA
+from pretext.transforms.grids import TILES, Grid, cut, draw_places, layout, sheet, tile_layer, tile_size
 
 
 @dataclass(frozen=True)

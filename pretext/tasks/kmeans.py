@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
-from pretext.initialisation import Affine, Sample, standardise
+from pretext.modules.initialisation import Affine, Sample, standardise
 from pretext.tasks.base import Batch, Fitted, LabelKind
 
 CONTRAST_FLOOR = 0.003

@@ -23,10 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation, augment, cropping
 from pretext.encoders.base import Encoder
-from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.tokens import (
+from pretext.modules.tokens import (
     PatchTokens,
     narrowed,
     patches_to_hide,
@@ -37,6 +35,8 @@ from pretext.tokens import (
     transformer,
     unpatchify,
 )
+from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.transforms.augmentation import Augmentation, augment, cropping
 
 
 @dataclass(frozen=True)

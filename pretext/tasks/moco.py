@@ -21,7 +21,7 @@ heads, in the authors' code a ResNet's have one layer and one normalisation less
 pictures of its own process, where theirs sees all; saturation changes by as much
 as brightness, where the paper's changes by half of it; a picture's vector is the mean over its patches, not a
 class token; positions are learned, where the paper's are fixed sines. Both: weight decay spares normalisation and
-biases. For the views see `pretext.augmentation`.
+biases. For the views see `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation
-from pretext.distributed import gather, rank
 from pretext.encoders.base import Encoder
-from pretext.momentum import MomentumCopy, rising_momentum
-from pretext.projector import Projected, projector
-from pretext.queue import Queue
+from pretext.modules.memory_bank import Queue
+from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
+from pretext.modules.projector import Projected, projector
+from pretext.system.distributed import gather, rank
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import two_views
+from pretext.transforms.augmentation import Augmentation
+from pretext.transforms.views import two_views
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ Shortcuts:
         pixels, of textures finer than the gap; long lines and slow gradients span it, and are not blocked;
     chromatic aberration, which tells a tile's place in the picture: blocked by `drop` and by `grey`; by
         `project` where red and blue go together, as a lens that moves green against both lets them;
-    interpolation: blocked, see `pretext.grids`;
+    interpolation: blocked, see `pretext.transforms.grids`;
     brightness that tells the place by itself (sky above, a vignette): not blocked, as in the paper.
 
 Deviations: pairs come from one 3×3 grid, each of the eight answers once a picture, the first tile of a pair drawn
@@ -30,11 +30,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pretext.augmentation import LUMA
 from pretext.encoders.base import Encoder
-from pretext.grids import SIDE, TILES, Grid, cut, draw_places, layout, sheet, tile_layer, tile_size
-from pretext.projector import projector
+from pretext.modules.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.transforms.augmentation import LUMA
+from pretext.transforms.grids import SIDE, TILES, Grid, cut, draw_places, layout, sheet, tile_layer, tile_size
 
 NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0))
 """What each answer means: rows down and columns to the right of the first tile."""

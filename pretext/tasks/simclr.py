@@ -5,7 +5,8 @@ ICML 2020, arXiv 2002.05709. Published: ResNet-50, ImageNet, linear 69.3 % top-1
 CIFAR-10, ResNet-50, linear 94.0 % (batch 1024, 1000 epochs, temperature 0.5).
 
 Deviations: no LARS, the optimiser is the training loop's; batch normalisation sees the pictures of its own
-process; for the views see `pretext.augmentation`. It learns to ignore what the views differ in, nothing else:
+process; for the views see `pretext.transforms.augmentation`. It learns to ignore what the views differ
+in, nothing else:
 without colour changes two crops give themselves away by their colour histogram (section 3.1).
 """
 
@@ -20,12 +21,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import Augmentation
-from pretext.distributed import gather, rank
 from pretext.encoders.base import Encoder
-from pretext.projector import projector
+from pretext.modules.projector import projector
+from pretext.system.distributed import gather, rank
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import two_views
+from pretext.transforms.augmentation import Augmentation
+from pretext.transforms.views import two_views
 
 
 @dataclass(frozen=True)

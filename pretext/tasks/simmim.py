@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
-from pretext.augmentation import Augmentation, augment, cropping
 from pretext.encoders.base import Encoder, deepest_shape
+from pretext.modules.tokens import PatchTokens, has_tokens, patches_to_hide, random_order
 from pretext.tasks.base import Batch, Inpainter, LabelKind
-from pretext.tokens import PatchTokens, has_tokens, patches_to_hide, random_order
+from pretext.transforms.augmentation import Augmentation, augment, cropping
 
 SQUARE = 32 / 192
 """Side of a hidden square, as a share of the picture's."""

@@ -11,7 +11,7 @@ loss alone says nothing. The spread of features, which the training loop logs, h
 Deviations: narrower projector and predictor by default (variant `paper` has the published ones); the predictor's
 learning rate falls with all others, where the paper's best row keeps it constant (table 1); weight decay spares
 normalisation and biases; batch normalisation sees the pictures of its own process. For the views see
-`pretext.augmentation`.
+`pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import Augmentation
 from pretext.encoders.base import Encoder
-from pretext.projector import projector
+from pretext.modules.projector import projector
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import two_views
+from pretext.transforms.augmentation import Augmentation
+from pretext.transforms.views import two_views
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ Published, AlexNet, as Gidaris et al. 2018 (arXiv 1803.07728) list them: ImageNe
 Shortcuts: none is known. Next to black and white hardly any colour is possible, so that either side tells a little of
 the other; this is so in any colour space.
 
-Deviations: the halves are those of each layer's channels of an ordinary encoder (see `pretext.halves`), which sees the
+Deviations: the halves are those of each layer's channels of an ordinary encoder (see
+`pretext.modules.split_encoder`), which sees the
 picture in colour, in one pass, while training and after; a fine-tuned copy may join what was kept apart. L has 101
 bins, 1 apart, shared between neighbours as colours are; no weighting of rare bins by default, and a running mean for
 their prior where there is; predictions are of cells of 4 px, where the paper has 12×12 of 180 px (`cell=15`). Encoders
@@ -28,12 +29,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import augment
-from pretext.colour import gamut, grey, lab_to_rgb, rgb_to_lab
-from pretext.cross_channel import Prediction, Predictor
 from pretext.encoders.base import Encoder
-from pretext.halves import keep_apart, part
+from pretext.modules.cross_channel import Prediction, Predictor
+from pretext.modules.split_encoder import keep_apart, part
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.transforms.augmentation import augment
+from pretext.transforms.colour import gamut, grey, lab_to_rgb, rgb_to_lab
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pretext.augmentation import augment, cropping
 from pretext.encoders.base import Encoder
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.transforms.augmentation import augment, cropping
 
 
 @dataclass(frozen=True)

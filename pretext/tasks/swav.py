@@ -12,7 +12,7 @@ Deviations: no queue: there should be no more prototypes than pictures in a batc
 small crops by default, small ones half as large; prototypes fixed over 2 % of the run, where the paper has an
 epoch; prototypes are normalised in the forward pass; no LARS, the optimiser is the training loop's; batch
 normalisation sees the pictures of its own process, the assignments are made over those of all; see also
-`pretext.augmentation`.
+`pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.distributed import gather, rank
 from pretext.encoders.base import Encoder
-from pretext.projector import projector
-from pretext.prototypes import Prototypes, cross_view_entropy
+from pretext.modules.projector import projector
+from pretext.modules.prototypes import Prototypes, cross_view_entropy
+from pretext.system.distributed import gather, rank
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import MultiCrop, embed_crops, local_side, multi_crop, show_crops
+from pretext.transforms.views import MultiCrop, embed_crops, local_side, multi_crop, show_crops
 
 
 @dataclass(frozen=True)

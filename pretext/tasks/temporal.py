@@ -34,11 +34,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pretext.augmentation import crop_matrix, resample
-from pretext.distributed import gather, rank
 from pretext.encoders.base import Encoder, deepest_shape
-from pretext.projector import projector
+from pretext.modules.projector import projector
+from pretext.system.distributed import gather, rank
 from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.transforms.augmentation import crop_matrix, resample
 
 STILL_FRAMES = 61
 """Frames of the clip that a still picture is made."""

@@ -12,7 +12,7 @@ Deviations: an expander of 512 by default, not 8192 (`vicreg:paper`); crops of 2
 saturation changes as much as contrast (the paper: half as much); no LARS, the optimiser is the training loop's;
 the expander's batch normalisation sees the pictures of its own process, all three terms those of all. The
 squared difference is a mean over features, as in algorithm 1; the authors' released code halves the variance
-term, algorithm 1 and this do not. See also `pretext.augmentation`.
+term, algorithm 1 and this do not. See also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.augmentation import Augmentation
-from pretext.distributed import gather
 from pretext.encoders.base import Encoder
-from pretext.projector import projector
+from pretext.modules.projector import projector
+from pretext.system.distributed import gather
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.views import two_views
+from pretext.transforms.augmentation import Augmentation
+from pretext.transforms.views import two_views
 
 EPSILON = 1e-4
 """Is added to a variance before its root is taken."""

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError
-from pretext.inpainting import HoledPictures, drawn_pictures, inpainting_sheet, scores_of
+from pretext.inpainting.measuring import HoledPictures, drawn_pictures, scores_of
 from pretext.judging import Probe, Score
+from pretext.system.errors import UserError
+from pretext.training.sample_sheets import sample_sheet
 from retrieval.filling import by_hog, by_stages, fill_from, nearest_rows
 
 SHOWN = 8
@@ -68,7 +69,7 @@ class NearestFill(Probe):
                 f"by {chosen}": fills[chosen][:SHOWN],
                 "original": few.images.float() / 255,
             }
-            inpainting_sheet(columns, out / "nearest_fill.png")
+            sample_sheet(columns, out / "nearest_fill.png")
 
     def _drawn(self, encoder: Encoder, data: ImageDataset, split: str, count: int) -> HoledPictures:
         most = count or len(data.split(split))

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import at_size
 from pretext.encoders.base import Encoder
-from pretext.errors import UserError
 from pretext.judging import Probe, Score
+from pretext.system.errors import UserError
 from retrieval.baselines import describe_plainly
 from retrieval.measures import (
     approximate_recall,

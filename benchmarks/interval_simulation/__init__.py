@@ -1,0 +1,1 @@
+"""Simulate the coverage of the intervals; not part of the wheel."""

@@ -1,0 +1,283 @@
+"""What the user asked `run_all` for, and the plan that comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from pretext.system.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchmarks.cells import DataSource, Judge
+    from benchmarks.plan import Plan
+    from benchmarks.recipes import Recipe
+    from pretext.datasets.base import ImageDataset
+
+PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
+WORKER_BYTES = 1.2e9
+"""Memory that a worker of the laptop profile may need."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Compare encoders: train them by pretext tasks, judge them by probes, and write a table and a report."""
+
+    profile: str = "laptop"
+    """smoke (a minute), laptop, tasks (every pretext task), workstation (a GPU), paper (as published)."""
+    data: str | None = None
+    """Data set, KIND[:PATH][?key=value&…]; the profile's own where it is left out."""
+    pretrain_data: str | None = None
+    """Data set that rows are trained on, where it is another than the one that they are judged with."""
+    tasks: tuple[str, ...] = ()
+    """Rows: names of the profile's, task specs, or files of your own, my_task.py; all of the profile's where it is
+    left out."""
+    probes: tuple[str, ...] = ()
+    """Columns: linear knn svm low_shot fine_tune detection segmentation retrieval inpainting, or files of your own,
+    my_probe.py?steps=10."""
+    seeds: int | None = None
+    """How many seeds; the profile's number where it is left out."""
+    budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
+    """Budget of every row, as in images=1000000: images, steps, epochs, seconds or flops; the profile's own where it
+    is left out."""
+    architecture: str | None = None
+    """Encoder that every row trains, as in timm:resnet18; the profile's own where it is left out."""
+    image_size: int | None = None
+    """Side in pixels at which every row sees its pictures; the profile's own where it is left out."""
+    out: Path | None = None
+    """Folder of the results; results/PROFILE where it is left out."""
+    encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
+    """One more row: an encoder file by name, timm's published weights, or weights from elsewhere, as in
+    timm:resnet50?weights=FILE; give it as often as you like."""
+    allow_partial: bool = False
+    """Go on where a file of weights from elsewhere holds less than the whole encoder; the rest stays random."""
+    download: bool = False
+    """Fetch a torchvision data set that is not there."""
+    bad_images: Literal["skip", "stop"] = "skip"
+    """Pictures that cannot be decoded: leave them out and say so, or stop."""
+    workers: int | None = None
+    """Worker processes; as many as cores and memory allow where it is left out, one on a GPU."""
+    cache_gb: float | None = None
+    """Most gigabytes of features that are kept for other probes; 4 where it is left out, 0 keeps none."""
+    dry_run: bool = False
+    """Print the plan and its cost, and compute nothing."""
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.seeds < 1:
+            raise ValueError(f"--seeds is {self.seeds}; allowed is 1 or more")
+        if self.image_size is not None and self.image_size < 8:
+            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 or more")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers is {self.workers}; allowed is 1 or more")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the results."""
+        return results_folder(self.out, self.profile)
+
+
+def results_folder(out: Path | None, profile: str) -> Path:
+    """Return where results lie: `out`, or the profile's own folder where that is None."""
+    return out if out is not None else Path("results") / profile
+
+
+def check_profile(name: str) -> None:
+    """Raise a UserError unless there is a profile of that name."""
+    if name not in PROFILE_NAMES:
+        raise UserError(f"unknown profile {name!r}; {did_you_mean(name, PROFILE_NAMES)}")
+
+
+def check_writable(out: Path) -> None:
+    """Make the folder, and raise a UserError unless a file of a megabyte can be written there."""
+    from pretext.system.checkpoint import atomic_write
+
+    try:
+        with atomic_write(out / ".writable") as beside:
+            beside.write_bytes(bytes(1_000_000))
+        (out / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"results folder {out}: {error.strerror}; give another --out, or make room") from None
+
+
+def plan_of(options: Options) -> Plan:
+    """Return the plan that the options stand for; opens the data set.
+
+    Raises:
+        UserError: For an unknown name, an unusable data set, or a folder that holds another comparison.
+    """
+    from benchmarks.plan import make_plan, open_data
+    from benchmarks.recipes import PROFILES
+
+    recipe = with_budget(PROFILES[options.profile](), options.budget)
+    if options.architecture is not None:
+        recipe = dataclasses.replace(recipe, encoder=options.architecture)
+    if options.image_size is not None:
+        recipe = dataclasses.replace(recipe, image_size=options.image_size)
+    rows = asked_rows(options.tasks, recipe.rows)
+    foreign = asked_encoders(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
+    judges = asked_judges(options.probes, recipe.probes)
+    spec = options.data or recipe.data
+    learned = options.pretrain_data or spec
+    check_same(options.folder, options.profile, spec, learned)
+
+    def opened(spec: str) -> tuple[DataSource, ImageDataset]:
+        return open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
+
+    source, data = opened(spec)
+    return make_plan(
+        recipe,
+        source,
+        data,
+        rows=rows,
+        judges=judges,
+        seeds=options.seeds or recipe.seeds,
+        foreign=foreign,
+        learned=opened(learned) if learned != spec else None,
+    )
+
+
+def with_budget(recipe: Recipe, text: str | None) -> Recipe:
+    """Return a recipe whose rows are all trained for another budget, `KIND=NUMBER`; itself where that is None.
+
+    Raises:
+        UserError: If the kind is unknown, or the number none above 0.
+    """
+    from pretext.training.config import BUDGETS
+
+    if text is None:
+        return recipe
+    kind, _, number = text.partition("=")
+    if kind not in BUDGETS:
+        raise UserError(f"--budget {text}: {did_you_mean(kind, BUDGETS)}; write KIND=NUMBER, as in images=1000000")
+    try:
+        value = float(number)
+        budgets: dict[str, Any] = dict.fromkeys(BUDGETS) | {kind: int(value) if kind in ("images", "steps") else value}
+        train = dataclasses.replace(recipe.train, **budgets)
+    except (ValueError, OverflowError):
+        raise UserError(f"--budget {text}: {number!r} is no number above 0") from None
+    return recipe.retimed(train)
+
+
+def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return task specs by row name; `random` and `supervised` are always among them.
+
+    Raises:
+        UserError: If a name is neither a row of the profile nor a task, or a file's is taken.
+    """
+    from pretext.system.plugins import file_row, is_file
+    from pretext.tasks import task_config, task_names
+
+    rows: dict[str, str | None] = {"random": None, "supervised": "supervised"}
+    if not tasks:
+        return rows | dict(profile_rows)
+    for name in tasks:
+        if name in profile_rows:
+            rows[name] = profile_rows[name]
+        elif is_file(name):
+            task_config(name)
+            if (row := file_row(name)) in {*rows, *profile_rows, *task_names()}:
+                raise UserError(f"--tasks {name}: there is a row {row} already; give the file another name")
+            rows[row] = name
+        elif name.partition("?")[0] not in (known := {*profile_rows, *task_names()}):
+            raise UserError(f"unknown task {name!r}; {did_you_mean(name, known)}")
+        else:
+            task_config(name)  # finds fault with its options
+            rows[name] = name
+    return rows
+
+
+def asked_judges(probes: tuple[str, ...], profile_probes: Mapping[str, Judge]) -> dict[str, Judge]:
+    """Return judges by name: the profile's, or with their defaults where the profile leaves one out.
+
+    Raises:
+        UserError: If there is no such probe, or a file holds none.
+    """
+    from benchmarks.recipes import judge, judge_names
+    from pretext.judging import probe_in_file
+    from pretext.system.plugins import file_row, is_file
+    from pretext.system.specs import options_into, parse_spec
+
+    judges: dict[str, Judge] = {}
+    for name in probes or profile_probes:
+        if is_file(name):
+            spec = parse_spec(name)
+            if (column := file_row(name)) in {*judge_names(), *judges}:
+                raise UserError(f"--probes {name}: there is a probe {column} already; give the file another name")
+            judges[column] = options_into(probe_in_file(Path(spec.kind)), spec)
+        elif name not in judge_names():
+            raise UserError(f"unknown probe {name!r}; {did_you_mean(name, judge_names())}")
+        else:
+            judges[name] = profile_probes.get(name) or judge(name)
+    return judges
+
+
+def asked_encoders(
+    encoders: tuple[str, ...], *, taken: Mapping[str, str | None], size: int, allow_partial: bool = False
+) -> dict[str, str]:
+    """Return encoder files, or specs with weights, by row name; print what was loaded of weights from elsewhere.
+
+    Raises:
+        UserError: If a name is missing or taken, a file is no encoder file, or weights do not fit their model.
+    """
+    from pretext.encoders import load_encoder, read_record
+    from pretext.encoders.foreign import FILE_OPTIONS, allowing_partial, loaded_line
+    from pretext.encoders.weights import is_spec, weights_file
+    from pretext.system.specs import without_options
+
+    found: dict[str, str] = {}
+    for text in encoders:
+        name, equals, file = text.partition("=")
+        if text.startswith("timm:") or "?" in name:  # a spec by itself; the = is one of its own
+            weights = weights_file(text)
+            name, file = without_options(text, *FILE_OPTIONS) + (f" {weights.stem}" if weights else ""), text
+        elif not equals or not name or not file:
+            raise UserError(f"--encoder {text}: write NAME=FILE, or timm:NAME")
+        if name in taken or name in found:
+            raise UserError(f"--encoder {text}: there is a row {name} already; give it another name")
+        file = allowing_partial(file, allow_partial)
+        if not is_spec(file):
+            read_record(file)
+        elif weights_file(file) is not None:  # whether it fits is known before anything is computed
+            print(f"{name}: {loaded_line(load_encoder(file, input_size=size), file)}")
+        found[name] = file
+    return found
+
+
+def check_same(out: Path, profile: str, spec: str, learned: str) -> None:
+    """Raise a UserError where the folder holds a comparison of another profile, or of other data sets."""
+    from benchmarks.results import read_plan
+
+    plan = read_plan(out)
+    if not plan:
+        return
+    held = plan["profile"], plan["data"], plan.get("pretrain_data", plan["data"])
+    if held != (profile, spec, learned):
+        was, now = (
+            f"{name} on {judged}" + (f", trained on {taught}" if taught != judged else "")
+            for name, judged, taught in (held, (profile, spec, learned))
+        )
+        raise UserError(f"{out} holds profile {was}, not {now}; give another --out")
+
+
+def worker_count(asked: int | None) -> int:
+    """Return how many processes to use: the user's number, one on a GPU, else by cores and free memory."""
+    import torch
+
+    if asked is not None:
+        return asked
+    if torch.cuda.is_available():
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_free_memory() // WORKER_BYTES)))
+
+
+def _free_memory() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+    except (OSError, StopIteration):  # not Linux
+        return float("inf")

@@ -1,0 +1,1 @@
+"""Measure speed beside other libraries; not part of the wheel."""

@@ -1,0 +1,160 @@
+"""`python -m pretext inpaint`: fill the holes of held-out pictures by trained decoders; look, and measure.
+
+python -m pretext inpaint --checkpoint DIR [--checkpoint DIR2 …] --data SPEC [--out DIR] [--n N]
+                          [--hole central|random_block|random_region] [--seed N]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import tyro
+from torch import Tensor
+
+from pretext.datasets import open_dataset
+from pretext.inpainting.measuring import (
+    HoledPictures,
+    baseline_fills,
+    drawn_pictures,
+    filled_by,
+    scores_of,
+)
+from pretext.judging import Score
+from pretext.system.checkpoint import atomic_write
+from pretext.system.command_line import parse
+from pretext.system.errors import UserError
+from pretext.tasks.base import Inpainter
+from pretext.training.run_folder import load_task
+from pretext.training.sample_sheets import sample_sheet
+from pretext.transforms.masks import MaskKind
+
+PROG = "python -m pretext inpaint"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inpaint:
+    """Fill the holes of test pictures and say how near to the originals that comes."""
+
+    checkpoint: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Folder of a training run; give it again to compare several."""
+    data: str
+    """Data set: KIND[:PATH][?key=value&…]; its test split is used."""
+    out: Path = Path("inpaintings")
+    """Folder for inpaintings.png and inpaintings.json."""
+    n: int = 8
+    """Pictures on the sheet."""
+    hole: MaskKind = "central"
+    """What is cut out: the central square of half the side, several blocks, or an arbitrary shape."""
+    test_images: int = 500
+    """Pictures that are measured, at most."""
+    seed: int = 0
+    """Draws the pictures and the holes."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.test_images < 1:
+            raise ValueError(f"n is {self.n} and test_images {self.test_images}; both are at least 1")
+
+
+def inpaint_command(argv: list[str]) -> int:
+    """Run the command; return the exit code.
+
+    Raises:
+        UserError: If a checkpoint cannot be read, has no decoder, or sees another size than the first.
+    """
+    options = parse(Inpaint, argv, prog=PROG)
+    tasks = inpainters(options.checkpoint)
+    size = next(iter(tasks.values())).encoder.input_size
+    pictures = drawn_pictures(
+        open_dataset(options.data),
+        image_size=size,
+        test_images=max(options.n, options.test_images),
+        seed=options.seed,
+        hole=options.hole,
+    )
+    fills = {name: filled_by(task, pictures) for name, task in tasks.items()}
+    fills |= baseline_fills(pictures)
+    scores = {name: scores_of(filled, pictures) for name, filled in fills.items()}
+
+    sample_sheet(columns_of(fills, pictures, options.n), options.out / "inpaintings.png")
+    with atomic_write(options.out / "inpaintings.json") as beside:
+        beside.write_text(json.dumps(_answer(options, size, scores), indent=2) + "\n")
+    print(f"{len(pictures.images)} test pictures of {options.data} at {size} px, hole {options.hole}")
+    print(fills_table(scores))
+    print(f"{options.out / 'inpaintings.png'}")
+    return 0
+
+
+def inpainters(folders: tuple[Path, ...]) -> dict[str, Inpainter]:
+    """Return the tasks by name, with their folders' where two of them have one name."""
+    if not folders:
+        raise UserError(f"{PROG}: give --checkpoint DIR, the folder of a training run")
+    tasks: dict[Path, Inpainter] = {}
+    for folder in folders:
+        task = load_task(folder)
+        if not isinstance(task, Inpainter):
+            raise UserError(
+                f"--checkpoint {folder}: {_task_name(folder)} has no decoder to fill holes with; "
+                "give one that has, such as context_encoder"
+            )
+        tasks[folder] = task
+    sizes = {folder: task.encoder.input_size for folder, task in tasks.items()}
+    for folder, size in sizes.items():
+        if size != sizes[folders[0]]:
+            raise UserError(
+                f"--checkpoint {folder}: it sees pictures of {size} px, and {folders[0]} "
+                f"of {sizes[folders[0]]}; compare those of one size"
+            )
+    names = [_task_name(folder) for folder in tasks]
+    return {
+        name if names.count(name) == 1 else f"{name} {folder}": task
+        for name, (folder, task) in zip(names, tasks.items(), strict=True)
+    }
+
+
+def _task_name(folder: Path) -> str:
+    path = folder / "run.json"  # is written once a run has ended
+    return str(json.loads(path.read_text())["task"]) if path.is_file() else folder.name
+
+
+def columns_of(fills: dict[str, Tensor], pictures: HoledPictures, count: int) -> dict[str, Tensor]:
+    """Return the columns of a sheet: the first pictures with their holes, as each fills them, and as they are."""
+    return {
+        "input": pictures.shown()[:count].float() / 255,
+        **{name: filled[:count] for name, filled in fills.items()},
+        "original": pictures.images[:count].float() / 255,
+    }
+
+
+def _answer(options: Inpaint, size: int, scores: dict[str, list[Score]]) -> dict[str, Any]:
+    return {
+        "data": options.data,
+        "split": "test",
+        "checkpoints": [str(folder) for folder in options.checkpoint],
+        "image_size": size,
+        "hole": options.hole,
+        "seed": options.seed,
+        "scores": by_metric(scores),
+    }
+
+
+def by_metric(scores: dict[str, list[Score]]) -> dict[str, Any]:
+    """Return scores as plain data."""
+    return {
+        name: {score.metric: {"value": score.value, "unit": score.unit, "n": score.n} for score in measured}
+        for name, measured in scores.items()
+    }
+
+
+def fills_table(scores: dict[str, list[Score]]) -> str:
+    """Return the scores as lines of text."""
+    width = max(len(name) for name in scores)
+    first = next(iter(scores.values()))
+    heads = [f"{score.metric} {score.unit}".strip() for score in first]
+    lines = [" ".join([f"{'inside the hole':<{width}}", *(f"{head:>9}" for head in heads)])]
+    for name, measured in scores.items():
+        cells = [f"{score.value:>9.{3 if score.metric == 'SSIM' else 2}f}" for score in measured]
+        lines.append(" ".join([f"{name:<{width}}", *cells]))
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The ground floor: errors, files, command lines, specs, devices and processes; knows nothing of pictures."""

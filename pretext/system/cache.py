@@ -1,0 +1,29 @@
+"""Where data sets keep what they would rather not compute twice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pretext.system.errors import UserError
+
+
+def cache_folder(purpose: str) -> Path:
+    """Return the folder for `purpose` below `$PRETEXT_CACHE` (`~/.cache/pretext-bench` where unset); make it.
+
+    Raises:
+        UserError: If it cannot be made or written.
+    """
+    root = Path(os.environ.get("PRETEXT_CACHE") or "~/.cache/pretext-bench").expanduser()
+    folder = root / purpose
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(root, error.strerror) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unusable(root, "not writable")
+    return folder
+
+
+def _unusable(root: Path, reason: str | None) -> UserError:
+    return UserError(f"cache folder {root}: {reason}; set PRETEXT_CACHE to a folder that can be written")

@@ -1,0 +1,27 @@
+"""Where to compute."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from pretext.system.errors import UserError
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device that `--device` names; a GPU where there is one for `auto`.
+
+    Raises:
+        UserError: If there is none of that name here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each process of a machine
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}; give cpu or auto") from None
+    return device

@@ -1,0 +1,59 @@
+"""A task or a probe in a file of one's own: imported by its path, and known by its content."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from pretext.system.checkpoint import file_sha256
+from pretext.system.errors import UserError
+from pretext.system.specs import parse_spec
+
+
+def is_file(spec: str) -> bool:
+    """Whether a spec names a file, `my_task.py`, and nothing of this suite."""
+    return parse_spec(spec).kind.endswith(".py")
+
+
+def file_row(spec: str) -> str:
+    """Return what a file is called in a table: the spec without folders and without `.py`."""
+    kind = parse_spec(spec).kind
+    return Path(kind).stem + spec.removeprefix(kind)
+
+
+def module_of_file(path: Path, what: str) -> ModuleType:
+    """Import a file; the same content is imported once.
+
+    The module's name holds a hash of the content, by which results of another version are told apart.
+
+    Args:
+        path: The file; importing it runs it.
+        what: What it should be, for the error.
+
+    Raises:
+        UserError: If the file is missing or cannot be imported.
+    """
+    try:
+        name = f"{path.stem}@{file_sha256(path)[:16]}"
+    except OSError as error:
+        raise UserError(f"{what} {path}: {error.strerror}") from None
+    return sys.modules.get(name) or _imported(name, path)
+
+
+def _imported(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None and spec.loader is not None  # the name ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and type hints look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {reason}") from error
+    return module

@@ -1,0 +1,112 @@
+"""The one grammar of data sets and encoders on a command line: `KIND[:PATH][?key=value&…]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, quote
+
+from pretext.system.errors import UserError, did_you_mean
+
+Options = TypeVar("Options")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A parsed spec; `options` are the key–value pairs as they were written."""
+
+    kind: str
+    path: str
+    options: dict[str, str]
+
+
+def parse_spec(text: str) -> Spec:
+    """Split `KIND[:PATH][?key=value&…]`.
+
+    Raises:
+        UserError: If the kind is missing or an option is not `key=value`.
+    """
+    body, _, query = text.partition("?")
+    kind, _, path = body.partition(":")
+    if not kind:
+        raise UserError(f"spec {text!r} has no kind; write KIND[:PATH][?key=value], e.g. folder:photos")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError:
+        raise UserError(f"spec {text!r}: after '?' write key=value pairs joined by '&'") from None
+    return Spec(kind, path, dict(pairs))
+
+
+def options_into(cls: type[Options], spec: Spec, *, start: Options | None = None) -> Options:
+    """Fill the dataclass `cls` from a spec's options, each text converted to its field's type.
+
+    What the spec leaves open is as in `start`, or the field's default.
+
+    Raises:
+        UserError: If an option is unknown or its text does not fit the field.
+    """
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, text in spec.options.items():
+        if key not in known:
+            raise UserError(f"{spec.kind}: unknown option {key!r}; {did_you_mean(key, known)}")
+        try:
+            values[key] = _convert(text, hints[key])
+        except ValueError as error:
+            raise UserError(f"{spec.kind}: {key}={text}: {error}") from None
+    try:
+        return dataclasses.replace(start, **values) if start is not None else cls(**values)  # type: ignore[type-var]
+    except ValueError as error:  # a range check in __post_init__
+        raise UserError(f"{spec.kind}: {error}") from None
+
+
+def format_spec(kind: str, path: str, options: Any) -> str:
+    """Write a spec whose dataclass `options` name only what differs from their defaults."""
+    changed = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default
+    }
+    query = "&".join(f"{key}={quote(str(value), safe='/,.')}" for key, value in changed.items())
+    return kind + (f":{path}" if path else "") + (f"?{query}" if query else "")
+
+
+def without_options(text: str, *names: str) -> str:
+    """Return a spec that does not say any of `names`, all else as it was written."""
+    body, _, query = text.partition("?")
+    kept = [pair for pair in query.split("&") if pair and pair.partition("=")[0] not in names]
+    return body + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def with_option(text: str, name: str, value: str) -> str:
+    """Return a spec that says `name=value`, in place of what it said of `name`."""
+    text = without_options(text, name)
+    return f"{text}{'&' if '?' in text else '?'}{name}={quote(value, safe='/,.')}"
+
+
+def _convert(text: str, kind: Any) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        kind = next(arg for arg in typing.get_args(kind) if arg is not type(None))
+        origin = typing.get_origin(kind)
+    if origin is typing.Literal:
+        choices = typing.get_args(kind)
+        for choice in choices:
+            if str(choice) == text:
+                return choice
+        raise ValueError(f"expected one of {', '.join(map(str, choices))}")
+    if kind is bool:
+        if text.lower() in ("true", "1", "yes"):
+            return True
+        if text.lower() in ("false", "0", "no"):
+            return False
+        raise ValueError("expected true or false")
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"expected {'a whole number' if kind is int else 'a number'}") from None
+    return text

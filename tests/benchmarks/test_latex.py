@@ -1,0 +1,76 @@
+"""The table for papers is LaTeX, and says what the numbers say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from shutil import which
+
+import numpy as np
+import pytest
+from comparison_samples import HIGH, LOW, row
+from latex_reader import read_table, shown
+from scipy.stats import t as t_distribution
+
+from benchmarks.cells import slug
+from benchmarks.report import write_report
+from benchmarks.report.latex import escape
+from benchmarks.results import write_cell
+
+
+def test_the_latex_table_says_what_the_numbers_say(tmp_path):
+    odd = "[a_b & c%]{$x^2$} \\y~#<|>"
+    numbers = {"random": LOW, "supervised": HIGH, odd: [9.0, 11.0, 9.5, 10.0], "minus": [-4.0, -4.5, -3.5, -4.0]}
+    for name, items in numbers.items():
+        measured = [row(name, items, data="folder:a_b&c?x=1#2", cell=slug(name), metric="the_metric")]
+        write_cell(tmp_path, measured[0].cell, measured)
+    write_report(tmp_path)
+    text = (tmp_path / "report.tex").read_text(encoding="utf-8")
+    assert text.startswith(r"% Needs \usepackage{booktabs}.")
+    table = read_table(text)
+    assert table.columns == "lrrr"
+    assert table.rules == [0, 3, 7]
+    assert table.lines[:3] == [["", "linear", "images", "time"], ["", "the_metric", "seen", "s"], ["", "% ↑", "", ""]]
+    found = {name: value for name, value, *_ in table.lines[3:]}
+    assert found.keys() == numbers.keys()
+    for name, items in numbers.items():
+        half = t_distribution.ppf(0.975, 3) * np.std(items, ddof=1) / 2
+        marks = {"random": "", "supervised": "^++"}.get(name, "^−−")  # paired, and far apart: Holm leaves all three
+        assert found[name] == f"{np.mean(items):.1f} ±{half:.1f}{marks}".replace("-", "−")  # a hyphen is no minus
+    assert r"\textbf{60.0}" in text
+    assert text.count(r"\textbf") == 1
+    assert table.caption.startswith("Data: folder:a_b&c?x=1#2. Means over 1 seed, ±\N{NO-BREAK SPACE}half of the 95")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("pdflatex") is None, reason="needs pdflatex; tests/latex_reader.py reads the table without")
+def test_latex_sets_a_wide_table_within_two_columns(tmp_path):
+    probes = dict.fromkeys(("linear", "knn", "fine_tune"), "top1")
+    probes |= {"detection": "AP50", "segmentation": "mIoU", "retrieval": "precision@10", "svm": "mAP"}
+    for name in ("random", "supervised", "context_encoder"):
+        for probe, metric in probes.items():
+            measured = [row(name, [40.0, 60.0, 50.5], probe=probe, cell=slug(f"{name} {probe}"), metric=metric)]
+            write_cell(tmp_path, measured[0].cell, measured)
+    write_report(tmp_path)
+    page = r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}See \ref{tab:pretext-tasks}."
+    (tmp_path / "page.tex").write_text(page + r"\input{report}\end{document}")
+    for _ in range(2):  # references are known the second time
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout.decode()
+    said = (tmp_path / "page.log").read_text(errors="replace")
+    assert not re.findall(r"^(?:Overfull|Underfull|LaTeX Warning|!).*", said, re.MULTILINE)
+    assert "Output written on page.pdf (2 pages" in said
+
+
+@pytest.mark.parametrize("letter", [*(chr(code) for code in range(32, 127)), "\N{NO-BREAK SPACE}", "–", "±", "×", "·"])
+def test_every_letter_is_printed_as_it_is(letter):
+    assert shown(f"x{escape(letter)}y") == f"x{letter}y"
+
+
+@pytest.mark.parametrize(
+    "source", ["a & b", "a_b", "a^b", "{a", "a}", "$a", "${$}", r"\pm", r"\odd", "#", "<", r"$\textbar$"]
+)
+def test_the_reader_of_latex_would_notice(source):
+    with pytest.raises(AssertionError):
+        shown(source)

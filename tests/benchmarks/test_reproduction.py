@@ -1,0 +1,161 @@
+"""A cell made again from its own settings: the same cell, or why it cannot be; and which values are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from comparison_samples import Constant, computed, plan, row
+
+from benchmarks import cells, recipes
+from benchmarks.cells import Inpainting
+from benchmarks.reproduction import GPU_TOLERANCE, held_against, same_value, stored_cell
+from pretext.encoders import build_encoder, save_encoder
+from pretext.judging import probe_in_file
+from pretext.system.errors import UserError
+from pretext.training.config import TrainConfig
+
+OWN_PROBE = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pretext.judging import Probe, Score
+
+
+@dataclass(frozen=True)
+class Mine(Probe):
+    needs: ClassVar = (frozenset({"label"}),)
+    ks: tuple[int, ...] = (1, 2)
+
+    def evaluate(self, encoder, data, out=None):
+        yield Score("top1", float(sum(self.ks)), "%", True, None, 1, headline=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(recipes, "probe_types", lambda: {"a": Constant, "b": Constant})
+
+
+@pytest.mark.parametrize("row", ["random", "rotation"])
+def test_a_cell_is_the_same_made_from_what_lies_beside_its_numbers(tmp_path, row):
+    maker, cell, stored = computed(plan(), tmp_path, row)
+    assert stored_cell(tmp_path, stored) == (_only_what_is_hashed(maker), _only_what_is_hashed(cell))
+
+
+def test_a_cell_that_learned_elsewhere_is_made_again_there(tmp_path):
+    other = "scenes?size=16&train=9&val=4&test=4&seed=3"
+    maker, cell, stored = computed(plan(learned=other), tmp_path, "rotation")
+    again = stored_cell(tmp_path, stored)
+    assert again == (_only_what_is_hashed(maker), _only_what_is_hashed(cell))
+    assert [each.data.spec for each in again] == [other, stored.data]
+
+
+def _only_what_is_hashed(cell):
+    """A cell whose training has defaults for what changes nothing about the encoder."""
+    return cell if cell.train is None else dataclasses.replace(cell, train=TrainConfig(images=8, batch_size=4))
+
+
+def test_a_decoders_cell_is_made_again(tmp_path):
+    planned = plan({"inpainting": Inpainting(test_images=4)}, rows={"context_encoder": "context_encoder"})
+    _, cell, stored = computed(planned, tmp_path, "context_encoder", "inpainting")
+    assert stored_cell(tmp_path, stored)[1].judge == cell.judge == Inpainting(test_images=4)
+
+
+def test_an_encoder_from_elsewhere_is_made_again_while_its_file_is_there(tmp_path):
+    file = tmp_path / "theirs.safetensors"
+    save_encoder(build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=3), file, {})
+    maker, cell, stored = computed(plan(rows={}, foreign={"theirs": str(file)}), tmp_path / "out", "theirs")
+    again = stored_cell(tmp_path / "out", stored)
+    assert [(each.name, each.foreign) for each in again] == [(maker.name, str(file)), (cell.name, str(file))]
+    save_encoder(build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=4), file, {})
+    cells._foreign_digest.cache_clear()  # which a new process would not have
+    with pytest.raises(UserError, match="would be another cell today: foreign "):
+        stored_cell(tmp_path / "out", stored)
+    file.unlink()
+    cells._foreign_digest.cache_clear()
+    with pytest.raises(UserError, match=r"theirs\.safetensors: No such file or directory; put it back, or start where"):
+        stored_cell(tmp_path / "out", stored)
+
+
+def test_a_probe_in_a_file_is_found_again_and_its_tuples_are_tuples(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OWN_PROBE)
+    _, cell, stored = computed(plan({"mine": probe_in_file(file)(ks=(3, 4))}), tmp_path / "out", "random", "mine")
+    again = stored_cell(tmp_path / "out", stored)[1]
+    assert again.name == cell.name
+    assert again.judge.ks == (3, 4)
+    file.write_text(OWN_PROBE + "\n# another version\n")
+    with pytest.raises(UserError, match=r"would be another cell today: probe mine@\w+ and mine@\w+; "):
+        stored_cell(tmp_path / "out", stored)
+
+
+def changed(stored, **settings):
+    return dataclasses.replace(stored, config_json=json.dumps(json.loads(stored.config_json) | settings))
+
+
+def test_what_is_no_more_what_it_was_is_refused_with_the_reason(tmp_path, monkeypatch):
+    _, _, stored = computed(plan(), tmp_path, "rotation")
+    stored = dataclasses.replace(stored, git_sha="0ff1ce", git_dirty=True)
+    monkeypatch.setattr(cells, "CODE", cells.CODE + 1)
+    said = rf"would be another cell today: code {cells.CODE - 1} and {cells.CODE}; check out 0ff1ce \(with changes"
+    with pytest.raises(UserError, match=said):
+        stored_cell(tmp_path, stored)
+    monkeypatch.undo()
+    monkeypatch.setattr(recipes, "probe_types", dict)
+    with pytest.raises(UserError, match=r"cannot read its settings \('a'\); check out 0ff1ce"):
+        stored_cell(tmp_path, stored)
+    with pytest.raises(UserError, match=r"cannot read its settings \(.*'momentum'\); check out 0ff1ce"):
+        stored_cell(tmp_path, changed(stored, train={"momentum": 0.9}))
+    with pytest.raises(UserError, match=r"unknown dataset|did you mean|no kind"):
+        stored_cell(tmp_path, dataclasses.replace(stored, data="scnes?size=16"))
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "device", "same"),
+    [
+        (0.3, 0.1 + 0.2, "cpu", False),
+        (0.3, 0.3, "cpu", True),
+        (50.0, 50.0 * (1 - 0.9 * GPU_TOLERANCE), "NVIDIA H100", True),
+        (50.0, 50.0 * (1 - 1.1 * GPU_TOLERANCE), "NVIDIA H100", False),
+        (50.0 * (1 - 0.9 * GPU_TOLERANCE), 50.0, "cpu", False),
+        (-2.0, 2.0, "NVIDIA H100", False),
+        (0.0, 0.0, "NVIDIA H100", True),
+    ],
+)
+def test_a_cpu_is_held_to_the_last_bit_and_a_gpu_to_the_tolerance(was, now, device, same):
+    assert same_value(was, now, device) is same
+
+
+def test_the_tolerance_is_printed_and_so_is_a_value_that_is_gone():
+    gpu = {"device": "NVIDIA H100"}
+    lines, same = held_against([row("x", value=50.0, **gpu)], [row("x", value=50.5, **gpu)])
+    assert (lines, same) == (["top1 conv3: was 50.0, is 50.5", "reproduced within 2%, as on a GPU"], True)
+    before = [row("x", value=50.0), row("x", value=9.0, metric="top5")]
+    lines, same = held_against(before, before[:1])
+    assert not same
+    assert lines[1] == "top5 conv3: was 9.0, is missing"
+    assert not held_against(before[:1], before)[1]
+
+
+def test_what_was_otherwise_is_told_where_a_value_is_not_reproduced():
+    timed = json.dumps({"train": {"seconds": 4.0}})
+    before = row("x", value=50.0, config_json=timed, git_dirty=True, torch_version="2.9", git_sha="a")
+    lines, same = held_against([before], [row("x", value=50.5, torch_version="2.10", git_sha="a", device="H100")])
+    assert not same
+    assert lines[-1] == (
+        "NOT reproduced to the last bit, as on a CPU; it was trained for 4.0 seconds, which nothing repeats; it was "
+        "found by code that no commit holds; device was cpu, is H100; PyTorch was 2.9, is 2.10"
+    )
+
+
+def test_an_encoder_that_changed_code_has_trained_makes_its_results_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.computing.revision", lambda: ("0ff1ce", False))
+    for dirty in (True, False):
+        file = tmp_path / f"{dirty}.safetensors"
+        encoder = build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=int(dirty))
+        save_encoder(encoder, file, {"git_dirty": dirty})
+        _, _, stored = computed(plan(rows={}, foreign={"theirs": str(file)}), tmp_path / str(dirty), "theirs")
+        assert (stored.git_sha, stored.git_dirty) == ("0ff1ce", dirty)

@@ -1,0 +1,301 @@
+"""What is compared with what, and which marks the table bears; the statistics themselves are in test_intervals.py."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from comparison_samples import row
+from interval_samples import smyth
+from scipy import stats
+
+from benchmarks.terminal import text_table
+from benchmarks.verdict import ranking, summarise, table, tables
+
+
+def by_row(measurements, **options):
+    return {(s.pretext, s.metric): s for s in summarise(measurements, **options)}
+
+
+def test_the_paired_difference_of_known_normals_is_found_and_its_width_is_right():
+    rng = np.random.default_rng(1)
+    hard = rng.normal(0, 20, 2000)  # what both rows share: it cancels in the pairs
+    measurements = [row("random", 50 + hard), row("rotation", 51 + hard + rng.normal(0, 2, 2000))]
+    found = by_row(measurements)["rotation", "top1"]
+    assert found.difference == pytest.approx(1, abs=0.15)
+    width = found.difference_high - found.difference_low
+    assert width == pytest.approx(2 * 1.961 * 2 / math.sqrt(2000), rel=0.05)
+    assert found.distinguishable is True
+    assert found.better is True
+    # the row's own interval is ten times as wide: unpaired, nothing could be said
+    assert found.high - found.low > 9 * width
+
+
+def test_identical_rows_differ_by_exactly_nothing():
+    measurements = [row(name, [0, 100, 100], seed=seed) for name in ("random", "rotation") for seed in range(3)]
+    found = by_row(measurements)["rotation", "top1"]
+    assert (found.difference, found.difference_low, found.difference_high) == (0.0, 0.0, 0.0)
+    assert found.distinguishable is False
+    assert found.better is None
+
+
+def test_a_lower_loss_is_better():
+    measurements = [
+        row(name, items, higher_is_better=False, metric="L1")
+        for name, items in (("random", [1.0, 2.0, 3.0]), ("rotation", [0.1, 0.9, 2.0]))
+    ]
+    found = by_row(measurements)["rotation", "L1"]
+    assert found.difference == pytest.approx(-1)
+    assert found.better is True
+
+
+def test_noise_is_not_distinguishable():
+    rng = np.random.default_rng(2)
+    wrong = 0
+    for _ in range(200):
+        measurements = [row(name, rng.normal(50, 10, 50), seed=seed) for name in ("random", "x") for seed in (0, 1)]
+        wrong += bool(by_row(measurements)["x", "top1"].distinguishable)
+    assert wrong / 200 < 0.08
+
+
+def test_without_random_or_with_one_seed_of_a_non_mean_nothing_is_claimed():
+    alone = by_row([row("rotation", [1, 2, 3])])["rotation", "top1"]
+    assert (alone.difference, alone.distinguishable) == (None, None)
+    one_seed = by_row([row("random", value=1.0), row("rotation", value=5.0)])["rotation", "top1"]
+    assert (one_seed.difference, one_seed.distinguishable) == (4.0, None)
+    assert (one_seed.p, one_seed.survives_holm, one_seed.detectable) == (None, None, None)
+
+
+def test_only_common_seeds_are_paired():
+    measurements = [row("random", [0, 0, 0]), row("x", [1, 1, 1]), row("x", [9, 9, 9], seed=1)]
+    found = by_row(measurements)["x", "top1"]
+    assert (found.mean, found.seeds, found.difference) == (5.0, 2, 1.0)
+
+
+def test_the_headline_s_stage_is_read_for_other_metrics_too():
+    measurements = [
+        row("random", value=30.0, stage="conv1", headline=False),
+        row("random", value=20.0, stage="conv2"),  # chosen on val, though conv1 is better on test
+        row("random", value=3.0, stage="conv1", metric="top5", headline=False),
+        row("random", value=2.0, stage="conv2", metric="top5", headline=False),
+        row("random", value=9.0, stage="conv3", metric="top5", headline=False),
+    ]
+    found = by_row(measurements)
+    assert found["random", "top1"].mean == 20.0
+    assert found["random", "top5"].mean == 2.0
+
+
+def test_the_latest_of_two_measurements_of_one_seed_counts():
+    measurements = [
+        row("random", value=1.0, started_at="2026-01-02T00:00:00+00:00", cell="b"),
+        row("random", value=9.0, started_at="2026-01-01T00:00:00+00:00", cell="a"),
+    ]
+    assert by_row(measurements)["random", "top1"].mean == 1.0
+
+
+def test_another_baseline_can_be_chosen():
+    measurements = [row(name, value=value) for name, value in (("random", 1.0), ("x", 5.0), ("y", 7.0))]
+    assert by_row(measurements, baseline="x")["y", "top1"].difference == 2.0
+
+
+def test_the_table_has_headlines_in_the_fixed_order():
+    measurements = [
+        row("simclr", value=4.0),
+        row("zebra", value=5.0),
+        row("random", value=1.0),
+        row("supervised", value=2.0),
+        row("random", value=9.0, probe="knn"),
+        row("random", value=7.0, probe="linear", metric="top5", headline=False),
+    ]
+    found = table(summarise(measurements))
+    assert list(found.index) == ["random", "supervised", "simclr", "zebra"]
+    assert list(found.columns) == ["linear", "knn"]
+    assert found.loc["random"].tolist() == [1.0, 9.0]
+    assert math.isnan(found.loc["simclr", "knn"])
+
+
+def test_ragged_items_fall_back_to_the_seeds():
+    ragged = {0: row("x", [1, 1, 1]), 1: row("x", [3], seed=1)}
+    (found,) = tables(ragged)
+    assert found.tolist() == [[1.0], [3.0]]
+
+
+def test_tables_hold_the_seeds_that_all_rows_have_in_the_same_order():
+    first = {seed: row("x", [seed, seed], seed=seed) for seed in (2, 0, 1)}
+    second = {seed: row("y", [10 * seed, 0], seed=seed) for seed in (1, 2)}
+    found = tables(first, second)
+    assert found[0].tolist() == [[2.0, 2.0], [1.0, 1.0]]
+    assert found[1].tolist() == [[20.0, 0.0], [10.0, 0.0]]
+
+
+def noise(rng, mean, count=400):
+    return list(rng.normal(mean, 10, count))
+
+
+def many(rng, means, probes=("linear", "knn", "svm"), seeds=1, **fields):
+    return [
+        row(name, noise(rng, mean), probe=probe, seed=seed, **fields)
+        for name, mean in means.items()
+        for probe in probes
+        for seed in range(seeds)
+    ]
+
+
+def test_holm_keeps_what_is_large_and_drops_what_chance_makes():
+    rng = np.random.default_rng(3)
+    nothing = {f"row{i}": 50 for i in range(30)}
+    probes = [f"probe{i}" for i in range(6)]
+    found = [s for s in summarise(many(rng, {"random": 50, "x": 60, **nothing}, probes)) if s.p is not None]
+    assert len(found) == 31 * 6
+    assert [s.pretext for s in found if s.survives_holm] == ["x"] * 6
+    by_chance = [s for s in found if s.distinguishable and s.pretext != "x"]
+    assert 0 < len(by_chance) < 30
+
+
+def test_holm_is_over_headlines_alone():
+    measurements = [
+        row(name, noise(np.random.default_rng(seed), mean), metric=metric, headline=metric == "top1")
+        for seed, (name, mean) in enumerate({"random": 50, "x": 60}.items())
+        for metric in ("top1", "top5")
+    ]
+    found = by_row(measurements)
+    assert found["x", "top1"].survives_holm is True
+    assert found["x", "top5"].survives_holm is None
+    assert found["x", "top5"].distinguishable is True
+    assert found["random", "top1"].survives_holm is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_share_is_counted_from_random_to_supervised_whichever_way_is_better(sign):
+    rng = np.random.default_rng(4)
+    hard = rng.normal(0, 5, 2000)
+    at = {"random": 20, "supervised": 60, "x": 30}
+    measurements = [
+        row(name, sign * (mean + hard + rng.normal(0, 3, 2000)), seed=seed, higher_is_better=sign > 0)
+        for name, mean in at.items()
+        for seed in range(3)
+    ]
+    found = by_row(measurements)
+    x = found["x", "top1"]
+    assert x.share == pytest.approx(0.25, abs=0.01)
+    assert x.share_low < 0.25 < x.share_high
+    assert x.share_high - x.share_low < 0.05
+    assert found["random", "top1"].share is None
+    assert found["supervised", "top1"].share is None
+    # the way is from random weights whichever row the differences are from
+    assert by_row(measurements, baseline="supervised")["x", "top1"].share == x.share
+
+
+def test_there_is_no_share_of_a_way_that_is_not_certain_or_not_there():
+    rng = np.random.default_rng(5)
+    unsure = by_row([row(name, noise(rng, 50)) for name in ("random", "supervised", "x")])["x", "top1"]
+    same = by_row([row(name, value=1.0) for name in ("random", "supervised", "x")])["x", "top1"]
+    for found in (unsure, same):
+        assert (found.share, found.share_low, found.share_high) == (None, None, None)
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_there_is_no_share_where_labels_are_worse_than_random_weights(higher_is_better):
+    rng, at = np.random.default_rng(6), {"random": 40, "supervised": 20, "x": 26}
+    measurements = [
+        row(name, noise(rng, mean if higher_is_better else -mean), seed=seed, higher_is_better=higher_is_better)
+        for name, mean in at.items()
+        for seed in range(3)
+    ]
+    found = by_row(measurements)
+    assert found["supervised", "top1"].better is False  # told apart for certain, and yet no way to go
+    x = found["x", "top1"]
+    assert (x.share, x.share_low, x.share_high) == (None, None, None)
+
+
+def test_rows_of_a_probe_lend_each_other_their_spread_but_random_weights_and_labels_stay_alone():
+    rng, seeds = np.random.default_rng(7), 3
+    tasks = ("a", "b", "c", "d", "e")
+    values = {name: rng.normal(50, 2, seeds) for name in ("random", "supervised", *tasks)}
+    found = by_row([row(name, value=v, seed=seed) for name, of in values.items() for seed, v in enumerate(of)])
+
+    def halves(tables):
+        """By the source's formulas, a row at a time; a noisy row takes less."""
+        squares = {name: table.var(ddof=1) for name, table in tables.items()}
+        square, freedom = smyth(list(squares.values()), seeds - 1)
+        for name, own in squares.items():
+            lent = min(freedom, seeds - 1) * min(1, square / own)
+            variance = ((seeds - 1) * own + lent * square) / (seeds - 1 + lent)
+            yield name, stats.t.ppf(0.975, seeds - 1 + lent) * math.sqrt(variance / seeds)
+
+    for name, half in halves({name: values[name] for name in tasks}):
+        assert found[name, "top1"].high - found[name, "top1"].mean == pytest.approx(half, rel=1e-4)
+    for name, half in halves({name: values[name] - values["random"] for name in tasks}):
+        assert found[name, "top1"].difference_high - found[name, "top1"].difference == pytest.approx(half, rel=1e-4)
+    for name in ("random", "supervised"):
+        alone = stats.t.ppf(0.975, 2) * values[name].std(ddof=1) / math.sqrt(3)
+        assert found[name, "top1"].high - found[name, "top1"].mean == pytest.approx(alone)
+    apart = (values["supervised"] - values["random"]).std(ddof=1) / math.sqrt(3) * stats.t.ppf(0.975, 2)
+    supervised = found["supervised", "top1"]
+    assert supervised.difference_high - supervised.difference == pytest.approx(apart)
+
+
+def test_rows_of_other_seeds_or_items_lend_nothing():
+    rng = np.random.default_rng(8)
+    usual = [row(name, value=rng.normal(50, 2), seed=seed) for name in ("a", "b", "c") for seed in range(3)]
+    shorter = [row("d", value=value, seed=seed) for seed, value in enumerate((50.0, 51.0))]
+    found = by_row(usual + shorter)["d", "top1"]
+    assert found.high - found.mean == pytest.approx(12.7062 * 0.5, rel=1e-5)
+
+
+def test_the_smallest_difference_is_one_of_a_probe_and_falls_with_items_and_seeds():
+    rng = np.random.default_rng(6)
+    means = {"random": 50, "x": 50, "y": 50, "supervised": 70}
+
+    def smallest(seeds, items):
+        measurements = [
+            row(name, noise(rng, mean + shift, items), seed=seed)
+            for name, mean in means.items()
+            for seed, shift in enumerate(rng.normal(0, 0.5, seeds))
+        ]
+        found = {s.detectable for s in summarise(measurements)}
+        assert len(found) == 1
+        return found.pop()
+
+    assert smallest(2, 100) > smallest(3, 100) > smallest(3, 2000)
+    # one seed, by hand: (1.96 + 0.84) · sd of a difference / sqrt(n)
+    assert smallest(1, 2000) == pytest.approx(2.80 * 10 * math.sqrt(2 / 2000), rel=0.05)
+
+
+def test_mean_ranks_are_over_the_probes_of_random_weights_and_the_rows_that_have_them_all():
+    rng = np.random.default_rng(7)
+    measurements = many(rng, {"random": 30, "x": 50, "supervised": 80})
+    measurements += [row("x", value=9.0, probe="inpainting", metric="PSNR")]  # random weights paint nothing
+    measurements += [row("y", value=99.0, probe="linear")]  # judged by one probe of three
+    found = ranking(summarise(measurements))
+    assert found.ranks == {"supervised": 1.0, "x": 2.0, "random": 3.0}
+    assert found.probes == ("linear", "knn", "svm")
+
+
+def test_a_loss_ranks_the_lowest_first_and_two_probes_rank_nothing():
+    rng = np.random.default_rng(8)
+    losses = many(rng, {"random": 30, "x": 50}, higher_is_better=False)
+    assert list(ranking(summarise(losses)).ranks) == ["random", "x"]
+    assert ranking(summarise(many(rng, {"random": 30, "x": 50}, probes=("linear", "knn")))) is None
+    assert ranking(summarise(many(rng, {"x": 50, "y": 50}))) is None
+
+
+def test_the_table_of_plain_text_says_what_holm_leaves_what_could_be_seen_and_the_ranks():
+    rng = np.random.default_rng(9)
+    summaries = summarise(many(rng, {"random": 30, "x": 30, "supervised": 80}, seeds=3))
+    text = text_table(summaries, {})
+    assert "After Holm's correction for all 6: supervised in all 3 probes." in text
+    assert "Mean rank over 3 probes: supervised 1.0, " in text
+    (line,) = [line for line in text.splitlines() if line.startswith("seen at 80 % power")]
+    linear = next(s.detectable for s in summaries if s.probe == "linear")
+    assert line.split()[5] == f"{linear:.1f}"
+    assert "seen at" not in text_table(summarise([row("x", [1, 2])]), {})
+
+
+def test_only_random_weights_have_certainly_seen_no_picture():
+    lines = text_table(summarise([row("random", [1, 2]), row("timm:resnet18", [1, 3])]), {}).splitlines()
+    (random,) = [line for line in lines if line.startswith("random ")]
+    (foreign,) = [line for line in lines if line.startswith("timm:")]
+    assert random.split()[-3:] == ["0", "–", "–"]
+    assert foreign.split()[-3:] == ["–", "–", "–"]

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from probe_samples import colours, small_encoder, small_scenes
+
+import downstream.features
+from benchmarks.run_all import main as run_all_main
+from downstream.__main__ import main as downstream_main
+from downstream.features import Features, limit_cache, pooled, split_features
+from pretext.encoders import build_encoder
+from pretext.system.cache import cache_folder
+from pretext.system.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def encoder():
+    return small_encoder()
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The encodings that were computed rather than read."""
+    calls = []
+    compute = downstream.features._computed
+
+    def counting(*args):
+        calls.append(args)
+        return compute(*args)
+
+    monkeypatch.setattr(downstream.features, "_computed", counting)
+    return calls
+
+
+def files():
+    return sorted(cache_folder("features").glob("*.safetensors"))
+
+
+def test_pooling_is_the_mean_over_equal_cells():
+    maps = torch.arange(2 * 3 * 6 * 6, dtype=torch.float32).reshape(2, 3, 6, 6)
+    expected = maps.numpy().reshape(2, 3, 2, 3, 2, 3).mean(axis=(3, 5)).reshape(2, 12)
+    np.testing.assert_allclose(pooled(maps, 12).numpy(), expected)
+
+
+@pytest.mark.parametrize(("most", "side"), [(1, 1), (3, 1), (11, 1), (12, 2), (26, 2), (27, 3), (10_000, 6)])
+def test_the_grid_is_the_finest_that_stays_within_the_limit(most, side):
+    assert pooled(torch.zeros(1, 3, 6, 6), most).shape == (1, 3 * side**2)
+
+
+def test_nothing_is_computed_twice_and_everything_that_matters_is(encoder, computed):
+    data = colours()
+    first = split_features(encoder, data, "test", most=64)
+    assert torch.equal(split_features(encoder, data, "test", most=64).stages["conv3"], first.stages["conv3"])
+    assert len(computed) == 1
+    split_features(encoder, data, "test", most=32)
+    split_features(encoder, data, "val", most=64)
+    split_features(encoder, colours(classes=4), "test", most=64)
+    with torch.no_grad():
+        next(encoder.parameters())[0] += 1e-3
+    split_features(encoder, data, "test", most=64)
+    assert len(computed) == 5 and len(files()) == 5
+
+
+@pytest.mark.parametrize("spec", ["alexnet?width=0.1&stem_stride=2", "timm:resnet18?pretrained=false"])
+def test_probes_that_ask_for_other_pictures_share_what_they_have_in_common(computed, spec):
+    encoder = build_encoder(spec, input_size=32, seed=0)
+    ways = [[7, 3, 11], [3, 39, 7, 0], [39], [20, 3]]
+    found = [split_features(encoder, colours(train=40), "train", most=64, indices=np.array(way)) for way in ways]
+    assert [call[2].tolist() for call in computed] == [[7, 3, 11], [39, 0], [20]]
+    assert len(files()) == 1
+    for way, shared in zip(ways, found, strict=True):
+        files()[0].unlink(missing_ok=True)
+        alone = split_features(encoder, colours(train=40), "train", most=64, indices=np.array(way))
+        assert shared.places.tolist() == alone.places.tolist() == way
+        assert torch.equal(shared.targets, alone.targets)
+        for stage, values in alone.stages.items():  # to the last bit, whatever they were computed with
+            assert torch.equal(shared.stages[stage], values), stage
+
+
+def test_what_could_not_be_decoded_is_not_tried_again(encoder, computed, monkeypatch):
+    data = colours(train=40)
+    batches = downstream.features.picture_batches
+
+    def without_some(part, indices):
+        for images, read in batches(part, indices):
+            kept = [i for i, index in enumerate(read) if index % 2]
+            if kept:
+                yield images[kept], [read[i] for i in kept]
+
+    monkeypatch.setattr(downstream.features, "picture_batches", without_some)
+    with pytest.raises(UserError, match="no picture of this split can be decoded"):
+        split_features(encoder, data, "train", most=64, indices=np.array([2, 4]))
+    for _ in range(2):
+        found = split_features(encoder, data, "train", most=64, indices=np.array([1, 2, 3, 4]))
+        assert found.places.tolist() == [1, 3] and all(len(values) == 2 for values in found.stages.values())
+    assert [call[2].tolist() for call in computed] == [[2, 4], [1, 3]]
+
+
+def test_batches_make_no_difference(encoder, monkeypatch):
+    whole = split_features(encoder, colours(), "train", most=64)
+    files()[0].unlink()
+    monkeypatch.setattr(downstream.features, "BATCH", 7)
+    parts = split_features(encoder, colours(), "train", most=64)
+    for stage, values in whole.stages.items():
+        torch.testing.assert_close(parts.stages[stage], values, atol=1e-5, rtol=1e-4)
+    assert torch.equal(parts.targets, whole.targets)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a tensor", None])
+def test_a_damaged_or_deleted_file_is_computed_again(encoder, computed, damage):
+    first = split_features(encoder, colours(), "test", most=64)
+    (file,) = files()
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage or file.read_bytes()[:-100])
+    again = split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 2 and files() == [file]
+    assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
+
+
+def test_beyond_the_limit_the_longest_unused_go(encoder, monkeypatch):
+    data = colours()
+    for age, split in ((300, "train"), (200, "val")):
+        before = set(files())
+        split_features(encoder, data, split, most=64)
+        (file,) = set(files()) - before
+        os.utime(file, (time.time() - age,) * 2)
+    oldest, kept = sorted(files(), key=lambda file: file.stat().st_mtime)
+    both = kept.stat().st_size + oldest.stat().st_size
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", str(both / 1e9))
+    split_features(encoder, data, "test", most=16)
+    assert not oldest.exists() and kept.exists() and len(files()) == 2
+
+
+def test_the_cache_never_stays_beyond_its_limit(encoder, monkeypatch):
+    split_features(encoder, colours(), "val", most=64)
+    (file,) = files()
+    begun = file.with_name(f".{file.name}.1.tmp")  # as a process that was killed leaves one
+    begun.write_bytes(bytes(1000))
+    os.utime(begun, (0, 0))
+    limit = 2 * file.stat().st_size
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", str(limit / 1e9))
+    split_features(encoder, colours(), "train", most=64)  # twice as many pictures
+    assert not begun.exists() and sum(path.stat().st_size for path in file.parent.iterdir()) <= limit
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1e-7")
+    split_features(encoder, colours(), "test", most=64)
+    assert not list(file.parent.iterdir())
+
+
+def test_what_is_read_is_used_last(encoder, monkeypatch):
+    split_features(encoder, colours(), "val", most=64)
+    (read,) = files()
+    os.utime(read, (0, 0))
+    split_features(encoder, colours(), "train", most=64)
+    (other,) = set(files()) - {read}
+    os.utime(other, (time.time() - 100,) * 2)
+    split_features(encoder, colours(), "val", most=64)
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", str((read.stat().st_size + other.stat().st_size) / 1e9))
+    split_features(encoder, colours(), "test", most=16)
+    assert read.exists() and not other.exists()
+
+
+def test_a_full_disk_costs_a_line_and_no_features(encoder, computed, monkeypatch, capsys):
+    expected = split_features(encoder, colours(), "test", most=64)
+    files()[0].unlink()
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(downstream.features, "save_file", full)
+    found = split_features(encoder, colours(), "test", most=64)
+    assert all(torch.equal(values, expected.stages[stage]) for stage, values in found.stages.items())
+    assert "features are not kept for other probes: " in (said := capsys.readouterr().err) and "No space left" in said
+
+
+def test_a_limit_that_is_no_number_is_named_before_anything_is_computed(encoder, computed, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "much")
+    with pytest.raises(UserError, match="PRETEXT_FEATURES_GB=much"):
+        split_features(encoder, colours(), "test", most=64)
+    assert not computed
+
+
+def test_a_cache_of_no_size_keeps_nothing_and_leaves_what_others_keep(encoder, computed, monkeypatch):
+    split_features(encoder, colours(), "val", most=64)
+    before = files()
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
+    for _ in range(2):
+        split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 3 and files() == before
+
+
+def test_a_cache_of_no_size_does_not_answer_either(encoder, computed, monkeypatch):
+    for _ in range(2):
+        split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 1 and files()
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
+    split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 2
+
+
+def test_a_limit_is_set_for_this_process_and_those_it_starts(encoder, computed, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")
+    limit_cache(0)
+    split_features(encoder, colours(), "test", most=64)
+    assert not files() and os.environ["PRETEXT_FEATURES_GB"] == "0"
+    limit_cache(0.5)
+    split_features(encoder, colours(), "test", most=64)
+    assert len(files()) == 1
+
+
+@pytest.mark.parametrize("gigabytes", [-1.0, float("nan"), float("inf")])
+def test_a_limit_out_of_range_is_named(gigabytes, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")
+    with pytest.raises(UserError, match=r"--cache-gb is .*; allowed is 0"):
+        limit_cache(gigabytes)
+    assert os.environ["PRETEXT_FEATURES_GB"] == "1"
+
+
+@pytest.mark.parametrize("main", [downstream_main, run_all_main])
+def test_the_commands_set_the_limit(main, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1")
+    seen = []
+    stop = UserError("far enough")
+
+    def note(gigabytes):
+        seen.append(gigabytes)
+        raise stop
+
+    monkeypatch.setattr("downstream.features.limit_cache", note)
+    monkeypatch.setattr("downstream.__main__.limit_cache", note)
+    words = {
+        downstream_main: ["knn", "--encoder", "random:alexnet", "--data", "scenes"],
+        run_all_main: ["--profile", "smoke", "--out", str(tmp_path / "out")],
+    }
+    with pytest.raises(UserError, match="far enough"):
+        main([*words[main], "--cache-gb", "2.5"])
+    assert seen == [2.5]
+
+
+@pytest.mark.parametrize("when", ["before it is read", "while it is computed", "before it is written", "while swept"])
+def test_the_folder_may_be_deleted_at_any_time(encoder, computed, monkeypatch, when):
+    first = split_features(encoder, colours(), "test", most=64)
+    folder = cache_folder("features")
+
+    def deleting_first(name):
+        inner = getattr(downstream.features, name)
+
+        def wrapped(*args, **named):
+            shutil.rmtree(folder, ignore_errors=True)
+            return inner(*args, **named)
+
+        monkeypatch.setattr(downstream.features, name, wrapped)
+
+    names = {
+        "before it is read": "_stored",
+        "while it is computed": "_computed",
+        "before it is written": "save_file",
+        "while swept": "_sweep",
+    }
+    deleting_first(names[when])
+    if when != "before it is read":
+        files()[0].unlink()
+    again = split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 2
+    assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
+
+
+def test_what_was_read_outlives_its_file(encoder):
+    first = split_features(encoder, colours(), "test", most=64)
+    again = split_features(encoder, colours(), "test", most=64)
+    shutil.rmtree(cache_folder("features"))
+    assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
+
+
+def test_a_file_that_goes_between_reading_and_marking_it_is_used_all_the_same(encoder, computed, monkeypatch):
+    split_features(encoder, colours(), "test", most=64)
+
+    def gone(*args):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("downstream.features.os.utime", gone)
+    split_features(encoder, colours(), "test", most=64)
+    assert len(computed) == 1
+
+
+def test_pictures_without_classes_have_features_and_no_targets(encoder):
+    data = small_scenes(only=())
+    found = split_features(encoder, data, "test", most=64)
+    assert torch.equal(found.targets, torch.full((16,), -1))
+    labelled = split_features(encoder, small_scenes(), "test", most=64)
+    assert all(torch.equal(values, labelled.stages[stage]) for stage, values in found.stages.items())
+
+
+def test_every_stage_has_about_as_many_numbers():
+    found = split_features(small_encoder(), colours(), "test", most=256)
+    assert all(64 < values.shape[1] <= 256 for values in found.stages.values())
+
+
+def test_some_of_a_split_that_lies_sorted_show_every_class_and_all_are_left_as_they_are():
+    targets = torch.arange(4).repeat_interleave(25)
+    whole = Features({"a": torch.arange(100.0)[:, None]}, targets, torch.arange(100) + 7)
+    some = whole.drawn(8, seed=1)
+    assert some.targets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    rows = (some.places - 7).tolist()
+    assert rows == sorted(rows) == some.stages["a"][:, 0].tolist() != (whole.drawn(8, seed=2).places - 7).tolist()
+    assert torch.equal(targets[rows], some.targets)
+    for count in (0, 100, 101):
+        every = whole.drawn(count, seed=1)
+        assert torch.equal(every.places, whole.places) and torch.equal(every.stages["a"], whole.stages["a"])

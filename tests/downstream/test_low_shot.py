@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from probe_samples import SIZE, colours, small_encoder
+
+from downstream.features import split_features
+from downstream.label_sampling import few_of_each, share_of_each, with_train
+from downstream.probes.fine_tune import FineTune
+from downstream.probes.linear import Linear
+from downstream.probes.low_shot import LowShot
+from pretext.datasets import at_size
+from pretext.datasets.classification import class_targets
+from pretext.system.errors import UserError
+
+LINEAR = LowShot(
+    percents=(10.0, 50.0), shots=(3,), samples=2, penalties=(1.0, 0.1), iterations=20, features=64, fine_tuned=False
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def encoder():
+    return small_encoder()
+
+
+def test_linear_is_the_linear_probe_on_those_pictures(encoder):
+    data = colours(train=90, told=False)
+    scores = list(LINEAR.evaluate(encoder, data))
+    targets = class_targets(at_size(data, SIZE, bad_images="stop"))
+    drawn = {
+        "10%": [share_of_each(targets, 0.1, sample=i) for i in range(2)],
+        "50%": [share_of_each(targets, 0.5, sample=i) for i in range(2)],
+        "k=3": [few_of_each(targets, 3, sample=i)[0] for i in range(2)],
+    }
+    val, test = (split_features(encoder, data, split, most=64) for split in ("val", "test"))
+    for stage in ("conv2", "pool5"):
+        for name, samples in drawn.items():
+            values = []
+            for indices in samples:
+                some = split_features(encoder, data, "train", most=64, indices=indices)
+                classifier, _ = Linear(penalties=(1.0, 0.1), iterations=20).fit(
+                    some.stages[stage], some.targets, val.stages[stage], val.targets, 3
+                )
+                right = classifier(test.stages[stage]).argmax(1) == test.targets
+                values.append(100 * right.double().mean().item())
+            (mean,) = [s for s in scores if (s.stage, s.metric) == (stage, f"top1@{name}")]
+            (spread,) = [s for s in scores if (s.stage, s.metric) == (stage, f"top1@{name} sd")]
+            assert mean.value == pytest.approx(np.mean(values)) and mean.items.shape == (40,)
+            assert spread.value == pytest.approx(np.std(values, ddof=1))
+
+
+def test_fine_tuned_is_the_fine_tuning_of_those_pictures(encoder, tmp_path):
+    data = colours(train=90)
+    probe = replace(LINEAR, percents=(20.0,), shots=(), fine_tuned=True, steps=4, batch_size=8, seed=2)
+    scores = list(probe.evaluate(encoder, data, tmp_path))
+    (mean,) = [s for s in scores if s.metric == "tuned top1@20%"]
+    targets = class_targets(at_size(data, SIZE, bad_images="stop"))
+    values = []
+    for i in range(2):
+        part = with_train(data, share_of_each(targets, 0.2, sample=i), size=SIZE)
+        tuned = FineTune(seed=2, train_images=0, steps=4, batch_size=8).evaluate(encoder, part, tmp_path / str(i))
+        values += [score.value for score in tuned if score.headline]
+        theirs, ours = (tmp_path / folder / "curve.json" for folder in (str(i), f"20% sample {i}"))
+        assert ours.read_text() == theirs.read_text()
+    assert mean.value == pytest.approx(np.mean(values)) and mean.stage == "" and not mean.headline
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_colours_are_told_apart_from_few(encoder, multi):
+    probe = replace(LINEAR, percents=(10.0,), shots=(), fine_tuned=True, steps=40, batch_size=16)
+    scores = list(probe.evaluate(encoder, colours(train=120, multi=multi)))
+    name = "mAP" if multi else "top1"
+    (headline,) = [score for score in scores if score.headline]
+    assert headline.metric == f"{name}@10%" and headline.value > 80 and headline.n == 40
+    tuned = {score.metric: score for score in scores if score.metric.startswith("tuned")}
+    assert list(tuned) == [f"tuned {name}@10%", f"tuned {name}@10% sd"]
+    assert tuned[f"tuned {name}@10%"].value > headline.chance + 30
+
+
+def test_without_shares_the_smallest_k_is_the_headline_and_out_of_reach_is_refused(encoder):
+    data = colours(train=60)
+    (headline,) = [s for s in replace(LINEAR, percents=(), shots=(2, 4)).evaluate(encoder, data) if s.headline]
+    assert headline.metric == "top1@k=2"
+    with pytest.raises(UserError, match=r"colours: .*lower them"):
+        list(replace(LINEAR, percents=(), shots=(1000,)).evaluate(encoder, data))
+
+
+def test_the_headlines_stage_is_chosen_at_the_smallest_share_alone(encoder, monkeypatch):
+    """Where a later share does better on val at another stage, that says nothing of the smallest."""
+    stages = [stage.name for stage in encoder.stages]
+    reached = iter(
+        [value for stage in stages for value in ([50.0, 50, 0, 0] if stage == "conv2" else [10, 10, 90, 90])]
+    )
+    fit = Linear.fit
+    monkeypatch.setattr(Linear, "fit", lambda self, *given: (fit(self, *given)[0], next(reached)))
+    probe = replace(LINEAR, percents=(10.0, 50.0), shots=(), samples=2)
+    (headline,) = [s for s in probe.evaluate(encoder, colours(train=90)) if s.headline]
+    assert (headline.stage, headline.metric) == ("conv2", "top1@10%")
+
+
+def test_one_class_is_refused(encoder):
+    with pytest.raises(UserError, match="fewer than two classes"):
+        list(LINEAR.evaluate(encoder, colours(without=[1, 2])))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"percents": (0.0,)},
+        {"percents": (101.0,)},
+        {"percents": (float("nan"),)},
+        {"percents": ()},
+        {"shots": (0,)},
+        {"samples": 0},
+        {"steps": 0},
+        {"batch_size": 1},
+        {"penalties": ()},
+    ],
+)
+def test_settings_out_of_range_are_named(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        LowShot(**settings)

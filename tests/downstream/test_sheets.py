@@ -1,0 +1,55 @@
+"""What sheets are drawn with: colours that every eye tells apart, and letters that can be read on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from colour_samples import EYES, seen
+from PIL import Image, ImageDraw
+
+from downstream.metrics import Detections, Truth
+from downstream.sheets import CELL, GAP, HEADING, PALETTE, Found, class_colour, detection_sheet
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_classes_are_told_apart_by_every_eye(eye):
+    lab = seen([*PALETTE, (0, 0, 0), (255, 255, 255)], eye)  # the background, and what is ignored
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(len(lab), 1)]
+    assert apart.min() > 13  # 2.3 is what a full eye just notices
+
+
+def test_more_classes_than_colours_begin_anew():
+    assert len(set(PALETTE)) == len(PALETTE) >= 20  # VOC's
+    assert class_colour(len(PALETTE) + 3) == class_colour(3)
+
+
+@pytest.mark.parametrize("colour", PALETTE)
+def test_names_can_be_read_on_every_colour(colour):
+    from downstream.sheets import _legible_on
+
+    def luminance(rgb):
+        values = np.asarray(rgb) / 255
+        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    dot = Image.new("RGB", (1, 1))
+    ImageDraw.Draw(dot).point((0, 0), fill=_legible_on(colour))
+    dark, light = sorted([luminance(colour), luminance(dot.getpixel((0, 0)))])
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "drawn"), [([], []), ([0.05, 0.1], [1]), ([0.1, 0.5, 0.4], [1, 2]), ([0.9, 0.2], [0])]
+)
+def test_a_pictures_surest_detection_is_drawn_and_of_the_others_the_sure_ones(tmp_path, scores, drawn):
+    boxes = np.array([[2, 8, 6, 12], [10, 8, 14, 12], [18, 8, 22, 12]], np.float32)[: len(scores)]
+    truth = Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    found = Detections(boxes, np.arange(len(scores)), np.array(scores, np.float32))
+    grey = torch.full((3, 32, 32), 128, dtype=torch.uint8)
+    detection_sheet(tmp_path / "sheet.png", [Found(grey, truth, found)], ("a", "b", "c"))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    top, scale = CELL + HEADING + GAP + HEADING, CELL / 32  # of the second row's picture
+    lower_edges = [pixels[top + int(12 * scale) - 1, GAP + int((x1 + 2) * scale)].tolist() for x1, *_ in boxes]
+    assert [i for i, colour in enumerate(lower_edges) if colour == list(PALETTE[i])] == drawn

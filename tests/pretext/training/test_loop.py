@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_samples import DATA, ENCODER, run
+
+from pretext.__main__ import main
+from pretext.datasets import at_size, open_dataset
+from pretext.encoders import build_encoder, load_encoder, read_record
+from pretext.system.errors import UserError
+from pretext.tasks.base import Inpainter, Task
+from pretext.training.config import TrainConfig
+from pretext.training.loading import Loaded, load_batches
+from pretext.training.loop import train
+from pretext.training.optimisers import rate_at
+from pretext.training.run_folder import load_task
+
+loop = importlib.import_module("pretext.training.loop")
+
+
+def test_a_run_leaves_what_it_promises(tmp_path):
+    file = run(tmp_path / "run")
+    record = read_record(file)["record"]
+    assert record["images_seen"] == 96
+    assert record["task"] == "context_encoder"
+    assert record["data_fingerprint"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert all(np.isfinite(row["loss"]["generator"]) for row in rows)
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["flops_per_image"] > 0
+    assert about["parameters"]["encoder"] < about["parameters"]["task"]
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+    assert isinstance(load_task(tmp_path / "run"), Inpainter)
+    encoder = load_encoder(file)
+    assert encoder.record == record
+    trained, task = encoder.state_dict(), load_task(tmp_path / "run").encoder.state_dict()
+    assert all(torch.equal(value, task[name]) for name, value in trained.items())
+
+
+def test_the_start_is_the_random_row(tmp_path):
+    file = run(tmp_path / "run", steps=1, learning_rate=1e-12, weight_decay=0.0, seed=3)
+    random = build_encoder(ENCODER, input_size=32, seed=3)
+    for (name, value), (_, trained) in zip(
+        random.named_parameters(), load_encoder(file).named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(value, trained, atol=1e-9, rtol=0, msg=name)
+
+
+def test_others_may_read_what_a_run_leaves(tmp_path):
+    file = run(tmp_path / "run", steps=1)
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {each.stat().st_mode for each in (file, tmp_path / "run" / "checkpoint.safetensors")} == {
+        plain.stat().st_mode
+    }
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    file = run(tmp_path / "run")
+    before = file.stat().st_mtime_ns
+    assert run(tmp_path / "run") == file
+    assert file.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("task", ["context_encoder:adversarial", "simclr:small"])
+def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, task, monkeypatch):
+    whole = run(tmp_path / "whole", task).read_bytes()
+    real, calls = loop._step, 0
+
+    def interrupted(*given):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    monkeypatch.setattr(loop, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", task)
+    monkeypatch.undo()
+    assert not (tmp_path / "part" / "encoder.safetensors").exists()
+    assert run(tmp_path / "part", task).read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
+    def command(out: Path) -> list[str]:
+        words = f"-m pretext train context_encoder --encoder {ENCODER} --image-size 32 --steps 60 --batch-size 16"
+        more = f"--workers 0 --checkpoint-seconds 0 --samples 0 --device cpu --data {DATA} --out {out}"
+        return [sys.executable, *words.split(), *more.split()]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    killed = subprocess.Popen(command(tmp_path / "part"), env=environment, stdout=subprocess.PIPE)
+    while not (tmp_path / "part" / "checkpoint.safetensors").exists():
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate()
+    assert not (tmp_path / "part" / "encoder.safetensors").exists()
+    subprocess.run(command(tmp_path / "part"), check=True, env=environment, capture_output=True)
+    files = [tmp_path / name / "encoder.safetensors" for name in ("whole", "part")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"train_config.learning_rate = 0.001, and 0.01 is asked for"):
+        run(tmp_path / "run", learning_rate=0.01)
+
+
+def test_accumulated_parts_step_like_one_batch():
+    # without batch normalisation the mean over parts is the mean over the batch
+    class Brightness(Task):
+        ended = 0
+
+        def losses(self, batch):
+            yield "task", self.encoder(batch.images)[-1].square().mean()
+            self.ended += 1  # as a queue takes in its keys
+
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for parts in (1, 4):
+        task = Brightness(build_encoder(f"{ENCODER}&norm=none", input_size=32, seed=0))
+        optimizers = {"task": torch.optim.SGD(task.parameters(), lr=0.1)}
+        config = TrainConfig(batch_size=8, accumulate=parts, precision="float32")
+        batches = loop._parts(Loaded(images, None, None), config, 0, torch.device("cpu"))
+        losses = loop._step(task, batches, optimizers, config, torch.device("cpu"))
+        assert task.ended == parts
+        found.append((losses["task"], task.state_dict()))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    untrained = build_encoder(f"{ENCODER}&norm=none", input_size=32, seed=0).state_dict()
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(value, found[1][1][name], atol=1e-6, rtol=1e-4)
+    assert any(not torch.equal(v, found[0][1][f"encoder.{n}"]) for n, v in untrained.items())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(UserError, match=r"loss of generator is (nan|inf) at step \d+"):
+        run(tmp_path / "run", optimizer="sgd", learning_rate=1e30, steps=20, warmup=0.0)
+
+
+def test_budgets():
+    for name, value in (("images", 1000), ("steps", 10), ("epochs", 2.0), ("seconds", 3.0), ("flops", 1e9)):
+        TrainConfig(**{name: value})
+    with pytest.raises(ValueError, match="images and steps are given"):
+        TrainConfig(images=1, steps=1)
+
+
+def test_seconds_and_flops_end(tmp_path):
+    run(tmp_path / "a", steps=None, seconds=0.3)
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["images_seen"] >= 16
+    run(tmp_path / "b", steps=None, flops=1e9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch_size": 0}, {"steps": -1}, {"learning_rate": 0}, {"warmup": 1.0}, {"accumulate": 3}, {"clip_norm": 0}],
+)
+def test_settings_out_of_range_are_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainConfig(**wrong)
+
+
+def test_the_schedule_rises_and_falls():
+    values = [rate_at(p, schedule="cosine", warmup=0.1) for p in np.linspace(0, 1, 21)]
+    assert values[0] < 0.02
+    assert max(values) == pytest.approx(1.0)
+    assert values[-1] == pytest.approx(0.0, abs=1e-9)
+    assert rate_at(0.55, schedule="cosine", warmup=0.1) == pytest.approx(0.5)
+    assert rate_at(0.9, schedule="constant", warmup=0.1) == 1.0
+
+
+def test_every_pass_sees_every_picture_and_a_later_start_the_same_batches():
+    data = at_size(open_dataset(DATA).split("train"), 32, bad_images="stop")
+
+    def pictures(first: int, count: int) -> list[torch.Tensor]:
+        loader = load_batches(data, 40, seed=1, first=first, rank=0, world=1, labels=False, workers=0)
+        return [next(loader)[0] for _ in range(count)]
+
+    ordered = torch.cat(pictures(0, 5))
+    keys = [picture.numpy().tobytes() for picture in ordered]
+    assert len(set(keys[:96])) == 96
+    assert set(keys[96:192]) == set(keys[:96])
+    for early, late in zip(pictures(0, 5)[3:], pictures(3, 2), strict=True):
+        assert torch.equal(early, late)
+
+
+def test_two_ranks_share_a_batch():
+    data = at_size(open_dataset(DATA).split("train"), 32, bad_images="stop")
+    halves = [next(load_batches(data, 8, seed=0, first=0, rank=r, world=2, labels=False, workers=0))[0] for r in (0, 1)]
+    whole = next(load_batches(data, 8, seed=0, first=0, rank=0, world=1, labels=False, workers=0))[0]
+    assert torch.equal(whole[0::2], halves[0])
+    assert torch.equal(whole[1::2], halves[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train rotatio --data scenes", "did you mean 'rotation'"),
+        ("train rotation --data scenes --stepz 3", "did you mean --steps"),
+        ("train rotation --data folder:nowhere", "no such folder"),
+        ("train rotation --data scenes --batch-size 0", "batch_size is 0"),
+        ("train rotation --data scenes --encoder alexnett", "did you mean 'alexnet'"),
+        ("train", "name the task"),
+        ("trian", "did you mean 'train'"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        main(words.split())
+    assert "\n" not in str(caught.value)
+
+
+def test_list_names_everything(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("context_encoder:released", "simclr", "alexnet", "voc"):
+        assert name in printed
+
+
+def test_a_folder_without_labels_trains_but_not_by_labels(tmp_path):
+    from PIL import Image
+
+    for k in range(12):
+        Image.new("RGB", (40, 30), (20 * k, 90, 60)).save(tmp_path / f"{k}.png")
+    data = open_dataset(f"folder:{tmp_path}")
+    config = TrainConfig(steps=1, batch_size=4, workers=0, device="cpu")
+    assert train("autoencoder", ENCODER, data, config, tmp_path / "run", image_size=32).is_file()
+    with pytest.raises(UserError, match="label"):
+        train("supervised", ENCODER, data, config, tmp_path / "other", image_size=32)
+
+
+def test_a_cut_checkpoint_is_named(tmp_path):
+    run(tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="is cut short"):
+        load_task(tmp_path / "run")
+
+
+def test_the_commands_defaults_fit_one_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+    words = ["--data", DATA, "--steps", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+    assert main(["train", "rotation", *words]) == 0
+    assert (tmp_path / "runs" / "rotation" / "encoder.safetensors").is_file()

@@ -1,0 +1,312 @@
+"""The page to search with: its answers through HTTP, what it refuses, and, slowly, a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from browser import Browser, browser_path
+from PIL import Image
+
+from pretext.datasets import open_dataset
+from pretext.encoders import build_encoder, save_encoder
+from pretext.system.errors import UserError
+from pretext.training.config import TrainConfig
+from pretext.training.loop import train
+from retrieval.__main__ import main
+from retrieval.searcher import Searchable
+
+demo = pytest.importorskip("retrieval.demo.server", reason="fastapi is not installed")
+TestClient = pytest.importorskip("starlette.testclient", reason="httpx is not installed").TestClient
+
+DATA, SIZE = "scenes?size=32&train=30&val=6&test=6", 32
+SPEC = "alexnet?width=0.125&stem_stride=2"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """An index of whole pictures and one of contexts, of a context encoder, and one of patches, of random weights."""
+    root = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRETEXT_CACHE", str(root / "cache"))
+        config = TrainConfig(steps=1, batch_size=4, workers=0, device="cpu")
+        trained = train("context_encoder", SPEC, open_dataset(DATA), config, root / "run", image_size=SIZE)
+        random = root / "random.safetensors"
+        save_encoder(build_encoder(SPEC, input_size=SIZE, seed=0), random, {"task": "random"})
+        for mode, file in (("images", trained), ("contexts", trained), ("grid", random)):
+            main(["index", "--encoder", str(file), "--data", DATA, "--mode", mode, "--out", str(root / mode)])
+        yield tuple(root / name for name in ("images", "contexts", "grid"))
+
+
+@pytest.fixture(scope="module")
+def page(folders):
+    app = demo.make_app([Searchable.open(folder) for folder in folders], folders)
+    with TestClient(app, base_url="http://127.0.0.1") as opened:
+        yield opened
+
+
+def search(page, **asked):
+    return page.post("/api/search", json={"query": {"index": 0, "number": 3}, "k": 4} | asked)
+
+
+def png(size=(40, 30), colour="red"):
+    written = io.BytesIO()
+    Image.new("RGB", size, colour).save(written, "PNG")
+    return written.getvalue()
+
+
+def test_the_page_asks_nothing_of_another_host(page):
+    texts = [page.get(path).text for path in ("/", "/page/demo.js", "/page/demo.css")]
+    assert not re.search(r"https?://|//[a-z]+\.", "".join(texts).replace("// A question", "").replace("// a later", ""))
+    assert page.get("/").headers["content-security-policy"].startswith("default-src 'self'")
+    for path in ("/page/../demo.py", "/page/other.js", "/docs", "/openapi.json"):
+        assert page.get(path).status_code in (400, 404)
+
+
+def test_another_host_is_not_served(page):
+    assert page.get("/", headers={"Host": "elsewhere.example"}).status_code == 400
+
+
+def test_indexes_say_what_they_can_be_asked(page):
+    found = page.get("/api/indexes").json()
+    assert [(each["mode"], each["boxes"], each["holes"]) for each in found] == [
+        ("images", True, True),
+        ("contexts", False, True),
+        ("grid", True, False),
+    ]
+    assert len({each["name"] for each in found}) == 3
+    assert all(each["pictures"] == 42 for each in found)
+
+
+def test_neighbours_are_those_of_the_index(page, folders):
+    whole, contexts, grid = search(page).json()
+    assert "error" in contexts and len(grid["neighbours"]) == len(whole["neighbours"]) == 4
+    opened = Searchable.open(folders[0])
+    vectors = opened.index.vectors.reconstruct_n(0, 42)
+    order = np.argsort(-vectors @ vectors[3])
+    assert [each["number"] for each in whole["neighbours"]] == [k for k in order if k != 3][:4]
+    similarities = [each["similarity"] for each in whole["neighbours"]]
+    assert similarities == sorted(similarities, reverse=True)
+    for each in whole["neighbours"]:
+        for address in (each["picture"], each["region"]):
+            assert Image.open(io.BytesIO(page.get(address).content)).format == "JPEG"
+
+
+def test_a_hole_is_asked_where_it_can_be(page):
+    whole, contexts, grid = search(page, box=[0.25, 0.25, 0.5, 0.5], hidden=True).json()
+    assert len(whole["neighbours"]) == len(contexts["neighbours"]) == 4
+    assert grid["error"] == "It holds patches: ask with a marked part."
+
+
+def test_a_hole_is_filled_by_every_method(page):
+    box = [0.25, 0.25, 0.5, 0.5]
+    fills = page.post("/api/fill", json={"query": {"index": 0, "number": 3}, "box": box}).json()
+    pictures = {}
+    for each in fills:
+        content = base64.b64decode(each["picture"].partition(",")[2])
+        pictures[each["name"]] = np.asarray(Image.open(io.BytesIO(content))).astype(int)
+    assert sum(name.startswith("nearest by") for name in pictures) == 3
+    assert {"painted by context_encoder", "mean colour", "interpolated", "as it was"} <= set(pictures)
+    truth = pictures["as it was"]
+    hole = np.zeros(truth.shape[:2], bool)
+    hole[8:24, 8:24] = True
+    for name, filled in pictures.items():
+        assert np.array_equal(filled[~hole], truth[~hole]), name
+        assert name == "as it was" or not np.array_equal(filled[hole], truth[hole]), name
+
+
+def test_gradients_find_the_picture_itself_unless_it_is_asked_about(page):
+    truth = open_dataset(DATA).split("train")[3][0].permute(1, 2, 0).numpy()
+    written = io.BytesIO()
+    Image.fromarray(truth).save(written, "PNG")
+    upload = page.post("/api/upload", content=written.getvalue()).json()
+    found = {}
+    for name, query in (("uploaded", upload), ("own", {"index": 0, "number": 3})):
+        fills = page.post("/api/fill", json={"query": query, "box": [0.25, 0.25, 0.5, 0.5]}).json()
+        (picture,) = [each["picture"] for each in fills if each["name"] == "nearest by HOG"]
+        found[name] = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))).astype(int)
+    assert np.abs(found["uploaded"] - truth).max() <= 2  # another's copy of it is found, and fills it with itself
+    assert np.abs(found["own"] - truth).max() > 20
+
+
+def test_a_fill_leaves_the_rest_of_a_picture_as_it_was_given(page):
+    rng = np.random.default_rng(0)
+    given = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    written = io.BytesIO()
+    Image.fromarray(given).save(written, "PNG")
+    query = page.post("/api/upload", content=written.getvalue()).json()
+    fills = page.post("/api/fill", json={"query": query, "box": [0.2, 0.1, 0.5, 0.5]}).json()
+    for each in fills:
+        filled = np.asarray(Image.open(io.BytesIO(base64.b64decode(each["picture"].partition(",")[2]))))
+        other = (filled != given).any(axis=2)
+        other[3:18, 10:35] = False
+        assert not other.any(), each["name"]
+
+
+def test_an_upload_is_a_query(page):
+    query = page.post("/api/upload", content=png()).json()
+    assert Image.open(io.BytesIO(page.get(f"/api/upload/{query['upload']}").content)).size == (40, 30)
+    (whole, *_) = search(page, query=query).json()
+    assert len(whole["neighbours"]) == 4
+    for _ in range(demo.KEPT):
+        page.post("/api/upload", content=png())
+    answer = search(page, query=query)
+    assert answer.status_code == 400 and "no longer kept" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no picture"),
+        (b"<html>", "no picture"),
+        (png()[:60], "no picture"),
+        (b"x" * (demo.MOST_BYTES + 1), "larger than 20 MB"),
+        (png((8000, 5001)), "more than 40 million pixels"),
+    ],
+)
+def test_what_is_no_picture_gets_a_sentence(page, content, said):
+    answer = page.post("/api/upload", content=content)
+    assert answer.status_code == 400 and said in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"query": {"index": 9, "number": 0}}, "9 is not a whole number from 0 to 2"),
+        ({"query": {"index": 0, "number": 42}}, "from 0 to 41"),
+        ({"query": {"index": True, "number": 1}}, "not a whole number"),
+        ({"query": {}}, "not a whole number"),
+        ({"box": [0, 0, 2, 1]}, "not within the picture"),
+        ({"box": ["nan", 0, 1, 1]}, "not within the picture"),
+        ({"box": [0, 1]}, "left, top, width and height"),
+        ({"query": "3"}, "a query is an upload"),
+        ({"query": {"upload": [3]}}, "no longer kept"),
+        ({"k": "many"}, "'many' is not a whole number from 1 to 50"),
+        ({"k": None}, "None is not a whole number"),
+        ({"k": 0}, "not a whole number"),
+        ({"k": 1000}, "not a whole number"),
+    ],
+)
+def test_what_cannot_be_asked_gets_a_sentence(page, asked, said):
+    answer = search(page, **asked)
+    assert answer.status_code == 400 and said in answer.json()["error"]
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"no json"])
+def test_a_question_of_another_form_gets_a_sentence(page, content):
+    answer = page.post("/api/search", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400 and answer.json() == {"error": "/api/search cannot be asked so"}
+
+
+def test_a_program_that_draws_a_picture_is_not_run(page, monkeypatch):
+    written = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(written, "EPS")
+    run = []
+    monkeypatch.setattr(
+        "PIL.EpsImagePlugin.Ghostscript", lambda *given: run.append(given) or Image.new("RGB", (40, 30)).im
+    )
+    answer = page.post("/api/upload", content=written.getvalue())
+    assert answer.status_code == 400 and "no picture" in answer.json()["error"]
+    assert not run
+
+
+def test_a_hole_in_the_only_picture_is_filled_by_what_needs_no_other(folders, tmp_path):
+    arguments = ["--encoder", str(folders[0].parent / "random.safetensors"), "--split", "test", "--limit", "1"]
+    main(["index", *arguments, "--data", DATA, "--mode", "images", "--out", str(tmp_path / "one")])
+    app = demo.make_app([Searchable.open(tmp_path / "one")], (tmp_path / "one",))
+    with TestClient(app, base_url="http://127.0.0.1") as opened:
+        asked = {"query": {"index": 0, "number": 0}, "box": [0.25, 0.25, 0.5, 0.5]}
+        assert opened.post("/api/search", json=asked).json()[0]["neighbours"] == []
+        fills = [each["name"] for each in opened.post("/api/fill", json=asked).json()]
+    assert fills == ["mean colour", "interpolated", "as it was"]
+
+
+def test_the_command_refuses_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="give --index"):
+        demo.demo_command([])
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        demo.demo_command(["--index", str(tmp_path)])
+
+
+@pytest.fixture
+def address(folders):
+    """Where the command serves the page."""
+    words = [word for folder in folders for word in ("--index", str(folder))]
+    command = [sys.executable, "-m", "retrieval", "demo", *words, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        try:
+            yield re.search(r"http://127\.0\.0\.1:\d+/", served.stdout.readline())[0]
+        finally:
+            served.terminate()
+
+
+def wait_for(browser, condition):
+    deadline = time.monotonic() + 60
+    while not browser.run(condition):
+        assert time.monotonic() < deadline, (condition, browser.run("document.body.innerText"))
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
+def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
+    def mouse(kind, x, y, button="left"):
+        held = 0 if kind == "Released" else {"left": 1, "right": 2}[button]
+        about = {"x": left + x * side, "y": top + y * side, "button": button, "buttons": held, "clickCount": 1}
+        browser.ask("Input.dispatchMouseEvent", type=f"mouse{kind}", **about)
+
+    def drag(start, end, button="left"):
+        mouse("Pressed", *start, button)
+        mouse("Moved", *end, button)
+        mouse("Released", *end, button)
+        return pytest.approx(browser.run("state.box"), abs=0.01)
+
+    def press(key, modifiers=0):
+        for kind in ("keyDown", "keyUp"):
+            browser.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers)
+
+    def upload(name, content, said):
+        (tmp_path / name).write_bytes(content)
+        root = browser.ask("DOM.getDocument")["root"]["nodeId"]
+        field = browser.ask("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        browser.ask("DOM.setFileInputFiles", nodeId=field, files=[str(tmp_path / name)])
+        wait_for(browser, f"said.textContent.includes('{said}')")
+
+    with Browser(tmp_path / "profile") as browser:
+        browser.show(address, width=1000)
+        wait_for(browser, "choices.children.length == 12")
+        browser.run("choices.children[2].click()")
+        wait_for(browser, "results.querySelectorAll('figure').length == 16")
+        assert browser.run("document.querySelectorAll('#choices [aria-pressed=true]').length") == 1
+        browser.run("new Promise(done => picture.complete ? done() : picture.onload = done)")
+        left, top, side, _ = browser.run("(r => [r.x, r.y, r.width, r.height])(frame.getBoundingClientRect())")
+        assert drag((0.1, 0.2), (0.6, 0.6)) == [0.1, 0.2, 0.5, 0.4]
+        mouse("Moved", 0.9, 0.9)  # nothing is held any more
+        assert drag((0.3, 0.4), (0.4, 0.5)) == [0.2, 0.3, 0.5, 0.4]
+        press("ArrowRight")
+        press("ArrowDown", modifiers=8)
+        assert browser.run("state.box") == pytest.approx([0.22, 0.3, 0.5, 0.42], abs=0.01)
+        assert drag((0.05, 0.05), (0.9, 0.9), "right") == [0.22, 0.3, 0.5, 0.42]
+        browser.run("document.querySelector('[value=hole]').click(); $('fill').click()")
+        wait_for(browser, "fills.querySelectorAll('img').length == 7")
+        assert browser.run("[...document.images].every(each => each.alt)")
+        # What comes late, of a question that is none any more, is not shown.
+        browser.run("(async () => { const late = fill(); choices.children[3].click(); await late; })()")
+        assert browser.run("fills.children.length") == 0
+        assert browser.complaints == []
+        upload("picture.png", png(), "Searched")
+        upload("text.png", b"text", "no picture that can be read")
+        upload("large.png", png((8000, 5001)), "more than 40 million pixels")
+        upload("heavy.png", b"x" * (demo.MOST_BYTES + 1), "larger than 20 MB")
+        for dark in (False, True):
+            browser.show(f"{address}?number=3&how=hole&box=0.2,0.2,0.5,0.5&fill=1", width=360, dark=dark, mobile=True)
+            wait_for(browser, "fills.querySelectorAll('img').length == 7")
+            assert browser.run("document.documentElement.scrollWidth") == 360
+            assert browser.complaints == []
+            assert all(url.startswith(address) for url in browser.requests)
