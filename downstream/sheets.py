@@ -164,7 +164,8 @@ def _boxed(
     for i in order:
         x1, y1, x2, y2 = corners[i]
         pen.rectangle((x1 - 1, y1 - 1, x2, y2), outline="black", width=4)  # seen where the picture has the same colour
-        pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=class_colour(int(labels[i])), width=2)
+        inner = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))  # a box may be thinner than one pixel of the sheet
+        pen.rectangle(inner, outline=class_colour(int(labels[i])), width=2)
     for i in order:
         x1, y1 = corners[i][:2]
         name = classes[labels[i]]

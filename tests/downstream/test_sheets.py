@@ -53,3 +53,13 @@ def test_a_pictures_surest_detection_is_drawn_and_of_the_others_the_sure_ones(tm
     top, scale = CELL + HEADING + GAP + HEADING, CELL / 32  # of the second row's picture
     lower_edges = [pixels[top + int(12 * scale) - 1, GAP + int((x1 + 2) * scale)].tolist() for x1, *_ in boxes]
     assert [i for i, colour in enumerate(lower_edges) if colour == list(PALETTE[i])] == drawn
+
+
+def test_a_box_thinner_than_a_pixel_of_the_sheet_is_drawn(tmp_path):
+    boxes = np.array([[0.0, 31.95, 16.0, 31.97], [3.99, 4.0, 4.0, 20.0]], np.float32)
+    empty = Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    found = Detections(boxes, np.zeros(2, np.int64), np.ones(2, np.float32))
+    grey = torch.full((3, 32, 32), 128, dtype=torch.uint8)
+    detection_sheet(tmp_path / "sheet.png", [Found(grey, empty, found)], ("a",))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert len(sheet.convert("RGB").getcolors(1 << 20)) > 2  # more than the picture and the paper
