@@ -283,13 +283,13 @@ def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) ->
 
 
 def _needs_labels(task: str) -> bool:
-    from pretext.tasks import task_kinds
+    from pretext.tasks import task_class
 
-    return any(kind.needs_labels for kind in task_kinds(task))
+    return task_class(task).needs_labels
 
 
 def _fills_holes(task: str) -> bool:
-    from pretext.tasks import task_kinds
+    from pretext.tasks import task_class
     from pretext.tasks.base import Inpainter
 
-    return any(issubclass(kind, Inpainter) for kind in task_kinds(task))
+    return issubclass(task_class(task), Inpainter)

@@ -8,6 +8,7 @@ python -m pretext inpaint --checkpoint DIR --data SPEC [--out DIR]
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from pretext.encoders import encoder_names
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError, did_you_mean, run_command
 from pretext.system.plugins import file_row, is_file
-from pretext.tasks import task_config, task_module, task_names, task_training
+from pretext.tasks import task_class, task_config, task_names, task_training
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
 
@@ -91,8 +92,9 @@ def list_names(argv: list[str]) -> int:
         raise UserError(f"python -m pretext list: {argv[0]} is not understood; it takes no flags")
     print("pretext tasks")
     for name in task_names():
-        about = (task_module(name).__doc__ or "").strip().splitlines()[0]
-        print(f"  {name:28} {about if ':' not in name else 'a variant of ' + name.split(':')[0]}")
+        task, variant = task_class(name), name.partition(":")[2]
+        about = task.variant_help[variant] if variant else inspect.getdoc(inspect.getmodule(task)) or ""
+        print(f"  {name:28} {about.partition(chr(10))[0]}")
     print("encoders\n ", ", ".join(encoder_names()))
     print("data sets\n ", ", ".join(dataset_kinds()))
     return 0

@@ -27,7 +27,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
 from pretext.system.memory import peak_memory, reset_peak_memory
-from pretext.tasks import build_task, task_kinds
+from pretext.tasks import build_task, task_class
 from pretext.tasks.base import Fitted, Task, label_kind
 from pretext.training.config import TrainConfig
 from pretext.training.loading import Loaded, load_batches
@@ -136,7 +136,7 @@ def task_speed(task: str, data: ImageDataset, load: Load) -> TaskSpeed:
 
 def is_fitted(task: str) -> bool:
     """Whether a task takes no steps."""
-    return any(issubclass(kind, Fitted) for kind in task_kinds(task))
+    return issubclass(task_class(task), Fitted)
 
 
 def fit_seconds(task: str, data: ImageDataset, load: Load) -> tuple[int, float]:

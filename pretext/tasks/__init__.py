@@ -1,9 +1,12 @@
-"""Pretext tasks: what an encoder can be trained for. One file a task; `build_task` finds it by name, or by its path."""
+"""Pretext tasks: one file for each, found by its name; a file outside of the repository is found by its path."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,95 +24,100 @@ __all__ = [
     "LabelKind",
     "Task",
     "build_task",
+    "task_class",
     "task_config",
-    "task_kinds",
-    "task_module",
     "task_names",
     "task_training",
 ]
 
 
 def task_names() -> list[str]:
-    """Return the names of all tasks; variants are behind a colon."""
+    """Return the names of all tasks, `TASK` and `TASK:VARIANT`."""
     names = []
     for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        if hasattr(module, "build"):
-            names += [info.name, *(f"{info.name}:{variant}" for variant in module.VARIANTS)]
+        for task in _tasks_of(importlib.import_module(f"{__name__}.{info.name}")):
+            names += [info.name, *(f"{info.name}:{variant}" for variant in task.variants)]
     return names
 
 
-def task_module(spec: str) -> ModuleType:
-    """Return the module of the task that a spec names: one of this folder, or a file of one's own, `my_task.py`.
+def task_class(spec: str) -> type[Task]:
+    """Return the class of the task that a spec names: a module of this folder, or a user's file `my_task.py`.
 
     Raises:
-        UserError: If there is no such task or variant, or a file cannot be imported.
+        UserError: If there is no such task or variant, or the file cannot be imported or does not define one task.
     """
     parsed = parse_spec(spec)
     if is_file(spec):
-        return _own_module(Path(parsed.kind), parsed.path)
+        return _task_in_file(Path(parsed.kind), parsed.path)
     known = task_names()
     name = f"{parsed.kind}:{parsed.path}" if parsed.path else parsed.kind
     if name not in known:
         raise UserError(f"unknown pretext task {name!r}; {did_you_mean(name, known)}")
-    return importlib.import_module(f"{__name__}.{parsed.kind}")
-
-
-def _own_module(path: Path, variant: str) -> ModuleType:
-    module = module_of_file(path, "pretext task")
-    missing = [part for part in ("Config", "VARIANTS", "build") if not hasattr(module, part)]
-    if missing:
-        raise UserError(f"{path} defines no {' and no '.join(missing)}; CONTRIBUTING.md shows a whole task")
-    if variant and variant not in module.VARIANTS:
-        raise UserError(f"{path} has no variant {variant!r}; {did_you_mean(variant, module.VARIANTS)}")
-    return module
-
-
-def task_kinds(spec: str) -> list[type[Task]]:
-    """Return the tasks that the module of a spec defines."""
-    module = task_module(spec)
-    return [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
-    ]
+    return _tasks_of(importlib.import_module(f"{__name__}.{parsed.kind}"))[0]
 
 
 def task_config(spec: str) -> Any:
-    """Return the configuration that a spec `TASK[:VARIANT][?key=value&…]` stands for.
+    """Return the `Config` of a spec `TASK[:VARIANT][?key=value&…]`.
 
     Raises:
-        UserError: If the task, the variant or an option is unknown, or a value out of range.
+        UserError: If the task, the variant or an option is unknown, or a value is out of range.
     """
-    module, parsed = task_module(spec), parse_spec(spec)
-    start = module.VARIANTS[parsed.path] if parsed.path else module.Config()
-    return options_into(module.Config, parsed, start=start)
+    task, parsed = task_class(spec), parse_spec(spec)
+    start = task.variants[parsed.path] if parsed.path else task.Config()
+    return options_into(task.Config, parsed, start=start)
 
 
 def task_training(spec: str) -> dict[str, Any]:
-    """Return what a task's published training differs in from the loop's defaults; a variant's on top of its task's."""
-    training: dict[str, dict[str, Any]] = getattr(task_module(spec), "TRAINING", {})
-    return training.get("", {}) | training.get(parse_spec(spec).path, {})
+    """Return the training settings that a task replaces, and its variant's on top of them."""
+    defaults = task_class(spec).training_defaults
+    return {**defaults.get("", {}), **defaults.get(parse_spec(spec).path, {})}
 
 
 def build_task(config: Any, encoder: Encoder, *, labels: LabelKind | None = None, seed: int) -> Task:
     """Build a task around an encoder.
 
     Args:
-        config: A spec, or the `Config` of a task's module.
-        encoder: Is trained in place.
-        labels: For a task that needs them.
-        seed: Of the initial weights of everything but the encoder.
+        config: A spec, or an instance of some task's `Config`.
+        encoder: Trained in place.
+        labels: Only the task that `needs_labels` receives them.
+        seed: Seeds the initial weights of the heads; the global random state is left as it was.
 
     Raises:
-        UserError: If the task cannot be built on this encoder, or lacks its labels.
+        UserError: If the task does not fit this encoder, or its labels are missing.
     """
     if isinstance(config, str):
         config = task_config(config)
     module = importlib.import_module(type(config).__module__)
+    (task,) = _tasks_of(module)
+    build: Callable[..., Task] = task
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return module.build(config, encoder, labels)
+            return build(encoder, config, labels) if task.needs_labels else build(encoder, config)
         except ValueError as error:
             raise UserError(f"{module.__name__.rsplit('.', 1)[-1]}: {error}") from None
+
+
+def _task_in_file(path: Path, variant: str) -> type[Task]:
+    tasks = _tasks_of(module_of_file(path, "pretext task"))
+    if len(tasks) != 1:
+        names = ", ".join(task.__name__ for task in tasks) or "none"
+        raise UserError(f"{path} must define one Task with losses, not {names}; CONTRIBUTING.md has an example")
+    (task,) = tasks
+    if not dataclasses.is_dataclass(getattr(task, "Config", None)):
+        raise UserError(f"{path}: {task.__name__} has no dataclass Config; CONTRIBUTING.md has an example")
+    if variant and variant not in task.variants:
+        raise UserError(f"{path} has no variant {variant!r}; {did_you_mean(variant, task.variants)}")
+    return task
+
+
+def _tasks_of(module: ModuleType) -> list[type[Task]]:
+    """Return the concrete tasks that a module itself defines."""
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Task)
+        and value.__module__ == module.__name__
+        and not inspect.isabstract(value)
+    ]

@@ -1,4 +1,4 @@
-"""Autoencoder: paint the whole picture from itself, through the bottleneck (Hinton & Salakhutdinov 2006).
+"""Autoencoder: reconstruct the whole image (Hinton and Salakhutdinov 2006).
 
 The baseline of Pathak et al. 2016, table 2 (arXiv 1604.07379): the context encoder's own encoder and decoder,
 with nothing cut out; VOC 2007 classification 53.8, detection 41.9, VOC 2012 segmentation 25.2.
@@ -19,32 +19,28 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.decoder import Decoder
-from pretext.tasks.base import Batch, Inpainter, LabelKind
+from pretext.tasks.base import Batch, Inpainter
 from pretext.transforms.masks import fill
-
-
-@dataclass(frozen=True)
-class Config:
-    """The decoder."""
-
-    decoder_width: float = 1.0
-    """Multiplies the decoder's numbers of channels."""
-    channelwise: bool = True
-    """The channel-wise fully connected layer."""
-
-    def __post_init__(self) -> None:
-        if not self.decoder_width > 0:
-            raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
-
-
-VARIANTS: dict[str, Config] = {}
 
 
 @final
 class Autoencoder(Inpainter):
     """See the module."""
 
-    def __init__(self, config: Config, encoder: Encoder) -> None:
+    @dataclass(frozen=True)
+    class Config:
+        """The decoder."""
+
+        decoder_width: float = 1.0
+        """Multiplies the decoder's numbers of channels."""
+        channelwise: bool = True
+        """The channel-wise fully connected layer."""
+
+        def __post_init__(self) -> None:
+            if not self.decoder_width > 0:
+                raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.decoder = Decoder(encoder, width=config.decoder_width, channelwise=config.channelwise)
 
@@ -66,8 +62,3 @@ class Autoencoder(Inpainter):
         images = batch.images.float() / 255
         painted = self.decoder(self.encoder(images)[-1]).float()
         return {"input": images, "output": ((painted + 1) / 2).clamp(0, 1)}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> Autoencoder:
-    """Build it; `labels` are not looked at."""
-    return Autoencoder(config, encoder)

@@ -1,4 +1,4 @@
-"""Barlow Twins: each feature agrees between two views of a picture, and with no other feature.
+"""Barlow Twins: decorrelate the features of two views (Zbontar et al. 2021).
 
 Zbontar, Jing, Misra, LeCun and Deny, Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021,
 arXiv 2103.03230: equations 1 and 2, algorithm 1. Published (recalled): ResNet-50, ImageNet, linear 73.2 % top-1 (1000
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -25,45 +25,9 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import plain, two_views
-
-
-@dataclass(frozen=True)
-class Config(Augmentation):
-    """The loss, the projector, and what the views differ in."""
-
-    redundancy: float = 5e-3
-    """λ, the weight of what features share beside that of what views do not."""
-    hidden: int = 512
-    """Width of the projector's two hidden layers; the paper has 8192."""
-    projection: int = 512
-    """Length of a projection; the paper's results rise up to its 8192."""
-    crop_min: float = 0.2
-    """Smallest share of the picture's area that a crop shows; the paper has 0.08 at 224 px."""
-    colour_strength: float = 0.5
-    """s of the colour changes, see `Augmentation`."""
-    blur: float = 1.0
-    """Probability of blurring the first view."""
-    other_blur: float = 0.1
-    """Probability of blurring the second view."""
-    other_solarize: float = 0.2
-    """Probability of solarizing the second view."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.redundancy <= 100:
-            raise ValueError(f"redundancy is {self.redundancy}; allowed is above 0 and up to 100")
-        for name in ("hidden", "projection"):
-            if not 2 <= getattr(self, name) <= 65536:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 65536")
-        for name in ("other_blur", "other_solarize"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; a probability is from 0 to 1")
-
-
-VARIANTS = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
 
 
 def cross_correlation(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"]) -> Float[Tensor, "D D"]:
@@ -85,6 +49,43 @@ def terms(correlation: Float[Tensor, "D D"]) -> tuple[Float[Tensor, ""], Float[T
 @final
 class BarlowTwins(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Augmentation):
+        """The loss, the projector, and what the views differ in."""
+
+        redundancy: float = 5e-3
+        """λ, the weight of what features share beside that of what views do not."""
+        hidden: int = 512
+        """Width of the projector's two hidden layers; the paper has 8192."""
+        projection: int = 512
+        """Length of a projection; the paper's results rise up to its 8192."""
+        crop_min: float = 0.2
+        """Smallest share of the picture's area that a crop shows; the paper has 0.08 at 224 px."""
+        colour_strength: float = 0.5
+        """s of the colour changes, see `Augmentation`."""
+        blur: float = 1.0
+        """Probability of blurring the first view."""
+        other_blur: float = 0.1
+        """Probability of blurring the second view."""
+        other_solarize: float = 0.2
+        """Probability of solarizing the second view."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 0 < self.redundancy <= 100:
+                raise ValueError(f"redundancy is {self.redundancy}; allowed is above 0 and up to 100")
+            for name in ("hidden", "projection"):
+                if not 2 <= getattr(self, name) <= 65536:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 65536")
+            for name in ("other_blur", "other_solarize"):
+                if not 0 <= getattr(self, name) <= 1:
+                    raise ValueError(f"{name} is {getattr(self, name)}; a probability is from 0 to 1")
+
+    variants: ClassVar[Mapping[str, Any]] = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "crops from 8 % of the area; projector of 8192 channels",
+    }
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -114,11 +115,6 @@ class BarlowTwins(Task):
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each picture and its two views."""
         return dict(zip(("picture", "first", "second"), (batch.images.float() / 255, *self.views(batch)), strict=True))
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> BarlowTwins:
-    """Build it; `labels` are not looked at."""
-    return BarlowTwins(encoder, config)
 
 
 def _standardised(z: Tensor) -> Tensor:

@@ -1,20 +1,15 @@
-"""What a pretext task is, to the loop that trains it.
+"""The interface of a pretext task.
 
-A task is one file in this folder:
-
-    Config      a frozen dataclass: every setting of the task, each with its default and its range check
-    VARIANTS    named configurations besides the default, `context_encoder:adversarial` for one; may be empty
-    build       def build(config: Config, encoder: Encoder, labels: LabelKind) -> Task
-
-and a final subclass of `Task`, which owns its views, its heads and its losses. The file's docstring names the
-paper, the equations or sections, and every deviation; its first line is what `python -m pretext list` shows.
+A task is one file in this folder with one final subclass of `Task`, which owns its settings, views, heads and
+losses. The module docstring names the paper, the equations or sections, and every deviation. Its first line is
+what `python -m pretext list` prints: `Name: what it does (Authors year)`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int, Shaped, UInt8
@@ -64,12 +59,26 @@ def label_kind(data: ImageDataset) -> LabelKind | None:
 
 
 class Task(nn.Module, ABC):
-    """An encoder and what it is trained for.
+    """An encoder together with the heads and losses that train it.
 
-    Subclasses set `encoder` through `__init__`, and define further modules as any `nn.Module` does. The encoder
-    is what is kept; all else is thrown away with the task.
+    A task is built as `Kind(encoder, config)`; one that `needs_labels`, as `Kind(encoder, config, labels)`. The
+    constructor raises ValueError where the encoder does not fit. Only the encoder is exported after training.
+
+    `variants`, `variant_help` and `training_defaults` contain literals only (numbers, strings, dicts and
+    `Config(key=literal)`): `--help` reads them from the source text, without importing torch.
     """
 
+    Config: ClassVar[type[Any]]
+    """A nested frozen dataclass: every setting with its default and docstring; `__post_init__` checks the ranges."""
+    variants: ClassVar[Mapping[str, Any]] = {}
+    """Named `Config`s besides the default one: `context_encoder:adversarial`."""
+    variant_help: ClassVar[Mapping[str, str]] = {}
+    """One short phrase for each variant: how it differs from the default."""
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Defaults of `train` that a variant replaces, by flag (`encoder`, `batch_size`); key "" applies to the whole task.
+
+    Not called `training`, which is every `nn.Module`'s train/eval flag.
+    """
     needs_labels: ClassVar[bool] = False
     """True for the one task that is allowed to see labels."""
     frames: int = 1

@@ -1,4 +1,4 @@
-"""BYOL: tell from one view what a slow copy of the network says of another.
+"""BYOL: predict a momentum encoder's projection (Grill et al. 2020).
 
 Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, NeurIPS 2020, arXiv 2006.07733:
 equation 1 (the slow copy), equation 2 (the loss, taken in both directions), section 3 (projector, predictor and
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -28,48 +28,9 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import Projected, projector
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
-
-
-@dataclass(frozen=True)
-class Config(Augmentation):
-    """What the views differ in, the two perceptrons, and how slow the copy is; `blur` and `solarize` are one view's."""
-
-    colour_strength: float = 0.5
-    """s: brightness, contrast, saturation change by up to ±0.8·s, hue by ±0.2·s turns."""
-    blur: float = 1.0
-    """Probability of blurring the first view."""
-    other_blur: float = 0.1
-    """Probability of blurring the second view."""
-    other_solarize: float = 0.2
-    """Probability of solarizing the second view; `solarize` is the first one's."""
-    momentum: float = 0.99
-    """Share that the copy keeps of itself at the first step, rising to 1 as a cosine; published 0.996."""
-    hidden: int = 512
-    """Width of the projector's and the predictor's hidden layer; published 4096."""
-    projection: int = 128
-    """Length of what is compared; published 256."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least, most in (
-            ("other_blur", 0, 1),
-            ("other_solarize", 0, 1),
-            ("momentum", 0, 1),
-            ("hidden", 1, 65536),
-            ("projection", 2, 65536),
-        ):
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
-
-
-VARIANTS = {
-    "paper": Config(momentum=0.996, hidden=4096, projection=256),
-    "small": Config(crop_min=0.2, blur=0.0, other_blur=0.0),
-}
-"""`small` is for some 32 px: no blur, and milder crops."""
 
 
 def regression(predicted: Float[Tensor, "B D"], target: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
@@ -81,6 +42,47 @@ def regression(predicted: Float[Tensor, "B D"], target: Float[Tensor, "B D"]) ->
 @final
 class BYOL(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Augmentation):
+        """The views, the projector and predictor, and the momentum; `blur` and `solarize` are the first view's."""
+
+        colour_strength: float = 0.5
+        """s: brightness, contrast, saturation change by up to ±0.8·s, hue by ±0.2·s turns."""
+        blur: float = 1.0
+        """Probability of blurring the first view."""
+        other_blur: float = 0.1
+        """Probability of blurring the second view."""
+        other_solarize: float = 0.2
+        """Probability of solarizing the second view; `solarize` is the first one's."""
+        momentum: float = 0.99
+        """Share that the copy keeps of itself at the first step, rising to 1 as a cosine; published 0.996."""
+        hidden: int = 512
+        """Width of the projector's and the predictor's hidden layer; published 4096."""
+        projection: int = 128
+        """Length of what is compared; published 256."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name, least, most in (
+                ("other_blur", 0, 1),
+                ("other_solarize", 0, 1),
+                ("momentum", 0, 1),
+                ("hidden", 1, 65536),
+                ("projection", 2, 65536),
+            ):
+                if not least <= getattr(self, name) <= most:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
+
+    variants: ClassVar[Mapping[str, Any]] = {
+        "paper": Config(momentum=0.996, hidden=4096, projection=256),
+        "small": Config(crop_min=0.2, blur=0.0, other_blur=0.0),
+    }
+    """`small` is for some 32 px: no blur, and milder crops."""
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "published momentum 0.996, hidden 4096, projection 256",
+        "small": "for 32 px images: milder crops, no blur",
+    }
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -108,8 +110,3 @@ class BYOL(Task):
         """Return each picture, a first and a second view of it."""
         first, second = two_views(batch.images, self.first, self.second, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> BYOL:
-    """Build it; `labels` are not looked at."""
-    return BYOL(encoder, config)

@@ -1,4 +1,4 @@
-"""Colorization: paint a grey picture in its colours.
+"""Colorization: predict colours from lightness (Zhang et al. 2016).
 
 Zhang, Isola and Efros, Colorful Image Colorization, ECCV 2016, arXiv 1603.08511. The encoder sees L of CIE Lab; a and
 b are predicted at a quarter of the size as one of 313 bins, 10 apart (section 2.1). A colour is shared between its 5
@@ -30,22 +30,18 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.cross_channel import Prediction, Predictor
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import augment
 from pretext.transforms.colour import gamut, grey, lab_to_rgb, rgb_to_lab
-
-
-@dataclass(frozen=True)
-class Config(Prediction):
-    """How colours are predicted."""
-
-
-VARIANTS: dict[str, Config] = {}
 
 
 @final
 class Colorization(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Prediction):
+        """How colours are predicted."""
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -65,12 +61,3 @@ class Colorization(Task):
         seen = grey(lightness)
         colours = self.colours.predicted(self.encoder(seen)[-1], original.shape[-1])
         return {"lightness": seen, "painted": lab_to_rgb(torch.cat([lightness, colours], dim=1)), "original": original}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> Colorization:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the cells are larger than the encoder's pictures.
-    """
-    return Colorization(encoder, config)

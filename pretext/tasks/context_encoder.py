@@ -1,6 +1,6 @@
-"""Context encoder: paint what was cut out of a picture from what surrounds it (Pathak et al. 2016, arXiv 1604.07379).
+"""Context encoder: fill a hole from its surroundings (Pathak et al. 2016).
 
-L_rec (equation 1) is the squared error inside the hole; L_adv (equation 2) asks a discriminator whether what was
+Source: arXiv 1604.07379. L_rec (equation 1) is the squared error inside the hole; L_adv (equation 2) asks a discriminator whether what was
 painted is real; L = 0.999 L_rec + 0.001 L_adv (equation 3). Features are learned by L_rec alone with random
 regions, as published: on VOC 2007 classification 56.5, detection 44.5, VOC 2012 segmentation 29.7, against 53.3,
 43.4 and 19.8 from random weights (table 2).
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -25,76 +25,78 @@ from torch import Tensor, nn
 from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.decoder import Decoder, ReleasedDecoder
-from pretext.tasks.base import Batch, Inpainter, LabelKind, Players
+from pretext.tasks.base import Batch, Inpainter, Players
 from pretext.transforms.masks import MaskKind, draw_holes, fill
-
-
-@dataclass(frozen=True)
-class Config:
-    """What is cut out, what is compared, and who judges."""
-
-    mask: MaskKind = "random_region"
-    """What is cut out; random regions are the paper's choice for features, central for inpainting."""
-    loss: Literal["l2", "l1"] = "l2"
-    """Reconstruction error; the paper found no significant difference."""
-    reconstruction_weight: float = 0.999
-    """λ_rec."""
-    adversarial_weight: float = 0.0
-    """λ_adv; 0.001 as published for inpainting, 0 for features (where the authors could not make it converge)."""
-    overlap: int = 0
-    """Pixels by which the prediction overlaps the context; the released code has 4 at 128 px, central."""
-    overlap_weight: float = 10.0
-    """Weight of the reconstruction error in the overlap."""
-    decoder: Literal["paper", "released"] = "paper"
-    """The paper's decoder of the whole picture, or the released network's of the central half at 128 px."""
-    decoder_width: float = 1.0
-    """Multiplies the decoder's numbers of channels."""
-    channelwise: bool = True
-    """The channel-wise fully connected layer; the released decoder has none."""
-    discriminator_width: float = 1.0
-    """Multiplies the discriminator's numbers of channels."""
-    discriminator_rate: float = 0.1
-    """The discriminator's learning rate, as a share of the generator's."""
-    conditioned: bool = False
-    """Show the discriminator the context too; the paper reports that it then sees the seam and wins at once."""
-    noise: int = 0
-    """Maps of noise beside the encoder's; the paper reports better results with none."""
-
-    def __post_init__(self) -> None:
-        for name in ("reconstruction_weight", "adversarial_weight", "overlap", "overlap_weight", "noise"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
-        for name in ("decoder_width", "discriminator_width", "discriminator_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
-        if self.decoder == "released" and (self.mask != "central" or self.noise):
-            raise ValueError("decoder=released paints the centre, without noise; it needs mask=central and noise=0")
-
-
-VARIANTS = {
-    "adversarial": Config(adversarial_weight=0.001),
-    "released": Config(mask="central", adversarial_weight=0.001, overlap=4, decoder="released"),
-}
-TRAINING = {
-    "released": {
-        "encoder": "released",
-        "image_size": 128,
-        "batch_size": 64,
-        "optimizer": "adam",
-        "beta1": 0.5,
-        "learning_rate": 2e-3,
-        "weight_decay": 0.0,
-        "schedule": "constant",
-    },
-}
-"""What a variant's published training differs in from the loop's defaults."""
 
 
 @final
 class ContextEncoder(Inpainter):
     """See the module."""
 
-    def __init__(self, config: Config, encoder: Encoder) -> None:
+    @dataclass(frozen=True)
+    class Config:
+        """What is cut out, what is compared, and who judges."""
+
+        mask: MaskKind = "random_region"
+        """What is cut out; random regions are the paper's choice for features, central for inpainting."""
+        loss: Literal["l2", "l1"] = "l2"
+        """Reconstruction error; the paper found no significant difference."""
+        reconstruction_weight: float = 0.999
+        """λ_rec: weight of the reconstruction loss."""
+        adversarial_weight: float = 0.0
+        """λ_adv; 0.001 as published for inpainting, 0 for features (where the authors could not make it converge)."""
+        overlap: int = 0
+        """Pixels by which the prediction overlaps the context; the released code has 4 at 128 px, central."""
+        overlap_weight: float = 10.0
+        """Weight of the reconstruction error in the overlap."""
+        decoder: Literal["paper", "released"] = "paper"
+        """The paper's decoder of the whole picture, or the released network's of the central half at 128 px."""
+        decoder_width: float = 1.0
+        """Multiplies the decoder's numbers of channels."""
+        channelwise: bool = True
+        """The channel-wise fully connected layer; the released decoder has none."""
+        discriminator_width: float = 1.0
+        """Multiplies the discriminator's numbers of channels."""
+        discriminator_rate: float = 0.1
+        """The discriminator's learning rate, as a share of the generator's."""
+        conditioned: bool = False
+        """Show the discriminator the context too; the paper reports that it then sees the seam and wins at once."""
+        noise: int = 0
+        """Maps of noise beside the encoder's; the paper reports better results with none."""
+
+        def __post_init__(self) -> None:
+            for name in ("reconstruction_weight", "adversarial_weight", "overlap", "overlap_weight", "noise"):
+                if not getattr(self, name) >= 0:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
+            for name in ("decoder_width", "discriminator_width", "discriminator_rate"):
+                if not getattr(self, name) > 0:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
+            if self.decoder == "released" and (self.mask != "central" or self.noise):
+                raise ValueError("decoder=released paints the centre, without noise; it needs mask=central and noise=0")
+
+    variants: ClassVar[Mapping[str, Any]] = {
+        "adversarial": Config(adversarial_weight=0.001),
+        "released": Config(mask="central", adversarial_weight=0.001, overlap=4, decoder="released"),
+    }
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "adversarial": "adds the adversarial loss, weight 0.001",
+        "released": "the authors' released network: central hole, 128 px",
+    }
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "released": {
+            "encoder": "released",
+            "image_size": 128,
+            "batch_size": 64,
+            "optimizer": "adam",
+            "beta1": 0.5,
+            "learning_rate": 2e-3,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+        },
+    }
+    """What a variant's published training differs in from the loop's defaults."""
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.config = config
         channels, height, width = deepest_shape(encoder)
@@ -246,15 +248,6 @@ def weighted_error(
     difference = painted - truth
     error = difference.square() if loss == "l2" else difference.abs()
     return (weights * error).sum() / (3 * (weights > 0).sum()).clamp(min=1)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> ContextEncoder:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the decoder does not fit the encoder.
-    """
-    return ContextEncoder(config, encoder)
 
 
 def _says(logits: Tensor, answer: float) -> Tensor:

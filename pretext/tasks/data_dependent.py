@@ -1,4 +1,4 @@
-"""Data-dependent initialisation: random weights, rescaled once to what pictures make of them; nothing is learned.
+"""Data-dependent: rescale random weights to the data (Krähenbühl et al. 2016).
 
 Krähenbühl, Doersch, Donahue and Darrell, Data-dependent Initializations of Convolutional Neural Networks, ICLR
 2016, arXiv 1511.06856. Algorithm 1 gives every channel mean 0 and variance 1 over the pictures, layer by layer;
@@ -20,47 +20,34 @@ from typing import final
 
 from pretext.encoders.base import Encoder
 from pretext.modules.initialisation import Sample, balance, scales_with_its_weights, standardise
-from pretext.tasks.base import Batch, Fitted, LabelKind
-
-
-@dataclass(frozen=True)
-class Config(Sample):
-    """The pictures, and how often layers are held against each other."""
-
-    passes: int = 10
-    """Corrections between layers (algorithm 2); 0 leaves them out, and every channel at variance 1."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.passes <= 1000:
-            raise ValueError(f"passes is {self.passes}; allowed is from 0 to 1000")
-
-
-VARIANTS: dict[str, Config] = {}
+from pretext.tasks.base import Batch, Fitted
 
 
 @final
 class DataDependent(Fitted):
     """See the module."""
 
+    @dataclass(frozen=True)
+    class Config(Sample):
+        """The pictures, and how often layers are held against each other."""
+
+        passes: int = 10
+        """Corrections between layers (algorithm 2); 0 leaves them out, and every channel at variance 1."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 0 <= self.passes <= 1000:
+                raise ValueError(f"passes is {self.passes}; allowed is from 0 to 1000")
+
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
+        if config.passes and not scales_with_its_weights(encoder):
+            raise ValueError(
+                f"{encoder.spec} normalises by layer or attends, where scales of layers mean nothing; give passes=0"
+            )
         self.config, self.prepares_on = config, config.images
 
     def prepare(self, batch: Batch) -> None:
         """Rescale within layers, then between them."""
         order = standardise(self.encoder, batch.images, centre=self.config.centre)
         balance(self.encoder, order, batch.images, batch.generator, passes=self.config.passes)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> DataDependent:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the encoder's layers cannot be held against each other.
-    """
-    if config.passes and not scales_with_its_weights(encoder):
-        raise ValueError(
-            f"{encoder.spec} normalises by layer or attends, where scales of layers mean nothing; give passes=0"
-        )
-    return DataDependent(encoder, config)

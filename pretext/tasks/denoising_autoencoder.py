@@ -1,4 +1,4 @@
-"""Denoising autoencoder: paint the clean picture from a corrupted one (Vincent et al. 2008).
+"""Denoising autoencoder: restore a corrupted image (Vincent et al. 2008).
 
 The contrast that Pathak et al. 2016 (arXiv 1604.07379) draw: its corruption is local and low-level, so that undoing
 it needs no understanding of the scene. Section 2 there; they publish no number for it.
@@ -20,38 +20,34 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.decoder import Decoder
-from pretext.tasks.base import Batch, Inpainter, LabelKind
+from pretext.tasks.base import Batch, Inpainter
 from pretext.transforms.masks import fill
-
-
-@dataclass(frozen=True)
-class Config:
-    """The corruption, and the decoder."""
-
-    noise: Literal["gaussian", "masking"] = "masking"
-    """Gaussian noise on every value, or single pixels that are lost to the mean colour."""
-    level: float = 0.25
-    """Standard deviation of the noise, pictures being in [0, 1]; or the share of pixels that are lost."""
-    decoder_width: float = 1.0
-    """Multiplies the decoder's numbers of channels."""
-    channelwise: bool = True
-    """The channel-wise fully connected layer."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise ValueError(f"level is {self.level}; allowed is above 0 and below 1")
-        if not self.decoder_width > 0:
-            raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
-
-
-VARIANTS: dict[str, Config] = {}
 
 
 @final
 class DenoisingAutoencoder(Inpainter):
     """See the module."""
 
-    def __init__(self, config: Config, encoder: Encoder) -> None:
+    @dataclass(frozen=True)
+    class Config:
+        """The corruption, and the decoder."""
+
+        noise: Literal["gaussian", "masking"] = "masking"
+        """Gaussian noise on every value, or single pixels that are lost to the mean colour."""
+        level: float = 0.25
+        """Standard deviation of the noise, pictures being in [0, 1]; or the share of pixels that are lost."""
+        decoder_width: float = 1.0
+        """Multiplies the decoder's numbers of channels."""
+        channelwise: bool = True
+        """The channel-wise fully connected layer."""
+
+        def __post_init__(self) -> None:
+            if not 0 < self.level < 1:
+                raise ValueError(f"level is {self.level}; allowed is above 0 and below 1")
+            if not self.decoder_width > 0:
+                raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.config = config
         self.decoder = Decoder(encoder, width=config.decoder_width, channelwise=config.channelwise)
@@ -80,15 +76,12 @@ class DenoisingAutoencoder(Inpainter):
         return ((self.decoder(self.encoder(corrupted)[-1]).float() + 1) / 2).clamp(0, 1)
 
 
-def corrupt(images: Float[Tensor, "B 3 S S"], config: Config, generator: torch.Generator) -> Float[Tensor, "B 3 S S"]:
+def corrupt(
+    images: Float[Tensor, "B 3 S S"], config: DenoisingAutoencoder.Config, generator: torch.Generator
+) -> Float[Tensor, "B 3 S S"]:
     """Return pictures in [0, 1], corrupted pixel by pixel."""
     if config.noise == "gaussian":
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         return (images + config.level * noise).clamp(0, 1)
     lost = torch.rand(images[:, :1].shape, generator=generator, device=images.device) < config.level
     return fill(images, lost)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> DenoisingAutoencoder:
-    """Build it; `labels` are not looked at."""
-    return DenoisingAutoencoder(config, encoder)

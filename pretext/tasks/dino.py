@@ -1,4 +1,4 @@
-"""DINO: a student tells from any crop of a picture what its own slow copy answers to another, larger one.
+"""DINO: match a momentum teacher's output across crops (Caron et al. 2021).
 
 Caron, Touvron, Misra, Jégou, Mairal, Bojanowski and Joulin, Emerging Properties in Self-Supervised Vision
 Transformers, ICCV 2021, arXiv 2104.14294: equations 1 to 4, algorithm 1. Published (recalled), ImageNet, linear and
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -32,78 +32,8 @@ from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import projector
 from pretext.modules.prototypes import Prototypes, cross_view_entropy
 from pretext.system.distributed import gather
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.views import MultiCrop, embed_crops, local_side, multi_crop, plain, show_crops
-
-
-@dataclass(frozen=True)
-class Config(MultiCrop):
-    """The head, the teacher, and what crops differ in."""
-
-    outputs: int = 256
-    """K, over which both networks answer with a distribution; the paper has 65536."""
-    hidden: int = 512
-    """Width of the head's two hidden layers; the paper has 2048."""
-    bottleneck: int = 128
-    """Length of the normalised vectors before the last layer; the paper has 256."""
-    head_norm: bool = True
-    """Batch normalisation in the head; the paper has none with transformers."""
-    student_temperature: float = 0.1
-    """What the student's answers are divided by."""
-    teacher_temperature: float = 0.04
-    """What the teacher's centred answers are divided by, after its warm-up."""
-    teacher_start: float = 0.04
-    """The teacher's temperature at first; the paper goes from 0.04 to 0.07."""
-    teacher_warmup: float = 0.1
-    """Share of the run over which the teacher's temperature goes to its final value."""
-    momentum: float = 0.99
-    """Share of its weights that the teacher keeps at a step; rises to 1 as a cosine. The paper has 0.996."""
-    centre_momentum: float = 0.9
-    """m, the share of itself that the centre keeps at a step."""
-    freeze: float = 0.02
-    """Share of the run over which the last layer stays as it is."""
-    colour_strength: float = 0.5
-    """s of the colour changes, see `Augmentation`."""
-    blur: float = 0.5
-    """Probability of blurring a small crop."""
-    first_blur: float = 1.0
-    """Probability of blurring the first large crop."""
-    other_blur: float = 0.1
-    """Probability of blurring the second large crop."""
-    other_solarize: float = 0.2
-    """Probability of solarizing the second large crop."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("outputs", "hidden", "bottleneck"):
-            if not 2 <= getattr(self, name) <= 1_000_000:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 1000000")
-        for name in ("student_temperature", "teacher_temperature", "teacher_start"):
-            if not 0.001 <= getattr(self, name) <= 100:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0.001 to 100")
-        for name in ("teacher_warmup", "freeze", "centre_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to below 1")
-        for name in ("momentum", "first_blur", "other_blur", "other_solarize"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to 1")
-
-
-VARIANTS = {
-    "paper": Config(
-        crop_min=0.4,
-        local_min=0.05,
-        local_crops=8,
-        local_size=96 / 224,
-        outputs=65536,
-        hidden=2048,
-        bottleneck=256,
-        head_norm=False,
-        teacher_temperature=0.07,
-        momentum=0.996,
-        freeze=0.01,
-    )
-}
 
 
 class Head(nn.Module):
@@ -114,7 +44,7 @@ class Head(nn.Module):
     Source: Section 3.2 and appendix C.
     """
 
-    def __init__(self, inputs: int, config: Config) -> None:
+    def __init__(self, inputs: int, config: DINO.Config) -> None:
         super().__init__()
         self.layers = projector(inputs, config.hidden, config.bottleneck, layers=3, norm=config.head_norm)
         self.layers.apply(_unbiased)
@@ -128,6 +58,77 @@ class Head(nn.Module):
 @final
 class DINO(Task):
     """See the module. Attributes: `centre`, `temperature`, of the teacher's answers; both move as training goes on."""
+
+    @dataclass(frozen=True)
+    class Config(MultiCrop):
+        """The head, the teacher, and what crops differ in."""
+
+        outputs: int = 256
+        """K, over which both networks answer with a distribution; the paper has 65536."""
+        hidden: int = 512
+        """Width of the head's two hidden layers; the paper has 2048."""
+        bottleneck: int = 128
+        """Length of the normalised vectors before the last layer; the paper has 256."""
+        head_norm: bool = True
+        """Batch normalisation in the head; the paper has none with transformers."""
+        student_temperature: float = 0.1
+        """What the student's answers are divided by."""
+        teacher_temperature: float = 0.04
+        """What the teacher's centred answers are divided by, after its warm-up."""
+        teacher_start: float = 0.04
+        """The teacher's temperature at first; the paper goes from 0.04 to 0.07."""
+        teacher_warmup: float = 0.1
+        """Share of the run over which the teacher's temperature goes to its final value."""
+        momentum: float = 0.99
+        """Share of its weights that the teacher keeps at a step; rises to 1 as a cosine. The paper has 0.996."""
+        centre_momentum: float = 0.9
+        """m, the share of itself that the centre keeps at a step."""
+        freeze: float = 0.02
+        """Share of the run over which the last layer stays as it is."""
+        colour_strength: float = 0.5
+        """s of the colour changes, see `Augmentation`."""
+        blur: float = 0.5
+        """Probability of blurring a small crop."""
+        first_blur: float = 1.0
+        """Probability of blurring the first large crop."""
+        other_blur: float = 0.1
+        """Probability of blurring the second large crop."""
+        other_solarize: float = 0.2
+        """Probability of solarizing the second large crop."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name in ("outputs", "hidden", "bottleneck"):
+                if not 2 <= getattr(self, name) <= 1_000_000:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 1000000")
+            for name in ("student_temperature", "teacher_temperature", "teacher_start"):
+                if not 0.001 <= getattr(self, name) <= 100:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0.001 to 100")
+            for name in ("teacher_warmup", "freeze", "centre_momentum"):
+                if not 0 <= getattr(self, name) < 1:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to below 1")
+            for name in ("momentum", "first_blur", "other_blur", "other_solarize"):
+                if not 0 <= getattr(self, name) <= 1:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to 1")
+
+    variants: ClassVar[Mapping[str, Any]] = {
+        "paper": Config(
+            crop_min=0.4,
+            local_min=0.05,
+            local_crops=8,
+            local_size=0.42857142857142855,
+            outputs=65536,
+            hidden=2048,
+            bottleneck=256,
+            head_norm=False,
+            teacher_temperature=0.07,
+            momentum=0.996,
+            freeze=0.01,
+        )
+    }
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "published head (65536 outputs), crops and momentum",
+    }
 
     centre: Tensor
     temperature: Tensor
@@ -199,7 +200,7 @@ def moved_centre(centre: Float[Tensor, "K"], answers: Float[Tensor, "T B K"], mo
     return momentum * centre + (1 - momentum) * mean
 
 
-def teacher_temperature(config: Config, progress: float) -> float:
+def teacher_temperature(config: DINO.Config, progress: float) -> float:
     """Return the teacher's temperature at a share of the run: a line to its final value, then constant."""
     share = min(1.0, progress / config.teacher_warmup) if config.teacher_warmup else 1.0
     return config.teacher_start + share * (config.teacher_temperature - config.teacher_start)
@@ -210,12 +211,3 @@ def _unbiased(layer: nn.Module) -> None:
         nn.init.trunc_normal_(layer.weight, std=0.02)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> DINO:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the encoder cannot read the small crops.
-    """
-    return DINO(encoder, config)

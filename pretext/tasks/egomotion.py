@@ -1,4 +1,4 @@
-"""Egomotion: tell from two views how the camera moved between them.
+"""Egomotion: predict the motion between two views (Agrawal et al. 2015).
 
 Agrawal, Carreira and Malik, Learning to See by Moving, ICCV 2015, arXiv 1505.01596: one encoder sees both views,
 a small top network their two maps, and answers with one softmax for each dimension of the motion, in bins. This
@@ -33,42 +33,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.projector import projector
-from pretext.tasks.base import Batch, LabelKind, Task
-
-
-@dataclass(frozen=True)
-class Config:
-    """The motions, and how finely they are told apart."""
-
-    shift: float = 0.2
-    """Largest shift along each axis, as a share of a window's side."""
-    shifts: int = 7
-    """Shifts along each axis that there are, evenly from one side to the other."""
-    turn: float = 30.0
-    """Largest turn, in degrees, either way."""
-    turns: int = 20
-    """Bins of turns."""
-    crop: float = 0.45
-    """Side of a window, as a share of the picture's; with its shifts and any turn it has to fit."""
-    hidden: int = 500
-    """Width of the top network's hidden layer."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.shift <= 1:
-            raise ValueError(f"shift is {self.shift}; allowed is above 0 and up to 1")
-        if not 0 < self.turn <= 180:
-            raise ValueError(f"turn is {self.turn}; allowed is above 0 and up to 180 degrees")
-        for name in ("shifts", "turns"):
-            if not 2 <= getattr(self, name) <= 1000:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 1000")
-        largest = 0.98 / (math.sqrt(2) * (1 + 2 * self.shift))
-        if not 0.05 <= self.crop <= largest:
-            raise ValueError(f"crop is {self.crop}; allowed is from 0.05 to {largest:.3f}, with shift={self.shift}")
-        if not 1 <= self.hidden <= 65536:
-            raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
-
-
-VARIANTS: dict[str, Config] = {}
+from pretext.tasks.base import Batch, Task
 
 
 class Window(NamedTuple):
@@ -96,6 +61,37 @@ def look(images: Float[Tensor, "B 3 S S"], window: Window) -> Float[Tensor, "B 3
 @final
 class Egomotion(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """The motions, and how finely they are told apart."""
+
+        shift: float = 0.2
+        """Largest shift along each axis, as a share of a window's side."""
+        shifts: int = 7
+        """Shifts along each axis that there are, evenly from one side to the other."""
+        turn: float = 30.0
+        """Largest turn, in degrees, either way."""
+        turns: int = 20
+        """Bins of turns."""
+        crop: float = 0.45
+        """Side of a window, as a share of the picture's; with its shifts and any turn it has to fit."""
+        hidden: int = 500
+        """Width of the top network's hidden layer."""
+
+        def __post_init__(self) -> None:
+            if not 0 < self.shift <= 1:
+                raise ValueError(f"shift is {self.shift}; allowed is above 0 and up to 1")
+            if not 0 < self.turn <= 180:
+                raise ValueError(f"turn is {self.turn}; allowed is above 0 and up to 180 degrees")
+            for name in ("shifts", "turns"):
+                if not 2 <= getattr(self, name) <= 1000:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 1000")
+            largest = 0.98 / (math.sqrt(2) * (1 + 2 * self.shift))
+            if not 0.05 <= self.crop <= largest:
+                raise ValueError(f"crop is {self.crop}; allowed is from 0.05 to {largest:.3f}, with shift={self.shift}")
+            if not 1 <= self.hidden <= 65536:
+                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -153,8 +149,3 @@ class Egomotion(Task):
         """Return each picture and the two views."""
         (first, second), _ = self.views(batch)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> Egomotion:
-    """Build it; it makes its own labels, and `labels` are not looked at."""
-    return Egomotion(encoder, config)

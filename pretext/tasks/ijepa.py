@@ -1,4 +1,4 @@
-"""I-JEPA: predict the features of four blocks of a picture from what surrounds them, not their pixels.
+"""I-JEPA: predict the features of masked blocks (Assran et al. 2023).
 
 Assran, Duval, Misra, Bojanowski, Vincent, Rabbat, LeCun and Ballas, Self-Supervised Learning from Images with a
 Joint-Embedding Predictive Architecture, CVPR 2023, arXiv 2301.08243, section 3: a momentum encoder reads the whole
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast, final
+from typing import Any, ClassVar, Literal, NamedTuple, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -30,63 +30,11 @@ from torch import Tensor, nn
 from pretext.encoders.base import Encoder
 from pretext.modules.momentum_encoder import MomentumCopy
 from pretext.modules.tokens import FEWEST, FINER, PatchTokens, narrowed, sincos_positions, taken, transformer
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation, augment, cropping
 
 TRIES = 8
 """Placings of a picture's blocks that are drawn; the first is taken that leaves enough context."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """The blocks, the predictor, the momentum, and how pictures are cropped before."""
-
-    targets: int = 4
-    """Blocks to predict."""
-    target_min: float = 0.15
-    """Smallest area of a target, as a share of the picture's."""
-    target_max: float = 0.2
-    """Largest."""
-    context_min: float = 0.85
-    """Smallest area of the context before the targets are taken out of it; the largest is the picture."""
-    predictor_width: float = 0.5
-    """The predictor's channels, as a share of the encoder's; the paper's are 384 for ViT-B's 768."""
-    predictor_depth: int = 2
-    """The predictor's blocks."""
-    momentum: float = 0.996
-    """Share that the target encoder keeps of itself at each step; rises to 1, as a line, over the run."""
-    loss: Literal["smooth_l1", "l2"] = "smooth_l1"
-    """How predictions and targets are compared."""
-    crop_min: float = 0.3
-    """Smallest share of the picture's area that a crop shows."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.targets <= 64:
-            raise ValueError(f"targets is {self.targets}; allowed is from 1 to 64")
-        for name in ("target_min", "target_max", "context_min"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0 and up to 1")
-        if self.target_min > self.target_max:
-            raise ValueError(f"target_min is {self.target_min}; allowed is up to target_max={self.target_max}")
-        if not 0 < self.predictor_width <= 8:
-            raise ValueError(f"predictor_width is {self.predictor_width}; allowed is above 0 and up to 8")
-        if not 1 <= self.predictor_depth <= 100:
-            raise ValueError(f"predictor_depth is {self.predictor_depth}; allowed is from 1 to 100")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum is {self.momentum}; allowed is from 0 to 1")
-        self.crops()
-
-    def crops(self) -> Augmentation:
-        """Return how pictures are cropped: neither mirrored nor recoloured."""
-        return cropping(self.crop_min, flip=0.0)
-
-
-VARIANTS = {"paper": Config(predictor_depth=6)}
-TRAINING = {
-    "": {"encoder": "timm:vit_tiny_patch16_224?patch_size=8", "image_size": 64},
-    "paper": {"batch_size": 2048},
-}
-"""The paper's encoders are `timm:vit_base_patch16_224` and larger, at 224 px."""
 
 
 class Blocks(NamedTuple):
@@ -96,7 +44,7 @@ class Blocks(NamedTuple):
     targets: Int[Tensor, "B T N"]
 
 
-def draw_blocks(count: int, grid: int, config: Config, generator: torch.Generator) -> Blocks:
+def draw_blocks(count: int, grid: int, config: IJEPA.Config, generator: torch.Generator) -> Blocks:
     """Return the context and the targets of `count` pictures; no patch is in both.
 
     Source: section 3 (Targets, Context) and appendix A.1: targets of aspect 0.75 to 1.5, a square context.
@@ -139,6 +87,59 @@ def block_size(area: float, aspect: float, grid: int) -> tuple[int, int]:
 @final
 class IJEPA(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """The blocks, the predictor, the momentum, and how pictures are cropped before."""
+
+        targets: int = 4
+        """Number of target blocks to predict in each image."""
+        target_min: float = 0.15
+        """Smallest area of a target, as a share of the picture's."""
+        target_max: float = 0.2
+        """Largest area of a target, as a share of the image's."""
+        context_min: float = 0.85
+        """Smallest area of the context before the targets are taken out of it; the largest is the picture."""
+        predictor_width: float = 0.5
+        """The predictor's channels, as a share of the encoder's; the paper's are 384 for ViT-B's 768."""
+        predictor_depth: int = 2
+        """Number of transformer blocks in the predictor."""
+        momentum: float = 0.996
+        """Share that the target encoder keeps of itself at each step; rises to 1, as a line, over the run."""
+        loss: Literal["smooth_l1", "l2"] = "smooth_l1"
+        """How predictions and targets are compared."""
+        crop_min: float = 0.3
+        """Smallest share of the picture's area that a crop shows."""
+
+        def __post_init__(self) -> None:
+            if not 1 <= self.targets <= 64:
+                raise ValueError(f"targets is {self.targets}; allowed is from 1 to 64")
+            for name in ("target_min", "target_max", "context_min"):
+                if not 0 < getattr(self, name) <= 1:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0 and up to 1")
+            if self.target_min > self.target_max:
+                raise ValueError(f"target_min is {self.target_min}; allowed is up to target_max={self.target_max}")
+            if not 0 < self.predictor_width <= 8:
+                raise ValueError(f"predictor_width is {self.predictor_width}; allowed is above 0 and up to 8")
+            if not 1 <= self.predictor_depth <= 100:
+                raise ValueError(f"predictor_depth is {self.predictor_depth}; allowed is from 1 to 100")
+            if not 0 <= self.momentum <= 1:
+                raise ValueError(f"momentum is {self.momentum}; allowed is from 0 to 1")
+            self.crops()
+
+        def crops(self) -> Augmentation:
+            """Return how pictures are cropped: neither mirrored nor recoloured."""
+            return cropping(self.crop_min, flip=0.0)
+
+    variants: ClassVar[Mapping[str, Any]] = {"paper": Config(predictor_depth=6)}
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "predictor of 6 blocks, as published for ViT-B/16",
+    }
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {"encoder": "timm:vit_tiny_patch16_224?patch_size=8", "image_size": 64},
+        "paper": {"batch_size": 2048},
+    }
+    """The paper's encoders are `timm:vit_base_patch16_224` and larger, at 224 px."""
 
     positions: Tensor
 
@@ -196,12 +197,3 @@ class IJEPA(Task):
         shown = torch.zeros(len(images), grid**2, device=images.device).scatter(1, at.flatten(1), 1)
         pixels = F.interpolate(shown.view(-1, 1, grid, grid), scale_factor=patch)
         return torch.where(pixels > 0, images, 0.5)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> IJEPA:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the encoder has no tokens of patches, or too few.
-    """
-    return IJEPA(encoder, config)

@@ -1,4 +1,4 @@
-"""Jigsaw: tell in which order the nine tiles of a picture were shuffled.
+"""Jigsaw: predict the order of nine shuffled tiles (Noroozi and Favaro 2016).
 
 Noroozi and Favaro, Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles, ECCV 2016,
 arXiv 1603.09246, section 3. Published (recalled): context-free network, VOC 2007 classification 67.6 and
@@ -28,7 +28,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -38,44 +38,51 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import LUMA
 from pretext.transforms.grids import TILES, Grid, cut, draw_places, layout, sheet, tile_layer, tile_size
-
-
-@dataclass(frozen=True)
-class Config(Grid):
-    """The puzzle, and what keeps it from being solved by other means than looking."""
-
-    gap: float = 0.25
-    """Mean gap as a share of a cell's side; published are tiles of 64 px in cells of 75, a share of 0.15."""
-    permutations: int = 100
-    """How many orders there are to choose from."""
-    normalise: bool = True
-    """Bring each channel of a tile to mean 0 and deviation 1."""
-    greyscale: float = 0.3
-    """Probability that a picture's colours are dropped."""
-    channel_shift: int = 0
-    """Largest shift of a channel of a tile, in pixels of the picture; only worth its room in large pictures."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 2 <= self.permutations <= 10000:
-            raise ValueError(f"permutations is {self.permutations}; allowed is from 2 to 10000")
-        if not 0 <= self.greyscale <= 1:
-            raise ValueError(f"greyscale is {self.greyscale}; a probability is from 0 to 1")
-        if not 0 <= self.channel_shift <= 100:
-            raise ValueError(f"channel_shift is {self.channel_shift}; allowed is from 0 to 100 pixels")
-
-
-VARIANTS = {"paper": Config(225 / 256, 11 / 75, tile=64, head_width=1.0, permutations=1000, channel_shift=2)}
-"""`paper`: 64 px of cells of 75 on pictures of 256, 1000 permutations, layers of 512 and 4096."""
-TRAINING = {"paper": {"encoder": "alexnet?stem_stride=2", "image_size": 256}}
 
 
 @final
 class Jigsaw(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Grid):
+        """The puzzle, and what keeps it from being solved by other means than looking."""
+
+        gap: float = 0.25
+        """Mean gap as a share of a cell's side; published are tiles of 64 px in cells of 75, a share of 0.15."""
+        permutations: int = 100
+        """How many orders there are to choose from."""
+        normalise: bool = True
+        """Bring each channel of a tile to mean 0 and deviation 1."""
+        greyscale: float = 0.3
+        """Probability that a picture's colours are dropped."""
+        channel_shift: int = 0
+        """Largest shift of a channel of a tile, in pixels of the picture; only worth its room in large pictures."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 2 <= self.permutations <= 10000:
+                raise ValueError(f"permutations is {self.permutations}; allowed is from 2 to 10000")
+            if not 0 <= self.greyscale <= 1:
+                raise ValueError(f"greyscale is {self.greyscale}; a probability is from 0 to 1")
+            if not 0 <= self.channel_shift <= 100:
+                raise ValueError(f"channel_shift is {self.channel_shift}; allowed is from 0 to 100 pixels")
+
+    variants: ClassVar[Mapping[str, Any]] = {
+        "paper": Config(
+            span=0.87890625, gap=0.14666666666666667, tile=64, head_width=1.0, permutations=1000, channel_shift=2
+        )
+    }
+    """`paper`: 64 px of cells of 75 on pictures of 256, 1000 permutations, layers of 512 and 4096."""
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "1000 permutations, 64 px tiles, full-width head",
+    }
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"encoder": "alexnet?stem_stride=2", "image_size": 256}
+    }
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -173,12 +180,3 @@ def permutation_set(count: int, tiles: int = TILES) -> Int[np.ndarray, "count ti
         score[chosen] = -1
         chosen.append(int(score.argmax()))
     return every[:, chosen].T.copy()
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> Jigsaw:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the encoder cannot read the tiles.
-    """
-    return Jigsaw(encoder, config)

@@ -1,4 +1,4 @@
-"""K-means: every layer's filters are the centroids of whitened patches of what it is given; nothing is trained.
+"""K-means: filters are centroids of image patches (Coates and Ng 2012).
 
 Coates and Ng, Learning Feature Representations with K-means, Neural Networks: Tricks of the Trade, 2nd edition, 2012,
 sections 3 and 4 (contrast normalisation, whitening, spherical k-means with damped centroids), and Krähenbühl,
@@ -27,37 +27,12 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
 from pretext.modules.initialisation import Affine, Sample, standardise
-from pretext.tasks.base import Batch, Fitted, LabelKind
+from pretext.tasks.base import Batch, Fitted
 
 CONTRAST_FLOOR = 0.003
 """Variance added to a patch's own: the chapter's 10 for pixels up to 255, in units of normalised pixels."""
 POWER_ITERATIONS = 4
 """Rounds that the principal directions of long patches are searched for."""
-
-
-@dataclass(frozen=True)
-class Config(Sample):
-    """The pictures, the patches of them, and the clustering."""
-
-    patches: int = 20_000
-    """Patches that each layer's filters are learned from."""
-    components: int = 256
-    """Principal components of a patch that are kept, at most."""
-    whitening: float = 0.1
-    """Added to the components' variances, as a share of the patches' mean variance."""
-    iterations: int = 10
-    """Rounds of k-means; ten are enough, says the chapter."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("patches", "components", "iterations"):
-            if not 1 <= getattr(self, name) <= 10_000_000:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 1 to 10000000")
-        if not 0 < self.whitening <= 100:
-            raise ValueError(f"whitening is {self.whitening}; allowed is above 0 and up to 100")
-
-
-VARIANTS: dict[str, Config] = {}
 
 
 def sample_patches(
@@ -142,6 +117,27 @@ def spherical_kmeans(
 class KMeans(Fitted):
     """See the module."""
 
+    @dataclass(frozen=True)
+    class Config(Sample):
+        """The pictures, the patches of them, and the clustering."""
+
+        patches: int = 20_000
+        """Patches that each layer's filters are learned from."""
+        components: int = 256
+        """Principal components of a patch that are kept, at most."""
+        whitening: float = 0.1
+        """Added to the components' variances, as a share of the patches' mean variance."""
+        iterations: int = 10
+        """Rounds of k-means; ten are enough, says the chapter."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name in ("patches", "components", "iterations"):
+                if not 1 <= getattr(self, name) <= 10_000_000:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 1 to 10000000")
+            if not 0 < self.whitening <= 100:
+                raise ValueError(f"whitening is {self.whitening}; allowed is above 0 and up to 100")
+
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.config, self.prepares_on = config, config.images
@@ -164,8 +160,3 @@ class KMeans(Fitted):
         whiten = whitening(centred, components=config.components, floor=config.whitening, generator=batch.generator)
         points = centred @ whiten
         return spherical_kmeans(points, count, iterations=config.iterations, generator=batch.generator) @ whiten.T
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> KMeans:
-    """Build it; `labels` are not looked at."""
-    return KMeans(encoder, config)

@@ -1,4 +1,4 @@
-"""MAE: paint the three quarters of a picture's patches that the encoder never sees.
+"""MAE: reconstruct masked patches from the visible ones (He et al. 2022).
 
 He, Chen, Xie, Li, Dollár and Girshick, Masked Autoencoders Are Scalable Vision Learners, CVPR 2022,
 arXiv 2111.06377, section 3: the encoder runs on the visible patches alone; a light decoder gets its tokens, a
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,47 +35,8 @@ from pretext.modules.tokens import (
     transformer,
     unpatchify,
 )
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation, augment, cropping
-
-
-@dataclass(frozen=True)
-class Config:
-    """How much is hidden, who paints it, and how pictures are cropped before."""
-
-    mask_ratio: float = 0.75
-    """Share of the patches that are hidden."""
-    normalised: bool = True
-    """Predict each patch's pixels minus their mean, over their deviation; without it, the pixels."""
-    decoder_width: float = 0.5
-    """The decoder's channels, as a share of the encoder's; the paper's are 512 for ViT-L's 1024."""
-    decoder_depth: int = 2
-    """The decoder's blocks; with one, the paper's linear accuracy is 8 points lower than with eight (table 1a)."""
-    crop_min: float = 0.2
-    """Smallest share of the picture's area that a crop shows."""
-    flip: float = 0.5
-    """Probability of mirroring left and right."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio is {self.mask_ratio}; allowed is above 0 and below 1")
-        if not 0 < self.decoder_width <= 8:
-            raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0 and up to 8")
-        if not 1 <= self.decoder_depth <= 100:
-            raise ValueError(f"decoder_depth is {self.decoder_depth}; allowed is from 1 to 100")
-        self.crops()
-
-    def crops(self) -> Augmentation:
-        """Return what a step's pictures differ in from those on disk: no colour is changed."""
-        return cropping(self.crop_min, flip=self.flip)
-
-
-VARIANTS = {"paper": Config(decoder_depth=8)}
-TRAINING = {
-    "": {"encoder": "timm:vit_tiny_patch16_224?patch_size=8", "image_size": 64, "beta2": 0.95},
-    "paper": {"batch_size": 4096, "learning_rate": 2.4e-3},
-}
-"""AdamW as published (table 8); the paper's encoder is `timm:vit_large_patch16_224`, at 224 px."""
 
 
 def normalise_patches(patches: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
@@ -95,6 +56,46 @@ def hidden_error(
 @final
 class MAE(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """How much is hidden, who paints it, and how pictures are cropped before."""
+
+        mask_ratio: float = 0.75
+        """Share of the patches that are hidden."""
+        normalised: bool = True
+        """Predict each patch's pixels minus their mean, over their deviation; without it, the pixels."""
+        decoder_width: float = 0.5
+        """The decoder's channels, as a share of the encoder's; the paper's are 512 for ViT-L's 1024."""
+        decoder_depth: int = 2
+        """The decoder's blocks; with one, the paper's linear accuracy is 8 points lower than with eight (table 1a)."""
+        crop_min: float = 0.2
+        """Smallest share of the picture's area that a crop shows."""
+        flip: float = 0.5
+        """Probability of mirroring left and right."""
+
+        def __post_init__(self) -> None:
+            if not 0 < self.mask_ratio < 1:
+                raise ValueError(f"mask_ratio is {self.mask_ratio}; allowed is above 0 and below 1")
+            if not 0 < self.decoder_width <= 8:
+                raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0 and up to 8")
+            if not 1 <= self.decoder_depth <= 100:
+                raise ValueError(f"decoder_depth is {self.decoder_depth}; allowed is from 1 to 100")
+            self.crops()
+
+        def crops(self) -> Augmentation:
+            """Return what a step's pictures differ in from those on disk: no colour is changed."""
+            return cropping(self.crop_min, flip=self.flip)
+
+    variants: ClassVar[Mapping[str, Any]] = {"paper": Config(decoder_depth=8)}
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "decoder of 8 blocks, as published",
+    }
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {"encoder": "timm:vit_tiny_patch16_224?patch_size=8", "image_size": 64, "beta2": 0.95},
+        "paper": {"batch_size": 4096, "learning_rate": 2.4e-3},
+    }
+    """AdamW as published (table 8); the paper's encoder is `timm:vit_large_patch16_224`, at 224 px."""
 
     positions: Tensor
 
@@ -149,12 +150,3 @@ class MAE(Task):
 
 def _all_but(kept: Int[Tensor, "B K"], order: Int[Tensor, "B N"]) -> Bool[Tensor, "B N"]:
     return torch.ones_like(order, dtype=torch.bool).scatter(1, kept, False)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> MAE:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the encoder has no tokens of patches, or too few.
-    """
-    return MAE(encoder, config)

@@ -1,4 +1,4 @@
-"""MoCo: pick the slow copy's view of the same picture among those of many others.
+"""MoCo: find the momentum encoder's key among negatives (He et al. 2020).
 
 v2: He, Fan, Wu, Xie and Girshick, Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020,
 arXiv 1911.05722 (equations 1 and 2, algorithm 1: the others are a queue of earlier steps' keys), with the
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -40,68 +40,9 @@ from pretext.modules.memory_bank import Queue
 from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import Projected, projector
 from pretext.system.distributed import gather, rank
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
-
-
-@dataclass(frozen=True)
-class Config(Augmentation):
-    """Which MoCo, its loss, its slow copy, and what the views differ in."""
-
-    version: Literal["v2", "v3"] = "v2"
-    """Negatives from a queue; or from the batch, with a predictor and a symmetric loss."""
-    crop_min: float = 0.2
-    """Smallest share of the picture's area that a crop shows; v3 has 0.08 for vision transformers."""
-    colour_strength: float = 0.5
-    """s: brightness, contrast, saturation change by up to ±0.8·s, hue by ±0.2·s turns."""
-    second_blur: float | None = None
-    """Probability of blurring the second view, where it is not the first one's."""
-    second_solarize: float | None = None
-    """Probability of solarizing the second view, where it is not the first one's."""
-    temperature: float = 0.2
-    """What similarities are divided by."""
-    momentum: float = 0.99
-    """Share that the copy keeps of itself at each step; v3's rises to 1 as a cosine. Published: v2 0.999, v3 0.99."""
-    queue: int = 4096
-    """v2: how many keys are kept; published 65536. Not much more than there are pictures, or a picture meets itself."""
-    norm_groups: int = 2
-    """v2: groups of a batch that batch normalisation sees one by one; published 8, the number of GPUs."""
-    hidden: int = 512
-    """Width of the hidden layers of projector and predictor; published: v2 2048, v3 4096."""
-    projection: int = 128
-    """Length of a key; published: v2 128, v3 256."""
-    frozen_patches: bool = True
-    """v3: leave a vision transformer's patch embedding at its random weights, for stability (section 4.2)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least, most in (
-            ("second_blur", 0, 1),
-            ("second_solarize", 0, 1),
-            ("temperature", 0.001, 100),
-            ("momentum", 0, 1),
-            ("queue", 1, 10_000_000),
-            ("norm_groups", 1, 1024),
-            ("hidden", 1, 65536),
-            ("projection", 2, 65536),
-        ):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise ValueError(f"{name} is {value}; allowed is from {least} to {most}")
-
-
-_V3 = Config(version="v3", crop_min=0.08, blur=1.0, second_blur=0.1, second_solarize=0.2)
-VARIANTS = {
-    "paper": Config(momentum=0.999, queue=65536, norm_groups=8, hidden=2048),
-    "v3": _V3,
-    "v3_paper": replace(_V3, hidden=4096, projection=256),
-}
-TRAINING = {
-    "paper": {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.03, "weight_decay": 1e-4, "warmup": 0.0},
-    "v3_paper": {"batch_size": 4096, "learning_rate": 2.4e-3, "weight_decay": 0.1, "warmup": 40 / 300},
-}
-"""v3's is for vision transformers: 1.5e-4 for every 256 pictures, 40 of 300 epochs of warm-up."""
 
 
 def against_queue(
@@ -135,6 +76,69 @@ def within_batch(q: Float[Tensor, "B D"], k: Float[Tensor, "B D"], *, temperatur
 @final
 class MoCo(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Augmentation):
+        """Which MoCo, its loss, its slow copy, and what the views differ in."""
+
+        version: Literal["v2", "v3"] = "v2"
+        """Negatives from a queue; or from the batch, with a predictor and a symmetric loss."""
+        crop_min: float = 0.2
+        """Smallest share of the picture's area that a crop shows; v3 has 0.08 for vision transformers."""
+        colour_strength: float = 0.5
+        """s: brightness, contrast, saturation change by up to ±0.8·s, hue by ±0.2·s turns."""
+        second_blur: float | None = None
+        """Probability of blurring the second view, where it is not the first one's."""
+        second_solarize: float | None = None
+        """Probability of solarizing the second view, where it is not the first one's."""
+        temperature: float = 0.2
+        """What similarities are divided by."""
+        momentum: float = 0.99
+        """Share of its weights that the momentum encoder keeps at a step; published: v2 0.999, v3 0.99, rising to 1."""
+        queue: int = 4096
+        """v2: keys in the queue; published 65536. Keep it below the number of training images."""
+        norm_groups: int = 2
+        """v2: groups of a batch that batch normalisation sees one by one; published 8, the number of GPUs."""
+        hidden: int = 512
+        """Width of the hidden layers of projector and predictor; published: v2 2048, v3 4096."""
+        projection: int = 128
+        """Length of a key; published: v2 128, v3 256."""
+        frozen_patches: bool = True
+        """v3: leave a vision transformer's patch embedding at its random weights, for stability (section 4.2)."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name, least, most in (
+                ("second_blur", 0, 1),
+                ("second_solarize", 0, 1),
+                ("temperature", 0.001, 100),
+                ("momentum", 0, 1),
+                ("queue", 1, 10_000_000),
+                ("norm_groups", 1, 1024),
+                ("hidden", 1, 65536),
+                ("projection", 2, 65536),
+            ):
+                value = getattr(self, name)
+                if value is not None and not least <= value <= most:
+                    raise ValueError(f"{name} is {value}; allowed is from {least} to {most}")
+
+    variants: ClassVar[Mapping[str, Any]] = {
+        "paper": Config(momentum=0.999, queue=65536, norm_groups=8, hidden=2048),
+        "v3": Config(version="v3", crop_min=0.08, blur=1.0, second_blur=0.1, second_solarize=0.2),
+        "v3_paper": Config(
+            version="v3", crop_min=0.08, blur=1.0, second_blur=0.1, second_solarize=0.2, hidden=4096, projection=256
+        ),
+    }
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "v2 as published: queue 65536, momentum 0.999",
+        "v3": "MoCo v3: no queue; a predictor and a symmetric loss",
+        "v3_paper": "MoCo v3 as published: hidden 4096, projection 256",
+    }
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.03, "weight_decay": 1e-4, "warmup": 0.0},
+        "v3_paper": {"batch_size": 4096, "learning_rate": 2.4e-3, "weight_decay": 0.1, "warmup": 0.13333333333333333},
+    }
+    """v3's is for vision transformers: 1.5e-4 for every 256 pictures, 40 of 300 epochs of warm-up."""
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -202,8 +206,3 @@ class MoCo(Task):
 
     def _key(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         return F.normalize(self.slow(images).float(), dim=1)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> MoCo:
-    """Build it; `labels` are not looked at."""
-    return MoCo(encoder, config)

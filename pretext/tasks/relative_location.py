@@ -1,4 +1,4 @@
-"""Relative location: tell which of a tile's eight neighbours another tile is.
+"""Relative location: predict where a tile lies (Doersch et al. 2015).
 
 Doersch, Gupta and Efros, Unsupervised Visual Representation Learning by Context Prediction, ICCV 2015,
 arXiv 1505.05192, section 3. Published (recalled): R-CNN on VOC 2007, AlexNet-like, 46.3 mAP with colours dropped and
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import LUMA
 from pretext.transforms.grids import SIDE, TILES, Grid, cut, draw_places, layout, sheet, tile_layer, tile_size
 
@@ -43,24 +43,25 @@ GREEN_MAGENTA = (-1.0, 2.0, -1.0)
 Colour = Literal["drop", "project", "grey", "keep"]
 
 
-@dataclass(frozen=True)
-class Config(Grid):
-    """The tiles and their colours."""
-
-    jitter: float = 7 / 24
-    """Share of the free room that a tile moves in; as published, ±7 px where 48 px are free."""
-    colour: Colour = "drop"
-    """`drop` all channels of a tile but one, for faint noise; `project` out green against magenta; `grey`; `keep`."""
-
-
-VARIANTS = {"paper": Config(span=0.8, tile=96, head_width=1.0)}
-"""`paper`: tiles of 96 px, cut without resizing from pictures of 540 px, and layers of 4096."""
-TRAINING = {"paper": {"encoder": "alexnet", "image_size": 540}}
-
-
 @final
 class RelativeLocation(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Grid):
+        """The tiles and their colours."""
+
+        jitter: float = 7 / 24
+        """Share of the free room that a tile moves in; as published, ±7 px where 48 px are free."""
+        colour: Colour = "drop"
+        """`drop` replaces two channels by noise, `project` removes green-magenta, `grey` averages, `keep` keeps."""
+
+    variants: ClassVar[Mapping[str, Any]] = {"paper": Config(span=0.8, tile=96, head_width=1.0)}
+    """`paper`: tiles of 96 px, cut without resizing from pictures of 540 px, and layers of 4096."""
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "96 px tiles of 540 px images, full-width head",
+    }
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"encoder": "alexnet", "image_size": 540}}
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -162,12 +163,3 @@ def _mixed(tiles: Tensor, matrix: Tensor) -> Tensor:
 def _with_neighbour(down: int, right: int) -> list[int]:
     """Return the tiles that have a neighbour there."""
     return [t for t in range(TILES) if 0 <= t // SIDE + down < SIDE and 0 <= t % SIDE + right < SIDE]
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> RelativeLocation:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the encoder cannot read the tiles.
-    """
-    return RelativeLocation(encoder, config)

@@ -1,4 +1,4 @@
-"""RotNet: tell by how many quarter turns a picture was rotated.
+"""RotNet: predict the rotation in quarter turns (Gidaris et al. 2018).
 
 Gidaris, Singh and Komodakis, Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018,
 arXiv 1803.07728. Published, AlexNet: ImageNet linear conv1…conv5 18.8 31.7 38.7 38.2 36.5 % top-1; fine-tuned
@@ -27,35 +27,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import augment, cropping
-
-
-@dataclass(frozen=True)
-class Config:
-    """Which rotations a step sees, the classifier, and how pictures are cropped before."""
-
-    rotations: Literal["all", "one"] = "all"
-    """All four of every picture, which the paper found best, or a random one at a quarter of the cost."""
-    head: Literal["linear", "mlp", "conv"] = "linear"
-    """Linear on the averaged deepest map; with a hidden layer; with a 3×3 convolution before averaging."""
-    hidden: int = 256
-    """Width of the hidden layer of `mlp` and `conv`."""
-    crop: float = 0.766
-    """Share of the area that the random square crop shows; as published, 224² of 256²."""
-    flip: float = 0.5
-    """Probability of mirroring left and right before the turn."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.hidden <= 65536:
-            raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
-        if not 0.01 <= self.crop <= 1:
-            raise ValueError(f"crop is {self.crop}; allowed is from 0.01 to 1")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip is {self.flip}; a probability is from 0 to 1")
-
-
-VARIANTS: dict[str, Config] = {}
 
 
 def quarter_turns(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "4 B 3 S S"]:
@@ -66,6 +39,29 @@ def quarter_turns(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "4 B 3 S S"
 @final
 class Rotation(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Which rotations a step sees, the classifier, and how pictures are cropped before."""
+
+        rotations: Literal["all", "one"] = "all"
+        """All four of every picture, which the paper found best, or a random one at a quarter of the cost."""
+        head: Literal["linear", "mlp", "conv"] = "linear"
+        """Linear on the averaged deepest map; with a hidden layer; with a 3×3 convolution before averaging."""
+        hidden: int = 256
+        """Width of the hidden layer of `mlp` and `conv`."""
+        crop: float = 0.766
+        """Share of the area that the random square crop shows; as published, 224² of 256²."""
+        flip: float = 0.5
+        """Probability of mirroring left and right before the turn."""
+
+        def __post_init__(self) -> None:
+            if not 1 <= self.hidden <= 65536:
+                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
+            if not 0.01 <= self.crop <= 1:
+                raise ValueError(f"crop is {self.crop}; allowed is from 0.01 to 1")
+            if not 0 <= self.flip <= 1:
+                raise ValueError(f"flip is {self.flip}; a probability is from 0 to 1")
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -100,7 +96,7 @@ class Rotation(Task):
         return {f"{90 * turns}°": images for turns, images in enumerate(turned)}
 
 
-def _head(channels: int, config: Config) -> nn.Sequential:
+def _head(channels: int, config: Rotation.Config) -> nn.Sequential:
     """Map the deepest map to four logits."""
     average = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if config.head == "linear":
@@ -110,8 +106,3 @@ def _head(channels: int, config: Config) -> nn.Sequential:
         return nn.Sequential(*average, widen, nn.ReLU(inplace=True), nn.Linear(config.hidden, 4))
     widen = nn.Conv2d(channels, config.hidden, 3, padding=1)
     return nn.Sequential(widen, nn.ReLU(inplace=True), *average, nn.Linear(config.hidden, 4))
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> Rotation:
-    """Build it; it makes its own labels, and `labels` are not looked at."""
-    return Rotation(encoder, config)

@@ -1,4 +1,4 @@
-"""SimCLR: two views of a picture agree, and differ from those of all other pictures.
+"""SimCLR: match two views among all others of the batch (Chen et al. 2020).
 
 Chen, Kornblith, Norouzi and Hinton, A Simple Framework for Contrastive Learning of Visual Representations,
 ICML 2020, arXiv 2002.05709. Published: ResNet-50, ImageNet, linear 69.3 % top-1 (batch 4096, 1000 epochs);
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -24,36 +24,9 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather, rank
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
-
-
-@dataclass(frozen=True)
-class Config(Augmentation):
-    """The loss, the projector, and what the views differ in."""
-
-    temperature: float = 0.5
-    """What similarities are divided by: 0.5 is best for CIFAR-10 and few epochs, 0.1 for ImageNet."""
-    hidden: int = 512
-    """Width of the projector's hidden layer; the paper has the encoder's own, 2048."""
-    projection: int = 128
-    """Length of a projection."""
-    projector_norm: bool = True
-    """Batch normalisation in the projector, as in the authors' code; the paper's text has none."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.001 <= self.temperature <= 100:
-            raise ValueError(f"temperature is {self.temperature}; allowed is from 0.001 to 100")
-        if not 1 <= self.hidden <= 65536:
-            raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
-        if not 2 <= self.projection <= 65536:
-            raise ValueError(f"projection is {self.projection}; allowed is from 2 to 65536")
-
-
-VARIANTS = {"small": Config(crop_min=0.2, colour_strength=0.5, blur=0.0)}
-"""`small` is for some 32 px: half the colour strength and no blur (appendix B.9), and milder crops."""
 
 
 def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], *, temperature: float) -> Float[Tensor, ""]:
@@ -81,6 +54,34 @@ def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], *, temperature: 
 class SimCLR(Task):
     """See the module."""
 
+    @dataclass(frozen=True)
+    class Config(Augmentation):
+        """The loss, the projector, and what the views differ in."""
+
+        temperature: float = 0.5
+        """What similarities are divided by: 0.5 is best for CIFAR-10 and few epochs, 0.1 for ImageNet."""
+        hidden: int = 512
+        """Width of the projector's hidden layer; the paper has the encoder's own, 2048."""
+        projection: int = 128
+        """Length of a projection."""
+        projector_norm: bool = True
+        """Batch normalisation in the projector, as in the authors' code; the paper's text has none."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 0.001 <= self.temperature <= 100:
+                raise ValueError(f"temperature is {self.temperature}; allowed is from 0.001 to 100")
+            if not 1 <= self.hidden <= 65536:
+                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
+            if not 2 <= self.projection <= 65536:
+                raise ValueError(f"projection is {self.projection}; allowed is from 2 to 65536")
+
+    variants: ClassVar[Mapping[str, Any]] = {"small": Config(crop_min=0.2, colour_strength=0.5, blur=0.0)}
+    """`small` is for some 32 px: half the colour strength and no blur (appendix B.9), and milder crops."""
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "small": "for 32 px images: milder crops, no blur, less colour",
+    }
+
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.config = config
@@ -99,8 +100,3 @@ class SimCLR(Task):
         """Return each picture and two views of it."""
         first, second = two_views(batch.images, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> SimCLR:
-    """Build it; `labels` are not looked at."""
-    return SimCLR(encoder, config)

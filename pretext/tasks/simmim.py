@@ -1,4 +1,4 @@
-"""SimMIM: paint the hidden 60 % of a picture, in large squares, with a single linear layer.
+"""SimMIM: predict masked pixels with one linear layer (Xie et al. 2022).
 
 Xie, Zhang, Cao, Lin, Bao, Yao, Dai and Hu, SimMIM: A Simple Framework for Masked Image Modeling, CVPR 2022,
 arXiv 2111.09886, section 3: a learned token stands at hidden places, the encoder sees all places, a linear head
@@ -24,39 +24,11 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.tokens import PatchTokens, has_tokens, patches_to_hide, random_order
-from pretext.tasks.base import Batch, Inpainter, LabelKind
+from pretext.tasks.base import Batch, Inpainter
 from pretext.transforms.augmentation import Augmentation, augment, cropping
 
 SQUARE = 32 / 192
 """Side of a hidden square, as a share of the picture's."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """How much is hidden in what squares, and how pictures are cropped before."""
-
-    square: int = 0
-    """Side in pixels of what is hidden together; 0 takes the published share of the picture's side."""
-    mask_ratio: float = 0.6
-    """Share of the squares that are hidden."""
-    crop_min: float = 0.67
-    """Smallest share of the picture's area that a crop shows."""
-    flip: float = 0.5
-    """Probability of mirroring left and right."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.square <= 4096:
-            raise ValueError(f"square is {self.square}; allowed is from 0 to 4096 pixels")
-        if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio is {self.mask_ratio}; allowed is above 0 and below 1")
-        self.views()
-
-    def views(self) -> Augmentation:
-        """Return the crops; colours stay as they are, since they are what is predicted."""
-        return cropping(self.crop_min, flip=self.flip)
-
-
-VARIANTS: dict[str, Config] = {}
 
 
 def hidden_error(
@@ -74,6 +46,30 @@ def square_side(size: int, patch: int) -> int:
 @final
 class SimMIM(Inpainter):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """How much is hidden in what squares, and how pictures are cropped before."""
+
+        square: int = 0
+        """Side in pixels of what is hidden together; 0 takes the published share of the picture's side."""
+        mask_ratio: float = 0.6
+        """Share of the squares that are hidden."""
+        crop_min: float = 0.67
+        """Smallest share of the picture's area that a crop shows."""
+        flip: float = 0.5
+        """Probability of mirroring left and right."""
+
+        def __post_init__(self) -> None:
+            if not 0 <= self.square <= 4096:
+                raise ValueError(f"square is {self.square}; allowed is from 0 to 4096 pixels")
+            if not 0 < self.mask_ratio < 1:
+                raise ValueError(f"mask_ratio is {self.mask_ratio}; allowed is above 0 and below 1")
+            self.views()
+
+        def views(self) -> Augmentation:
+            """Return the crops; colours stay as they are, since they are what is predicted."""
+            return cropping(self.crop_min, flip=self.flip)
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -134,12 +130,3 @@ class SimMIM(Inpainter):
         original = batch.images.float() / 255
         visible = torch.where(holes, 0.5, original)
         return {"visible": visible, "painted": self.inpaint(batch.images, holes), "original": original}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> SimMIM:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the squares do not fit the encoder, or are too few.
-    """
-    return SimMIM(encoder, config)

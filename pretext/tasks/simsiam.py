@@ -1,4 +1,4 @@
-"""SimSiam: tell one view's projection from the other's, with neither negatives nor a slow copy.
+"""SimSiam: predict one view's projection from the other's (Chen and He 2021).
 
 Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021, arXiv 2011.10566: equations 1 to 4,
 algorithm 1; section 3 for the projector and the predictor. Published (recalled): ResNet-50, ImageNet, linear 68.1 %
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -27,38 +27,9 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
-
-
-@dataclass(frozen=True)
-class Config(Augmentation):
-    """What the views differ in, the projector and the predictor."""
-
-    crop_min: float = 0.2
-    """Smallest share of the picture's area that a crop shows."""
-    colour_strength: float = 0.5
-    """s: brightness, contrast, saturation change by up to ±0.8·s, hue by ±0.2·s turns."""
-    hidden: int = 512
-    """Width of the projector's two hidden layers; published 2048."""
-    projection: int = 512
-    """Length of a projection, and of what is predicted; published 2048."""
-    bottleneck: int = 128
-    """Width of the predictor's hidden layer, a quarter of the projection; published 512."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in (("hidden", 1), ("projection", 2), ("bottleneck", 1)):
-            if not least <= getattr(self, name) <= 65536:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 65536")
-
-
-VARIANTS = {"paper": Config(hidden=2048, projection=2048, bottleneck=512)}
-TRAINING = {
-    "paper": {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 1e-4, "warmup": 0.0}
-}
-"""Section 3, for a batch of 256 pictures."""
 
 
 def negative_cosine(predicted: Float[Tensor, "B D"], projected: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
@@ -70,6 +41,36 @@ def negative_cosine(predicted: Float[Tensor, "B D"], projected: Float[Tensor, "B
 @final
 class SimSiam(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Augmentation):
+        """What the views differ in, the projector and the predictor."""
+
+        crop_min: float = 0.2
+        """Smallest share of the picture's area that a crop shows."""
+        colour_strength: float = 0.5
+        """s: brightness, contrast, saturation change by up to ±0.8·s, hue by ±0.2·s turns."""
+        hidden: int = 512
+        """Width of the projector's two hidden layers; published 2048."""
+        projection: int = 512
+        """Length of a projection, and of what is predicted; published 2048."""
+        bottleneck: int = 128
+        """Width of the predictor's hidden layer, a quarter of the projection; published 512."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name, least in (("hidden", 1), ("projection", 2), ("bottleneck", 1)):
+                if not least <= getattr(self, name) <= 65536:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 65536")
+
+    variants: ClassVar[Mapping[str, Any]] = {"paper": Config(hidden=2048, projection=2048, bottleneck=512)}
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "published widths: hidden 2048, bottleneck 512",
+    }
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 1e-4, "warmup": 0.0}
+    }
+    """Section 3, for a batch of 256 pictures."""
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -89,8 +90,3 @@ class SimSiam(Task):
         """Return each picture and two views of it."""
         first, second = two_views(batch.images, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> SimSiam:
-    """Build it; `labels` are not looked at."""
-    return SimSiam(encoder, config)

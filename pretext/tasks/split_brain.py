@@ -1,4 +1,4 @@
-"""Split-brain autoencoder: one half of the encoder tells colours from lightness, the other lightness from colours.
+"""Split-brain: predict colours from lightness and back (Zhang et al. 2017).
 
 Zhang, Isola and Efros, Split-Brain Autoencoders: Unsupervised Learning by Cross-Channel Prediction, CVPR 2017, arXiv
 1611.09842. Two disjoint sub-networks predict each other's channels of CIE Lab, and their features are concatenated
@@ -32,25 +32,21 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.cross_channel import Prediction, Predictor
 from pretext.modules.split_encoder import keep_apart, part
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import augment
 from pretext.transforms.colour import gamut, grey, lab_to_rgb, rgb_to_lab
-
-
-@dataclass(frozen=True)
-class Config(Prediction):
-    """How the halves predict."""
-
-    uniform: float = 1.0
-    """λ: share of the uniform distribution in what rare bins are weighted up by; 1 weights all bins alike."""
-
-
-VARIANTS: dict[str, Config] = {}
 
 
 @final
 class SplitBrain(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Prediction):
+        """How the halves predict."""
+
+        uniform: float = 1.0
+        """λ: share of the uniform distribution in what rare bins are weighted up by; 1 weights all bins alike."""
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -96,12 +92,3 @@ class SplitBrain(Task):
             "lightness painted": lab_to_rgb(torch.cat([lightness, lab[:, 1:]], dim=1)),
             "original": images,
         }
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> SplitBrain:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the encoder cannot be split, or the cells are larger than its pictures.
-    """
-    return SplitBrain(encoder, config)

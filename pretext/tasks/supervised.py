@@ -1,4 +1,4 @@
-"""Labels: the upper bound that every pretext task is held against, and the only one that may see them.
+"""Supervised: classify with labels, as an upper bound (He et al. 2016).
 
 Cross-entropy on the averaged deepest map as in He et al. 2016, arXiv 1512.03385, section 3.4; where a picture
 has any number of classes, one binary cross-entropy a class. Mild random resized crops and mirroring, so that
@@ -25,25 +25,6 @@ from pretext.tasks.base import Batch, LabelKind, Task
 from pretext.transforms.augmentation import augment, cropping
 
 
-@dataclass(frozen=True)
-class Config:
-    """How pictures are varied."""
-
-    crop_min: float = 0.5
-    """Smallest share of the area that a random crop shows."""
-    flip: float = 0.5
-    """Probability of mirroring left and right."""
-
-    def __post_init__(self) -> None:
-        if not 0.01 <= self.crop_min <= 1:
-            raise ValueError(f"crop_min is {self.crop_min}; allowed is from 0.01 to 1")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip is {self.flip}; a probability is from 0 to 1")
-
-
-VARIANTS: dict[str, Config] = {}
-
-
 def one_class_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
     """Return the mean cross-entropy of the pictures whose class is known; -1 is unknown."""
     total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
@@ -61,10 +42,27 @@ def many_class_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, "B K"]) ->
 class Supervised(Task):
     """See the module."""
 
+    @dataclass(frozen=True)
+    class Config:
+        """How pictures are varied."""
+
+        crop_min: float = 0.5
+        """Smallest share of the area that a random crop shows."""
+        flip: float = 0.5
+        """Probability of mirroring left and right."""
+
+        def __post_init__(self) -> None:
+            if not 0.01 <= self.crop_min <= 1:
+                raise ValueError(f"crop_min is {self.crop_min}; allowed is from 0.01 to 1")
+            if not 0 <= self.flip <= 1:
+                raise ValueError(f"flip is {self.flip}; a probability is from 0 to 1")
+
     needs_labels = True
 
-    def __init__(self, encoder: Encoder, config: Config, labels: LabelKind) -> None:
+    def __init__(self, encoder: Encoder, config: Config, labels: LabelKind | None) -> None:
         super().__init__(encoder)
+        if labels is None or labels.classes < 1:
+            raise ValueError("there are no classes to learn; the data set must annotate label or labels")
         self.multi_label = labels.multi_label
         self.crops = cropping(config.crop_min, flip=config.flip)
         self.classifier = nn.Linear(encoder.stages[-1].channels, labels.classes)
@@ -92,14 +90,3 @@ class Supervised(Task):
         """Return each picture and a crop of it."""
         view = augment(batch.images, self.crops, batch.generator)
         return {"picture": batch.images.float() / 255, "view": view}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> Supervised:
-    """Build it.
-
-    Raises:
-        ValueError: If there are no labels to learn.
-    """
-    if labels is None or labels.classes < 1:
-        raise ValueError("there are no classes to learn; the data set must annotate label or labels")
-    return Supervised(encoder, config, labels)

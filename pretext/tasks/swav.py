@@ -1,4 +1,4 @@
-"""SwAV: tell from one view of a picture which cluster another view is assigned to, online and in equal shares.
+"""SwAV: predict a view's cluster assignment from another (Caron et al. 2020).
 
 Caron, Misra, Mairal, Goyal, Bojanowski and Joulin, Unsupervised Learning of Visual Features by Contrasting
 Cluster Assignments, NeurIPS 2020, arXiv 2006.09882: equations 1 to 6, section 3.2 and appendix A. Published (recalled):
@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -30,55 +30,8 @@ from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.modules.prototypes import Prototypes, cross_view_entropy
 from pretext.system.distributed import gather, rank
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.views import MultiCrop, embed_crops, local_side, multi_crop, show_crops
-
-
-@dataclass(frozen=True)
-class Config(MultiCrop):
-    """The prototypes, how pictures are assigned to them, and what crops differ in."""
-
-    prototypes: int = 64
-    """Clusters; the paper has 3000 for ImageNet."""
-    temperature: float = 0.1
-    """What the cosines of the predicting view are divided by."""
-    epsilon: float = 0.05
-    """What the cosines of the assigned view are divided by; the smaller, the harder the assignment."""
-    iterations: int = 3
-    """Of Sinkhorn's algorithm."""
-    freeze: float = 0.02
-    """Share of the run over which the prototypes stay as they are."""
-    hidden: int = 512
-    """Width of the projector's hidden layer; the paper has 2048."""
-    projection: int = 128
-    """Length of a projection and of a prototype."""
-    colour_strength: float = 0.5
-    """s of the colour changes, see `Augmentation`; the paper has 1."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in (("prototypes", 2), ("iterations", 1), ("hidden", 1), ("projection", 2)):
-            if not least <= getattr(self, name) <= 1_000_000:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 1000000")
-        for name in ("temperature", "epsilon"):
-            if not 0.001 <= getattr(self, name) <= 100:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0.001 to 100")
-        if not 0 <= self.freeze < 1:
-            raise ValueError(f"freeze is {self.freeze}; allowed is from 0 to below 1")
-
-
-VARIANTS = {
-    "paper": Config(
-        crop_min=0.14,
-        local_min=0.05,
-        local_crops=6,
-        local_size=96 / 224,
-        prototypes=3000,
-        freeze=1 / 800,
-        hidden=2048,
-        colour_strength=1.0,
-    )
-}
 
 
 @torch.no_grad()
@@ -109,6 +62,54 @@ def assigned(scores: Float[Tensor, "B K"], *, epsilon: float, iterations: int) -
 @final
 class SwaV(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(MultiCrop):
+        """The prototypes, how pictures are assigned to them, and what crops differ in."""
+
+        prototypes: int = 64
+        """Clusters; the paper has 3000 for ImageNet."""
+        temperature: float = 0.1
+        """What the cosines of the predicting view are divided by."""
+        epsilon: float = 0.05
+        """What the cosines of the assigned view are divided by; the smaller, the harder the assignment."""
+        iterations: int = 3
+        """Iterations of the Sinkhorn algorithm."""
+        freeze: float = 0.02
+        """Share of the run over which the prototypes stay as they are."""
+        hidden: int = 512
+        """Width of the projector's hidden layer; the paper has 2048."""
+        projection: int = 128
+        """Length of a projection and of a prototype."""
+        colour_strength: float = 0.5
+        """s of the colour changes, see `Augmentation`; the paper has 1."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for name, least in (("prototypes", 2), ("iterations", 1), ("hidden", 1), ("projection", 2)):
+                if not least <= getattr(self, name) <= 1_000_000:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 1000000")
+            for name in ("temperature", "epsilon"):
+                if not 0.001 <= getattr(self, name) <= 100:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0.001 to 100")
+            if not 0 <= self.freeze < 1:
+                raise ValueError(f"freeze is {self.freeze}; allowed is from 0 to below 1")
+
+    variants: ClassVar[Mapping[str, Any]] = {
+        "paper": Config(
+            crop_min=0.14,
+            local_min=0.05,
+            local_crops=6,
+            local_size=0.42857142857142855,
+            prototypes=3000,
+            freeze=0.00125,
+            hidden=2048,
+            colour_strength=1.0,
+        )
+    }
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "3000 prototypes, published crops and projector",
+    }
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -152,12 +153,3 @@ class SwaV(Task):
 
 def _entropy(shares: Tensor) -> Tensor:
     return -(shares * shares.clamp(min=1e-12).log()).sum(dim=-1)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> SwaV:
-    """Build it; `labels` are not looked at.
-
-    Raises:
-        ValueError: If the encoder cannot read the small crops.
-    """
-    return SwaV(encoder, config)

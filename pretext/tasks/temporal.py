@@ -1,4 +1,4 @@
-"""Temporal coherence: frames of a clip that are near in time are alike, others are not; or tell if frames are in order.
+"""Temporal coherence: attract frames near in time (Wang and Gupta 2015).
 
 Wang and Gupta, Unsupervised Learning of Visual Representations using Videos, ICCV 2015, arXiv 1505.00687: a
 ranking loss on cosine distances with margin 0.5; a frame's first and last patch of a track of 30 frames, against
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -37,57 +37,13 @@ from torch import Tensor
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather, rank
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import crop_matrix, resample
 
 STILL_FRAMES = 61
 """Frames of the clip that a still picture is made."""
 STILL_SIDES = (0.4, 0.7)
 """Sides of the windows that pan over it, as shares of its own."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What is asked, of which frames, by which heads."""
-
-    order: bool = False
-    """Whether to ask for the order of three frames, in place of ranking distances."""
-    near: int = 30
-    """Frames between the two that attract; as many as there are in a shorter clip."""
-    far: int = 60
-    """Frames of the same clip repel from so many frames between them on."""
-    window: int = 60
-    """`order`: frames are drawn from a stretch of so many, one of each quarter."""
-    margin: float = 0.5
-    """By how much nearer, in cosine distance, the near frame is to be."""
-    negatives: int = 4
-    """Frames that each frame is ranked against."""
-    hard_from: float = 1.0
-    """Share of the run from which on these are the hardest of the batch, not random ones; 1 is never."""
-    crop: float = 0.875
-    """Side of the window that all frames of a clip are cropped to, as a share of theirs."""
-    flip: float = 0.5
-    """Probability of mirroring a clip left and right."""
-    hidden: int = 512
-    """Width of the head's hidden layers; the papers have 4096."""
-    projection: int = 128
-    """Length of the vectors that are compared; the paper has 1024."""
-
-    def __post_init__(self) -> None:
-        whole = {"near": 1, "far": 2, "window": 4, "negatives": 1, "hidden": 1, "projection": 2}
-        for name, least in whole.items():
-            if not least <= getattr(self, name) <= 65536:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 65536")
-        if not self.near < self.far:
-            raise ValueError(f"far is {self.far}; allowed is above near={self.near}")
-        if not 0 < self.margin <= 2:
-            raise ValueError(f"margin is {self.margin}; allowed is above 0 and up to 2")
-        for name, least_share in {"hard_from": 0.0, "crop": 0.1, "flip": 0.0}.items():
-            if not least_share <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least_share} to 1")
-
-
-VARIANTS = {"order": Config(order=True), "paper": Config(hard_from=0.25, hidden=4096, projection=1024)}
 
 
 def ranking_excess(
@@ -142,6 +98,55 @@ def pan(
 @final
 class Temporal(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """What is asked, of which frames, by which heads."""
+
+        order: bool = False
+        """Whether to ask for the order of three frames, in place of ranking distances."""
+        near: int = 30
+        """Frames between the two that attract; as many as there are in a shorter clip."""
+        far: int = 60
+        """Frames of the same clip repel from so many frames between them on."""
+        window: int = 60
+        """`order`: frames are drawn from a stretch of so many, one of each quarter."""
+        margin: float = 0.5
+        """By how much nearer, in cosine distance, the near frame is to be."""
+        negatives: int = 4
+        """Frames that each frame is ranked against."""
+        hard_from: float = 1.0
+        """Share of the run from which on these are the hardest of the batch, not random ones; 1 is never."""
+        crop: float = 0.875
+        """Side of the window that all frames of a clip are cropped to, as a share of theirs."""
+        flip: float = 0.5
+        """Probability of mirroring a clip left and right."""
+        hidden: int = 512
+        """Width of the head's hidden layers; the papers have 4096."""
+        projection: int = 128
+        """Length of the vectors that are compared; the paper has 1024."""
+
+        def __post_init__(self) -> None:
+            whole = {"near": 1, "far": 2, "window": 4, "negatives": 1, "hidden": 1, "projection": 2}
+            for name, least in whole.items():
+                if not least <= getattr(self, name) <= 65536:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 65536")
+            if not self.near < self.far:
+                raise ValueError(f"far is {self.far}; allowed is above near={self.near}")
+            if not 0 < self.margin <= 2:
+                raise ValueError(f"margin is {self.margin}; allowed is above 0 and up to 2")
+            for name, least_share in {"hard_from": 0.0, "crop": 0.1, "flip": 0.0}.items():
+                if not least_share <= getattr(self, name) <= 1:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least_share} to 1")
+
+    variants: ClassVar[Mapping[str, Any]] = {
+        "order": Config(order=True),
+        "paper": Config(hard_from=0.25, hidden=4096, projection=1024),
+    }
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "order": "predicts whether three frames are in order",
+        "paper": "published widths; hardest negatives after a quarter",
+    }
 
     progress: Tensor
 
@@ -249,8 +254,3 @@ class Temporal(Task):
         in_order = (torch.arange(2 * count, device=frames.device) < count).to(logits.dtype)
         self._right = ((logits.detach() > 0) == (in_order > 0)).float().mean()
         return F.binary_cross_entropy_with_logits(logits, in_order)
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> Temporal:
-    """Build it; `labels` are not looked at."""
-    return Temporal(encoder, config)

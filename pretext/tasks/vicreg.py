@@ -1,4 +1,4 @@
-"""VICReg: two views of a picture agree, each feature varies, and no two features vary together.
+"""VICReg: regularise variance and covariance of views (Bardes et al. 2022).
 
 Bardes, Ponce and LeCun, VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning,
 ICLR 2022, arXiv 2105.04906: section 4.1 and algorithm 1. Published (recalled): ResNet-50, ImageNet, linear 73.2 % top-1
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -29,46 +29,12 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather
-from pretext.tasks.base import Batch, LabelKind, Task
+from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
 
 EPSILON = 1e-4
 """Is added to a variance before its root is taken."""
-
-
-@dataclass(frozen=True)
-class Config(Augmentation):
-    """The weights of the three terms, the expander, and what the views differ in."""
-
-    invariance: float = 25.0
-    """λ, of the difference of the views."""
-    variance: float = 25.0
-    """μ, of features that hardly vary."""
-    covariance: float = 1.0
-    """ν, of features that vary together."""
-    hidden: int = 512
-    """Width of the expander's two hidden layers; the paper has 8192."""
-    projection: int = 512
-    """Length of what the terms see; the paper has 8192."""
-    crop_min: float = 0.2
-    """Smallest share of the picture's area that a crop shows; the paper has 0.08 at 224 px."""
-    colour_strength: float = 0.5
-    """s of the colour changes, see `Augmentation`."""
-    solarize: float = 0.1
-    """Probability of solarizing a view; both views are drawn alike."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for weight in ("invariance", "variance", "covariance"):
-            if not 0 <= getattr(self, weight) <= 1e4:
-                raise ValueError(f"{weight} is {getattr(self, weight)}; allowed is from 0 to 10000")
-        for length in ("hidden", "projection"):
-            if not 2 <= getattr(self, length) <= 65536:
-                raise ValueError(f"{length} is {getattr(self, length)}; allowed is from 2 to 65536")
-
-
-VARIANTS = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
 
 
 def invariance(z1: Float[Tensor, "N D"], z2: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
@@ -91,6 +57,41 @@ def covariance(z: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
 @final
 class VICReg(Task):
     """See the module."""
+
+    @dataclass(frozen=True)
+    class Config(Augmentation):
+        """The weights of the three terms, the expander, and what the views differ in."""
+
+        invariance: float = 25.0
+        """λ, of the difference of the views."""
+        variance: float = 25.0
+        """μ, of features that hardly vary."""
+        covariance: float = 1.0
+        """ν, of features that vary together."""
+        hidden: int = 512
+        """Width of the expander's two hidden layers; the paper has 8192."""
+        projection: int = 512
+        """Length of what the terms see; the paper has 8192."""
+        crop_min: float = 0.2
+        """Smallest share of the picture's area that a crop shows; the paper has 0.08 at 224 px."""
+        colour_strength: float = 0.5
+        """s of the colour changes, see `Augmentation`."""
+        solarize: float = 0.1
+        """Probability of solarizing a view; both views are drawn alike."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for weight in ("invariance", "variance", "covariance"):
+                if not 0 <= getattr(self, weight) <= 1e4:
+                    raise ValueError(f"{weight} is {getattr(self, weight)}; allowed is from 0 to 10000")
+            for length in ("hidden", "projection"):
+                if not 2 <= getattr(self, length) <= 65536:
+                    raise ValueError(f"{length} is {getattr(self, length)}; allowed is from 2 to 65536")
+
+    variants: ClassVar[Mapping[str, Any]] = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
+    variant_help: ClassVar[Mapping[str, str]] = {
+        "paper": "crops from 8 % of the area; expander of 8192 channels",
+    }
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -119,8 +120,3 @@ class VICReg(Task):
         """Return each picture and two views of it."""
         first, second = two_views(batch.images, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "view 1": first, "view 2": second}
-
-
-def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> VICReg:
-    """Build it; `labels` are not looked at."""
-    return VICReg(encoder, config)

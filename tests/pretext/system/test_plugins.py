@@ -25,7 +25,7 @@ from pretext.__main__ import main
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder
 from pretext.system.errors import UserError
-from pretext.tasks import task_config, task_module
+from pretext.tasks import task_class, task_config
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
 from pretext.training.run_folder import load_task
@@ -33,6 +33,7 @@ from pretext.transforms.augmentation import augment
 
 loop = importlib.import_module("pretext.training.loop")
 DATA = "scenes?size=32&train=64&val=8&test=8"
+TASK = "from pretext.tasks import Task\n"
 GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
 
 
@@ -159,7 +160,11 @@ def test_rows_are_called_after_the_file(file):
     ("content", "said"),
     [
         (None, "No such file"),
-        ("x = 1", "defines no Config and no VARIANTS and no build; CONTRIBUTING.md shows a whole task"),
+        ("x = 1", "must define one Task with losses, not none; CONTRIBUTING.md has an example"),
+        (f"{TASK}class A(Task): pass", "must define one Task with losses, not none"),
+        (f"{TASK}class A(Task): losses = None\nclass B(A): pass", "must define one Task with losses, not A, B"),
+        (f"{TASK}class A(Task): losses = None", "A has no dataclass Config; CONTRIBUTING.md has an example"),
+        (f"{TASK}class A(Task):\n  losses = None\n  class Config: pass", "A has no dataclass Config"),
         ("x = 1\ny = (", "line 2: SyntaxError"),
         ("import os\n\nraise OSError('a bad\\nday')", "line 3: OSError: a bad"),
         ("from pretext.tasks import Tosk", "line 1: ImportError"),
@@ -171,7 +176,7 @@ def test_a_file_that_is_no_task_is_one_line(tmp_path, content, said):
         path.write_text(content)
     for _ in range(2):  # what failed is not remembered
         with pytest.raises(UserError) as caught:
-            task_module(str(path))
+            task_class(str(path))
         assert said in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 

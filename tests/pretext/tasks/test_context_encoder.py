@@ -10,7 +10,7 @@ from task_samples import SMALL, batch, generator, noise
 from pretext.encoders import build_encoder
 from pretext.modules.decoder import ChannelwiseLinear, Decoder
 from pretext.tasks import build_task
-from pretext.tasks.context_encoder import Config, eroded, weighted_error
+from pretext.tasks.context_encoder import ContextEncoder, eroded, weighted_error
 from pretext.transforms.masks import MEAN_COLOUR, central, draw_holes, fill
 
 # The channel-wise layer
@@ -68,7 +68,7 @@ def test_the_released_networks_parameters_layer_by_layer():
 def test_the_released_network_paints_the_centre_and_learns():
     encoder = build_encoder("released?width=0.05", input_size=128, seed=0)
     config = dataclasses.replace(
-        Config(mask="central", adversarial_weight=0.001, overlap=4, decoder="released"),
+        ContextEncoder.Config(mask="central", adversarial_weight=0.001, overlap=4, decoder="released"),
         decoder_width=0.05,
         discriminator_width=0.05,
     )
@@ -103,7 +103,7 @@ def test_the_overlap_is_a_band_inside_the_hole_that_is_seen():
 
 
 def test_the_overlap_weighs_ten_times():
-    config = Config(mask="central", overlap=2, reconstruction_weight=1.0)
+    config = ContextEncoder.Config(mask="central", overlap=2, reconstruction_weight=1.0)
     task = build_task(config, build_encoder(SMALL, input_size=32, seed=0), seed=0)
     given = batch(noise(4))
     (loss,) = (loss for _, loss in task.losses(given))
@@ -120,7 +120,7 @@ def test_the_overlap_weighs_ten_times():
 
 
 def test_what_is_hidden_reaches_no_loss_input():
-    task = build_task(Config(mask="central"), build_encoder(SMALL, input_size=32, seed=0), seed=0).eval()
+    task = build_task(ContextEncoder.Config(mask="central"), build_encoder(SMALL, input_size=32, seed=0), seed=0).eval()
     images, holes = noise(4), central(4, 32)
     other = torch.where(holes, 255 - images, images)
     filled, again = task.inpaint(images, holes), task.inpaint(other, holes)
@@ -130,7 +130,7 @@ def test_what_is_hidden_reaches_no_loss_input():
 
 
 def test_joint_loss_has_the_published_weights():
-    config = Config(adversarial_weight=0.001)
+    config = ContextEncoder.Config(adversarial_weight=0.001)
     assert (config.reconstruction_weight, config.adversarial_weight) == (0.999, 0.001)
     task = build_task(config, build_encoder(SMALL, input_size=32, seed=0), seed=0)
     losses = dict(task.losses(batch(noise(4))))
@@ -140,7 +140,9 @@ def test_joint_loss_has_the_published_weights():
 
 
 def test_gradients_stay_with_their_player():
-    task = build_task(Config(adversarial_weight=0.5), build_encoder(SMALL, input_size=32, seed=0), seed=0)
+    task = build_task(
+        ContextEncoder.Config(adversarial_weight=0.5), build_encoder(SMALL, input_size=32, seed=0), seed=0
+    )
     players = task.players()
     for player, loss in task.losses(batch(noise(4))):
         task.zero_grad(set_to_none=True)
@@ -153,7 +155,7 @@ def test_gradients_stay_with_their_player():
 
 @pytest.mark.parametrize("change", [{"conditioned": True}, {"noise": 4}, {"loss": "l1"}, {"mask": "central"}])
 def test_switches_train_and_paint(change):
-    config = dataclasses.replace(Config(adversarial_weight=0.1), **change)
+    config = dataclasses.replace(ContextEncoder.Config(adversarial_weight=0.1), **change)
     task = build_task(config, build_encoder(SMALL, input_size=32, seed=0), seed=0)
     for _, loss in task.losses(batch(noise(4))):
         loss.backward()

@@ -10,7 +10,7 @@ import torch
 from task_samples import assert_two_processes_are_as_one, batch, built, generator, lightly, noise, step, trained
 
 from pretext.modules.prototypes import cross_view_entropy
-from pretext.tasks.dino import Config, moved_centre, sharpened, teacher_temperature
+from pretext.tasks.dino import DINO, moved_centre, sharpened, teacher_temperature
 
 SMALL = "dino?hidden=16&bottleneck=8&outputs=12&local_crops=2"
 
@@ -139,10 +139,10 @@ def test_the_teacher_sees_the_large_crops_alone():
 
 
 def test_the_teachers_temperature_is_a_line_then_constant():
-    config = Config(teacher_start=0.04, teacher_temperature=0.07, teacher_warmup=0.3)
+    config = DINO.Config(teacher_start=0.04, teacher_temperature=0.07, teacher_warmup=0.3)
     found = [teacher_temperature(config, progress) for progress in (0, 0.1, 0.3, 0.9)]
     assert found == pytest.approx([0.04, 0.05, 0.07, 0.07])
-    assert teacher_temperature(Config(teacher_start=0.02, teacher_warmup=0), 0.0) == 0.04
+    assert teacher_temperature(DINO.Config(teacher_start=0.02, teacher_warmup=0), 0.0) == 0.04
 
 
 def test_a_resumed_run_has_centre_temperature_and_last_layer_as_they_were():

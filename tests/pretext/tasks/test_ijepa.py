@@ -9,7 +9,7 @@ from task_samples import VIT, batch, built, generator, noise, scenes, trained
 
 from pretext.modules.tokens import patchify, taken, unpatchify
 from pretext.system.errors import UserError
-from pretext.tasks.ijepa import Config, block_size, draw_blocks
+from pretext.tasks.ijepa import IJEPA, block_size, draw_blocks
 from pretext.training.collapse import COLLAPSED
 
 
@@ -28,7 +28,7 @@ def test_a_block_of_a_published_picture_by_hand(area, aspect, size):
 @pytest.mark.parametrize("grid", [4, 8, 14])
 @pytest.mark.parametrize("seed", range(6))
 def test_targets_are_rectangles_of_one_size_and_the_context_has_none_of_them(grid, seed):
-    context, targets = draw_blocks(40, grid, Config(), generator(seed))
+    context, targets = draw_blocks(40, grid, IJEPA.Config(), generator(seed))
     assert targets.shape[:2] == (40, 4)
     sides, corners = set(), set()
     for b in range(40):
@@ -44,14 +44,14 @@ def test_targets_are_rectangles_of_one_size_and_the_context_has_none_of_them(gri
         assert np.ptp(rows) < block_size(1.0, 1.0, grid)[0] and np.ptp(columns) < grid
     ((height, width),) = sides
     assert 0.15 * grid**2 / 1.6 < height * width < 0.2 * grid**2 * 1.6 and len(corners) > grid
-    again = draw_blocks(40, grid, Config(), generator(seed))
+    again = draw_blocks(40, grid, IJEPA.Config(), generator(seed))
     assert torch.equal(again.context, context) and torch.equal(again.targets, targets)
 
 
 def test_sizes_and_places_range_over_what_is_published():
     areas, shown, first_rows = [], [], []
     for seed in range(200):
-        context, targets = draw_blocks(8, 16, Config(), generator(seed))
+        context, targets = draw_blocks(8, 16, IJEPA.Config(), generator(seed))
         areas.append(targets.shape[2] / 256)
         shown.append(context.shape[1] / 256)
         first_rows += (targets[..., 0] // 16).flatten().tolist()
@@ -62,12 +62,12 @@ def test_sizes_and_places_range_over_what_is_published():
 
 def test_all_of_the_context_is_shown_where_a_picture_is_alone():
     for seed in range(20):
-        (context,), (targets,) = draw_blocks(1, 8, Config(context_min=1.0), generator(seed))
+        (context,), (targets,) = draw_blocks(1, 8, IJEPA.Config(context_min=1.0), generator(seed))
         assert set(context.tolist()) == set(range(64)) - set(targets.flatten().tolist())
 
 
 def test_the_context_that_is_left_out_is_drawn_at_random():
-    context, targets = draw_blocks(400, 8, Config(context_min=1.0), generator())
+    context, targets = draw_blocks(400, 8, IJEPA.Config(context_min=1.0), generator())
     possible, chosen = torch.zeros(400, 64, dtype=torch.bool), torch.zeros(400, 64, dtype=torch.bool)
     possible = ~possible.scatter(1, targets.flatten(1), True)
     chosen.scatter_(1, context, True)

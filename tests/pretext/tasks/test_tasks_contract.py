@@ -22,13 +22,13 @@ from pretext.tasks import (
     Batch,
     LabelKind,
     build_task,
+    task_class,
     task_config,
-    task_kinds,
-    task_module,
     task_names,
     task_training,
 )
 from pretext.tasks.base import Fitted
+from pretext.training.config import TrainConfig
 
 NAMES = task_names()
 MODULES = sorted({name.partition(":")[0] for name in NAMES})
@@ -40,17 +40,17 @@ IMPOSSIBLE = {int: (-1_000_000,), float: (-1e6, float("nan"))}
 OUT_OF_RANGE = [
     (name, field, value)
     for name in MODULES
-    for field, hint in typing.get_type_hints(task_module(name).Config).items()
+    for field, hint in typing.get_type_hints(task_class(name).Config).items()
     for kind in (hint, *typing.get_args(hint))
     for value in (IMPOSSIBLE.get(kind, ()) if isinstance(kind, type) else ())
 ]
 
 
 def needs_labels(name):
-    return any(kind.needs_labels for kind in task_kinds(name))
+    return task_class(name).needs_labels
 
 
-FITTED = [name for name in NAMES if any(issubclass(kind, Fitted) for kind in task_kinds(name))]
+FITTED = [name for name in NAMES if issubclass(task_class(name), Fitted)]
 STEPPED = [name for name in NAMES if name not in FITTED]
 
 
@@ -273,21 +273,82 @@ def test_a_configuration_survives_being_written_as_a_spec(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_cites_its_paper_and_documents_its_settings(name):
-    module = task_module(name)
-    assert re.search(r"arXiv \d{4}\.\d{4,5}|\b(19|20)\d\d\b", module.__doc__), "no paper"
-    tree = ast.parse(inspect.getsource(module))
-    config = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config")
-    for node, following in itertools.pairwise([*config.body, None]):
-        if isinstance(node, ast.AnnAssign):
-            documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            assert documented, f"{name}: {ast.unparse(node.target)} has no docstring"
+    assert re.search(r"arXiv \d{4}\.\d{4,5}|\b(19|20)\d\d\b", inspect.getmodule(task_class(name)).__doc__), "no paper"
+    inherited = {field for base in task_class(name).Config.__mro__[1:-1] for field in typing.get_type_hints(base)}
+    documented = {field for field, _ in field_docstrings(name)}
+    missing = {field.name for field in dataclasses.fields(task_class(name).Config)} - documented - inherited
+    assert not missing, f"{name}: {sorted(missing)} have no docstring"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_setting_is_explained_in_words(name):
+    for field, text in field_docstrings(name):
+        assert len(text.split()) >= 3 and not text.startswith("Of "), f"{name}: {field}: {text!r}"
+
+
+def field_docstrings(name):
+    """Return the fields that a task's `Config` documents itself, with their docstrings."""
+    body = class_body(name)
+    config = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == "Config")
+    return [
+        (node.target.id, following.value.value)
+        for node, following in itertools.pairwise(config.body)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(following, ast.Expr)
+        and isinstance(following.value, ast.Constant)
+    ]
+
+
+def class_body(name):
+    """Return the statements of a task's class, as they are written."""
+    task = task_class(name)
+    tree = ast.parse(inspect.getsource(inspect.getmodule(task)))
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == task.__name__).body
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_variants_can_be_read_from_the_source_alone(name):
+    for node in class_body(name):
+        if isinstance(node, ast.AnnAssign) and node.target.id in ("variants", "variant_help", "training_defaults"):
+            read = literal(node.value)
+            found = getattr(task_class(name), node.target.id)
+            assert read.keys() == found.keys()
+            for key, value in read.items():
+                assert (task_class(name).Config(**value) if node.target.id == "variants" else value) == found[key]
+
+
+def literal(node):
+    """Return the value of a literal, in which `Config(key=value)` is a dictionary."""
+    if isinstance(node, ast.Dict):
+        return {literal(key): literal(value) for key, value in zip(node.keys, node.values, strict=True)}
+    if isinstance(node, ast.Call):
+        assert node.func.id == "Config" and not node.args
+        return {keyword.arg: literal(keyword.value) for keyword in node.keywords}
+    return ast.literal_eval(node)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_variants_are_explained_and_known_to_the_loop(name):
+    task = task_class(name)
+    assert task.variant_help.keys() == task.variants.keys()
+    assert all(0 < len(text) <= 55 and not text.endswith(".") for text in task.variant_help.values())
+    assert task.training_defaults.keys() <= {"", *task.variants}
+    own = {"encoder", "image_size"}
+    for defaults in task.training_defaults.values():
+        TrainConfig(**{key: value for key, value in defaults.items() if key not in own})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_first_line_of_a_module_fits_the_list(name):
+    line = inspect.getmodule(task_class(name)).__doc__.splitlines()[0]
+    assert len(line) <= 78 and re.fullmatch(r"[\w -]+: .+ \([A-Z].* (19|20)\d\d\)\.", line), line
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_configurations_cannot_be_changed(name):
-    module = task_module(name)
-    assert all(isinstance(variant, module.Config) for variant in module.VARIANTS.values())
-    config = module.Config()
+    task = task_class(name)
+    assert all(type(variant) is task.Config for variant in task.variants.values())
+    config = task.Config()
     for field in dataclasses.fields(config):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(config, field.name, None)
@@ -296,7 +357,7 @@ def test_configurations_cannot_be_changed(name):
 @pytest.mark.parametrize(("name", "field", "value"), OUT_OF_RANGE)
 def test_numbers_out_of_range_are_named(name, field, value):
     with pytest.raises(ValueError, match=rf"\b{field}\b.*{value}") as caught:
-        task_module(name).Config(**{field: value})
+        task_class(name).Config(**{field: value})
     assert "\n" not in str(caught.value)
 
 
