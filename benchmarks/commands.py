@@ -1,4 +1,4 @@
-"""What else `run_all.py` can be asked: status, compare, reproduce, clean."""
+"""The other commands of `run_all.py`: status, compare, reproduce, clean."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pretext.system.errors import UserError, did_you_mean
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Which results."""
+    """Choose a folder of results."""
 
     profile: str = "laptop"
-    """Only decides the folder where --out is left out."""
+    """Names the folder results/PROFILE if --out is omitted."""
     out: Path | None = None
-    """Folder of the results; results/PROFILE where it is left out."""
+    """Folder of the results; results/PROFILE if omitted."""
 
     @property
     def folder(self) -> Path:
@@ -36,15 +36,25 @@ class Folder:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress(Folder):
-    """Say what is done, running, failed and left, and how long that will take."""
+    """Print how many cells are done, running, failed and left, and the time left.
+
+    Examples:
+        python benchmarks/run_all.py status
+        python benchmarks/run_all.py status --out results/mine
+    """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compare(Folder):
-    """Two results folders against each other, or two rows of one, metric by metric."""
+    """Compare two folders of results, or two rows of one, metric by metric.
+
+    Examples:
+        python benchmarks/run_all.py compare results/before results/after
+        python benchmarks/run_all.py compare context_encoder autoencoder --out results/mine
+    """
 
     sides: Annotated[tyro.conf.Positional[tuple[str, str]], tyro.conf.arg(metavar="A B")]
-    """Two folders, of two commits or two machines; or two rows of --out, such as context_encoder autoencoder."""
+    """Two folders of results, or two rows of --out, such as context_encoder autoencoder."""
 
     def __post_init__(self) -> None:
         if self.sides[0] == self.sides[1]:
@@ -53,18 +63,28 @@ class Compare(Folder):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reproduce(Folder):
-    """Compute a cell once more, its encoder too, and hold it against what was found."""
+    """Compute a cell again, its encoder too, and compare it with the stored result.
+
+    Examples:
+        python benchmarks/run_all.py reproduce context_encoder.knn.s0
+        python benchmarks/run_all.py reproduce simclr.linear.s1 --out results/mine
+    """
 
     cell: tyro.conf.Positional[str]
-    """A cell's name, or the beginning of it, as results.csv has it."""
+    """Name of a cell in results.csv, or the beginning of one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clean(Folder):
-    """Remove failures, logs, and what was set aside or reproduced; results and encoders stay."""
+    """Remove failures, logs, and superseded or reproduced results; results and encoders stay.
+
+    Examples:
+        python benchmarks/run_all.py clean
+        python benchmarks/run_all.py clean --older-than 7 --out results/mine
+    """
 
     older_than: float | None = None
-    """Only files that were last written so many days ago or longer; all where it is left out."""
+    """Remove only files last written at least this many days ago; all if omitted."""
 
     def __post_init__(self) -> None:
         if self.older_than is not None and not self.older_than >= 0:
@@ -73,12 +93,12 @@ class Clean(Folder):
 
 def status(argv: list[str]) -> int:
     """Print what of a comparison is done, running, failed and left, and how long what is left will take."""
+    out = parse(Progress, argv, prog="run_all.py status").folder
     from benchmarks.progress import seconds_left
     from benchmarks.progress import status as status_of
     from benchmarks.results import failure_path, read_json
     from benchmarks.schedule import duration
 
-    out = parse(Progress, argv, prog="run_all.py status").folder
     plan, found = status_of(out)
     print(f"{out}: {plan['profile']} on {plan['data']}")
     counts = {field.name: len(getattr(found, field.name)) for field in dataclasses.fields(found)}
@@ -96,9 +116,9 @@ def status(argv: list[str]) -> int:
 
 def compare(argv: list[str]) -> int:
     """Print the paired differences between two results folders, or between two rows of one."""
+    options = parse(Compare, argv, prog="run_all.py compare")
     from benchmarks import comparison
 
-    options = parse(Compare, argv, prog="run_all.py compare")
     paths = [Path(side) for side in options.sides]
     folders = [comparison.has_results(path) for path in paths]
     if not any(folders):
@@ -147,13 +167,13 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
 
 def reproduce(argv: list[str]) -> int:
     """Compute a cell and its encoder anew in OUT/reproduced, and print both values of each metric."""
+    asked = parse(Reproduce, argv, prog="run_all.py reproduce")
     from benchmarks import schedule
     from benchmarks.executor import LocalProcesses
     from benchmarks.reproduction import held_against, stored_cell
     from benchmarks.results import read_measurements, result_path
     from downstream.features import limit_cache
 
-    asked = parse(Reproduce, argv, prog="run_all.py reproduce")
     out = asked.folder
     measurements = read_measurements(out)
     if not measurements:
@@ -190,9 +210,9 @@ def _called(beginning: str, cells: Sequence[str], out: Path) -> str:
 
 def clean(argv: list[str]) -> int:
     """Remove failures, logs, and what was set aside or reproduced; results and encoders stay."""
+    options = parse(Clean, argv, prog="run_all.py clean")
     from benchmarks.progress import status as status_of
 
-    options = parse(Clean, argv, prog="run_all.py clean")
     out, days = options.folder, options.older_than
     if status_of(out)[1].running:
         raise UserError(f"{out} is being computed; stop that first")

@@ -1,4 +1,4 @@
-"""What the user asked `run_all` for, and the plan that comes of it."""
+"""The options of `run_all`, and the plan that they give."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -25,44 +25,69 @@ WORKER_BYTES = 1.2e9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Compare encoders: train them by pretext tasks, judge them by probes, and write a table and a report."""
+    """Train encoders by pretext tasks, judge them by probes, and write one table and one report.
+
+    The same command goes on where it was stopped.
+
+    Examples:
+        python benchmarks/run_all.py --profile smoke
+        python benchmarks/run_all.py --data folder:photos --tasks context_encoder simclr --out results/mine
+    """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "what": (
+            "profile",
+            "tasks",
+            "encoder",
+            "allow_partial",
+            "probes",
+            "data",
+            "pretrain_data",
+            "download",
+            "bad_images",
+            "architecture",
+            "image_size",
+        ),
+        "how long": ("seeds", "budget"),
+        "where": ("out", "workers", "cache_gb", "dry_run"),
+    }
 
     profile: str = "laptop"
-    """smoke (a minute), laptop, tasks (every pretext task), workstation (a GPU), paper (as published)."""
+    """Named comparison: its rows, probes, data, seeds and budget. See `profiles` below."""
     data: str | None = None
-    """Data set, KIND[:PATH][?key=value&…]; the profile's own where it is left out."""
+    """Data set, KIND[:PATH][?key=value&…]; the profile's own if omitted."""
     pretrain_data: str | None = None
-    """Data set that rows are trained on, where it is another than the one that they are judged with."""
+    """Data set to train on, if it is not the one that encoders are judged on."""
     tasks: tuple[str, ...] = ()
-    """Rows: names of the profile's, task specs, or files of your own, my_task.py; all of the profile's where it is
-    left out."""
+    """Rows: task names of the profile, specs such as context_encoder?mask=central, or files of your own, my_task.py;
+    all rows of the profile if omitted."""
     probes: tuple[str, ...] = ()
-    """Columns: linear knn svm low_shot fine_tune detection segmentation retrieval inpainting, or files of your own,
-    my_probe.py?steps=10."""
+    """Columns: probe names as in `probes` below, or files of your own, my_probe.py?steps=10; the profile's if
+    omitted."""
     seeds: int | None = None
-    """How many seeds; the profile's number where it is left out."""
+    """Number of seeds, each a full repetition; the profile's if omitted."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
-    """Budget of every row, as in images=1000000: images, steps, epochs, seconds or flops; the profile's own where it
-    is left out."""
+    """Training budget of every row, as in images=1000000; KIND is images, steps, epochs, seconds or flops. The
+    profile's if omitted."""
     architecture: str | None = None
-    """Encoder that every row trains, as in timm:resnet18; the profile's own where it is left out."""
+    """Encoder that every row trains, as in timm:resnet18; the profile's if omitted."""
     image_size: int | None = None
-    """Side in pixels at which every row sees its pictures; the profile's own where it is left out."""
+    """Side in pixels of the pictures that every row sees; the profile's if omitted."""
     out: Path | None = None
-    """Folder of the results; results/PROFILE where it is left out."""
+    """Folder of the results; results/PROFILE if omitted."""
     encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
-    """One more row: an encoder file by name, timm's published weights, or weights from elsewhere, as in
-    timm:resnet50?weights=FILE; give it as often as you like."""
+    """Add a row: an encoder file under a name, timm's published weights, or external weights, as in
+    timm:resnet50?weights=FILE. Repeat the flag for more rows."""
     allow_partial: bool = False
-    """Go on where a file of weights from elsewhere holds less than the whole encoder; the rest stays random."""
+    """Accept a weights file that covers only part of the encoder; the rest stays random."""
     download: bool = False
-    """Fetch a torchvision data set that is not there."""
+    """Download a torchvision data set that is not on disk."""
     bad_images: Literal["skip", "stop"] = "skip"
-    """Pictures that cannot be decoded: leave them out and say so, or stop."""
+    """What to do about pictures that cannot be decoded: skip and report them, or stop."""
     workers: int | None = None
-    """Worker processes; as many as cores and memory allow where it is left out, one on a GPU."""
+    """Worker processes; if omitted, as many as cores and memory allow, or one on a GPU."""
     cache_gb: float | None = None
-    """Most gigabytes of features that are kept for other probes; 4 where it is left out, 0 keeps none."""
+    """Maximum size in GB of the cache of features; 4 if omitted, 0 disables the cache."""
     dry_run: bool = False
     """Print the plan and its cost, and compute nothing."""
 

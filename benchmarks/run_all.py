@@ -1,12 +1,10 @@
 """Compare pretext tasks from one command; start it again and it goes on where it stopped.
 
-python benchmarks/run_all.py [--profile smoke|laptop|workstation|paper] [--data SPEC] [--out DIR] [--seeds N]
-                             [--tasks A B …] [--probes A B …] [--encoder NAME=FILE|timm:NAME …] [--allow-partial]
-                             [--download] [--bad-images skip|stop] [--workers N] [--cache-gb N] [--dry-run]
-python benchmarks/run_all.py status | compare ROW ROW | reproduce CELL | clean [--older-than DAYS]  [--out DIR]
-python benchmarks/run_all.py compare DIR DIR
+python benchmarks/run_all.py [--profile smoke|laptop|tasks|workstation|paper] [--data SPEC] [--tasks A B …]
+                             [--probes A B …] [--seeds N] [--out DIR]
+python benchmarks/run_all.py status | compare A B | reproduce CELL | clean  [--out DIR]
 
-Exit codes: 0, 1 where a cell failed, 2 for what the user gave, 130 for Ctrl-C.
+`--help` explains all flags. Exit codes: 0, 1 if a cell failed, 2 for unusable input, 130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,9 +17,13 @@ if not __package__:  # started as a file: the import path begins with this folde
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.commands import COMMANDS
-from benchmarks.options import Options, check_profile, check_writable, plan_of, worker_count
+from benchmarks.options import PROFILE_NAMES, Options, check_profile, check_writable, plan_of, worker_count
+from pretext.system import catalogue, help_page
 from pretext.system.command_line import parse
+from pretext.system.declarations import read_class, read_module
 from pretext.system.errors import UserError, did_you_mean, run_command
+
+PROG = "python benchmarks/run_all.py"
 
 
 def main(argv: list[str]) -> int:
@@ -34,6 +36,9 @@ def main(argv: list[str]) -> int:
         if argv[0] not in COMMANDS:
             raise UserError(f"unknown command {argv[0]!r}; {did_you_mean(argv[0], COMMANDS)}")
         return COMMANDS[argv[0]](argv[1:])
+    if help_page.is_asked(argv):
+        print(_help())
+        return 0
     options = parse(Options, argv, prog="run_all.py")
     check_profile(options.profile)
     out = options.folder
@@ -72,6 +77,22 @@ def main(argv: list[str]) -> int:
     if failures:
         print(f"{len(failures)} cells failed; tracebacks are in {out / 'failures'}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _help() -> str:
+    """Return the help page, with every command, profile, probe and task that there is."""
+    options, recipes = read_class("benchmarks.options:Options"), read_module("benchmarks.recipes")
+    commands = {f"{name} --help": command.__doc__ or "" for name, command in COMMANDS.items()}
+    profiles = {name: recipes.about_function(name) for name in PROFILE_NAMES}
+    probes = sorted([*(catalogue.declared_probes("downstream.probes")), *catalogue.declared_probes("retrieval.probes")])
+    names = {
+        "other commands": commands,
+        "profiles": profiles,
+        "probes": dict.fromkeys([*probes, "inpainting"], ""),
+        "tasks": dict.fromkeys(catalogue.declared_tasks(), ""),
+    }
+    groups = help_page.groups_of(options, rest="flags")
+    return help_page.HelpPage(PROG, options.about, groups, names).text()
 
 
 def finish(out: Path) -> None:

@@ -1,89 +1,114 @@
-"""Judge an encoder: python -m downstream PROBE --encoder FILE|timm:NAME|random:SPEC --data SPEC [--out DIR]."""
+"""Judge an encoder by one probe: how well its features transfer.
+
+examples:
+  python -m downstream linear --encoder mine.safetensors --data folder:labelled
+  python -m downstream detection --encoder timm:resnet18 --data voc:VOCdevkit
+
+`python -m downstream PROBE --help` explains the flags and a probe's settings.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import tyro
-
-import downstream.probes
-from downstream.features import limit_cache
-from pretext.datasets import open_dataset
-from pretext.datasets.base import ImageDataset
-from pretext.encoders import Encoder, build_encoder, load_encoder
-from pretext.encoders.files import encoder_digest
-from pretext.encoders.foreign import allowing_partial, loaded_line
-from pretext.encoders.weights import is_spec
-from pretext.judging import Probe, Score, probe_in_file, probes_in
-from pretext.system.checkpoint import atomic_write
-from pretext.system.command_line import parse
-from pretext.system.device import device_of
+from pretext.system import catalogue, help_page
+from pretext.system.command_line import clash_line, parse, settings_in, with_settings
+from pretext.system.declarations import read_class
 from pretext.system.errors import UserError, did_you_mean, run_command
 from pretext.system.plugins import is_file
-from pretext.system.revision import revision
+
+if TYPE_CHECKING:
+    from pretext.datasets.base import ImageDataset
+    from pretext.encoders import Encoder
+    from pretext.judging import Score
 
 PROG = "python -m downstream"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Judge an encoder by one probe."""
+    """Judge an encoder by one probe, and print its scores on the test split.
+
+    Examples:
+        python -m downstream PROBE --encoder mine.safetensors --data voc:VOCdevkit
+        python -m downstream PROBE --encoder timm:resnet18 --data folder:photos --out judged
+    """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "what": ("encoder", "allow_partial", "data", "download", "image_size"),
+        "where": ("device", "cache_gb", "out"),
+    }
 
     encoder: str
-    """Encoder file, `timm:NAME`, weights from elsewhere as in `timm:resnet50?weights=FILE`, or `random:SPEC` for random
-    weights of --seed, as in `random:alexnet?width=0.25`."""
+    """Encoder file; `timm:NAME`; external weights, as in `timm:resnet50?weights=FILE`; or random weights of --seed, as
+    in `random:alexnet?width=0.25`."""
     allow_partial: bool = False
-    """Go on where a file of weights from elsewhere holds less than the whole encoder; the rest stays random."""
+    """Accept a weights file that covers only part of the encoder; the rest stays random."""
     data: str
-    """Data set: KIND[:PATH][?key=value&…]."""
+    """Data set, KIND[:PATH][?key=value&…], such as folder:photographs or voc:VOCdevkit."""
     image_size: int | None = None
-    """Side in pixels; not for an encoder file, which knows its own."""
+    """Side in pixels; not allowed with an encoder file, which records its own."""
     device: str = "auto"
-    """cpu, cuda, …; auto takes a GPU where there is one."""
+    """Torch device: cpu, cuda, …; auto uses a GPU if there is one."""
     download: bool = False
-    """Fetch a torchvision set that is not there."""
+    """Download a torchvision data set that is not on disk."""
     cache_gb: float | None = None
-    """Most gigabytes of features that are kept for other probes; 4 where it is left out, 0 keeps none."""
+    """Maximum size in GB of the cache of features; 4 if omitted, 0 disables the cache."""
     out: Path | None = None
-    """Folder for scores.json, what was judged (judged.json), sheets and curves; nothing is written where None."""
+    """Folder for scores.json, judged.json (what was judged), sheets and curves; nothing is written if omitted."""
 
 
 def main(argv: list[str]) -> int:
     """Run the probe that the first word names; return the exit code."""
-    probes = probes_in(downstream.probes)
+    probes = catalogue.declared_probes("downstream.probes")
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{__doc__}\n\nprobes: {', '.join(probes)}; {PROG} PROBE --help shows a probe's settings")
+        listed = help_page.list_of_names((name, _summary(probe)) for name, probe in probes.items())
+        print(f"{(__doc__ or '').strip()}\n\nprobes:\n{listed}")
         return 0
     name = argv[0]
-    if is_file(name):
-        kind = probe_in_file(Path(name))
-    elif name in probes:
-        kind = probes[name]
-    else:
+    if not is_file(name) and name not in probes:
         raise UserError(f"{PROG}: unknown probe {name!r}; {did_you_mean(name, probes)}")
-    options: Any = parse(_flags_of(kind), argv[1:], prog=f"{PROG} {name}")
+    if help_page.is_asked(argv):
+        print(_help(name))
+        return 0
+    return _judge(name, argv[1:])
+
+
+def _judge(name: str, argv: list[str]) -> int:
+    import downstream.probes
+    from downstream.features import limit_cache
+    from pretext.datasets import open_dataset
+    from pretext.encoders.foreign import allowing_partial
+    from pretext.judging import probe_in_file, probes_in
+    from pretext.system.device import device_of
+
+    kind = probe_in_file(Path(name)) if is_file(name) else probes_in(downstream.probes)[name]
+    command = with_settings(Judge, kind(), field="probe", prefix="probe", file=name if is_file(name) else "")
+    options: Any = parse(command, argv, prog=f"{PROG} {name}")
+    probe = settings_in(options, field="probe", kind=kind)
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)  # what cannot be written should not be computed first
+        options.out.mkdir(parents=True, exist_ok=True)  # fail before the computation if it cannot be written
     if options.cache_gb is not None:
         limit_cache(options.cache_gb)
     data = open_dataset(options.data, download=options.download)
     source = allowing_partial(options.encoder, options.allow_partial)
-    encoder = _encoder(source, options.image_size, seed=options.probe.seed).to(device_of(options.device))
-    scores = list(options.probe.evaluate(encoder, data, options.out))
+    encoder = _encoder(source, options.image_size, seed=probe.seed).to(device_of(options.device))
+    scores = list(probe.evaluate(encoder, data, options.out))
     print(table(scores))
     for note in data.notes:
         print(note)
     if options.out is not None:
         _write(options.out / "scores.json", [_plain(score) for score in scores])
-        _write(options.out / "judged.json", _judged(name, options, encoder, data))
+        _write(options.out / "judged.json", _judged(name, options, probe, encoder, data))
     return 0
 
 
 def table(scores: list[Score]) -> str:
-    """Return scores as lines of text; the headline carries an arrow."""
+    """Return scores as lines of text; an arrow marks the headline."""
     lines = [f"  {'stage':12} {'metric':14} {'value':>8} {'chance':>8} {'n':>7}"]
     for score in scores:
         chance = "" if score.chance is None else f"{score.chance:.1f}"
@@ -93,29 +118,51 @@ def table(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
+def _summary(probe: Any) -> str:
+    """Return the first paragraph of a probe's docstring."""
+    return " ".join(str(probe.about).split("\n\n")[0].split())
+
+
+def _help(name: str) -> str:
+    """Return the help of one probe: the command's flags and the probe's settings."""
+    command = read_class("downstream.__main__:Judge")
+    if is_file(name):
+        probe = catalogue.declared_probe_in_file(Path(name))
+    else:
+        probe = catalogue.declared_probes("downstream.probes")[name]
+    settings = [] if probe is None else probe.settings()
+    taken = {setting.name for setting in command.settings()}
+    if is_file(name) and (clashing := [setting.name for setting in settings if setting.name in taken]):
+        raise UserError(clash_line(name, clashing[0]))
+    what, where = help_page.groups_of(command, rest="flags")
+    about = command.about.replace("PROBE", name)
+    about = about if probe is None else f"{_summary(probe)}\n\n{about}"
+    groups = [what, help_page.Group(f"settings of {name}", settings), where]
+    return help_page.HelpPage(f"{PROG} {name}", about, groups).text()
+
+
 def _encoder(source: str, image_size: int | None, *, seed: int) -> Encoder:
+    from pretext.encoders import build_encoder, load_encoder
+    from pretext.encoders.foreign import loaded_line
+    from pretext.encoders.weights import is_spec
+
     if source.startswith("random:"):
         return build_encoder(source.removeprefix("random:"), input_size=image_size or 64, seed=seed).eval()
     if image_size is not None and not is_spec(source):
-        raise UserError(f"--image-size: {source} knows its own size; leave the flag out")
+        raise UserError(f"--image-size: {source} records its own size; leave the flag out")
     encoder = load_encoder(source, input_size=image_size)
     print(loaded_line(encoder, source))
     return encoder
 
 
-def _flags_of(probe: type[Probe]) -> type[Any]:
-    """Return `Judge` with the probe's settings as flags."""
-    field: Any = ("probe", Annotated[probe, tyro.conf.arg(name="")], dataclasses.field(default=probe()))
-    made = dataclasses.make_dataclass("Judge", [field], bases=(Judge,), frozen=True, kw_only=True)
-    made.__doc__ = Judge.__doc__
-    return made
+def _judged(name: str, options: Any, probe: Any, encoder: Encoder, data: ImageDataset) -> dict[str, Any]:
+    """Return what the scores depend on: the probe's settings, the encoder and its weights, the data, the code."""
+    from pretext.encoders.files import encoder_digest
+    from pretext.system.revision import revision
 
-
-def _judged(name: str, options: Any, encoder: Encoder, data: ImageDataset) -> dict[str, Any]:
-    """Return what scores are of: the probe's settings, the encoder and what was loaded into it, the data, the code."""
     return {
         "probe": name,
-        "settings": dataclasses.asdict(options.probe),
+        "settings": dataclasses.asdict(probe),
         "encoder": {
             "source": options.encoder,
             "architecture": encoder.spec,
@@ -133,6 +180,8 @@ def _judged(name: str, options: Any, encoder: Encoder, data: ImageDataset) -> di
 
 
 def _write(path: Path, content: Any) -> None:
+    from pretext.system.checkpoint import atomic_write
+
     with atomic_write(path) as beside:
         beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
 

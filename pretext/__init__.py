@@ -1,39 +1,61 @@
 """Makes encoders: data sets, encoders, pretext tasks, and the one training loop.
 
-The public names are imported when they are first asked for, so that `import pretext` costs nothing.
+    tasks         pretext tasks, one file each
+    datasets      sources of pictures, one file each; scenery/ draws the built-in scenes
+    encoders      networks that are trained, their files, and weights from elsewhere
+    transforms    what happens to a batch of pictures: augmentation, views, colour, masks, grids
+    modules       network parts that tasks share
+    training      the training loop (loop.py), its settings, checkpoints and log
+    inpainting    how well a decoder fills holes, beside baselines without a network
+    judging       Probe and Score, the contract of everything that judges an encoder
+    system        errors, command line, files, devices, processes
+
+Public names are imported when they are first used, so that `import pretext` costs nothing.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pretext.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
-    from pretext.datasets import open_dataset
-    from pretext.encoders import build_encoder, load_encoder, save_encoder
-    from pretext.tasks import build_task
+    from pretext.datasets import ImageDataset, open_dataset
+    from pretext.encoders import Encoder, build_encoder, load_encoder, save_encoder
+    from pretext.judging import Probe, Score
+    from pretext.tasks import Task, build_task
     from pretext.training.config import TrainConfig
+    from pretext.training.loop import train
 
 __all__ = [
+    "Encoder",
+    "ImageDataset",
+    "Probe",
+    "Score",
+    "Task",
     "TrainConfig",
     "build_encoder",
     "build_task",
     "load_encoder",
     "open_dataset",
     "save_encoder",
+    "train",
 ]
 
-_HOMES = {
-    "TrainConfig": "train_config",
-    "build_encoder": "encoders",
-    "build_task": "tasks",
-    "load_encoder": "encoders",
-    "open_dataset": "datasets",
-    "save_encoder": "encoders",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Encoder": "encoders",
+        "ImageDataset": "datasets",
+        "Probe": "judging",
+        "Score": "judging",
+        "Task": "tasks",
+        "TrainConfig": "training.config",
+        "build_encoder": "encoders",
+        "build_task": "tasks",
+        "load_encoder": "encoders",
+        "open_dataset": "datasets",
+        "save_encoder": "encoders",
+        "train": "training.loop",
+    },
+)

@@ -1,69 +1,93 @@
-"""Train an encoder without labels, look at what it paints, list what there is.
+"""Train an encoder without labels, measure its decoder, list what there is.
 
-python -m pretext list
-python -m pretext train TASK --data SPEC [--encoder SPEC] [--images N | --steps N | --seconds N] [--out DIR]
-python -m pretext inpaint --checkpoint DIR --data SPEC [--out DIR]
+examples:
+  python -m pretext train context_encoder --data folder:photos --out runs/mine
+  python -m pretext inpaint --checkpoint runs/mine --data folder:photos
+
+commands:
+  list                    List pretext tasks, encoders and kinds of data set.
+  train TASK              Train an encoder by one pretext task.
+  inpaint                 Fill holes by the decoder of a training run.
+
+`python -m pretext COMMAND --help` explains a command's flags, and
+`python -m pretext train TASK --help` a task's own settings too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
 import tyro
 
-from pretext.datasets import dataset_kinds, open_dataset
-from pretext.encoders import encoder_names
-from pretext.system.command_line import parse
+from pretext.system import catalogue, help_page
+from pretext.system.command_line import clash_line, parse, settings_in, with_settings
+from pretext.system.declarations import read_class
 from pretext.system.errors import UserError, did_you_mean, run_command
 from pretext.system.plugins import file_row, is_file
-from pretext.tasks import task_class, task_config, task_names, task_training
-from pretext.training.config import TrainConfig
-from pretext.training.loop import train
+from pretext.system.specs import parse_spec
+
+PROG = "python -m pretext"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train an encoder by one pretext task."""
+    """Train an encoder by one pretext task. The same command goes on where it was stopped.
+
+    Examples:
+        python -m pretext train context_encoder --data folder:photos --out runs/mine
+        python -m pretext train simclr --data cifar10:data --download --epochs 20
+    """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "what": ("task", "data", "download", "encoder", "image_size"),
+        "where": ("out",),
+    }
 
     task: tyro.conf.Positional[str]
-    """TASK or TASK:VARIANT, which `python -m pretext list` names, or a file of your own, my_task.py."""
+    """Pretext task, TASK or TASK:VARIANT, or a file of your own, my_task.py."""
     data: str
-    """Data set: KIND[:PATH][?key=value&…]."""
+    """Data set, KIND[:PATH][?key=value&…], such as folder:photographs or voc:VOCdevkit."""
     encoder: str = "alexnet?stem_stride=2"
-    """Encoder: alexnet, alexnet?width=0.5&stem_stride=2, released, timm:NAME, …"""
+    """Encoder, such as alexnet?width=0.5&stem_stride=2, released or timm:resnet18."""
     image_size: int = 64
-    """Side in pixels."""
+    """Side in pixels of the square pictures that the encoder sees."""
     download: bool = False
-    """Fetch a torchvision set that is not there."""
+    """Download a torchvision data set that is not on disk."""
     out: Path | None = None
-    """Folder of the run; runs/TASK where None. The same command goes on where it stopped."""
-    loop: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    """How long, how fast, on what."""
+    """Folder of the run; runs/TASK if omitted."""
 
 
 def main(argv: list[str]) -> int:
     """Run one of the commands; return the exit code."""
     commands = {"train": train_command, "inpaint": inpaint, "list": list_names}
     if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
+        print(__doc__.strip())
         return 0
     if argv[0] not in commands:
-        raise UserError(f"python -m pretext: unknown command {argv[0]!r}; {did_you_mean(argv[0], commands)}")
+        raise UserError(f"{PROG}: unknown command {argv[0]!r}; {did_you_mean(argv[0], commands)}")
     return commands[argv[0]](argv[1:])
 
 
 def train_command(argv: list[str]) -> int:
     """Run `python -m pretext train`; the task's own settings are flags too."""
-    prog = "python -m pretext train"
-    if not argv or argv[0].startswith("-"):
-        if {"-h", "--help"} & set(argv):
-            parse(Train, argv, prog=prog)
-        raise UserError(f"{prog}: name the task first; {did_you_mean('', task_names())}")
-    spec = argv[0]
-    options: Any = parse(_flags_of(spec), argv, prog=f"{prog}")
+    prog = f"{PROG} train"
+    spec = argv[0] if argv and not argv[0].startswith("-") else ""
+    if help_page.is_asked(argv):
+        print(_help(spec))
+        return 0
+    if not spec:
+        raise UserError(f"{prog}: name the task first; {did_you_mean('', _task_names())}")
+    _check_task(spec)
+
+    from pretext.datasets import open_dataset
+    from pretext.tasks import task_config
+    from pretext.training.loop import train
+
+    settings = task_config(spec)
+    options: Any = parse(_flags_of(spec, settings), argv, prog=prog)
     name = file_row(spec) if is_file(spec) else spec
     out = options.out or Path("runs") / name.split("?", maxsplit=1)[0].replace(":", "-")
     file = train(
@@ -73,7 +97,7 @@ def train_command(argv: list[str]) -> int:
         options.loop,
         out,
         image_size=options.image_size,
-        task_settings=options.task_settings,
+        task_settings=settings_in(options, field="task_settings", kind=type(settings)),
     )
     print(f"{file}: trained by {spec} on {options.data}")
     return 0
@@ -81,46 +105,94 @@ def train_command(argv: list[str]) -> int:
 
 def inpaint(argv: list[str]) -> int:
     """Run `python -m pretext inpaint`."""
+    if help_page.is_asked(argv):
+        declared = read_class("pretext.inpainting.command:Inpaint")
+        page = help_page.HelpPage(f"{PROG} inpaint", declared.about, help_page.groups_of(declared, rest="flags"))
+        print(page.text())
+        return 0
     from pretext.inpainting.command import inpaint_command
 
     return inpaint_command(argv)
 
 
 def list_names(argv: list[str]) -> int:
-    """Run `python -m pretext list`."""
+    """Run `python -m pretext list`: names of tasks with what they do, of encoders and of data sets, in 80 columns."""
+    if help_page.is_asked(argv):
+        print(f"usage: {PROG} list\n\nList pretext tasks, encoders and kinds of data set.")
+        return 0
     if argv:
-        raise UserError(f"python -m pretext list: {argv[0]} is not understood; it takes no flags")
-    print("pretext tasks")
-    for name in task_names():
-        task, variant = task_class(name), name.partition(":")[2]
-        about = task.variant_help[variant] if variant else inspect.getdoc(inspect.getmodule(task)) or ""
-        print(f"  {name:28} {about.partition(chr(10))[0]}")
-    print("encoders\n ", ", ".join(encoder_names()))
-    print("data sets\n ", ", ".join(dataset_kinds()))
+        raise UserError(f"{PROG} list: {argv[0]} is not understood; it takes no flags")
+    tasks: list[tuple[str, str]] = []
+    for name, task in catalogue.declared_tasks().items():
+        tasks.append((name, task.about.partition(": ")[2] or task.about))
+        tasks += [(f"  :{variant}", task.variant_help.get(variant, "")) for variant in task.variants]
+    print(f"pretext tasks, and below each its variants, TASK:VARIANT\n{help_page.list_of_names(tasks)}")
+    for title, names in (("encoders", catalogue.encoder_names()), ("data sets", catalogue.dataset_kinds())):
+        print(f"{title}\n{help_page.list_of_names((name, '') for name in names)}")
     return 0
 
 
-def _flags_of(spec: str) -> type[Any]:
-    """Return `Train` with the task's settings as flags, and a variant's published defaults."""
-    settings = task_config(spec)
-    defaults: dict[str, Any] = {}
+def _task_names() -> list[str]:
+    tasks = catalogue.declared_tasks()
+    return [name for task in tasks.values() for name in (task.name, *(f"{task.name}:{v}" for v in task.variants))]
+
+
+def _check_task(spec: str) -> None:
+    """Find fault with a task's name before torch is imported."""
+    parsed = parse_spec(spec)
+    name = f"{parsed.kind}:{parsed.path}" if parsed.path else parsed.kind
+    if not is_file(spec) and name not in (known := _task_names()):
+        raise UserError(f"unknown pretext task {name!r}; {did_you_mean(name, known)}")
+
+
+def _help(spec: str) -> str:
+    """Return the help of `train`, with the settings and published defaults of a task where one is named."""
+    command, loop = read_class("pretext.__main__:Train"), read_class("pretext.training.config:TrainConfig")
+    published: dict[str, Any] = {}
+    task_groups: list[help_page.Group] = []
+    names = {"tasks": dict.fromkeys(_task_names(), "")}
+    if spec:
+        _check_task(spec)
+        parsed = parse_spec(spec)
+        task = (
+            catalogue.declared_task_in_file(Path(parsed.kind))
+            if is_file(spec)
+            else catalogue.declared_tasks()[parsed.kind]
+        )
+        if task is not None:
+            published = {**task.training_defaults.get("", {}), **task.training_defaults.get(parsed.path, {})}
+            taken = {setting.name for each in (command, loop) for setting in each.settings()}
+            changed = {**task.variants.get(parsed.path, {}), **parsed.options}
+            settings = [
+                dataclasses.replace(each, default=changed.get(each.name, each.default))
+                for each in task.config.settings()
+            ]
+            if is_file(spec) and (clashing := [each.name for each in settings if each.name in taken]):
+                raise UserError(clash_line(parsed.kind, clashing[0]))
+            settings = [
+                dataclasses.replace(each, name=f"task-{each.name}") if each.name in taken else each for each in settings
+            ]
+            task_groups = [help_page.Group(f"settings of {spec.partition('?')[0]}", settings)]
+            names = {}
+    what, where = help_page.groups_of(command, rest="flags", defaults=published)[:2]
+    groups = [what, *help_page.groups_of(loop, rest="training", defaults=published), *task_groups, where]
+    return help_page.HelpPage(f"{PROG} train", command.about, groups, names).text()
+
+
+def _flags_of(spec: str, settings: Any) -> type[Any]:
+    """Return `Train` with the loop's and the task's settings as flags, and a variant's published defaults."""
+    from pretext.tasks import task_training
+    from pretext.training.config import TrainConfig
+
     published = task_training(spec)
-    own = {field.name for field in dataclasses.fields(Train)}
-    defaults = {key: value for key, value in published.items() if key in own}
+    own = {field.name: field for field in dataclasses.fields(Train)}
     loop = TrainConfig(**{key: value for key, value in published.items() if key not in own})
-    fields: list[Any] = [
-        (
-            "task_settings",
-            Annotated[type(settings), tyro.conf.arg(name="")],
-            dataclasses.field(default=settings),
-        ),
-        ("loop", TrainConfig, dataclasses.field(default=loop)),
-    ]
     hints = {"encoder": str, "image_size": int}
-    fields += [(key, hints[key], dataclasses.field(default=value)) for key, value in defaults.items()]
-    made = dataclasses.make_dataclass("Train", fields, bases=(Train,), frozen=True, kw_only=True)
-    made.__doc__ = Train.__doc__
-    return made
+    fields: list[Any] = [("loop", TrainConfig, dataclasses.field(default=loop))]
+    fields += [(k, hints[k], dataclasses.field(default=value)) for k, value in published.items() if k in own]
+    command = dataclasses.make_dataclass("Train", fields, bases=(Train,), frozen=True, kw_only=True)
+    file = parse_spec(spec).kind if is_file(spec) else ""
+    return with_settings(command, settings, field="task_settings", prefix="task", file=file)
 
 
 if __name__ == "__main__":

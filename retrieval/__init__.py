@@ -10,19 +10,26 @@ The public names are imported when they are first asked for, so that `import ret
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pretext.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from retrieval.indexing.building import build_index
     from retrieval.indexing.index import PatchIndex
     from retrieval.patches import describe, describe_regions
+    from retrieval.probes.nearest_fill import NearestFill
+    from retrieval.probes.retrieval import Retrieval
     from retrieval.regions import Regions
+    from retrieval.searcher import Searchable
     from retrieval.sheets import Tile, neighbour_sheet
 
 __all__ = [
+    "NearestFill",
     "PatchIndex",
     "Regions",
+    "Retrieval",
+    "Searchable",
     "Tile",
     "build_index",
     "describe",
@@ -30,18 +37,18 @@ __all__ = [
     "neighbour_sheet",
 ]
 
-_HOMES = {
-    "PatchIndex": "index",
-    "build_index": "building",
-    "Regions": "regions",
-    "describe": "patches",
-    "describe_regions": "patches",
-    "Tile": "sheets",
-    "neighbour_sheet": "sheets",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "NearestFill": "probes.nearest_fill",
+        "PatchIndex": "indexing.index",
+        "Regions": "regions",
+        "Retrieval": "probes.retrieval",
+        "Searchable": "searcher",
+        "Tile": "sheets",
+        "build_index": "indexing.building",
+        "describe": "patches",
+        "describe_regions": "patches",
+        "neighbour_sheet": "sheets",
+    },
+)

@@ -1,122 +1,172 @@
-"""Make a data set's patches searchable, and ask what is like a patch, or what a hole's surroundings hide.
+"""Index the patches of a data set, search them, fill holes from them.
 
-python -m retrieval index --encoder FILE|timm:NAME --data SPEC --out DIR [--mode grid|objects|images|contexts]
-python -m retrieval search DIR --image FILE [FILE …] [--box X Y W H | --hole X Y W H] [-k N] [--out DIR]
-python -m retrieval inpaint --encoder FILE --data SPEC [--checkpoint DIR] [--out DIR]
-python -m retrieval demo --index DIR [--index DIR2] [--port N]
+examples:
+  python -m retrieval index --encoder timm:resnet18 --data folder:a --out index
+  python -m retrieval search index --image a.jpg --box 40 60 120 90 -k 10
+
+commands:
+  index                   Encode regions of pictures and write an index.
+  search INDEX            Find the regions that are nearest to a query.
+  inpaint                 Fill holes of test pictures from training pictures.
+  demo                    Serve a page to search indexes with a mouse.
+
+`python -m retrieval COMMAND --help` explains a command's flags.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import tyro
-from jaxtyping import UInt8
-from numpy.typing import NDArray
-from torch import Tensor
 
-from pretext.datasets import open_dataset
-from pretext.datasets.base import BadImage, ImageDataset
-from pretext.datasets.decoding import decode, resize
-from pretext.datasets.packed import BadImages, at_size
-from pretext.datasets.splitting import split_or_all
-from pretext.encoders import load_encoder
-from pretext.encoders.foreign import allowing_partial, loaded_line
-from pretext.encoders.weights import is_spec, weights_file
-from pretext.system.checkpoint import atomic_write
+from pretext.system import help_page
 from pretext.system.command_line import parse
-from pretext.system.device import device_of
+from pretext.system.declarations import read_class
 from pretext.system.errors import UserError, did_you_mean, run_command
 from pretext.system.specs import parse_spec, with_option
-from retrieval.indexing.building import build_index, check_target
-from retrieval.indexing.factory import effort, stored_dimensions
-from retrieval.indexing.manifest import Manifest
-from retrieval.originals import file_of, original
-from retrieval.regions import WHOLE, Box, Mode, Regions
-from retrieval.searcher import Searchable
-from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet
 
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from pretext.datasets.base import ImageDataset
+    from retrieval.indexing.manifest import Manifest
+    from retrieval.regions import Box, Mode, Regions
+
+PROG = "python -m retrieval"
 Corners = tuple[float, float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Index(Regions):
-    """Encode a data set's regions and write them as a folder that can be searched."""
+class Index:
+    """Encode regions of a data set's pictures and write them as an index that can be searched.
+
+    Examples:
+        python -m retrieval index --encoder mine.safetensors --data folder:photos --out index
+        python -m retrieval index --encoder timm:resnet18 --data folder:photos --mode images --out whole
+    """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "what": ("encoder", "allow_partial", "data", "split", "limit", "bad_images"),
+        "the index": ("stage", "factory", "pca"),
+        "where": ("device", "out", "overwrite", "add"),
+    }
 
     encoder: str
-    """Encoder file, `timm:NAME`, or weights from elsewhere as in `timm:resnet50?weights=FILE`."""
+    """Encoder file, `timm:NAME`, or external weights, as in `timm:resnet50?weights=FILE`."""
     allow_partial: bool = False
-    """Go on where a file of weights from elsewhere holds less than the whole encoder; the rest stays random."""
+    """Accept a weights file that covers only part of the encoder; the rest stays random."""
     data: str
-    """Data set: KIND[:PATH][?key=value&…]."""
+    """Data set, KIND[:PATH][?key=value&…], such as folder:photos or voc:VOCdevkit."""
     out: Path
-    """Folder to write."""
+    """Folder that the index is written to."""
     split: str = "all"
     """Split of the data set: train, val, test, or all of them."""
     stage: str | None = None
-    """Encoder stage to read; the deepest where None."""
+    """Encoder stage whose features are stored; the deepest if omitted."""
     factory: str | None = None
-    """FAISS index-factory string; exact up to 200,000 vectors and inverted lists beyond where None."""
+    """FAISS index-factory string; if omitted, exact up to 200,000 vectors and inverted lists beyond."""
     pca: int | None = None
-    """Whiten the vectors by PCA to so many numbers; they stay as they are where None."""
+    """Reduce the vectors by whitened PCA to this many dimensions; no PCA if omitted."""
     limit: int | None = None
-    """At most so many pictures of each split."""
-    bad_images: BadImages = "skip"
-    """Pictures that cannot be decoded: leave them out and say so, or stop."""
+    """Maximum number of pictures of each split."""
+    bad_images: Literal["skip", "stop"] = "skip"
+    """What to do about pictures that cannot be decoded: skip and report them, or stop."""
     device: str = "auto"
-    """cpu, cuda, …; auto takes a GPU where there is one."""
+    """Torch device: cpu, cuda, …; auto uses a GPU if there is one."""
     overwrite: bool = False
-    """Replace an index that is there, or one that was begun with other settings."""
+    """Replace an existing index, or an unfinished one with other settings."""
     add: bool = False
-    """Take the pictures that the data set has gained into the index that is there; make it where there is none."""
+    """Add the pictures that the data set has gained to an existing index; create it if there is none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """Find the regions of an index that are nearest to a query's, or to each of several."""
+    """Find the regions of an index that are nearest to a query, or to each of several.
+
+    Examples:
+        python -m retrieval search index --image a.jpg --box 40 60 120 90 -k 10
+        python -m retrieval search index --image a.jpg --hole 40 60 120 90 --out neighbours
+    """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "the query": ("folder", "image", "query", "box", "hole"),
+        "the answer": ("k", "label", "out"),
+        "where things are": ("encoder", "data", "device"),
+    }
 
     folder: tyro.conf.Positional[Path]
-    """The index."""
+    """Folder of the index."""
     image: tuple[Path, ...] = ()
-    """Picture to ask with, or several."""
+    """Query picture, or several."""
     query: int | None = None
-    """Instead of a file, the number of one of the index's own pictures, kept out of its neighbours."""
-    box: Corners | None = None
-    """Left, top, width and height of the part of every picture to ask with, in pixels (with --query, the index's)."""
-    hole: Corners | None = None
-    """The same of a part to hide: what surrounds it is asked with."""
+    """Use picture number N of the index as the query; its own regions are left out of the answer."""
+    box: Annotated[Corners | None, tyro.conf.arg(metavar="X Y W H")] = None
+    """Part of each query picture to search with: left, top, width, height in pixels (with --query, of the index's
+    picture)."""
+    hole: Annotated[Corners | None, tyro.conf.arg(metavar="X Y W H")] = None
+    """Part to hide, in the same form: the search uses only what surrounds it."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 10
-    """Neighbours."""
+    """Number of neighbours."""
     label: str | None = None
-    """Class of the neighbours; any where it is left out."""
+    """Return only regions of this class."""
     encoder: str | None = None
-    """The encoder that the index was made with, where its file has moved since."""
+    """Encoder that made the index, if its file has moved."""
     data: str | None = None
-    """The data set that the index was made of, where it has moved since."""
+    """Data set that was indexed, if it has moved."""
     device: str = "auto"
-    """cpu, cuda, …; auto takes a GPU where there is one."""
+    """Torch device: cpu, cuda, …; auto uses a GPU if there is one."""
     out: Path = Path("neighbours")
-    """Folder for neighbours.png, a row a query, and neighbours.json: of one query, or a list of them for several."""
+    """Folder for neighbours.png, one row a query, and neighbours.json: one answer, or a list of several."""
 
 
 def main(argv: list[str]) -> int:
     """Run one of the commands; return the exit code."""
     commands = {"index": index, "search": search, "inpaint": inpaint, "demo": demo}
     if not argv or argv[0] in ("-h", "--help"):
-        print(__doc__)
+        print((__doc__ or "").strip())
         return 0
     if argv[0] not in commands:
-        raise UserError(f"python -m retrieval: unknown command {argv[0]!r}; {did_you_mean(argv[0], commands)}")
+        raise UserError(f"{PROG}: unknown command {argv[0]!r}; {did_you_mean(argv[0], commands)}")
+    if help_page.is_asked(argv):
+        print(_help(argv[0]))
+        return 0
     return commands[argv[0]](argv[1:])
+
+
+def _help(command: str) -> str:
+    """Return the help of a command."""
+    homes = {
+        "index": "retrieval.__main__:Index",
+        "search": "retrieval.__main__:Search",
+        "inpaint": "retrieval.filling_command:Inpaint",
+        "demo": "retrieval.demo.server:Demo",
+    }
+    declared = read_class(homes[command])
+    groups = help_page.groups_of(declared, rest="flags")
+    if command == "index":
+        groups[1:1] = help_page.groups_of(read_class("retrieval.regions:Regions"), rest="regions")
+    return help_page.HelpPage(f"{PROG} {command}", declared.about, groups).text()
 
 
 def index(argv: list[str]) -> int:
     """Run `python -m retrieval index`."""
-    options = parse(Index, argv, prog="python -m retrieval index")
+    from pretext.datasets import at_size, open_dataset
+    from pretext.datasets.splitting import split_or_all
+    from pretext.encoders import load_encoder
+    from pretext.encoders.foreign import allowing_partial, loaded_line
+    from pretext.system.device import device_of
+    from retrieval.indexing.building import build_index, check_target
+    from retrieval.indexing.factory import effort, stored_dimensions
+    from retrieval.regions import Regions
+
+    command = dataclasses.make_dataclass("Index", [], bases=(Index, Regions), frozen=True, kw_only=True)
+    options: Any = parse(command, argv, prog=f"{PROG} index")
     check_target(options.out, overwrite=options.overwrite, add=options.add)
     spec = _rooted(options.data)
     if options.limit is not None:
@@ -151,7 +201,11 @@ def index(argv: list[str]) -> int:
 
 def search(argv: list[str]) -> int:
     """Run `python -m retrieval search`."""
-    options = parse(Search, argv, prog="python -m retrieval search")
+    from pretext.system.checkpoint import atomic_write
+    from retrieval.searcher import Searchable
+    from retrieval.sheets import Tile, neighbour_sheet, neighbour_tiles, save_sheet
+
+    options = parse(Search, argv, prog=f"{PROG} search")
     asked = Searchable.open(options.folder, encoder=options.encoder, data=options.data, device=options.device)
     manifest, data, table = asked.index.manifest, asked.data, asked.index.table
     queries = _queries(options, data, manifest)
@@ -206,6 +260,8 @@ def _words(mode: Mode) -> str:
 
 def _findable(encoder: str) -> str:
     """Return the encoder's source in words that hold in any working folder."""
+    from pretext.encoders.weights import is_spec, weights_file
+
     if not is_spec(encoder):
         return str(Path(encoder).resolve())
     weights = weights_file(encoder)
@@ -238,6 +294,10 @@ class _Query(NamedTuple):
 
 def _queries(options: Search, data: ImageDataset, manifest: Manifest) -> list[_Query]:
     """Return what is asked, at least one query."""
+    from pretext.datasets.base import BadImage
+    from pretext.datasets.decoding import decode, resize
+    from retrieval.originals import original
+
     if (not options.image) == (options.query is None):
         raise UserError("python -m retrieval search: give either --image FILE or --query NUMBER")
     if options.query is not None:
@@ -262,6 +322,9 @@ def _neighbours(
     data: ImageDataset, found: NDArray[Any], cosines: NDArray[Any], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return a query's neighbours as JSON has them."""
+    from retrieval.originals import file_of
+    from retrieval.sheets import class_name
+
     return [
         {
             "rank": rank,
@@ -277,6 +340,8 @@ def _neighbours(
 
 def _region(options: Search, regions: Regions, picture: UInt8[Tensor, "3 H W"], name: str = "") -> tuple[Box, bool]:
     """Return what is asked about, in shares of the picture, and whether it is hidden."""
+    from retrieval.regions import WHOLE
+
     if options.box is not None and options.hole is not None:
         raise UserError("--box and --hole: give one of them")
     if options.hole is not None and regions.mode in ("grid", "objects"):

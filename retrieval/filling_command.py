@@ -34,7 +34,12 @@ PROG = "python -m retrieval inpaint"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inpaint:
-    """Fill the central hole of test pictures from the nearest training pictures."""
+    """Fill the central hole of test pictures from the nearest training pictures.
+
+    Examples:
+        python -m retrieval inpaint --encoder mine.safetensors --data folder:photos
+        python -m retrieval inpaint --encoder timm:resnet18 --image-size 64 --data scenes
+    """
 
     encoder: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Encoder file, or `timm:NAME`, whose features say what is near; give it again to compare several."""

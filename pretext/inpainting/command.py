@@ -36,7 +36,12 @@ PROG = "python -m pretext inpaint"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inpaint:
-    """Fill the holes of test pictures and say how near to the originals that comes."""
+    """Fill holes of test pictures by the decoders of training runs, and measure the error.
+
+    Examples:
+        python -m pretext inpaint --checkpoint runs/mine --data folder:photos
+        python -m pretext inpaint --checkpoint runs/a --checkpoint runs/b --data scenes --n 4
+    """
 
     checkpoint: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """Folder of a training run; give it again to compare several."""

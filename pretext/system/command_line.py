@@ -11,17 +11,19 @@ import re
 import types
 import typing
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from pretext.system import help_page
+from pretext.system.declarations import read_class
 from pretext.system.errors import UserError
 
 Options = TypeVar("Options")
 
 
 def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
-    """Return `cls` filled from a command line; `--help` prints and leaves as usual.
+    """Return `cls` filled from a command line; `--help` prints the help page and ends the process.
 
     Args:
         cls: A dataclass; each field's docstring is its help. Nested dataclasses show their fields as flags of
@@ -32,6 +34,10 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
     Raises:
         UserError: In one line, for anything that does not fit.
     """
+    if help_page.is_asked(argv):
+        declared = read_class(f"{cls.__module__}:{cls.__name__}")
+        print(help_page.HelpPage(prog, declared.about, help_page.groups_of(declared, rest="flags")).text())
+        raise SystemExit(0)
     flat: Any = (tyro.conf.OmitArgPrefixes,)
     _refuse_unknown(cls, argv, prog)
     printed = io.StringIO()
@@ -47,6 +53,54 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
         raise UserError(f"{prog}: {said}; see {prog} --help") from None
     except ValueError as error:  # a range check in __post_init__
         raise UserError(f"{prog}: {error}") from None
+
+
+def with_settings(command: type[Any], settings: Any, *, field: str, prefix: str, file: str = "") -> type[Any]:
+    """Return a command's dataclass that takes the fields of `settings` as flags too.
+
+    Args:
+        command: A frozen dataclass.
+        settings: A frozen dataclass whose values are the flags' defaults, such as a task's `Config`.
+        field: Name of the field that will hold them; read it by `settings_in`.
+        prefix: Put before the flag of a setting whose name the command has already: `--task-images`.
+        file: The user's own file that the settings are from, if any: there such a name is refused.
+
+    Raises:
+        UserError: If a user's own file has a setting of the same name as one of the command's flags.
+    """
+    own, hints = type(settings), typing.get_type_hints(type(settings), include_extras=True)
+    taken = {name for name, _, _ in _flags(command)}
+    names = [each.name for each in dataclasses.fields(settings)]
+    clashing = [name for name in names if name.replace("_", "-") in taken]
+    if clashing and file:
+        raise UserError(clash_line(file, clashing[0]))
+    renamed: list[Any] = [
+        (
+            name,
+            Annotated[hints[name], tyro.conf.arg(name=f"{prefix}-{name}".replace("_", "-"))],
+            dataclasses.field(default=getattr(settings, name)),
+        )
+        for name in clashing
+    ]
+    values = settings
+    if renamed:
+        own = dataclasses.make_dataclass(own.__name__, renamed, bases=(own,), frozen=True)
+        values = own(**{name: getattr(settings, name) for name in names})
+    added: Any = (field, Annotated[own, tyro.conf.arg(name="")], dataclasses.field(default=values))
+    made = dataclasses.make_dataclass(command.__name__, [added], bases=(command,), frozen=True, kw_only=True)
+    made.__doc__ = command.__doc__
+    return made
+
+
+def settings_in(options: Any, *, field: str, kind: type[Options]) -> Options:
+    """Return the settings that a command of `with_settings` was given, as an instance of `kind`."""
+    parsed = getattr(options, field)
+    return kind(**{each.name: getattr(parsed, each.name) for each in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+def clash_line(file: str, name: str) -> str:
+    """Return the error for a user's file with a setting that the command has a flag for."""
+    return f"{file}: its setting {name} has the name of a flag of this command; give the setting another name"
 
 
 def _refuse_unknown(cls: type[Any], argv: list[str], prog: str) -> None:
@@ -77,7 +131,8 @@ def _flags(cls: type[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
         if dataclasses.is_dataclass(kind):
             yield from _flags(kind)  # type: ignore[arg-type]
         else:
-            yield field.name.replace("_", "-"), kind, extras
+            spelled = next((extra.name for extra in extras if getattr(extra, "name", None)), field.name)
+            yield spelled.replace("_", "-"), kind, extras
 
 
 def _not_wanted(cls: type[Any], spellings: list[str], argv: list[str]) -> str:

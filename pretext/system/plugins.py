@@ -8,7 +8,6 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from pretext.system.checkpoint import file_sha256
 from pretext.system.errors import UserError
 from pretext.system.specs import parse_spec
 
@@ -36,6 +35,8 @@ def module_of_file(path: Path, what: str) -> ModuleType:
     Raises:
         UserError: If the file is missing or cannot be imported.
     """
+    from pretext.system.checkpoint import file_sha256
+
     try:
         name = f"{path.stem}@{file_sha256(path)[:16]}"
     except OSError as error:

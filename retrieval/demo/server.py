@@ -51,7 +51,12 @@ MOST_NEIGHBOURS = 50
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Serve a page to search indexes with, on this machine only."""
+    """Serve a page to search indexes with a mouse, on this machine only.
+
+    Examples:
+        python -m retrieval demo --index index
+        python -m retrieval demo --index mine --index random --port 8080
+    """
 
     index: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     """Folder of an index; give it again to compare encoders side by side."""
