@@ -10,7 +10,7 @@ import torch
 from training_samples import run
 
 from pretext.encoders import build_encoder
-from pretext.training.collapse import rank_me, spread, watched
+from pretext.training.collapse import feature_statistics, rank_me, spread
 
 
 def normal(*shape, seed=0):
@@ -43,7 +43,7 @@ def test_an_encoder_is_left_as_it_was():
     encoder = build_encoder("alexnet?width=0.125&stem_stride=1", input_size=32, seed=0).train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    assert watched(encoder, images)["feature_std"] > 0.05
+    assert feature_statistics(encoder, images)["feature_std"] > 0.05
     assert encoder.training and all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
