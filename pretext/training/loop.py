@@ -57,11 +57,11 @@ def train(
         UserError: If a setting does not fit, the folder holds a run with other settings, or a loss is not finite.
         KeyboardInterrupt: On SIGINT or SIGTERM, after the current step is finished and saved.
     """
-    # 1. what is trained, on what, and how far an earlier call came
+    # 1. The data, the encoder, and the checkpoint of an earlier call.
     task_settings = task_settings or task_config(task)
     device = device_of(config.device)
     join_processes(device)
-    built_encoder = build_encoder(encoder, input_size=image_size, seed=config.seed)  # fails before any decoding
+    built_encoder = build_encoder(encoder, input_size=image_size, seed=config.seed)  # a typo fails before decoding
     images = at_size(data.split("train"), image_size, bad_images=config.bad_images)
     folder = RunFolder(out, run_settings(task, task_settings, encoder, images, config, image_size=image_size))
     checkpoint = folder.checkpoint()
@@ -69,7 +69,7 @@ def train(
     if checkpoint is not None and checkpoint.state.finished and folder.encoder.is_file():
         return folder.encoder
 
-    # 2. the model and its optimisers: new, or as the checkpoint left them
+    # 2. The task and its optimisers, new or restored.
     model = build_task(task_settings, built_encoder, labels=label_kind(images), seed=config.seed).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -83,7 +83,7 @@ def train(
     if config.compile:
         model.encoder.compile()
 
-    # 3. the batches, and how many steps to take
+    # 3. The batches and the number of steps.
     batches = load_batches(
         images,
         config.batch_size,
@@ -97,17 +97,21 @@ def train(
         choose=model.choose_frames,
     )
     flops = flops_per_image(model, images, device) if checkpoint is None else checkpoint.state.flops_per_image
+    # None if the budget is in seconds; 0 if the task has no optimisers: `Task.prepare` was all of its training
     total_steps = config.total_steps(image_count=len(images), flops_per_image=flops) if optimizers else 0
     sample_steps = _sample_steps(total_steps, config.samples)
     log = TrainingLog(out, task=folder.settings["task"], step=step, total_steps=total_steps, config=config)
 
-    # 4. the loop
+    # 4. The loop.
     model.train()
     started = last_saved = time.monotonic()
+
+    def trained_seconds() -> float:
+        return earlier_seconds + time.monotonic() - started
+
     with stop_politely() as stop, log:
         while total_steps != 0:
-            seconds = earlier_seconds + time.monotonic() - started
-            progress = step / total_steps if total_steps else seconds / (config.seconds or 1.0)
+            progress = step / total_steps if total_steps else trained_seconds() / (config.seconds or 1.0)
             if progress >= 1 or stop.requested:
                 break
             rate_factor = rate_at(progress, schedule=config.schedule, warmup=config.warmup)
@@ -128,15 +132,13 @@ def train(
             if step in sample_steps and rank() == 0:
                 write_sample(model, micro_batches[0], out / "samples" / f"step-{step:07d}.png")
             if time.monotonic() - last_saved > config.checkpoint_seconds and rank() == 0:
-                seconds = earlier_seconds + time.monotonic() - started
-                folder.save(model, optimizers, RunState(step, seconds, flops, finished=False))
+                folder.save(model, optimizers, RunState(step, trained_seconds(), flops, finished=False))
                 last_saved = time.monotonic()
 
-    # 5. the checkpoint and the encoder file, written by the first process alone
-    seconds = earlier_seconds + time.monotonic() - started
+    # 5. The last checkpoint and the encoder file. Only the first process writes them.
     if rank() != 0:
         return folder.encoder
-    state = RunState(step, seconds, flops, finished=not stop.requested)
+    state = RunState(step, trained_seconds(), flops, finished=not stop.requested)
     folder.save(model, optimizers, state)
     if stop.requested:
         raise KeyboardInterrupt

@@ -34,8 +34,8 @@ def test_without_that_file_the_peak_is_the_system_s_own(monkeypatch, tmp_path):
     assert peak_memory() == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def test_a_cell_does_not_answer_for_what_was_held_before_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+@pytest.mark.usefixtures("own_cache")
+def test_a_cell_does_not_answer_for_what_was_held_before_it(tmp_path):
     hold(900)
     high = peak_memory()
     *_, stored = computed(plan(), tmp_path / "out", "random")
