@@ -62,15 +62,15 @@ def train(
     device = device_of(config.device)
     join_processes(device)
     built_encoder = build_encoder(encoder, input_size=image_size, seed=config.seed)  # a typo fails before decoding
-    images = at_size(data.split("train"), image_size, bad_images=config.bad_images)
-    folder = RunFolder(out, run_settings(task, task_settings, encoder, images, config, image_size=image_size))
+    train_data = at_size(data.split("train"), image_size, bad_images=config.bad_images)
+    folder = RunFolder(out, run_settings(task, task_settings, encoder, train_data, config, image_size=image_size))
     checkpoint = folder.checkpoint()
     folder.remove_unfinished_files()
     if checkpoint is not None and checkpoint.state.finished and folder.encoder.is_file():
         return folder.encoder
 
     # 2. The task and its optimisers, new or restored.
-    model = build_task(task_settings, built_encoder, labels=label_kind(images), seed=config.seed).to(device)
+    model = build_task(task_settings, built_encoder, labels=label_kind(train_data), seed=config.seed).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config)
@@ -79,13 +79,13 @@ def train(
         folder.restore(model, optimizers, checkpoint.tensors)
         step, earlier_seconds = checkpoint.state.step, checkpoint.state.seconds
     elif model.prepares_on:
-        earlier_seconds = _prepare(model, images, config, device)
+        earlier_seconds = _prepare(model, train_data, config, device)
     if config.compile:
         model.encoder.compile()
 
     # 3. The batches and the number of steps.
     batches = load_batches(
-        images,
+        train_data,
         config.batch_size,
         seed=config.seed,
         first=step,
@@ -96,9 +96,9 @@ def train(
         frames=model.frames,
         choose=model.choose_frames,
     )
-    flops = flops_per_image(model, images, device) if checkpoint is None else checkpoint.state.flops_per_image
+    flops = flops_per_image(model, train_data, device) if checkpoint is None else checkpoint.state.flops_per_image
     # None if the budget is in seconds; 0 if the task has no optimisers: `Task.prepare` was all of its training
-    total_steps = config.total_steps(image_count=len(images), flops_per_image=flops) if optimizers else 0
+    total_steps = config.total_steps(image_count=len(train_data), flops_per_image=flops) if optimizers else 0
     sample_steps = _sample_steps(total_steps, config.samples)
     log = TrainingLog(out, task=folder.settings["task"], step=step, total_steps=total_steps, config=config)
 
@@ -142,7 +142,7 @@ def train(
     folder.save(model, optimizers, state)
     if stop.requested:
         raise KeyboardInterrupt
-    folder.finish(model, state, images_seen=step * config.batch_size + min(model.prepares_on, len(images)))
+    folder.finish(model, state, images_seen=step * config.batch_size + min(model.prepares_on, len(train_data)))
     return folder.encoder
 
 

@@ -41,20 +41,20 @@ SIZE = 32
 
 
 class Grey(Inpainter):
-    """Paints everything in one grey, holes or not; remembers what it was shown."""
+    """Paints the whole image in one grey, and remembers its inputs."""
 
     def __init__(self, grey: float = 0.5) -> None:
         super().__init__(build_encoder("alexnet?width=0.125&stem_stride=1", input_size=SIZE, seed=0))
         self.grey = grey
         self.seen: list[Tensor] = []
-        self.training_when_asked = True
+        self.was_training = True
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         yield "task", torch.zeros((), requires_grad=True)
 
     def inpaint(self, images: Tensor, holes: Tensor) -> Tensor:
         self.seen.append(images)
-        self.training_when_asked = self.training
+        self.was_training = self.training
         return torch.full(images.shape, self.grey)
 
 
@@ -76,7 +76,7 @@ def some_pictures(count: int = 3, hole: MaskKind = "random_region") -> tuple[Hol
     return HoledPictures(images, holes), torch.where(holes, painted, images.float() / 255)
 
 
-# The numbers
+# Errors
 
 
 @pytest.mark.parametrize("hole", ["central", "random_block", "random_region"])
@@ -161,7 +161,7 @@ def test_a_perfect_fill_has_finite_scores() -> None:
     assert found["PSNR"] == pytest.approx(np.full(3, 10 * math.log10(12 * 255**2)))
 
 
-# What is judged
+# Images and holes
 
 
 def test_a_task_sees_the_mean_colour_and_is_left_as_it_was(data: ImageDataset) -> None:
@@ -170,7 +170,7 @@ def test_a_task_sees_the_mean_colour_and_is_left_as_it_was(data: ImageDataset) -
     task.encoder.eval()
     pictures = drawn_pictures(data, image_size=SIZE, test_images=4, seed=0, hole="central")
     filled = filled_by(task, pictures)
-    assert not task.training_when_asked
+    assert not task.was_training
     assert task.training
     assert not task.encoder.training
     inside = pictures.holes.expand_as(pictures.images)

@@ -28,7 +28,7 @@ from pretext.training.run_folder import load_task
 loop = importlib.import_module("pretext.training.loop")
 
 
-def test_a_run_leaves_what_it_promises(tmp_path):
+def test_a_run_writes_its_files(tmp_path):
     file = run(tmp_path / "run")
     record = read_record(file)["record"]
     assert record["images_seen"] == 96
@@ -57,7 +57,7 @@ def test_the_start_is_the_random_row(tmp_path):
         torch.testing.assert_close(value, trained, atol=1e-9, rtol=0, msg=name)
 
 
-def test_others_may_read_what_a_run_leaves(tmp_path):
+def test_other_users_can_read_the_files_of_a_run(tmp_path):
     file = run(tmp_path / "run", steps=1)
     plain = tmp_path / "plain"
     plain.touch()
@@ -129,7 +129,7 @@ def test_accumulated_parts_step_like_one_batch():
 
         def losses(self, batch):
             yield "task", self.encoder(batch.images)[-1].square().mean()
-            self.ended += 1  # as a queue takes in its keys
+            self.ended += 1  # where MoCo enqueues its keys
 
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = []
@@ -174,7 +174,7 @@ def test_a_budget_in_seconds_or_flops_ends_the_run(tmp_path):
         ("trian", "did you mean 'train'"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(words, message, tmp_path, monkeypatch):
+def test_an_error_is_one_line(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
         main(words.split())
