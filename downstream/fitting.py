@@ -25,6 +25,7 @@ from downstream.resuming import CHECKPOINT, Fitting, Resume
 from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe
+from pretext.modules.schedules import cosine
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.stopping import Stop, stop_politely
@@ -211,9 +212,9 @@ def fit(
                 bar.set_postfix(loss=f"{curve[-1]:.4f}", refresh=False)
             done, now = step + 1, time.monotonic()
             due = now - told >= EVERY_S
-            if fitting is not None and (due or stop.asked or done == steps):
+            if fitting is not None and (due or stop.requested or done == steps):
                 fitting.save(done, curve)
-                if stop.asked:
+                if stop.requested:
                     raise KeyboardInterrupt
             if due:
                 told = now
@@ -252,4 +253,4 @@ def _thawed(encoder: Encoder, factors: float | Mapping[str, float]) -> dict[floa
 def _rate(step: int, steps: int) -> float:
     """Return the share of the highest learning rate at a step."""
     rising = (step + 1) / max(1.0, WARM_UP * steps)
-    return min(rising, 0.5 * (1 + math.cos(math.pi * step / steps)))
+    return min(rising, cosine(step, steps))

@@ -1,7 +1,7 @@
-"""What a judge of an encoder is: `Probe`, and the `Score` that it yields.
+"""The interface of a downstream evaluation: a `Probe` yields `Score`s.
 
-Downstream and retrieval implement it; benchmarks runs it. A probe is a frozen dataclass whose fields are its
-whole protocol, so that the encoder file is the only thing that varies between two rows of a table.
+`downstream` and `retrieval` implement probes, `benchmarks` runs them. A probe is a frozen dataclass whose fields are
+its complete protocol: only the encoder file differs between two rows of a table.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Score:
     """One measured number.
 
     Attributes:
-        metric: What was measured, e.g. `top1`, `mAP`, `mIoU`, `precision@10`.
-        value: The number, in `unit`.
-        unit: `%`, `dB`, `` …; a percentage runs from 0 to 100.
-        higher_is_better: Which way is up.
-        chance: What guessing would score, in the same unit; None where that has no meaning.
-        n: Number of test items behind the value.
-        stage: The encoder's stage that was read; empty where the whole encoder was.
-        headline: True for the one score of this probe that a table quotes.
-        items: Per-item results, length n, whose mean is `value`; None where the metric is no mean over items.
+        metric: Name of the metric, such as `top1`, `mAP`, `mIoU`, `precision@10`.
+        value: The measured value, in `unit`.
+        unit: `%` (0 to 100), `dB`, or empty for a plain number.
+        higher_is_better: Whether a larger value is better.
+        chance: Expected value of guessing, in the same unit; None if that is not defined.
+        n: Number of test items.
+        stage: Encoder stage whose features were used; empty for the whole encoder.
+        headline: True for the one score of a probe that tables show.
+        items: Result of each item, length n, whose mean is `value`; None if the metric is not a mean over items.
     """
 
     metric: str
@@ -53,28 +53,29 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Probe(ABC):
-    """A judge. Subclasses are frozen dataclasses, one a file, whose module name is the probe's name."""
+    """A downstream protocol. Subclasses are frozen dataclasses, one per file; the module's name is the probe's name."""
 
     seed: int = 0
-    """Seeds everything random in the probe."""
+    """Seed of all random draws of the probe."""
 
     needs: ClassVar[tuple[frozenset[str], ...]] = ()
-    """Alternatives: the probe can run where the data set annotates all of any one of these sets."""
+    """Sets of annotations, as alternatives: the data set must have every annotation of at least one set."""
 
     def can_judge(self, data: ImageDataset) -> bool:
-        """Whether the data set annotates what this probe needs."""
+        """Return whether the data set has the annotations that this probe needs."""
         return any(alternative <= data.annotations for alternative in self.needs)
 
     @abstractmethod
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Judge `encoder`, which is left as it was, on `data`'s splits train, val and test.
-
-        What is fitted sees train; what is chosen is chosen on val; scores are of test.
+        """Evaluate an encoder: fit on the train split, choose settings on val, and score on test.
 
         Args:
-            encoder: Is copied before any weight is changed.
-            data: Any of its splits; the others are reached through it.
-            out: A folder for sheets and curves; nothing is written where it is None.
+            encoder: Encoder to evaluate. It is not changed: a probe that trains it works on a copy.
+            data: Any split of a data set; the others are reached through it.
+            out: Folder for sheets and curves; None writes nothing.
+
+        Yields:
+            The scores, one of them with `headline`.
 
         Raises:
             UserError: If the data set lacks an annotation or is too small for the protocol.
@@ -82,40 +83,43 @@ class Probe(ABC):
 
 
 def probes_in(package: ModuleType) -> dict[str, type[Probe]]:
-    """Return the probes of a package by name: each module's one `Probe` subclass, under the module's name."""
-    found: dict[str, type[Probe]] = {}
+    """Return the probes of a package: the `Probe` subclass of each module, by the module's name."""
+    probes: dict[str, type[Probe]] = {}
     for info in pkgutil.iter_modules(package.__path__):
         for kind in _probes_of(importlib.import_module(f"{package.__name__}.{info.name}")):
-            found[info.name] = kind
-    return found
+            probes[info.name] = kind
+    return probes
 
 
 def probe_in_file(path: Path) -> type[Probe]:
-    """Return the probe that a file of one's own defines; what is made of it can be pickled.
+    """Return the probe that a user's own file defines. Its instances can be pickled.
 
     Raises:
-        UserError: If the file cannot be imported, or does not define exactly one probe that can be asked.
+        UserError: If the file cannot be imported, or does not define exactly one complete probe.
     """
     module = module_of_file(path, "probe")
     kinds = _probes_of(module)
     if len(kinds) != 1:
-        raise UserError(f"{path} defines {len(kinds)} probes, not one; CONTRIBUTING.md shows a whole probe")
+        raise UserError(f"{path} defines {len(kinds)} probes, not one; CONTRIBUTING.md shows a complete probe")
     (kind,) = kinds
     if not dataclasses.is_dataclass(kind) or "evaluate" in kind.__abstractmethods__:
-        raise UserError(f"{path}: {kind.__name__} has no evaluate; CONTRIBUTING.md shows a whole probe")
-    # another process has no module of that name, but can read the file
-    kind.__reduce__ = lambda self: (_again, (path.resolve(), module.__name__, vars(self)))  # type: ignore[method-assign]
+        problem = "has no evaluate, or is not a dataclass"
+        raise UserError(f"{path}: {kind.__name__} {problem}; CONTRIBUTING.md shows a complete probe")
+    # another process cannot import the module by its name, but can read the file again
+    kind.__reduce__ = lambda self: (_rebuild, (path.resolve(), module.__name__, vars(self)))  # type: ignore[method-assign]
     return kind
 
 
-def _again(path: Path, module: str, settings: dict[str, object]) -> Probe:
+def _rebuild(path: Path, module: str, settings: dict[str, object]) -> Probe:
+    """Return an unpickled probe of a user's own file."""
     kind = probe_in_file(path)
     if kind.__module__ != module:
-        raise UserError(f"{path} was changed while it was in use; start again")
+        raise UserError(f"{path} was changed during the run; start the command again")
     return kind(**settings)  # type: ignore[arg-type]
 
 
 def _probes_of(module: ModuleType) -> list[type[Probe]]:
+    """Return the `Probe` subclasses that a module itself defines."""
     return [
         value
         for value in vars(module).values()

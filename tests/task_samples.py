@@ -17,7 +17,7 @@ from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder
 from pretext.system.distributed import average_gradients
 from pretext.tasks import Batch, build_task
-from pretext.training.collapse import watched
+from pretext.training.collapse import feature_statistics
 
 SMALL = "alexnet?width=0.125&stem_stride=1"
 VIT = "timm:vit_tiny_patch16_224?patch_size=8"
@@ -84,7 +84,7 @@ class Trained(NamedTuple):
 
     def spread(self):
         """Return the spread of features of pictures that it has not seen."""
-        return watched(self.task.encoder, scenes("test"))["feature_std"]
+        return feature_statistics(self.task.encoder, scenes("test"))["feature_std"]
 
 
 def trained(spec, encoder=SMALL, *, steps, count=64, rate=1e-3):

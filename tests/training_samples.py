@@ -1,4 +1,4 @@
-"""A short training run."""
+"""A short training run on a CPU, for tests of what it writes."""
 
 from __future__ import annotations
 

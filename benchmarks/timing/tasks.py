@@ -28,9 +28,9 @@ from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
 from pretext.system.memory import peak_memory, reset_peak_memory
 from pretext.tasks import build_task, task_class
-from pretext.tasks.base import Fitted, Task, label_kind
+from pretext.tasks.base import Batch, Fitted, Task, label_kind
 from pretext.training.config import TrainConfig
-from pretext.training.loading import Loaded, load_batches
+from pretext.training.loading import load_batches
 from pretext.training.loop import make_optimizers, train
 
 MATRIX = 1024
@@ -181,7 +181,7 @@ def bare_loop(task: str, data: ImageDataset, load: Load) -> Iterator[Bare]:
         _synchronise(device)
         started, views = time.perf_counter(), 0.0
         for step in range(part * load.interval, (part + 1) * load.interval):
-            batch = batches[step % len(batches)].batch(torch.Generator(device).manual_seed(step))
+            batch = batches[step % len(batches)]._replace(generator=torch.Generator(device).manual_seed(step))
             first_layer.clear()
             begun = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -222,8 +222,8 @@ def _train_config(load: Load) -> TrainConfig:
     )
 
 
-def _batches_in_memory(model: Task, data: ImageDataset, size: int, device: torch.device) -> list[Loaded]:
-    loaded = load_batches(
+def _batches_in_memory(model: Task, data: ImageDataset, size: int, device: torch.device) -> list[Batch]:
+    batches = load_batches(
         data,
         size,
         seed=0,
@@ -236,7 +236,7 @@ def _batches_in_memory(model: Task, data: ImageDataset, size: int, device: torch
         choose=model.choose_frames,
     )
     count = max(1, min(len(data) // size, 8))
-    return [each.each(lambda part: part.to(device)) for each in islice(loaded, count)]
+    return [batch.map(lambda tensor: tensor.to(device)) for batch in islice(batches, count)]
 
 
 def _synchronise(device: torch.device) -> None:

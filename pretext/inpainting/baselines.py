@@ -1,4 +1,4 @@
-"""Holes filled without any training: what a decoder has to beat."""
+"""Hole filling without training: the baselines that a decoder has to beat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def fill_mean_colour(images: UInt8[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
-    """Fill with the mean colour of what is visible of the same picture."""
+    """Fill each hole with the mean colour of the visible pixels of its image."""
     visible = (~holes).float()
     values = images.float() / 255
     mean = (values * visible).sum(dim=(2, 3), keepdim=True) / visible.sum(dim=(2, 3), keepdim=True).clamp(min=1)
@@ -16,10 +16,10 @@ def fill_mean_colour(images: UInt8[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 
 
 
 def fill_interpolated(images: UInt8[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
-    """Fill linearly from the border: each pixel from the nearest visible ones left, right, above and below.
+    """Fill each hidden pixel from the nearest visible pixels to its left and right, above and below.
 
-    They are weighted by one over their distance; along one axis that is linear interpolation. A pixel that
-    sees none in any of the four directions takes the picture's mean colour.
+    The four pixels are weighted by the inverse of their distance; along a single axis this is linear interpolation.
+    A pixel with no visible pixel in any of the four directions takes the mean colour of the image.
     """
     values = images.float() / 255
     total, weights = torch.zeros_like(values), torch.zeros_like(values[:, :1])
@@ -32,17 +32,17 @@ def fill_interpolated(images: UInt8[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1
 
 
 def _nearest_visible(values: Tensor, holes: Tensor, axis: int, backwards: bool) -> tuple[Tensor, Tensor]:
-    """Return the last visible pixel before each along an axis, and how far it is; 0 where there is none."""
+    """Return, for every pixel, the last visible pixel before it along an axis, and its distance; 0 if there is none."""
     if backwards:
         nearest, distance = _nearest_visible(values.flip(axis), holes.flip(axis), axis, False)
         return nearest.flip(axis), distance.flip(axis)
     shape = [1, 1, 1, 1]
     shape[axis] = values.shape[axis]
-    steps = torch.arange(values.shape[axis]).view(shape).expand_as(holes)
-    last = torch.where(holes, -1, steps).cummax(dim=axis).values
+    positions = torch.arange(values.shape[axis]).view(shape).expand_as(holes)
+    last = torch.where(holes, -1, positions).cummax(dim=axis).values
     nearest = values.gather(axis, last.clamp(min=0).expand_as(values))
-    return nearest, torch.where(last >= 0, steps - last, 0).float()
+    return nearest, torch.where(last >= 0, positions - last, 0).float()
 
 
 BASELINES = {"mean colour": fill_mean_colour, "interpolated": fill_interpolated}
-"""By the name that a table has for it."""
+"""The baselines by the name that tables show."""

@@ -1,4 +1,4 @@
-"""`python -m pretext inpaint`: fill the holes of held-out pictures by trained decoders; look, and measure.
+"""`python -m pretext inpaint`: fill holes in test images by trained decoders; write a sheet and print the scores.
 
 python -m pretext inpaint --checkpoint DIR [--checkpoint DIR2 …] --data SPEC [--out DIR] [--n N]
                           [--hole central|random_block|random_region] [--seed N]
@@ -44,30 +44,30 @@ class Inpaint:
     """
 
     checkpoint: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """Folder of a training run; give it again to compare several."""
+    """Folder of a training run; repeat the flag to compare several runs."""
     data: str
-    """Data set: KIND[:PATH][?key=value&…]; its test split is used."""
+    """Data set whose test split is used: KIND[:PATH][?key=value&…]."""
     out: Path = Path("inpaintings")
-    """Folder for inpaintings.png and inpaintings.json."""
+    """Output folder for inpaintings.png and inpaintings.json."""
     n: int = 8
-    """Pictures on the sheet."""
+    """Images on the sheet."""
     hole: MaskKind = "central"
-    """What is cut out: the central square of half the side, several blocks, or an arbitrary shape."""
+    """Shape of the hole: a central square of half the side, several blocks, or a random region."""
     test_images: int = 500
-    """Pictures that are measured, at most."""
+    """Maximum number of images to measure."""
     seed: int = 0
-    """Draws the pictures and the holes."""
+    """Seed of the choice of images and holes."""
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.test_images < 1:
-            raise ValueError(f"n is {self.n} and test_images {self.test_images}; both are at least 1")
+            raise ValueError(f"n is {self.n}, test_images is {self.test_images}; allowed is at least 1 for both")
 
 
 def inpaint_command(argv: list[str]) -> int:
     """Run the command; return the exit code.
 
     Raises:
-        UserError: If a checkpoint cannot be read, has no decoder, or sees another size than the first.
+        UserError: If a checkpoint cannot be read, has no decoder, or was trained at another image size than the first.
     """
     options = parse(Inpaint, argv, prog=PROG)
     tasks = inpainters(options.checkpoint)
@@ -84,16 +84,20 @@ def inpaint_command(argv: list[str]) -> int:
     scores = {name: scores_of(filled, pictures) for name, filled in fills.items()}
 
     sample_sheet(columns_of(fills, pictures, options.n), options.out / "inpaintings.png")
-    with atomic_write(options.out / "inpaintings.json") as beside:
-        beside.write_text(json.dumps(_answer(options, size, scores), indent=2) + "\n")
-    print(f"{len(pictures.images)} test pictures of {options.data} at {size} px, hole {options.hole}")
+    with atomic_write(options.out / "inpaintings.json") as temporary:
+        temporary.write_text(json.dumps(_results(options, size, scores), indent=2) + "\n")
+    print(f"{len(pictures.images)} test images of {options.data} at {size} px, hole {options.hole}")
     print(fills_table(scores))
     print(f"{options.out / 'inpaintings.png'}")
     return 0
 
 
 def inpainters(folders: tuple[Path, ...]) -> dict[str, Inpainter]:
-    """Return the tasks by name, with their folders' where two of them have one name."""
+    """Return the tasks of several run folders by name; equal names are followed by the folder.
+
+    Raises:
+        UserError: See `inpaint_command`.
+    """
     if not folders:
         raise UserError(f"{PROG}: give --checkpoint DIR, the folder of a training run")
     tasks: dict[Path, Inpainter] = {}
@@ -101,16 +105,16 @@ def inpainters(folders: tuple[Path, ...]) -> dict[str, Inpainter]:
         task = load_task(folder)
         if not isinstance(task, Inpainter):
             raise UserError(
-                f"--checkpoint {folder}: {_task_name(folder)} has no decoder to fill holes with; "
-                "give one that has, such as context_encoder"
+                f"--checkpoint {folder}: {_task_name(folder)} has no decoder that fills holes; "
+                "give a run of a task that has one, such as context_encoder"
             )
         tasks[folder] = task
     sizes = {folder: task.encoder.input_size for folder, task in tasks.items()}
     for folder, size in sizes.items():
         if size != sizes[folders[0]]:
             raise UserError(
-                f"--checkpoint {folder}: it sees pictures of {size} px, and {folders[0]} "
-                f"of {sizes[folders[0]]}; compare those of one size"
+                f"--checkpoint {folder} was trained at {size} px, but {folders[0]} at {sizes[folders[0]]} px; "
+                "give runs with one image size"
             )
     names = [_task_name(folder) for folder in tasks]
     return {
@@ -120,12 +124,12 @@ def inpainters(folders: tuple[Path, ...]) -> dict[str, Inpainter]:
 
 
 def _task_name(folder: Path) -> str:
-    path = folder / "run.json"  # is written once a run has ended
+    path = folder / "run.json"  # written when a run finishes
     return str(json.loads(path.read_text())["task"]) if path.is_file() else folder.name
 
 
 def columns_of(fills: dict[str, Tensor], pictures: HoledPictures, count: int) -> dict[str, Tensor]:
-    """Return the columns of a sheet: the first pictures with their holes, as each fills them, and as they are."""
+    """Return the columns of a sheet for the first `count` images: the input with holes, each fill, the original."""
     return {
         "input": pictures.shown()[:count].float() / 255,
         **{name: filled[:count] for name, filled in fills.items()},
@@ -133,7 +137,7 @@ def columns_of(fills: dict[str, Tensor], pictures: HoledPictures, count: int) ->
     }
 
 
-def _answer(options: Inpaint, size: int, scores: dict[str, list[Score]]) -> dict[str, Any]:
+def _results(options: Inpaint, size: int, scores: dict[str, list[Score]]) -> dict[str, Any]:
     return {
         "data": options.data,
         "split": "test",
@@ -146,7 +150,7 @@ def _answer(options: Inpaint, size: int, scores: dict[str, list[Score]]) -> dict
 
 
 def by_metric(scores: dict[str, list[Score]]) -> dict[str, Any]:
-    """Return scores as plain data."""
+    """Return value, unit and number of images by name and metric, ready for JSON."""
     return {
         name: {score.metric: {"value": score.value, "unit": score.unit, "n": score.n} for score in measured}
         for name, measured in scores.items()
@@ -154,11 +158,11 @@ def by_metric(scores: dict[str, list[Score]]) -> dict[str, Any]:
 
 
 def fills_table(scores: dict[str, list[Score]]) -> str:
-    """Return the scores as lines of text."""
+    """Return the scores as a text table: one row per name, one column per metric."""
     width = max(len(name) for name in scores)
     first = next(iter(scores.values()))
-    heads = [f"{score.metric} {score.unit}".strip() for score in first]
-    lines = [" ".join([f"{'inside the hole':<{width}}", *(f"{head:>9}" for head in heads)])]
+    headings = [f"{score.metric} {score.unit}".strip() for score in first]
+    lines = [" ".join([f"{'inside the hole':<{width}}", *(f"{heading:>9}" for heading in headings)])]
     for name, measured in scores.items():
         cells = [f"{score.value:>9.{3 if score.metric == 'SSIM' else 2}f}" for score in measured]
         lines.append(" ".join([f"{name:<{width}}", *cells]))

@@ -1,12 +1,12 @@
-"""What a decoder is worth: L1, L2, PSNR and SSIM inside the hole, beside what needs no training.
+"""Inpainting error of a decoder: L1, L2, PSNR and SSIM inside the hole.
 
-All four compare the filled pixels with the hidden ones, in [0, 1], picture by picture; a score is the mean
-over the pictures. They reward the mean of all that could be there, which is blurred, over one sharp guess:
-what an adversarial loss gains is for the eye, from a sample sheet; these numbers say what it costs.
+All four compare the filled pixels with the hidden ones, in [0, 1], for each image; a score is the mean over the
+images. They favour a blurred mean of all plausible fills over one sharp guess. An adversarial loss therefore
+scores worse, although its fills look better: judge them on a sample sheet too.
 
 Source: Pathak et al. 2016, table 1: mean L1, mean L2 and PSNR in the central square of half the side.
 SSIM: Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity".
-Deviation: the paper does not say how it averages PSNR; here it is the mean of the pictures' own.
+Deviation: the paper does not say how it averages PSNR; here it is the mean of the PSNR of each image.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from pretext.tasks.base import Inpainter
 from pretext.transforms.masks import MEAN_COLOUR, MaskKind, draw_holes
 
 Fill = Callable[[Tensor, Tensor], Tensor]
-"""From uint8 pictures B×3×S×S and holes B×1×S×S to pictures in [0, 1]."""
+"""A function of uint8 images B×3×S×S and holes B×1×S×S that returns images in [0, 1]."""
 
-BATCH = 64
-SMALLEST = 11
-"""Side in pixels below which SSIM's window does not fit the picture."""
-LEAST_MSE = 1 / (12 * 255**2)
-"""The error of rounding to 8 bits: PSNR counts none as smaller, so that a perfect fill has one (58.9 dB)."""
+BATCH_SIZE = 64
+MIN_SIDE = 11
+"""Width in pixels of the window of SSIM; smaller images are refused."""
+MIN_MSE = 1 / (12 * 255**2)
+"""Variance of rounding to 8 bits. The MSE is clamped to it, so that the PSNR of a perfect fill is finite: 58.9 dB."""
 UNITS = {"L1": "%", "L2": "%", "PSNR": "dB", "SSIM": ""}
 HEADLINE = "PSNR"
 
 
 class HoledPictures(NamedTuple):
-    """Test pictures and what is hidden of them: the same for all that are compared."""
+    """Images and their holes; every method that is compared fills the same ones."""
 
     images: UInt8[Tensor, "N 3 S S"]
     holes: Bool[Tensor, "N 1 S S"]
 
     def shown(self) -> UInt8[Tensor, "N 3 S S"]:
-        """Return the pictures with the mean colour in their holes."""
+        """Return the images with their holes painted in ImageNet's mean colour."""
         colour = torch.tensor(MEAN_COLOUR).mul(255).round().to(torch.uint8).view(1, 3, 1, 1)
         return torch.where(self.holes, colour, self.images)
 
@@ -62,96 +62,92 @@ def inpainting_scores(
     seed: int = 0,
     hole: MaskKind = "central",
 ) -> list[Score]:
-    """Judge how well a task fills holes of pictures of the test split.
+    """Measure how well a task fills holes in images of the test split.
 
     Args:
-        task: Is run in evaluation mode and left as it was. It is never shown what a hole hides.
-        data: Any split; test is reached through it.
-        image_size: Side in pixels at which the task sees pictures.
-        test_images: At most so many, drawn by the seed.
-        seed: Draws the pictures and the holes.
-        hole: Which holes; the central square is half the side.
+        task: Task to measure. It runs in evaluation mode, is not changed, and never sees the hidden pixels.
+        data: Any split of a data set; its test split is used.
+        image_size: Side in pixels of the images that the task sees.
+        test_images: Maximum number of images, drawn by the seed.
+        seed: Seed of the choice of images and holes.
+        hole: Shape of the holes; the central square has half the side.
 
     Returns:
-        L1 (mean absolute error) and L2 (mean squared error) in % of a pixel's range, PSNR in dB, SSIM; each
-        the mean over pictures, with the pictures' own values. PSNR is the headline.
+        L1 (mean absolute error) and L2 (mean squared error) in % of the pixel range, PSNR in dB, and SSIM. Each is
+        the mean over the images, with the values of the single images. PSNR is the headline.
 
     Raises:
-        UserError: If the pictures are too small, or none can be decoded.
+        UserError: If the images are too small, or none can be decoded.
     """
     pictures = drawn_pictures(data, image_size=image_size, test_images=test_images, seed=seed, hole=hole)
     return scores_of(filled_by(task, pictures), pictures)
 
 
-def baseline_scores(
-    data: ImageDataset,
-    *,
-    image_size: int,
-    test_images: int = 500,
-    seed: int = 0,
-    hole: MaskKind = "central",
-) -> dict[str, list[Score]]:
-    """Return the scores of the fills that need no training, by name; arguments as for `inpainting_scores`."""
-    pictures = drawn_pictures(data, image_size=image_size, test_images=test_images, seed=seed, hole=hole)
-    return {name: scores_of(filled, pictures) for name, filled in baseline_fills(pictures).items()}
-
-
 def drawn_pictures(
     data: ImageDataset, *, image_size: int, test_images: int, seed: int, hole: MaskKind, split: str = "test"
 ) -> HoledPictures:
-    """Return the pictures that are judged, and their holes; arguments as for `inpainting_scores`.
+    """Draw images and their holes.
 
-    Those of another `split` are what fills are taken from, or chosen by.
+    Args:
+        data: See `inpainting_scores`.
+        image_size: Side in pixels.
+        test_images: Maximum number of images.
+        seed: Seed of the choice of images and holes.
+        hole: Shape of the holes.
+        split: Split to draw from: test for scores, another one to choose a method or to take fills from.
+
+    Raises:
+        UserError: If the images are too small, or none can be decoded.
     """
-    if image_size < SMALLEST:
-        raise UserError(f"image size {image_size}: SSIM needs pictures of at least {SMALLEST} pixels a side")
+    if image_size < MIN_SIDE:
+        raise UserError(f"image size is {image_size}; SSIM needs images of at least {MIN_SIDE} pixels a side")
     if test_images < 1:
-        raise UserError(f"{test_images} test pictures: give at least 1")
-    part = at_size(data.split(split), image_size, bad_images="skip")
-    found: list[Tensor] = []
-    for index in np.random.default_rng(seed).permutation(len(part)):
+        raise UserError(f"test_images is {test_images}; allowed is 1 or more")
+    sized = at_size(data.split(split), image_size, bad_images="skip")
+    drawn: list[Tensor] = []
+    for index in np.random.default_rng(seed).permutation(len(sized)):
         try:
-            found.append(part[int(index)][0])
-        except BadImage:  # of a set too large to be packed; the next picture takes its place
+            drawn.append(sized[int(index)][0])
+        except BadImage:  # only in data too large to be packed; the next image takes its place
             continue
-        if len(found) == test_images:
+        if len(drawn) == test_images:
             break
-    if not found:
-        raise UserError(f"{data.spec}: no picture of its {split} split can be decoded")
-    images = torch.stack(found)
+    if not drawn:
+        raise UserError(f"{data.spec}: cannot decode any image of its {split} split; check the files")
+    images = torch.stack(drawn)
     holes = draw_holes(hole, len(images), image_size, torch.Generator().manual_seed(seed))
     return HoledPictures(images, holes)
 
 
 def filled_by(task: Inpainter, pictures: HoledPictures) -> Float[Tensor, "N 3 S S"]:
-    """Return the pictures as a task fills them, in [0, 1]; outside of the holes they are the originals."""
+    """Return the images in [0, 1] with their holes filled by a task; outside the holes they are the originals."""
     device = next(task.parameters()).device
 
     def fill(images: Tensor, holes: Tensor) -> Tensor:
         return task.inpaint(images.to(device), holes.to(device)).float().cpu()
 
     with evaluating(task), torch.inference_mode():
-        return filled(fill, pictures)
+        return _filled(fill, pictures)
 
 
 def baseline_fills(pictures: HoledPictures) -> dict[str, Float[Tensor, "N 3 S S"]]:
-    """Return the pictures as each baseline fills them, by its name."""
-    return {name: filled(fill, pictures) for name, fill in BASELINES.items()}
+    """Return the images in [0, 1] as each baseline fills them, by its name."""
+    return {name: _filled(fill, pictures) for name, fill in BASELINES.items()}
 
 
-def filled(fill: Fill, pictures: HoledPictures) -> Float[Tensor, "N 3 S S"]:
-    """Return the pictures with their holes filled, batch by batch; what `fill` does elsewhere is not kept."""
-    parts = []
+def _filled(fill: Fill, pictures: HoledPictures) -> Float[Tensor, "N 3 S S"]:
+    """Fill the holes batch by batch; outside the holes keep the original instead of the output of `fill`."""
+    filled = []
     for images, shown, holes in zip(
-        *(torch.split(each, BATCH) for each in (pictures.images, pictures.shown(), pictures.holes)),
+        *(torch.split(tensor, BATCH_SIZE) for tensor in (pictures.images, pictures.shown(), pictures.holes)),
         strict=True,
     ):
-        parts.append(torch.where(holes, fill(shown, holes).clamp(0, 1), images.float() / 255))
-    return torch.cat(parts)
+        filled.append(torch.where(holes, fill(shown, holes).clamp(0, 1), images.float() / 255))
+    return torch.cat(filled)
 
 
 def scores_of(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> list[Score]:
-    """Return the four scores of filled pictures."""
+    """Return L1, L2, PSNR and SSIM of filled images in [0, 1]; see `inpainting_scores`."""
     return [
         Score(
             metric=metric,
@@ -168,10 +164,10 @@ def scores_of(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> list
 
 
 def hole_errors(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> Mapping[str, NDArray[np.float64]]:
-    """Return each picture's L1 (%), L2 (%), PSNR (dB) and SSIM, over the pixels and channels in its hole.
+    """Return each image's L1 (%), L2 (%), PSNR (dB) and SSIM, over the pixels and channels in its hole.
 
-    SSIM is that of the whole filled picture (Gaussian window of σ = 1.5, 11 pixels wide, each channel by
-    itself), its map averaged over the hole: along the seam the windows see both sides of it.
+    The SSIM map is computed on the whole filled image, per channel, with a Gaussian window (σ = 1.5, 11 pixels
+    wide), and averaged over the hole. Along the border of the hole the windows see both sides.
     """
     truth = pictures.images.double() / 255
     holes = pictures.holes
@@ -179,12 +175,13 @@ def hole_errors(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> Ma
     count = 3 * holes.sum(dim=(1, 2, 3)).double()
     l1 = (difference.abs() * holes).sum(dim=(1, 2, 3)) / count
     l2 = (difference.square() * holes).sum(dim=(1, 2, 3)) / count
-    psnr = -10 * l2.clamp(min=LEAST_MSE).log10()
+    psnr = -10 * l2.clamp(min=MIN_MSE).log10()
     ssim = np.array(list(_ssim(filled.double().numpy(), truth.numpy(), holes[:, 0].numpy())))
     return {"L1": 100 * l1.numpy(), "L2": 100 * l2.numpy(), "PSNR": psnr.numpy(), "SSIM": ssim}
 
 
 def _ssim(filled: NDArray[np.float64], truth: NDArray[np.float64], holes: NDArray[np.bool_]) -> Iterator[float]:
+    """Yield the SSIM inside each image's hole."""
     from skimage.metrics import structural_similarity
 
     for one, other, hole in zip(filled, truth, holes, strict=True):

@@ -6,11 +6,12 @@ Source: He et al. 2020, arXiv 1911.05722, equation 2; Grill et al. 2020, arXiv 2
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import torch
 from torch import nn
+
+from pretext.modules.schedules import cosine
 
 
 class MomentumCopy(nn.Module):
@@ -37,4 +38,4 @@ class MomentumCopy(nn.Module):
 
 def rising_momentum(start: float, progress: float) -> float:
     """Return the momentum at a share of the run: `start` at 0, a cosine up to 1 at the end."""
-    return 1 - (1 - start) * (1 + math.cos(math.pi * progress)) / 2
+    return 1 - (1 - start) * cosine(progress)

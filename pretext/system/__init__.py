@@ -1,1 +1,14 @@
-"""The ground floor: errors, files, command lines, specs, devices and processes; knows nothing of pictures."""
+"""The base layer: errors, files, command lines, devices and processes. It knows nothing of images or encoders.
+
+errors        UserError, suggestions for typos, exit codes
+command_line  a frozen dataclass as a command line, with one-line errors
+specs         the grammar of specs: KIND[:PATH][?key=value&…]
+plugins       tasks and probes in a user's own Python file
+checkpoint    atomic writes; training checkpoints as safetensors files
+cache         the folder for packed data sets and features
+device        `--device auto`
+distributed   torchrun: rank, gathered rows, averaged gradients
+stopping      finish and save the current step on Ctrl-C or SIGTERM
+memory        peak memory
+revision      the Git commit of the running code
+"""

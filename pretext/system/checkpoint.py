@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, and training checkpoints without a pickle."""
+"""Atomic file writes, and training checkpoints as safetensors files: no pickle, never half-written."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` once the block ends well.
+    """Yield a temporary path in the same folder; rename it to `path` when the block ends without an error.
 
-    The folder is made where it is missing. Where the block raises, `path` is as it was and the temporary is gone.
+    A missing folder is created. If the block raises, `path` is unchanged and the temporary file is deleted.
 
     Raises:
-        OSError: If it cannot be written, a full disk for one; `path` is named, whatever the writer in the block said.
+        OSError: If the file cannot be written, for example on a full disk. The error names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.touch()
-        mode = beside.stat().st_mode
-        yield beside
-        beside.chmod(mode)  # as any other new file: some writers leave theirs to the owner alone
-        beside.replace(path)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # some writers create files that only the owner can read
+        temporary.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     except SafetensorError as error:
@@ -53,41 +53,41 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     finally:
-        if beside.exists():
-            beside.unlink()
+        if temporary.exists():
+            temporary.unlink()
 
 
 def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write tensors and JSON-able facts as one safetensors file, whole or not at all."""
+    """Write tensors, and `about` as JSON metadata, to one safetensors file, atomically."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    with atomic_write(path) as beside:
-        save_file(plain, beside, {CHECKPOINT_KEY: json.dumps(about, sort_keys=True)})
+    with atomic_write(path) as temporary:
+        save_file(plain, temporary, {CHECKPOINT_KEY: json.dumps(about, sort_keys=True)})
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a checkpoint's tensors and facts.
+    """Return the tensors and the metadata of a checkpoint.
 
     Raises:
-        UserError: If the file is missing, cut short, or no checkpoint.
+        UserError: If the file is missing, truncated, or not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"checkpoint {path} does not exist; python -m pretext train TASK --data SPEC --out DIR makes one"
+            f"checkpoint {path} does not exist; create one by python -m pretext train TASK --data SPEC --out DIR"
         )
     try:
         with safe_open(path, framework="pt") as opened:
             about = (opened.metadata() or {}).get(CHECKPOINT_KEY)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
-        raise UserError(f"{path} is no checkpoint, or is cut short ({error}); delete it and train again") from None
+        raise UserError(f"{path} is not a checkpoint, or is truncated ({error}); delete it and train again") from None
     if about is None:
         raise UserError(f"{path} holds tensors but no training checkpoint; give the --out folder of a training run")
     return tensors, json.loads(about)
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimiser's state as named tensors."""
+    """Return the state of an optimiser as named tensors."""
     return {
         f"optimizer.{name}.{index}.{key}": value
         for index, state in optimizer.state_dict()["state"].items()
@@ -97,9 +97,9 @@ def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took, its groups left as they are.
+    """Load the state that `optimizer_tensors` returned; the parameter groups keep their settings.
 
-    A fused kernel walks a parameter and its moments side by side in memory: they must lie alike.
+    Each moment gets the memory format of its parameter, as fused kernels require.
     """
     prefix = f"optimizer.{name}."
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Choose the torch device."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pretext.system.errors import UserError
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device that `--device` names; a GPU where there is one for `auto`.
+    """Return the device that `--device` names. `auto` takes a GPU if there is one.
 
     Raises:
-        UserError: If there is none of that name here.
+        UserError: If the name is wrong, or this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each process of a machine
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: one GPU per process
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)

@@ -1,10 +1,11 @@
-"""Training on several processes: who am I, what have the others, and one gradient for all.
+"""Training on several processes: rank and world size, gathered rows, averaged gradients.
 
-Everything here does nothing where `torch.distributed` is not initialised, so that callers need not ask.
+In a single process these functions do nothing, so that callers need no special case.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,24 +15,30 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 
+def join_processes(device: torch.device) -> None:
+    """Initialise `torch.distributed` if torchrun has started several processes: NCCL on GPUs, else Gloo."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
 def world() -> int:
-    """Return the number of processes that train together; 1 alone."""
+    """Return the number of processes."""
     return dist.get_world_size() if _initialised() else 1
 
 
 def rank() -> int:
-    """Return this process's number, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if _initialised() else 0
 
 
 def gather(local: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "N ..."]:
-    """Return the rows of all processes in the order of their ranks; gradients flow back to their own.
+    """Return the rows of all processes, ordered by rank. Gradients flow back to the process that owns a row.
 
-    The gradient of a row is the sum of what every process's loss asks of it. With each loss a mean over its
-    own rows, `average_gradients` then gives the gradient of the mean over all.
+    A row's gradient is summed over the losses of all processes. If each loss is a mean over its own rows,
+    `average_gradients` then gives the gradient of the mean over all rows.
 
     Args:
-        local: This process's rows; as many as every other process has.
+        local: Rows of this process; every process has the same number.
     """
     return _Gather.apply(local) if world() > 1 else local
 
@@ -40,7 +47,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over all processes.
 
     Args:
-        parameters: The same on every process, and with a gradient on all of them or on none.
+        parameters: The same on every process. A parameter has a gradient on all processes or on none.
     """
     if world() == 1:
         return
@@ -48,7 +55,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for parameter in parameters:
         if parameter.grad is not None:
             by_type.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-    for gradients in by_type.values():  # one message a type: many small ones cost more than their bytes
+    for gradients in by_type.values():  # one all-reduce per dtype: many small ones are slow
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
         flat /= world()
@@ -57,7 +64,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward pass sums each row's gradient over the processes."""
+    """All-gather; the backward pass sums each row's gradient over the processes."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one error that is meant for people: a sentence that names the thing and says what to do about it."""
+"""The error for users, and how a command line turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used. The message is one line: what, and what to do about it."""
+    """The user's input cannot be used. The message is one line that says what is wrong and what to do."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence that offers the nearest known word, and all of them.
+    """Return the end of an error message: the closest known word as a suggestion, then all known words.
 
     Args:
-        word: What was given.
-        known: What would have been accepted.
+        word: The word that the user gave.
+        known: The words that are accepted.
     """
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1)
@@ -26,10 +26,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def run_command(main: Callable[[list[str]], int | None]) -> None:
-    """Run a command line's `main(argv)` and leave the process.
+    """Run a command line's `main(argv)` and exit the process.
 
-    Exit codes: what `main` returns (None is 0), 2 for a `UserError` or an unusable file system, 130 for Ctrl-C,
-    141 where what reads the output has left.
+    Exit codes: the return value of `main` (None is 0), 2 for a `UserError` or a file system error, 130 for Ctrl-C,
+    141 if the reader of the output has closed it.
     """
     try:
         code = main(sys.argv[1:])
@@ -37,14 +37,14 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except BrokenPipeError:  # head, or a pager, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+    except BrokenPipeError:  # the output was piped to `head` or a pager that has exited
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails when it flushes at exit
         code = 141
-    except OSError as error:  # a full disk, a read-only folder: the system's own words name the path
+    except OSError as error:  # a full disk or a read-only folder
         named = f"{error.filename}: " if error.filename else ""
-        print(f"error: {named}{error.strerror or error}; make room, or give another folder", file=sys.stderr)
+        print(f"error: {named}{error.strerror or error}; free some space, or give another folder", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from what it has kept", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         code = 130
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The most memory that this process has held since it was last asked to forget."""
+"""Peak memory of this process since the last reset."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak_memory() -> None:
-    """Start counting anew, where the system can."""
+    """Reset the peak; only Linux can reset that of the CPU."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
         CLEAR.write_text("5")
-    except OSError:  # not Linux, or not allowed: the peak is then the process's since it began
+    except OSError:  # not Linux, or no permission: the peak then counts from the start of the process
         return
 
 
 def peak_memory() -> int:
-    """Return bytes: the accelerator's where there is one, else the process's resident peak."""
+    """Return the peak in bytes: of GPU memory if there is a GPU, else of the process's resident memory."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())

@@ -1,4 +1,4 @@
-"""Which revision of the code runs."""
+"""The Git revision of the running code."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGES = ("pretext", "downstream", "retrieval", "benchmarks")
-"""Where a file that no commit holds can be part of what runs: tasks, probes and data sets are found by being there."""
+"""Untracked files in these packages count as changes: tasks, probes and data sets are found by their files."""
 
 
 class Revision(NamedTuple):
-    """A commit, and what was done since."""
+    """A commit, and whether the code differs from it."""
 
     sha: str
-    """Empty where the code lies in no checkout of its own."""
+    """Commit hash; empty if the code is not in its own Git checkout."""
     dirty: bool
-    """Whether tracked files were changed since, or the packages hold code that is not tracked."""
+    """Whether tracked files have changed, or the packages hold untracked Python files."""
 
 
 @functools.cache
 def revision() -> Revision:
-    """Return the revision of this process's code; asked once, at the first call."""
+    """Return the revision of the running code. It is read once, at the first call."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # installed, perhaps into somebody else's checkout
+    if not (root / ".git").exists():  # installed, perhaps inside the checkout of another project
         return Revision("", dirty=False)
-    ask = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=False)
+    run = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=False)
     try:
-        sha = ask(["git", "rev-parse", "HEAD"]).stdout.strip()
-        changed = ask(["git", "status", "--porcelain", "--untracked-files=no"]).stdout
-        ours = [f"{package}/*.py" for package in PACKAGES]
-        new = ask(["git", "ls-files", "--others", "--exclude-standard", "--", *ours]).stdout
+        sha = run(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout
+        patterns = [f"{package}/*.py" for package in PACKAGES]
+        new = run(["git", "ls-files", "--others", "--exclude-standard", "--", *patterns]).stdout
         return Revision(sha, dirty=bool(changed.strip() or new.strip()))
     except OSError:  # no git on this machine
         return Revision("", dirty=False)

@@ -1,4 +1,4 @@
-"""Ending a training run in order: Ctrl-C and a polite kill let the step at hand be finished and saved."""
+"""Stop a run in order: on Ctrl-C or SIGTERM the current step is finished and saved."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from contextlib import contextmanager
 
 
 class Stop:
-    """Whether the run has been asked to end."""
+    """Whether a signal has requested the run to end."""
 
-    asked = False
+    requested = False
 
 
 @contextmanager
 def stop_politely() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into a flag, so that the step at hand is finished and saved."""
+    """Turn SIGINT and SIGTERM into a flag, so that the loop can finish and save its step."""
     stop = Stop()
 
-    def note(*_: object) -> None:
-        stop.asked = True
+    def request(*_: object) -> None:
+        stop.requested = True
 
     try:
-        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, which alone gets signals
+        previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # only the main thread receives signals
         previous = {}
     try:
         yield stop

@@ -8,7 +8,7 @@ what `python -m pretext list` prints: `Name: what it does (Authors year)`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
@@ -33,15 +33,23 @@ class Clips(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a task is given at a step."""
+    """The input of a task at one step."""
 
     images: UInt8[Tensor, "B 3 S S"]
     labels: Shaped[Tensor, "B ..."] | None
-    """See `pretext.datasets.classification`; None unless the task `needs_labels`."""
+    """Class targets, see `pretext.datasets.classification`; None unless the task `needs_labels`."""
     generator: torch.Generator
-    """Draws everything random of this step; seeded by the run's seed and the step, on the images' device."""
+    """Source of all random draws of the step. The loop seeds it by the run's seed and the step, on its own device."""
     clips: Clips | None = None
-    """For a task with `frames` above 1 where the data has clips; `images` are then the first frames."""
+    """Frames of each image's clip, if the task's `frames` is above 1 and the data has clips; else None."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a copy with `change` applied to every tensor, such as a move to a device or a slice of the rows."""
+        return self._replace(
+            images=change(self.images),
+            labels=None if self.labels is None else change(self.labels),
+            clips=None if self.clips is None else Clips(*(change(tensor) for tensor in self.clips)),
+        )
 
 
 class LabelKind(NamedTuple):

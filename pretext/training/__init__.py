@@ -1,1 +1,12 @@
-"""The training loop and what it needs."""
+"""Train an encoder by a pretext task.
+
+loop           `train`: the training loop, read from top to bottom
+config         TrainConfig: every setting of a run and its default
+loading        batches in an order that depends on seed and step only
+optimisers     AdamW, Adam, SGD and the learning-rate schedule
+run_folder     the run's folder: checkpoint, encoder file, `load_task`
+log            log.jsonl and the progress bar
+collapse       spread and effective rank of the features
+flops          floating-point operations per image
+sample_sheets  PNG sheets of inputs and outputs
+"""

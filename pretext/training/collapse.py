@@ -1,4 +1,4 @@
-"""Has an encoder collapsed? Two numbers that say so while it trains."""
+"""Detect representation collapse during training: the spread and the effective rank of the encoder's features."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 from pretext.encoders.base import Encoder, evaluating
 
 COLLAPSED = 0.01
-"""A spread below this is a collapse."""
-WATCHED = 256
-"""Pictures that are looked at, at most."""
+"""Features with a smaller spread count as collapsed."""
+MAX_IMAGES = 256
+"""Maximum number of images whose features are examined."""
 
 
 def spread(vectors: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """Return √D times the mean standard deviation of the normalised vectors' components.
+    """Return √D times the mean standard deviation of the components of the L2-normalised vectors.
 
-    1 for vectors all around the sphere, 0 for one and the same.
+    It is 1 for vectors spread evenly over the sphere, and 0 for identical vectors.
 
     Source: Chen and He 2021, arXiv 2011.10566, section 4.1.
     """
@@ -27,9 +27,9 @@ def spread(vectors: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
 
 
 def rank_me(vectors: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """Return the effective rank: the exponential of the entropy of the singular values' shares.
+    """Return the effective rank: the exponential of the entropy of the normalised singular values.
 
-    Between 1 and min(N, D); few vectors bound it from above, so that only ranks of equally many compare.
+    It lies between 1 and min(N, D), so compare only ranks computed from equally many vectors.
 
     Source: Garrido et al. 2023, arXiv 2210.02885, equation 1.
     """
@@ -39,8 +39,8 @@ def rank_me(vectors: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
 
 
 @torch.no_grad()
-def watched(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"]) -> dict[str, float]:
-    """Return the spread (`feature_std`) and the effective rank (`rank_me`) of features of some pictures."""
+def feature_statistics(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"]) -> dict[str, float]:
+    """Return the spread (`feature_std`) and the effective rank (`rank_me`) of the features of the first images."""
     with evaluating(encoder):
-        features = encoder.embed(images[:WATCHED])
+        features = encoder.embed(images[:MAX_IMAGES])
     return {"feature_std": float(spread(features)), "rank_me": float(rank_me(features))}

@@ -1,79 +1,102 @@
-"""How long, how fast, on what: the settings of a training run."""
+"""Settings of a training run: budget, optimisation, checkpoints and logs."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pretext.datasets.packed import BadImages
 from pretext.training.optimisers import OptimizerName, ScheduleName
 
 BUDGETS = ("images", "steps", "epochs", "seconds", "flops")
 DEFAULT_IMAGES = 100_000
-"""Budget where none is given."""
+"""Budget in images if no budget is given."""
 NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples")
-"""Settings that change nothing about the encoder that comes out."""
+"""Settings that do not change the trained encoder; a run may be resumed with other values of them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How long, how fast, on what. Exactly one of the budgets may be given."""
+    """Budget, optimisation, checkpoints and logs. At most one of the budgets may be given."""
 
     images: int | None = None
-    """Budget in pictures seen; 100,000 where no budget is given."""
+    """Budget in training images; 100,000 if no budget is given."""
     steps: int | None = None
     """Budget in optimiser steps."""
     epochs: float | None = None
     """Budget in passes over the training split."""
     seconds: float | None = None
-    """Budget in seconds of training; such a run cannot be repeated to the same numbers."""
+    """Budget in seconds of training; such a run is not reproducible."""
     flops: float | None = None
-    """Budget in floating-point operations, counted on one batch."""
+    """Budget in floating-point operations; one image's cost is measured at the start."""
     batch_size: int = 128
-    """Pictures a step, of all processes together."""
+    """Images per step, over all processes."""
     accumulate: int = 1
-    """Parts in which a batch goes through the network, where memory is short."""
+    """Split each batch into this many micro-batches to save memory; must divide the batch size."""
     optimizer: OptimizerName = "adamw"
-    """AdamW, Adam or SGD."""
+    """Optimiser: AdamW, Adam or SGD with momentum."""
     learning_rate: float = 1e-3
-    """The highest."""
+    """Peak learning rate."""
     weight_decay: float = 0.05
-    """Of matrices and kernels."""
+    """Weight decay, an L2 penalty for Adam and SGD; not applied to biases and norms."""
     beta1: float = 0.9
-    """Momentum: SGD's, and Adam's first coefficient."""
+    """First beta of Adam and AdamW; momentum of SGD."""
     beta2: float = 0.999
-    """Adam's second coefficient."""
+    """Second beta of Adam and AdamW; SGD ignores it."""
     schedule: ScheduleName = "cosine"
-    """Cosine to 0, or constant."""
+    """Learning rate after the warm-up: cosine decay to 0, or constant."""
     warmup: float = 0.05
-    """Share of the run over which the learning rate rises."""
+    """Share of the run over which the learning rate rises linearly; 0 disables the warm-up."""
     clip_norm: float | None = None
-    """Longest gradient of a player; None cuts none."""
+    """Clip the gradient norm to this value; None disables clipping."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward pass; auto is bfloat16 on a GPU, float32 on a CPU, where bfloat16 is slower."""
+    """Precision of the forward pass; auto is bfloat16 on a GPU and float32 on a CPU."""
     channels_last: bool = True
-    """Memory layout; the faster one for convolutions."""
+    """Use the channels-last memory format, which is faster for convolutions."""
     compile: bool = False
-    """Compile the encoder; pays on long runs."""
+    """Compile the encoder with torch.compile; pays off in long runs only."""
     seed: int = 0
-    """Of weights, order, augmentation and masks."""
+    """Seed of the initial weights, the image order, augmentations and masks."""
     device: str = "auto"
-    """cpu, cuda, …; auto takes a GPU where there is one."""
+    """Torch device, such as cpu or cuda; auto takes a GPU if there is one."""
     bad_images: BadImages = "skip"
-    """Pictures that cannot be decoded: leave them out and say so, or stop."""
+    """Images that cannot be decoded: skip them with a message, or stop with an error."""
     workers: int = 2
-    """Processes that decode, where the data set is too large to be packed."""
+    """Decoding processes, for data sets too large to be packed; 0 decodes in the main process."""
     checkpoint_seconds: float = 60.0
-    """Time between checkpoints."""
+    """Seconds between checkpoints."""
     log_every: int = 50
-    """Steps between lines of the log."""
+    """Steps between lines of log.jsonl."""
     samples: int = 4
-    """Sample sheets over the run, where the task paints."""
+    """Sample sheets to write over the run, if the task outputs images; 0 writes none."""
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "how long": ("images", "steps", "epochs", "seconds", "flops"),
+        "how": (
+            "batch_size",
+            "accumulate",
+            "optimizer",
+            "learning_rate",
+            "weight_decay",
+            "beta1",
+            "beta2",
+            "schedule",
+            "warmup",
+            "clip_norm",
+            "precision",
+            "channels_last",
+            "compile",
+            "seed",
+            "bad_images",
+        ),
+        "where and when to save": ("device", "workers", "checkpoint_seconds", "log_every", "samples"),
+    }
 
     def __post_init__(self) -> None:
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are given; give one budget")
+            raise ValueError(f"{' and '.join(given)} are given; give at most one budget")
         for name in (*given, "batch_size", "accumulate", "learning_rate", "log_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
@@ -84,16 +107,16 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 to below 1")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be split in accumulate={self.accumulate} parts")
+            raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm is {self.clip_norm}; allowed is above 0, or none")
+            raise ValueError(f"clip_norm is {self.clip_norm}; allowed is above 0, or none to disable clipping")
 
-    def total_steps(self, *, pictures: int, flops_per_image: float) -> int | None:
-        """Return the number of steps; None where only time decides.
+    def total_steps(self, *, image_count: int, flops_per_image: float) -> int | None:
+        """Return the number of steps; None if the budget is in seconds.
 
         Args:
-            pictures: In the training split.
-            flops_per_image: Of every player's forward and backward pass.
+            image_count: Number of images in the training split.
+            flops_per_image: Floating-point operations of every player's forward and backward pass.
         """
         if self.seconds is not None:
             return None
@@ -101,7 +124,7 @@ class TrainConfig:
             return self.steps
         images = float(self.images or DEFAULT_IMAGES)
         if self.epochs is not None:
-            images = self.epochs * pictures
+            images = self.epochs * image_count
         if self.flops is not None:
             images = self.flops / flops_per_image
         return max(1, round(images / self.batch_size))

@@ -1,4 +1,4 @@
-"""The log of a training run: one JSON line an interval, and a progress bar."""
+"""The log of a training run: `log.jsonl` and a progress bar."""
 
 from __future__ import annotations
 
@@ -16,44 +16,65 @@ from pretext.system.distributed import rank
 from pretext.system.errors import UserError
 from pretext.system.memory import peak_memory
 from pretext.tasks.base import Task
-from pretext.training.collapse import COLLAPSED, watched
+from pretext.training.collapse import COLLAPSED, feature_statistics
 from pretext.training.config import TrainConfig
 
 
 class TrainingLog:
-    """One JSON line an interval, and a progress bar."""
+    """Writes one JSON line every `log_every` steps, and shows a progress bar. Only the first process does."""
 
-    def __init__(self, out: Path, settings: dict[str, Any], step: int, total: int | None, config: TrainConfig) -> None:
+    def __init__(self, out: Path, *, task: str, step: int, total_steps: int | None, config: TrainConfig) -> None:
+        """Keep the lines that an earlier call wrote up to `step`.
+
+        Args:
+            out: Folder of the run.
+            task: Label of the progress bar.
+            step: Steps that are done.
+            total_steps: Steps of the whole run; None if the budget is in seconds.
+            config: Settings of the run.
+        """
         from tqdm import tqdm
 
-        self.out, self.config, self.total = out, config, total
+        self.out, self.config, self.total_steps = out, config, total_steps
         self.rows: list[dict[str, Any]] = []
         self.collapsed = False
         path = out / "log.jsonl"
         if step and path.is_file():
             self.rows = [row for row in map(json.loads, path.read_text().splitlines()) if row["step"] <= step]
-        self.waiting, self.since, self.last = 0.0, time.monotonic(), step
-        hidden = True if rank() else None
-        self.bar = tqdm(None, settings["task"], total, initial=step, delay=2, disable=hidden, leave=False, unit="step")
+        self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
+        hidden = True if rank() else None  # None hides the bar unless stderr is a terminal
+        self.bar = tqdm(None, task, total_steps, initial=step, delay=2, disable=hidden, leave=False, unit="step")
 
     def __enter__(self) -> TrainingLog:
         if rank() == 0:
             self.out.mkdir(parents=True, exist_ok=True)
-            self._write()
+            with atomic_write(self.out / "log.jsonl") as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def waited(self, seconds: float) -> None:
-        """Take note of time spent waiting for pictures."""
-        self.waiting += seconds
+    def add_waiting(self, seconds: float) -> None:
+        """Add time that the loop spent waiting for a batch."""
+        self.waiting_seconds += seconds
 
     def step(self, step: int, losses: dict[str, Tensor], learning_rate: float, model: Task, images: Tensor) -> None:
-        """Take note of a step and its pictures; stop where a loss is not finite, warn where features collapse."""
+        """Log a step if it is due, and warn once if the encoder's features have collapsed.
+
+        Args:
+            step: Steps that are done, this one included.
+            losses: Loss of each player.
+            learning_rate: Learning rate of this step.
+            model: The task, for its metrics and its encoder.
+            images: Images of this step; the features of some of them are checked for collapse.
+
+        Raises:
+            UserError: If a loss is not finite. On a GPU only the steps that are due are checked.
+        """
         self.bar.update()
-        due = step % self.config.log_every == 0 or step == self.total
-        if not due and next(iter(losses.values())).is_cuda:  # asking a GPU each step would make it wait
+        due = step % self.config.log_every == 0 or step == self.total_steps
+        if not due and next(iter(losses.values())).is_cuda:  # reading a loss would stall the GPU
             return
         values = {player: float(loss) for player, loss in losses.items()}
         for player, value in values.items():
@@ -64,16 +85,16 @@ class TrainingLog:
                 )
         if not due or rank():
             return
-        features = watched(model.encoder, images)
+        features = feature_statistics(model.encoder, images)
         if features["feature_std"] < COLLAPSED and not self.collapsed:
             self.collapsed = True
             self.bar.write(
                 f"{self.out.name}: the encoder has collapsed at step {step}: the standard deviation of its features is "
-                f"{features['feature_std']:.1e}; lower --learning-rate, or see to the task's settings",
+                f"{features['feature_std']:.1e}; lower --learning-rate, or change the task's settings",
                 file=sys.stderr,
             )
-        elapsed = max(time.monotonic() - self.since, 1e-9)
-        count = (step - self.last) * self.config.batch_size
+        elapsed = max(time.monotonic() - self.interval_started, 1e-9)
+        count = (step - self.last_step) * self.config.batch_size
         self.rows.append(
             {
                 "step": step,
@@ -81,17 +102,13 @@ class TrainingLog:
                 "loss": values,
                 "learning_rate": learning_rate,
                 "images_per_second": count / elapsed,
-                "data_share": self.waiting / elapsed,
+                "data_share": self.waiting_seconds / elapsed,
                 "memory_bytes": peak_memory(),
                 "metrics": {name: float(value) for name, value in model.metrics().items()},
                 "features": features,
             }
         )
         self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()})
-        self.waiting, self.since, self.last = 0.0, time.monotonic(), step
+        self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
         with (self.out / "log.jsonl").open("a") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
-
-    def _write(self) -> None:
-        with atomic_write(self.out / "log.jsonl") as beside:
-            beside.write_text("".join(json.dumps(row) + "\n" for row in self.rows))

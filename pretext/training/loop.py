@@ -1,10 +1,8 @@
-"""The one training loop, read top to bottom: `train`, and what it calls."""
+"""The training loop: `train`, followed by the functions that it calls, in the order of their calls."""
 
 from __future__ import annotations
 
-import copy
 import math
-import os
 import time
 from operator import itemgetter
 from pathlib import Path
@@ -18,17 +16,17 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import at_size
 from pretext.encoders import build_encoder
 from pretext.system.device import device_of
-from pretext.system.distributed import average_gradients, rank, world
+from pretext.system.distributed import average_gradients, join_processes, rank, world
 from pretext.system.stopping import stop_politely
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Task, label_kind
 from pretext.training.config import TrainConfig
-from pretext.training.loading import Loaded, load_batches
+from pretext.training.flops import flops_per_image
+from pretext.training.loading import load_batches
 from pretext.training.log import TrainingLog
 from pretext.training.optimisers import make_optimizer, rate_at
-from pretext.training.run_folder import Reached, RunFolder, run_settings
-
-SHEET_IMAGES = 8
+from pretext.training.run_folder import RunFolder, RunState, run_settings
+from pretext.training.sample_sheets import write_sample
 
 
 def train(
@@ -41,52 +39,53 @@ def train(
     image_size: int,
     task_settings: Any = None,
 ) -> Path:
-    """Train an encoder by a pretext task; go on where an earlier call in the same folder stopped.
+    """Train an encoder by a pretext task. A second call with the same folder and settings resumes the run.
 
     Args:
-        task: A spec, `context_encoder:adversarial?loss=l1`.
-        encoder: An encoder spec.
-        data: Its training split is seen, without targets unless the task needs labels.
-        config: How long, how fast, on what.
-        out: Folder of the run: `encoder.safetensors`, `checkpoint.safetensors`, `log.jsonl`, `run.json`, `samples/`.
-        image_size: Side in pixels.
-        task_settings: The task's `Config`, where it is not what the spec says.
+        task: Task spec, such as `context_encoder:adversarial?loss=l1`.
+        encoder: Encoder spec.
+        data: Data set; its training split is used, without labels unless the task needs them.
+        config: Budget, optimisation and logging.
+        out: Folder for `encoder.safetensors`, `checkpoint.safetensors`, `log.jsonl`, `run.json` and `samples/`.
+        image_size: Side of the images in pixels.
+        task_settings: The task's `Config`; None takes the one of `task`.
 
     Returns:
         The encoder file.
 
     Raises:
-        UserError: If anything does not fit, the folder holds a run of other settings, or a loss is not finite.
+        UserError: If a setting does not fit, the folder holds a run with other settings, or a loss is not finite.
+        KeyboardInterrupt: On SIGINT or SIGTERM, after the current step is finished and saved.
     """
+    # 1. The data, the encoder, and the checkpoint of an earlier call.
     task_settings = task_settings or task_config(task)
     device = device_of(config.device)
-    _join_processes(device)
-    built = build_encoder(encoder, input_size=image_size, seed=config.seed)  # a wrong name is told before any decoding
-    pictures = at_size(data.split("train"), image_size, bad_images=config.bad_images)
-    settings = run_settings(task, task_settings, encoder, pictures, config, image_size=image_size)
-    folder = RunFolder(out, settings)
-    resumed = folder.checkpoint()
-    for remains in out.glob(".*.tmp"):  # of a run that was killed while it wrote
-        remains.unlink(missing_ok=True)
-    if resumed is not None and folder.encoder.is_file() and resumed.reached.finished:
+    join_processes(device)
+    built_encoder = build_encoder(encoder, input_size=image_size, seed=config.seed)  # a typo fails before decoding
+    train_data = at_size(data.split("train"), image_size, bad_images=config.bad_images)
+    folder = RunFolder(out, run_settings(task, task_settings, encoder, train_data, config, image_size=image_size))
+    checkpoint = folder.checkpoint()
+    folder.remove_unfinished_files()
+    if checkpoint is not None and checkpoint.state.finished and folder.encoder.is_file():
         return folder.encoder
 
-    model = build_task(task_settings, built, labels=label_kind(pictures), seed=config.seed).to(device)
+    # 2. The task and its optimisers, new or restored.
+    model = build_task(task_settings, built_encoder, labels=label_kind(train_data), seed=config.seed).to(device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config)
-    highest = {player: [group["lr"] for group in o.param_groups] for player, o in optimizers.items()}
     step, earlier_seconds = 0, 0.0
-    if resumed is not None:
-        folder.restore(model, optimizers, resumed.tensors)
-        step, earlier_seconds = resumed.reached.step, resumed.reached.seconds
+    if checkpoint is not None:
+        folder.restore(model, optimizers, checkpoint.tensors)
+        step, earlier_seconds = checkpoint.state.step, checkpoint.state.seconds
     elif model.prepares_on:
-        earlier_seconds = _prepare(model, pictures, config, device)
+        earlier_seconds = _prepare(model, train_data, config, device)
     if config.compile:
         model.encoder.compile()
 
-    loader = load_batches(
-        pictures,
+    # 3. The batches and the number of steps.
+    batches = load_batches(
+        train_data,
         config.batch_size,
         seed=config.seed,
         first=step,
@@ -97,52 +96,58 @@ def train(
         frames=model.frames,
         choose=model.choose_frames,
     )
-    flops = _flops_per_image(model, pictures, device) if resumed is None else resumed.reached.flops_per_image
-    total = config.total_steps(pictures=len(pictures), flops_per_image=flops) if optimizers else 0
-    sheets = {math.ceil((k + 1) * total / config.samples) for k in range(config.samples)} if total else set()
-    log = TrainingLog(out, settings, step, total, config)
+    flops = flops_per_image(model, train_data, device) if checkpoint is None else checkpoint.state.flops_per_image
+    # None if the budget is in seconds; 0 if the task has no optimisers: `Task.prepare` was all of its training
+    total_steps = config.total_steps(image_count=len(train_data), flops_per_image=flops) if optimizers else 0
+    sample_steps = _sample_steps(total_steps, config.samples)
+    log = TrainingLog(out, task=folder.settings["task"], step=step, total_steps=total_steps, config=config)
+
+    # 4. The loop.
     model.train()
-    started = saved = time.monotonic()
+    started = last_saved = time.monotonic()
+
+    def trained_seconds() -> float:
+        return earlier_seconds + time.monotonic() - started
+
     with stop_politely() as stop, log:
-        while total != 0:
-            seconds = earlier_seconds + time.monotonic() - started
-            progress = step / total if total else seconds / (config.seconds or 1.0)
-            if progress >= 1 or stop.asked:
+        while total_steps != 0:
+            progress = step / total_steps if total_steps else trained_seconds() / (config.seconds or 1.0)
+            if progress >= 1 or stop.requested:
                 break
-            share = rate_at(progress, schedule=config.schedule, warmup=config.warmup)
-            for player, optimizer in optimizers.items():
-                for group, rate in zip(optimizer.param_groups, highest[player], strict=True):
-                    group["lr"] = rate * share
+            rate_factor = rate_at(progress, schedule=config.schedule, warmup=config.warmup)
+            for optimizer in optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = rate_factor * group["peak_lr"]
 
-            before = time.monotonic()
-            given = next(loader)
-            log.waited(time.monotonic() - before)
-            given = given.each(lambda part: part.to(device, non_blocking=True))
-            parts = _parts(given, config, step, device)
-            losses = _step(model, parts, optimizers, config, device)
+            waiting_since = time.monotonic()
+            batch = next(batches)
+            log.add_waiting(time.monotonic() - waiting_since)
+            batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
+            micro_batches = _micro_batches(batch, config, step, device)
+            losses = _step(model, micro_batches, optimizers, config, device)
             step += 1
-            model.after_step(step / total if total else progress)
-            log.step(step, losses, share * config.learning_rate, model, given.images)
+            model.after_step(step / total_steps if total_steps else progress)
+            log.step(step, losses, rate_factor * config.learning_rate, model, batch.images)
 
-            if step in sheets and rank() == 0:
-                _sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
-            if time.monotonic() - saved > config.checkpoint_seconds and rank() == 0:
-                seconds = earlier_seconds + time.monotonic() - started
-                folder.save(model, optimizers, Reached(step, seconds, flops, finished=False))
-                saved = time.monotonic()
+            if step in sample_steps and rank() == 0:
+                write_sample(model, micro_batches[0], out / "samples" / f"step-{step:07d}.png")
+            if time.monotonic() - last_saved > config.checkpoint_seconds and rank() == 0:
+                folder.save(model, optimizers, RunState(step, trained_seconds(), flops, finished=False))
+                last_saved = time.monotonic()
 
-    reached = Reached(step, earlier_seconds + time.monotonic() - started, flops, finished=not stop.asked)
+    # 5. The last checkpoint and the encoder file. Only the first process writes them.
     if rank() != 0:
         return folder.encoder
-    folder.save(model, optimizers, reached)
-    if stop.asked:
+    state = RunState(step, trained_seconds(), flops, finished=not stop.requested)
+    folder.save(model, optimizers, state)
+    if stop.requested:
         raise KeyboardInterrupt
-    folder.finish(model, reached, images_seen=step * config.batch_size + min(model.prepares_on, len(pictures)))
+    folder.finish(model, state, images_seen=step * config.batch_size + min(model.prepares_on, len(train_data)))
     return folder.encoder
 
 
 def make_optimizers(model: Task, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
-    """Return the optimiser of each of a task's players."""
+    """Return one optimiser per player of a task."""
     return {
         player: make_optimizer(
             parameters,
@@ -157,97 +162,71 @@ def make_optimizers(model: Task, config: TrainConfig) -> dict[str, torch.optim.O
 
 
 def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device) -> float:
-    """Let a task look at its pictures, the same ones on every process; return the seconds that it took."""
+    """Call `Task.prepare` on the same images in every process; return the seconds that it took."""
     started = time.monotonic()
     count = min(model.prepares_on, len(data))
-    shown = next(load_batches(data, count, seed=config.seed, first=0, rank=0, world=1, labels=False, workers=0))
-    model.prepare(shown.each(lambda part: part.to(device)).batch(_seeded(device, config.seed, 0, 0, 0, 1)))
+    batch = next(load_batches(data, count, seed=config.seed, first=0, rank=0, world=1, labels=False, workers=0))
+    generator = _seeded_generator(device, config.seed, 0, 0, 0, 1)
+    model.prepare(batch.map(lambda tensor: tensor.to(device))._replace(generator=generator))
     return time.monotonic() - started
+
+
+def _sample_steps(total_steps: int | None, count: int) -> set[int]:
+    """Return the steps that end with a sample sheet: `count` of them, evenly spaced, the last step included."""
+    return {math.ceil((k + 1) * total_steps / count) for k in range(count)} if total_steps else set()
+
+
+def _micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.device) -> list[Batch]:
+    """Split a batch into at most `config.accumulate` parts, each with a generator of its own."""
+    size = math.ceil(len(batch.images) / config.accumulate)
+    return [
+        batch.map(itemgetter(slice(start, start + size)))._replace(
+            generator=_seeded_generator(device, config.seed, step, rank(), k)
+        )
+        for k, start in enumerate(range(0, len(batch.images), size))
+    ]
+
+
+def _seeded_generator(device: torch.device, *entropy: int) -> torch.Generator:
+    """Return a generator seeded by some numbers. Torch's global generator gets the same seed."""
+    state = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
+    seed = int(state[0]) << 31 | int(state[1]) >> 1
+    torch.manual_seed(seed)  # dropout and stochastic depth draw from the global generator
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _step(
     model: Task,
-    parts: list[Batch],
+    micro_batches: list[Batch],
     optimizers: dict[str, torch.optim.Optimizer],
     config: TrainConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """Let every player move once; return the loss of each."""
-    losses: dict[str, Tensor] = {}
+    """Update each player's parameters once, by its loss averaged over the micro-batches; return the losses.
+
+    `Task.losses` is a generator: it computes the second player's loss after the first player has been updated.
+    """
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-    turns = [model.losses(part) for part in parts]
+    pending = [model.losses(micro_batch) for micro_batch in micro_batches]
+    losses: dict[str, Tensor] = {}
     while True:
         player = None
-        for turn in turns:  # a part's graph is gone before the next one's is built
+        for losses_of_micro_batch in pending:
             with autocast:
-                found = next(turn, None)
-            if found is None:  # as for every part; what follows a task's last loss has then run for each
+                item = next(losses_of_micro_batch, None)
+            if item is None:  # all end in the same round; the code after a task's last yield still runs for each
                 continue
             if player is None:
-                player = found[0]
+                player = item[0]
                 optimizers[player].zero_grad(set_to_none=True)
-            torch.autograd.backward(found[1] / len(parts))
-            losses[player] = losses.get(player, 0) + found[1].detach() / len(parts)
+            loss = item[1]
+            torch.autograd.backward(loss / len(micro_batches))  # frees this graph before the next one is built
+            losses[player] = losses.get(player, 0) + loss.detach() / len(micro_batches)
         if player is None:
             return losses
-        parameters = [p for group in optimizers[player].param_groups for p in group["params"]]
+        parameters = [parameter for group in optimizers[player].param_groups for parameter in group["params"]]
         average_gradients(parameters)
         if config.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         optimizers[player].step()
-
-
-def _parts(given: Loaded, config: TrainConfig, step: int, device: torch.device) -> list[Batch]:
-    """Return the step's batch in its parts, each with a generator of its own; torch's own is seeded too."""
-    size = math.ceil(len(given.images) / config.accumulate)
-    return [
-        given.each(itemgetter(slice(at, at + size))).batch(_seeded(device, config.seed, step, rank(), k))
-        for k, at in enumerate(range(0, len(given.images), size))
-    ]
-
-
-def _seeded(device: torch.device, *entropy: int) -> torch.Generator:
-    state = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
-    seed = int(state[0]) << 31 | int(state[1]) >> 1
-    torch.manual_seed(seed)  # for layers that draw by themselves: dropout, stochastic depth
-    return torch.Generator(device).manual_seed(seed)
-
-
-@torch.no_grad()
-def _sample(model: Task, batch: Batch, path: Path) -> None:
-    from pretext.training.sample_sheets import sample_sheet
-
-    few = Loaded(batch.images, None, batch.clips).each(lambda part: part[:SHEET_IMAGES])
-    model.eval()
-    columns = model.pictures(few.batch(torch.Generator(batch.images.device).manual_seed(0)))
-    model.train()
-    if columns:
-        sample_sheet({name: picture.float().cpu() for name, picture in columns.items()}, path)
-
-
-def _flops_per_image(model: Task, data: ImageDataset, device: torch.device) -> float:
-    """Count a forward and backward pass of every player on two pictures, on a copy."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    count = 2
-    pair = torch.stack([data[k % len(data)][0] for k in range(count)]).to(device)
-    labels = None
-    if model.needs_labels:
-        kind = label_kind(data)
-        assert kind is not None
-        shape = (count, kind.classes) if kind.multi_label else (count,)
-        labels = torch.zeros(shape, dtype=torch.int64, device=device)
-    spare = copy.deepcopy(model)
-    with FlopCounterMode(display=False) as counter:
-        for _, loss in spare.losses(Batch(pair, labels, torch.Generator(device).manual_seed(0))):
-            torch.autograd.backward(loss)
-    return counter.get_total_flops() / count
-
-
-def _join_processes(device: torch.device) -> None:
-    """Join the others where torchrun has started several."""
-    import torch.distributed as dist
-
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

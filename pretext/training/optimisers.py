@@ -1,12 +1,13 @@
-"""Optimisers, parameter groups and schedules."""
+"""Optimisers, their parameter groups, and the learning-rate schedule."""
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import nn
+
+from pretext.modules.schedules import cosine
 
 OptimizerName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["cosine", "constant"]
@@ -21,19 +22,19 @@ def make_optimizer(
     momentum: float,
     beta2: float,
 ) -> torch.optim.Optimizer:
-    """Return an optimiser, fused into one kernel; vectors (biases, normalisation) are never decayed.
+    """Return a fused optimiser; weight decay is not applied to biases and norms.
 
     Args:
-        parameters: What it moves.
-        name: Which.
-        learning_rate: The highest; the schedule multiplies it.
-        weight_decay: Of matrices and kernels.
-        momentum: SGD's, and Adam's first coefficient.
-        beta2: Adam's second coefficient.
+        parameters: Parameters to update.
+        name: Kind of optimiser.
+        learning_rate: Peak learning rate; each group keeps it as `peak_lr`.
+        weight_decay: Decay of parameters with at least two dimensions: matrices and kernels.
+        momentum: Momentum of SGD; first beta of Adam.
+        beta2: Second beta of Adam.
     """
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "peak_lr": learning_rate},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "peak_lr": learning_rate},
     ]
     groups = [group for group in groups if group["params"]]
     if name == "sgd":
@@ -43,15 +44,15 @@ def make_optimizer(
 
 
 def rate_at(progress: float, *, schedule: ScheduleName, warmup: float) -> float:
-    """Return the share of the highest learning rate.
+    """Return the learning rate as a share of its peak.
 
     Args:
         progress: Share of the run that is done, 0 to 1.
-        schedule: Constant, or a cosine from 1 to 0 (Loshchilov & Hutter 2017) after the warm-up.
-        warmup: Share of the run over which the rate rises from near 0, as a line.
+        schedule: After the warm-up, constant or a cosine from 1 to 0.
+        warmup: Share of the run over which the rate rises linearly from near 0.
     """
     if progress < warmup:
         return (progress + 1e-3) / (warmup + 1e-3)
     if schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / max(1e-9, 1 - warmup))))
+    return cosine(min(1.0, (progress - warmup) / max(1e-9, 1 - warmup)))

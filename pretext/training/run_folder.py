@@ -1,4 +1,4 @@
-"""The folder of a training run: what decided it, its checkpoint, its encoder, and the task put together again."""
+"""The folder of a training run: its settings, its checkpoint, its encoder file, and how to load its task again."""
 
 from __future__ import annotations
 
@@ -36,73 +36,78 @@ from pretext.training.config import NOT_IN_RESULT, TrainConfig
 CHECKPOINT = "checkpoint.safetensors"
 
 
-class Reached(NamedTuple):
+class RunState(NamedTuple):
     """How far a run has come."""
 
     step: int
     seconds: float
-    """Of training, over all sittings."""
+    """Training time, over all calls that resumed the run."""
     flops_per_image: float
-    """Forward and backward."""
+    """Floating-point operations of the forward and backward pass."""
     finished: bool
 
 
 class Checkpoint(NamedTuple):
-    """A run as it lies on disk."""
+    """A checkpoint as read from disk: the tensors of the task and its optimisers, and the state of the run."""
 
     tensors: dict[str, Tensor]
-    reached: Reached
+    state: RunState
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what it makes."""
+    """The folder of one run. `settings` decide which run it is: a checkpoint with other settings is refused."""
 
     path: Path
     settings: Mapping[str, Any]
-    """All that decides the encoder that comes out; see `run_settings`."""
+    """Everything that determines the trained encoder; see `run_settings`."""
 
     @property
     def encoder(self) -> Path:
-        """The file that a finished run leaves."""
+        """The encoder file of a finished run."""
         return self.path / "encoder.safetensors"
 
     def checkpoint(self) -> Checkpoint | None:
-        """Return the checkpoint that lies here, if any.
+        """Return the checkpoint in this folder; None if there is none.
 
         Raises:
-            UserError: If it is of another run, or cannot be read.
+            UserError: If it belongs to a run with other settings, or cannot be read.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file; give --out a folder")
+            raise UserError(f"--out {self.path} is a file; give a folder")
         file = self.path / CHECKPOINT
         if not file.is_file():
             return None
         tensors, about = read_checkpoint(file)
-        there = _flat(about.pop("settings", {}))
+        stored = _flat(about.pop("settings", {}))
         for key, value in _flat(self.settings).items():
-            if key != "data" and there.get(key) != value:
+            if key != "data" and stored.get(key) != value:  # the fingerprint decides, wherever the data lies
                 raise UserError(
-                    f"{self.path} holds a run with {key} = {there.get(key)}, and {value} is asked for; "
-                    "give another --out, or delete it"
+                    f"{self.path} holds a run with {key} = {stored.get(key)}, but this run has {key} = {value}; "
+                    "give another --out, or delete the folder"
                 )
-        return Checkpoint(tensors, Reached(**about))
+        return Checkpoint(tensors, RunState(**about))
+
+    def remove_unfinished_files(self) -> None:
+        """Delete the temporary files of a run that was killed while it wrote."""
+        for temporary in self.path.glob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
 
     def restore(self, model: Task, optimizers: Mapping[str, Optimizer], tensors: dict[str, Tensor]) -> None:
-        """Put a checkpoint's tensors back."""
-        load_strictly(model, _of_task(tensors), str(self.path))
+        """Load a checkpoint's tensors into the task and its optimisers."""
+        load_strictly(model, _task_tensors(tensors), str(self.path))
         for player, optimizer in optimizers.items():
             load_optimizer(player, optimizer, tensors)
 
-    def save(self, model: Task, optimizers: Mapping[str, Optimizer], reached: Reached) -> None:
+    def save(self, model: Task, optimizers: Mapping[str, Optimizer], state: RunState) -> None:
         """Write the checkpoint."""
         tensors = {f"task.{name}": value for name, value in model.state_dict().items()}
         for player, optimizer in optimizers.items():
             tensors |= optimizer_tensors(player, optimizer)
-        save_checkpoint(self.path / CHECKPOINT, tensors, reached._asdict() | {"settings": self.settings})
+        save_checkpoint(self.path / CHECKPOINT, tensors, state._asdict() | {"settings": self.settings})
 
-    def finish(self, model: Task, reached: Reached, *, images_seen: int) -> None:
-        """Write `run.json`, what the run was and cost, and the encoder's file."""
+    def finish(self, model: Task, state: RunState, *, images_seen: int) -> None:
+        """Write the encoder file, and `run.json` with the settings and the cost of the run."""
         started_from = model.encoder.record.get("weights")
         record = {
             **({"started_from": started_from} if started_from else {}),
@@ -113,36 +118,35 @@ class RunFolder:
             "git_dirty": revision().dirty,
         }
         about = record | {
-            "wall_s": reached.seconds,
+            "wall_s": state.seconds,
             "peak_mem_bytes": peak_memory(),
-            "flops_per_image": reached.flops_per_image,
+            "flops_per_image": state.flops_per_image,
             "parameters": {
                 "encoder": sum(p.numel() for p in model.encoder.parameters()),
                 "task": sum(p.numel() for p in model.parameters()),
             },
         }
-        with atomic_write(self.path / "run.json") as beside:
-            beside.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+        with atomic_write(self.path / "run.json") as temporary:
+            temporary.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
         save_encoder(model.encoder, self.encoder, record)
 
 
 def run_settings(
     task: str, task_settings: Any, encoder: str, data: ImageDataset, config: TrainConfig, *, image_size: int
 ) -> dict[str, Any]:
-    """Return all that decides the encoder that comes out of a run; see `train` for the arguments."""
+    """Return everything that determines the trained encoder of a run; see `train` for the arguments."""
     name = task.split("?", maxsplit=1)[0]
     own: dict[str, Any] = {}
-    if is_file(task):  # whose path says where, and whose hash says what
+    if is_file(task):  # a task file of the user's own: its content counts too, by its hash
         own = {"task_sha256": file_sha256(Path(parse_spec(task).kind))}
         name = f"{Path(name).parent.resolve()}/{Path(name).name}"
-    chosen = dataclasses.asdict(config)
     kind = label_kind(data)
     return own | {
         "task": name,
         "task_config": dataclasses.asdict(task_settings),
         "encoder": encoder,
         "image_size": image_size,
-        "train_config": {key: value for key, value in chosen.items() if key not in NOT_IN_RESULT},
+        "train_config": {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_IN_RESULT},
         "data": data.spec,
         "data_fingerprint": data.fingerprint,
         "labels": list(kind) if kind else None,
@@ -150,10 +154,10 @@ def run_settings(
 
 
 def load_task(folder: str | Path) -> Task:
-    """Return the task of a run's folder with its trained weights, in evaluation mode.
+    """Return the task of a run folder with its trained weights, in evaluation mode on the CPU.
 
     Raises:
-        UserError: If the folder holds no checkpoint, or one that does not match its own settings.
+        UserError: If the folder holds no checkpoint, or the tensors do not match the stored settings.
     """
     file = Path(folder) / CHECKPOINT
     tensors, about = read_checkpoint(file)
@@ -163,15 +167,16 @@ def load_task(folder: str | Path) -> Task:
     architecture = without_options(settings["encoder"], "pretrained", *FILE_OPTIONS)
     encoder = build_encoder(architecture, input_size=settings["image_size"], seed=0)
     task = build_task(config, encoder, labels=LabelKind(*kind) if kind else None, seed=0)
-    load_strictly(task, _of_task(tensors), str(file))
+    load_strictly(task, _task_tensors(tensors), str(file))
     return task.eval()
 
 
-def _of_task(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _task_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("task."): value for name, value in tensors.items() if name.startswith("task.")}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted keys, with tuples as lists, as JSON returns them."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):

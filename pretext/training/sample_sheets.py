@@ -1,4 +1,4 @@
-"""Sample sheets: what a task makes of a few pictures, in columns, as one PNG."""
+"""Sample sheets: one PNG with a row per image and a column per thing to compare, such as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -7,49 +7,66 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pretext.system.checkpoint import atomic_write
+from pretext.tasks.base import Batch, Task
 
-SHEET_TILE = 112
-"""Pixels of the side of a picture on a sheet; larger pictures are not shrunk."""
-SHEET_GAP = 6
-SHEET_FONT = 12
+SAMPLE_IMAGES = 8
+"""Rows of the sheets that a training run writes."""
+TILE = 112
+"""Minimum side of an image on a sheet, in pixels; larger images are not shrunk."""
+GAP = 6
+"""Pixels between tiles."""
+FONT_SIZE = 12
+
+
+@torch.no_grad()
+def write_sample(model: Task, batch: Batch, path: Path) -> None:
+    """Write the sheet of `Task.pictures` for the first images of a batch; nothing if the task offers no pictures."""
+    first = batch.map(lambda tensor: tensor[:SAMPLE_IMAGES])
+    generator = torch.Generator(batch.images.device).manual_seed(0)  # the same masks on every sheet of a run
+    model.eval()
+    columns = model.pictures(first._replace(labels=None, generator=generator))
+    model.train()
+    if columns:
+        sample_sheet({name: picture.float().cpu() for name, picture in columns.items()}, path)
 
 
 def sample_sheet(columns: Mapping[str, Float[Tensor, "B 3 S S"]], path: str | Path) -> None:
-    """Write a PNG with a picture a row and, under its heading, a column for each thing to compare.
+    """Write a PNG with one row per image and one column per heading.
 
     Args:
-        columns: Pictures in [0, 1] by heading, such as input, one fill a decoder, original; all of one size.
-        path: Of the file.
+        columns: Images in [0, 1] by heading, such as input, a fill per decoder, original; all of one size.
+        path: PNG file to write.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.load_default(SHEET_FONT)
-    pictures = [each.detach().float().clamp(0, 1).mul(255).round().byte().cpu() for each in columns.values()]
-    side = max(SHEET_TILE, pictures[0].shape[-1])
+    font = ImageFont.load_default(FONT_SIZE)
+    images = [column.detach().float().clamp(0, 1).mul(255).round().byte().cpu() for column in columns.values()]
+    side = max(TILE, images[0].shape[-1])
     headings = [_wrapped(heading, side, font) for heading in columns]
-    top = (SHEET_FONT + 4) * max(heading.count("\n") + 1 for heading in headings) + SHEET_GAP
-    rows, step = len(pictures[0]), side + SHEET_GAP
-    size = (SHEET_GAP + len(pictures) * step, top + SHEET_GAP + rows * step)
+    top = (FONT_SIZE + 4) * max(heading.count("\n") + 1 for heading in headings) + GAP
+    rows, step = len(images[0]), side + GAP
+    size = (GAP + len(images) * step, top + GAP + rows * step)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    for column, (heading, tiles) in enumerate(zip(headings, pictures, strict=True)):
-        left = SHEET_GAP + column * step
+    for column, (heading, tiles) in enumerate(zip(headings, images, strict=True)):
+        left = GAP + column * step
         middle = left + side / 2
         draw.multiline_text((middle, top), heading, fill="black", font=font, anchor="md", align="center")
         for row, tile in enumerate(tiles):
-            picture = Image.fromarray(tile.permute(1, 2, 0).numpy())
-            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-            sheet.paste(picture, (left, top + SHEET_GAP + row * step))
-    with atomic_write(path) as beside:
-        sheet.save(beside, format="PNG")
+            image = Image.fromarray(tile.permute(1, 2, 0).numpy())
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
+            sheet.paste(image, (left, top + GAP + row * step))
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
 def _wrapped(heading: str, width: int, font: Any) -> str:
-    """Break a heading into lines of at most `width` pixels, between words or within one that is longer."""
+    """Break a heading into lines of at most `width` pixels: between words, or within a word that is too long."""
     lines = [""]
     for word in re.findall(r"[^ :_&?]*[ :_&?]*", heading):
         if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:

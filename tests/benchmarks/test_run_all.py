@@ -419,7 +419,7 @@ def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
     second.send_signal(signal.SIGINT)
     said = second.communicate(timeout=60)[0]
     assert second.returncode == 130, said
-    assert "stopped; the same command goes on from what it has kept" in said
+    assert "stopped; run the same command again to resume" in said
     finished = results()
 
     third = start()

@@ -127,7 +127,7 @@ def test_a_step_sees_the_frames_that_were_chosen(tmp_path, monkeypatch, packed):
     loader = batches(data)
     seen = []
     for _ in range(8):
-        images, labels, clips = next(loader)
+        images, labels, _, clips = next(loader)
         clip, frame = read(clips.frames)
         assert labels is None and images.shape == (6, 3, 8, 8) and clips.frames.shape == (6, 2, 3, 8, 8)
         assert torch.equal(images, clips.frames[:, 0]) and torch.equal(frame, clips.place)
@@ -165,12 +165,12 @@ def test_a_clip_is_left_out_of_its_batch_where_one_frame_cannot_be_decoded(tmp_p
     loaded = [next(loader) for _ in range(7)]  # 42 rows: each frame comes first six times
     assert sum(len(each.images) for each in loaded) == 42 - 2 * 6  # first, and behind its forerunner
     assert all(len(part) == len(each.images) for each in loaded for part in each.clips)
-    assert not any((clips.number == 0)[:, None].logical_and(clips.place == 1).any() for _, _, clips in loaded)
+    assert not any((clips.number == 0)[:, None].logical_and(clips.place == 1).any() for _, _, _, clips in loaded)
 
 
 def test_clips_that_are_too_short_for_the_task_are_refused(tmp_path):
     data = at_size(open_dataset(dataset_samples.make("clips", tmp_path)), 8, bad_images="stop")
-    with pytest.raises(UserError, match=r"shortest clip has 3 frames, and 4 are seen at a time; .*shortest=4"):
+    with pytest.raises(UserError, match=r"shortest clip has 3 frames, and the task needs 4; .*shortest=4"):
         next(batches(data, frames=4))
 
 

@@ -1,3 +1,5 @@
+"""Inpainting errors against loops over the formulas, the baselines, the sheet and the command."""
+
 from __future__ import annotations
 
 import json
@@ -20,11 +22,12 @@ from pretext.inpainting.baselines import fill_interpolated, fill_mean_colour
 from pretext.inpainting.command import inpaint_command
 from pretext.inpainting.measuring import (
     HoledPictures,
-    baseline_scores,
+    baseline_fills,
     drawn_pictures,
     filled_by,
     hole_errors,
     inpainting_scores,
+    scores_of,
 )
 from pretext.system.errors import UserError
 from pretext.tasks.base import Batch, Inpainter, Task
@@ -38,20 +41,20 @@ SIZE = 32
 
 
 class Grey(Inpainter):
-    """Paints everything in one grey, holes or not; remembers what it was shown."""
+    """Paints the whole image in one grey, and remembers its inputs."""
 
     def __init__(self, grey: float = 0.5) -> None:
         super().__init__(build_encoder("alexnet?width=0.125&stem_stride=1", input_size=SIZE, seed=0))
         self.grey = grey
         self.seen: list[Tensor] = []
-        self.training_when_asked = True
+        self.was_training = True
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         yield "task", torch.zeros((), requires_grad=True)
 
     def inpaint(self, images: Tensor, holes: Tensor) -> Tensor:
         self.seen.append(images)
-        self.training_when_asked = self.training
+        self.was_training = self.training
         return torch.full(images.shape, self.grey)
 
 
@@ -60,15 +63,8 @@ class Plain(Task):
         yield "task", torch.zeros((), requires_grad=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRETEXT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def data(cache: None) -> ImageDataset:
+def data() -> ImageDataset:
     return open_dataset(SPEC)
 
 
@@ -80,7 +76,7 @@ def some_pictures(count: int = 3, hole: MaskKind = "random_region") -> tuple[Hol
     return HoledPictures(images, holes), torch.where(holes, painted, images.float() / 255)
 
 
-# The numbers
+# Errors
 
 
 @pytest.mark.parametrize("hole", ["central", "random_block", "random_region"])
@@ -165,7 +161,7 @@ def test_a_perfect_fill_has_finite_scores() -> None:
     assert found["PSNR"] == pytest.approx(np.full(3, 10 * math.log10(12 * 255**2)))
 
 
-# What is judged
+# Images and holes
 
 
 def test_a_task_sees_the_mean_colour_and_is_left_as_it_was(data: ImageDataset) -> None:
@@ -174,7 +170,7 @@ def test_a_task_sees_the_mean_colour_and_is_left_as_it_was(data: ImageDataset) -
     task.encoder.eval()
     pictures = drawn_pictures(data, image_size=SIZE, test_images=4, seed=0, hole="central")
     filled = filled_by(task, pictures)
-    assert not task.training_when_asked
+    assert not task.was_training
     assert task.training
     assert not task.encoder.training
     inside = pictures.holes.expand_as(pictures.images)
@@ -226,7 +222,8 @@ def test_pictures_too_small_for_ssim_are_named(data: ImageDataset) -> None:
 
 
 def test_baselines_are_scored_on_the_same_pictures(data: ImageDataset) -> None:
-    found = baseline_scores(data, image_size=SIZE, test_images=6)
+    pictures = drawn_pictures(data, image_size=SIZE, test_images=6, seed=0, hole="central")
+    found = {name: scores_of(filled, pictures) for name, filled in baseline_fills(pictures).items()}
     assert list(found) == ["mean colour", "interpolated"]
     psnr = {name: next(s.value for s in scores if s.metric == "PSNR") for name, scores in found.items()}
     assert psnr["interpolated"] > psnr["mean colour"]  # a horizon goes on through the hole
@@ -332,7 +329,7 @@ def test_the_command_measures_and_draws(
     ("checkpoints", "more", "word"),
     [
         (["plain"], [], "rotation has no decoder"),
-        (["grey", "larger"], [], "48 px, and .*grey of 32"),
+        (["grey", "larger"], [], "trained at 48 px, but .*grey at 32 px"),
         ([], [], "give --checkpoint"),
         (["grey"], ["--n", "0"], "n is 0"),
         (["grey"], ["--hole", "round"], "round"),

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Atomic writes: a failed write keeps the old file, and the error names it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pretext.system.checkpoint import atomic_write
 def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path, error):
     file = tmp_path / "file"
     file.write_text("before")
-    with pytest.raises(OSError, match="No space left on device") as caught, atomic_write(file) as beside:
-        beside.write_text("half of wh")
+    with pytest.raises(OSError, match="No space left on device") as caught, atomic_write(file) as temporary:
+        temporary.write_text("half of wh")
         raise error
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(file))
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and file.read_text() == "before"

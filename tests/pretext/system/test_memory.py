@@ -1,4 +1,4 @@
-"""A cell's peak memory is its own, not that of what the same process computed before."""
+"""Peak memory can be reset, so that a cell does not report the peak of an earlier one in the same process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from comparison_samples import computed, plan
 from pretext.system.memory import CLEAR, peak_memory, reset_peak_memory
 
 MIB = 2**20
-pytestmark = pytest.mark.skipif(not CLEAR.exists(), reason="the system cannot start a process's peak anew: no Linux")
+pytestmark = pytest.mark.skipif(not CLEAR.exists(), reason="only Linux can reset the peak of a process")
 
 
 def hold(mebibytes):
-    """Write to so much memory, and give it back."""
+    """Write to that much memory, and free it."""
     np.full(mebibytes * MIB, 1, dtype=np.uint8)
 
 
-def test_the_peak_holds_what_was_given_back_until_it_is_begun_anew():
+def test_the_peak_includes_freed_memory_until_it_is_reset():
     reset_peak_memory()
     before = peak_memory()
     hold(400)
@@ -29,13 +29,13 @@ def test_the_peak_holds_what_was_given_back_until_it_is_begun_anew():
     assert peak_memory() < before + 40 * MIB
 
 
-def test_without_that_file_the_peak_is_the_system_s_own(monkeypatch, tmp_path):
+def test_without_the_status_file_the_peak_is_that_of_getrusage(monkeypatch, tmp_path):
     monkeypatch.setattr("pretext.system.memory.STATUS", tmp_path / "none")
     assert peak_memory() == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def test_a_cell_does_not_answer_for_what_was_held_before_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+@pytest.mark.usefixtures("own_cache")
+def test_a_cell_does_not_report_memory_that_was_freed_before_it(tmp_path):
     hold(900)
     high = peak_memory()
     *_, stored = computed(plan(), tmp_path / "out", "random")

@@ -229,7 +229,7 @@ def test_a_probe_goes_to_another_process_and_is_known_by_its_content(probe, tmp_
     assert judge_cell(maker, "nearest_mean", asked_judges((str(moved),), {})["nearest_mean"], seed=0).name == first
     probe.write_text(probe.read_text() + "# another version\n")
     assert judge_cell(maker, "nearest_mean", asked_judges((str(probe),), {})["nearest_mean"], seed=0).name != first
-    with pytest.raises(UserError, match="was changed while it was in use"):
+    with pytest.raises(UserError, match="was changed during the run"):
         pickle.loads(written)
 
 

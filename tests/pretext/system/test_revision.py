@@ -1,4 +1,4 @@
-"""Which code ran: the commit, whether it was changed, and nothing where the code lies in no checkout."""
+"""The revision of the code: its commit, whether it has changes, and nothing outside of its own checkout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pretext.system import revision as module
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A folder that the package seems to lie in."""
+    """A folder that looks like the root of the package."""
     file = tmp_path / "pretext" / "system" / "revision.py"
     file.parent.mkdir(parents=True)
     file.write_text("first\n")
@@ -26,18 +26,18 @@ def git(folder, *words):
     return subprocess.run(["git", "-C", folder, *who, *words], check=True, capture_output=True, text=True).stdout
 
 
-def test_a_commit_is_named_and_a_change_is_told(root):
+def test_a_commit_is_named_and_a_change_makes_it_dirty(root):
     git(root, "init", "-q")
     git(root, "add", ".")
     git(root, "commit", "-qm", "one")
     assert module.revision() == (git(root, "rev-parse", "HEAD").strip(), False)
     (root / "pretext" / "revision.py").write_text("second\n")
-    assert not module.revision().dirty, "it is asked once"
+    assert not module.revision().dirty, "it is read once"
     module.revision.cache_clear()
     assert module.revision().dirty
 
 
-def test_a_new_task_that_no_commit_holds_is_a_change_and_a_note_beside_the_code_is_none(root):
+def test_an_untracked_task_is_a_change_and_an_untracked_note_is_not(root):
     git(root, "init", "-q")
     git(root, "add", ".")
     git(root, "commit", "-qm", "one")

@@ -1,4 +1,4 @@
-"""Spread and effective rank against what they must be, and the warning that a run gives."""
+"""Spread and effective rank against known values, and the warning of a collapsed run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from training_samples import run
 
 from pretext.encoders import build_encoder
-from pretext.training.collapse import rank_me, spread, watched
+from pretext.training.collapse import feature_statistics, rank_me, spread
 
 
 def normal(*shape, seed=0):
@@ -35,7 +35,7 @@ def test_rank_me_counts_directions_of_equal_size(rank):
     assert rank_me(torch.linalg.qr(normal(40, rank))[0] @ basis).item() == pytest.approx(rank, rel=1e-2)
 
 
-def test_rank_me_of_vectors_that_are_all_nought_is_one():
+def test_rank_me_of_zero_vectors_is_one():
     assert rank_me(torch.zeros(5, 4)).item() == pytest.approx(1, abs=1e-4)
 
 
@@ -43,7 +43,7 @@ def test_an_encoder_is_left_as_it_was():
     encoder = build_encoder("alexnet?width=0.125&stem_stride=1", input_size=32, seed=0).train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    assert watched(encoder, images)["feature_std"] > 0.05
+    assert feature_statistics(encoder, images)["feature_std"] > 0.05
     assert encoder.training and all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
@@ -52,7 +52,7 @@ def test_a_run_says_that_its_encoder_has_collapsed(tmp_path, capfd, monkeypatch)
     assert "collapsed" not in capfd.readouterr().err
     monkeypatch.setattr("pretext.training.collapse.spread", lambda vectors: 0 * vectors.sum())
     run(tmp_path / "same")
-    said = capfd.readouterr().err
-    assert said.count("same: the encoder has collapsed at step") == 1 and "lower --learning-rate" in said
+    printed = capfd.readouterr().err
+    assert printed.count("same: the encoder has collapsed at step") == 1 and "lower --learning-rate" in printed
     rows = [json.loads(line) for line in (tmp_path / "same" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["features"]["feature_std"] == 0 and rows[-1]["features"]["rank_me"] > 1

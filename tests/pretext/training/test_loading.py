@@ -1,0 +1,35 @@
+"""The order of training batches, over epochs, resumed runs and ranks."""
+
+from __future__ import annotations
+
+import torch
+from training_samples import DATA
+
+from pretext.datasets import at_size, open_dataset
+from pretext.training.loading import load_batches
+
+
+def test_every_pass_sees_every_picture_and_a_later_start_the_same_batches():
+    data = at_size(open_dataset(DATA).split("train"), 32, bad_images="stop")
+
+    def images(first: int, count: int) -> list[torch.Tensor]:
+        loader = load_batches(data, 40, seed=1, first=first, rank=0, world=1, labels=False, workers=0)
+        return [next(loader).images for _ in range(count)]
+
+    ordered = torch.cat(images(0, 5))
+    keys = [image.numpy().tobytes() for image in ordered]
+    assert len(set(keys[:96])) == 96
+    assert set(keys[96:192]) == set(keys[:96])
+    for early, late in zip(images(0, 5)[3:], images(3, 2), strict=True):
+        assert torch.equal(early, late)
+
+
+def test_two_ranks_share_a_batch():
+    data = at_size(open_dataset(DATA).split("train"), 32, bad_images="stop")
+
+    def images(rank: int, world: int) -> torch.Tensor:
+        return next(load_batches(data, 8, seed=0, first=0, rank=rank, world=world, labels=False, workers=0)).images
+
+    whole = images(0, 1)
+    assert torch.equal(whole[0::2], images(0, 2))
+    assert torch.equal(whole[1::2], images(1, 2))
