@@ -1,6 +1,6 @@
 """Judge an encoder by one probe: how well its features transfer.
 
-examples:
+Examples:
   python -m downstream linear --encoder mine.safetensors --data folder:labelled
   python -m downstream detection --encoder timm:resnet18 --data voc:VOCdevkit
 

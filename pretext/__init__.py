@@ -1,16 +1,16 @@
-"""Makes encoders: data sets, encoders, pretext tasks, and the one training loop.
+"""Train image encoders without labels: data sets, encoders, pretext tasks and the training loop.
 
-    tasks         pretext tasks, one file each
-    datasets      sources of pictures, one file each; scenery/ draws the built-in scenes
-    encoders      networks that are trained, their files, and weights from elsewhere
-    transforms    what happens to a batch of pictures: augmentation, views, colour, masks, grids
-    modules       network parts that tasks share
-    training      the training loop (loop.py), its settings, checkpoints and log
-    inpainting    how well a decoder fills holes, beside baselines without a network
-    judging       Probe and Score, the contract of everything that judges an encoder
-    system        errors, command line, files, devices, processes
+tasks       pretext tasks, one file each: settings, views, heads and losses
+datasets    data sets by spec (`folder:photos`): splits, packs of decoded images; scenery/ draws the built-in scenes
+encoders    AlexNet, ResNets, timm models; encoder files and external weights
+transforms  augmentation, views, colour spaces, grids and masks (add a mask in masks.py)
+modules     network parts that tasks share: decoder, projector, momentum encoder, losses, schedules
+training    the training loop (loop.py), its settings, run folders and checkpoints
+inpainting  error of hole filling, baselines without a network, `python -m pretext inpaint`
+judging     `Probe` and `Score`: the interface of everything that evaluates an encoder
+system      errors, command lines and help, specs, atomic files, cache, devices, processes
 
-Public names are imported when they are first used, so that `import pretext` costs nothing.
+Public names are imported on first use, so that `import pretext` is fast.
 """
 
 from __future__ import annotations

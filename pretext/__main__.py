@@ -1,10 +1,10 @@
 """Train an encoder without labels, measure its decoder, list what there is.
 
-examples:
+Examples:
   python -m pretext train context_encoder --data folder:photos --out runs/mine
   python -m pretext inpaint --checkpoint runs/mine --data folder:photos
 
-commands:
+Commands:
   list                    List pretext tasks, encoders and kinds of data set.
   train TASK              Train an encoder by one pretext task.
   inpaint                 Fill holes by the decoder of a training run.

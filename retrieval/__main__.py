@@ -1,10 +1,10 @@
 """Index the patches of a data set, search them, fill holes from them.
 
-examples:
+Examples:
   python -m retrieval index --encoder timm:resnet18 --data folder:a --out index
   python -m retrieval search index --image a.jpg --box 40 60 120 90 -k 10
 
-commands:
+Commands:
   index                   Encode regions of pictures and write an index.
   search INDEX            Find the regions that are nearest to a query.
   inpaint                 Fill holes of test pictures from training pictures.

@@ -38,14 +38,13 @@ GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
 
 
 def example(what="task"):
-    section = GUIDE.read_text().split(f"## A {what} of one's own")[1].split("## ")[0]
+    section = GUIDE.read_text().split(f"## A {what} of your own")[1].split("## ")[0]
     (code,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     return code
 
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "mean_colour.py"
     path.write_text(example())
     return path
@@ -105,7 +104,6 @@ def test_a_task_with_steps_prepares_once_and_its_pictures_count(file, tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         run(file, tmp_path / "run", steps=3)
     monkeypatch.undo()
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
     assert load_encoder(run(file, tmp_path / "run", steps=3)).record["images_seen"] == 3 * 8 + 5
     assert load_task(tmp_path / "run").prepared == 5
 
@@ -190,7 +188,6 @@ def test_a_variant_that_there_is_not_is_named(file):
 
 @pytest.fixture
 def probe(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "nearest_mean.py"
     path.write_text(example("probe"))
     return path
