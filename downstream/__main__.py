@@ -15,7 +15,7 @@ from pretext.datasets import open_dataset
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import Encoder, build_encoder, load_encoder
 from pretext.encoders.files import encoder_digest
-from pretext.encoders.foreign import allowing_partial, loaded_line
+from pretext.encoders.foreign import loaded_line, with_allow_partial
 from pretext.encoders.weights import is_spec
 from pretext.judging import Probe, Score, probe_in_file, probes_in
 from pretext.system.checkpoint import atomic_write
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     if options.cache_gb is not None:
         limit_cache(options.cache_gb)
     data = open_dataset(options.data, download=options.download)
-    source = allowing_partial(options.encoder, options.allow_partial)
+    source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=options.probe.seed).to(device_of(options.device))
     scores = list(options.probe.evaluate(encoder, data, options.out))
     print(table(scores))

@@ -25,7 +25,7 @@ from pretext.datasets.decoding import decode, resize
 from pretext.datasets.packed import BadImages, at_size
 from pretext.datasets.splitting import split_or_all
 from pretext.encoders import load_encoder
-from pretext.encoders.foreign import allowing_partial, loaded_line
+from pretext.encoders.foreign import loaded_line, with_allow_partial
 from pretext.encoders.weights import is_spec, weights_file
 from pretext.system.checkpoint import atomic_write
 from pretext.system.command_line import parse
@@ -121,7 +121,7 @@ def index(argv: list[str]) -> int:
     spec = _rooted(options.data)
     if options.limit is not None:
         spec += f"{'&' if '?' in spec else '?'}limit={options.limit}"
-    source = allowing_partial(options.encoder, options.allow_partial)
+    source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = load_encoder(source).to(device_of(options.device))
     print(loaded_line(encoder, source))
     regions = Regions(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Regions)})
