@@ -2,14 +2,14 @@
 
 To add a family, add one module with `Config` and `build`; `build_encoder` finds it by name.
 
-    base      `Encoder`, the interface of all families, and `Stage`
-    alexnet   family: the paper's AlexNet
-    released  family: encoder of the released inpainting network
-    timm      family: any timm model, as `timm:NAME`
-    files     encoder files: write, load, read the header, hash
-    weights   read the tensors of a .safetensors or .pth file
-    foreign   external checkpoints: find an encoder among their tensors
-    layouts   tables of the tensor names of other projects
+base      `Encoder`, the interface of all families, and `Stage`
+alexnet   family: the paper's AlexNet
+released  family: encoder of the released inpainting network
+timm      family: any timm model, as `timm:NAME`
+files     encoder files: write, load, read the header, hash
+weights   read the tensors of a .safetensors or .pth file
+foreign   external checkpoints: find an encoder among their tensors
+layouts   tables of the tensor names of other projects
 """
 
 from __future__ import annotations

@@ -118,8 +118,8 @@ class Bins(nn.Module):
 
         Source: Zhang et al. 2016, equation 4.
         """
-        distance = (self.centres[:, None] - self.centres).square().sum(dim=2)
-        kernel = (-distance / (2 * self.sigma**2)).exp()
+        squared_distance = (self.centres[:, None] - self.centres).square().sum(dim=2)
+        kernel = (-squared_distance / (2 * self.sigma**2)).exp()
         smooth = (kernel / kernel.sum(dim=0)) @ self.prior  # columns sum to 1, so the total stays 1
         weights = 1 / ((1 - self.uniform) * smooth + self.uniform / len(smooth))
         return weights / (smooth * weights).sum()

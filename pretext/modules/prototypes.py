@@ -50,7 +50,7 @@ def cross_view_entropy(targets: Float[Tensor, "T B K"], logits: Float[Tensor, "V
     """
     (T, B, _), V = targets.shape, len(logits)
     if V < 2:
-        raise ValueError(f"there are {V} views; allowed is 2 or more")
+        raise ValueError("one view has no other view to be compared with; give two or more")
     with torch.autocast(logits.device.type, enabled=False):
         pairs = torch.einsum("tbk,vbk->tv", targets.detach().float(), F.log_softmax(logits.float(), dim=2))
     other = ~torch.eye(T, V, dtype=torch.bool, device=pairs.device)

@@ -210,6 +210,6 @@ def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> IJEPA:
     """Build it; `labels` are not looked at.
 
     Raises:
-        ValueError: If the encoder has no tokens of patches, or too few.
+        ValueError: If the encoder has no patch tokens, or too few.
     """
     return IJEPA(encoder, config)

@@ -155,6 +155,6 @@ def build(config: Config, encoder: Encoder, labels: LabelKind | None) -> MAE:
     """Build it; `labels` are not looked at.
 
     Raises:
-        ValueError: If the encoder has no tokens of patches, or too few.
+        ValueError: If the encoder has no patch tokens, or too few.
     """
     return MAE(encoder, config)

@@ -25,7 +25,7 @@ from pretext.training.run_folder import load_task
 DATA = "scenes?size=32&train=8&val=4&test=4"
 
 
-def test_judging_prints_what_was_loaded(partial, capsys):
+def test_a_probe_prints_what_was_loaded(partial, capsys):
     argv = ["knn", "--encoder", f"timm:resnet10_of_test?weights={partial}", "--data", SPEC, "--image-size", "32"]
     with pytest.raises(UserError, match="--allow-partial"):
         downstream_command.main(argv)
