@@ -249,7 +249,7 @@ def asked_encoders(
         UserError: If a name is missing or taken, a file is no encoder file, or weights do not fit their model.
     """
     from pretext.encoders import load_encoder, read_record
-    from pretext.encoders.foreign import FILE_OPTIONS, allowing_partial, loaded_line
+    from pretext.encoders.foreign import FILE_OPTIONS, loaded_line, with_allow_partial
     from pretext.encoders.weights import is_spec, weights_file
     from pretext.system.specs import without_options
 
@@ -263,7 +263,7 @@ def asked_encoders(
             raise UserError(f"--encoder {text}: write NAME=FILE, or timm:NAME")
         if name in taken or name in found:
             raise UserError(f"--encoder {text}: there is a row {name} already; give it another name")
-        file = allowing_partial(file, allow_partial)
+        file = with_allow_partial(file, allow_partial)
         if not is_spec(file):
             read_record(file)
         elif weights_file(file) is not None:  # whether it fits is known before anything is computed

@@ -82,7 +82,7 @@ def _judge(name: str, argv: list[str]) -> int:
     import downstream.probes
     from downstream.features import limit_cache
     from pretext.datasets import open_dataset
-    from pretext.encoders.foreign import allowing_partial
+    from pretext.encoders.foreign import with_allow_partial
     from pretext.judging import probe_in_file, probes_in
     from pretext.system.device import device_of
 
@@ -95,7 +95,7 @@ def _judge(name: str, argv: list[str]) -> int:
     if options.cache_gb is not None:
         limit_cache(options.cache_gb)
     data = open_dataset(options.data, download=options.download)
-    source = allowing_partial(options.encoder, options.allow_partial)
+    source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=probe.seed).to(device_of(options.device))
     scores = list(probe.evaluate(encoder, data, options.out))
     print(table(scores))

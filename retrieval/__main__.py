@@ -159,7 +159,7 @@ def index(argv: list[str]) -> int:
     from pretext.datasets import at_size, open_dataset
     from pretext.datasets.splitting import split_or_all
     from pretext.encoders import load_encoder
-    from pretext.encoders.foreign import allowing_partial, loaded_line
+    from pretext.encoders.foreign import loaded_line, with_allow_partial
     from pretext.system.device import device_of
     from retrieval.indexing.building import build_index, check_target
     from retrieval.indexing.factory import effort, stored_dimensions
@@ -171,7 +171,7 @@ def index(argv: list[str]) -> int:
     spec = _rooted(options.data)
     if options.limit is not None:
         spec += f"{'&' if '?' in spec else '?'}limit={options.limit}"
-    source = allowing_partial(options.encoder, options.allow_partial)
+    source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = load_encoder(source).to(device_of(options.device))
     print(loaded_line(encoder, source))
     regions = Regions(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Regions)})

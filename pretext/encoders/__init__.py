@@ -1,4 +1,16 @@
-"""Encoders: pictures in, one map per stage out. One file a family; `build_encoder` finds it by name."""
+"""Encoders: a batch of images in, one feature map per stage out.
+
+To add a family, add one module with `Config` and `build`; `build_encoder` finds it by name.
+
+base      `Encoder`, the interface of all families, and `Stage`
+alexnet   family: the paper's AlexNet
+released  family: encoder of the released inpainting network
+timm      family: any timm model, as `timm:NAME`
+files     encoder files: write, load, read the header, hash
+weights   read the tensors of a .safetensors or .pth file
+foreign   external checkpoints: find an encoder among their tensors
+layouts   tables of the tensor names of other projects
+"""
 
 from __future__ import annotations
 
@@ -24,24 +36,24 @@ __all__ = [
 
 
 def encoder_names() -> list[str]:
-    """Return the known families."""
-    beside = ("base", "files", "foreign", "weights")
-    return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in beside]
+    """Return the names of the encoder families."""
+    other = ("base", "files", "foreign", "layouts", "weights")
+    return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in other]
 
 
 def build_encoder(spec: str, *, input_size: int, seed: int) -> Encoder:
-    """Build an encoder with random weights, unless the spec asks for others.
+    """Build an encoder with random weights, or with those that the spec names.
 
-    The same spec, size and seed give the same weights, whatever was drawn before.
+    The same spec, size and seed give the same weights; the global random state is neither used nor changed.
 
     Args:
-        spec: `alexnet`, `alexnet?width=0.5&stem_stride=2`, `released`, `timm:NAME`, …; each with `weights=FILE` for
-            weights from elsewhere.
-        input_size: Side in pixels of the pictures it will see.
-        seed: Of the initial weights.
+        spec: For example `alexnet`, `alexnet?width=0.5&stem_stride=2`, `released` or `timm:NAME`. The option
+            `weights=FILE` loads an external checkpoint.
+        input_size: Side of the input images in pixels.
+        seed: Seed of the initial weights.
 
     Raises:
-        UserError: If the spec cannot be understood or built at this size.
+        UserError: If the spec is invalid or cannot be built at this input size.
     """
     parsed = parse_spec(spec)
     if parsed.kind not in encoder_names():

@@ -1,4 +1,4 @@
-"""The paper's encoder: AlexNet's five convolutions, pooled for features or pool-free for inpainting."""
+"""The paper's encoder: AlexNet's five convolutions, with max-pooling for features or pool-free for inpainting."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, Stage, deepest_shape
-from pretext.encoders.foreign import FromFile, from_file
+from pretext.encoders.foreign import WeightsConfig, load_weights
 from pretext.system.errors import UserError
 
-# Kernel of the first convolution for each stride, padded so that a 227-px picture gives AlexNet's 55×55,
-# and a 64-px one a map that three halvings still leave something of.
+# Kernel of the first convolution by stride. 227 px give AlexNet's 55×55 map; 64 px give a map that survives the
+# three later halvings.
 STEM_KERNEL = {4: 11, 2: 7, 1: 5}
 
 
 @dataclass(frozen=True)
-class Config(FromFile):
+class Config(WeightsConfig):
     """Options of `alexnet?…`."""
 
     width: float = 1.0
-    """Multiplies every layer's number of channels."""
+    """Multiplies the channel count of every layer."""
     stem_stride: Literal[4, 2, 1] = 4
-    """Stride of the first convolution: 4 as published for 227 px, 2 for about 64 px, 1 for about 32 px."""
+    """Stride of the first convolution: 4 (published) for 227 px, 2 for about 64 px, 1 for about 32 px."""
     pooled: bool = True
-    """Max-pooling, for feature learning; without it strided convolutions take the pools' places, for inpainting."""
+    """Use max-pooling (feature learning); false uses strided convolutions instead (inpainting)."""
     norm: Literal["batch", "local_response", "none"] = "batch"
-    """Normalisation: batch (after every convolution), local_response (CaffeNet's, after the first two), none."""
+    """Normalisation: batch (after every convolution), local_response (as CaffeNet, after the first two) or none."""
     groups: Literal[1, 2] = 1
-    """Groups of the second, fourth and fifth convolution; 2 as in CaffeNet."""
+    """Groups in the second, fourth and fifth convolution; CaffeNet has 2."""
     init: Literal["kaiming", "gaussian"] = "kaiming"
-    """Initial weights: He et al. 2015 (fan-out, ReLU), or the published N(0, 0.01)."""
+    """Initial weights: kaiming (He et al. 2015, fan-out, ReLU) or gaussian (published, standard deviation 0.01)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,20 +42,20 @@ class Config(FromFile):
 
 
 class AlexNet(Encoder):
-    """AlexNet in its CaffeNet form up to pool5; at 227×227 and width 1 its last map is 6×6×256.
+    """AlexNet in its CaffeNet form, up to pool5; at 227×227 and width 1 the last map is 6×6×256.
 
-    Stages: `conv1` … `conv5` are each layer's map after ReLU, `pool5` the last one halved.
+    Stages: `conv1` … `conv5` are the maps after each ReLU; `pool5` is `conv5` at half the resolution.
 
     Source: Krizhevsky et al. 2012; Pathak et al. 2016, section 3.1 (pool-free: section 5.1).
-    Deviations: batch normalisation by default, since without it narrow networks on small budgets hardly train;
-    one group by default; smaller stems for smaller pictures.
+    Deviations: batch normalisation by default, because narrow networks hardly train without it on small budgets;
+    one group by default; smaller stems for smaller images.
     """
 
     def __init__(self, spec: str, input_size: int, config: Config) -> None:
         super().__init__(spec, input_size)
         channels = [max(8, round(n * config.width / 8) * 8) for n in (96, 256, 384, 384, 256)]
         kernels = (STEM_KERNEL[config.stem_stride], 5, 3, 3, 3)
-        # The published stem has no padding; the small ones keep every border pixel.
+        # The published stem has no padding; padding in the small stems keeps every border pixel.
         stem_padding = 0 if config.stem_stride == 4 else kernels[0] // 2
         stride, inputs = int(config.stem_stride), 3
         stages, convs = [], []
@@ -96,6 +96,7 @@ class AlexNet(Encoder):
 
 
 def _halve(channels: int, config: Config) -> nn.Module:
+    """Return the layer that halves a map: max-pooling, or a strided convolution in the pool-free network."""
     padding = 0 if config.stem_stride == 4 else 1
     if config.pooled:
         return nn.MaxPool2d(3, stride=2, padding=padding)
@@ -105,7 +106,7 @@ def _halve(channels: int, config: Config) -> nn.Module:
 
 
 def kaiming(module: nn.Module) -> None:
-    """Initialise one layer as He et al. 2015 do for ReLU, by fan-out; biases are zero."""
+    """Initialise one layer by He et al. 2015 (fan-out, ReLU); biases are zero."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
@@ -121,18 +122,18 @@ def gaussian(module: nn.Module, std: float = 0.01) -> None:
 
 
 def build(spec: str, path: str, config: Config, input_size: int) -> AlexNet:
-    """Build it; `path` is unused.
+    """Build the encoder; `path` is unused.
 
     Raises:
-        UserError: If nothing is left of such small pictures, or a file of weights does not fit.
+        UserError: If the input size is too small for the network, or a weight file does not fit.
     """
     with torch.device("cpu"):
-        made = AlexNet(spec, input_size, config)
+        encoder = AlexNet(spec, input_size, config)
         try:
-            deepest_shape(made)
+            deepest_shape(encoder)
         except RuntimeError:
             raise UserError(
-                f"{spec} halves pictures of {input_size} px until nothing is left; give larger ones or a smaller "
+                f"{spec}: {input_size} px is too small for its halvings; give a larger image size or a smaller "
                 "stem_stride"
             ) from None
-        return from_file(made, config)
+        return load_weights(encoder, config)

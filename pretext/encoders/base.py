@@ -1,4 +1,4 @@
-"""What an encoder is, to everyone who uses one."""
+"""The encoder interface: `Encoder`, its stages, and two functions on any encoder."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Stage:
-    """A depth at which an encoder can be read: its name, its channels, and input pixels per map cell."""
+    """One of the feature maps that an encoder returns."""
 
     name: str
+    """Name in specs and results, for example `conv3`."""
     channels: int
+    """Number of channels of the map."""
     stride: int
+    """Input pixels per map cell, along each side."""
 
 
 class Encoder(nn.Module, ABC):
-    """Pictures in, one map per stage out.
+    """A network that maps a batch of images to one feature map per stage.
 
     Attributes:
-        spec: The architecture as `build_encoder` takes it.
-        input_size: Side in pixels of the pictures it was made for.
-        mean, std: Normalisation, per channel, of pictures in [0, 1]; applied inside `forward`.
-        stages: From the first to the deepest.
-        record: Where its weights come from (pretext configuration, data fingerprint, images seen, …);
-            empty for random weights.
+        spec: The architecture, in the form that `build_encoder` takes.
+        input_size: Side in pixels of the images it was built for.
+        mean, std: Per-channel normalisation of images in [0, 1]; applied inside `forward`.
+        stages: All stages, from the first to the deepest.
+        record: Origin of the weights (pretext configuration, data fingerprint, images seen, …); empty for random
+            weights.
     """
 
     _mean: Tensor
@@ -56,34 +59,38 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def maps(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-        """Return one map B×C_i×H_i×W_i per stage, of pictures that are already normalised."""
+        """Return one map B×C_i×H_i×W_i per stage.
+
+        Args:
+            normalised: Images from `normalised`.
+        """
 
     def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> list[Tensor]:
         """Return one map per stage.
 
         Args:
-            images: uint8 in [0, 255], or float in [0, 1]; any size not much smaller than `input_size`.
+            images: uint8 in [0, 255] or float in [0, 1]. Any side works that is not much smaller than `input_size`.
         """
         return self.maps(self.normalised(images))
 
     def normalised(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Return pictures, given as to `forward`, as `maps` takes them."""
+        """Scale images to [0, 1] and normalise them by `mean` and `std`."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
         return (images - self._mean) / self._std
 
     def denormalised(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-        """Return pictures from `normalised` in [0, 1] again."""
+        """Undo `normalised`; return images in [0, 1]."""
         return images * self._std + self._mean
 
     def embed(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Return one vector a picture: the deepest map, averaged over space."""
+        """Return one vector per image: the spatial mean of the deepest map."""
         return self(images)[-1].mean(dim=(2, 3))
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode, and every part of it back into its own afterwards."""
+    """Put a module in evaluation mode; restore the mode of every submodule on exit."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -95,7 +102,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def deepest_shape(encoder: Encoder, size: int | None = None) -> tuple[int, int, int]:
-    """Return channels, height and width of the deepest map of pictures of side `size`; of the input size where None."""
+    """Return channels, height and width of the deepest map.
+
+    Args:
+        encoder: Runs once, on a blank image.
+        size: Side of the image in pixels; None is the encoder's input size.
+    """
     side = size or encoder.input_size
     blank = torch.zeros(1, 3, side, side, device=next(encoder.parameters()).device)
     with evaluating(encoder):

@@ -1,4 +1,4 @@
-"""Encoder files: one `encoder.safetensors`, its architecture and its history inside. Strict and loud to load."""
+"""Encoder files: one `encoder.safetensors` with the weights, the architecture and the training record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pretext.system.checkpoint import atomic_write, file_sha256
 from pretext.system.errors import UserError
 from pretext.system.specs import without_options
 
-# One key, because safetensors keeps several in no fixed order and equal encoders must be equal files.
+# A single key: safetensors writes several keys in no fixed order, and equal encoders must give equal files.
 METADATA_KEY = "pretext_bench"
 
 
@@ -28,8 +28,8 @@ def save_encoder(encoder: Encoder, path: str | Path, record: dict[str, Any]) -> 
 
     Args:
         encoder: Its weights, architecture, input size and normalisation are written.
-        path: Is replaced only once the new file is whole.
-        record: JSON-able history: pretext configuration, data fingerprint, images seen, version, git revision.
+        path: Target file, replaced atomically.
+        record: JSON-serialisable record: pretext configuration, data fingerprint, images seen, version, git revision.
     """
     header = {
         "architecture": encoder.spec,
@@ -44,10 +44,10 @@ def save_encoder(encoder: Encoder, path: str | Path, record: dict[str, Any]) -> 
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Return an encoder file's header: architecture, input_size, mean, std, record.
+    """Return the header of an encoder file: architecture, input_size, mean, std, record.
 
     Raises:
-        UserError: If the file is missing or is no encoder file.
+        UserError: If the file is missing or not an encoder file.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,24 +56,26 @@ def read_record(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except SafetensorError as error:
-        raise UserError(f"{path} is no safetensors file, or is cut short ({error}); make it again") from None
+        raise UserError(f"{path} is not a complete safetensors file ({error}); write it again") from None
     if METADATA_KEY not in metadata:
-        raise UserError(f"{path} holds tensors but no pretext-bench encoder; give an encoder.safetensors of this suite")
+        raise UserError(
+            f"{path} is a safetensors file without pretext-bench metadata; give an encoder.safetensors of pretext-bench"
+        )
     return json.loads(metadata[METADATA_KEY])
 
 
 def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encoder:
-    """Return an encoder with its trained weights, in evaluation mode.
+    """Return an encoder with trained weights, in evaluation mode.
 
     Args:
-        source: An encoder file, `timm:NAME` for timm's published weights, or a spec with `weights=FILE` for those of
-            others, `timm:NAME?weights=FILE` or `alexnet?weights=FILE`; see `pretext.encoders.foreign`.
-        input_size: Only for specs: the side in pixels of the pictures it will see; 224 where it is None.
+        source: An encoder file, `timm:NAME` for timm's published weights, or a spec with an external checkpoint,
+            such as `timm:NAME?weights=FILE` or `alexnet?weights=FILE` (see `pretext.encoders.foreign`).
+        input_size: Side of the input images in pixels, for specs only; None is 224.
 
     Raises:
-        UserError: If the file cannot be read, or holds another encoder than the whole of the one that is asked for.
+        UserError: If the file cannot be read, or its tensors do not match the architecture.
     """
-    # The families live beside this module and import its neighbours: build_encoder is looked up when called.
+    # Imported on call: the package itself imports this module.
     build = importlib.import_module("pretext.encoders").build_encoder
     if is_spec(str(source)):
         spec = str(source)
@@ -97,17 +99,22 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], source: str) -> None:
-    """Load a state dict of exactly the module's keys and shapes.
+    """Load a state dict with exactly the module's keys and shapes.
+
+    Args:
+        module: Receives the tensors.
+        tensors: The state dict.
+        source: The file's name, for the error.
 
     Raises:
-        UserError: Naming the first keys that are missing, extra or misshapen.
+        UserError: If keys are missing, unexpected or of another shape; the message names the first ones.
     """
     check_keys(tensors, module.state_dict(), f"{source} does not match its architecture")
     module.load_state_dict(tensors)
 
 
 def encoder_digest(encoder: Encoder) -> str:
-    """Return a SHA-256 of the architecture and all weights."""
+    """Return the SHA-256 of the architecture, input size and all weights."""
     digest = hashlib.sha256(f"{encoder.spec}@{encoder.input_size}".encode())
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""The encoder of the released inpainting network: 128×128 in, a 4000-dimensional bottleneck out."""
+"""The encoder of the released inpainting network: 128×128 in, 4000-dimensional bottleneck out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, Stage
-from pretext.encoders.foreign import FromFile, from_file
+from pretext.encoders.foreign import WeightsConfig, load_weights
 
 
 @dataclass(frozen=True)
-class Config(FromFile):
+class Config(WeightsConfig):
     """Options of `released?…`."""
 
     width: float = 1.0
-    """Multiplies every layer's number of channels, the bottleneck's too."""
+    """Multiplies the channel count of every layer, including the bottleneck."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -27,11 +27,11 @@ class Config(FromFile):
 
 
 class Released(Encoder):
-    """4×4 convolutions of stride 2 (64-64-128-256-512), then a 4×4 valid one to the bottleneck.
+    """Five 4×4 convolutions of stride 2 (64-64-128-256-512), then a 4×4 valid convolution to the bottleneck.
 
-    Stages: `conv1` … `conv5`, `bottleneck`. Weights from N(0, 0.02).
+    Stages: `conv1` … `conv5`, `bottleneck`. Initial weights have standard deviation 0.02.
 
-    Source: the network that Pathak et al. 2016 released for inpainting (128 px, centre of 64).
+    Source: the network that Pathak et al. 2016 released for inpainting (128 px images, 64 px centre).
     """
 
     def __init__(self, spec: str, input_size: int, config: Config) -> None:
@@ -63,11 +63,12 @@ class Released(Encoder):
 
 
 def build(spec: str, path: str, config: Config, input_size: int) -> Released:
-    """Build it; `path` is unused.
+    """Build the encoder; `path` is unused.
 
     Raises:
-        ValueError: If a picture of `input_size` is too small for the valid convolution.
+        ValueError: If `input_size` is below 128.
+        UserError: If a weight file does not fit.
     """
     if input_size < 128:
-        raise ValueError(f"released needs pictures of at least 128 px, input_size is {input_size}")
-    return from_file(Released(spec, input_size, config), config)
+        raise ValueError(f"input_size is {input_size}; released needs 128 px or more")
+    return load_weights(Released(spec, input_size, config), config)

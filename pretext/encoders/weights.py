@@ -1,4 +1,4 @@
-"""Files of weights from elsewhere: read without running anything that is in them, and held against the model."""
+"""External weight files: read tensors without executing code, and report mismatches with a model."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from pretext.system.specs import parse_spec
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a .safetensors file, or of a .pth file, of which nothing but tensors is unpickled.
+    """Return all named tensors of a .safetensors or .pth file.
 
-    Tensors in dictionaries inside it, where training scripts put them, have the keys in front of their names.
+    Only tensors are unpickled, so no code in the file runs. Nested dictionaries are flattened: the tensor `a` in the
+    dictionary `state_dict` becomes `state_dict.a`.
 
     Raises:
-        UserError: If the file is missing, broken, or holds anything else.
+        UserError: If the file is missing or damaged, or holds objects other than tensors.
     """
     if not path.is_file():
-        raise UserError(f"weights {path}: there is no such file")
+        raise UserError(f"weights {path}: there is no such file; check the path")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles in another protocol, which it reads or refuses all the same
+            warnings.simplefilter("ignore")  # torch warns about other pickle protocols
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (
         SafetensorError,
@@ -43,35 +44,39 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ValueError,
         TypeError,
         AttributeError,
-    ) as error:  # whatever bytes that are no pickle make of the unpickler
+    ) as error:  # bytes that are not a pickle can raise any of these
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"weights {path}: not a file of tensors alone, or cut short ({reason}); save its state dict by itself"
+            f"weights {path}: not a complete file of plain tensors ({reason}); save only model.state_dict()"
         ) from error
-    tensors = dict(_named(found, ""))
+    tensors = dict(_flatten(found, ""))
     if not tensors:
-        raise UserError(f"weights {path}: holds no tensors by name; save model.state_dict()")
+        raise UserError(f"weights {path}: contains no named tensors; save model.state_dict()")
     return tensors
 
 
-def _named(found: object, before: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(found, Tensor) and before:
-        yield before, found
-    elif isinstance(found, dict):
-        for key, value in found.items():
-            if isinstance(key, str):  # an optimiser's state goes by numbers
-                yield from _named(value, f"{before}.{key}" if before else key)
+def _flatten(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested dictionaries, with dotted names."""
+    if isinstance(value, Tensor) and name:
+        yield name, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(key, str):  # optimiser states have integer keys
+                yield from _flatten(inner, f"{name}.{key}" if name else key)
 
 
 def check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], mismatch: str) -> None:
-    """Raise a `UserError` that names the first tensors that are missing, extra or misshapen, if any are.
+    """Check that a file holds exactly the tensors of a model.
 
     Args:
-        tensors: What a file holds.
-        expected: The state of the whole model.
-        mismatch: What the error begins with: which file does not fit what.
+        tensors: The tensors in the file.
+        expected: The state dict of the whole model.
+        mismatch: Start of the error message, naming the file and the model.
+
+    Raises:
+        UserError: If tensors are missing, unexpected or of another shape; the message names the first ones.
     """
-    not_loaded(
+    raise_mismatches(
         mismatch,
         missing=[name for name in expected if name not in tensors],
         extra=[name for name in tensors if name not in expected],
@@ -83,7 +88,7 @@ def check_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], mi
     )
 
 
-def not_loaded(
+def raise_mismatches(
     mismatch: str,
     *,
     missing: Collection[str],
@@ -91,23 +96,31 @@ def not_loaded(
     misshapen: Mapping[str, tuple[Size, Size]],
     remedy: str = "",
 ) -> None:
-    """Raise a `UserError` that names the first of these, if there are any; misshapen ones by their shape and ours."""
-    complaints = [
+    """Raise a `UserError` that names the first three mismatches, if there are any.
+
+    Args:
+        mismatch: Start of the message, naming the file and the model.
+        missing: Tensors of the model that the file lacks.
+        extra: Tensors of the file that the model lacks.
+        misshapen: Shapes in the file and in the model of tensors whose shapes differ.
+        remedy: End of the message.
+    """
+    problems = [
         *(f"missing {name}" for name in missing),
-        *(f"{name} is {tuple(given)} where {tuple(ours)} is expected" for name, (given, ours) in misshapen.items()),
-        *(f"extra {name}" for name in extra),
+        *(f"{name} has shape {tuple(given)}, expected {tuple(ours)}" for name, (given, ours) in misshapen.items()),
+        *(f"unexpected {name}" for name in extra),
     ]
-    if complaints:
-        more = f" and {len(complaints) - 3} more" if len(complaints) > 3 else ""
-        raise UserError(f"{mismatch}: {'; '.join(complaints[:3])}{more}; nothing was loaded{remedy}")
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"{mismatch}: {'; '.join(problems[:3])}{more}; nothing was loaded{remedy}")
 
 
 def is_spec(source: str) -> bool:
-    """Whether an encoder's source says what to build, as `timm:NAME` and `alexnet?weights=FILE` do, and is no file."""
+    """Return whether an encoder source is a spec (`timm:NAME`, `alexnet?weights=FILE`) rather than an encoder file."""
     return source.startswith("timm:") or re.search(r"[?&]weights=", source) is not None
 
 
 def weights_file(source: str) -> Path | None:
-    """Return the file of weights that an encoder's source names, if any."""
+    """Return the file in a source's `weights=FILE` option, or None."""
     file = parse_spec(source).options.get("weights") if is_spec(source) else None
     return None if file is None else Path(file)

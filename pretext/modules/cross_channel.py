@@ -1,4 +1,4 @@
-"""Predicting some channels of a picture from an encoder's map of the others: bins, head and loss.
+"""Predict some channels of an image from an encoder's map of the other channels: bins, head and loss.
 
 Source: Zhang, Isola and Efros 2016, arXiv 1603.08511, section 2; Zhang, Isola and Efros 2017, arXiv 1611.09842.
 """
@@ -19,29 +19,29 @@ from pretext.system.distributed import gather
 from pretext.transforms.augmentation import Augmentation, cropping
 
 NEIGHBOURS = 5
-"""Bins that a value is shared between."""
+"""Number of nearest bins in the soft encoding of a value."""
 FINEST = 8
-"""Cells a side that one of the encoder's map is made into; what is still missing is interpolated."""
+"""Largest upsampling factor of the pixel shuffle; bilinear interpolation does the rest."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is predicted, how finely, and how pictures are cropped before."""
+    """Settings of the prediction, its loss and the crops."""
 
     loss: Literal["classification", "regression"] = "classification"
-    """Cross-entropy over bins, or the squared error."""
+    """Loss: classification (cross-entropy over bins) or regression (squared error)."""
     uniform: float = 0.5
-    """λ: share of the uniform distribution in what rare bins are weighted up by; 1 weights all bins alike."""
+    """Class rebalancing λ: fraction of the uniform distribution mixed into the prior; 1 weights all bins equally."""
     temperature: float = 0.38
-    """Of the annealed mean that a prediction is drawn as: 1 is the mean, towards 0 the mode."""
+    """Temperature of the annealed mean that turns a prediction into a colour: 1 gives the mean, near 0 the mode."""
     cell: int = 4
-    """Side in pixels of the cells that are predicted."""
+    """Side of the predicted cells in pixels."""
     hidden: int = 64
-    """Channels of the head's finest map."""
+    """Channels of the prediction head."""
     crop: float = 0.766
-    """Share of the area that a random square crop shows."""
+    """Area of the random square crops, as a fraction of the image area."""
     flip: float = 0.5
-    """Probability of mirroring left and right."""
+    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         for name, least in (("uniform", 0.01), ("temperature", 0.01), ("crop", 0.01), ("flip", 0.0)):
@@ -53,25 +53,28 @@ class Prediction:
             raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 4096")
 
     def crops(self) -> Augmentation:
-        """Return the views: cropped and mirrored, their colours as they are."""
+        """Return the settings of the views: square crops and flips, without colour changes."""
         return cropping(self.crop, self.crop, aspect=1.0, flip=self.flip)
 
     def cells(self, encoder: Encoder) -> int:
-        """Return how many cells a side of the encoder's pictures has.
+        """Return the number of cells along a side of the encoder's input.
 
         Raises:
-            ValueError: If not even one fits.
+            ValueError: If a cell is larger than the input.
         """
         if self.cell > encoder.input_size:
-            raise ValueError(f"cell is {self.cell}, allowed is up to the picture's {encoder.input_size} px")
+            raise ValueError(f"cell is {self.cell}; allowed is up to the image side of {encoder.input_size} px")
         return encoder.input_size // self.cell
 
 
 class Bins(nn.Module):
-    """Points that values are sorted into, and how often each has been met.
+    """Quantisation of values into bins, with the empirical prior of each bin.
 
-    The first is `prior`, a running mean over all batches of all processes, so that no pass over the data comes
-    before training; it is kept in checkpoints.
+    Attributes:
+        centres: The bin centres, Q×D.
+        prior: Frequency of each bin: the running mean over all batches of all processes. No pass over the data is
+            needed before training. Saved in checkpoints.
+        batches: Number of batches in `prior`.
     """
 
     centres: Tensor
@@ -79,12 +82,12 @@ class Bins(nn.Module):
     batches: Tensor
 
     def __init__(self, centres: Float[Tensor, "Q D"], *, sigma: float, uniform: float) -> None:
-        """Build them.
+        """Build the bins with a uniform prior.
 
         Args:
-            centres: The points.
-            sigma: Width of the Gaussian that shares a value between its neighbours, and smooths the prior.
-            uniform: λ of `weights`.
+            centres: The bin centres.
+            sigma: Standard deviation of the Gaussian of the soft encoding and of the smoothing of the prior.
+            uniform: λ in `weights`, from 0 to 1.
         """
         super().__init__()
         self.sigma, self.uniform = sigma, uniform
@@ -93,47 +96,48 @@ class Bins(nn.Module):
         self.register_buffer("batches", torch.zeros(()))
 
     def encode(self, values: Float[Tensor, "N D"]) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
-        """Return each value's nearest bins, the nearest first, and its share of each.
+        """Return the indices of each value's K nearest bins, nearest first, and its soft assignment to them.
 
-        Shares are as a Gaussian of the distance, and sum to 1. As |v|² drops out, a product is all it takes.
+        Assignments are proportional to a Gaussian of the distance and sum to 1. The term |v|² cancels in the softmax,
+        so one matrix product suffices.
         """
         with torch.autocast(values.device.type, enabled=False):
             nearness = values @ self.centres.T - 0.5 * self.centres.square().sum(dim=1)
         best = nearness.topk(min(NEIGHBOURS, len(self.centres)), dim=1)
         return best.indices, (best.values / self.sigma**2).softmax(dim=1)
 
-    def note(self, nearest: Int[Tensor, "N"]) -> None:
-        """Count a batch's values, one bin each, into the prior."""
+    def update_prior(self, nearest: Int[Tensor, "N"]) -> None:
+        """Add a batch to the prior, given the nearest bin of each value."""
         counts = torch.zeros_like(self.prior).index_add_(0, nearest, torch.ones_like(nearest, dtype=self.prior.dtype))
         counts = gather(counts[None]).sum(dim=0)
         self.batches += 1
         self.prior += (counts / counts.sum() - self.prior) / self.batches
 
     def weights(self) -> Float[Tensor, "Q"]:
-        """Return what each bin's loss is multiplied by: more for rare ones, 1 in the mean over the smoothed prior.
+        """Return the loss weight of each bin: larger for rare bins, with mean 1 under the smoothed prior.
 
         Source: Zhang et al. 2016, equation 4.
         """
-        apart = (self.centres[:, None] - self.centres).square().sum(dim=2)
-        kernel = (-apart / (2 * self.sigma**2)).exp()
-        smooth = (kernel / kernel.sum(dim=0)) @ self.prior  # each bin's share is spread, none of it is lost
+        squared_distance = (self.centres[:, None] - self.centres).square().sum(dim=2)
+        kernel = (-squared_distance / (2 * self.sigma**2)).exp()
+        smooth = (kernel / kernel.sum(dim=0)) @ self.prior  # columns sum to 1, so the total stays 1
         weights = 1 / ((1 - self.uniform) * smooth + self.uniform / len(smooth))
         return weights / (smooth * weights).sum()
 
     def cross_entropy(self, logits: Float[Tensor, "N Q"], values: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
-        """Return each value's loss; while training, count the values first.
+        """Return the weighted cross-entropy of each value; in training mode, first add the values to the prior.
 
         Source: Zhang et al. 2016, equations 2 and 3.
         """
         logits = logits.float()
-        nearest, shares = self.encode(values)
+        nearest, targets = self.encode(values)
         if self.training:
-            self.note(nearest[:, 0])
-        error = logits.logsumexp(dim=1) - (shares * logits.gather(1, nearest)).sum(dim=1)
-        return self.weights()[nearest[:, 0]] * error
+            self.update_prior(nearest[:, 0])
+        loss = logits.logsumexp(dim=1) - (targets * logits.gather(1, nearest)).sum(dim=1)
+        return self.weights()[nearest[:, 0]] * loss
 
     def annealed_mean(self, logits: Float[Tensor, "N Q"], temperature: float) -> Float[Tensor, "N D"]:
-        """Return the mean of the centres under the distribution, sharpened by a temperature below 1.
+        """Return the mean of the bin centres under the softmax of `logits / temperature`.
 
         Source: Zhang et al. 2016, equation 5.
         """
@@ -142,23 +146,23 @@ class Bins(nn.Module):
 
 
 class Predictor(nn.Module):
-    """From a deepest map, or a half of it, to a finer grid of values.
+    """A head that predicts a fine grid of values from the deepest map, or from half of its channels.
 
-    A 1×1 convolution gives every cell of the map its block of finer cells, a 3×3 one smooths over their seams, and
-    a linear layer answers for each.
+    A 1×1 convolution and a pixel shuffle expand every map cell into a block of finer cells. A 3×3 convolution smooths
+    the block borders. A linear layer predicts each cell.
     """
 
     def __init__(
         self, encoder: Encoder, channels: int, centres: Float[Tensor, "Q D"], *, sigma: float, settings: Prediction
     ) -> None:
-        """Build it.
+        """Build the head.
 
         Args:
-            encoder: Its deepest map's size counts.
-            channels: Of that map, as many are given.
-            centres: The bins; their reach is also what a regressed value is measured in.
+            encoder: Determines the size of the deepest map.
+            channels: Input channels: all or half of the deepest map's.
+            centres: The bin centres; their range also scales the values in regression.
             sigma: See `Bins`.
-            settings: How to predict.
+            settings: The settings of the prediction.
         """
         super().__init__()
         self.settings, self.cells = settings, settings.cells(encoder)
@@ -175,34 +179,35 @@ class Predictor(nn.Module):
         )
         self.bins = Bins(centres, sigma=sigma, uniform=settings.uniform)
         self.middle = float(centres.amax() + centres.amin()) / 2
-        self.reach = float(centres.amax() - centres.amin()) / 2
+        self.half_range = float(centres.amax() - centres.amin()) / 2
         self.answer = nn.Linear(hidden, len(centres) if settings.loss == "classification" else centres.shape[1])
 
     def loss(self, deepest: Float[Tensor, "B C H W"], channels: Float[Tensor, "B D S S"]) -> Float[Tensor, ""]:
-        """Return the mean error over all cells.
+        """Return the mean loss over all cells.
 
         Args:
-            deepest: The map.
-            channels: What is to be predicted, at the pictures' own size; a cell's value is its mean.
+            deepest: The input map.
+            channels: The target channels at image resolution; each cell's target is its mean.
         """
         cells = F.adaptive_avg_pool2d(channels, self.cells)
         values = cells.movedim(1, -1).flatten(0, 2)
-        answers = self._answers(deepest)
+        outputs = self._outputs(deepest)
         if self.settings.loss == "classification":
-            return self.bins.cross_entropy(answers, values).mean()
-        return 0.5 * (answers.float() - (values - self.middle) / self.reach).square().sum(dim=1).mean()
+            return self.bins.cross_entropy(outputs, values).mean()
+        return 0.5 * (outputs.float() - (values - self.middle) / self.half_range).square().sum(dim=1).mean()
 
-    def predicted(self, deepest: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B D S S"]:
-        """Return the predicted channels, brought to `size` pixels."""
-        answers = self._answers(deepest)
+    def predict(self, deepest: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B D S S"]:
+        """Return the predicted channels, resized to `size` pixels a side."""
+        outputs = self._outputs(deepest)
         if self.settings.loss == "classification":
-            values = self.bins.annealed_mean(answers, self.settings.temperature)
+            values = self.bins.annealed_mean(outputs, self.settings.temperature)
         else:
-            values = answers.float() * self.reach + self.middle
+            values = outputs.float() * self.half_range + self.middle
         cells = values.view(len(deepest), self.cells, self.cells, -1).movedim(-1, 1)
         return F.interpolate(cells, size=(size, size), mode="bilinear", align_corners=False)
 
-    def _answers(self, deepest: Float[Tensor, "B C H W"]) -> Float[Tensor, "N Q"]:
+    def _outputs(self, deepest: Float[Tensor, "B C H W"]) -> Float[Tensor, "N Q"]:
+        """Return the outputs of the linear layer for all cells of all images."""
         finer = self.blend(self.widen(deepest))
         if finer.shape[-1] != self.cells:
             finer = F.interpolate(finer, size=(self.cells, self.cells), mode="bilinear", align_corners=False)

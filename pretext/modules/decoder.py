@@ -1,4 +1,4 @@
-"""From an encoder's deepest map back to a picture: the decoders that painting tasks share."""
+"""Decoders from an encoder's deepest map to an image, for reconstruction and inpainting tasks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from pretext.encoders.base import Encoder, deepest_shape
 
 CHANNELS = (128, 64, 64, 32)
-"""Of the paper's up-convolutions, before the last, which has three."""
+"""Output channels of the paper's up-convolutions, except the last, which has 3."""
 UP_CONVOLUTIONS = 5
-"""Of the paper, 6×6 to 161×161; smaller pictures need fewer."""
+"""Up-convolutions in the paper, from 6×6 to 161×161; smaller images need fewer."""
 
 
 class ChannelwiseLinear(nn.Module):
-    """Each map has a fully connected layer of its own; no weight crosses maps.
+    """A fully connected layer within each channel; no weight connects two channels.
 
-    m maps of n×n cost m·n⁴ weights, and m·n² biases.
+    m maps of n×n have m·n⁴ weights and m·n² biases.
 
     Source: Pathak et al. 2016, section 3.1 (channel-wise fully-connected layer).
     """
@@ -33,30 +33,30 @@ class ChannelwiseLinear(nn.Module):
         nn.init.normal_(self.weight, std=cells**-0.5)
 
     def forward(self, maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Return maps of the same shape."""
+        """Return maps of the input's shape."""
         flat = maps.flatten(2).transpose(0, 1)  # C×B×HW
         return (torch.bmm(flat, self.weight) + self.bias[:, None]).transpose(0, 1).reshape(maps.shape)
 
 
 class Decoder(nn.Module):
-    """The paper's: a channel-wise fully connected layer, a stride-1 convolution, up-convolutions, a resize.
+    """The paper's decoder: channel-wise fully connected layer, stride-1 convolution, up-convolutions, resize.
 
-    An up-convolution of 5×5 and stride 2 takes n to 2n - 1, so that five take 6 to the published 161, which is
-    then brought to 227. Its last layer is linear; pictures are in [-1, 1].
+    A 5×5 up-convolution of stride 2 maps n×n to (2n - 1)×(2n - 1), so that five map 6 to the published 161, which is
+    then resized to 227. The last layer is linear; images are in [-1, 1].
 
     Source: Pathak et al. 2016, section 3.1 and figure 9.
-    Deviations: batch normalisation between the layers; as many up-convolutions as the picture needs, at most five;
-    where 2n fits the picture exactly, an up-convolution takes n to 2n.
+    Deviations: batch normalisation between the layers; as many up-convolutions as the image size needs, at most five;
+    up-convolutions map n to 2n if that gives the image size exactly.
     """
 
     def __init__(self, encoder: Encoder, *, width: float, channelwise: bool, noise: int = 0) -> None:
-        """Build it on the encoder's deepest map.
+        """Build a decoder for the encoder's deepest map.
 
         Args:
-            encoder: Its deepest map and input size decide the shapes.
-            width: Multiplies the published numbers of channels.
-            channelwise: Whether there is a channel-wise layer; without it, no cell knows of a distant one.
-            noise: Maps of noise beside the encoder's; 0 for none.
+            encoder: Its deepest map and input size determine the shapes.
+            width: Multiplies the published channel counts.
+            channelwise: Use the channel-wise fully connected layer; without it, distant cells are not connected.
+            noise: Number of noise maps that are concatenated to the deepest map; 0 is none.
         """
         super().__init__()
         channels, height, map_width = deepest_shape(encoder)
@@ -80,19 +80,25 @@ class Decoder(nn.Module):
     def forward(
         self, deepest: Float[Tensor, "B C H W"], noise: Float[Tensor, "B N H W"] | None = None
     ) -> Float[Tensor, "B 3 S S"]:
-        """Return pictures in about [-1, 1], of the encoder's input size."""
+        """Return images of the encoder's input size, in about [-1, 1].
+
+        Args:
+            deepest: The encoder's deepest map.
+            noise: The noise maps, if the decoder was built with some.
+        """
         if noise is not None:
             deepest = torch.cat([deepest, noise], dim=1)
-        painted = self.layers(self.across(deepest))
-        if painted.shape[-1] != self.size:
-            painted = F.interpolate(painted, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        return painted
+        images = self.layers(self.across(deepest))
+        if images.shape[-1] != self.size:
+            images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        return images
 
 
 class ReleasedDecoder(nn.Module):
-    """The released inpainting network's: from the 4000-dimensional bottleneck to the 64×64 centre.
+    """The decoder of the released inpainting network, from the 4000-dimensional bottleneck to the 64×64 centre.
 
-    4×4 transposed convolutions 512-256-128-64-3, batch normalisation and ReLU, Tanh at the end; N(0, 0.02).
+    4×4 transposed convolutions 512-256-128-64-3 with batch normalisation and ReLU, and a final tanh.
+    The task draws the initial weights from N(0, 0.02).
 
     Source: the network that Pathak et al. 2016 released for inpainting.
     """
@@ -112,9 +118,10 @@ class ReleasedDecoder(nn.Module):
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(inputs, 3, 4, stride=2, padding=1), nn.Tanh())
 
     def forward(self, deepest: Float[Tensor, "B C 1 1"]) -> Float[Tensor, "B 3 64 64"]:
-        """Return centres in [-1, 1]."""
+        """Return image centres in [-1, 1]."""
         return self.layers(deepest)
 
 
 def _up(inputs: int, outputs: int, exact: bool, *, bias: bool) -> nn.ConvTranspose2d:
+    """Return an up-convolution from n×n to 2n×2n if `exact`, else to (2n - 1)×(2n - 1)."""
     return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1 if exact else 0, bias=bias)

@@ -1,4 +1,4 @@
-"""Weights set by what pictures do to them, without training: one scale within each layer, one rate between layers.
+"""Data-dependent initialisation: equal statistics within each layer, equal rates of change between layers.
 
 Source: Krähenbühl, Doersch, Donahue and Darrell 2016, arXiv 1511.06856, algorithms 1 and 2.
 """
@@ -18,21 +18,21 @@ from pretext.encoders.base import Encoder, evaluating
 
 Affine = nn.Conv2d | nn.Linear
 DAMPING = 0.25
-"""Share of a correction that one pass makes; α in algorithm 2."""
+"""Exponent of the correction in one pass; α in algorithm 2."""
 CHUNK = 32
-"""Pictures of which a backward pass is made at once."""
+"""Images per backward pass."""
 DEAD = 1e-5
-"""A channel whose spread is below this share of its layer's largest is left as it is."""
+"""Channels with a standard deviation below this fraction of the layer's largest are not scaled."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How many pictures are looked at, and where each channel is centred."""
+    """Settings of data-dependent initialisation: the images, and the mean of each channel."""
 
     images: int = 256
-    """Training pictures that are looked at; their maps must fit into memory at once, a layer at a time."""
+    """Number of training images for the statistics; their maps must fit into memory, one layer at a time."""
     centre: float = 0.0
-    """What the mean of every channel before its non-linearity is set to, in standard deviations."""
+    """Mean of every channel before its non-linearity, in standard deviations."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.images <= 1_000_000:
@@ -49,19 +49,20 @@ def standardise(
     centre: float = 0.0,
     redraw: Callable[[Affine, Tensor], None] | None = None,
 ) -> list[nn.Module]:
-    """Scale and shift every layer, in the order in which they are run, until each channel has one mean and variance 1.
+    """Scale and shift every layer so that each output channel has mean `centre` and variance 1 on these images.
 
-    A convolution or linear layer without a bias is only scaled. Batch normalisation takes the statistics of these
-    pictures for its running ones, with scale 1 and shift `centre`: it then answers alike, trained on or not.
+    Layers are processed in forward order. A convolution or linear layer without a bias is only scaled. Batch
+    normalisation gets the statistics of these images as its running statistics, scale 1 and shift `centre`; its
+    output then hardly differs between training and evaluation mode.
 
     Args:
-        encoder: Is changed in place.
-        images: Decide the statistics.
-        centre: The mean of each channel.
-        redraw: May give a layer new weights, once what it will be given is known.
+        encoder: The encoder, changed in place.
+        images: The images for the statistics.
+        centre: Mean of each channel.
+        redraw: Called with each convolution or linear layer and its input, before scaling; may set new weights.
 
     Returns:
-        Convolutions, linear layers and batch normalisations in the order of their first use.
+        Convolutions, linear layers and batch normalisations, in the order of their first use.
     """
     order: list[nn.Module] = []
 
@@ -70,7 +71,7 @@ def standardise(
             return
         if isinstance(layer, _BatchNorm):
             order.append(layer)
-            _take_statistics(layer, inputs[0])
+            _set_running_statistics(layer, inputs[0])
             if layer.affine:
                 layer.weight.fill_(1)
                 layer.bias.fill_(centre)
@@ -83,14 +84,14 @@ def standardise(
         order.append(layer)
         channel = 1 if isinstance(layer, nn.Conv2d) else output.ndim - 1
         variance, mean = torch.var_mean(output, dim=[d for d in range(output.ndim) if d != channel], correction=0)
-        spread = variance.sqrt()
-        spread = torch.where(spread > DEAD * spread.max(), spread, 1)
-        layer.weight.div_(spread.view(-1, *[1] * (layer.weight.ndim - 1)))
+        std = variance.sqrt()
+        std = torch.where(std > DEAD * std.max(), std, 1)
+        layer.weight.div_(std.view(-1, *[1] * (layer.weight.ndim - 1)))
         shape = [-1 if d == channel else 1 for d in range(output.ndim)]
         if layer.bias is None:
-            return output / spread.view(shape)
-        layer.bias.sub_(mean).div_(spread).add_(centre)
-        return (output - mean.view(shape)) / spread.view(shape) + centre
+            return output / std.view(shape)
+        layer.bias.sub_(mean).div_(std).add_(centre)
+        return (output - mean.view(shape)) / std.view(shape) + centre
 
     with _hooked(encoder, before, after):
         encoder(images)
@@ -105,19 +106,19 @@ def balance(
     *,
     passes: int,
 ) -> None:
-    """Scale whole layers until all change at one rate under gradient descent; what the encoder says stays.
+    """Scale whole layers so that all change at the same rate under gradient descent, without changing the output.
 
-    All scales of a pass multiply to 1, and biases grow with what the layers before them were scaled by, so that the
-    last map of a chain of layers is what it was; behind a batch normalisation nothing changes at all.
+    The scales of a pass multiply to 1, and each bias is multiplied by the product of the scales up to its layer. The
+    last map of a chain of layers therefore stays the same. After a batch normalisation no map changes at all.
 
     Args:
-        encoder: Is changed in place.
-        order: What `standardise` returned.
-        images: Are run forward and backward once a pass.
-        generator: Draws the losses.
-        passes: How often scales are corrected.
+        encoder: The encoder, changed in place.
+        order: The layers, from `standardise`.
+        images: Run forward and backward once per pass.
+        generator: Draws the random losses.
+        passes: Number of corrections.
 
-    Source: Algorithm 2. Deviation: it undoes a layer's scale in the layer above instead.
+    Source: Algorithm 2. Deviation: the paper undoes a layer's scale in the layer above instead.
     """
     layers = [module for module in order if isinstance(module, Affine)]
     with evaluating(encoder):
@@ -125,33 +126,39 @@ def balance(
             rates = change_rates(encoder, layers, images, generator)
             moving = rates > 0
             ratios = torch.where(moving, rates / rates[moving].log().mean().exp(), 1)
-            scales = iter(ratios ** (DAMPING / 2))  # twice the weights: half the gradient, a quarter of the rate
-            reach = torch.ones((), device=rates.device)
+            scales = iter(ratios ** (DAMPING / 2))  # doubling weights halves their gradient and quarters the rate
+            product = torch.ones((), device=rates.device)
             with torch.no_grad():
                 for module in order:
                     if isinstance(module, Affine):
                         scale = next(scales)
-                        reach = reach * scale
+                        product = product * scale
                         module.weight.mul_(scale)
                         if module.bias is not None:
-                            module.bias.mul_(reach)
+                            module.bias.mul_(product)
                     else:
-                        reach = torch.ones_like(reach)
+                        product = torch.ones_like(product)
                 if len(layers) < len(order):
-                    with _hooked(encoder, _renew):
+                    with _hooked(encoder, _refresh_statistics):
                         encoder(images)
 
 
 def change_rates(
     encoder: Encoder, layers: list[Affine], images: UInt8[Tensor, "N 3 S S"], generator: torch.Generator
 ) -> Float[Tensor, "L"]:
-    """Return how fast each layer changes: the root mean square of its weights' gradients over the weights' norm.
+    """Return the rate of change of each layer: the RMS gradient of its weights divided by their norm.
 
-    The loss is a random linear function of the deepest map, another one for every picture. Gradients of different
-    pictures are then uncorrelated, and the square of a batch's gradient is expected to be the sum of the squares of
-    each picture's: none needs to be taken alone.
+    The loss is a random linear function of the deepest map, a different one per image. Gradients of different images
+    are then uncorrelated, so the squared gradient of a batch has the sum of the per-image squares as its expectation.
+    Per-image gradients are not needed.
 
-    Source: Section 3.2. Deviation: squares are averaged over all weights of a layer before the root is taken.
+    Args:
+        encoder: The encoder.
+        layers: The L layers to measure.
+        images: Averaged over.
+        generator: Draws the random losses.
+
+    Source: Section 3.2. Deviation: squares are averaged over all weights of a layer before the root.
     """
     weights = [layer.weight for layer in layers]
     squares = torch.zeros(len(weights), device=images.device)
@@ -159,29 +166,32 @@ def change_rates(
         for chunk in torch.split(images, CHUNK):
             deepest = encoder(chunk)[-1]
             loss = torch.randn(deepest.shape, generator=generator, device=deepest.device)
-            found = torch.autograd.grad((deepest * loss).sum(), weights, allow_unused=True)
-            squares += torch.stack([squares.new_zeros(()) if g is None else g.square().mean() for g in found])
+            grads = torch.autograd.grad((deepest * loss).sum(), weights, allow_unused=True)
+            squares += torch.stack([squares.new_zeros(()) if g is None else g.square().mean() for g in grads])
     norms = torch.stack([weight.detach().square().sum() for weight in weights])
     return (squares / len(images) / norms.clamp(min=1e-20)).sqrt()
 
 
 def scales_with_its_weights(encoder: Encoder) -> bool:
-    """Whether twice a layer's weights double what follows, or are normalised away: what `balance` supposes."""
+    """Return whether scaling a layer's weights scales the maps after it or is undone by batch normalisation.
+
+    `balance` requires it; layer and group normalisation and attention do not satisfy it.
+    """
     return not any(
         isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.MultiheadAttention) for module in encoder.modules()
     )
 
 
-def _take_statistics(norm: _BatchNorm, given: Tensor) -> None:
+def _set_running_statistics(norm: _BatchNorm, inputs: Tensor) -> None:
     if norm.running_mean is not None and norm.running_var is not None:
-        variance, mean = torch.var_mean(given, dim=[d for d in range(given.ndim) if d != 1], correction=0)
+        variance, mean = torch.var_mean(inputs, dim=[d for d in range(inputs.ndim) if d != 1], correction=0)
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
 
 
-def _renew(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _refresh_statistics(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     if isinstance(layer, _BatchNorm):
-        _take_statistics(layer, inputs[0])
+        _set_running_statistics(layer, inputs[0])
 
 
 @contextmanager
@@ -190,7 +200,7 @@ def _hooked(
     before: Callable[[nn.Module, tuple[Tensor, ...]], None],
     after: Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None] | None = None,
 ) -> Iterator[None]:
-    """Call these around every layer, with the encoder in evaluation mode."""
+    """Register forward (pre-)hooks on every layer, with the encoder in evaluation mode; remove them on exit."""
     layers = [module for module in encoder.modules() if isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm)]
     handles = [layer.register_forward_pre_hook(before) for layer in layers]
     if after is not None:

@@ -1,4 +1,4 @@
-"""A first-in, first-out store of vectors: what earlier steps leave to later ones to compare with.
+"""A first-in, first-out queue of vectors from earlier steps, used as negatives.
 
 Source: He et al. 2020, arXiv 1911.05722, section 3.2.
 """
@@ -14,9 +14,13 @@ from pretext.system.errors import UserError
 
 
 class Queue(nn.Module):
-    """The last `size` vectors that were put in, of length 1; random ones until as many have come.
+    """The last `size` vectors that were put in; random unit vectors until it is full.
 
-    Attributes: `rows`, size × length, in no order of age; `place`, where the next one goes. Both are saved.
+    Both attributes are saved in checkpoints.
+
+    Attributes:
+        rows: The vectors, size × length; not ordered by age.
+        place: Index of the next vector to replace.
     """
 
     rows: Tensor
@@ -29,17 +33,20 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def put(self, rows: Float[Tensor, "N D"]) -> None:
-        """Replace the oldest vectors by these.
+        """Replace the oldest vectors.
+
+        Args:
+            rows: The new vectors, of length 1.
 
         Raises:
-            UserError: If they are more than the queue holds.
+            UserError: If there are more vectors than the queue holds.
         """
         size = len(self.rows)
         if len(rows) > size:
             raise UserError(
-                f"queue is {size}, shorter than the {len(rows)} vectors of a step; "
+                f"queue is {size}, smaller than the {len(rows)} vectors of a step; "
                 f"give {len(rows)} or more, or a smaller batch"
             )
-        at = (self.place + torch.arange(len(rows), device=rows.device)) % size
-        self.rows.index_copy_(0, at, rows.to(self.rows.dtype))
+        index = (self.place + torch.arange(len(rows), device=rows.device)) % size
+        self.rows.index_copy_(0, index, rows.to(self.rows.dtype))
         self.place.add_(len(rows)).remainder_(size)

@@ -1,4 +1,4 @@
-"""A slow copy of a network: its weights follow the trained ones as a moving average, and get no gradient.
+"""A momentum copy of a network: an exponential moving average of its weights, without gradients.
 
 Source: He et al. 2020, arXiv 1911.05722, equation 2; Grill et al. 2020, arXiv 2006.07733, section 3.1 (the cosine).
 """
@@ -15,9 +15,12 @@ from pretext.modules.schedules import cosine
 
 
 class MomentumCopy(nn.Module):
-    """Answers as the network it was made of would, a while ago.
+    """A copy of a network whose parameters are a moving average of the original's.
 
-    Its batch normalisation sees its own batches; what is averaged are the weights. Attributes: `network`, the copy.
+    Only parameters are averaged; batch normalisation keeps statistics of its own batches.
+
+    Attributes:
+        network: The copy.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -26,12 +29,12 @@ class MomentumCopy(nn.Module):
 
     @torch.no_grad()
     def forward(self, *given: Any) -> Any:
-        """Return what the copy answers; no gradient flows."""
+        """Return the output of the copy, without gradient."""
         return self.network(*given)
 
     @torch.no_grad()
     def follow(self, network: nn.Module, momentum: float) -> None:
-        """Keep the share `momentum` of each weight, and take the rest from `network`, which is of the same shape."""
+        """Set each parameter to `momentum` times itself plus `1 - momentum` times that of `network`."""
         for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
             mine.lerp_(theirs, 1 - momentum)
 

@@ -1,4 +1,4 @@
-"""The small multi-layer perceptrons that tasks put behind an encoder: projectors and predictors."""
+"""Multi-layer perceptrons on top of an encoder: projectors and predictors."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def projector(
     last_norm: bool = False,
     last_bias: bool = True,
 ) -> nn.Sequential:
-    """Return `layers` linear layers, with ReLU between them.
+    """Return a multi-layer perceptron with ReLU between its linear layers.
 
     Args:
-        inputs: Length of what goes in.
-        hidden: Width between the layers.
-        outputs: Length of what comes out.
-        layers: How many, 1 or more.
-        norm: Batch normalisation before each ReLU; such layers have no bias.
-        last_norm: Batch normalisation of what comes out too, without scale and shift of its own.
-        last_bias: A bias in the last layer, where no normalisation follows; before a predictor that begins with
-            one, a bias would never move.
+        inputs: Length of the input.
+        hidden: Width of the hidden layers.
+        outputs: Length of the output.
+        layers: Number of linear layers, 1 or more.
+        norm: Batch normalisation before each ReLU; these linear layers have no bias.
+        last_norm: Batch normalisation of the output, without learned scale and shift.
+        last_bias: Bias in the last layer, unless `last_norm`. Set it to false before a predictor whose batch
+            normalisation cancels the bias.
 
-    Source: Chen et al. 2020, arXiv 2002.05709 (two layers); Chen and He 2021, arXiv 2011.10566, section 3 (three,
-        and the last one's normalisation).
+    Source: Chen et al. 2020, arXiv 2002.05709 (two layers); Chen and He 2021, arXiv 2011.10566, section 3 (three
+        layers, output normalisation).
     """
     widths = [inputs, *[hidden] * (layers - 1), outputs]
     parts: list[nn.Module] = []
@@ -47,12 +47,12 @@ def projector(
 
 
 class Projected(nn.Module):
-    """An encoder and the projector behind it as one network, for a slow copy of both to be made of and to follow."""
+    """An encoder and its projector as one network, for a `MomentumCopy` of both."""
 
     def __init__(self, encoder: Encoder, projector: nn.Module) -> None:
         super().__init__()
         self.encoder, self.projector = encoder, projector
 
     def forward(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Return one projection a picture."""
+        """Return one projection per image."""
         return self.projector(self.encoder.embed(images))

@@ -1,4 +1,4 @@
-"""Directions that vectors are compared with, and the loss of views that predict each other's answer."""
+"""Prototypes (learned cluster directions), and the cross-entropy between the assignments of different views."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 
 class Prototypes(nn.Module):
-    """Cosines of vectors and learned directions, one a cluster; while `frozen` the directions get no gradient.
+    """Cosine similarity of vectors with learned directions, one per cluster.
 
-    Both sides have length 1, whatever length the parameters have. The cosines are float32 in mixed precision too.
+    Vectors and directions are normalised to length 1. Cosines are float32, also in mixed precision.
+
+    Attributes:
+        frozen: While true, the directions get no gradient.
 
     Source: Caron et al. 2020, arXiv 2006.09882, section 3.1 and appendix A (normalised, fixed during the first
         epoch); Caron et al. 2021, arXiv 2104.14294, appendix C (l2 bottleneck and weight normalisation).
-    Deviations: the length is divided out in the forward pass, where SwaV normalises after each step.
+    Deviations: directions are normalised in the forward pass; SwAV normalises the parameters after each step.
     """
 
     frozen: Tensor
@@ -26,7 +29,7 @@ class Prototypes(nn.Module):
         self.register_buffer("frozen", torch.tensor(frozen))
 
     def forward(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        """Return the cosine of each vector and each direction."""
+        """Return the cosine of each vector with each direction."""
         with torch.autocast(vectors.device.type, enabled=False):
             directions = F.normalize(self.weight, dim=1)
             directions = torch.where(self.frozen, directions.detach(), directions)
@@ -34,17 +37,20 @@ class Prototypes(nn.Module):
 
 
 def cross_view_entropy(targets: Float[Tensor, "T B K"], logits: Float[Tensor, "V B K"]) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of each target and each other view of the same picture.
+    """Return the cross-entropy of view pairs, averaged over every target and every other view of the same image.
 
     Args:
-        targets: Distributions, of the first T views; no gradient flows into them.
-        logits: Of all V views, the first T of them those of the targets.
+        targets: Target distributions of the first T views; detached.
+        logits: Logits of all V views; the first T views are those of the targets.
+
+    Raises:
+        ValueError: If there is only one view.
 
     Source: Caron et al. 2020, equations 1 and 6; Caron et al. 2021, equation 3.
     """
     (T, B, _), V = targets.shape, len(logits)
     if V < 2:
-        raise ValueError("one view has no other to be compared with")
+        raise ValueError("one view has no other view to be compared with; give two or more")
     with torch.autocast(logits.device.type, enabled=False):
         pairs = torch.einsum("tbk,vbk->tv", targets.detach().float(), F.log_softmax(logits.float(), dim=2))
     other = ~torch.eye(T, V, dtype=torch.bool, device=pairs.device)

@@ -1,13 +1,12 @@
-"""Two networks in one: half of every layer's channels sees a picture's lightness, the other half its colours.
+"""Split an encoder into two disjoint networks: half of each layer's channels sees lightness, the other half colour.
 
-Where no weight leads from one half of a layer's channels to the other half of the next, an ordinary encoder is two
-disjoint ones of half the width. It still is an ordinary encoder, with the same file and the same answers, one map per
-stage.
+If all weights between the first half of one layer's channels and the second half of the next are zero, an encoder
+consists of two disjoint encoders of half the width. It is still an ordinary encoder, with the same file format and one
+map per stage.
 
 Source: Zhang, Isola and Efros 2017, arXiv 1611.09842, section 3.2 (two disjoint sub-networks, concatenated).
-Deviations: the first layer is linear in sRGB, so that lightness is luma, and colours are what is left when grey is
-    added or taken away, where the paper feeds L and ab of CIE Lab; half of the encoder's weights are zero, where the
-    paper leaves them out.
+Deviations: the first layer is linear in sRGB. Lightness is therefore luma, and colour is what does not change when
+    grey is added; the paper feeds L and ab of CIE Lab. Half of the encoder's weights are zero; the paper omits them.
 """
 
 from __future__ import annotations
@@ -22,64 +21,66 @@ from pretext.transforms.augmentation import LUMA
 
 
 @torch.no_grad()
-def keep_apart(encoder: Encoder) -> None:
-    """Set to zero, in place, all by which one half would learn of the other: after every step that moves weights."""
+def zero_cross_weights(encoder: Encoder) -> None:
+    """Zero the weights that connect the two halves, in place. Call after every optimiser step."""
     for module in encoder.modules():
         if not isinstance(module, nn.Conv2d | nn.Linear):
             continue
         weight, inputs = module.weight, module.weight.shape[1]
         half = len(weight) // 2
         if isinstance(module, nn.Conv2d) and module.in_channels == 3:
-            _see_one_side(weight, half, encoder)
-        elif not (isinstance(module, nn.Conv2d) and module.groups > 1):  # groups are halves of halves already
+            _project_first_layer(weight, half, encoder)
+        elif not (isinstance(module, nn.Conv2d) and module.groups > 1):  # groups already separate the halves
             weight[:half, inputs // 2 :] = 0
             weight[half:, : inputs // 2] = 0
 
 
 @torch.no_grad()
-def part(encoder: Encoder) -> None:
-    """Make an encoder two; each filter keeps its length, so that what flows through does not fade.
+def split_in_halves(encoder: Encoder) -> None:
+    """Split an encoder into two disjoint halves, in place.
+
+    Each filter is rescaled to its former norm, so that activations keep their scale.
 
     Raises:
-        ValueError: If its layers do not allow it.
+        ValueError: If the encoder's layers mix all channels.
     """
     kernels = [module.weight for module in encoder.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    before = [_lengths(kernel) for kernel in kernels]
-    keep_apart(encoder)
-    for kernel, length in zip(kernels, before, strict=True):
-        kernel.mul_(length / _lengths(kernel).clamp(min=1e-12))
-    if not are_apart(encoder):
+    before = [_filter_norms(kernel) for kernel in kernels]
+    zero_cross_weights(encoder)
+    for kernel, norm in zip(kernels, before, strict=True):
+        kernel.mul_(norm / _filter_norms(kernel).clamp(min=1e-12))
+    if not halves_are_disjoint(encoder):
         raise ValueError(
-            "the encoder's layers mix all channels (by attention, normalisation across channels or unequal groups), "
-            "so that its halves cannot be kept apart; take alexnet with norm=batch, or timm:resnet18"
+            f"{encoder.spec} cannot be split in halves, because its layers mix all channels (attention, normalisation "
+            "across channels or unequal groups); give alexnet?norm=batch or timm:resnet18"
         )
 
 
 @torch.no_grad()
-def are_apart(encoder: Encoder) -> bool:
-    """Return whether, at every stage, more grey changes the first half of the channels only, more colour the second."""
+def halves_are_disjoint(encoder: Encoder) -> bool:
+    """Return whether lightness affects only the first half of the channels at every stage, and colour the second."""
     device = next(encoder.parameters()).device
     draw = torch.Generator().manual_seed(0)
     size = encoder.input_size
-    picture = torch.rand(1, 3, size, size, generator=draw).to(device)
+    image = torch.rand(1, 3, size, size, generator=draw).to(device)
     grey, colour = (10 * torch.rand(1, n, size, size, generator=draw).to(device) for n in (1, 3))
     luma = colour.new_tensor(LUMA).view(1, 3, 1, 1)
-    shown = (picture, picture + grey, picture + colour - (luma * colour).sum(1, keepdim=True))
+    inputs = (image, image + grey, image + colour - (luma * colour).sum(1, keepdim=True))
     with evaluating(encoder):
-        maps, brighter, tinted = map(encoder, shown)
+        maps, brighter, tinted = map(encoder, inputs)
     first, second = (lambda m: m[:, : m.shape[1] // 2]), (lambda m: m[:, m.shape[1] // 2 :])
     return _equal(maps, tinted, first) and _equal(maps, brighter, second)
 
 
-def _see_one_side(weight: Tensor, half: int, encoder: Encoder) -> None:
-    """Project the first layer's filters: the first half on luma, the second on what takes no notice of grey."""
-    luma = (weight.new_tensor(LUMA) * weight.new_tensor(encoder.std)).view(1, 3, 1, 1)  # of normalised channels
+def _project_first_layer(weight: Tensor, half: int, encoder: Encoder) -> None:
+    """Project the first layer's filters: the first half onto luma, the second onto colours orthogonal to grey."""
+    luma = (weight.new_tensor(LUMA) * weight.new_tensor(encoder.std)).view(1, 3, 1, 1)  # in normalised channels
     grey = (1 / weight.new_tensor(encoder.std)).view(1, 3, 1, 1)
     weight[:half] = luma * (weight[:half] * luma).sum(1, keepdim=True) / luma.square().sum()
     weight[half:] -= grey * (weight[half:] * grey).sum(1, keepdim=True) / grey.square().sum()
 
 
-def _lengths(kernel: Tensor) -> Tensor:
+def _filter_norms(kernel: Tensor) -> Tensor:
     return kernel.flatten(1).norm(dim=1).view(-1, *[1] * (kernel.ndim - 1))
 
 

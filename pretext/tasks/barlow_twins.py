@@ -27,7 +27,7 @@ from pretext.modules.projector import projector
 from pretext.system.distributed import gather
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
-from pretext.transforms.views import plain, two_views
+from pretext.transforms.views import base_settings, two_views
 
 
 def cross_correlation(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"]) -> Float[Tensor, "D D"]:
@@ -89,8 +89,8 @@ class BarlowTwins(Task):
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
-        self.first = plain(config)
-        self.second = plain(config, blur=config.other_blur, solarize=config.other_solarize)
+        self.first = base_settings(config)
+        self.second = base_settings(config, blur=config.other_blur, solarize=config.other_solarize)
         self.redundancy = config.redundancy
         self.projector = projector(  # the loss itself normalises, over the pictures of all processes
             encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_bias=False

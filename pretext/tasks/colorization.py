@@ -59,5 +59,5 @@ class Colorization(Task):
         original = batch.images.float() / 255
         lightness = rgb_to_lab(original)[:, :1]
         seen = grey(lightness)
-        colours = self.colours.predicted(self.encoder(seen)[-1], original.shape[-1])
+        colours = self.colours.predict(self.encoder(seen)[-1], original.shape[-1])
         return {"lightness": seen, "painted": lab_to_rgb(torch.cat([lightness, colours], dim=1)), "original": original}

@@ -33,7 +33,7 @@ from pretext.modules.projector import projector
 from pretext.modules.prototypes import Prototypes, cross_view_entropy
 from pretext.system.distributed import gather
 from pretext.tasks.base import Batch, Task
-from pretext.transforms.views import MultiCrop, embed_crops, local_side, multi_crop, plain, show_crops
+from pretext.transforms.views import MultiCrop, base_settings, embed_crops, local_side, multi_crop, show_crops
 
 
 class Head(nn.Module):
@@ -146,8 +146,8 @@ class DINO(Task):
     def crops(self, batch: Batch) -> list[Float[Tensor, "V B 3 _ _"]]:
         """Return the two large crops, which differ in blur and solarization, and the small ones."""
         config = self.config
-        first = plain(config, blur=config.first_blur)
-        second = plain(config, blur=config.other_blur, solarize=config.other_solarize)
+        first = base_settings(config, blur=config.first_blur)
+        second = base_settings(config, blur=config.other_blur, solarize=config.other_solarize)
         return multi_crop(
             batch.images, (first, second), config.local(), batch.generator, count=config.local_crops, side=self.side
         )

@@ -29,7 +29,15 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
 from pretext.modules.momentum_encoder import MomentumCopy
-from pretext.modules.tokens import FEWEST, FINER, PatchTokens, narrowed, sincos_positions, taken, transformer
+from pretext.modules.tokens import (
+    FEWEST,
+    FINER,
+    PatchTokens,
+    gather_tokens,
+    scaled_width,
+    sincos_positions,
+    transformer,
+)
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation, augment, cropping
 
@@ -150,7 +158,7 @@ class IJEPA(Task):
             raise ValueError(f"{self.tokens.count} patches have no room for the blocks, {4 * FEWEST} have; {FINER}")
         self.target = MomentumCopy(encoder)
         self.target_tokens = PatchTokens(cast("Encoder", self.target.network))
-        width = narrowed(self.tokens.width, config.predictor_width)
+        width = scaled_width(self.tokens.width, config.predictor_width)
         self.enter = nn.Sequential(nn.LayerNorm(self.tokens.width), nn.Linear(self.tokens.width, width))
         self.wanted = nn.Parameter(0.02 * torch.randn(width))
         self.register_buffer("positions", sincos_positions(width, self.tokens.grid), persistent=False)
@@ -177,7 +185,7 @@ class IJEPA(Task):
         images = augment(batch.images, self.config.crops(), batch.generator)
         blocks = draw_blocks(len(images), self.tokens.grid, self.config, batch.generator)
         predicted = self.predicted(images, blocks).float()
-        answers = taken(self.answers(images), blocks.targets.flatten(1)).view_as(predicted)
+        answers = gather_tokens(self.answers(images), blocks.targets.flatten(1)).view_as(predicted)
         compare = F.smooth_l1_loss if self.config.loss == "smooth_l1" else F.mse_loss
         yield "task", compare(predicted, answers)
 

@@ -40,7 +40,7 @@ from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import LUMA
-from pretext.transforms.grids import TILES, Grid, cut, draw_places, layout, sheet, tile_layer, tile_size
+from pretext.transforms.grids import TILES, Grid, cut_tiles, draw_places, layout, sheet, tile_layer, tile_size
 
 
 @final
@@ -106,7 +106,7 @@ class Jigsaw(Task):
         if shift:
             moved = torch.randint(-shift, shift + 1, (count, TILES, 3, 2), generator=batch.generator, device=device)
             places = places + torch.where(grey, 0, moved)
-        tiles = cut(images, places, side=where.side, size=self.size)
+        tiles = cut_tiles(images, places, side=where.side, size=self.size)
         if self.config.greyscale:
             luma = (tiles * tiles.new_tensor(LUMA).view(3, 1, 1)).sum(dim=2, keepdim=True)
             tiles = torch.where(grey[..., None], luma, tiles)

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from pretext.encoders.base import Encoder
 from pretext.modules.tokens import (
     PatchTokens,
-    narrowed,
+    gather_tokens,
     patches_to_hide,
     patchify,
     random_order,
+    scaled_width,
     sincos_positions,
-    taken,
     transformer,
     unpatchify,
 )
@@ -103,7 +103,7 @@ class MAE(Task):
         super().__init__(encoder)
         self.config, self.tokens = config, PatchTokens(encoder)
         self.visible = self.tokens.count - patches_to_hide(self.tokens.count, config.mask_ratio)
-        width = narrowed(self.tokens.width, config.decoder_width)
+        width = scaled_width(self.tokens.width, config.decoder_width)
         self.enter = nn.Sequential(nn.LayerNorm(self.tokens.width), nn.Linear(self.tokens.width, width))
         self.hidden = nn.Parameter(0.02 * torch.randn(width))
         self.register_buffer("positions", sincos_positions(width, self.tokens.grid), persistent=False)
@@ -122,7 +122,7 @@ class MAE(Task):
     def _filled_up(self, seen: Float[Tensor, "B K D"], order: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
         """Return tokens of all places: those that were seen, and else the one of what is hidden."""
         blank = self.hidden.to(seen.dtype).expand(len(seen), order.shape[1] - seen.shape[1], -1)
-        return taken(torch.cat([seen, blank], dim=1), order.argsort(dim=1))
+        return gather_tokens(torch.cat([seen, blank], dim=1), order.argsort(dim=1))
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the error of the hidden patches."""

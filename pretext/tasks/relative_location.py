@@ -34,7 +34,7 @@ from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import LUMA
-from pretext.transforms.grids import SIDE, TILES, Grid, cut, draw_places, layout, sheet, tile_layer, tile_size
+from pretext.transforms.grids import SIDE, TILES, Grid, cut_tiles, draw_places, layout, sheet, tile_layer, tile_size
 
 NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0))
 """What each answer means: rows down and columns to the right of the first tile."""
@@ -83,7 +83,7 @@ class RelativeLocation(Task):
         """Return what the encoder sees of each picture, in reading order."""
         size, where = batch.images.shape[-1], layout(batch.images.shape[-1], self.config)
         places = draw_places(len(batch.images), size, where, batch.generator, batch.images.device)
-        tiles = cut(batch.images, places[:, :, None], side=where.side, size=self.size)
+        tiles = cut_tiles(batch.images, places[:, :, None], side=where.side, size=self.size)
         return without_aberration(tiles, self.config.colour, self.encoder.mean, batch.generator)
 
     def pairs(self, batch: Batch) -> tuple[Int[Tensor, "B 8"], Int[Tensor, "B 8"]]:

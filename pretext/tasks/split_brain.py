@@ -31,7 +31,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.cross_channel import Prediction, Predictor
-from pretext.modules.split_encoder import keep_apart, part
+from pretext.modules.split_encoder import split_in_halves, zero_cross_weights
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import augment
 from pretext.transforms.colour import gamut, grey, lab_to_rgb, rgb_to_lab
@@ -50,7 +50,7 @@ class SplitBrain(Task):
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
-        part(encoder)
+        split_in_halves(encoder)
         self.crops = config.crops()
         channels = encoder.stages[-1].channels
         self.border = channels // 2
@@ -71,7 +71,7 @@ class SplitBrain(Task):
 
     def after_step(self, progress: float) -> None:
         """Keep the halves apart."""
-        keep_apart(self.encoder)
+        zero_cross_weights(self.encoder)
 
     def metrics(self) -> Mapping[str, float]:
         """Return the two halves' losses at the last step."""
@@ -83,8 +83,8 @@ class SplitBrain(Task):
         images = batch.images.float() / 255
         lab, size = rgb_to_lab(images), images.shape[-1]
         deepest = self.encoder(images)[-1]
-        colours = self.colours.predicted(deepest[:, : self.border], size)
-        lightness = self.lightness.predicted(deepest[:, self.border :], size)
+        colours = self.colours.predict(deepest[:, : self.border], size)
+        lightness = self.lightness.predict(deepest[:, self.border :], size)
         return {
             "lightness": grey(lab[:, :1]),
             "colours painted": lab_to_rgb(torch.cat([lab[:, :1], colours], dim=1)),

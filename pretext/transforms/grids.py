@@ -1,8 +1,8 @@
-"""Tiles of a 3×3 grid on each picture, for the tasks that ask where a tile was.
+"""Tiles of a 3×3 grid on each image, for the tasks that predict the position of tiles.
 
-The grid is put somewhere on the picture, and every tile somewhere in its cell. All tiles start on whole pixels
-and have the same whole number of them: enlarging treats them all alike, so that interpolation says nothing
-about where a tile was. Nothing loops over pictures, and all that is random comes from the generator.
+The grid has a random position on the image, and every tile a random position in its cell. All tiles start on whole
+pixels and have the same size in pixels. Resizing therefore treats all tiles alike, and its artefacts do not reveal a
+tile's position. No code loops over images, and all random numbers come from the given generator.
 
 Source: Doersch, Gupta and Efros 2015, arXiv 1505.05192, section 3.1 (gap, jitter); Noroozi and Favaro 2016,
     arXiv 1603.09246, section 3 (cells of 75 px, tiles of 64 px anywhere in them).
@@ -24,23 +24,23 @@ from pretext.encoders.base import Encoder, deepest_shape
 SIDE = 3
 TILES = SIDE * SIDE
 SMALLEST = 4
-"""Pixels of the picture along a tile's side below which it shows nothing."""
+"""Smallest tile side, in pixels of the image."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where tiles lie, and how an encoder reads them."""
+    """Settings of the grid, the tiles and the head."""
 
     span: float = 0.9
-    """Share of the picture's side that the grid covers; it lies at a random place."""
+    """Side of the grid, as a fraction of the image side; its position is random."""
     gap: float = 1 / 3
-    """Mean gap between neighbouring tiles, as a share of a cell's side."""
+    """Mean gap between neighbouring tiles, as a fraction of a cell's side."""
     jitter: float = 1.0
-    """Share of a cell's free room that its tile moves in: 0 is always the middle, 1 anywhere in the cell."""
+    """Random shift of tiles: 0 keeps each in the middle of its cell, 1 allows any position in the cell."""
     tile: int | None = None
-    """Side in pixels at which the encoder reads a tile; half of its own input size where it is None."""
+    """Side in pixels to which tiles are resized for the encoder; None is half of its input size."""
     head_width: float = 0.125
-    """Multiplies the published widths of the layers behind the encoder."""
+    """Multiplies the published widths of the head's layers."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.span <= 1:
@@ -56,21 +56,25 @@ class Grid:
 
 
 class Layout(NamedTuple):
-    """A grid in whole pixels: sides of a cell and a tile, and the first and last offset of a tile in its cell."""
+    """A grid in whole pixels."""
 
     cell: int
+    """Side of a cell."""
     side: int
+    """Side of a tile."""
     first: int
+    """Smallest offset of a tile in its cell."""
     last: int
+    """Largest offset of a tile in its cell."""
 
 
 def layout(size: int, grid: Grid, *, margin: int = 0) -> Layout:
-    """Return a grid's pixels on pictures of side `size`.
+    """Return the grid in pixels.
 
     Args:
-        size: Pixels.
+        size: Side of the images in pixels.
         grid: The settings.
-        margin: Pixels of its cell that every tile leaves on all sides.
+        margin: Pixels between a tile and the border of its cell, at least.
     """
     cell = int(size * grid.span + 1e-6) // SIDE
     side = min(round(cell * (1 - grid.gap)), cell - 2 * margin)
@@ -82,31 +86,39 @@ def layout(size: int, grid: Grid, *, margin: int = 0) -> Layout:
 def draw_places(
     count: int, size: int, where: Layout, generator: torch.Generator, device: torch.device
 ) -> Int[Tensor, "B 9 2"]:
-    """Return each tile's uppermost row and leftmost column, in reading order of the cells."""
+    """Return the top row and left column of each tile, with cells in reading order.
+
+    Args:
+        count: Number of images.
+        size: Side of the images in pixels.
+        where: The grid in pixels.
+        generator: Random generator.
+        device: Device of the generator.
+    """
     corner = torch.randint(size - SIDE * where.cell + 1, (count, 1, 2), generator=generator, device=device)
     offset = torch.randint(where.first, where.last + 1, (count, TILES, 2), generator=generator, device=device)
     cells = torch.arange(TILES, device=device)
     return corner + where.cell * torch.stack([cells // SIDE, cells % SIDE], dim=1) + offset
 
 
-def cut(
+def cut_tiles(
     images: Shaped[Tensor, "B C S S"], places: Int[Tensor, "B 9 #C 2"], *, side: int, size: int
 ) -> Float[Tensor, "B 9 C T T"]:
-    """Return tiles as float, resized bilinearly; uint8 is brought to [0, 1].
+    """Return the tiles as float, resized bilinearly; uint8 images are scaled to [0, 1].
 
     Args:
-        images: Pictures.
-        places: Uppermost row and leftmost column of each tile, one for all channels or one for each.
-        side: Pixels of the picture along a tile's side.
-        size: T.
+        images: The images.
+        places: Top row and left column of each tile, shared by all channels or one per channel.
+        side: Side of a tile in pixels of the image.
+        size: T, side of the resized tiles in pixels.
     """
     B, C = images.shape[:2]
-    along = torch.arange(side, device=images.device)
-    rows = (places[..., 0, None] + along)[..., :, None]
-    columns = (places[..., 1, None] + along)[..., None, :]
-    picture = torch.arange(B, device=images.device).view(-1, 1, 1, 1, 1)
+    offsets = torch.arange(side, device=images.device)
+    rows = (places[..., 0, None] + offsets)[..., :, None]
+    columns = (places[..., 1, None] + offsets)[..., None, :]
+    image = torch.arange(B, device=images.device).view(-1, 1, 1, 1, 1)
     channel = torch.arange(C, device=images.device).view(1, 1, -1, 1, 1)
-    tiles = images[picture, channel, rows, columns]
+    tiles = images[image, channel, rows, columns]
     tiles = tiles.float() / 255 if tiles.dtype == torch.uint8 else tiles.float()
     if size != side:
         tiles = F.interpolate(tiles.flatten(0, 1), size=(size, size), mode="bilinear", antialias=size < side)
@@ -114,42 +126,52 @@ def cut(
 
 
 def tile_size(encoder: Encoder, grid: Grid, *, margin: int = 0) -> int:
-    """Return the side at which an encoder reads tiles, after looking whether it can.
+    """Return the side in pixels to which tiles are resized for an encoder.
+
+    Args:
+        encoder: Reads the tiles; checked by running it on a blank one.
+        grid: The settings.
+        margin: See `layout`.
 
     Raises:
-        ValueError: If tiles have too few pixels of the picture, or the encoder gives no map of one.
+        ValueError: If tiles have too few image pixels, or the encoder cannot read tiles of this side.
     """
     side = layout(encoder.input_size, grid, margin=margin).side
     if side < SMALLEST:
         raise ValueError(
-            f"tiles show only {max(side, 0)} of {encoder.input_size} px; take a smaller gap, a larger span or size"
+            f"tiles show only {max(side, 0)} of {encoder.input_size} px; give a smaller gap, larger span or image"
         )
     size = grid.tile or encoder.input_size // 2
-    _shape_of_a_tile(encoder, size)
+    _tile_shape(encoder, size)
     return size
 
 
 def tile_layer(encoder: Encoder, size: int, width: int) -> nn.Sequential:
-    """Return the first fully connected layer, which reads the deepest map of one tile with its places (fc6)."""
-    length = math.prod(_shape_of_a_tile(encoder, size))
+    """Return the first fully connected layer (fc6), on the flattened deepest map of one tile.
+
+    Args:
+        encoder: Reads the tiles.
+        size: Side of the resized tiles in pixels.
+        width: Outputs of the layer.
+    """
+    length = math.prod(_tile_shape(encoder, size))
     return nn.Sequential(nn.Flatten(), nn.Linear(length, width), nn.ReLU(inplace=True))
 
 
 def sheet(tiles: Float[Tensor, "B 9 3 T T"], size: int) -> Float[Tensor, "B 3 S S"]:
-    """Return nine tiles in reading order as one picture, framed, in [0, 1]."""
+    """Return one image per nine tiles, in reading order with white frames, in [0, 1]."""
     B, _, C, T, _ = tiles.shape
     framed = F.pad(tiles.float().clamp(0, 1), (1, 1, 1, 1), value=1.0).view(B, SIDE, SIDE, C, T + 2, T + 2)
     whole = framed.permute(0, 3, 1, 4, 2, 5).reshape(B, C, SIDE * (T + 2), SIDE * (T + 2))
     return F.interpolate(whole, size=(size, size), mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def _shape_of_a_tile(encoder: Encoder, size: int) -> tuple[int, int, int]:
+def _tile_shape(encoder: Encoder, size: int) -> tuple[int, int, int]:
+    """Return the shape of the deepest map of one tile."""
     try:
-        found = deepest_shape(encoder, size)
+        shape = deepest_shape(encoder, size)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(
-            f"{encoder.spec} gives no map of a tile of {size} px; say tile={encoder.input_size}, which it reads"
-        ) from error
-    if not math.prod(found):
-        raise ValueError(f"{encoder.spec} leaves nothing of a tile of {size} px; say tile={encoder.input_size}")
-    return found
+        raise ValueError(f"{encoder.spec} cannot read a tile of {size} px; give tile={encoder.input_size}") from error
+    if not math.prod(shape):
+        raise ValueError(f"{encoder.spec} has an empty map for a tile of {size} px; give tile={encoder.input_size}")
+    return shape

@@ -1,6 +1,7 @@
-"""Holes: which pixels are taken out of a picture. Drawn per sample, on the device, from a generator.
+"""Holes for inpainting: the pixels removed from each image, drawn on the device from a generator.
 
-Holes are bool B×1×S×S, True where a pixel is dropped (the paper's M̂).
+Holes are boolean tensors B×1×S×S, True where a pixel is removed (M̂ in the paper). To add a kind of mask, extend
+`MaskKind` and `draw_holes`.
 
 Source: Pathak et al. 2016, section 4.3 and figure 3.
 """
@@ -18,25 +19,32 @@ from torch import Tensor
 MaskKind = Literal["central", "random_block", "random_region"]
 
 MEAN_COLOUR = (117 / 255, 104 / 255, 123 / 255)
-"""Fills a hole: the mean colour of ImageNet, as the authors' released code has it."""
-LARGEST_SHARE = 0.25
-"""Of a picture that random blocks cover at most."""
+"""Colour of a hole: the mean colour of ImageNet, as in the authors' released code."""
+MAX_BLOCK_AREA = 0.25
+"""Largest fraction of the image that random blocks cover."""
 BLOCKS = 8
-"""Random blocks that are tried; one that would cover too much is left out."""
+"""Random blocks drawn per image; a block that would exceed `MAX_BLOCK_AREA` is dropped."""
 BLOCK_SIDES = (1 / 6, 1 / 3)
-"""Smallest and largest side of a random block, in shares of the picture's."""
-CELLS = 7.68
-"""Noise cells across a picture: the released code's 0.06 a pixel, at its 128 pixels."""
+"""Smallest and largest side of a random block, as fractions of the image side."""
+NOISE_CELLS = 7.68
+"""Noise cells across an image: 0.06 per pixel at 128 px, as in the released code."""
 THRESHOLD = 0.25
-"""Level of the noise field below which a pixel belongs to a region."""
-REGION_SHARE = (0.2, 0.3)
-"""Of a picture that a random region covers."""
-FIELD = 12
-"""Side of the noise field that regions are cut from, in pictures."""
+"""Pixels of the noise field below this level belong to a region."""
+REGION_AREA = (0.2, 0.3)
+"""Smallest and largest fraction of the image that a random region covers."""
+FIELD_SIDE = 12
+"""Side of the noise field that regions are cropped from, in image sides."""
 
 
 def draw_holes(kind: MaskKind, count: int, size: int, generator: torch.Generator) -> Bool[Tensor, "B 1 S S"]:
-    """Return the holes of `count` pictures of side `size`, on the generator's device."""
+    """Return random holes on the generator's device.
+
+    Args:
+        kind: Shape of the holes; `central` draws nothing from the generator.
+        count: B, number of images.
+        size: S, side of the images in pixels.
+        generator: Random generator.
+    """
     if kind == "central":
         return central(count, size, device=generator.device)
     if kind == "random_block":
@@ -45,7 +53,7 @@ def draw_holes(kind: MaskKind, count: int, size: int, generator: torch.Generator
 
 
 def central(count: int, size: int, *, device: torch.device | str = "cpu") -> Bool[Tensor, "B 1 S S"]:
-    """Return the central square of half the side, a quarter of the area."""
+    """Return central square holes of half the image side, a quarter of the area."""
     holes = torch.zeros(count, 1, size, size, dtype=torch.bool, device=device)
     start, side = size // 4, size // 2
     holes[..., start : start + side, start : start + side] = True
@@ -53,8 +61,8 @@ def central(count: int, size: int, *, device: torch.device | str = "cpu") -> Boo
 
 
 def random_block(count: int, size: int, generator: torch.Generator) -> Bool[Tensor, "B 1 S S"]:
-    """Return several blocks a picture, possibly overlapping, that cover at most a quarter of it in all."""
-    low, high = (max(1, round(share * size)) for share in BLOCK_SIDES)
+    """Return holes of several blocks per image, which may overlap and cover at most a quarter of it."""
+    low, high = (max(1, round(fraction * size)) for fraction in BLOCK_SIDES)
     device = generator.device
     sides = torch.randint(low, high + 1, (2, BLOCKS, count, 1), generator=generator, device=device)
     places = torch.rand(2, BLOCKS, count, 1, generator=generator, device=device)
@@ -64,18 +72,18 @@ def random_block(count: int, size: int, generator: torch.Generator) -> Bool[Tens
     holes = torch.zeros(count, size, size, dtype=torch.bool, device=device)
     for row, column in zip(rows, columns, strict=True):
         wider = holes | (row[:, :, None] & column[:, None, :])
-        fits = wider.float().mean(dim=(1, 2)) <= LARGEST_SHARE
+        fits = wider.float().mean(dim=(1, 2)) <= MAX_BLOCK_AREA
         holes = torch.where(fits[:, None, None], wider, holes)
     return holes[:, None]
 
 
 def random_region(count: int, size: int, generator: torch.Generator) -> Bool[Tensor, "B 1 S S"]:
-    """Return arbitrary shapes that cover 20 to 30 % of a picture.
+    """Return holes of arbitrary shape that cover 20 to 30 % of an image.
 
-    Deviations: as the authors' released code does it, a smooth random field is thresholded, in place of the paper's
-    deformed segmentation masks; cells are in proportion to the picture, not to its pixels.
+    Deviations: shapes are a thresholded smooth random field, as in the authors' released code; the paper uses
+    deformed segmentation masks. The cells of the field scale with the image; the released code fixes them in pixels.
     """
-    field, corners = (part.to(generator.device) for part in _field(size))
+    field, corners = (tensor.to(generator.device) for tensor in _region_field(size))
     chosen = torch.randint(len(corners), (count,), generator=generator, device=generator.device)
     top, left = corners[chosen].unbind(1)
     steps = torch.arange(size, device=generator.device)
@@ -83,21 +91,21 @@ def random_region(count: int, size: int, generator: torch.Generator) -> Bool[Ten
 
 
 @functools.lru_cache(maxsize=4)
-def _field(size: int) -> tuple[Bool[Tensor, "F F"], Shaped[Tensor, "N 2"]]:
-    """Return a thresholded field, the same for everyone, and the corners of its crops that cover enough."""
-    cells = round(FIELD * CELLS)
+def _region_field(size: int) -> tuple[Bool[Tensor, "F F"], Shaped[Tensor, "N 2"]]:
+    """Return the thresholded noise field, from a fixed seed, and the corners of crops of a valid area."""
+    cells = round(FIELD_SIDE * NOISE_CELLS)
     noise = torch.rand(1, 1, cells, cells, generator=torch.Generator().manual_seed(0))
-    smooth = F.interpolate(noise, size=FIELD * size, mode="bicubic", align_corners=False)
+    smooth = F.interpolate(noise, size=FIELD_SIDE * size, mode="bicubic", align_corners=False)
     field = smooth[0, 0] < THRESHOLD
-    # float64, since a running sum of 32 bits is not exact beyond 16 million pixels
+    # float64: running sums in float32 are inexact above 16 million pixels
     total = F.pad(field.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
-    share = total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
-    share /= size * size
-    corners = ((share >= REGION_SHARE[0]) & (share <= REGION_SHARE[1])).nonzero()
+    area = total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+    area /= size * size
+    corners = ((area >= REGION_AREA[0]) & (area <= REGION_AREA[1])).nonzero()
     return field, corners
 
 
 def fill(images: Float[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
-    """Return pictures in [0, 1] with their holes in the mean colour."""
+    """Fill the holes of images in [0, 1] with the mean colour."""
     colour = torch.tensor(MEAN_COLOUR, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     return torch.where(holes, colour, images)

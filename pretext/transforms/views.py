@@ -1,7 +1,7 @@
-"""Several views of each picture, for the tasks that compare them.
+"""Several views of each image, for the tasks that compare views.
 
-Source: Caron et al. 2020, arXiv 2006.09882, section 3.2 (multi-crop: two large views and some small ones, which
-    add comparisons at a fraction of the cost).
+Source: Caron et al. 2020, arXiv 2006.09882, section 3.2 (multi-crop: two large views, and small ones that add
+    comparisons at low cost).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pretext.transforms.augmentation import Augmentation, augment
 
 @dataclass(frozen=True)
 class MultiCrop(Augmentation):
-    """What crops may differ in; the defaults are for some 32 px, where a crop of 5 % would show 7 px."""
+    """Settings of multi-crop; the defaults are for about 32 px, where a crop of 5 % of the area spans only 7 px."""
 
     crop_min: float = 0.3
-    """Smallest share of the picture's area that a large crop shows, and the largest that a small one shows."""
+    """Smallest large crop and largest small crop, as a fraction of the image area."""
     local_min: float = 0.1
-    """Smallest share that a small crop shows."""
+    """Smallest small crop, as a fraction of the image area."""
     local_crops: int = 4
-    """Small crops of each picture; 0 leaves the two large ones."""
+    """Number of small crops per image; 0 uses the two large crops only."""
     local_size: float = 0.5
-    """Side of the small crops, as a share of the large ones'; as published, 96 of 224."""
+    """Side of the small crops, as a fraction of the large crops' side; published 96/224."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,39 +43,44 @@ class MultiCrop(Augmentation):
             raise ValueError(f"local_size is {self.local_size}; allowed is above 0 and up to 1")
 
     def local(self) -> Augmentation:
-        """Return what the small crops may differ in: as the large ones, but for their share."""
-        return plain(self, crop_min=self.local_min, crop_max=self.crop_min)
+        """Return the settings of the small crops: those of the large crops, with another range of areas."""
+        return base_settings(self, crop_min=self.local_min, crop_max=self.crop_min)
 
 
 def two_views(
     images: Shaped[Tensor, "B 3 H W"], first: Augmentation, second: Augmentation, generator: torch.Generator
 ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
-    """Return two random views of each picture, in [0, 1], each with settings of its own.
+    """Return two random views of each image, in [0, 1].
 
     Args:
-        images: uint8 in [0, 255], or float in [0, 1]; left as they are.
-        first: What the first view may change.
-        second: What the second view may change.
-        generator: Is on the images' device.
+        images: uint8 in [0, 255] or float in [0, 1]; not modified.
+        first: Settings of the first view.
+        second: Settings of the second view.
+        generator: Random generator on the images' device.
     """
     return augment(images, first, generator), augment(images, second, generator)
 
 
-def plain(settings: Augmentation, **changes: Any) -> Augmentation:
-    """Return the augmentation among a task's settings, with some of it changed."""
+def base_settings(settings: Augmentation, **changes: Any) -> Augmentation:
+    """Return the `Augmentation` fields of a subclass such as a task's configuration.
+
+    Args:
+        settings: An instance of `Augmentation` or of a subclass.
+        changes: Fields to replace.
+    """
     own = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)}
     return Augmentation(**(own | changes))
 
 
 def local_side(encoder: Encoder, share: float) -> int:
-    """Return the side in pixels of small crops, whole patches for a transformer.
+    """Return the side of small crops in pixels; a multiple of the patch side for transformers.
 
     Args:
-        encoder: What reads them.
-        share: Of its input size, as near as can be.
+        encoder: Reads the crops; checked by running it on a blank one.
+        share: Requested side, as a fraction of the encoder's input size; the nearest possible side is returned.
 
     Raises:
-        ValueError: If the encoder cannot read pictures of that size.
+        ValueError: If the encoder cannot read images of that side.
     """
     patch = encoder.stages[0].stride if encoder.stages[0].stride == encoder.stages[-1].stride else 1
     side = min(max(1, round(share * encoder.input_size / patch)) * patch, encoder.input_size)
@@ -98,15 +103,18 @@ def multi_crop(
     count: int,
     side: int,
 ) -> list[Float[Tensor, "V B 3 _ _"]]:
-    """Return random crops of each picture, in [0, 1]: two large ones, and then, where count is not 0, the small ones.
+    """Return random crops of each image, in [0, 1].
 
     Args:
-        images: uint8 in [0, 255], or float in [0, 1]; left as they are.
-        global_: What the first and the second large crop may differ in; they are as large as the pictures.
-        local: What the small crops may differ in.
-        generator: Is on the images' device.
-        count: Small crops.
-        side: Of the small crops in pixels.
+        images: uint8 in [0, 255] or float in [0, 1]; not modified.
+        global_: Settings of the first and the second large crop.
+        local: Settings of the small crops.
+        generator: Random generator on the images' device.
+        count: Number of small crops per image.
+        side: Side of the small crops in pixels.
+
+    Returns:
+        The two large crops (2×B×3×S×S), then the small crops (count×B×3×side×side) if count is not 0.
     """
     crops = [torch.stack([augment(images, settings, generator) for settings in global_])]
     if count:
@@ -115,14 +123,14 @@ def multi_crop(
 
 
 def embed_crops(encoder: Encoder, crops: list[Float[Tensor, "V B 3 _ _"]]) -> Float[Tensor, "N D"]:
-    """Return the vectors of all crops, crop by crop; each size goes through the encoder at once."""
+    """Return the embeddings of all crops, crop by crop, with one encoder pass per crop size."""
     return torch.cat([encoder.embed(views.flatten(0, 1)) for views in crops])
 
 
 def show_crops(
     images: Shaped[Tensor, "B 3 S S"], crops: list[Float[Tensor, "V B 3 _ _"]]
 ) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-    """Return columns to look at: the pictures, their large crops, and the first small one, enlarged."""
+    """Return the columns of a sample sheet: the images, their large crops, and the first small crop, enlarged."""
     columns = {"picture": images.float() / 255, "first large crop": crops[0][0], "second large crop": crops[0][1]}
     for small in crops[1:]:
         columns["a small crop"] = F.interpolate(small[0], size=images.shape[2:], mode="nearest")

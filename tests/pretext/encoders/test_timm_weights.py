@@ -1,4 +1,4 @@
-"""Weights from a local file: all of them or one clear line, and nothing in a file is ever run."""
+"""Weights of a timm model from a local file: all of them, or an error of one line; no code in a file runs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pretext.training.loop import train
 from pretext.training.run_folder import load_task
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
-NAME = "resnet10t"  # the smallest residual network that there is
+NAME = "resnet10t"  # the smallest residual network in timm
 VIT = "vit_tiny_patch16_224"
 
 
 def published(name=NAME, seed=5, **options):
-    """Return a model with weights of its own, as a release would have them."""
+    """Return a model with changed weights, as a published one has."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = timm.create_model(name, pretrained=False, **options)
@@ -93,7 +93,7 @@ def test_another_number_of_classes_and_no_classifier_do_no_harm(tmp_path):
 
 class Harm:
     def __reduce__(self):
-        return (pytest.fail, ("what is in a file was run",))
+        return (pytest.fail, ("code in a file was run",))
 
 
 def broken(tmp_path, model, how):
@@ -115,7 +115,7 @@ def broken(tmp_path, model, how):
     elif how.startswith("cut at"):
         torch.save(tensors, path)
         path.write_bytes(path.read_bytes()[: int(how.removeprefix("cut at "))])
-    elif how == "text":  # which begins as a pickle might
+    elif how == "text":  # begins like a pickle
         path.write_text("this is no picture\n")
     elif how == "cut safetensors":
         path = file_of(model, tmp_path, "w.safetensors")
@@ -129,16 +129,16 @@ def broken(tmp_path, model, how):
     ("how", "said"),
     [
         ("missing", "missing conv1.0.weight; missing bn1.weight; missing bn1.bias and 1 more; nothing was loaded"),
-        ("extra", "extra neck.odd"),
-        ("shape", "conv1.0.weight is (24, 1, 3, 3) where (24, 3, 3, 3) is expected"),
-        ("pickle", "not a file of tensors alone"),
-        ("object", "not a file of tensors alone"),
-        ("list", "holds no tensors by name"),
-        ("none", "holds no tensors by name"),
-        ("cut at 1000", "cut short"),
-        ("cut at 5000", "cut short"),
-        ("text", "not a file of tensors alone"),
-        ("cut safetensors", "cut short"),
+        ("extra", "unexpected neck.odd"),
+        ("shape", "conv1.0.weight has shape (24, 1, 3, 3), expected (24, 3, 3, 3)"),
+        ("pickle", "not a complete file of plain tensors"),
+        ("object", "not a complete file of plain tensors"),
+        ("list", "contains no named tensors"),
+        ("none", "contains no named tensors"),
+        ("cut at 1000", "not a complete file"),
+        ("cut at 5000", "not a complete file"),
+        ("text", "not a complete file of plain tensors"),
+        ("cut safetensors", "not a complete file"),
         ("nowhere", "there is no such file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Statistics of rescaled layers in float64, rates of change taken one picture at a time, and what must not change."""
+"""Data-dependent initialisation against float64 statistics and per-image rates of change, and its invariances."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ DATA = "scenes?size=32&train=256&val=8&test=8"
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRETEXT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield at_size(open_dataset(DATA).split("train"), 32, bad_images="stop")
+def scenes():
+    return at_size(open_dataset(DATA).split("train"), 32, bad_images="stop")
 
 
 def encoder_of(spec, seed=0):
@@ -36,12 +34,12 @@ def encoder_of(spec, seed=0):
 
 
 def outputs(encoder, images, kinds):
-    """Return what each layer of some kinds answers, in float64 numpy, channels last."""
+    """Return the output of each layer of the given kinds, in float64 numpy, channels last."""
     found = []
 
     def keep(layer, _, output):
         channel = output.ndim - 1 if isinstance(layer, nn.Linear) else 1
-        kept = output.double().numpy().copy()  # what follows may write into it
+        kept = output.double().numpy().copy()  # the next layer may write into it
         found.append(np.moveaxis(kept, channel, -1).reshape(-1, output.shape[channel]))
 
     handles = [m.register_forward_hook(keep) for m in encoder.modules() if isinstance(m, kinds)]
@@ -100,7 +98,7 @@ def test_it_holds_for_other_pictures_of_the_same_kind(scenes):
         held = outputs(encoder, scenes.images[128:], kind)
         assert max(np.abs(layer.mean(0)).mean() for layer in held) < 0.15
         assert all(0.8 < layer.var(0).mean() < 1.2 for layer in held)
-        assert not all(0.8 < layer.var(0).mean() < 1.2 for layer in untouched)  # it was not so before
+        assert not all(0.8 < layer.var(0).mean() < 1.2 for layer in untouched)  # the check is not trivial
 
 
 def test_directions_of_weights_stay_and_gaussian_is_kaiming():
@@ -208,5 +206,7 @@ def test_it_sees_the_pictures_that_there_are(scenes, tmp_path):
 
 
 def test_pictures_too_small_for_the_encoder_are_named():
-    with pytest.raises(UserError, match=r"alexnet\?width=0\.5 halves pictures of 32 px until nothing is left"):
+    with pytest.raises(
+        UserError, match=r"alexnet\?width=0\.5: 32 px is too small for its halvings; give a larger image size"
+    ):
         build_encoder("alexnet?width=0.5", input_size=32, seed=0)

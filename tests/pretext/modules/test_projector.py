@@ -1,4 +1,4 @@
-"""Projectors and momentum copies, which several tasks share."""
+"""Projectors and momentum copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A vision transformer read patch by patch gives what it gives read whole, and hidden patches reach nothing."""
+"""`PatchTokens` agrees with the whole encoder, and hidden patches have no effect."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from task_samples import VIT, generator, lightly
 from pretext.encoders import build_encoder
 from pretext.modules.tokens import (
     PatchTokens,
+    gather_tokens,
     has_tokens,
-    narrowed,
     patches_to_hide,
     patchify,
     random_order,
+    scaled_width,
     sincos_positions,
-    taken,
     transformer,
     unpatchify,
 )
@@ -60,7 +60,7 @@ def test_positions_go_with_their_patches():
     with torch.no_grad():
         embedded = tokens.embed(images)
         whole, shuffled = tokens.encode(embedded), tokens.encode(embedded, order)
-    torch.testing.assert_close(shuffled, taken(whole, order), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(shuffled, gather_tokens(whole, order), atol=1e-5, rtol=1e-4)
 
 
 def test_blocks_see_the_kept_patches_and_nothing_of_the_others():
@@ -144,7 +144,7 @@ def test_blocks_of_the_light_transformer_start_unlike_each_other_and_mix_tokens(
     tokens = torch.randn(1, 5, 64, requires_grad=True)
     net(tokens)[0, 0].square().sum().backward()
     assert (tokens.grad.abs().sum(dim=2) > 0).all()
-    assert [narrowed(width, 0.5) for width in (192, 768, 1024, 16)] == [96, 384, 512, 32]
+    assert [scaled_width(width, 0.5) for width in (192, 768, 1024, 16)] == [96, 384, 512, 32]
 
 
 # timm's options
@@ -156,7 +156,7 @@ def test_the_patch_size_of_a_transformer_can_be_chosen():
 
 
 def test_what_has_no_patches_says_so():
-    with pytest.raises(UserError, match=r"resnet18 has no patches; leave patch_size out"):
+    with pytest.raises(UserError, match=r"resnet18 has no patches; remove patch_size=8"):
         build_encoder("timm:resnet18?patch_size=8", input_size=32, seed=0)
     with pytest.raises(UserError, match=r"patch_size is 0; allowed is from 1"):
         build_encoder("timm:vit_tiny_patch16_224?patch_size=0", input_size=32, seed=0)

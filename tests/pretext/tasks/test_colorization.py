@@ -67,7 +67,7 @@ def test_colours_are_shared_between_their_five_nearest_bins():
 def test_weights_are_equation_4(uniform):
     counted = bins(uniform)
     nearest = counted.encode(colours(500))[0][:, 0]
-    counted.note(nearest)
+    counted.update_prior(nearest)
     prior = np.bincount(nearest.numpy(), minlength=313) / 500
     np.testing.assert_allclose(counted.prior.numpy(), prior, atol=1e-6)
     expected, smooth = by_hand(prior, gamut(), uniform)
@@ -110,7 +110,7 @@ def test_the_prior_counts_all_processes(monkeypatch):
     other[0, 7] = 300
     monkeypatch.setattr(pretext.modules.cross_channel, "gather", lambda rows: torch.cat([rows, other]))
     counted = bins()
-    counted.note(torch.tensor([3] * 100))
+    counted.update_prior(torch.tensor([3] * 100))
     assert counted.prior[[3, 7]].tolist() == pytest.approx([0.25, 0.75]) and counted.prior.sum() == pytest.approx(1)
 
 
@@ -141,7 +141,7 @@ def test_the_regression_is_half_the_squared_error():
     deepest = task.encoder(noise(2))[-1]
     with torch.no_grad():
         loss = task.colours.loss(deepest, channels).item()
-        shown = task.colours.predicted(deepest, 4)
+        shown = task.colours.predict(deepest, 4)
     total = 0.0
     for i in range(2):
         for y in range(4):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from task_samples import VIT, batch, built, generator, noise, scenes, trained
 
-from pretext.modules.tokens import patchify, taken, unpatchify
+from pretext.modules.tokens import gather_tokens, patchify, unpatchify
 from pretext.system.errors import UserError
 from pretext.tasks.ijepa import IJEPA, block_size, draw_blocks
 from pretext.training.collapse import COLLAPSED
@@ -148,7 +148,7 @@ def test_the_sheet_shows_the_context_and_the_targets_and_they_share_nothing():
     context, targets = draw_blocks(3, 4, task.config, generator())
     for name, at in (("context", context), ("targets", targets.flatten(1))):
         shown, original = patchify(sheet[name], 8), patchify(images.float() / 255, 8)
-        torch.testing.assert_close(taken(shown, at), taken(original, at))
+        torch.testing.assert_close(gather_tokens(shown, at), gather_tokens(original, at))
         grey = torch.ones(3, 16, dtype=torch.bool).scatter(1, at, False)
         assert (shown[grey] == 0.5).all()
 
@@ -156,8 +156,8 @@ def test_the_sheet_shows_the_context_and_the_targets_and_they_share_nothing():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("alexnet?stem_stride=1", r"no tokens of patches; give --encoder timm:vit_tiny_patch16_224"),
-        ("timm:resnet18", r"no tokens of patches"),
+        ("alexnet?stem_stride=1", r"no patch tokens; give --encoder timm:vit_tiny_patch16_224"),
+        ("timm:resnet18", r"no patch tokens"),
         ("timm:vit_tiny_patch16_224", r"4 patches have no room for the blocks, 16 have.*patch_size=8"),
     ],
 )

@@ -113,9 +113,9 @@ def test_the_sheet_keeps_what_is_visible_and_shows_the_truth_where_it_is_painted
 @pytest.mark.parametrize(
     ("spec", "size", "message"),
     [
-        ("alexnet?stem_stride=1", 32, r"no tokens of patches; give --encoder timm:vit_tiny_patch16_224"),
-        ("timm:resnet18", 32, r"no tokens of patches"),
-        ("timm:vit_tiny_patch16_224", 32, r"of 4 patches 3 are hidden and 1 visible.*patch_size=8"),
+        ("alexnet?stem_stride=1", 32, r"no patch tokens; give --encoder timm:vit_tiny_patch16_224"),
+        ("timm:resnet18", 32, r"no patch tokens"),
+        ("timm:vit_tiny_patch16_224", 32, r"3 of 4 patches would be hidden and 1 visible.*patch_size=8"),
     ],
 )
 def test_what_cannot_work_is_refused_when_built(spec, size, message):

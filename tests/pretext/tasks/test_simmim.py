@@ -147,8 +147,8 @@ def test_a_perfect_head_paints_the_original(monkeypatch):
     ("spec", "options", "message"),
     [
         (VIT, "&square=12", r"square=12 is no multiple of the encoder's patches of 8 px"),
-        (SMALL, "&square=16", r"of 4 patches 2 are hidden and 2 visible"),
-        ("timm:vit_tiny_patch16_224", "", r"of 4 patches 2 are hidden.*patch_size=8"),
+        (SMALL, "&square=16", r"2 of 4 patches would be hidden and 2 visible"),
+        ("timm:vit_tiny_patch16_224", "", r"2 of 4 patches would be hidden.*patch_size=8"),
     ],
 )
 def test_what_cannot_work_is_refused_when_built(spec, options, message):

@@ -10,7 +10,7 @@ from task_samples import SMALL, batch, built, generator, noise, step, trained
 from torch import nn
 
 from pretext.encoders import build_encoder, load_encoder, save_encoder
-from pretext.modules.split_encoder import are_apart, keep_apart, part
+from pretext.modules.split_encoder import halves_are_disjoint, split_in_halves, zero_cross_weights
 from pretext.system.errors import UserError
 from pretext.transforms.augmentation import LUMA
 
@@ -50,9 +50,9 @@ def test_one_half_follows_luma_alone_and_the_other_takes_no_notice_of_grey(spec)
 
 
 def test_training_would_join_them_if_they_were_not_kept_apart():
-    assert are_apart(moved().encoder)
-    assert not are_apart(moved(steps=1, kept=False).encoder)
-    assert not are_apart(build_encoder(SMALL, input_size=32, seed=0))
+    assert halves_are_disjoint(moved().encoder)
+    assert not halves_are_disjoint(moved(steps=1, kept=False).encoder)
+    assert not halves_are_disjoint(build_encoder(SMALL, input_size=32, seed=0))
 
 
 @pytest.mark.parametrize("which", ["colours", "lightness"])
@@ -73,7 +73,7 @@ def test_no_weight_has_a_part_in_both_losses(which):
 def test_filters_keep_their_lengths_and_lose_what_crosses():
     network = build_encoder(SMALL, input_size=32, seed=0)
     before = [m.weight.detach().clone() for m in network.modules() if isinstance(m, nn.Conv2d)]
-    part(network)
+    split_in_halves(network)
     after = [m.weight.detach() for m in network.modules() if isinstance(m, nn.Conv2d)]
     for old, new in zip(before, after, strict=True):
         torch.testing.assert_close(new.flatten(1).norm(dim=1), old.flatten(1).norm(dim=1))
@@ -85,9 +85,9 @@ def test_filters_keep_their_lengths_and_lose_what_crosses():
 
 def test_keeping_apart_what_is_apart_changes_nothing():
     network = build_encoder(SMALL, input_size=32, seed=0)
-    part(network)
+    split_in_halves(network)
     before = [p.detach().clone() for p in network.parameters()]
-    keep_apart(network)
+    zero_cross_weights(network)
     for old, new in zip(before, network.parameters(), strict=True):
         torch.testing.assert_close(new, old, atol=1e-7, rtol=1e-5)
 
@@ -104,7 +104,7 @@ def test_the_file_is_an_ordinary_encoders(tmp_path):
 @pytest.mark.parametrize("spec", ["timm:vit_tiny_patch16_224", f"{SMALL}&norm=local_response"])
 def test_an_encoder_that_mixes_channels_is_refused(spec):
     pytest.importorskip("timm")
-    with pytest.raises(UserError, match=r"cannot be kept apart; take alexnet"):
+    with pytest.raises(UserError, match=r"cannot be split in halves.*give alexnet"):
         built("split_brain", spec)
 
 

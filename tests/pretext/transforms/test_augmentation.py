@@ -1,4 +1,4 @@
-"""Views against torchvision and scikit-image where the definition is the same, and what a view must be."""
+"""Views agree with torchvision and scikit-image where the definitions agree; properties of views otherwise."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_pictures_do_not_mix():
 def test_many_pictures_give_what_few_give(monkeypatch):
     images = pictures(9, 48)
     whole = augment(images, Augmentation(), seeded())
-    monkeypatch.setattr("pretext.transforms.augmentation.CACHED", 2 * 3 * 48 * 48)
+    monkeypatch.setattr("pretext.transforms.augmentation.CHUNK_VALUES", 2 * 3 * 48 * 48)
     torch.testing.assert_close(augment(images, Augmentation(), seeded()), whole)
 
 

@@ -1,4 +1,4 @@
-"""Lab against scikit-image, there and back, and the published number of colours."""
+"""Lab agrees with scikit-image, round trips are exact, and the gamut has the published number of colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretext.transforms.colour import gamut, grey, lab_to_rgb, rgb_to_lab
 
 
 def colours(count=2, side=40, seed=0):
-    """Return noise whose first rows are black, white, near-black and the cube's corners."""
+    """Return noise whose first rows are black, white, near-black and the corners of the RGB cube."""
     images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
     images[:, :, 0], images[:, :, 1] = 0, 1
     images[:, :, 2] *= 0.05

@@ -1,4 +1,4 @@
-"""Tiles lie where they should, and nothing of how they are cut tells where that is."""
+"""Tiles lie in their cells, and resizing leaks nothing about their position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from task_samples import SMALL, VIT, batch, built, generator, noise
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 from pretext.tasks import build_task, task_config
-from pretext.transforms.grids import Grid, Layout, cut, draw_places, layout, sheet, tile_layer, tile_size
+from pretext.transforms.grids import Grid, Layout, cut_tiles, draw_places, layout, sheet, tile_layer, tile_size
 
 CPU = torch.device("cpu")
 
@@ -45,12 +45,12 @@ def test_every_tile_stays_in_its_cell_and_the_grid_in_the_picture(size, jitter):
 def test_tiles_are_the_pictures_own_pixels():
     images = noise(2, size=32)
     places = draw_places(2, 32, Layout(9, 6, 0, 3), generator(), CPU)
-    tiles = cut(images, places[:, :, None], side=6, size=6)
+    tiles = cut_tiles(images, places[:, :, None], side=6, size=6)
     for b in range(2):
         for t, (top, left) in enumerate(places[b].tolist()):
             expected = images[b, :, top : top + 6, left : left + 6].numpy() / np.float32(255)
             np.testing.assert_array_equal(tiles[b, t].numpy(), expected)
-    torch.testing.assert_close(cut(images.float() / 255, places[:, :, None], side=6, size=6), tiles)
+    torch.testing.assert_close(cut_tiles(images.float() / 255, places[:, :, None], side=6, size=6), tiles)
 
 
 def bilinear(tile, size):
@@ -72,8 +72,8 @@ def bilinear(tile, size):
 def test_enlarging_is_bilinear():
     images = noise(1, size=24)
     places = draw_places(1, 24, Layout(8, 5, 0, 3), generator(), CPU)
-    small = cut(images, places[:, :, None], side=5, size=5).double().numpy()
-    large = cut(images, places[:, :, None], side=5, size=8).numpy()
+    small = cut_tiles(images, places[:, :, None], side=5, size=5).double().numpy()
+    large = cut_tiles(images, places[:, :, None], side=5, size=8).numpy()
     for t in range(9):
         for c in range(3):
             np.testing.assert_allclose(large[0, t, c], bilinear(small[0, t, c], 8), atol=1e-6)
@@ -82,7 +82,7 @@ def test_enlarging_is_bilinear():
 def test_shrinking_averages():
     images = noise(1, size=24)
     places = draw_places(1, 24, Layout(8, 8, 0, 0), generator(), CPU)[:, :, None]
-    large, small = cut(images, places, side=8, size=8), cut(images, places, side=8, size=2)
+    large, small = cut_tiles(images, places, side=8, size=8), cut_tiles(images, places, side=8, size=2)
     assert small.std() < 0.6 * large.std()  # every second or fourth pixel alone would have the same deviation
     torch.testing.assert_close(small.mean(dim=(3, 4)), large.mean(dim=(3, 4)), atol=0.05, rtol=0)
 
@@ -97,14 +97,14 @@ def test_interpolation_does_not_tell_the_place(size):
     for b in range(3):
         for top, left in places[b].tolist():
             images[b, :, top : top + where.side, left : left + where.side] = patch
-    tiles = cut(images, places[:, :, None], side=where.side, size=size)
+    tiles = cut_tiles(images, places[:, :, None], side=where.side, size=size)
     assert torch.equal(tiles, tiles[:1, :1].expand_as(tiles))
 
 
 def test_channels_can_lie_apart():
     images = noise(1, size=20)
     places = torch.tensor([[4, 5], [6, 5], [4, 2]]).expand(1, 9, 3, 2)
-    tile = cut(images, places, side=6, size=6)[0, 4] * 255
+    tile = cut_tiles(images, places, side=6, size=6)[0, 4] * 255
     for channel, (top, left) in enumerate(((4, 5), (6, 5), (4, 2))):
         expected = images[0, channel, top : top + 6, left : left + 6].float()
         torch.testing.assert_close(tile[channel], expected)
@@ -146,7 +146,7 @@ def test_half_the_input_leaves_a_map_to_read(spec, size, length):
 @pytest.mark.parametrize("task", ["relative_location", "jigsaw"])
 def test_an_encoder_that_cannot_read_half_its_input_says_so_and_reads_all_of_it(task):
     encoder = build_encoder("alexnet?width=0.125", input_size=128, seed=0)
-    with pytest.raises(UserError, match="tile of 64 px; say tile=128"):
+    with pytest.raises(UserError, match="tile of 64 px; give tile=128"):
         build_task(task, encoder, seed=0)
     build_task(f"{task}?tile=128", encoder, seed=0)
 

@@ -1,4 +1,4 @@
-"""Large and small crops: what they show is measured on ramps, and encoders read both sizes."""
+"""Multi-crop: the area of each crop is measured on colour ramps, and encoders accept both sizes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from task_samples import SMALL, generator
 
 from pretext.encoders import build_encoder
 from pretext.transforms.augmentation import Augmentation
-from pretext.transforms.views import MultiCrop, embed_crops, local_side, multi_crop, plain, show_crops
+from pretext.transforms.views import MultiCrop, base_settings, embed_crops, local_side, multi_crop, show_crops
 
 CROP_ALONE = Augmentation(flip=0, jitter=0, greyscale=0, blur=0)
 SIDE = 64
 
 
 def ramps(count=40):
-    """Red rises to the right, green downwards, both by 1/SIDE a pixel."""
+    """Return images whose red rises to the right and green downwards, by 1/SIDE per pixel."""
     rise = (torch.arange(SIDE) + 0.5) / SIDE
     picture = torch.stack([rise.expand(SIDE, SIDE), rise[:, None].expand(SIDE, SIDE), torch.zeros(SIDE, SIDE)])
     return picture.expand(count, 3, SIDE, SIDE).clone()
 
 
 def shown(views):
-    """Return the share of the picture's area that each view of ramps shows, from the slopes in its middle."""
+    """Return the fraction of the image area that each view of ramps shows, from the slopes in its middle."""
     side = views.shape[-1]
     quarter, middle = side // 4, side // 2
     across = (views[..., 0, middle, side - quarter] - views[..., 0, middle, quarter]) / (side - 2 * quarter) * side
@@ -32,8 +32,10 @@ def shown(views):
 
 def test_large_crops_show_much_and_small_ones_little():
     settings = MultiCrop(crop_min=0.4, local_min=0.05, flip=0, jitter=0, greyscale=0, blur=0)
-    local = plain(settings, crop_min=settings.local_min, crop_max=settings.crop_min)
-    large, small = multi_crop(ramps(), (plain(settings), plain(settings)), local, generator(), count=3, side=28)
+    local = base_settings(settings, crop_min=settings.local_min, crop_max=settings.crop_min)
+    large, small = multi_crop(
+        ramps(), (base_settings(settings), base_settings(settings)), local, generator(), count=3, side=28
+    )
     assert large.shape == (2, 40, 3, SIDE, SIDE) and small.shape == (3, 40, 3, 28, 28)
     slack = 0.02
     assert shown(large).min() > 0.4 - slack and shown(large).max() < 1 + slack
@@ -50,7 +52,7 @@ def test_every_crop_is_drawn_by_itself():
 def test_each_large_crop_has_its_own_settings():
     whole = Augmentation(crop_min=1, aspect=1, flip=0, jitter=0, greyscale=0, blur=0)
     pictures = ramps(3)
-    (large,) = multi_crop(pictures, (whole, plain(whole, solarize=1.0)), whole, generator(), count=0, side=16)
+    (large,) = multi_crop(pictures, (whole, base_settings(whole, solarize=1.0)), whole, generator(), count=0, side=16)
     torch.testing.assert_close(large[0], pictures)
     torch.testing.assert_close(large[1], torch.where(pictures >= 0.5, 1 - pictures, pictures))
 
@@ -68,10 +70,10 @@ def test_the_generator_alone_decides_and_pictures_are_left_alone():
     assert all(views.min() >= 0 and views.max() <= 1 for views in runs[0])
 
 
-def test_plain_settings_are_those_of_the_augmentation():
+def test_base_settings_are_those_of_the_augmentation():
     settings = MultiCrop(blur=0.3, local_crops=7)
-    assert type(plain(settings)) is Augmentation and plain(settings).blur == 0.3
-    assert plain(settings, blur=1.0) == plain(MultiCrop(blur=1.0))
+    assert type(base_settings(settings)) is Augmentation and base_settings(settings).blur == 0.3
+    assert base_settings(settings, blur=1.0) == base_settings(MultiCrop(blur=1.0))
 
 
 @pytest.mark.parametrize(
