@@ -8,7 +8,7 @@ from typing import NamedTuple
 from benchmarks.intervals import LEVEL, POWER
 from benchmarks.report.content import Run
 from benchmarks.terminal import MARK
-from benchmarks.verdict import BASELINE, CEILING, Summary, smallest_seen
+from benchmarks.verdict import BASELINE, CEILING, Summary, smallest_detectable
 
 PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
 
@@ -62,7 +62,7 @@ def _power(run: Run) -> Evidence | None:
     for probe in run.probes:
         column = [s for (_, name), s in headlines.items() if name == probe]
         compared = [s for s in column if s.p is not None]
-        smallest = smallest_seen(column)
+        smallest = smallest_detectable(column)
         if smallest is None:
             continue
         ceiling = headlines.get((CEILING, probe))
