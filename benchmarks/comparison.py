@@ -182,8 +182,8 @@ def difference_line(what: str, difference: Interval, outcome: str) -> str:
 def _changes(ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> list[Change]:
     first, second = one_per_seed(ours), one_per_seed(theirs)
     differences = {}
-    for key in first.keys() & second.keys():
-        if first[key].keys() & second[key].keys():
+    for key in first:
+        if first[key].keys() & second.get(key, {}).keys():
             one, other = tables(first[key], second[key])
             differences[key] = one - other
     changed = {key: table for key, table in differences.items() if np.any(table)}

@@ -46,15 +46,15 @@ def feature_table(run: Run, data: ImageDataset) -> str:
         with evaluating(encoder), torch.inference_mode():
             maps = [one.float().cpu() for one in encoder(images.to(device_of("auto")))]
         number = fine_stage([min(one.shape[2:]) for one in maps])
-        components, held = principal_components(maps[number])
+        components, explained = principal_components(maps[number])
         shown = as_colours(F.interpolate(components, size=(COLOURED_SIDE, COLOURED_SIDE), mode="bilinear"))
         stage = encoder.stages[number].name
         alt = f"Test image {{}}: features of {row} at {stage} as colours"
-        lines.append(_picture_line(row, f"{stage}, {held:.0%}", [as_image(one) for one in shown], alt))
+        lines.append(_picture_line(row, f"{stage}, {explained:.0%}", [as_image(one) for one in shown], alt))
     if len(lines) == 1:
         return ""
     return (
-        '<div class="scroll fills dense" tabindex="0" role="region" aria-label="Dense features as colour">'
+        '<div class="scroll fills dense" tabindex="0" role="region" aria-label="Dense features as colours">'
         f"<table><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -78,18 +78,18 @@ def principal_components(maps: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, 
 
     cells = maps.permute(0, 2, 3, 1).flatten(0, 2).double()
     cells = cells - cells.mean(dim=0)
-    _, strengths, directions = torch.linalg.svd(cells, full_matrices=False)
+    _, singular_values, directions = torch.linalg.svd(cells, full_matrices=False)
     directions = directions[:3]
     largest = directions.abs().argmax(dim=1, keepdim=True)
     directions = directions * directions.gather(1, largest).sign()
-    found = cells @ directions.T
-    low, high = (torch.quantile(found, q, dim=0) for q in (0.01, 0.99))
-    flat = high - low <= 1e-9 * strengths[0].clamp(min=1e-30)
-    found = torch.where(flat, 0.5, (found - low) / (high - low).masked_fill(flat, 1.0)).clamp(0, 1)
-    found = torch.nn.functional.pad(found, (0, 3 - found.shape[1]), value=0.5)
-    variance = strengths.square()
-    held = float(variance[:3].sum() / variance.sum()) if variance.sum() > 0 else 1.0
-    return found.view(len(maps), *maps.shape[2:], 3).permute(0, 3, 1, 2).float(), held
+    projected = cells @ directions.T
+    low, high = (torch.quantile(projected, q, dim=0) for q in (0.01, 0.99))
+    flat = high - low <= 1e-9 * singular_values[0].clamp(min=1e-30)
+    scaled = torch.where(flat, 0.5, (projected - low) / (high - low).masked_fill(flat, 1.0)).clamp(0, 1)
+    scaled = torch.nn.functional.pad(scaled, (0, 3 - scaled.shape[1]), value=0.5)
+    variance = singular_values.square()
+    explained = float(variance[:3].sum() / variance.sum()) if variance.sum() > 0 else 1.0
+    return scaled.view(len(maps), *maps.shape[2:], 3).permute(0, 3, 1, 2).float(), explained
 
 
 def as_colours(components: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:

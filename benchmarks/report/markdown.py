@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.retrieval import without_network
-from benchmarks.report.sentences import cautions, data_sentence, verdict
+from benchmarks.report.sentences import caveats, data_sentence, verdict
 from benchmarks.terminal import LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
@@ -15,7 +15,7 @@ TITLE = "Pretext tasks compared"
 
 def markdown(run: Run) -> str:
     """Return the report as Markdown."""
-    parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run)), *cautions(run)]
+    parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run)), *caveats(run)]
     if run.rows:
         parts += [_main_table(run), f"{LEGEND}; best in bold."]
         parts += [_evidence(table) for table in (without_network(run), *evidence(run)) if table is not None]

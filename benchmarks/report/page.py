@@ -12,7 +12,7 @@ from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.markdown import TITLE
 from benchmarks.report.plotting import Plot
 from benchmarks.report.retrieval import without_network
-from benchmarks.report.sentences import cautions, data_sentence, verdict
+from benchmarks.report.sentences import caveats, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
 from benchmarks.terminal import LEGEND
@@ -77,7 +77,7 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
     )
     opening = f'<p class="data{" synthetic" if run.synthetic else ""}">{escape(data_sentence(run))}</p>'
     words = "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdict(run))
-    words += "".join(f'<p class="small">{escape(text)}</p>' for text in cautions(run))
+    words += "".join(f'<p class="small">{escape(text)}</p>' for text in caveats(run))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -50,7 +50,7 @@ def verdict(run: Run) -> list[str]:
     return sentences
 
 
-def cautions(run: Run) -> list[str]:
+def caveats(run: Run) -> list[str]:
     """Return the caveats of the verdict: missing cells, uncommitted code, and the number of comparisons."""
     missing = len(run.planned - run.evaluated)
     failed = f"; failed: {len(run.failures)}" if run.failures else ""

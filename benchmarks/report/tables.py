@@ -55,7 +55,7 @@ def score_table(run: Run) -> str:
             + "".join(_number(number, ".3f") for number in numbers)
             + f"{_number(r.seeds, 'd')}{_number(r.n, 'd')}</tr>"
         )
-    return _table(head, body, "Every score")
+    return _table(head, body, "All scores at all stages")
 
 
 def evidence_table(table: Evidence) -> str:

@@ -81,9 +81,9 @@ def test_failures_and_run_details_are_shown_and_escaped(tmp_path):
     write_json(tmp_path / "plan.json", {"command": "run --data 'x<y'", "notes": ["two | <bad>"], "cells": []})
     text, page, markdown = written(tmp_path)
     words = "".join(page.words)
-    for told in ("rotation.svm.s0.0", "ValueError: a <b> & c", "run --data 'x<y'", "two | <bad>"):
-        assert told in words
-        assert told in markdown
+    for shown in ("rotation.svm.s0.0", "ValueError: a <b> & c", "run --data 'x<y'", "two | <bad>"):
+        assert shown in words
+        assert shown in markdown
     assert "<b>" not in text
     assert not page.wrong
 
