@@ -135,7 +135,7 @@ def compare(argv: list[str]) -> int:
 
 
 def _compare_rows(options: Compare, row: str, other: str) -> None:
-    from benchmarks.comparison import WORD, difference_line
+    from benchmarks.comparison import NOT_TESTABLE, WORD, difference_line
     from benchmarks.intervals import Interval
     from benchmarks.report.retrieval import BY
     from benchmarks.results import read_measurements
@@ -162,7 +162,7 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
         assert s.difference is not None
         difference = Interval(s.difference, s.difference_low, s.difference_high)
         what = f"{s.probe} {s.metric} {s.unit}".strip()
-        print(difference_line(what, difference, "cannot be said" if s.distinguishable is None else WORD[s.better]))
+        print(difference_line(what, difference, NOT_TESTABLE if s.distinguishable is None else WORD[s.better]))
 
 
 def reproduce(argv: list[str]) -> int:

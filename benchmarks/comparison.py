@@ -1,7 +1,7 @@
-"""Two results folders against each other: of two commits, or of two machines.
+"""Compare two results folders, computed by two commits or on two machines.
 
-A cell is in common where row, probe and seed are the same, and so is all that it was asked to do: data, encoder,
-training and protocol. The code may differ, and what the code makes of it; that is what is compared.
+Two cells are compared if they have the same row, probe and seed, and the same settings: data, encoder, training and
+protocol. The code and the machine may differ.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import numpy as np
 
 from benchmarks.cells import apart, flat
 from benchmarks.environment import read_environments
-from benchmarks.intervals import ALONE, LEVEL, Interval, holm, interval
+from benchmarks.intervals import LEVEL, NO_PRIOR, Interval, holm, interval
 from benchmarks.report.content import latest
 from benchmarks.results import Measurement, read_measurements
-from benchmarks.verdict import loans_among, one_per_seed, probe_key, row_key, tables
+from benchmarks.verdict import one_per_seed, probe_key, row_key, tables, variance_priors
 from benchmarks.wording import MOST_NAMED, and_list
 from pretext.system.errors import UserError
 
 UNKNOWN = "unknown"
 WORD = {True: "better", False: "worse", None: "not distinguishable"}
+NOT_TESTABLE = "not testable"
+"""Outcome of a difference without an interval."""
 Key = tuple[str, str, int]
 """Row, probe and seed."""
 Cells = dict[Key, list[Measurement]]
@@ -33,7 +35,7 @@ Cells = dict[Key, list[Measurement]]
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """How far one metric of one row lies apart in two folders."""
+    """Difference of one metric of one row between two folders."""
 
     pretext: str
     probe: str
@@ -41,43 +43,43 @@ class Change:
     unit: str
     headline: bool
     identical: bool
-    """Whether every value is the same to the last bit."""
+    """Whether all values are equal to the last bit."""
     difference: Interval
-    """First folder minus second, over the seeds and test items that both have."""
+    """First folder minus second, over the seeds and test items in both."""
     better: bool | None
-    """Whether the first is better for certain (True), worse for certain (False), or neither."""
+    """True if the first folder is significantly better, False if significantly worse, else None."""
 
     @property
-    def said(self) -> str:
-        """The change in words."""
+    def outcome(self) -> str:
+        """The result of the comparison, in words."""
         if self.identical:
             return "identical"
         if self.difference.p is None:
-            return "cannot be said"
+            return NOT_TESTABLE
         return WORD[self.better]
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What two folders have in common, and what not."""
+    """Changes between two folders, and what was not compared."""
 
     common: int
-    """Cells."""
+    """Number of cells that were compared."""
     changes: list[Change]
-    apart: list[str]
-    """A sentence for each kind of cell or metric that was not compared: how many, and why."""
+    not_compared: list[str]
+    """One sentence per kind of cell or metric that was not compared: how many, and why."""
 
 
 def has_results(folder: Path) -> bool:
-    """Whether a path is a folder that holds results."""
+    """Return whether a path is a results folder with at least one result."""
     return any((folder / "results").glob("*.json"))
 
 
-def compared_folders(one: Path, other: Path) -> Comparison:
-    """Return what moved between two results folders.
+def compare_folders(one: Path, other: Path) -> Comparison:
+    """Compare the cells that two results folders have in common.
 
     Raises:
-        UserError: If a file of either was written by another version of this suite, or cannot be read.
+        UserError: If a file of either folder is unreadable or has another schema version.
     """
     ours, theirs = cells_of(read_measurements(one)), cells_of(read_measurements(other))
     reasons: Counter[str] = Counter()
@@ -88,21 +90,22 @@ def compared_folders(one: Path, other: Path) -> Comparison:
         else:
             common.append(key)
     left_out = [
-        f"only in {name}: {_cells(sum(kinds.values()))}, of {_counted(kinds)}"
+        f"only in {name}: {_count(sum(kinds.values()), 'cell')}: {_counted(kinds)}"
         for name, kinds in (("A", _missing(ours, theirs)), ("B", _missing(theirs, ours)))
         if kinds
     ]
-    left_out += [f"not compared: {_cells(count)}, {why}" for why, count in reasons.items()]
+    left_out += [f"not compared: {_count(count, 'cell')}, {why}" for why, count in reasons.items()]
     pair = [[row for key in common for row in cells[key]] for cells in (ours, theirs)]
     metrics = [{(row.probe, row.metric) for row in rows} for rows in pair]
-    for name, alone in (("A", metrics[0] - metrics[1]), ("B", metrics[1] - metrics[0])):
-        if alone:
-            left_out.append(f"only in {name}: {and_list([f'{metric} of {probe}' for probe, metric in sorted(alone)])}")
+    for name, missing in (("A", metrics[0] - metrics[1]), ("B", metrics[1] - metrics[0])):
+        if missing:
+            named = [f"{metric} of {probe}" for probe, metric in sorted(missing)]
+            left_out.append(f"only in {name}: {and_list(named)}")
     return Comparison(len(common), _changes(*pair), left_out)
 
 
 def cells_of(measurements: Sequence[Measurement]) -> Cells:
-    """Return the latest cell's scores by row, probe and seed."""
+    """Return the scores of the latest cell of each row, probe and seed."""
     found: Cells = {}
     for row in latest(measurements):
         found.setdefault((row.pretext, row.probe, row.seed), []).append(row)
@@ -110,25 +113,25 @@ def cells_of(measurements: Sequence[Measurement]) -> Cells:
 
 
 def what_differs(one: Measurement, other: Measurement) -> str:
-    """Return why two cells of one row, probe and seed cannot be compared; nothing where they can."""
-    ours, theirs = _asked(one), _asked(other)
+    """Return why two cells of one row, probe and seed cannot be compared; empty if they can."""
+    ours, theirs = _settings(one), _settings(other)
     keys = {key.partition(".")[0] for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)}
     if keys & {"data", "pretrain_data"}:
-        return f"of other data: {_two(one.data, other.data, 'whose pictures differ')}"
+        return f"different data: {_two(one.data, other.data, 'different images')}"
     if keys & {"encoder", "foreign"}:
-        return f"of another encoder: {_two(one.encoder, other.encoder, 'of other weights')}"
-    return f"of other settings: {', '.join(apart(ours, theirs))}" if keys else ""
+        return f"different encoder: {_two(one.encoder, other.encoder, 'different weights')}"
+    return f"different settings: {', '.join(apart(ours, theirs))}" if keys else ""
 
 
 def facts_of(folder: Path) -> dict[str, str]:
-    """Return what a folder was computed with, as name and value; all that it was, where that changed."""
+    """Return the versions and hardware a folder was computed with, by name; all of them where they changed."""
     rows, environments = read_measurements(folder), read_environments(folder)
 
     def all_of(values: Iterator[Any]) -> str:
         return ", ".join(dict.fromkeys(str(value) for value in values)) or UNKNOWN
 
     return {
-        "revision": all_of(f"{m.git_sha or UNKNOWN}{' with changes' if m.git_dirty else ''}" for m in rows),
+        "revision": all_of(f"{m.git_sha or UNKNOWN}{' with uncommitted changes' if m.git_dirty else ''}" for m in rows),
         "code": all_of(json.loads(m.config_json).get("code", UNKNOWN) for m in rows),
         "PyTorch": all_of(m.torch_version for m in rows),
         "device": all_of(m.device for m in rows),
@@ -139,76 +142,76 @@ def facts_of(folder: Path) -> dict[str, str]:
 
 
 def text(one: Path, other: Path) -> str:
-    """Return two folders' comparison, a line a headline metric, and a line for each other metric that moved.
+    """Return the comparison of two folders as text: one line per headline metric, and per other metric that changed.
 
     Raises:
-        UserError: If they have no cell in common; the line says why.
+        UserError: If the folders have no cell in common.
     """
-    found = compared_folders(one, other)
+    found = compare_folders(one, other)
     if not found.common:
-        raise UserError(f"{one} and {other} have no cell in common; {'; '.join(found.apart)}")
+        raise UserError(f"{one} and {other} have no cell in common; {'; '.join(found.not_compared)}")
     facts = [facts_of(folder) for folder in (one, other)]
     pairs = {name: (facts[0][name], facts[1][name]) for name in facts[0]}
     alike = [f"{name} {first}" for name, (first, second) in pairs.items() if first == second != UNKNOWN]
     lines = [f"A: {one}", f"B: {other}"]
     lines += [f"{name}: A {first}; B {second}" for name, (first, second) in pairs.items() if first != second]
-    lines += [f"the same: {', '.join(alike)}"] if alike else []
-    lines += [f"{_cells(found.common)} in common", *found.apart]
-    told = [change for change in found.changes if change.headline or change.better is not None]
-    if moved := [change_line(change) for change in told if not change.identical]:
-        lines += ["A minus B, paired by seed and test item, 95 % intervals: headline metrics, and others that moved"]
-        lines += moved
-    counts = Counter(change.said for change in found.changes)
-    lines.append(f"of {len(found.changes)} metrics {', '.join(f'{count} {said}' for said, count in counts.items())}")
+    lines += [f"same in both: {', '.join(alike)}"] if alike else []
+    lines += [f"{_count(found.common, 'cell')} in common", *found.not_compared]
+    shown = [change for change in found.changes if change.headline or change.better is not None]
+    if changed := [change_line(change) for change in shown if not change.identical]:
+        lines += ["A minus B, paired by seed and test item, 95 % intervals: headline metrics, and others that differ"]
+        lines += changed
+    counts = Counter(change.outcome for change in found.changes)
+    lines.append(f"{_count(len(found.changes), 'metric')}: {', '.join(f'{n} {name}' for name, n in counts.items())}")
     return "\n".join([*lines, *_after_holm(found.changes)])
 
 
 def change_line(change: Change) -> str:
-    """Return one change as a line."""
+    """Return one change as a line of text."""
     what = f"{change.probe} {change.metric} {change.unit}".strip()
-    return f"{change.pretext:28} {difference_line(what, change.difference, change.said)}"
+    return f"{change.pretext:28} {difference_line(what, change.difference, change.outcome)}"
 
 
-def difference_line(what: str, difference: Interval, said: str) -> str:
-    """Return a difference as a line: of what, how much, its interval, and what that says."""
+def difference_line(what: str, difference: Interval, outcome: str) -> str:
+    """Return a difference as a line of text: metric, mean, interval, outcome."""
     low, high = difference.low, difference.high
     ends = "no interval" if low is None or high is None else f"[{low:+.2f}, {high:+.2f}]"
-    return f"{what:36} {difference.mean:+8.2f}  {ends:21}  {said}"
+    return f"{what:36} {difference.mean:+8.2f}  {ends:21}  {outcome}"
 
 
 def _changes(ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> list[Change]:
     first, second = one_per_seed(ours), one_per_seed(theirs)
     differences = {}
-    for place in first.keys() & second.keys():
-        if first[place].keys() & second[place].keys():
-            one, other = tables(first[place], second[place])
-            differences[place] = one - other
-    moved = {place: table for place, table in differences.items() if np.any(table)}
-    loans = loans_among(moved)  # what is the same to the last bit tells nothing of how far seeds differ
+    for key in first:
+        if first[key].keys() & second.get(key, {}).keys():
+            one, other = tables(first[key], second[key])
+            differences[key] = one - other
+    changed = {key: table for key, table in differences.items() if np.any(table)}
+    priors = variance_priors(changed)  # identical rows say nothing about the variance between seeds
     changes = []
-    for place in sorted(differences, key=lambda place: (row_key(place[0]), probe_key(place[1]), place[2])):
-        difference = interval(differences[place], loans.get(place, ALONE))
-        about = next(iter(first[place].values()))
-        certain = difference.p is not None and difference.p < 1 - LEVEL
+    for key in sorted(differences, key=lambda key: (row_key(key[0]), probe_key(key[1]), key[2])):
+        difference = interval(differences[key], priors.get(key, NO_PRIOR))
+        about = next(iter(first[key].values()))
+        significant = difference.p is not None and difference.p < 1 - LEVEL
         changes.append(
             Change(
-                *place,
+                *key,
                 unit=about.unit,
-                headline=any(row.headline for row in first[place].values()),
-                identical=place not in moved,
+                headline=any(row.headline for row in first[key].values()),
+                identical=key not in changed,
                 difference=difference,
-                better=(difference.mean > 0) == about.higher_is_better if certain else None,
+                better=(difference.mean > 0) == about.higher_is_better if significant else None,
             )
         )
     return changes
 
 
 def _after_holm(changes: Sequence[Change]) -> list[str]:
-    """Return what is left when all headline metrics that are not identical are held to 95 % together."""
+    """Return the line with the significant headline metrics after Holm's correction; identical ones do not count."""
     family = [c for c in changes if c.headline and not c.identical and c.difference.p is not None]
     adjusted = holm([c.difference.p for c in family if c.difference.p is not None])
     left = [
-        f"{change.pretext} {change.probe} {change.said}"
+        f"{change.pretext} {change.probe} {change.outcome}"
         for change, p in zip(family, adjusted, strict=True)
         if p < 1 - LEVEL
     ]
@@ -216,7 +219,7 @@ def _after_holm(changes: Sequence[Change]) -> list[str]:
 
 
 def _missing(ours: Cells, theirs: Cells) -> Counter[str]:
-    """Return what the cells of one folder are of that the other lacks: a row, a probe or a seed, or one cell alone."""
+    """Count the cells that only the first folder has, by the row, probe or seed that the other lacks, or by cell."""
     rows, probes, seeds = ({key[i] for key in theirs} for i in range(3))
     kinds: Counter[str] = Counter()
     for row, probe, seed in (key for key in ours if key not in theirs):
@@ -231,18 +234,18 @@ def _missing(ours: Cells, theirs: Cells) -> Counter[str]:
     return kinds
 
 
-def _asked(row: Measurement) -> dict[str, Any]:
-    """Return what a cell was asked to do, but for how the code was numbered: two commits are to be compared."""
+def _settings(row: Measurement) -> dict[str, Any]:
+    """Return a cell's settings without the version of the code, which may differ between two commits."""
     settings = flat(json.loads(row.config_json)) | {"data.fingerprint": row.data_fingerprint}
     return {key: value for key, value in settings.items() if key != "code"}
 
 
-def _two(one: str, other: str, alike: str) -> str:
-    return f"{one} and {other}" if one != other else f"{one}, {alike}"
+def _two(one: str, other: str, if_equal: str) -> str:
+    return f"{one} and {other}" if one != other else f"{one}, {if_equal}"
 
 
-def _cells(count: int) -> str:
-    return f"{count} cell{'s' if count > 1 else ''}"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count > 1 else ''}"
 
 
 def _counted(kinds: Counter[str]) -> str:

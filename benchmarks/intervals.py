@@ -1,10 +1,9 @@
-"""The statistics behind the verdict, on plain arrays; docs/statistics.md says why, and what was measured of them.
+"""Intervals, p-values, power and ranks on plain arrays; see docs/statistics.md for derivations and simulations.
 
-Every number comes of a table of S seeds × n test items (n is 1 where a metric is no mean over items). Its
-three mean squares, of a two-way analysis of variance, are all that intervals, p-values and power need:
-between seeds, between items, and what neither explains. Of the first a few seeds tell little, so that the rows
-of one probe and metric lend each other some of what theirs tell. All functions take any number of tables at
-once, along leading axes, so that what is simulated is what is used.
+Every statistic is computed from a table of S seeds × n test items (n = 1 where a metric is no mean over items). A
+two-way analysis of variance gives three mean squares: between seeds, between items, and residual. Few seeds estimate
+the mean square between seeds poorly, so it is moderated across the rows of one probe and metric (empirical Bayes).
+All functions take batches of tables along leading axes: the simulations run the code that the report runs.
 """
 
 from __future__ import annotations
@@ -18,34 +17,36 @@ from numpy.typing import NDArray
 from scipy.special import chdtri, fdtrc, ndtr, polygamma, psi, stdtrit
 
 LEVEL = 0.95
+"""Confidence level of all intervals."""
 POWER = 0.8
-TRUSTED = 0.065
-"""Chance of a miss from which on all the noise that two squares hold is taken off one; below, less and less."""
-MOST_LENT = 1
-"""Degrees of freedom between seeds that a row's neighbours can lend it, as a multiple of its own S - 1."""
-FEWEST_NEIGHBOURS = 3
-"""Fewer lend nothing."""
-P_VALUES = 1e-100, 1 - 1e-6
-"""Least and greatest that are told from their neighbours."""
+"""Power at which the smallest detectable difference is stated."""
+FULL_SUBTRACTION_ALPHA = 0.065
+"""For alpha at or above this, `half_width` subtracts the residual mean square once in full; below, a part of it."""
+MAX_PRIOR_WEIGHT = 1
+"""Largest prior degrees of freedom, as a multiple of a row's own S - 1."""
+MIN_ROWS = 4
+"""Fewest rows that a variance prior is fitted to; fewer rows are not moderated."""
+P_VALUE_RANGE = 1e-100, 1 - 1e-6
+"""p-values are searched for between these bounds."""
 Table = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
-class Loan:
-    """What the rows of one probe and metric, as a kind, lend each of them: a mean square between seeds."""
+class VariancePrior:
+    """Empirical-Bayes prior for the mean square between seeds, fitted to the rows of one probe and metric."""
 
-    square: Table
-    """Usual mean square between seeds, above 0."""
-    freedom: Table
-    """Degrees of freedom that it counts for, 0 where nothing is lent."""
+    variance: Table
+    """Prior mean square between seeds s0², above 0."""
+    df: Table
+    """Prior degrees of freedom d0; 0 means no moderation."""
 
 
-ALONE = Loan(np.ones(()), np.zeros(()))
+NO_PRIOR = VariancePrior(np.ones(()), np.zeros(()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean, its 95 % interval, and the two-sided p-value of a mean of zero; None where nothing can be said."""
+    """A mean, its 95 % interval, and the two-sided p-value of a zero mean; None where they cannot be estimated."""
 
     mean: float
     low: float | None
@@ -55,30 +56,27 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Mean ranks of k rows over N probes, 1 being best."""
+    """Mean ranks of k rows over N probes; 1 is best."""
 
     ranks: dict[str, float]
-    """From the best to the worst."""
+    """Mean rank by row, best first."""
     probes: tuple[str, ...]
     critical_difference: float
-    """Rows whose mean ranks lie further apart differ: 95 % for all pairs together."""
+    """Two rows differ if their mean ranks differ by at least this; 95 % for all pairs together."""
     p: float
-    """Of no difference between any rows."""
+    """p-value of no difference between any rows."""
 
     def ends(self, row: str) -> tuple[float, float]:
-        """Return the ends of a row's bar, as far as there are ranks: rows whose bars do not overlap differ."""
+        """Return the ends of a row's bar, clipped to possible ranks: rows whose bars do not overlap differ."""
         half = self.critical_difference / 2
         return max(1.0, self.ranks[row] - half), min(float(len(self.ranks)), self.ranks[row] + half)
 
 
 def mean_squares(cells: Table) -> Table:
-    """Return the mean squares between seeds, between items and of the rest; 0 where there is only one.
+    """Return the mean squares between seeds, between items and residual, 3 × …; 0 where S or n is 1.
 
     Args:
-        cells: … × S × n.
-
-    Returns:
-        3 × ….
+        cells: Tables … × S × n.
     """
     seeds, items = cells.shape[-2:]
     by_seed, by_item = cells.mean(axis=-1), cells.mean(axis=-2)
@@ -88,79 +86,83 @@ def mean_squares(cells: Table) -> Table:
     if items > 1:
         found[1] = seeds * by_item.var(axis=-1, ddof=1)
     if seeds > 1 and items > 1:
-        rest = cells - by_item[..., None, :]
-        rest -= rest.mean(axis=-1, keepdims=True)
-        found[2] = np.einsum("...ij,...ij->...", rest, rest) / ((seeds - 1) * (items - 1))
+        residual = cells - by_item[..., None, :]
+        residual -= residual.mean(axis=-1, keepdims=True)
+        found[2] = np.einsum("...ij,...ij->...", residual, residual) / ((seeds - 1) * (items - 1))
     return found
 
 
-def lend(between_seeds: Table, seeds: int) -> Loan:
-    """Return what rows of one kind tell of each other's spread between seeds.
+def fit_variance_prior(between_seeds: Table, seeds: int) -> VariancePrior:
+    """Fit the prior of the mean square between seeds to the rows of one probe and metric.
 
-    Their mean squares are taken as draws s² ~ s0² F(S - 1, d0), whose s0² and d0 give the mean and the variance
-    of log s². Unlike the source, d0 is at most `MOST_LENT` times S - 1 where it is lent, and log s² is cut at a
-    thousandth of the rows' median: discrete scores can tie.
+    The rows' mean squares are modelled as s² ~ s0² F(S - 1, d0); s0² and d0 follow from the mean and the variance of
+    log s². Deviations from the source: d0 is at most `MAX_PRIOR_WEIGHT` times S - 1, and s² is floored at a
+    thousandth of the rows' median, because discrete scores can tie. The prior is empty (d0 = 0) for one seed, fewer
+    than `MIN_ROWS` rows, or a median of 0.
 
     Args:
         between_seeds: Mean squares between seeds, … × rows.
         seeds: S.
 
     Returns:
-        Of leading axes and one, so that it can stand beside the rows.
+        Arrays … × 1, which broadcast over the rows.
 
     Source:
         Smyth, Linear models and empirical Bayes methods for assessing differential expression in microarray
         experiments, Statistical Applications in Genetics and Molecular Biology 3(1), 2004, section 6.2.
     """
-    own = seeds - 1
+    own_df = seeds - 1
     median = np.median(between_seeds, axis=-1, keepdims=True)
-    if own == 0 or between_seeds.shape[-1] <= FEWEST_NEIGHBOURS:
-        return Loan(np.ones_like(median), np.zeros_like(median))
+    if own_df == 0 or between_seeds.shape[-1] < MIN_ROWS:
+        return VariancePrior(np.ones_like(median), np.zeros_like(median))
     known = median > 0
-    logs = np.log(np.where(known, np.maximum(between_seeds, median / 1000), 1.0)) - psi(own / 2) + np.log(own / 2)
-    spread = logs.var(axis=-1, ddof=1, keepdims=True) - polygamma(1, own / 2)
-    half = _inverse_trigamma(np.maximum(spread, 1e-6))  # of d0; rows no further apart than chance: as good as endless
-    square = np.exp(logs.mean(axis=-1, keepdims=True) + psi(half) - np.log(half))
-    return Loan(square, np.where(known, np.minimum(2 * half, MOST_LENT * own), 0.0))
+    floored = np.where(known, np.maximum(between_seeds, median / 1000), 1.0)
+    logs = np.log(floored) - psi(own_df / 2) + np.log(own_df / 2)
+    excess = logs.var(axis=-1, ddof=1, keepdims=True) - polygamma(1, own_df / 2)
+    half_df = _inverse_trigamma(np.maximum(excess, 1e-6))  # no more spread than by chance: d0 is practically infinite
+    variance = np.exp(logs.mean(axis=-1, keepdims=True) + psi(half_df) - np.log(half_df))
+    return VariancePrior(variance, np.where(known, np.minimum(2 * half_df, MAX_PRIOR_WEIGHT * own_df), 0.0))
 
 
-def half_width(squares: Table, seeds: int, items: int, loan: Loan = ALONE, alpha: float = 1 - LEVEL) -> Table:
-    """Return half of the width of the interval of a mean over seeds and items, both drawn at random.
+def half_width(
+    squares: Table, seeds: int, items: int, prior: VariancePrior = NO_PRIOR, alpha: float = 1 - LEVEL
+) -> Table:
+    """Return half the width of the interval of a mean over seeds and items, both random.
 
-    Squared, it is the sum of the two squares, each times the squared quantile of its own degrees of freedom, less
-    noise that both hold. With the share (t of items / t of seeds)² of it taken off, the interval is never too narrow,
-    however far seeds lie apart; with all of it, the sum is unbiased. `TRUSTED` leads from the one to the other.
-    Unlike in the source, each square is known to hold the noise, and that of the seeds is mixed with what neighbours
-    lend.
+    The squared half-width sums the mean squares between items and between seeds, each times the squared t quantile
+    of its own degrees of freedom. Both contain the residual, so a share k of it is subtracted once. With k = (t of
+    items / t of seeds)² the interval never undercovers, whatever the variance between seeds; with k = 1 the sum is
+    unbiased. k rises from the first to the second as alpha rises to `FULL_SUBTRACTION_ALPHA`. Deviations from the
+    source: the subtraction, and the moderated mean square between seeds.
 
     Args:
-        squares: As `mean_squares` returns them.
+        squares: Mean squares 3 × …, from `mean_squares`.
         seeds: S.
         items: n.
-        loan: What is known of the spread between seeds besides. A row noisier than its neighbours takes the less
-            of it, the noisier it is.
-        alpha: Share of repetitions in which the interval may miss the true mean, in (0, 1).
+        prior: Prior of the mean square between seeds. A row above the prior variance s0² gets fewer prior degrees of
+            freedom, d0·s0²/s²: rows with larger variance are shrunk less.
+        alpha: Allowed rate of intervals that miss the true mean, in (0, 1).
 
     Source:
         Banerjee, Approximate confidence interval for linear functions of means of k populations when the
         population variances are not equal, Sankhya 22, 1960.
     """
-    own_square, between_items, rest = squares
-    own = max(seeds - 1, 1)
-    lent = loan.freedom * loan.square / np.maximum(own_square, loan.square)
-    between_seeds = own_square + lent / (own + lent) * (loan.square - own_square)
-    of_items = stdtrit(max(items - 1, 1), alpha / 2) ** 2
-    of_seeds = stdtrit(own + lent, alpha / 2) ** 2
-    off = np.minimum(1.0, of_items / of_seeds) ** (1 - min(1.0, alpha / TRUSTED))
-    both = of_items * np.maximum(between_items, rest) + of_seeds * np.maximum(0.0, between_seeds - off * rest)
-    return np.sqrt(both / (seeds * items))
+    between_seeds, between_items, residual = squares
+    own_df = max(seeds - 1, 1)
+    prior_df = prior.df * prior.variance / np.maximum(between_seeds, prior.variance)
+    moderated = between_seeds + prior_df / (own_df + prior_df) * (prior.variance - between_seeds)
+    t2_items = stdtrit(max(items - 1, 1), alpha / 2) ** 2
+    t2_seeds = stdtrit(own_df + prior_df, alpha / 2) ** 2
+    subtracted = np.minimum(1.0, t2_items / t2_seeds) ** (1 - min(1.0, alpha / FULL_SUBTRACTION_ALPHA))
+    of_seeds = np.maximum(0.0, moderated - subtracted * residual)
+    total = t2_items * np.maximum(between_items, residual) + t2_seeds * of_seeds
+    return np.sqrt(total / (seeds * items))
 
 
-def interval(cells: Table, loan: Loan = ALONE) -> Interval:
-    """Return what one table, S × n, says of its mean.
+def interval(cells: Table, prior: VariancePrior = NO_PRIOR) -> Interval:
+    """Return the mean of one table S × n with its interval and p-value.
 
-    A single number says nothing of its error, and neither do numbers that are all the same; only zeros
-    throughout, as a row's differences from itself, are taken to be zero.
+    Equal numbers, or a single one, have no interval; but zeros (a row minus itself) have [0, 0] and p = 1.
     """
     from scipy.optimize import brentq
 
@@ -171,58 +173,59 @@ def interval(cells: Table, loan: Loan = ALONE) -> Interval:
         return Interval(mean, 0.0, 0.0, 1.0) if mean == 0 else Interval(mean, None, None)
     (seeds, items), squares = cells.shape, mean_squares(cells)
 
-    def reach(log_alpha: float) -> float:
-        """Return how far the interval reaches beyond zero; the p-value is where it does not."""
-        return half_width(squares, seeds, items, loan, np.exp(log_alpha)).item() - abs(mean)
+    def overlap(log_alpha: float) -> float:
+        """Return how far the interval extends beyond zero; it is 0 at the p-value."""
+        return half_width(squares, seeds, items, prior, np.exp(log_alpha)).item() - abs(mean)
 
-    log_p, most = np.log(P_VALUES)
-    if reach(most) > 0:
-        log_p = most
-    elif reach(log_p) > 0:
-        log_p = brentq(reach, log_p, most)
-    half = half_width(squares, seeds, items, loan).item()
+    log_p, highest = np.log(P_VALUE_RANGE)
+    if overlap(highest) > 0:
+        log_p = highest
+    elif overlap(log_p) > 0:
+        log_p = brentq(overlap, log_p, highest)
+    half = half_width(squares, seeds, items, prior).item()
     return Interval(mean, mean - half, mean + half, float(np.exp(log_p)))
 
 
-def shares(gains: Sequence[Table], spans: Sequence[Table]) -> list[Interval | None]:
-    """Return mean(gain) / mean(span) of each row with Fieller's interval: the s for which gain - s·span may be zero.
+def gap_shares(gains: Sequence[Table], gaps: Sequence[Table]) -> list[Interval | None]:
+    """Return each row's share of the gap, mean(gain) / mean(gap), with Fieller's interval.
 
-    At each s, rows of one probe and metric lend each other of the spread of gain - s·span.
+    The interval holds the shares s for which gain - s·gap does not differ from zero. At each s, the variance prior
+    is fitted anew to the rows' tables gain - s·gap.
 
     Args:
-        gains: How far each row is above the floor, S × n, all of one shape; more is better.
-        spans: How far the ceiling is above the floor, on each row's seeds and items.
+        gains: Each row minus the floor, S × n, all of one shape; more is better.
+        gaps: The ceiling minus the floor, on each row's seeds and items.
 
     Returns:
-        None where the ceiling is not above the floor for certain, so that there is no way to go.
+        One interval per row; None where the ceiling is not significantly above the floor.
     """
     seeds, items = gains[0].shape
-    middles = [(float(gain.mean()), float(span.mean())) for gain, span in zip(gains, spans, strict=True)]
-    products = [(mean_squares(g + s) - mean_squares(g - s)) / 4 for g, s in zip(gains, spans, strict=True)]
-    of_gains, of_products, of_spans = (
-        np.stack(each, axis=-1) for each in (list(map(mean_squares, gains)), products, list(map(mean_squares, spans)))
+    means = [(float(gain.mean()), float(gap.mean())) for gain, gap in zip(gains, gaps, strict=True)]
+    products = [(mean_squares(g + s) - mean_squares(g - s)) / 4 for g, s in zip(gains, gaps, strict=True)]
+    of_gains, of_products, of_gaps = (
+        np.stack(each, axis=-1) for each in (list(map(mean_squares, gains)), products, list(map(mean_squares, gaps)))
     )
 
-    def excess(at: float, row: int) -> float:
-        """Return how far zero is outside the interval of gain - at·span; negative inside."""
-        squares = np.maximum(of_gains - 2 * at * of_products + at**2 * of_spans, 0.0)
-        halves = half_width(squares, seeds, items, lend(squares[0], seeds))
-        gain, span = middles[row]
-        return abs(gain - at * span) - float(halves[row])
+    def excess(share: float, row: int) -> float:
+        """Return how far zero lies outside the interval of gain - share·gap; negative inside."""
+        squares = np.maximum(of_gains - 2 * share * of_products + share**2 * of_gaps, 0.0)
+        halves = half_width(squares, seeds, items, fit_variance_prior(squares[0], seeds))
+        gain, gap = means[row]
+        return abs(gain - share * gap) - float(halves[row])
 
     found: list[Interval | None] = []
-    for row, (gain, span) in enumerate(middles):
-        whole = interval(spans[row])
-        if span <= 0 or whole.p is None or whole.p >= 1 - LEVEL:
+    for row, (gain, gap) in enumerate(means):
+        whole = interval(gaps[row])
+        if gap <= 0 or whole.p is None or whole.p >= 1 - LEVEL:
             found.append(None)
             continue
-        ends = (_edge(functools.partial(excess, row=row), gain / span, step) for step in (-1.0, 1.0))
-        found.append(Interval(gain / span, *ends))
+        ends = (_end(functools.partial(excess, row=row), gain / gap, step) for step in (-1.0, 1.0))
+        found.append(Interval(gain / gap, *ends))
     return found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's step-down."""
+    """Return p-values adjusted by Holm's step-down procedure, in the order given."""
     count, adjusted, floor = len(p_values), [0.0] * len(p_values), 0.0
     for done, place in enumerate(sorted(range(count), key=lambda i: p_values[i])):
         floor = max(floor, min(1.0, (count - done) * p_values[place]))
@@ -230,42 +233,45 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(squares: Table, seeds: int, items: int, rows: int = 1) -> float | None:
-    """Return the smallest true difference whose interval excludes zero in 80 % of repetitions.
+def detectable_difference(squares: Table, seeds: int, items: int, rows: int = 1) -> float | None:
+    """Return the smallest true difference whose interval excludes zero in 80 % of repetitions; None without variance.
 
     Args:
-        squares: Mean squares of differences, 3, best of several rows averaged; taken to be the true ones.
+        squares: Three mean squares of a row's differences, ideally averaged over rows; taken as the true ones.
         seeds: S.
         items: n.
-        rows: How many rows of this spread lend each other.
+        rows: Rows with these mean squares that a variance prior is fitted to together.
     """
     from scipy.optimize import brentq
 
-    between_seeds, between_items, rest = squares
-    between_seeds = max(between_seeds, rest)
-    spread = float(np.sqrt((between_items + between_seeds - rest) / (seeds * items)))
-    if spread == 0:
+    between_seeds, between_items, residual = squares
+    between_seeds = max(between_seeds, residual)
+    sd = float(np.sqrt((between_items + between_seeds - residual) / (seeds * items)))
+    if sd == 0:
         return None
-    luck = np.tile((np.arange(500)[:, None] + 0.5) / 500, rows)  # evenly spread in each row, shuffled between rows
-    luck = np.random.default_rng(0).permuted(luck, axis=0)
-    drawn = between_seeds * (chdtri(seeds - 1, luck) / (seeds - 1) if seeds > 1 else np.ones_like(luck))
-    each = np.stack([drawn, np.full_like(luck, between_items), np.full_like(luck, rest)])
-    halves = half_width(each, seeds, items, lend(drawn, seeds))
+    quantiles = np.tile((np.arange(500)[:, None] + 0.5) / 500, rows)  # evenly spaced in each row, then shuffled
+    quantiles = np.random.default_rng(0).permuted(quantiles, axis=0)
+    drawn = between_seeds * (chdtri(seeds - 1, quantiles) / (seeds - 1) if seeds > 1 else np.ones_like(quantiles))
+    each = np.stack([drawn, np.full_like(quantiles, between_items), np.full_like(quantiles, residual)])
+    halves = half_width(each, seeds, items, fit_variance_prior(drawn, seeds))
 
-    def missing(difference: float) -> float:
-        seen = ndtr((difference - halves) / spread) + ndtr((-difference - halves) / spread)
-        return float(seen.mean()) - POWER
+    def excess_power(difference: float) -> float:
+        return float((ndtr((difference - halves) / sd) + ndtr((-difference - halves) / sd)).mean()) - POWER
 
-    return float(brentq(missing, 0.0, halves.max() + 10 * spread))
+    return float(brentq(excess_power, 0.0, halves.max() + 10 * sd))
 
 
 def rank(scores: Table, rows: Sequence[str], probes: Sequence[str]) -> Ranking:
-    """Return mean ranks, with the test of Friedman as Iman and Davenport corrected it, and Nemenyi's difference.
+    """Return mean ranks, the p-value of Friedman's test and Nemenyi's critical difference.
 
     Args:
-        scores: N probes × k rows, more being better; equal scores share their ranks' mean.
-        rows: Names of the k rows, two at least.
-        probes: Names of the N probes, two at least.
+        scores: N probes × k rows; more is better. Equal scores share the mean of their ranks.
+        rows: Names of the k rows, at least two.
+        probes: Names of the N probes, at least two.
+
+    Source:
+        Demšar, Statistical comparisons of classifiers over multiple data sets, JMLR 7, 2006, section 3.2.2: Friedman's
+        test as corrected by Iman and Davenport (1980), and the test of Nemenyi (1963).
     """
     from scipy.stats import rankdata, studentized_range
 
@@ -273,8 +279,10 @@ def rank(scores: Table, rows: Sequence[str], probes: Sequence[str]) -> Ranking:
     ranks = np.asarray(rankdata(-scores, axis=1))
     means = ranks.mean(axis=0)
     between = count * float(((means - (k + 1) / 2) ** 2).sum())
-    rest = float(((ranks - (k + 1) / 2) ** 2).sum()) - between
-    p = float(fdtrc(k - 1, (k - 1) * (count - 1), (count - 1) * between / rest)) if rest > 1e-9 else float(between == 0)
+    residual = float(((ranks - (k + 1) / 2) ** 2).sum()) - between
+    p = float(between == 0)
+    if residual > 1e-9:
+        p = float(fdtrc(k - 1, (k - 1) * (count - 1), (count - 1) * between / residual))
     q = float(studentized_range.ppf(LEVEL, k, np.inf)) / np.sqrt(2)
     order = np.argsort(means, kind="stable")
     return Ranking(
@@ -286,7 +294,7 @@ def rank(scores: Table, rows: Sequence[str], probes: Sequence[str]) -> Ranking:
 
 
 def _inverse_trigamma(value: Table) -> Table:
-    """Return where the trigamma function has a value above 0, by Newton's steps on its reciprocal (Smyth, appendix)."""
+    """Return the argument whose trigamma is `value` > 0, by Newton steps on 1/trigamma (Smyth, appendix)."""
     at = 0.5 + 1 / value
     for _ in range(8):
         trigamma = polygamma(1, at)
@@ -294,8 +302,8 @@ def _inverse_trigamma(value: Table) -> Table:
     return at
 
 
-def _edge(excess: Callable[[float], float], inside: float, step: float) -> float | None:
-    """Return where `excess` turns positive, walking from `inside` in the direction of `step`; None if it never does."""
+def _end(excess: Callable[[float], float], inside: float, step: float) -> float | None:
+    """Return where `excess` turns positive, searching from `inside` in the direction of `step`; None if it does not."""
     from scipy.optimize import brentq
 
     outside = inside + step

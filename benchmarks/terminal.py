@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.intervals import POWER
 from benchmarks.results import Cost
-from benchmarks.verdict import BASELINE, Summary, probe_key, ranking, row_key, smallest_seen
+from benchmarks.verdict import BASELINE, Summary, probe_key, ranking, row_key, smallest_detectable
 from benchmarks.wording import after_holm
 
 MARK = {True: "▲", False: "▼", None: ""}
@@ -42,7 +42,7 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
         ]
         for row in rows
     ]
-    smallest = [smallest_seen(s for s in cells.values() if s.probe == probe) for probe in probes]
+    smallest = [smallest_detectable(s for s in cells.values() if s.probe == probe) for probe in probes]
     if any(value is not None for value in smallest):
         texts = ["" if value is None else f"{value:.1f} " for value in smallest]
         body.append([f"seen at {100 * POWER:.0f} % power", *texts, "", "", ""])

@@ -1,9 +1,9 @@
-"""What the numbers say: means over seeds with intervals, differences from random weights, and which are real.
+"""Summarise measurements: means over seeds with intervals, and differences from random weights with significance.
 
-Rows are compared item by item and seed by seed; where the items of two rows do not match in number, seed by
-seed. `distinguishable` means that the difference's own 95 % interval excludes 0, `survives_holm` that it
-still does so when all headline comparisons of the table are held to 95 % together. The statistics themselves
-are in benchmarks/intervals.py, their reasons and measured error rates in docs/statistics.md.
+Rows are paired by seed and test item, or by seed alone where their numbers of items differ. `distinguishable` means
+that the difference's own 95 % interval excludes 0; `survives_holm`, that it is significant after Holm's correction
+for all headline comparisons of the table. The statistics are in benchmarks/intervals.py; docs/statistics.md gives the
+reasons and simulated error rates.
 """
 
 from __future__ import annotations
@@ -12,38 +12,34 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.intervals import (
-    ALONE,
     LEVEL,
+    NO_PRIOR,
     Interval,
-    Loan,
     Ranking,
     Table,
-    detectable,
+    VariancePrior,
+    detectable_difference,
+    fit_variance_prior,
+    gap_shares,
     holm,
     interval,
-    lend,
     mean_squares,
     rank,
-    shares,
 )
 from benchmarks.results import Measurement
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BASELINE = "random"
 CEILING = "supervised"
 REFERENCES = (BASELINE, CEILING)
-"""Rows that neither borrow of others' spread between seeds nor lend of theirs."""
-Place = tuple[str, str, str]
-"""A row, a probe and a metric."""
-FEWEST_PROBES = 3
-"""Fewer say nothing of a mean rank."""
+"""Rows whose variance is not moderated, and to which no variance prior is fitted."""
+MetricKey = tuple[str, str, str]
+"""Row, probe and metric."""
+MIN_PROBES = 3
+"""Fewest probes that rows are ranked over."""
 ROW_ORDER = (
     "random",
     "supervised",
@@ -54,7 +50,7 @@ ROW_ORDER = (
     "rotation",
     "simclr",
 )
-"""Rows of a table, from the top; others follow by name."""
+"""Order of the rows in a table; other rows follow by name."""
 PROBE_ORDER = (
     "linear",
     "knn",
@@ -66,12 +62,12 @@ PROBE_ORDER = (
     "retrieval",
     "inpainting",
 )
-"""Columns of a table, from the left; others follow by name."""
+"""Order of the columns in a table; other probes follow by name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What is known of one metric of one row, over its seeds."""
+    """One metric of one row, summarised over its seeds."""
 
     pretext: str
     probe: str
@@ -81,34 +77,34 @@ class Summary:
     chance: float | None
     headline: bool
     stage: str
-    """The stage that was read; where seeds differ, the one most often chosen."""
+    """Stage that was read; where seeds differ, the most frequent one."""
     seeds: int
     n: int
-    """Test items a seed."""
+    """Test items per seed."""
     mean: float
     low: float | None
-    """Lower end of the 95 % interval; None where nothing can be said."""
+    """Lower end of the 95 % interval; None where it cannot be estimated."""
     high: float | None
     difference: float | None
-    """Mean difference from `random`, in the metric's unit; None for `random` itself or without it."""
+    """Mean difference from the baseline, in the metric's unit; None for the baseline itself or without it."""
     difference_low: float | None
     difference_high: float | None
     distinguishable: bool | None
-    """Whether the difference's interval excludes 0; None where it cannot be said."""
+    """Whether the difference's interval excludes 0; None where it cannot be estimated."""
     p: float | None
-    """Of no difference, two-sided; None where it cannot be said."""
+    """Two-sided p-value of no difference; None where it cannot be estimated."""
     survives_holm: bool | None = None
-    """Whether it holds among all headline comparisons of the table together; None where it is not of them."""
+    """Whether it is significant after Holm's correction; None for what is not a headline comparison."""
     share: float | None = None
-    """How far from `random` to `supervised`, 1 being all the way; None where supervised is not better for certain."""
+    """Share of the gap from `random` to `supervised`; None where `supervised` is not significantly better."""
     share_low: float | None = None
     share_high: float | None = None
     detectable: float | None = None
-    """Smallest difference that these seeds and test items show in 80 % of repetitions, for rows of this probe."""
+    """Smallest difference that is detected in 80 % of repetitions, for an average row of this probe."""
 
     @property
     def better(self) -> bool | None:
-        """Whether the row is better than random for certain (True), worse for certain (False), or neither."""
+        """True if the row is significantly better than the baseline, False if significantly worse, else None."""
         if not self.distinguishable or self.difference is None:
             return None
         return (self.difference > 0) == self.higher_is_better
@@ -117,29 +113,30 @@ class Summary:
 def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) -> list[Summary]:
     """Return one summary per row, probe and metric, in the fixed order of rows and columns.
 
-    Where a metric was read at several stages, the headline's is taken, which was chosen on val.
+    Where a metric was read at several stages, the headline's stage is taken, which was chosen on val.
 
     Args:
-        measurements: Rows of any cells; the latest counts where one row, probe and seed was measured twice.
-        baseline: The row that the others are compared with.
+        measurements: Measurements of any cells; the latest cell of each row, probe and seed counts.
+        baseline: Row that the others are compared with.
     """
     chosen = one_per_seed(measurements)
-    cells = {place: tables(by_seed)[0] for place, by_seed in chosen.items()}
+    cells = {key: tables(by_seed)[0] for key, by_seed in chosen.items()}
     differences = {}
     for (pretext, probe, metric), by_seed in chosen.items():
         other = chosen.get((baseline, probe, metric), {}) if pretext != baseline else {}
         if by_seed.keys() & other.keys():
             row, base = tables(by_seed, other)
             differences[pretext, probe, metric] = row - base
-    loans, loans_of_differences, parts = loans_among(cells), loans_among(differences), _shares(chosen)
+    priors, difference_priors = variance_priors(cells), variance_priors(differences)
+    shares = _gap_shares(chosen)
     summaries = []
-    for place, by_seed in chosen.items():
-        pretext, probe, metric = place
+    for key, by_seed in chosen.items():
+        pretext, probe, metric = key
         rows = list(by_seed.values())
-        own = interval(cells[place], loans.get(place, ALONE))
-        difference, part = Interval(math.nan, None, None), parts.get(place)
-        if place in differences:
-            difference = interval(differences[place], loans_of_differences.get(place, ALONE))
+        own = interval(cells[key], priors.get(key, NO_PRIOR))
+        difference, share = Interval(math.nan, None, None), shares.get(key)
+        if key in differences:
+            difference = interval(differences[key], difference_priors.get(key, NO_PRIOR))
         summaries.append(
             Summary(
                 pretext=pretext,
@@ -160,51 +157,38 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
                 difference_high=difference.high,
                 distinguishable=None if difference.p is None else difference.p < 1 - LEVEL,
                 p=difference.p,
-                share=part.mean if part else None,
-                share_low=part.low if part else None,
-                share_high=part.high if part else None,
+                share=share.mean if share else None,
+                share_low=share.low if share else None,
+                share_high=share.high if share else None,
             )
         )
-    summaries = _over_the_table(summaries, differences)
+    summaries = _with_holm_and_power(summaries, differences)
     return sorted(summaries, key=lambda s: (row_key(s.pretext), probe_key(s.probe), not s.headline, s.metric))
 
 
-def table(summaries: Sequence[Summary]) -> pd.DataFrame:
-    """Return the headline means: rows by pretext task, columns by probe, NaN where there is none."""
-    import pandas as pd
-
-    headlines = [summary for summary in summaries if summary.headline]
-    rows = sorted({summary.pretext for summary in headlines}, key=row_key)
-    columns = sorted({summary.probe for summary in headlines}, key=probe_key)
-    frame = pd.DataFrame(math.nan, index=pd.Index(rows, name="pretext"), columns=pd.Index(columns, name="probe"))
-    for summary in headlines:
-        frame.loc[summary.pretext, summary.probe] = summary.mean
-    return frame
-
-
 def ranking(summaries: Sequence[Summary]) -> Ranking | None:
-    """Return the rows' mean ranks over the probes that random weights were read by; rows that lack one are left out.
+    """Return the rows' mean ranks over the probes of the `random` row; rows that lack one of them are left out.
 
     Returns:
-        None of fewer than three probes or two rows.
+        None with fewer than `MIN_PROBES` probes or two rows.
     """
     means = {(s.pretext, s.probe): s.mean * (1 if s.higher_is_better else -1) for s in summaries if s.headline}
     probes = sorted({probe for row, probe in means if row == BASELINE}, key=probe_key)
     rows = sorted({row for row, _ in means if all((row, probe) in means for probe in probes)}, key=row_key)
-    if len(probes) < FEWEST_PROBES or len(rows) < 2:
+    if len(probes) < MIN_PROBES or len(rows) < 2:
         return None
     return rank(np.array([[means[row, probe] for row in rows] for probe in probes]), rows, probes)
 
 
-def smallest_seen(column: Iterable[Summary]) -> float | None:
-    """Return the smallest difference that a probe's rows are likely to show; None where none of them can say."""
+def smallest_detectable(column: Iterable[Summary]) -> float | None:
+    """Return a probe's smallest detectable difference; None where it cannot be estimated."""
     return next((s.detectable for s in column if s.detectable is not None), None)
 
 
 def tables(*rows: Mapping[int, Measurement]) -> list[Table]:
-    """Return each row's results as seeds × items: of the seeds that all have, in the same order.
+    """Return each row's results as seeds × items, for the seeds that all rows have, in the same order.
 
-    Where a seed of any row lacks items, or has another number of them, the seeds' values alone: seeds × 1.
+    If any result lacks items, or their numbers differ, return the seeds' values, seeds × 1.
     """
     seeds = [seed for seed in rows[0] if all(seed in row for row in rows)]
     readings = [[row[seed] for seed in seeds] for row in rows]
@@ -214,85 +198,85 @@ def tables(*rows: Mapping[int, Measurement]) -> list[Table]:
 
 
 def row_key(pretext: str) -> tuple[int, str]:
-    """Return what rows are sorted by."""
+    """Return the sort key of a row."""
     return (ROW_ORDER.index(pretext) if pretext in ROW_ORDER else len(ROW_ORDER), pretext)
 
 
 def probe_key(probe: str) -> tuple[int, str]:
-    """Return what columns are sorted by."""
+    """Return the sort key of a column."""
     return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), probe)
 
 
-def _over_the_table(summaries: Sequence[Summary], differences: Mapping[Place, Table]) -> list[Summary]:
-    """Add what only the whole table tells: Holm's correction, and each probe's power."""
+def _with_holm_and_power(summaries: Sequence[Summary], differences: Mapping[MetricKey, Table]) -> list[Summary]:
+    """Add Holm's correction over all headline comparisons, and each probe's smallest detectable difference."""
     family = [s for s in summaries if s.headline and s.p is not None]
     adjusted = holm([s.p for s in family if s.p is not None])
     survives = {id(s): p < 1 - LEVEL for s, p in zip(family, adjusted, strict=True)}
-    power = {
-        (probe, metric): _power([(row, t) for (row, *where), t in differences.items() if where == [probe, metric]])
+    detectable = {
+        (probe, metric): _detectable([(row, t) for (row, *of), t in differences.items() if of == [probe, metric]])
         for probe, metric in {(s.probe, s.metric) for s in summaries}
     }
     return [
-        dataclasses.replace(s, survives_holm=survives.get(id(s)), detectable=power[s.probe, s.metric])
+        dataclasses.replace(s, survives_holm=survives.get(id(s)), detectable=detectable[s.probe, s.metric])
         for s in summaries
     ]
 
 
-def _power(differences: Sequence[tuple[str, Table]]) -> float | None:
-    """Return what a row could have shown, from the rows' mean squares averaged: one row's own few seeds tell little."""
+def _detectable(differences: Sequence[tuple[str, Table]]) -> float | None:
+    """Return the smallest detectable difference for the rows' average mean squares: one row has too few seeds."""
     usual = [table for row, table in differences if row != CEILING] or [table for _, table in differences]
     if not usual:
         return None
     (seeds, items), _ = Counter(table.shape for table in usual).most_common(1)[0]
     squares = np.stack([mean_squares(table) for table in usual if table.shape == (seeds, items)], axis=-1)
-    return detectable(squares.mean(axis=-1), seeds, items, squares.shape[-1])
+    return detectable_difference(squares.mean(axis=-1), seeds, items, squares.shape[-1])
 
 
-def _neighbours(cells: Mapping[Place, Table]) -> list[list[Place]]:
-    """Return the rows that lend each other: of one probe and metric, with tables of one shape, and no references."""
-    found: dict[tuple[object, ...], list[Place]] = {}
+def _moderation_groups(cells: Mapping[MetricKey, Table]) -> list[list[MetricKey]]:
+    """Group rows that share a variance prior: one probe and metric, tables of one shape, no reference rows."""
+    found: dict[tuple[object, ...], list[MetricKey]] = {}
     for (pretext, probe, metric), table in cells.items():
         if pretext not in REFERENCES:
             found.setdefault((probe, metric, table.shape), []).append((pretext, probe, metric))
     return list(found.values())
 
 
-def loans_among(cells: Mapping[Place, Table]) -> dict[Place, Loan]:
-    """Return what each row's neighbours lend it; rows that have none are left out."""
-    found: dict[Place, Loan] = {}
-    for places in _neighbours(cells):
-        squares = np.array([mean_squares(cells[place])[0] for place in places])
-        found |= dict.fromkeys(places, lend(squares, cells[places[0]].shape[0]))
+def variance_priors(cells: Mapping[MetricKey, Table]) -> dict[MetricKey, VariancePrior]:
+    """Return each row's variance prior, fitted to its group; reference rows have none."""
+    found: dict[MetricKey, VariancePrior] = {}
+    for keys in _moderation_groups(cells):
+        squares = np.array([mean_squares(cells[key])[0] for key in keys])
+        found |= dict.fromkeys(keys, fit_variance_prior(squares, cells[keys[0]].shape[0]))
     return found
 
 
-def _shares(chosen: Mapping[Place, Mapping[int, Measurement]]) -> dict[Place, Interval]:
-    """Return how far each row is on the way from random weights to labels, where there is a way."""
-    gains, spans = {}, {}
+def _gap_shares(chosen: Mapping[MetricKey, Mapping[int, Measurement]]) -> dict[MetricKey, Interval]:
+    """Return each row's share of the gap from random weights to labels, where that gap is significant."""
+    gains, gaps = {}, {}
     for (pretext, probe, metric), by_seed in chosen.items():
         ends = [chosen.get((name, probe, metric), {}) for name in REFERENCES]
         if pretext not in REFERENCES and by_seed.keys() & ends[0].keys() & ends[1].keys():
             row, floor, ceiling = tables(by_seed, *ends)
             sign = 1 if next(iter(by_seed.values())).higher_is_better else -1
-            gains[pretext, probe, metric], spans[pretext, probe, metric] = (
+            gains[pretext, probe, metric], gaps[pretext, probe, metric] = (
                 sign * (row - floor),
                 sign * (ceiling - floor),
             )
-    found: dict[Place, Interval] = {}
-    for places in _neighbours(gains):
-        parts = shares([gains[place] for place in places], [spans[place] for place in places])
-        found |= {place: part for place, part in zip(places, parts, strict=True) if part is not None}
+    found: dict[MetricKey, Interval] = {}
+    for keys in _moderation_groups(gains):
+        shares = gap_shares([gains[key] for key in keys], [gaps[key] for key in keys])
+        found |= {key: share for key, share in zip(keys, shares, strict=True) if share is not None}
     return found
 
 
 def one_per_seed(
     measurements: Iterable[Measurement],
-) -> dict[Place, dict[int, Measurement]]:
-    """Return rows by (pretext, probe, metric) and seed: the latest cell's, at the stage that counts."""
+) -> dict[MetricKey, dict[int, Measurement]]:
+    """Return one measurement by row, probe, metric and seed: from the latest cell, at the headline's stage."""
     cells: dict[tuple[str, str, int], dict[str, list[Measurement]]] = {}
     for row in measurements:
         cells.setdefault((row.pretext, row.probe, row.seed), {}).setdefault(row.cell, []).append(row)
-    chosen: dict[Place, dict[int, Measurement]] = {}
+    chosen: dict[MetricKey, dict[int, Measurement]] = {}
     for (pretext, probe, seed), versions in sorted(cells.items()):
         rows = max(versions.values(), key=lambda version: version[0].started_at)
         stages = {row.stage for row in rows if row.headline}

@@ -1,4 +1,4 @@
-"""As much of LaTeX as a table needs, and strictly: what it would not set, or set as something else, is an error."""
+"""A strict parser for LaTeX tables: input that LaTeX would reject or print differently is an AssertionError."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ RULES = {r"\toprule", r"\midrule", r"\bottomrule"}
 
 
 class Table(NamedTuple):
-    """What a reader of the printed table sees."""
+    """Content of a printed table."""
 
     columns: str
     lines: list[list[str]]
     rules: list[int]
-    """How many lines stand above each rule."""
+    """Number of lines above each rule."""
     caption: str
 
 
 def read_table(source):
-    """Return a `table*` around one `tabular` and a caption; AssertionError for what is not that."""
+    """Parse a `table*` with one `tabular`, a caption and a label; AssertionError for anything else."""
     source = re.sub(r"(?<!\\)%.*", "", source)  # comments
     whole = re.fullmatch(
         r"\s*\\begin\{table\*\}(?P<before>.*?)\\begin\{tabular\}\{(?P<columns>[lrc]+)\}(?P<body>.*)\\end\{tabular\}\s*"
@@ -45,7 +45,7 @@ def read_table(source):
     *parts, rest = _split(whole["body"], r"\\")
     for part in parts:
         body, above = _without_rules(part)
-        assert not body.startswith("["), "taken for the argument of the line break above"
+        assert not body.startswith("["), "would be an argument of the line break above"
         rules += [len(lines)] * above
         lines.append([shown(cell) for cell in _split(body, "&")])
         assert len(lines[-1]) == len(whole["columns"]), lines[-1]
@@ -55,13 +55,13 @@ def read_table(source):
 
 
 def shown(source):
-    """Return what is printed of some text."""
+    """Return the printed form of LaTeX text."""
     out, open_, math = [], [], False
     for token in TOKEN.findall(source):
         if token == "{":
             open_.append(math)
         elif token == "}":
-            assert open_ and open_.pop() == math, f"brace too many, or across a $: {source}"
+            assert open_ and open_.pop() == math, f"unbalanced brace, or across a $: {source}"
         elif token == "$":
             math = not math
         elif token in MATH or token == "^":
@@ -77,16 +77,16 @@ def shown(source):
         else:
             assert token not in tuple('&#_<>|"'), f"bare {token}: {source}"
             out.append(token.replace("-", "−") if math else {"--": "–", "''": '"'}.get(token, token))
-    assert not open_ and not math, f"not closed: {source}"
+    assert not open_ and not math, f"unclosed brace or $: {source}"
     return re.sub(r"[ \n]+", " ", "".join(out)).strip(" ")
 
 
 def _split(source, separator):
-    """Return the parts between separators that stand in no braces."""
-    parts, deep = [""], 0
+    """Split at the separators outside of braces."""
+    parts, depth = [""], 0
     for token in TOKEN.findall(source):
-        deep += (token == "{") - (token == "}")
-        if token == separator and not deep:
+        depth += (token == "{") - (token == "}")
+        if token == separator and not depth:
             parts.append("")
         else:
             parts[-1] += token
@@ -94,7 +94,7 @@ def _split(source, separator):
 
 
 def _without_rules(body):
-    """Return a line without the rules above it, and their number."""
+    """Strip the rules above a line; return the line and their number."""
     body, count = body.strip(), 0
     while (found := re.match(r"\\\w+", body)) and found[0] in RULES:
         body, count = body[found.end() :].strip(), count + 1

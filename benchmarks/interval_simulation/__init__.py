@@ -1,1 +1,4 @@
-"""Simulate the coverage of the intervals; not part of the wheel."""
+"""Simulations that measure the error rates of benchmarks/intervals.py; not part of the wheel.
+
+simulation    draws tables with known truth and prints the tables of docs/statistics.md
+"""

@@ -1,4 +1,4 @@
-"""Print how often intervals hold and marks are false: `python -m benchmarks.interval_simulation`."""
+"""Print coverage and false positive rates: `python -m benchmarks.interval_simulation`."""
 
 from benchmarks.interval_simulation.simulation import main
 

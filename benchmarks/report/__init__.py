@@ -1,4 +1,22 @@
-"""The report of a comparison: one self-contained HTML page, its tables as Markdown and LaTeX, its figures as files."""
+"""The report of a comparison: one self-contained HTML page, its tables as Markdown and LaTeX, its figures as files.
+
+content     everything read from a results folder: `Run`, the input of all other modules
+sentences   the verdict in sentences, and its caveats
+evidence    uncertainty tables: differences, share of the gap, detectable differences, mean ranks
+retrieval   retrieval scores next to those of methods without a network
+page        the HTML page, section by section
+tables      HTML tables
+markdown    report.md
+latex       report.tex, a table for papers
+figures     mean ranks, score by stage, learning curves
+pareto      score against pretraining cost, with the Pareto front
+plotting    colours, markers, panels; figures as inline SVG and as files
+gallery     images: nearest neighbours, detections and segmentations, first-layer filters
+fills       images: holes filled by decoders and from the nearest training image
+dense       images: dense features as colours
+images      images as HTML
+style       CSS and JavaScript of the page
+"""
 
 from __future__ import annotations
 
@@ -9,24 +27,26 @@ from pathlib import Path
 from pretext.system.checkpoint import atomic_write
 
 FIGURE = re.compile(r"(ranks|cost|depth-[\w=-]+|learning(-\d+)?)\.(svg|png)")
-"""Names of what lies in OUT/figures."""
+"""Names of the files that the report writes into OUT/figures."""
 
 
 def digest_of_inputs(out: Path) -> str:
-    """Return what stands for all that a report says of a folder: this package, and the results, failures and plan."""
+    """Return a hash of everything a report depends on: this package's code, and the results, failures and plan."""
     package = Path(__file__).parents[1]
     code = [(str(path.relative_to(package)), path.read_bytes()) for path in sorted(package.rglob("*.py"))]
-    told = [(name, (out / name).read_bytes()) for name in ("plan.json", "environment.json") if (out / name).exists()]
+    about = [(name, (out / name).read_bytes()) for name in ("plan.json", "environment.json") if (out / name).exists()]
     cells = [path for name in ("results", "failures") for path in sorted((out / name).glob("*.json"))]
     times = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in cells]
-    return hashlib.sha256(repr((code, told, times)).encode()).hexdigest()
+    return hashlib.sha256(repr((code, about, times)).encode()).hexdigest()
 
 
 def write_report(out: Path) -> Path:
-    """Write the report of a results folder; return the page's path.
+    """Write OUT/report.html, report.md, report.tex, and the figures as OUT/figures/*.svg and *.png.
 
-    OUT/report.html, OUT/report.md, OUT/report.tex, and the figures once more as OUT/figures/*.svg and *.png. What
-    is missing is left out: curves without training logs, pictures without the data or the encoders.
+    Sections whose inputs are missing are left out, such as images without the data or the encoders.
+
+    Returns:
+        The path of the page.
 
     Raises:
         UserError: If the folder holds neither results nor failures.
@@ -51,7 +71,7 @@ def write_report(out: Path) -> Path:
         with atomic_write(path) as beside:
             beside.write_text(text, encoding="utf-8")
     for old in (out / "figures").glob("*"):
-        if FIGURE.fullmatch(old.name):  # of rows and probes that are no more, perhaps
+        if FIGURE.fullmatch(old.name):  # perhaps of a row or probe that no longer exists
             old.unlink()
     for plot in drawn:
         plot.write(out / "figures")

@@ -1,4 +1,4 @@
-"""What a results folder holds, read once for page and Markdown alike."""
+"""Everything the report reads from a results folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.environment import FILE as ENVIRONMENT
 from benchmarks.environment import read_environments
-from benchmarks.intervals import Interval, Ranking, interval
+from benchmarks.intervals import LEVEL, Interval, Ranking, interval
 from benchmarks.results import (
     Cost,
     Measurement,
@@ -24,15 +24,17 @@ from benchmarks.verdict import BASELINE, CEILING, Summary, probe_key, ranking, r
 from pretext.system.errors import UserError
 
 MOST_SHOWN = 8
-"""Rows that can be told apart in a plot, or compared by eye in a gallery; of more the best are shown."""
+"""Most rows that plots and galleries show; of more, the references and the `BEST_SHOWN` best others."""
 BEST_SHOWN = 5
+PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
+"""Confidence level, for sentences."""
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "faiss-cpu", "timm")
-"""Whose versions the report names; OUT/environment.json has all."""
+"""Packages whose versions the report prints; OUT/environment.json lists all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """One metric of one row at one stage, over its seeds."""
+    """One metric of one row at one stage, summarised over its seeds."""
 
     pretext: str
     probe: str
@@ -41,7 +43,7 @@ class Reading:
     unit: str
     chance: float | None
     headline: bool
-    """Whether it is the headline of any seed: the stage was chosen on val."""
+    """Whether any seed reports this stage as its headline; the stage is chosen on val."""
     seeds: int
     n: int
     value: Interval
@@ -49,24 +51,24 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A results folder."""
+    """Contents of a results folder."""
 
     out: Path
     plan: dict[str, Any]
-    """OUT/plan.json; empty where there is none."""
+    """Content of OUT/plan.json; empty if there is none."""
     measurements: list[Measurement]
-    """Of each row, probe and seed the latest cell's."""
+    """Measurements of the latest cell of each row, probe and seed."""
     summaries: list[Summary]
     costs: dict[str, Cost]
     failures: list[dict[str, Any]]
     ranking: Ranking | None = None
-    """Mean ranks of the rows; None of too few probes."""
+    """Mean ranks of the rows; None with too few probes."""
     environments: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """As `write_environment` writes them."""
+    """Content of OUT/environment.json: one entry per change of environment."""
 
     @property
     def shown(self) -> list[str]:
-        """Rows that plots and galleries single out: all, or of many random weights, labels, and the best others."""
+        """Rows that plots and galleries show: all, or with many rows the references and the best others."""
         if len(self.rows) <= MOST_SHOWN:
             return self.rows
         if self.ranking is not None:
@@ -80,27 +82,27 @@ class Run:
 
     @property
     def rows(self) -> list[str]:
-        """Rows with a headline number, from the top of the table."""
+        """Rows with a headline number, in table order."""
         return sorted({s.pretext for s in self.summaries if s.headline}, key=row_key)
 
     @property
     def probes(self) -> list[str]:
-        """Probes with a headline number, from the left of the table."""
+        """Probes with a headline number, in table order."""
         return sorted({s.probe for s in self.summaries if s.headline}, key=probe_key)
 
     @property
     def data(self) -> list[str]:
-        """Specs of the data sets that were judged on."""
+        """Specs of the data sets that rows were evaluated on."""
         return sorted({m.data for m in self.measurements}) or [str(self.plan.get("data", ""))]
 
     @property
     def synthetic(self) -> bool:
-        """Whether the pictures were drawn by a program."""
+        """Whether the images are synthetic."""
         return bool(self.plan.get("synthetic", any(data.startswith("scenes") for data in self.data)))
 
     @property
-    def learned(self) -> str:
-        """What rows were trained on, where that is not what they were judged with; else empty."""
+    def pretrain_data(self) -> str:
+        """Spec of the pretraining data, if it differs from the evaluation data; else empty."""
         spec = str(self.plan.get("pretrain_data", ""))
         if not spec or spec == self.plan.get("data"):
             return ""
@@ -108,12 +110,12 @@ class Run:
 
     @property
     def planned(self) -> set[str]:
-        """Names of the plan's cells that judge; empty without a plan."""
+        """Names of the plan's evaluation cells; empty without a plan."""
         return {cell["name"] for cell in self.plan.get("cells", ()) if cell["probe"]}
 
     @property
-    def judged(self) -> set[str]:
-        """Names of the cells that have a result, those of earlier plans among them."""
+    def evaluated(self) -> set[str]:
+        """Names of the cells that have a result, including those of earlier plans."""
         return {m.cell for m in self.measurements}
 
     def headlines(self) -> dict[tuple[str, str], Summary]:
@@ -121,14 +123,14 @@ class Run:
         return {(s.pretext, s.probe): s for s in self.summaries if s.headline}
 
     def best(self, probe: str) -> set[str]:
-        """Return the rows of a probe's best headline mean."""
+        """Return the rows with the best headline mean of a probe."""
         column = [s for (_, name), s in self.headlines().items() if name == probe]
         means = [s.mean for s in column]
         top = max(means) if column[0].higher_is_better else min(means)
         return {s.pretext for s in column if s.mean == top}
 
     def pretrained(self) -> dict[str, dict[int, Path]]:
-        """Return the folders of the encoders that were judged, by row and by the seed that they came of."""
+        """Return the folders of the evaluated encoders, by row and seed."""
         found: dict[str, dict[int, Path]] = {}
         for measurement in self.measurements:
             settings = json.loads(measurement.config_json)
@@ -140,11 +142,11 @@ class Run:
         return {row: dict(sorted(found[row].items())) for row in sorted(found, key=row_key)}
 
     def first_encoders(self) -> dict[str, Path]:
-        """Return the folder of each row's first seed."""
+        """Return the encoder folder of each row's first seed."""
         return {row: next(iter(seeds.values())) for row, seeds in self.pretrained().items()}
 
     def readings(self) -> list[Reading]:
-        """Return every score of every stage, stages from the first to the deepest."""
+        """Return every metric at every stage; stages in the order of the encoder."""
         groups: dict[tuple[str, str, str, str], list[Measurement]] = {}
         for m in self.measurements:
             groups.setdefault((m.pretext, m.probe, m.metric, m.stage), []).append(m)
@@ -163,32 +165,34 @@ class Run:
             )
             for (row, probe, metric, stage), group in groups.items()
         ]
-        return sorted(readings, key=lambda r: (row_key(r.pretext), probe_key(r.probe)))  # stable: stages stay
+        return sorted(
+            readings, key=lambda r: (row_key(r.pretext), probe_key(r.probe))
+        )  # stable: keeps the order of stages
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return what was run, as name and value."""
+        """Return the facts of the run, as name and value."""
         plan, rows = self.plan, self.measurements
         facts = [
             ("Command", str(plan.get("command", ""))),
             ("Profile", str(plan.get("profile", ""))),
             ("Data", ", ".join(self.data) + (" (synthetic)" if self.synthetic else "")),
-            ("Trained on", self.learned),
+            ("Pretraining data", self.pretrain_data),
             ("Data fingerprint (test)", _all(m.data_fingerprint for m in rows)),
             ("Encoder", _all(m.encoder for m in rows) or str(plan.get("encoder", ""))),
-            ("Picture side", f"{plan['image_size']} px" if "image_size" in plan else ""),
+            ("Image size", f"{plan['image_size']} px" if "image_size" in plan else ""),
             ("Seeds", _all(m.seed for m in rows)),
-            ("Code", _all(f"{m.git_sha}{' with changes' if m.git_dirty else ''}" for m in rows)),
+            ("Commit", _all(f"{m.git_sha}{' with uncommitted changes' if m.git_dirty else ''}" for m in rows)),
             ("PyTorch", _all(m.torch_version for m in rows)),
             ("Device", _all(m.device for m in rows)),
             *self._environment(),
-            ("Cells judged", self._progress()),
-            ("Started", min((m.started_at for m in rows), default="")),
+            ("Cells evaluated", self._progress()),
+            ("First cell started", min((m.started_at for m in rows), default="")),
             ("Last cell started", max((m.started_at for m in rows), default="")),
         ]
         return [(name, value) for name, value in facts if value]
 
     def _environment(self) -> list[tuple[str, str]]:
-        """Return what the cells were computed with; where that changed, all that it was."""
+        """Return the hardware and software of the cells; all versions where they changed."""
 
         def all_of(text: Callable[[dict[str, Any]], str]) -> str:
             return "; ".join(dict.fromkeys(text(entry) for entry in self.environments))
@@ -197,20 +201,23 @@ class Run:
             ("Driver", all_of(lambda e: ", ".join(filter(None, [e["driver"], e["cuda"] and f"CUDA {e['cuda']}"])))),
             ("Processor", all_of(lambda e: f"{e['processor']}, {e['cores']} cores")),
             ("Instructions", all_of(lambda e: e.get("instructions", ""))),
-            ("Workers", all_of(lambda e: f"{e['workers']}, threads of each {e['threads']}")),
+            (
+                "Workers",
+                all_of(lambda e: f"{e['workers']}, {e['threads']} thread{'s' if e['threads'] > 1 else ''} each"),
+            ),
             ("System", all_of(lambda e: f"{e['system']}, {e['python']}")),
             ("Packages", all_of(lambda e: _versions(e["packages"]))),
         ]
 
     def _progress(self) -> str:
         if not self.planned:
-            return str(len(self.judged))
-        earlier = len(self.judged - self.planned)
+            return str(len(self.evaluated))
+        earlier = len(self.evaluated - self.planned)
         more = f", and {earlier} of earlier plans" if earlier else ""
-        return f"{len(self.judged & self.planned)} of {len(self.planned)} planned{more}"
+        return f"{len(self.evaluated & self.planned)} of {len(self.planned)} planned{more}"
 
     def notes(self) -> list[str]:
-        """Return what the data set and the plan had to say."""
+        """Return the notes of the data set and the plan."""
         return [str(note) for note in (*self.plan.get("notes", ()), *self.plan.get("left_out", ()))]
 
 
@@ -218,13 +225,13 @@ def read_run(out: Path) -> Run:
     """Read a results folder.
 
     Raises:
-        UserError: If it holds neither results nor failures.
+        UserError: If the folder holds neither results nor failures.
     """
     measurements = latest(read_measurements(out))
     plan = read_plan(out)
     planned = {cell["name"] for cell in plan.get("cells", ())}
     done = {m.cell for m in measurements}
-    failures = [  # of the cells that are asked for now: those of other settings may lie beside them
+    failures = [  # only of planned cells: the folder may hold failures of earlier settings
         failure
         for failure in read_failures(out)
         if failure["cell"] not in done and (not planned or failure["cell"] in planned)
@@ -237,12 +244,18 @@ def read_run(out: Path) -> Run:
 
 
 def latest(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Drop what was measured anew: of two cells for one row, probe and seed the later one counts."""
+    """Keep the measurements of the latest cell of each row, probe and seed."""
     counts: dict[tuple[str, str, int], tuple[str, str]] = {}
     for m in measurements:
         key = (m.pretext, m.probe, m.seed)
         counts[key] = max(counts.get(key, ("", "")), (m.started_at, m.cell))
     return [m for m in measurements if counts[m.pretext, m.probe, m.seed][1] == m.cell]
+
+
+def probe_title(summary: Summary) -> str:
+    """Return `linear, top1 %`, with a no-break space before the unit."""
+    unit = f"\N{NO-BREAK SPACE}{summary.unit}" if summary.unit else ""
+    return f"{summary.probe}, {summary.metric}{unit}"
 
 
 def _versions(packages: Mapping[str, str]) -> str:

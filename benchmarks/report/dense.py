@@ -1,4 +1,4 @@
-"""Dense features as colour: what an encoder tells apart within a picture."""
+"""Images for the page: dense features as colours, by principal components."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from pretext.datasets.base import ImageDataset
 
 COLOURED = 6
-"""Test pictures whose features are shown as colour."""
+"""Test images that are shown."""
 COLOURED_SIDE = 96
-"""Pixels of a side that they are shown at."""
+"""Side in pixels that feature maps are enlarged to."""
 LIGHTNESS, RED, YELLOW = (20, 90), 40, 50
-"""How far colours reach along the axes of CIELAB; further, most would lie outside of what a screen shows."""
+"""Ranges along the axes of CIELAB; wider ranges leave the sRGB gamut for most colours."""
 FINE = 12
-"""Cells of a map's side that show where things are: with 8, hardly more than the padding's trace is seen."""
+"""Smallest side of a feature map in cells; with 8, mostly padding artefacts are visible."""
 
 
-def coloured(run: Run, data: ImageDataset) -> str:
-    """Return the same test pictures as each encoder's features colour them; empty where there is no encoder."""
+def feature_table(run: Run, data: ImageDataset) -> str:
+    """Return test images, and each encoder's features of them as colours; empty without encoders."""
     import torch
     import torch.nn.functional as F
 
@@ -40,27 +40,27 @@ def coloured(run: Run, data: ImageDataset) -> str:
 
     size = run.plan["image_size"]
     images = drawn_pictures(data, image_size=size, test_images=COLOURED, seed=0, hole="central").images
-    lines = [_picture_line("picture", "", [as_image(image.float() / 255) for image in images], "Test picture {}")]
+    lines = [_picture_line("image", "", [as_image(image.float() / 255) for image in images], "Test image {}")]
     for row, folder in run.first_encoders().items():
         encoder = load_encoder(folder / "encoder.safetensors").to(device_of("auto"))
         with evaluating(encoder), torch.inference_mode():
             maps = [one.float().cpu() for one in encoder(images.to(device_of("auto")))]
         number = fine_stage([min(one.shape[2:]) for one in maps])
-        components, held = principal_components(maps[number])
+        components, explained = principal_components(maps[number])
         shown = as_colours(F.interpolate(components, size=(COLOURED_SIDE, COLOURED_SIDE), mode="bilinear"))
         stage = encoder.stages[number].name
-        alt = f"Test picture {{}} as the features of {row} at {stage} colour it"
-        lines.append(_picture_line(row, f"{stage}, {held:.0%}", [as_image(one) for one in shown], alt))
+        alt = f"Test image {{}}: features of {row} at {stage} as colours"
+        lines.append(_picture_line(row, f"{stage}, {explained:.0%}", [as_image(one) for one in shown], alt))
     if len(lines) == 1:
         return ""
     return (
-        '<div class="scroll fills dense" tabindex="0" role="region" aria-label="Dense features as colour">'
+        '<div class="scroll fills dense" tabindex="0" role="region" aria-label="Dense features as colours">'
         f"<table><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
 def fine_stage(sides: Sequence[int]) -> int:
-    """Return which stage to look at, by the sides of the maps: the deepest that is fine enough, else the finest."""
+    """Return the index of the stage to show: the deepest with a map side of at least `FINE`, else the finest."""
     enough = min(FINE, max(sides))
     return max(place for place, side in enumerate(sides) if side >= enough)
 
@@ -68,35 +68,35 @@ def fine_stage(sides: Sequence[int]) -> int:
 def principal_components(maps: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B 3 H W"], float]:
     """Return the first three principal components of all cells' features, each in [0, 1].
 
-    One analysis over all the maps. A component's sign, which is free, makes its largest loading positive; its
-    range is cut at its 1st and 99th percentile. Of fewer than three components the others are 0.5 throughout.
+    One analysis covers all maps. The sign of a component is chosen so that its largest loading is positive; its
+    values are clipped at the 1st and 99th percentile. Missing components are 0.5 everywhere.
 
     Returns:
-        The components, and which part of the variance the three hold.
+        The components, and the fraction of the variance that the three explain.
     """
     import torch
 
     cells = maps.permute(0, 2, 3, 1).flatten(0, 2).double()
     cells = cells - cells.mean(dim=0)
-    _, strengths, directions = torch.linalg.svd(cells, full_matrices=False)
+    _, singular_values, directions = torch.linalg.svd(cells, full_matrices=False)
     directions = directions[:3]
     largest = directions.abs().argmax(dim=1, keepdim=True)
     directions = directions * directions.gather(1, largest).sign()
-    found = cells @ directions.T
-    low, high = (torch.quantile(found, q, dim=0) for q in (0.01, 0.99))
-    flat = high - low <= 1e-9 * strengths[0].clamp(min=1e-30)
-    found = torch.where(flat, 0.5, (found - low) / (high - low).masked_fill(flat, 1.0)).clamp(0, 1)
-    found = torch.nn.functional.pad(found, (0, 3 - found.shape[1]), value=0.5)
-    variance = strengths.square()
-    held = float(variance[:3].sum() / variance.sum()) if variance.sum() > 0 else 1.0
-    return found.view(len(maps), *maps.shape[2:], 3).permute(0, 3, 1, 2).float(), held
+    projected = cells @ directions.T
+    low, high = (torch.quantile(projected, q, dim=0) for q in (0.01, 0.99))
+    flat = high - low <= 1e-9 * singular_values[0].clamp(min=1e-30)
+    scaled = torch.where(flat, 0.5, (projected - low) / (high - low).masked_fill(flat, 1.0)).clamp(0, 1)
+    scaled = torch.nn.functional.pad(scaled, (0, 3 - scaled.shape[1]), value=0.5)
+    variance = singular_values.square()
+    explained = float(variance[:3].sum() / variance.sum()) if variance.sum() > 0 else 1.0
+    return scaled.view(len(maps), *maps.shape[2:], 3).permute(0, 3, 1, 2).float(), explained
 
 
 def as_colours(components: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Return three components in [0, 1] as colours in sRGB: dark to light, blue to yellow, green to red (CIELAB).
 
-    As red, green and blue the first would hardly be seen by an eye without red cones; so the first two are seen by
-    eyes without red or green ones, and an eye without blue ones sees the first and the third.
+    Readers with a red or green colour deficiency can see the first two components, and those with a blue deficiency
+    the first and the third. With components as red, green and blue, the first would be hardly visible to protanopes.
     """
     import torch
     from skimage.color import lab2rgb

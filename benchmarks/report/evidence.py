@@ -1,27 +1,25 @@
-"""Small tables of how sure the numbers are, the same on the page and in Markdown."""
+"""Uncertainty tables, for the page and for Markdown: differences, gap shares, detectable differences, mean ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from benchmarks.intervals import LEVEL, POWER
-from benchmarks.report.content import Run
+from benchmarks.intervals import POWER
+from benchmarks.report.content import PERCENT, Run, probe_title
 from benchmarks.terminal import MARK
-from benchmarks.verdict import BASELINE, CEILING, Summary, smallest_seen
-
-PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
+from benchmarks.verdict import BASELINE, CEILING, Summary, smallest_detectable
 
 
 class Cell(NamedTuple):
-    """What is read, and what a column is sorted by."""
+    """Text of a table cell, and the value that its column is sorted by."""
 
     text: str
     value: float | None = None
 
 
 class Evidence(NamedTuple):
-    """A table; its first column names rows."""
+    """A table whose first column holds row names."""
 
     title: str
     legend: str
@@ -30,7 +28,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(run: Run) -> list[Evidence]:
-    """Return the tables that a run has numbers for."""
+    """Return all tables that the run has numbers for."""
     found = [_differences(run), _shares(run), _power(run), _ranks(run)]
     return [table for table in found if table is not None]
 
@@ -39,8 +37,8 @@ def _differences(run: Run) -> Evidence | None:
     return _by_row_and_probe(
         run,
         "Differences from random weights",
-        f"Paired by seed and test item, with {PERCENT} intervals. One mark: the interval excludes zero; two: it "
-        "does so after Holm's correction for all comparisons of this table.",
+        f"Paired by seed and test item, with {PERCENT} intervals. One mark: the interval excludes zero. Two marks: "
+        "still significant after Holm's correction for all comparisons of this table.",
         _difference,
     )
 
@@ -48,28 +46,28 @@ def _differences(run: Run) -> Evidence | None:
 def _shares(run: Run) -> Evidence | None:
     return _by_row_and_probe(
         run,
-        f"Share of the way from {BASELINE} to {CEILING}",
-        f"0 % is random weights, 100 % labels; {PERCENT} intervals by Fieller's method. – where labels are "
-        "not better than random weights for certain, so that there is no way to go.",
+        f"Share of the gap from {BASELINE} to {CEILING}",
+        f"0 % is random weights, 100 % is training with labels; {PERCENT} intervals by Fieller's method. "
+        "–: labels are not significantly better than random weights.",
         _share,
     )
 
 
 def _power(run: Run) -> Evidence | None:
-    """Return what each probe could have seen, beside the whole way there is to go."""
+    """Return each probe's smallest detectable difference, next to the gap from random weights to labels."""
     headlines = run.headlines()
     body = []
     for probe in run.probes:
         column = [s for (_, name), s in headlines.items() if name == probe]
         compared = [s for s in column if s.p is not None]
-        smallest = smallest_seen(column)
+        smallest = smallest_detectable(column)
         if smallest is None:
             continue
         ceiling = headlines.get((CEILING, probe))
         counts = [sum(bool(s.distinguishable) for s in compared), sum(bool(s.survives_holm) for s in compared)]
         body.append(
             [
-                Cell(f"{probe}, {column[0].metric} {column[0].unit}".strip()),
+                Cell(probe_title(column[0])),
                 *(Cell(str(n), n) for n in (max(s.seeds for s in column), column[0].n)),
                 Cell(f"{smallest:.1f}", smallest),
                 _signed(ceiling.difference if ceiling else None),
@@ -78,12 +76,12 @@ def _power(run: Run) -> Evidence | None:
         )
     if not body:
         return None
-    head = ["probe", "seeds", "n", "smallest seen", f"{CEILING} − {BASELINE}", "differ", "after Holm"]
+    head = ["probe", "seeds", "n", "detectable", f"{CEILING} − {BASELINE}", "significant", "after Holm"]
     return Evidence(
-        "What could have been seen",
-        f"Smallest seen: the true difference from random weights that these seeds and test items show in "
-        f"{100 * POWER:.0f} % of repetitions, were every row as noisy as the rows are on average. "
-        f"A smaller one may be there and stay hidden. {run.plan.get('sized', '')}".rstrip(),
+        "Detectable differences",
+        "Detectable: the smallest true difference from random weights that these seeds and test items reveal in "
+        f"{100 * POWER:.0f} % of repetitions, for a row with the average variance of the rows. "
+        f"Smaller differences may remain undetected. {run.plan.get('sized', '')}".rstrip(),
         head,
         body,
     )
@@ -98,19 +96,20 @@ def _ranks(run: Run) -> Evidence | None:
     ]
     return Evidence(
         "Mean ranks",
-        f"Over {', '.join(run.ranking.probes)}; 1 is best. Rows whose intervals do not overlap differ, {PERCENT} for "
-        f"all pairs together (Nemenyi). No difference at all: p = {run.ranking.p:.2g} (Friedman).",
+        f"Over {', '.join(run.ranking.probes)}; 1 is best. Rows whose intervals do not overlap differ "
+        f"({PERCENT} for all pairs together, Nemenyi). No difference between any rows: p = {run.ranking.p:.2g} "
+        "(Friedman).",
         ["row", "mean rank", "from", "to"],
         body,
     )
 
 
 def _by_row_and_probe(run: Run, title: str, legend: str, cell: Callable[[Summary], Cell]) -> Evidence | None:
-    """Return a table of rows × probes without the rows and columns that are empty."""
-    texts = {place: cell(summary) for place, summary in run.headlines().items()}
-    told = {place for place, one in texts.items() if one.value is not None}
-    rows = [row for row in run.rows if any((row, probe) in told for probe in run.probes)]
-    probes = [probe for probe in run.probes if any((row, probe) in told for row in rows)]
+    """Return a table of rows × probes, without empty rows and columns."""
+    texts = {key: cell(summary) for key, summary in run.headlines().items()}
+    filled = {key for key, one in texts.items() if one.value is not None}
+    rows = [row for row in run.rows if any((row, probe) in filled for probe in run.probes)]
+    probes = [probe for probe in run.probes if any((row, probe) in filled for row in rows)]
     if not rows:
         return None
     body = [[Cell(row), *(texts.get((row, probe), Cell("–")) for probe in probes)] for row in rows]
@@ -126,8 +125,8 @@ def _difference(summary: Summary) -> Cell:
 def _share(summary: Summary) -> Cell:
     if summary.share is None or summary.share_low is None or summary.share_high is None:
         return Cell("–")
-    middle, low, high = (round(100 * part) for part in (summary.share, summary.share_low, summary.share_high))
-    return Cell(f"{middle} % [{low}, {high}]", summary.share)
+    share, low, high = (round(100 * each) for each in (summary.share, summary.share_low, summary.share_high))
+    return Cell(f"{share} % [{low}, {high}]", summary.share)
 
 
 def _ranged(mean: float | None, ends: Sequence[float | None], marks: str) -> Cell:

@@ -1,4 +1,4 @@
-"""The figures of a run: mean ranks, quality by depth and against cost, learning curves."""
+"""The figures of a run: mean ranks, score by stage and against cost, learning curves."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PANELS = 8
-"""Learning curves in one figure, at most."""
+"""Most learning curves in one figure."""
 
 
 def plots(run: Run) -> list[Plot]:
-    """Return what can be drawn of a run: mean ranks, quality against cost, quality by depth, learning curves."""
+    """Return all figures that the run has data for: mean ranks, score against cost, score by stage, learning curves."""
     with style():
         found = [_rank_plot(run), cost_plot(run), *_depth_plots(run), *_learning_plots(run)]
     return [plot for plot in found if plot is not None]
 
 
 def _rank_plot(run: Run) -> Plot | None:
-    """Draw the rows' mean ranks, best on top, with bars that are half the critical difference to each side."""
+    """Draw the rows' mean ranks, best on top, with bars of half the critical difference to each side."""
     if run.ranking is None:
         return None
     ranks, wide = run.ranking.ranks, run.ranking.critical_difference
@@ -58,23 +58,23 @@ def _rank_plot(run: Run) -> Plot | None:
         "ranks",
         figure,
         f"Critical-difference diagram: mean rank of each row with a bar of {wide:.1f} ranks. {order}.",
-        "Mean ranks over the probes. Rows whose bars do not overlap differ (Nemenyi, 95 % for all pairs together).",
+        "Mean ranks over the probes. Rows whose bars do not overlap differ (95 % for all pairs together, Nemenyi).",
     )
 
 
 def _depth_plots(run: Run) -> list[Plot]:
-    """Draw each probe's headline metric over the encoder's stages, where it was read at several."""
+    """Draw each probe's headline metric by encoder stage, for probes that read several stages."""
     metrics = {s.probe: s for s in run.summaries if s.headline}
     drawn = []
     for probe in sorted(metrics, key=probe_key):
         metric, unit = metrics[probe].metric, metrics[probe].unit
         readings = [r for r in run.readings() if (r.probe, r.metric) == (probe, metric)]
         stages = list(dict.fromkeys(r.stage for r in readings))
-        if len(readings) == len({r.pretext for r in readings}):  # a stage a row, the one chosen on val: no line
+        if len(readings) == len({r.pretext for r in readings}):  # one stage per row, chosen on val: no line to draw
             continue
         figure = blank_figure(3.0 + 0.22 * math.ceil((len(run.shown) + 1) / 2))
         axes = figure.subplots()
-        for row in sorted(run.rows, key=lambda row: row in run.shown):  # those singled out on top
+        for row in sorted(run.rows, key=lambda row: row in run.shown):  # shown rows on top
             _depth_line(axes, row, run, [r for r in readings if r.pretext == row], stages)
         chance = metrics[probe].chance
         if chance is not None:
@@ -82,10 +82,12 @@ def _depth_plots(run: Run) -> list[Plot]:
             axes.annotate("chance", (0.995, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
         heights = [r.value.mean for r in readings] + ([] if chance is None else [chance])
         room = 0.15 * (max(heights) - min(heights)) or 1.0
-        axes.set_ylim(min(heights) - room, max(heights) + room)  # intervals of few seeds would flatten all
+        axes.set_ylim(
+            min(heights) - room, max(heights) + room
+        )  # not to the intervals: those of few seeds would flatten the lines
         axes.set_xticks(range(len(stages)), stages)
         axes.set_ylabel(f"{metric} {unit}".strip())
-        axes.set_title(f"{probe}, stage by stage", loc="left", fontsize=11)
+        axes.set_title(f"{probe} by stage", loc="left", fontsize=11)
         legend_below(figure, run, axes)
         tops = [max((r for r in readings if r.pretext == row), key=lambda r: r.value.mean) for row in run.rows
                 if any(r.pretext == row for r in readings)]  # fmt: skip
@@ -94,9 +96,9 @@ def _depth_plots(run: Run) -> list[Plot]:
             Plot(
                 f"depth-{slug(probe)}",
                 figure,
-                f"Line plot of {probe} {metric} by encoder stage, a line per row. Peaks: {peaks}.",
-                f"{probe} {metric} at each stage of the encoder. Bars are 95 % intervals, cut at the frame, at "
-                "the stages that the table quotes, which were chosen on val.",
+                f"Line plot of {probe} {metric} by encoder stage, one line per row. Maxima: {peaks}.",
+                f"{probe} {metric} at each stage of the encoder. Bars: 95 % intervals at the stages that the table "
+                "reports (chosen on val), cut at the frame.",
             )
         )
     return drawn
@@ -108,7 +110,7 @@ def _depth_line(axes: Axes, row: str, run: Run, readings: Sequence[Reading], sta
         places = [float(stages.index(r.stage)) for r in readings]
         axes.plot(places, [r.value.mean for r in readings], **(look | {"marker": "none"}))
         return
-    shift = (shown.index(row) - (len(shown) - 1) / 2) * 0.05  # so that intervals do not hide each other
+    shift = (shown.index(row) - (len(shown) - 1) / 2) * 0.05  # keeps intervals of different rows visible
     places = [stages.index(r.stage) + shift for r in readings]
     axes.plot(places, [r.value.mean for r in readings], label=row, **look)
     for x, reading in zip(places, readings, strict=True):
@@ -118,7 +120,7 @@ def _depth_line(axes: Axes, row: str, run: Run, readings: Sequence[Reading], sta
 
 
 def _learning_plots(run: Run) -> list[Plot]:
-    """Draw each row's training losses over the pictures seen, a panel a row: their units differ."""
+    """Draw the training losses over images seen, one panel per row because units differ."""
     logs = {
         row: [
             [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -130,40 +132,42 @@ def _learning_plots(run: Run) -> list[Plot]:
     logs = {row: kept for row, seeds in logs.items() if (kept := [log for log in seeds if log])}
     rows = list(logs)
     parts = [rows[start : start + PANELS] for start in range(0, len(rows), PANELS)]
-    return [_learning_plot({row: logs[row] for row in part}, at) for at, part in enumerate(parts, start=1)]
+    return [
+        _learning_plot({row: logs[row] for row in part}, part_number) for part_number, part in enumerate(parts, start=1)
+    ]
 
 
-def _learning_plot(logs: Mapping[str, list[list[dict[str, Any]]]], number: int) -> Plot:
+def _learning_plot(logs: Mapping[str, list[list[dict[str, Any]]]], part_number: int) -> Plot:
     from matplotlib.ticker import EngFormatter
 
     figure, panels = blank_panels(len(logs), 0)
     ends = []
     for axes, (row, seeds) in zip(panels, logs.items(), strict=True):
-        players = list(seeds[0][0]["loss"])
+        names = list(seeds[0][0]["loss"])
         for log in seeds:
-            for place, player in enumerate(players):
-                points = [(entry["images"], entry["loss"][player]) for entry in log if player in entry["loss"]]
+            for number, name in enumerate(names):
+                points = [(entry["images"], entry["loss"][name]) for entry in log if name in entry["loss"]]
                 axes.plot(
                     [x for x, _ in points],
                     [y for _, y in points],
-                    color=COLOURS[3] if place == 0 else COLOURS[4],
+                    color=COLOURS[3] if number == 0 else COLOURS[4],
                     marker="." if len(points) < 3 else None,
                     linewidth=1.2,
                     alpha=0.85,
-                    label=player if log is seeds[0] else None,
+                    label=name if log is seeds[0] else None,
                 )
         panel_title(axes, row)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.locator_params(axis="x", nbins=4)
-        if len(players) > 1:
+        if len(names) > 1:
             axes.legend(fontsize=8.5)
-        first = players[0]
+        first = names[0]
         ends.append(f"{row} from {seeds[0][0]['loss'][first]:.3g} to {seeds[0][-1]['loss'][first]:.3g}")
     for axes in panels[-2:]:
-        axes.set_xlabel("pictures seen")
+        axes.set_xlabel("images seen")
     return Plot(
-        "learning" if number == 1 else f"learning-{number}",
+        "learning" if part_number == 1 else f"learning-{part_number}",
         figure,
-        f"Training loss over pictures seen, a panel per row: {'; '.join(ends)}.",
-        "Learning curves: training loss, a line per seed. Losses of different tasks have different units.",
+        f"Training loss over images seen, one panel per row: {'; '.join(ends)}.",
+        "Learning curves: training loss, one line per seed. Losses of different tasks are not comparable.",
     )

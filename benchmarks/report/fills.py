@@ -1,4 +1,4 @@
-"""Holes of test pictures as decoders fill them, and as the nearest training picture does."""
+"""Images for the page: holes filled by decoders, and from the nearest training image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from pretext.inpainting.measuring import HoledPictures
 
 FILLED = 8
-"""Test pictures with a hole."""
+"""Test images that are shown."""
 TAKEN_FROM = 1000
-"""Training pictures that holes are filled from, at most."""
+"""Most training images that are searched for a fill."""
 
 
-def decoded(run: Run, data: ImageDataset) -> str:
-    """Return the same holed test pictures as each decoder fills them; empty where there is no decoder."""
+def decoder_table(run: Run, data: ImageDataset) -> str:
+    """Return test images with a hole, filled by baselines and by each decoder; empty without decoders."""
     from pretext.inpainting.measuring import baseline_fills, filled_by
     from pretext.tasks.base import Inpainter
     from pretext.training.run_folder import load_task
@@ -41,13 +41,13 @@ def decoded(run: Run, data: ImageDataset) -> str:
     pictures = _holed(run, data, "test", FILLED)
     columns = baseline_fills(pictures)
     columns |= {row: filled_by(task, pictures) for row, task in list(tasks.items())[:MOST_SHOWN]}
-    return _table("Filled by decoders", pictures, columns)
+    return _table("Inpainting by decoders", pictures, columns)
 
 
-def nearest(run: Run, data: ImageDataset) -> str:
-    """Return the pictures of `decoded` filled from what HOG and each encoder call nearest; empty without encoders.
+def nearest_table(run: Run, data: ImageDataset) -> str:
+    """Return the images of `decoder_table`, filled from the nearest training image by HOG and by each encoder.
 
-    An encoder is read at the stage of its headline in `nearest_fill`, or else in `retrieval`.
+    An encoder is read at the stage of its headline in `nearest_fill`, or else in `retrieval`. Empty without encoders.
     """
     from pretext.encoders import load_encoder
     from pretext.system.device import device_of
@@ -70,7 +70,7 @@ def nearest(run: Run, data: ImageDataset) -> str:
         queries, vectors = (by_stages(encoder, each)[stages[row]] for each in (pictures, source))
         rows[row] = nearest_rows(queries, vectors)
     columns = {name: fill_from(pictures, source.images[at]) for name, at in rows.items()}
-    return _table("Filled from the nearest picture", pictures, columns, below=stages)
+    return _table("Inpainting from the nearest image", pictures, columns, below=stages)
 
 
 def _holed(run: Run, data: ImageDataset, split: str, count: int) -> HoledPictures:
@@ -87,18 +87,18 @@ def _table(
     *,
     below: Mapping[str, str] | None = None,
 ) -> str:
-    """Return a line a picture: its hole, its fills, itself; `below` is written under a heading."""
+    """Return one line per image: with its hole, each fill, the original; `below` adds a line under a heading."""
     shown, whole = (each.float() / 255 for each in (pictures.shown(), pictures.images))
     columns = {
-        "input": (shown, "with its hole"),
-        **{name: (column, f"as {name} fills it") for name, column in fills.items()},
-        "original": (whole, "whole"),
+        "input": (shown, "with a hole"),
+        **{name: (column, f"filled by {name}") for name, column in fills.items()},
+        "original": (whole, "original"),
     }
     small = {name: f"<small>{escape(text)}</small>" for name, text in (below or {}).items()}
     head = "".join(f'<th scope="col">{breakable(name)}{small.get(name, "")}</th>' for name in columns)
     lines = [
         "".join(
-            f"<td>{image_html(as_image(column[at]), f'{label}: test picture {at + 1} {words}')}</td>"
+            f"<td>{image_html(as_image(column[at]), f'{label}: test image {at + 1} {words}')}</td>"
             for column, words in columns.values()
         )
         for at in range(len(pictures.images))

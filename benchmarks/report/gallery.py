@@ -1,4 +1,4 @@
-"""Pictures: neighbours found, objects drawn, first layers. All lie in the page."""
+"""Images for the page: nearest neighbours, detections and segmentations, first-layer filters."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 QUERIES = 3
 SHOWN_NEIGHBOURS = 5
 SEARCHED = 1000
-"""Regions of the training split that the page's neighbours are looked for in, at most."""
+"""Most regions of the training split that are searched for neighbours."""
 OPEN_ROWS = ("random", "supervised", "context_encoder")
-"""Rows whose detections and segmentations are shown at once; the others' are folded."""
+"""Rows whose detections and segmentations are unfolded at first."""
 SHEETS = {"detection": "detections.png", "segmentation": "segmentation.png"}
 FILTERS = 64
-"""Of a first layer that has more, the first are shown."""
+"""Most filters that are shown of a first layer."""
 FILTERS_WIDTH = 288
-"""Pixels that their grid is enlarged to, by whole numbers."""
+"""Width in pixels that the grid of filters is enlarged to, by an integer factor."""
 SHEET_WIDTH = 1000
-"""Pixels; wider sheets are shrunk."""
+"""Width in pixels that wider sheets are shrunk to."""
 
 
 def open_data(run: Run) -> ImageDataset:
-    """Return the run's data at its size.
+    """Open the run's data set at the run's image size.
 
     Raises:
-        UserError: If it cannot be opened any more.
+        UserError: If the data set can no longer be opened.
     """
     from pretext.datasets import at_size, open_dataset
 
@@ -44,7 +44,7 @@ def open_data(run: Run) -> ImageDataset:
 
 
 def neighbours(run: Run, data: ImageDataset) -> dict[str, list[str]]:
-    """Return sheets of nearest neighbours by kind of region: the same queries for all encoders."""
+    """Return sheets of nearest neighbours by kind of region, with the same queries for all encoders."""
     from pretext.encoders import load_encoder
     from pretext.system.device import device_of
     from retrieval.probes.retrieval import Retrieval
@@ -68,8 +68,7 @@ def neighbours(run: Run, data: ImageDataset) -> dict[str, list[str]]:
         found[mode] = [
             sheet_html(
                 neighbour_sheet([query], {row: [near[place]] for row, near in by_row.items()}),
-                f"Nearest neighbours ({mode}), {query.caption}: a row of {SHOWN_NEIGHBOURS} for each of "
-                f"{', '.join(by_row)}",
+                f"Nearest neighbours ({mode}), {query.caption}: {SHOWN_NEIGHBOURS} per row, for {', '.join(by_row)}",
             )
             for place, query in enumerate(queries)
         ]
@@ -77,7 +76,7 @@ def neighbours(run: Run, data: ImageDataset) -> dict[str, list[str]]:
 
 
 def sheets(run: Run, probe: str) -> dict[str, str]:
-    """Return the sheets that a probe left behind, by row."""
+    """Return the sheets that a probe has written, by row; the first seed's."""
     from PIL import Image
 
     found = {}
@@ -91,12 +90,12 @@ def sheets(run: Run, probe: str) -> dict[str, str]:
         if sheet.width > SHEET_WIDTH:
             size = (SHEET_WIDTH, round(sheet.height * SHEET_WIDTH / sheet.width))
             sheet = sheet.resize(size, Image.Resampling.LANCZOS)
-        found[row] = sheet_html(sheet, f"{probe} of test pictures from the encoder of {row}, beside the truth")
+        found[row] = sheet_html(sheet, f"{probe} of test images with the encoder of {row}, next to the ground truth")
     return found
 
 
 def filters(run: Run) -> dict[str, str]:
-    """Return the first layer's filters by row, each stretched to the full range of colour."""
+    """Return the first layer's filters by row, each stretched to the full range of intensity."""
     from pretext.encoders import load_encoder
 
     found = {}
@@ -111,7 +110,7 @@ def filters(run: Run) -> dict[str, str]:
 
 
 def _retrieval(run: Run, kind: type[Any]) -> Any:
-    """Return the retrieval probe as it was asked, looking no further than a page needs."""
+    """Return the run's retrieval probe with a database and a number of queries small enough for the page."""
     settings = next(m.config_json for m in run.measurements if m.probe == "retrieval")
     config = json.loads(settings).get("probe_config", {})
     probe = kind(**config)
@@ -121,7 +120,7 @@ def _retrieval(run: Run, kind: type[Any]) -> Any:
 
 
 def _first_layer(encoder: Any) -> Tensor | None:
-    """Return the weights F×3×K×K of the first convolution that sees colours."""
+    """Return the weights F×3×K×K of the first convolution with three input channels."""
     from torch import nn
 
     for module in encoder.modules():
@@ -131,7 +130,7 @@ def _first_layer(encoder: Any) -> Tensor | None:
 
 
 def _filter_grid(shown: Tensor, columns: int = 8) -> Image:
-    """Return filters as a grid of K×K tiles, a grey pixel between them, each pixel a square of several."""
+    """Return filters as a grid of K×K tiles with a grey line between them, enlarged by an integer factor."""
     import torch
 
     low, high = shown.amin(dim=(1, 2, 3), keepdim=True), shown.amax(dim=(1, 2, 3), keepdim=True)

@@ -1,11 +1,11 @@
-"""The table of headline numbers for a paper: LaTeX that asks for booktabs and nothing else."""
+"""The table of headline numbers for a paper; needs the LaTeX package booktabs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.report.content import Run
-from benchmarks.report.sentences import PERCENT, data_sentence
+from benchmarks.report.content import PERCENT, Run
+from benchmarks.report.sentences import data_sentence
 from benchmarks.verdict import BASELINE, Summary
 
 ESCAPED = {
@@ -17,7 +17,7 @@ ESCAPED = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
-    "[": "{[}",  # at the beginning of a line it would be the line break's
+    "[": "{[}",  # at the start of a line it would be an argument of the line break
     "]": "{]}",
     "\N{NO-BREAK SPACE}": "~",
     "–": "--",
@@ -29,7 +29,7 @@ ESCAPED = {
 
 
 def latex(run: Run) -> str:
-    """Return the table; a comment alone where no cell has a result."""
+    """Return the table as LaTeX; only a comment if no cell has a result."""
     if not run.rows:
         return "% No cell has a result.\n"
     headlines = run.headlines()
@@ -48,8 +48,8 @@ def latex(run: Run) -> str:
     seeds = max(s.seeds for s in headlines.values())
     caption = (
         f"{escape(data_sentence(run))} Means over {seeds} seed{'s' if seeds > 1 else ''}, $\\pm$~half of the "
-        f"{escape(PERCENT)} interval; $^{{+}}$ better than random weights, $^{{-}}$ worse, each twice where it holds "
-        "after Holm's correction for the whole table, unmarked not distinguishable; the best of each column in bold."
+        f"{escape(PERCENT)} interval. $^{{+}}$ better than random weights, $^{{-}}$ worse; two signs: also after "
+        "Holm's correction for the whole table; no sign: not distinguishable. Best of each column in bold."
     )
     lines = [
         r"% Needs \usepackage{booktabs}.",
@@ -72,7 +72,7 @@ def latex(run: Run) -> str:
 
 
 def escape(text: str) -> str:
-    """Return plain text as LaTeX shows it, letter by letter."""
+    """Escape plain text for LaTeX."""
     return "".join(ESCAPED.get(letter, letter) for letter in text)
 
 

@@ -1,4 +1,4 @@
-"""The report as Markdown: verdict, table, what was run, what failed."""
+"""The report as Markdown: verdict, tables, run details, failed cells."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.retrieval import without_network
-from benchmarks.report.sentences import cautions, data_sentence, verdict
+from benchmarks.report.sentences import caveats, data_sentence, verdict
 from benchmarks.terminal import LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
 
 
 def markdown(run: Run) -> str:
-    """Return the report's text."""
-    parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run)), *cautions(run)]
+    """Return the report as Markdown."""
+    parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run)), *caveats(run)]
     if run.rows:
         parts += [_main_table(run), f"{LEGEND}; best in bold."]
         parts += [_evidence(table) for table in (without_network(run), *evidence(run)) if table is not None]
     if run.notes():
         parts += ["## Notes", "\n".join(f"- {note}" for note in run.notes())]
-    parts += ["## What was run", "\n".join(f"- {name}: `{value}`" for name, value in run.facts())]
+    parts += ["## Run details", "\n".join(f"- {name}: `{value}`" for name, value in run.facts())]
     if run.failures:
         parts += [
-            "## What failed",
+            "## Failed cells",
             "\n".join(f"- `{f['cell']}`: {(f['error'].splitlines() or [''])[0]}" for f in run.failures),
         ]
     return "\n\n".join(parts) + "\n"

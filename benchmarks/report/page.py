@@ -1,4 +1,4 @@
-"""The page, from top to bottom."""
+"""The HTML page, from top to bottom."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.markdown import TITLE
 from benchmarks.report.plotting import Plot
 from benchmarks.report.retrieval import without_network
-from benchmarks.report.sentences import cautions, data_sentence, verdict
+from benchmarks.report.sentences import caveats, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
 from benchmarks.terminal import LEGEND
@@ -20,58 +20,56 @@ from benchmarks.wording import and_list
 from pretext.system.errors import UserError
 
 REGIONS = {
-    "objects": "Objects: the region within the outline is looked for",
-    "contexts": "Contexts: the centre is hidden, only the surroundings are looked for",
-    "images": "Whole pictures",
+    "objects": "Objects: the query is the outlined region",
+    "contexts": "Contexts: the query is the surroundings; the centre is hidden",
+    "images": "Whole images",
 }
-
-
 MOST_BYTES = 9_900_000
-"""Of the sections together: a page of 10 MB can still be mailed."""
+"""Largest size of all sections together: a page of 10 MB still fits into an e-mail."""
 
 
 @dataclasses.dataclass
 class _Sections:
-    """Sections as they are found, and a line for each that could not be made."""
+    """Sections of the page as title and HTML, and a note for each that was left out."""
 
     found: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    gaps: list[str] = dataclasses.field(default_factory=list)
+    left_out: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, title: str, make: Callable[[], str]) -> None:
         try:
             content = make()
         except (UserError, OSError, LookupError, ValueError, RuntimeError) as error:
-            # data moved, a file cut short, no memory left on the device: the numbers still count
-            self.gaps.append(f"{title} left out: {type(error).__name__}: {error}".replace("UserError: ", ""))
+            # the data moved, a file is truncated, the device is out of memory: the other sections are still valid
+            self.left_out.append(f"{title} left out: {type(error).__name__}: {error}".replace("UserError: ", ""))
             return
-        taken = sum(len(other) for _, other in self.found)  # all but a few letters are ASCII
+        taken = sum(len(other) for _, other in self.found)  # nearly all characters are ASCII
         if taken + len(content) > MOST_BYTES:
-            self.gaps.append(f"{title} left out: with its {len(content) / 1e6:.1f} MB the page would be over 10 MB")
+            self.left_out.append(f"{title} left out: {len(content) / 1e6:.1f} MB more would make the page exceed 10 MB")
         elif content:
             self.found.append((title, content))
 
 
 def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
-    """Return the whole report as one HTML page that asks for nothing from outside.
+    """Return the report as one HTML page that loads nothing from outside.
 
     Args:
-        run: What the results folder holds.
-        plots: Draws the figures; where it fails, the page says so and goes without.
+        run: The results folder.
+        plots: Draws the figures; if it fails, the page contains a note instead.
     """
     sections = _Sections()
     if run.rows:
         sections.add("Results", lambda: _results(run))
-        sections.add("How sure", lambda: _evidence(*evidence(run)))
+        sections.add("Uncertainty", lambda: _evidence(*evidence(run)))
         sections.add("Figures", lambda: _figures(plots()))
     if "data" in run.plan and run.first_encoders():
-        sections.add("Filled holes", lambda: _fills(run))
-        sections.add("Filled by neighbours", lambda: _nearest_fills(run))
+        sections.add("Inpainting", lambda: _fills(run))
+        sections.add("Inpainting from neighbours", lambda: _nearest_fills(run))
         sections.add("Nearest neighbours", lambda: _neighbours(run))
         sections.add("Dense features", lambda: _dense(run))
     sections.add("Detection and segmentation", lambda: _sheets(run))
     sections.add("First-layer filters", lambda: _filters(run))
-    sections.add("What failed", lambda: _failures(run))
-    sections.found.append(("What was run", _facts(run, sections.gaps)))
+    sections.add("Failed cells", lambda: _failures(run))
+    sections.found.append(("Run details", _facts(run, sections.left_out)))
     links = "".join(f'<a href="#{_anchor(title)}">{escape(title)}</a>' for title, _ in sections.found)
     body = "".join(
         f'<section id="{_anchor(title)}"><h2>{escape(title)}</h2>{content}</section>'
@@ -79,7 +77,7 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
     )
     opening = f'<p class="data{" synthetic" if run.synthetic else ""}">{escape(data_sentence(run))}</p>'
     words = "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdict(run))
-    words += "".join(f'<p class="small">{escape(text)}</p>' for text in cautions(run))
+    words += "".join(f'<p class="small">{escape(text)}</p>' for text in caveats(run))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -94,10 +92,10 @@ def _results(run: Run) -> str:
     return (
         f"{main_table(run)}"
         f'<p class="legend">{escape(LEGEND)}; best of each column in bold. '
-        "A heading sorts.</p>"
-        "<details><summary>Every score of every stage</summary>"
-        '<p class="legend">From and to are the ends of the 95 % interval; ★ the stage that the table above '
-        f"quotes for some seed; − random the difference from random weights.</p>{score_table(run)}</details>"
+        "Click a heading to sort.</p>"
+        "<details><summary>All scores at all stages</summary>"
+        '<p class="legend">from, to: ends of the 95 % interval. ★: stage that the table above reports for at least '
+        f"one seed. − random: difference from random weights.</p>{score_table(run)}</details>"
         f"{_evidence(without_network(run))}"
     )
 
@@ -120,20 +118,20 @@ def _figures(plots: Sequence[Plot]) -> str:
 
 
 def _fills(run: Run) -> str:
-    content = fills.decoded(run, gallery.open_data(run))
+    content = fills.decoder_table(run, gallery.open_data(run))
     return content and (
-        "<p>The same test pictures, the hole of each filled by what needs no training and by each row's "
-        f"decoder (first seed). A decoder never sees what the hole hides.</p>{content}"
+        "<p>The same test images, with the hole filled by baselines without training and by each row's decoder "
+        f"(first seed). Decoders never see the hidden pixels.</p>{content}"
     )
 
 
 def _nearest_fills(run: Run) -> str:
-    content = fills.nearest(run, gallery.open_data(run))
+    content = fills.nearest_table(run, gallery.open_data(run))
     return content and (
-        "<p>The same test pictures, the hole of each filled from the training picture whose surroundings are the most "
-        "alike, and blended in: by histograms of gradients (HOG), and by each encoder's features (first seed) at the "
-        f"stage below its name. {fills.TAKEN_FROM} training pictures are looked through, at most.</p>{content}"
-        f"{_at_most(run)}"
+        "<p>The same test images, with the hole filled from the training image with the most similar surroundings, "
+        "and blended in. Similarity is measured on histograms of oriented gradients (HOG), and on each encoder's "
+        "features (first seed) at the stage below its name. "
+        f"At most {fills.TAKEN_FROM} training images are searched.</p>{content}{_shown_rows(run)}"
     )
 
 
@@ -148,20 +146,19 @@ def _neighbours(run: Run) -> str:
         for mode, (first, *rest) in found.items()
     )
     return content and (
-        "<p>The query at the left, what lies nearest to it in the training split at the right, best first, "
-        "with its cosine and class; an encoder a row, read at the stage that its headline quotes. "
-        f"{gallery.SEARCHED} regions are searched, at most.</p>{content}{_at_most(run)}"
+        "<p>Left: the query. Right: its nearest neighbours in the training split, nearest first, with cosine "
+        "similarity and class. One row per encoder, read at the stage of its headline score. "
+        f"At most {gallery.SEARCHED} regions are searched.</p>{content}{_shown_rows(run)}"
     )
 
 
 def _dense(run: Run) -> str:
-    content = dense.coloured(run, gallery.open_data(run))
+    content = dense.feature_table(run, gallery.open_data(run))
     return content and (
-        "<p>What each encoder tells apart within a picture: of its features over these test pictures the first "
-        "principal component goes from dark to light, the second from blue to yellow, the third from green to red, "
-        "each stretched to its full range, first seed. Alike in colour is alike in "
-        "features; a colour by itself means nothing, and colours of two encoders do not compare. Beside "
-        f"each encoder its stage and how much of the variance the three hold.</p>{content}"
+        "<p>Features of each encoder (first seed) as colours. Over these test images, the first principal component "
+        "runs from dark to light, the second from blue to yellow, the third from green to red, each stretched to its "
+        "full range. Within one encoder, similar colours mean similar features; colours of different encoders are not "
+        f"comparable. Below each name: the stage, and the variance explained by the three components.</p>{content}"
     )
 
 
@@ -171,14 +168,14 @@ def _sheets(run: Run) -> str:
         for row, sheet in gallery.sheets(run, probe).items():
             shown = " open" if row in gallery.OPEN_ROWS else ""
             parts.append(f"<details{shown}><summary>{probe}: {escape(row)}</summary>{sheet}</details>")
-    return "".join([*parts, _at_most(run)]) if parts else ""
+    return "".join([*parts, _shown_rows(run)]) if parts else ""
 
 
-def _at_most(run: Run) -> str:
-    """Return a line that says so where the pictures are not of all rows."""
+def _shown_rows(run: Run) -> str:
+    """Return a line that names the shown rows, if not all rows are shown."""
     if len(run.shown) == len(run.rows):
         return ""
-    return f'<p class="legend">Of {len(run.rows)} rows {len(run.shown)} are shown: {escape(and_list(run.shown))}.</p>'
+    return f'<p class="legend">{len(run.shown)} of {len(run.rows)} rows are shown: {escape(and_list(run.shown))}.</p>'
 
 
 def _filters(run: Run) -> str:
@@ -187,9 +184,9 @@ def _filters(run: Run) -> str:
     return f'<div class="filters">{"".join(figures)}</div>' if figures else ""
 
 
-def _facts(run: Run, gaps: list[str]) -> str:
+def _facts(run: Run, left_out: list[str]) -> str:
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in run.facts())
-    notes = "".join(f"<li>{escape(note)}</li>" for note in [*run.notes(), *gaps])
+    notes = "".join(f"<li>{escape(note)}</li>" for note in [*run.notes(), *left_out])
     return f"<dl>{facts}</dl>" + (f"<h3>Notes</h3><ul>{notes}</ul>" if notes else "")
 
 

@@ -1,11 +1,11 @@
-"""Quality against cost, and the front of the rows that nothing beats."""
+"""Score against pretraining cost, with the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.report.content import Run
+from benchmarks.report.content import Run, probe_title
 from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title
 from benchmarks.verdict import BASELINE, CEILING
 from benchmarks.wording import and_list
@@ -15,27 +15,29 @@ if TYPE_CHECKING:
 
 
 def pareto_front(cost: Mapping[str, float], quality: Mapping[str, float]) -> list[str]:
-    """Return the rows that no other row beats: as good or better at the same cost or less, and not equal in both.
+    """Return the rows that no other row dominates.
+
+    A row dominates another if it costs no more and scores no less, and differs in cost or score.
 
     Args:
-        cost: By row.
-        quality: By row, more being better; rows without a cost are left out.
+        cost: Cost by row.
+        quality: Score by row; more is better. Rows without a cost are left out.
 
     Returns:
-        From the cheapest to the best.
+        Rows by increasing cost.
     """
     rows = [row for row in quality if row in cost]
 
-    def beats(one: str, other: str) -> bool:
+    def dominates(one: str, other: str) -> bool:
         no_worse = cost[one] <= cost[other] and quality[one] >= quality[other]
         return no_worse and (cost[one], quality[one]) != (cost[other], quality[other])
 
-    front = [row for row in rows if not any(beats(other, row) for other in rows)]
+    front = [row for row in rows if not any(dominates(other, row) for other in rows)]
     return sorted(front, key=lambda row: (cost[row], row))
 
 
 def cost_plot(run: Run) -> Plot | None:
-    """Draw each probe's headline number and the mean rank over what pretraining took, with the fronts as steps."""
+    """Draw the mean rank and each probe's headline number against pretraining cost, with Pareto fronts as steps."""
     cost, unit = _axis(run)
     panels = _cost_panels(run, cost)
     if not panels:
@@ -56,26 +58,25 @@ def cost_plot(run: Run) -> Plot | None:
             axes.invert_yaxis()
         _front_line(axes, panel, cost, run.shown)
     for axes in places[-2:]:
-        axes.set_xlabel(f"pretraining, {unit}")
+        axes.set_xlabel(f"pretraining cost, {unit}")
     legend_below(figure, run, *places)
     fronts: dict[tuple[str, ...], list[str]] = {}
     for panel in panels:
         fronts.setdefault(tuple(row for row in panel.front if row != BASELINE), []).append(panel.name)
-    told = "; ".join(f"{', '.join(front) or 'no row'} in {and_list(names)}" for front, names in fronts.items())
+    named = "; ".join(f"{', '.join(front) or 'no row'} in {and_list(names)}" for front, names in fronts.items())
     spent = "; ".join(f"{row} {value:,.3g}" for row, value in cost.items() if row != BASELINE)
     return Plot(
         "cost",
         figure,
-        f"Scatter plots of each probe's headline number against pretraining in {unit}: {spent}. "
-        f"On the Pareto front of the rows without labels, from cheap to good: {told}.",
-        f"Quality against cost: pretraining in {unit}; 95 % intervals; up is better. Dashed: random weights, which "
-        "cost nothing. Steps: the Pareto front of the rows that need no labels, by their means: nothing that costs "
-        f"less is better. On it, from cheap to good: {told}.",
+        f"Scatter plots of each probe's headline number against pretraining cost in {unit}: {spent}. "
+        f"Pareto front of the rows without labels, by increasing cost: {named}.",
+        f"Score against pretraining cost in {unit}; 95 % intervals; up is better. Dashed: random weights, at no cost. "
+        f"Steps: Pareto front of the rows without labels, by their means. On the front, by increasing cost: {named}.",
     )
 
 
 def _cost_scale(axes: Axes, costs: Sequence[float]) -> None:
-    """Set the same horizontal axis for all panels: logarithmic where costs differ by a factor of ten and more."""
+    """Set the horizontal axis, the same for all panels; logarithmic if costs span more than a factor of ten."""
     from matplotlib.ticker import EngFormatter, NullFormatter
 
     low, high = min(costs, default=1.0), max(costs, default=1.0)
@@ -91,19 +92,19 @@ def _cost_scale(axes: Axes, costs: Sequence[float]) -> None:
 
 
 class _Panel(NamedTuple):
-    """Numbers of rows that have a cost, and which of them are on the front."""
+    """One plot: the scores of rows with a known cost, and the Pareto front."""
 
     name: str
     title: str
     rising: int
-    """1 where more is better, else -1."""
+    """1 if more is better, else -1."""
     values: dict[str, float]
     ends: dict[str, tuple[float, float]]
     front: list[str]
 
 
 def _axis(run: Run) -> tuple[dict[str, float], str]:
-    """Return what each row cost and the unit: seconds, or FLOPs where seconds were the budget and so are equal."""
+    """Return the cost of each row and its unit: seconds, or FLOPs if the training budget was set in seconds."""
     costs, unit = run.costs, "seconds"
     flops = {row: cost.flops for row, cost in costs.items() if cost.flops is not None}
     spent = {row: cost.wall_s for row, cost in costs.items()}
@@ -120,9 +121,7 @@ def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
         column = [s for s in run.summaries if s.headline and s.probe == probe]
         values = {s.pretext: s.mean for s in column}
         ends = {s.pretext: (s.low, s.high) for s in column if s.low is not None and s.high is not None}
-        unit = f"\N{NO-BREAK SPACE}{column[0].unit}" if column[0].unit else ""
-        title = f"{probe}, {column[0].metric}{unit}"
-        columns.append((probe, title, 1 if column[0].higher_is_better else -1, values, ends))
+        columns.append((probe, probe_title(column[0]), 1 if column[0].higher_is_better else -1, values, ends))
     panels = []
     for name, title, rising, values, ends in columns:
         known = {row: values[row] for row in run.rows if row in values and row in cost}
@@ -134,7 +133,7 @@ def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
 
 
 def _front_line(axes: Axes, panel: _Panel, cost: Mapping[str, float], shown: Sequence[str]) -> None:
-    """Draw the front as steps from the left of the panel to its right, and name what the legend does not."""
+    """Draw the front as steps across the panel, and annotate its rows that the legend does not list."""
     if not panel.front:
         return
     left, right = axes.get_xlim()

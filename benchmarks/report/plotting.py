@@ -1,6 +1,4 @@
-"""What plots share: inline SVG for the page, whose black takes the page's colour by day and by night, and files for
-papers; colours, markers, sizes.
-"""
+"""Style and output of plots: colours, markers, sizes; inline SVG for the page, and SVG and PNG files for papers."""
 
 from __future__ import annotations
 
@@ -23,22 +21,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#E69F00", "#009E73", "#56B4E9", "#0072B2", "#D55E00", "#CC79A7", "#999999")
-"""Okabe and Ito's; a grey in place of their yellow, which vanishes on white."""
+"""Okabe and Ito's palette, with grey in place of yellow, which is hardly visible on white."""
 MARKERS = "osD^vPX*"
 INK = "#010203"
-"""Stands for the page's own text colour until the SVG is written."""
+"""Placeholder for the page's text colour, replaced by `currentColor` in inline SVG (light and dark mode)."""
 GREY = COLOURS[-1]
-"""Also of the rows that are not singled out, where there are more than colours."""
+"""Colour of the rows that are not in `Run.shown`."""
 WIDTH = 5.0
-"""Inches; 72 units each, so that a letter of 10 is read as 10 px on a telephone."""
+"""Figure width in inches, 360 SVG units: a font of size 10 has 10 px on a phone."""
 TITLE_LETTERS = 23
-"""As many as a panel is wide."""
+"""Characters that fit above one of two panels side by side."""
 DOTS_PER_INCH = 200
-"""Of the PNG files."""
+"""Resolution of the PNG files."""
 
 
 class Plot(NamedTuple):
-    """A figure of the page."""
+    """A figure with its file name, alternative text and caption."""
 
     name: str
     figure: Figure
@@ -46,7 +44,7 @@ class Plot(NamedTuple):
     caption: str
 
     def inline(self) -> str:
-        """Return its SVG as a part of an HTML page: no prologue, no metadata, names of its own."""
+        """Return the figure as SVG inside HTML: no prologue, no metadata, ids unique to the figure."""
         with style():
             file = io.StringIO()
             self.figure.savefig(file, format="svg", metadata={"Date": None})
@@ -61,7 +59,7 @@ class Plot(NamedTuple):
         return text.replace(INK, "currentColor")
 
     def write(self, folder: Path) -> None:
-        """Write it as SVG, its letters as outlines so that it looks the same everywhere, and PNG, both on white."""
+        """Write the figure as SVG (text as outlines, independent of fonts) and as PNG, both on white."""
         with style(**{"svg.fonttype": "path", "savefig.facecolor": "white"}):
             for kind in ("svg", "png"):
                 with atomic_write(folder / f"{self.name}.{kind}") as beside:
@@ -71,10 +69,10 @@ class Plot(NamedTuple):
 
 @contextmanager
 def style(**more: Any) -> Iterator[None]:
-    """Draw and write in the report's style; `more` are settings of matplotlib."""
+    """Draw and write figures in the report's style; `more` are further matplotlib settings."""
     import matplotlib as mpl
 
-    style: Any = {  # the stubs know each key by name
+    style: Any = {  # Any: the stubs accept literal keys only
         "svg.hashsalt": "pretext-bench",
         "svg.fonttype": "none",
         "font.size": 10,
@@ -100,7 +98,7 @@ def style(**more: Any) -> Iterator[None]:
 
 
 def look_of(row: str, shown: Sequence[str]) -> dict[str, Any]:
-    """Return a row's colour, marker and line, the same in all plots; grey where it is not singled out."""
+    """Return a row's colour, marker and line style, the same in all plots; grey if it is not in `shown`."""
     if row == BASELINE:
         return {"color": INK, "marker": "o", "linestyle": "--", "markerfacecolor": "none"}
     if row not in shown:
@@ -114,14 +112,14 @@ def look_of(row: str, shown: Sequence[str]) -> dict[str, Any]:
 
 
 def blank_figure(height: float) -> Figure:
-    """Return a figure of so many inches."""
+    """Return an empty figure; `height` in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def blank_panels(count: int, legend: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels, two abreast, with room for a legend of so many entries."""
+    """Return a figure of `count` panels, two side by side, with room for a legend of `legend` entries."""
     lines = math.ceil(count / 2)
     figure = blank_figure(0.5 + 1.75 * lines + 0.2 * math.ceil(legend / 2))
     grid = list(figure.subplots(lines, min(count, 2), squeeze=False).flat)
@@ -131,12 +129,12 @@ def blank_panels(count: int, legend: int) -> tuple[Figure, list[Axes]]:
 
 
 def panel_title(axes: Axes, text: str) -> None:
-    """Put a title above one of two panels abreast, broken where it would run into the other."""
+    """Set the title of one of two panels side by side, wrapped to the panel's width."""
     axes.set_title(textwrap.fill(text, TITLE_LETTERS), loc="left", fontsize=10)
 
 
 def legend_below(figure: Figure, run: Run, *panels: Axes) -> None:
-    """Put one legend below all panels."""
+    """Draw one legend below all panels."""
     from matplotlib.lines import Line2D
 
     found: dict[str, Artist] = {}

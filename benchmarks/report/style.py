@@ -1,4 +1,4 @@
-"""How the page looks, and its few lines of script: both lie in the page itself."""
+"""CSS and JavaScript of the page, embedded in it."""
 
 CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #5b6470; --line: #d5dae0;

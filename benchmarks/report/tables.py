@@ -1,4 +1,4 @@
-"""The tables of the page."""
+"""HTML tables of the page; a click on a heading sorts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 
 def main_table(run: Run) -> str:
-    """Return rows × headline probes, with intervals, marks, and what each row cost."""
+    """Return the table of rows × headline probes, with intervals, marks and costs."""
     headlines = run.headlines()
     head = [_head("row")]
     for probe in run.probes:
@@ -39,7 +39,7 @@ def main_table(run: Run) -> str:
 
 
 def score_table(run: Run) -> str:
-    """Return every score of every stage, and its difference from random weights where the stage counts."""
+    """Return the table of all scores at all stages, with differences from random weights at the headline's stage."""
     differences = {(s.pretext, s.probe, s.metric, s.stage): s for s in run.summaries}
     names = ("row", "probe", "metric", "stage", "unit", "mean", "from", "to", "chance", "− random")
     head = [_head(name, text=name in names[1:5]) for name in (*names, "from", "to", "seeds", "n")]
@@ -55,11 +55,11 @@ def score_table(run: Run) -> str:
             + "".join(_number(number, ".3f") for number in numbers)
             + f"{_number(r.seeds, 'd')}{_number(r.n, 'd')}</tr>"
         )
-    return _table(head, body, "Every score")
+    return _table(head, body, "All scores at all stages")
 
 
 def evidence_table(table: Evidence) -> str:
-    """Return one of the tables of how sure the numbers are."""
+    """Return an uncertainty table."""
     body = [
         f'<tr><th scope="row">{breakable(first.text)}</th>{"".join(_cell(cell) for cell in rest)}</tr>'
         for first, *rest in table.body
@@ -68,7 +68,7 @@ def evidence_table(table: Evidence) -> str:
 
 
 def breakable(name: str) -> str:
-    """Return a row's name as HTML whose lines may end behind `_` and `:`."""
+    """Return a row's name as HTML that may wrap after `_` and `:`."""
     return escape(name).replace("_", "_<wbr>").replace(":", ":<wbr>")
 
 
@@ -92,7 +92,7 @@ def _number(value: float | None, form: str) -> str:
 
 def _cell(cell: Cell) -> str:
     value = "" if cell.value is None else repr(float(cell.value))
-    text = cell.text.replace(", ", f",{NBSP}").replace("] ", f"]{NBSP}")  # a narrow page breaks before the interval
+    text = cell.text.replace(", ", f",{NBSP}").replace("] ", f"]{NBSP}")  # narrow pages wrap before the interval
     text = escape(text).replace("▲", '<span class="up">▲</span>').replace("▼", '<span class="down">▼</span>')
     return f'<td data-value="{value}">{text}</td>'
 

@@ -1,4 +1,4 @@
-"""Two results folders against each other: what is in common, why the rest is not, and what moved."""
+"""Tests the comparison of two results folders: common cells, reasons for the others, and differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from comparison_samples import row
 from scipy import stats
 
 from benchmarks import run_all
-from benchmarks.comparison import compared_folders, text
+from benchmarks.comparison import compare_folders, text
 from benchmarks.results import write_cell, write_json
 from pretext.system.errors import UserError
 
@@ -19,7 +19,7 @@ SETTINGS = {"code": 2, "encoder": "alexnet", "seed": 0, "train": {"images": 8}, 
 
 
 def folder(path, measurements, *, settings=SETTINGS):
-    """A results folder of those rows, a cell for each row, probe and seed."""
+    """Write a results folder with one cell per row, probe and seed."""
     cells = {}
     for each in measurements:
         own = each.config_json if each.config_json != "{}" else json.dumps(settings)
@@ -38,17 +38,17 @@ def only(changes):
     return change
 
 
-def test_the_difference_is_that_of_a_paired_t_test_over_the_seeds(tmp_path):
+def test_the_difference_is_that_of_a_paired_t_test_over_seeds(tmp_path):
     ours, theirs = np.array([50.0, 60.0, 71.0, 80.0]), np.array([48.0, 59.0, 69.5, 77.0])
     one, other = folder(tmp_path / "a", seeds("x", ours)), folder(tmp_path / "b", seeds("x", theirs))
-    change = only(compared_folders(one, other).changes)
+    change = only(compare_folders(one, other).changes)
     oracle = stats.ttest_rel(ours, theirs)
     ends = oracle.confidence_interval(0.95)
     assert change.difference.mean == pytest.approx((ours - theirs).mean())
     assert (change.difference.low, change.difference.high) == pytest.approx((ends.low, ends.high))
     assert change.difference.p == pytest.approx(oracle.pvalue)
-    assert (change.better, change.said) == (True, "better")
-    assert only(compared_folders(other, one).changes).said == "worse"
+    assert (change.better, change.outcome) == (True, "better")
+    assert only(compare_folders(other, one).changes).outcome == "worse"
 
 
 def test_one_seed_is_paired_by_test_item(tmp_path):
@@ -57,39 +57,39 @@ def test_one_seed_is_paired_by_test_item(tmp_path):
     noise = rng.normal(1, 2, 400)
     one = folder(tmp_path / "a", [row("x", hard + noise)])
     other = folder(tmp_path / "b", [row("x", hard)])
-    change = only(compared_folders(one, other).changes)
+    change = only(compare_folders(one, other).changes)
     ends = stats.ttest_1samp(noise, 0).confidence_interval(0.95)
     assert (change.difference.low, change.difference.high) == pytest.approx((ends.low, ends.high))
 
 
-def test_a_lower_loss_is_better_here_too(tmp_path):
+def test_a_lower_loss_is_better(tmp_path):
     one = folder(tmp_path / "a", seeds("x", (1.0, 1.1, 1.2), higher_is_better=False))
     other = folder(tmp_path / "b", seeds("x", (2.0, 2.2, 2.1), higher_is_better=False))
-    assert only(compared_folders(one, other).changes).better is True
+    assert only(compare_folders(one, other).changes).better is True
 
 
-def test_the_same_values_are_identical_and_the_same_code_is_said_once(tmp_path):
+def test_equal_values_are_identical_and_common_facts_are_listed_once(tmp_path):
     rows = [*seeds("x", (1.0, 2.0)), row("y", [1, 2, 3])]
-    said = text(folder(tmp_path / "a", rows), folder(tmp_path / "b", rows))
-    assert "3 cells in common\nof 2 metrics 2 identical" in said
-    assert "the same: code 2, device cpu\n" in said  # what neither recorded may be the same or not
-    assert "A minus B" not in said
+    printed = text(folder(tmp_path / "a", rows), folder(tmp_path / "b", rows))
+    assert "3 cells in common\n2 metrics: 2 identical" in printed
+    assert "same in both: code 2, device cpu\n" in printed  # not the facts that neither folder recorded
+    assert "A minus B" not in printed
 
 
-def test_a_change_that_is_the_same_everywhere_cannot_be_said(tmp_path):
+def test_a_single_pair_is_not_testable(tmp_path):
     one, other = folder(tmp_path / "a", seeds("x", (2.0,))), folder(tmp_path / "b", seeds("x", (1.0,)))
-    change = only(compared_folders(one, other).changes)
-    assert (change.identical, change.better, change.said) == (False, None, "cannot be said")
+    change = only(compare_folders(one, other).changes)
+    assert (change.identical, change.better, change.outcome) == (False, None, "not testable")
     assert "no interval" in text(one, other)
 
 
-def test_rows_that_did_not_move_lend_nothing(tmp_path):
-    moved = {"x": [0.0, 2.0, 7.0], "y": [0.0, 1.0, 3.0], "z": [2.0, 1.0, 5.0]}  # too few to lend each other
+def test_identical_rows_do_not_enter_the_variance_prior(tmp_path):
+    moved = {"x": [0.0, 2.0, 7.0], "y": [0.0, 1.0, 3.0], "z": [2.0, 1.0, 5.0]}  # too few rows for a variance prior
     still = [each for name in "ab" for each in seeds(name, (50.0, 50.0, 50.0))]
     there = [each for name in moved for each in seeds(name, (0.0, 0.0, 0.0))]
     here = [each for name, values in moved.items() for each in seeds(name, values)]
     one, other = folder(tmp_path / "a", [*still, *here]), folder(tmp_path / "b", [*still, *there])
-    change = next(c for c in compared_folders(one, other).changes if c.pretext == "x")
+    change = next(c for c in compare_folders(one, other).changes if c.pretext == "x")
     ends = stats.ttest_1samp(moved["x"], 0).confidence_interval(0.95)
     assert (change.difference.low, change.difference.high) == pytest.approx((ends.low, ends.high))
 
@@ -97,33 +97,33 @@ def test_rows_that_did_not_move_lend_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "fields", "why"),
     [
-        ({"data": {"test": "f", "train": "g"}}, {}, "of other data: scenes, whose pictures differ"),
-        ({}, {"data_fingerprint": "g", "data": "voc:V"}, "of other data: scenes and voc:V"),
-        ({"encoder": "timm:x"}, {"encoder": "timm:x"}, "of another encoder: alexnet and timm:x"),
-        ({"foreign": "0ff"}, {}, "of another encoder: alexnet, of other weights"),
-        ({"train": {"images": 9}, "more": 1}, {}, "of other settings: train.images 8 and 9, more (none) and 1"),
+        ({"data": {"test": "f", "train": "g"}}, {}, "different data: scenes, different images"),
+        ({}, {"data_fingerprint": "g", "data": "voc:V"}, "different data: scenes and voc:V"),
+        ({"encoder": "timm:x"}, {"encoder": "timm:x"}, "different encoder: alexnet and timm:x"),
+        ({"foreign": "0ff"}, {}, "different encoder: alexnet, different weights"),
+        ({"train": {"images": 9}, "more": 1}, {}, "different settings: train.images 8 and 9, more (none) and 1"),
     ],
 )
-def test_cells_that_were_asked_something_else_are_counted_with_the_reason(tmp_path, changed, fields, why):
+def test_cells_with_other_settings_are_counted_with_the_reason(tmp_path, changed, fields, why):
     one = folder(tmp_path / "a", [*seeds("x", (1.0, 2.0)), *seeds("y", (1.0, 2.0))])
     theirs = [
         dataclasses.replace(each, **fields, config_json=json.dumps(SETTINGS | changed))
         for each in seeds("x", (1.0, 2.0))
     ]
     other = folder(tmp_path / "b", [*theirs, *seeds("y", (1.0, 2.0))])
-    found = compared_folders(one, other)
-    assert found.apart == [f"not compared: 2 cells, {why}"]
+    found = compare_folders(one, other)
+    assert found.not_compared == [f"not compared: 2 cells, {why}"]
     assert (found.common, only(found.changes).pretext) == (2, "y")
 
 
-def test_another_number_of_the_code_is_what_is_compared(tmp_path):
+def test_cells_of_another_code_version_are_compared(tmp_path):
     one = folder(tmp_path / "a", seeds("x", (1.0, 2.0)))
     other = folder(tmp_path / "b", seeds("x", (1.0, 2.5)), settings=SETTINGS | {"code": 3, "pretrain": "elsewhere"})
-    assert compared_folders(one, other).common == 2
+    assert compare_folders(one, other).common == 2
     assert "code: A 2; B 3" in text(one, other)
 
 
-def test_what_only_one_folder_has_is_counted_by_what_the_other_lacks(tmp_path):
+def test_cells_of_one_folder_are_counted_by_what_the_other_lacks(tmp_path):
     shared = seeds("x", (1.0, 2.0))
     more = [
         *seeds("kmeans", (1.0, 2.0)),
@@ -131,16 +131,16 @@ def test_what_only_one_folder_has_is_counted_by_what_the_other_lacks(tmp_path):
         row("x", value=3.0, seed=2),
         *seeds("x", (9.0, 9.0), metric="top5", headline=False),
     ]
-    found = compared_folders(folder(tmp_path / "a", [*shared, *more]), folder(tmp_path / "b", shared))
-    assert found.apart == [
-        "only in A: 5 cells, of row kmeans (2), probe knn (2) and seed 2 (1)",
+    found = compare_folders(folder(tmp_path / "a", [*shared, *more]), folder(tmp_path / "b", shared))
+    assert found.not_compared == [
+        "only in A: 5 cells: row kmeans (2), probe knn (2) and seed 2 (1)",
         "only in A: top5 of linear",
     ]
-    backwards = compared_folders(tmp_path / "b", tmp_path / "a")
-    assert [line.replace("only in B", "only in A") for line in backwards.apart] == found.apart
+    backwards = compare_folders(tmp_path / "b", tmp_path / "a")
+    assert [line.replace("only in B", "only in A") for line in backwards.not_compared] == found.not_compared
 
 
-def test_the_header_names_what_the_folders_were_computed_with(tmp_path):
+def test_the_header_names_versions_and_hardware(tmp_path):
     one = folder(tmp_path / "a", seeds("x", (1.0, 2.0), git_sha="old", torch_version="2.9", device="cpu"))
     other = folder(
         tmp_path / "b", seeds("x", (1.0, 2.0), git_sha="new", git_dirty=True, torch_version="2.9", device="L4")
@@ -148,32 +148,32 @@ def test_the_header_names_what_the_folders_were_computed_with(tmp_path):
     write_json(one / "environment.json", [{"threads": 1, "processor": "EPYC"}])
     lines = text(one, other).splitlines()
     assert lines[:2] == [f"A: {one}", f"B: {other}"]
-    assert "revision: A old; B new with changes" in lines
+    assert "revision: A old; B new with uncommitted changes" in lines
     assert "device: A cpu; B L4" in lines
     assert "threads: A 1; B unknown" in lines
-    assert "the same: code 2, PyTorch 2.9" in lines
+    assert "same in both: code 2, PyTorch 2.9" in lines
 
 
-def test_what_is_left_after_holm_is_named(tmp_path):
+def test_metrics_significant_after_holm_are_named(tmp_path):
     rng = np.random.default_rng(1)
     base = {name: rng.normal(50, 10, 400) for name in ("far", "near", "next")}
     noise = rng.normal(0, 2, 400)
     noise *= 2 / noise.std(ddof=1)
     noise -= noise.mean()
     one = folder(tmp_path / "a", [row(name, items) for name, items in base.items()])
-    # by itself 0.22 above zero is 2.2 standard errors: p = 0.03, and two such are not below 0.05 together
+    # 0.22 above zero is 2.2 standard errors: p = 0.03 alone, above 0.05 after correction for two
     shift = {"far": noise - 5, "near": noise + 0.22, "next": noise + 0.22}
     other = folder(tmp_path / "b", [row(name, items + shift[name]) for name, items in base.items()])
-    assert [c.said for c in compared_folders(one, other).changes] == ["better", "worse", "worse"]
+    assert [c.outcome for c in compare_folders(one, other).changes] == ["better", "worse", "worse"]
     assert text(one, other).splitlines()[-1] == "After Holm's correction for all 3: far linear better."
 
 
-def test_folders_are_compared_rows_are_looked_up_and_a_mixture_is_refused(tmp_path, capsys, monkeypatch):
+def test_two_folders_or_two_rows_are_compared_and_a_mixture_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [*seeds("x", (1.0, 2.0)), *seeds("y", (1.0, 2.0))]
     folder(tmp_path / "a", rows)
     folder(tmp_path / "b", rows)
-    (tmp_path / "x").mkdir()  # a folder without results is no results folder
+    (tmp_path / "x").mkdir()  # without results it is not a results folder
     assert run_all.main(["compare", "a", "b"]) == 0
     assert "4 cells in common" in capsys.readouterr().out
     assert run_all.main(["compare", "x", "y", "--out", "a"]) == 0
@@ -184,17 +184,17 @@ def test_folders_are_compared_rows_are_looked_up_and_a_mixture_is_refused(tmp_pa
         run_all.main(["compare", "a", "b", "--out", "a"])
 
 
-def test_folders_without_a_common_cell_say_why_in_one_line(tmp_path):
+def test_folders_without_a_common_cell_give_the_reason_in_one_line(tmp_path):
     one = folder(tmp_path / "a", seeds("x", (1.0,)))
     other = folder(tmp_path / "b", seeds("y", (1.0,)))
-    with pytest.raises(UserError, match=r"no cell in common; only in A: 1 cell, of row x \(1\); only in B: 1 cell, of"):
+    with pytest.raises(UserError, match=r"no cell in common; only in A: 1 cell: row x \(1\); only in B: 1 cell: row"):
         text(one, other)
 
 
 @pytest.mark.parametrize("version", [0, 2, None])
-def test_a_folder_of_another_schema_is_refused(tmp_path, version):
+def test_a_folder_with_another_schema_version_is_refused(tmp_path, version):
     one, other = (folder(tmp_path / name, seeds("x", (1.0,))) for name in "ab")
     (path,) = (other / "results").glob("*.json")
     write_json(path, json.loads(path.read_text()) | {"schema_version": version})
     with pytest.raises(UserError, match=rf"s0\.00000000\.json: schema_version is {version}, this suite reads 1"):
-        compared_folders(one, other)
+        compare_folders(one, other)

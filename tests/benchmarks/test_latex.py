@@ -1,4 +1,4 @@
-"""The table for papers is LaTeX, and says what the numbers say."""
+"""Tests the LaTeX table against the numbers, and that pdflatex accepts it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.report.latex import escape
 from benchmarks.results import write_cell
 
 
-def test_the_latex_table_says_what_the_numbers_say(tmp_path):
+def test_the_latex_table_shows_the_numbers(tmp_path):
     odd = "[a_b & c%]{$x^2$} \\y~#<|>"
     numbers = {"random": LOW, "supervised": HIGH, odd: [9.0, 11.0, 9.5, 10.0], "minus": [-4.0, -4.5, -3.5, -4.0]}
     for name, items in numbers.items():
@@ -35,16 +35,20 @@ def test_the_latex_table_says_what_the_numbers_say(tmp_path):
     assert found.keys() == numbers.keys()
     for name, items in numbers.items():
         half = t_distribution.ppf(0.975, 3) * np.std(items, ddof=1) / 2
-        marks = {"random": "", "supervised": "^++"}.get(name, "^−−")  # paired, and far apart: Holm leaves all three
-        assert found[name] == f"{np.mean(items):.1f} ±{half:.1f}{marks}".replace("-", "−")  # a hyphen is no minus
+        marks = {"random": "", "supervised": "^++"}.get(
+            name, "^−−"
+        )  # paired, large differences: all three are significant after Holm
+        assert found[name] == f"{np.mean(items):.1f} ±{half:.1f}{marks}".replace("-", "−")  # minus signs, not hyphens
     assert r"\textbf{60.0}" in text
     assert text.count(r"\textbf") == 1
     assert table.caption.startswith("Data: folder:a_b&c?x=1#2. Means over 1 seed, ±\N{NO-BREAK SPACE}half of the 95")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(which("pdflatex") is None, reason="needs pdflatex; tests/latex_reader.py reads the table without")
-def test_latex_sets_a_wide_table_within_two_columns(tmp_path):
+@pytest.mark.skipif(
+    which("pdflatex") is None, reason="needs pdflatex; tests/latex_reader.py checks the table without it"
+)
+def test_a_wide_table_fits_into_two_columns(tmp_path):
     probes = dict.fromkeys(("linear", "knn", "fine_tune"), "top1")
     probes |= {"detection": "AP50", "segmentation": "mIoU", "retrieval": "precision@10", "svm": "mAP"}
     for name in ("random", "supervised", "context_encoder"):
@@ -54,23 +58,23 @@ def test_latex_sets_a_wide_table_within_two_columns(tmp_path):
     write_report(tmp_path)
     page = r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}See \ref{tab:pretext-tasks}."
     (tmp_path / "page.tex").write_text(page + r"\input{report}\end{document}")
-    for _ in range(2):  # references are known the second time
+    for _ in range(2):  # the second run resolves references
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
         assert done.returncode == 0, done.stdout.decode()
-    said = (tmp_path / "page.log").read_text(errors="replace")
-    assert not re.findall(r"^(?:Overfull|Underfull|LaTeX Warning|!).*", said, re.MULTILINE)
-    assert "Output written on page.pdf (2 pages" in said
+    log = (tmp_path / "page.log").read_text(errors="replace")
+    assert not re.findall(r"^(?:Overfull|Underfull|LaTeX Warning|!).*", log, re.MULTILINE)
+    assert "Output written on page.pdf (2 pages" in log
 
 
 @pytest.mark.parametrize("letter", [*(chr(code) for code in range(32, 127)), "\N{NO-BREAK SPACE}", "–", "±", "×", "·"])
-def test_every_letter_is_printed_as_it_is(letter):
+def test_every_character_is_printed_as_given(letter):
     assert shown(f"x{escape(letter)}y") == f"x{letter}y"
 
 
 @pytest.mark.parametrize(
     "source", ["a & b", "a_b", "a^b", "{a", "a}", "$a", "${$}", r"\pm", r"\odd", "#", "<", r"$\textbar$"]
 )
-def test_the_reader_of_latex_would_notice(source):
+def test_the_latex_reader_notices_faults(source):
     with pytest.raises(AssertionError):
         shown(source)

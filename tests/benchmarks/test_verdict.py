@@ -1,4 +1,4 @@
-"""What is compared with what, and which marks the table bears; the statistics themselves are in test_intervals.py."""
+"""Tests which rows are compared and which marks they get; test_intervals.py tests the statistics themselves."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from interval_samples import smyth
 from scipy import stats
 
 from benchmarks.terminal import text_table
-from benchmarks.verdict import ranking, summarise, table, tables
+from benchmarks.verdict import ranking, summarise, tables
 
 
 def by_row(measurements, **options):
     return {(s.pretext, s.metric): s for s in summarise(measurements, **options)}
 
 
-def test_the_paired_difference_of_known_normals_is_found_and_its_width_is_right():
+def test_the_paired_difference_of_known_normals_has_the_right_mean_and_width():
     rng = np.random.default_rng(1)
-    hard = rng.normal(0, 20, 2000)  # what both rows share: it cancels in the pairs
+    hard = rng.normal(0, 20, 2000)  # shared by both rows: cancels in the pairs
     measurements = [row("random", 50 + hard), row("rotation", 51 + hard + rng.normal(0, 2, 2000))]
     found = by_row(measurements)["rotation", "top1"]
     assert found.difference == pytest.approx(1, abs=0.15)
@@ -28,11 +28,11 @@ def test_the_paired_difference_of_known_normals_is_found_and_its_width_is_right(
     assert width == pytest.approx(2 * 1.961 * 2 / math.sqrt(2000), rel=0.05)
     assert found.distinguishable is True
     assert found.better is True
-    # the row's own interval is ten times as wide: unpaired, nothing could be said
+    # the row's own interval is ten times as wide: unpaired, the difference would not be significant
     assert found.high - found.low > 9 * width
 
 
-def test_identical_rows_differ_by_exactly_nothing():
+def test_identical_rows_have_a_difference_of_exactly_zero():
     measurements = [row(name, [0, 100, 100], seed=seed) for name in ("random", "rotation") for seed in range(3)]
     found = by_row(measurements)["rotation", "top1"]
     assert (found.difference, found.difference_low, found.difference_high) == (0.0, 0.0, 0.0)
@@ -59,7 +59,7 @@ def test_noise_is_not_distinguishable():
     assert wrong / 200 < 0.08
 
 
-def test_without_random_or_with_one_seed_of_a_non_mean_nothing_is_claimed():
+def test_without_random_or_with_a_single_number_there_is_no_interval():
     alone = by_row([row("rotation", [1, 2, 3])])["rotation", "top1"]
     assert (alone.difference, alone.distinguishable) == (None, None)
     one_seed = by_row([row("random", value=1.0), row("rotation", value=5.0)])["rotation", "top1"]
@@ -73,7 +73,7 @@ def test_only_common_seeds_are_paired():
     assert (found.mean, found.seeds, found.difference) == (5.0, 2, 1.0)
 
 
-def test_the_headline_s_stage_is_read_for_other_metrics_too():
+def test_other_metrics_are_read_at_the_headline_s_stage():
     measurements = [
         row("random", value=30.0, stage="conv1", headline=False),
         row("random", value=20.0, stage="conv2"),  # chosen on val, though conv1 is better on test
@@ -99,7 +99,7 @@ def test_another_baseline_can_be_chosen():
     assert by_row(measurements, baseline="x")["y", "top1"].difference == 2.0
 
 
-def test_the_table_has_headlines_in_the_fixed_order():
+def test_summaries_are_in_the_fixed_order_with_headlines_first():
     measurements = [
         row("simclr", value=4.0),
         row("zebra", value=5.0),
@@ -108,20 +108,23 @@ def test_the_table_has_headlines_in_the_fixed_order():
         row("random", value=9.0, probe="knn"),
         row("random", value=7.0, probe="linear", metric="top5", headline=False),
     ]
-    found = table(summarise(measurements))
-    assert list(found.index) == ["random", "supervised", "simclr", "zebra"]
-    assert list(found.columns) == ["linear", "knn"]
-    assert found.loc["random"].tolist() == [1.0, 9.0]
-    assert math.isnan(found.loc["simclr", "knn"])
+    assert [(s.pretext, s.probe, s.metric, s.mean) for s in summarise(measurements)] == [
+        ("random", "linear", "top1", 1.0),
+        ("random", "linear", "top5", 7.0),
+        ("random", "knn", "top1", 9.0),
+        ("supervised", "linear", "top1", 2.0),
+        ("simclr", "linear", "top1", 4.0),
+        ("zebra", "linear", "top1", 5.0),
+    ]
 
 
-def test_ragged_items_fall_back_to_the_seeds():
+def test_unequal_numbers_of_items_fall_back_to_the_seeds():
     ragged = {0: row("x", [1, 1, 1]), 1: row("x", [3], seed=1)}
     (found,) = tables(ragged)
     assert found.tolist() == [[1.0], [3.0]]
 
 
-def test_tables_hold_the_seeds_that_all_rows_have_in_the_same_order():
+def test_tables_hold_the_common_seeds_in_the_same_order():
     first = {seed: row("x", [seed, seed], seed=seed) for seed in (2, 0, 1)}
     second = {seed: row("y", [10 * seed, 0], seed=seed) for seed in (1, 2)}
     found = tables(first, second)
@@ -142,11 +145,11 @@ def many(rng, means, probes=("linear", "knn", "svm"), seeds=1, **fields):
     ]
 
 
-def test_holm_keeps_what_is_large_and_drops_what_chance_makes():
+def test_holm_keeps_large_differences_and_drops_chance_ones():
     rng = np.random.default_rng(3)
-    nothing = {f"row{i}": 50 for i in range(30)}
+    equal = {f"row{i}": 50 for i in range(30)}
     probes = [f"probe{i}" for i in range(6)]
-    found = [s for s in summarise(many(rng, {"random": 50, "x": 60, **nothing}, probes)) if s.p is not None]
+    found = [s for s in summarise(many(rng, {"random": 50, "x": 60, **equal}, probes)) if s.p is not None]
     assert len(found) == 31 * 6
     assert [s.pretext for s in found if s.survives_holm] == ["x"] * 6
     by_chance = [s for s in found if s.distinguishable and s.pretext != "x"]
@@ -167,7 +170,7 @@ def test_holm_is_over_headlines_alone():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_share_is_counted_from_random_to_supervised_whichever_way_is_better(sign):
+def test_the_share_goes_from_random_to_supervised_for_scores_and_losses(sign):
     rng = np.random.default_rng(4)
     hard = rng.normal(0, 5, 2000)
     at = {"random": 20, "supervised": 60, "x": 30}
@@ -183,11 +186,11 @@ def test_the_share_is_counted_from_random_to_supervised_whichever_way_is_better(
     assert x.share_high - x.share_low < 0.05
     assert found["random", "top1"].share is None
     assert found["supervised", "top1"].share is None
-    # the way is from random weights whichever row the differences are from
+    # the gap starts at random weights whatever the baseline
     assert by_row(measurements, baseline="supervised")["x", "top1"].share == x.share
 
 
-def test_there_is_no_share_of_a_way_that_is_not_certain_or_not_there():
+def test_a_gap_that_is_not_significant_has_no_share():
     rng = np.random.default_rng(5)
     unsure = by_row([row(name, noise(rng, 50)) for name in ("random", "supervised", "x")])["x", "top1"]
     same = by_row([row(name, value=1.0) for name in ("random", "supervised", "x")])["x", "top1"]
@@ -196,7 +199,7 @@ def test_there_is_no_share_of_a_way_that_is_not_certain_or_not_there():
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
-def test_there_is_no_share_where_labels_are_worse_than_random_weights(higher_is_better):
+def test_a_negative_gap_has_no_share(higher_is_better):
     rng, at = np.random.default_rng(6), {"random": 40, "supervised": 20, "x": 26}
     measurements = [
         row(name, noise(rng, mean if higher_is_better else -mean), seed=seed, higher_is_better=higher_is_better)
@@ -204,39 +207,39 @@ def test_there_is_no_share_where_labels_are_worse_than_random_weights(higher_is_
         for seed in range(3)
     ]
     found = by_row(measurements)
-    assert found["supervised", "top1"].better is False  # told apart for certain, and yet no way to go
+    assert found["supervised", "top1"].better is False  # significant, but in the wrong direction
     x = found["x", "top1"]
     assert (x.share, x.share_low, x.share_high) == (None, None, None)
 
 
-def test_rows_of_a_probe_lend_each_other_their_spread_but_random_weights_and_labels_stay_alone():
+def test_rows_of_a_probe_have_moderated_variances_but_the_references_have_not():
     rng, seeds = np.random.default_rng(7), 3
     tasks = ("a", "b", "c", "d", "e")
     values = {name: rng.normal(50, 2, seeds) for name in ("random", "supervised", *tasks)}
     found = by_row([row(name, value=v, seed=seed) for name, of in values.items() for seed, v in enumerate(of)])
 
     def halves(tables):
-        """By the source's formulas, a row at a time; a noisy row takes less."""
+        """Yield half-widths by Smyth's formulas; noisier rows are shrunk less."""
         squares = {name: table.var(ddof=1) for name, table in tables.items()}
-        square, freedom = smyth(list(squares.values()), seeds - 1)
+        variance, df = smyth(list(squares.values()), seeds - 1)
         for name, own in squares.items():
-            lent = min(freedom, seeds - 1) * min(1, square / own)
-            variance = ((seeds - 1) * own + lent * square) / (seeds - 1 + lent)
-            yield name, stats.t.ppf(0.975, seeds - 1 + lent) * math.sqrt(variance / seeds)
+            prior_df = min(df, seeds - 1) * min(1, variance / own)
+            moderated = ((seeds - 1) * own + prior_df * variance) / (seeds - 1 + prior_df)
+            yield name, stats.t.ppf(0.975, seeds - 1 + prior_df) * math.sqrt(moderated / seeds)
 
     for name, half in halves({name: values[name] for name in tasks}):
         assert found[name, "top1"].high - found[name, "top1"].mean == pytest.approx(half, rel=1e-4)
     for name, half in halves({name: values[name] - values["random"] for name in tasks}):
         assert found[name, "top1"].difference_high - found[name, "top1"].difference == pytest.approx(half, rel=1e-4)
     for name in ("random", "supervised"):
-        alone = stats.t.ppf(0.975, 2) * values[name].std(ddof=1) / math.sqrt(3)
-        assert found[name, "top1"].high - found[name, "top1"].mean == pytest.approx(alone)
-    apart = (values["supervised"] - values["random"]).std(ddof=1) / math.sqrt(3) * stats.t.ppf(0.975, 2)
+        unmoderated = stats.t.ppf(0.975, 2) * values[name].std(ddof=1) / math.sqrt(3)
+        assert found[name, "top1"].high - found[name, "top1"].mean == pytest.approx(unmoderated)
+    half = (values["supervised"] - values["random"]).std(ddof=1) / math.sqrt(3) * stats.t.ppf(0.975, 2)
     supervised = found["supervised", "top1"]
-    assert supervised.difference_high - supervised.difference == pytest.approx(apart)
+    assert supervised.difference_high - supervised.difference == pytest.approx(half)
 
 
-def test_rows_of_other_seeds_or_items_lend_nothing():
+def test_rows_with_other_numbers_of_seeds_are_not_moderated_together():
     rng = np.random.default_rng(8)
     usual = [row(name, value=rng.normal(50, 2), seed=seed) for name in ("a", "b", "c") for seed in range(3)]
     shorter = [row("d", value=value, seed=seed) for seed, value in enumerate((50.0, 51.0))]
@@ -244,7 +247,7 @@ def test_rows_of_other_seeds_or_items_lend_nothing():
     assert found.high - found.mean == pytest.approx(12.7062 * 0.5, rel=1e-5)
 
 
-def test_the_smallest_difference_is_one_of_a_probe_and_falls_with_items_and_seeds():
+def test_the_detectable_difference_is_one_per_probe_and_falls_with_items_and_seeds():
     rng = np.random.default_rng(6)
     means = {"random": 50, "x": 50, "y": 50, "supervised": 70}
 
@@ -263,17 +266,17 @@ def test_the_smallest_difference_is_one_of_a_probe_and_falls_with_items_and_seed
     assert smallest(1, 2000) == pytest.approx(2.80 * 10 * math.sqrt(2 / 2000), rel=0.05)
 
 
-def test_mean_ranks_are_over_the_probes_of_random_weights_and_the_rows_that_have_them_all():
+def test_mean_ranks_are_over_the_probes_of_random_weights_and_rows_that_have_all_of_them():
     rng = np.random.default_rng(7)
     measurements = many(rng, {"random": 30, "x": 50, "supervised": 80})
-    measurements += [row("x", value=9.0, probe="inpainting", metric="PSNR")]  # random weights paint nothing
-    measurements += [row("y", value=99.0, probe="linear")]  # judged by one probe of three
+    measurements += [row("x", value=9.0, probe="inpainting", metric="PSNR")]  # random weights have no decoder
+    measurements += [row("y", value=99.0, probe="linear")]  # one probe of three
     found = ranking(summarise(measurements))
     assert found.ranks == {"supervised": 1.0, "x": 2.0, "random": 3.0}
     assert found.probes == ("linear", "knn", "svm")
 
 
-def test_a_loss_ranks_the_lowest_first_and_two_probes_rank_nothing():
+def test_the_lowest_loss_ranks_first_and_two_probes_give_no_ranking():
     rng = np.random.default_rng(8)
     losses = many(rng, {"random": 30, "x": 50}, higher_is_better=False)
     assert list(ranking(summarise(losses)).ranks) == ["random", "x"]
@@ -281,7 +284,7 @@ def test_a_loss_ranks_the_lowest_first_and_two_probes_rank_nothing():
     assert ranking(summarise(many(rng, {"x": 50, "y": 50}))) is None
 
 
-def test_the_table_of_plain_text_says_what_holm_leaves_what_could_be_seen_and_the_ranks():
+def test_the_text_table_shows_holm_s_correction_detectable_differences_and_ranks():
     rng = np.random.default_rng(9)
     summaries = summarise(many(rng, {"random": 30, "x": 30, "supervised": 80}, seeds=3))
     text = text_table(summaries, {})
@@ -293,7 +296,7 @@ def test_the_table_of_plain_text_says_what_holm_leaves_what_could_be_seen_and_th
     assert "seen at" not in text_table(summarise([row("x", [1, 2])]), {})
 
 
-def test_only_random_weights_have_certainly_seen_no_picture():
+def test_only_random_weights_have_zero_images_seen():
     lines = text_table(summarise([row("random", [1, 2]), row("timm:resnet18", [1, 3])]), {}).splitlines()
     (random,) = [line for line in lines if line.startswith("random ")]
     (foreign,) = [line for line in lines if line.startswith("timm:")]

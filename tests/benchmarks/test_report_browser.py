@@ -1,0 +1,83 @@
+"""Tests the page in a browser: on a phone and a screen, light and dark, and in print."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from browser import Browser, browser_path
+from report_samples import many_rows_folder, trained_folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return trained_folder(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return many_rows_folder(tmp_path_factory.mktemp("many"))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if browser_path() is None:
+        pytest.skip("no Chromium on this machine")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["trained", "many"])
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (1200, False), (1200, True)])
+def test_a_browser_shows_the_page_without_errors(browser, request, folder, width, dark):
+    browser.show(request.getfixturevalue(folder) / "report.html", width=width, dark=dark, mobile=width == 360)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.run("document.documentElement.scrollWidth") == width
+    assert browser.run("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)")
+    assert browser.run(
+        "[...document.querySelectorAll('svg')].every(s => s.closest('[role=img]').getAttribute('aria-label'))"
+    )
+    names = "[...document.querySelector('table.sortable').tBodies[0].rows].map(r => r.cells[0].textContent)"
+    before = browser.run(names)
+    browser.run("document.querySelectorAll('thead button')[1].click()")
+    values = "[...document.querySelector('table.sortable').tBodies[0].rows].map(r => Number(r.cells[1].dataset.value))"
+    sorted_down = browser.run(values)
+    assert sorted_down == sorted(sorted_down, reverse=True)
+    assert sorted(browser.run(names)) == sorted(before)
+    light = sum(map(int, re.findall(r"\d+", browser.run("getComputedStyle(document.body).backgroundColor"))[:3]))
+    assert (light < 150) == dark
+    assert browser.requests == []
+    assert browser.complaints == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["trained", "many"])
+def test_the_page_prints(browser, request, folder):
+    browser.show(request.getfixturevalue(folder) / "report.html", width=1200, dark=True)
+    assert browser.pdf().startswith(b"%PDF")
+    folded = "document.querySelectorAll('details:not([open])').length"
+    assert browser.run(folded)
+    pages = browser.pdf().count(b"/Type /Page\n")
+    assert browser.run(folded)  # folded again on the screen
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.pdf().count(b"/Type /Page\n") == pages  # folded sections are printed
+    browser.run("document.querySelectorAll('details').forEach(d => d.remove())")
+    assert browser.pdf().count(b"/Type /Page\n") < pages
+    browser.resize(718)  # A4 without margins
+    browser.scheme("dark", media="print")
+    assert browser.run("document.documentElement.scrollWidth") == 718
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.run("[...document.querySelectorAll('img')].every(i => i.height < 1000)")  # a page has 1047
+
+
+@pytest.mark.slow
+def test_the_browser_notices_faults(browser, tmp_path):
+    (tmp_path / "bad.html").write_text(
+        "<body><div style='width:700px'>x</div><img src='file:///nowhere.png'><script>nothing.at.all</script></body>"
+    )
+    browser.show(tmp_path / "bad.html", width=360)
+    assert browser.run("document.documentElement.scrollWidth") > 360
+    assert browser.requests == ["file:///nowhere.png"]
+    assert any("nothing is not defined" in complaint for complaint in browser.complaints)

@@ -1,0 +1,150 @@
+"""Tests the report's figures, and how it names a few of many rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from comparison_samples import LOW, row
+from report_samples import many_rows_folder, three_rows, written
+
+from benchmarks.report import FIGURE, write_report
+from benchmarks.report.content import read_run
+from benchmarks.report.figures import plots
+from benchmarks.report.pareto import pareto_front
+from benchmarks.results import write_cell, write_json
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return many_rows_folder(tmp_path_factory.mktemp("many"))
+
+
+def test_figures_have_alternative_text_and_take_the_colour_of_the_page(tmp_path):
+    three_rows(tmp_path)
+    text, page, _ = written(tmp_path)
+    assert text.count("<svg") == 2  # scores by stage of both probes; there are no costs and no logs
+    assert len(page.images) == 2
+    assert all(len(image["aria-label"]) > 40 for image in page.images)
+    assert "supervised 60.0 at conv3" in page.images[0]["aria-label"]
+    assert "currentColor" in text
+    assert "#010203" not in text
+    assert "#000000" not in text
+
+
+def test_a_probe_with_one_stage_per_row_has_no_figure_by_stage(tmp_path):
+    three_rows(tmp_path)
+    for pretext, stage in (("random", "conv4"), ("supervised", "conv2")):
+        measured = row(pretext, LOW, probe="robustness", stage=stage)
+        write_cell(tmp_path, measured.cell, [measured])
+    assert [plot.name for plot in plots(read_run(tmp_path)) if "depth" in plot.name] == ["depth-linear", "depth-knn"]
+
+
+def test_with_many_rows_the_verdict_names_a_few_and_counts_the_others(many):
+    text = (many / "report.md").read_text(encoding="utf-8")
+    assert text.split("\n\n")[2] == (  # every fourth row equals random weights, the others are 8 or more above
+        "Better than random weights (95\N{NO-BREAK SPACE}% interval of the difference excludes zero): "
+        "18 rows in all 6 probes. "
+        "Not distinguishable from random weights: "
+        "a_task_1, a_task_13, a_task_17, a_task_5 and a_task_9 in all 6 probes."
+    )
+
+
+def test_with_many_rows_plots_show_the_best(many):
+    run = read_run(many)
+    assert len(run.shown) == 7
+    assert {"random", "supervised"} < set(run.shown)
+    best = [name for name in run.ranking.ranks if name not in ("random", "supervised")][:5]
+    assert set(best) < set(run.shown)
+    depth = next(plot for plot in plots(run) if plot.name == "depth-linear")
+    (legend,) = depth.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [*run.shown, "17 others"]
+
+
+def test_the_front_has_the_rows_that_no_other_dominates():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        count = int(rng.integers(1, 12))
+        cost = {f"row{i}": float(c) for i, c in enumerate(rng.integers(0, 6, count))}
+        quality = {f"row{i}": float(q) for i, q in enumerate(rng.integers(0, 6, count))}
+        wanted = {
+            name
+            for name in cost
+            if quality[name] == max(q for other, q in quality.items() if cost[other] <= cost[name])
+            and cost[name] == min(c for other, c in cost.items() if quality[other] >= quality[name])
+        }
+        front = pareto_front(cost, quality | {"of no known cost": 99.0})
+        assert set(front) == wanted
+        assert [cost[name] for name in front] == sorted(cost[name] for name in front)
+
+
+@pytest.mark.parametrize(("seconds", "unit"), [(None, "seconds"), (30, "FLOPs")])
+def test_the_cost_figure_names_the_front(tmp_path, seconds, unit):
+    costs = {"supervised": (10, 5.0), "rotation": (20, 1.0), "simclr": (30, 2.0), "jigsaw": (40, 9.0)}
+    means = {"random": 20, "supervised": 80, "rotation": 30, "simclr": 50, "jigsaw": 45}
+    cells = []
+    for name, mean in means.items():
+        write_cell(tmp_path, name, [row(name, [mean - 1.0, mean + 1.0], cell=name)])
+        if name in costs:
+            cells.append({"name": f"{name}.s0", "pretext": name, "probe": "", "seed": 0})
+            wall_s, flops = costs[name]
+            run = {"images_seen": 100, "wall_s": wall_s, "flops_per_image": flops, "peak_mem_bytes": 7}
+            write_json(tmp_path / "pretrain" / f"{name}.s0" / "run.json", run | {"train_config": {"seconds": seconds}})
+    write_json(tmp_path / "plan.json", {"cells": cells})
+    (plot,) = [plot for plot in plots(read_run(tmp_path)) if plot.name == "cost"]
+    for words in (plot.alt, plot.caption):
+        assert "by increasing cost: rotation, simclr in linear." in words
+        assert f"pretraining cost in {unit}" in words
+    corners = {"seconds": [20.0, 30.0], "FLOPs": [100.0, 200.0]}[unit]
+    (steps,) = [line for line in plot.figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert list(steps.get_xdata())[1:-1] == corners
+    assert list(steps.get_ydata()) == [20, 30, 50, 50]  # from random weights at no cost to the right edge
+
+
+def test_figures_are_written_as_files(many):
+    from xml.etree import ElementTree
+
+    from PIL import Image
+
+    folder = many / "figures"
+    names = {"ranks", "cost", "depth-linear", "depth-knn"}
+    assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
+    for path in folder.glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        assert "<text" not in path.read_text()  # text as outlines, independent of fonts
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
+
+
+def test_figures_of_an_earlier_run_are_removed_and_other_files_stay(tmp_path):
+    three_rows(tmp_path)
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    for name in ("depth-svm.svg", "learning-3.png", "mine.svg", "depth-notes.txt"):
+        (folder / name).write_text("")
+    write_report(tmp_path)
+    kept = {path.name for path in folder.iterdir()}
+    assert {"mine.svg", "depth-notes.txt", "depth-linear.svg"} < kept
+    assert not {"depth-svm.svg", "learning-3.png"} & kept
+
+
+def test_long_names_stay_in_their_panel_and_give_valid_file_names(tmp_path):
+    name = "nearest_mean?train_images=200&metric=cosine"
+    cells = []
+    for place, pretext in enumerate(("random", "rotation", "mean_colour:whole?crop_min=0.9&more=words_without_end")):
+        for probe in ("linear", name):
+            stages = [row(pretext, LOW, probe=probe, stage=stage, headline=stage == "b") for stage in "ab"]
+            write_cell(tmp_path, f"{place}.{probe[:6]}", stages)
+        if place:
+            cells.append({"name": str(place), "pretext": pretext, "probe": "", "seed": 0})
+            run = {"images_seen": place, "wall_s": place, "flops_per_image": 1, "peak_mem_bytes": 7}
+            write_json(tmp_path / "pretrain" / str(place) / "run.json", run)
+    write_json(tmp_path / "plan.json", {"cells": cells})
+    drawn = {plot.name: plot for plot in plots(read_run(tmp_path))}
+    assert set(drawn) == {"cost", "depth-linear", "depth-nearest_mean-train_images=200-metric=cosine"}
+    assert all(FIGURE.fullmatch(f"{made}.svg") for made in drawn)
+    figure = drawn["cost"].figure
+    figure.canvas.draw()
+    left, right = figure.axes
+    for axes, edge in ((left, right.bbox.x0), (right, figure.bbox.x1)):
+        assert axes.get_tightbbox().x1 <= edge
