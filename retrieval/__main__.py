@@ -164,15 +164,15 @@ def search(argv: list[str]) -> int:
         label=options.label,
     )
     tiles = [Tile(query.shown, query.box, query.name, query.hidden) for query in queries]
-    found = [neighbour_tiles(data, table[own], near, manifest.classes) for own, near in zip(rows, cosines, strict=True)]
+    found = [neighbour_tiles(data, table[r], c, manifest.classes) for r, c in zip(rows, cosines, strict=True)]
     save_sheet(neighbour_sheet(tiles, {manifest.stage: found}), options.out / "neighbours.png")
     answers = [
         {
             "index": str(options.folder),
             "query": {"image": query.source, "box": query.box, "hidden": query.hidden},
-            "neighbours": _neighbours(data, table[own], near, manifest.classes),
+            "neighbours": _neighbours(data, table[query_rows], query_cosines, manifest.classes),
         }
-        for query, own, near in zip(queries, rows, cosines, strict=True)
+        for query, query_rows, query_cosines in zip(queries, rows, cosines, strict=True)
     ]
     with atomic_write(options.out / "neighbours.json") as temporary:
         temporary.write_text(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2) + "\n")

@@ -107,7 +107,7 @@ def inpaint_command(argv: list[str]) -> int:
     with atomic_write(options.out / "fills.json") as temporary:
         temporary.write_text(json.dumps(answer | {"scores": by_metric(scores)}, indent=2) + "\n")
     print(
-        f"{len(pictures.images)} test pictures of {options.data}, {size} px, filled from {len(database.images)} others"
+        f"{len(pictures.images)} test pictures of {options.data}, {size} px; filled from {len(database.images)} others"
     )
     print(fills_table(scores))
     print(options.out / "fills.png")

@@ -46,7 +46,7 @@ def opened(folder: Path, bad_images: str = "stop") -> ImageDataset:
 
 
 def class_folders(root: Path, pictures: int) -> Path:
-    """Write so many dark and light noise pictures, each class in its own folder."""
+    """Write `pictures` dark and as many light noise pictures, one folder per class."""
     rng = np.random.default_rng(0)
     for number, name in enumerate(("dark", "light")):
         (root / name).mkdir(parents=True)
@@ -61,11 +61,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class Killed(BaseException):
-    """Stands for the end of a process."""
+    """Simulates a killed process."""
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
-    """Raise `Killed` at the given call of a function."""
+    """Raise `Killed` at the given call of a function, counted from 0."""
     original: Callable[..., object] = resolve_name(where)
     calls = iter(range(1_000_000))
 

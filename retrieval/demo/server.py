@@ -189,7 +189,7 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> Any:
         image, own, number = picture_of(body.get("query"))
         box, hidden = _requested_box(body), bool(body.get("hidden"))
         k = _int_in(body.get("k", 8), MAX_NEIGHBOURS + 1, low=1)
-        return [_search(at, each, image, own, number, box, hidden, k) for at, each in enumerate(shown)]
+        return [_search(i, each, image, own, number, box, hidden, k) for i, each in enumerate(shown)]
 
     @app.post("/api/fill")
     def fill(body: dict[str, Any]) -> list[dict[str, str]]:
@@ -223,7 +223,7 @@ def _decoder(searchable: Searchable) -> Inpainter | None:
 
 
 def _search(
-    at: int,
+    position: int,
     shown: ShownIndex,
     image: UInt8[Tensor, "3 H W"],
     own: Searchable | None,
@@ -232,6 +232,7 @@ def _search(
     hidden: bool,
     k: int,
 ) -> dict[str, Any]:
+    """Return one index's answer to `/api/search`: its neighbours, or why it cannot be searched this way."""
     searchable = shown.searchable
     manifest = searchable.index.manifest
     if hidden and not searchable.takes_holes:
@@ -242,9 +243,9 @@ def _search(
     start = time.perf_counter()
     small = resize(image, {}, manifest.picture_size)[0]
     without = own_number(searchable, own, number)
-    cosines, numbers = searchable.search(small, box, k, hidden=hidden, without_image=without)
+    cosines, row_numbers = searchable.search(small, box, k, hidden=hidden, without_image=without)
     seconds = time.perf_counter() - start
-    rows = searchable.index.table[numbers]
+    rows = searchable.index.table[row_numbers]
     return {
         "name": shown.name,
         "seconds": round(seconds, 3),
@@ -254,10 +255,10 @@ def _search(
                 "label": class_name(row, manifest.classes),
                 "number": int(row["image"]),
                 "box": box_of(row),
-                "picture": f"/api/picture/{at}/{int(row['image'])}",
-                "region": f"/api/region/{at}/{place}",
+                "picture": f"/api/picture/{position}/{int(row['image'])}",
+                "region": f"/api/region/{position}/{row_number}",
             }
-            for cosine, place, row in zip(cosines, numbers, rows, strict=True)
+            for cosine, row_number, row in zip(cosines, row_numbers, rows, strict=True)
         ],
     }
 

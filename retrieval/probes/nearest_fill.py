@@ -41,9 +41,9 @@ class NearestFill(Probe):
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset(),)
 
     def __post_init__(self) -> None:
-        for name, least in (("database", 1), ("test_images", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is {least} or more")
+        for name, minimum in (("database", 1), ("test_images", 0)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is {minimum} or more")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield PSNR (the headline), L1, L2 and SSIM in the hole. Writes `nearest_fill.png`. See `Probe.evaluate`."""

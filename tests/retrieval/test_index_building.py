@@ -59,7 +59,7 @@ def test_it_goes_on_from_the_last_block_to_the_same_bytes(
         "retrieval.indexing.blocks._encode_block", lambda *args: again.append(args[3]) or encoded(*args)
     )
     build(encoder, data, Regions(), tmp_path / "index", factory=factory)
-    assert len(again) == 6 - len(done)  # 360 rows; a block is full at the seventh picture, of 9 each
+    assert len(again) == 6 - len(done)  # 360 rows; a block is full at its seventh picture of 9 rows
     assert contents(tmp_path / "index") == contents(tmp_path / "whole")
     assert not (tmp_path / "index.blocks").exists()
 
@@ -152,7 +152,7 @@ def test_blocks_of_something_else_are_not_mixed_in(encoder: Encoder, data: Image
     with pytest.raises(UserError, match="begun with another encoder_sha256"):
         build(make_encoder(seed=1), data, Regions(), tmp_path / "index")
     assert (begun / "000000.npz").is_file()
-    # The kind of index and its whitening are made of the very same blocks.
+    # Another factory or PCA uses the same blocks.
     build(encoder, data, Regions(), tmp_path / "index", factory="IVF4,Flat", pca=8)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         stop_at(patch, "retrieval.indexing.building.make_vectors", 0)
@@ -225,7 +225,7 @@ def test_memory_does_not_grow_with_the_pictures(
     monkeypatch.setattr("retrieval.indexing.blocks.ROWS", 128)
     monkeypatch.setenv("PRETEXT_PACK_GB", "0")
     peaks, held = [], 0
-    for count in (40, 40, 160):  # the first pays for what is imported
+    for count in (40, 40, 160):  # the first run also allocates imports
         data = at_size(open_dataset(f"scenes?train={count}&val=12&test=16&size={SIZE}"), SIZE, bad_images="stop")
         assert data.fingerprint
         tracemalloc.start()
@@ -233,7 +233,7 @@ def test_memory_does_not_grow_with_the_pictures(
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         held = built.vectors.ntotal * built.vectors.d * 4
-    assert held > 1_400_000  # what FAISS keeps is not NumPy's to count
+    assert held > 1_400_000  # memory of FAISS is not traced
     assert peaks[2] - peaks[1] < 0.2 * held
 
 

@@ -163,4 +163,4 @@ def test_a_step_a_search_and_a_step_share_a_process(order: tuple[str, str], thre
     assert done.returncode == 0, done.stderr
     if Path("/proc/self/task").is_dir():
         made = int(done.stdout.split()[-1])
-        assert made <= threads - 1  # FAISS's own pool, if it has one, besides the thread that asks
+        assert made <= threads - 1  # FAISS may have a thread pool of its own

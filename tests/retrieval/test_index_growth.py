@@ -22,7 +22,7 @@ from retrieval.regions import Regions
 
 
 def answers(index: PatchIndex, data: ImageDataset, encoder: Encoder) -> list[list[tuple[float, ...]]]:
-    """Return for every region of the data the box and picture that it finds, whatever the order of the rows."""
+    """Return the table row of the nearest region for every region of the data."""
     vectors, _ = describe_regions(encoder, data, index.manifest.regions, stage="pool5", bad_images="skip")
     _, rows = index.search(vectors, 1, encoder=encoder)
     return index.table[rows[:, 0]].tolist()
@@ -36,9 +36,9 @@ def test_an_index_grows_with_its_folder(
     folder = photographs(tmp_path / "photos", range(10, 24))
     options = {"split": "all", "factory": factory, "pca": pca}
     build(encoder, opened(folder), Regions(grid=2), tmp_path / "index", **options)
-    photographs(folder, range(5))  # come before the others, so that these have other numbers
+    photographs(folder, range(5))  # sort before the others and shift their numbers
     photographs(folder, range(30, 33))
-    shutil.copy(folder / "012.png", folder / "040.png")  # is known, but there are two of it now
+    shutil.copy(folder / "012.png", folder / "040.png")  # a second copy of a known picture
     grown, encoded = opened(folder), []
     described = resolve_name("retrieval.patches.describe_batches")
 
@@ -52,7 +52,7 @@ def test_an_index_grows_with_its_folder(
     assert sorted(added.table.tolist()) == sorted(whole.table.tolist())
     for found, expected in zip(answers(added, grown, encoder), whole.table.tolist(), strict=True):
         assert found[1:] == expected[1:]
-        assert torch.equal(grown[found[0]][0], grown[expected[0]][0])  # one picture is there twice
+        assert torch.equal(grown[found[0]][0], grown[expected[0]][0])  # one picture occurs twice
     assert PatchIndex.open(tmp_path / "index").manifest == added.manifest
     assert added.manifest.data_fingerprint == grown.fingerprint
     assert contents(tmp_path / "index")["pictures.npy"] == contents(tmp_path / "whole")["pictures.npy"]
@@ -81,7 +81,7 @@ def test_growth_that_was_cut_off_does_not_bar_the_way(encoder: Encoder, tmp_path
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         stop_at(patch, "retrieval.indexing.building._write_tables", 0)
         build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
-    photographs(folder, range(10, 13))  # more have come before it is called again
+    photographs(folder, range(10, 13))  # more pictures appear before the next call
     grown = build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", **options)
     assert len(grown.table) == 13
     assert [row[0] for row in answers(grown, opened(folder), encoder)] == list(range(13))
@@ -90,7 +90,7 @@ def test_growth_that_was_cut_off_does_not_bar_the_way(encoder: Encoder, tmp_path
 
 def test_nothing_new_changes_nothing(encoder: Encoder, tmp_path: Path) -> None:
     folder = photographs(tmp_path / "photos", range(8))
-    for _ in range(2):  # --add makes an index where there is none
+    for _ in range(2):  # --add also makes a missing index
         build(encoder, opened(folder), Regions(mode="images"), tmp_path / "index", split="all", add=True)
         before = contents(tmp_path / "index")
     assert contents(tmp_path / "index") == before
@@ -99,7 +99,7 @@ def test_nothing_new_changes_nothing(encoder: Encoder, tmp_path: Path) -> None:
 def test_pictures_that_cannot_be_read_are_no_growth(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PRETEXT_PACK_GB", "0")  # they are met on the way, and keep their numbers
+    monkeypatch.setenv("PRETEXT_PACK_GB", "0")  # without a pack, unreadable pictures keep their numbers
     folder = photographs(tmp_path / "photos", range(8))
     for name in ("0a.png", "003a.png"):
         (folder / name).write_bytes(b"no picture")
@@ -112,7 +112,7 @@ def test_pictures_that_cannot_be_read_are_no_growth(
     added = build(encoder, grown, Regions(mode="images"), tmp_path / "index", **options, add=True)
     assert len(added.table) == 10
     for image in added.table["image"]:
-        assert len(grown[int(image)]) == 2  # each can be read
+        assert len(grown[int(image)]) == 2  # can be decoded
 
 
 @pytest.mark.parametrize(

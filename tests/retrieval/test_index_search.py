@@ -68,7 +68,7 @@ def test_neighbours_of_some_regions_are_those_of_an_index_of_them_alone(
     cosines, rows = index.search(features[:9], 5, encoder=encoder, without_image=3, label=label)
     assert rows.shape == (9, 5)
     assert wanted[rows].all()
-    every, of_all = vectors.search(features[:9], len(features))  # as near as this kind of index takes them to be
+    every, of_all = vectors.search(features[:9], len(features))  # the index's own ranking
     for query in range(9):
         best = [cosine for cosine, row in zip(every[query], of_all[query], strict=True) if row >= 0 and wanted[row]][:5]
         np.testing.assert_allclose(cosines[query], best, atol=1e-4)
@@ -90,7 +90,7 @@ def test_few_regions_far_away_are_found_by_an_approximate_index(
     queries = vectors[label == 3][:10]
     near, rows = index.search(queries, 5, encoder=encoder, label=other)
     assert rows.shape == (10, 5) and (label[rows] == other).all()
-    if "PCA" not in factory:  # there other axes say what is near
+    if "PCA" not in factory:  # PCA changes the ranking
         best = np.sort(queries @ vectors[label == other].T, axis=1)[:, :-6:-1]
         assert (near >= best - 1e-3).mean() >= 0.9
     table["label"][:3] = 50
@@ -102,13 +102,13 @@ def test_lists_that_no_graph_leads_to_are_searched_too(
     factory: str, grid: PatchIndex, encoder: Encoder, features: np.ndarray
 ) -> None:
     rng = np.random.default_rng(0)
-    label = np.arange(8000) % 100  # far apart, and few links: the graph is in pieces
+    label = np.arange(8000) % 100  # distant clusters and few links: the graph is disconnected
     vectors = (10 * rng.normal(size=(100, features.shape[1]))[label]).astype(np.float32)
     vectors += rng.normal(size=vectors.shape).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     made = make_vectors(features.shape[1], factory, 8000, lambda count: vectors[:count], iter([vectors]))
     table = np.zeros(8000, PATCH)
-    table["label"][:100] = 1  # one of each
+    table["label"][:100] = 1  # one row of each cluster
     index = dataclasses.replace(grid, vectors=made, table=table)
     cosines, rows = index.search(vectors[:50], 100, encoder=encoder, label=1)
     assert rows.shape == (50, 100)
@@ -145,7 +145,7 @@ def test_an_opened_index_answers_as_the_built_one(
     assert np.array_equal(read.table, table)
     before, after = (index.search(features, 3, encoder=encoder) for index in (built, read))
     np.testing.assert_array_equal(before[1], after[1])
-    assert [path.name for path in tmp_path.iterdir()] == ["index"]  # nothing temporary stays
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]  # no temporary files are left
     assert sorted(contents(tmp_path / "index")) == FILES
 
 

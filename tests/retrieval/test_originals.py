@@ -20,7 +20,7 @@ def test_a_picture_leads_back_to_its_photograph(tmp_path: Path, monkeypatch: pyt
     for number in range(8):
         pixels = rng.integers(0, 256, (20 + number, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    if pack_gb == "4":  # a pack leaves out what cannot be decoded, and what follows has another number
+    if pack_gb == "4":  # a pack skips unreadable pictures, which shifts later numbers
         for name in ("0a.png", "3a.png"):
             (tmp_path / name).write_bytes(b"no picture")
     monkeypatch.setenv("PRETEXT_PACK_GB", pack_gb)

@@ -68,7 +68,7 @@ def test_beyond_the_picture_lies_the_mean_colour() -> None:
 @pytest.mark.parametrize("regions", [Regions(mode="objects", margin=0.5), Regions(mode="contexts", hole=0.5)])
 def test_a_box_is_seen_with_its_surroundings(regions: Regions) -> None:
     picture = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    rows = patch_rows(0, [(0.25, 0.25, 0.5, 0.5)], [0])  # half of its sides again on each side is all there is
+    rows = patch_rows(0, [(0.25, 0.25, 0.5, 0.5)], [0])  # the window is the whole picture
     ((crops, _),) = windows(iter([(picture, rows)]), regions, side=8)
     expected = picture.float() / 255
     if regions.mode == "contexts":
@@ -88,7 +88,7 @@ def test_an_expanded_box_keeps_its_centre() -> None:
         (Regions(mode="objects"), True, 2, [0, 2]),  # the third is difficult
         (Regions(mode="contexts"), True, 1, [2]),  # 6 pixels of class 2, 3 of class 0 in the middle 4×4
         (Regions(mode="contexts"), False, 1, [2]),  # the centres of both easy boxes; the second is larger
-        (Regions(grid=2), True, 4, [0, 2, -1, 2]),  # a single pixel of class 2 does not name the third
+        (Regions(grid=2), True, 4, [0, 2, -1, 2]),  # one pixel of class 2 does not label the third patch
         (Regions(grid=2), False, 4, [0, -1, -1, 2]),
     ],
 )

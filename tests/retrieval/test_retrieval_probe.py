@@ -117,7 +117,7 @@ def test_pictures_with_one_label_are_judged_whole(probe: Retrieval, encoder: Enc
     plain = {score.metric for score in scores if " by " not in score.metric}
     assert plain == {"precision@5", "precision@1", "recall@5", "mAP"}
     (headline,) = [score for score in scores if score.headline]
-    assert headline.value > 95  # dark among dark
+    assert headline.value > 95  # dark pictures find dark pictures
     assert headline.chance == pytest.approx(50, abs=5)
 
 
@@ -145,5 +145,5 @@ def test_examples_make_a_sheet_of_several_encoders(probe: Retrieval, encoder: En
     assert [tile.caption for tile in queries] == [tile.caption for tile in found[1][0]]
     one = neighbour_sheet(queries, {"random": found[0][1]})
     two = neighbour_sheet(queries, {"random": found[0][1], "other": found[1][1]})
-    assert two.height - 6 == 2 * (one.height - 6)  # a gap, then the rows
+    assert two.height - 6 == 2 * (one.height - 6)  # the rest is a gap
     assert one.width >= 6 * 112

@@ -12,6 +12,7 @@ import torch
 from index_samples import SPEC, class_folders, make_encoder, photographs
 from PIL import Image
 
+import retrieval
 from pretext.datasets import open_dataset
 from pretext.encoders import Encoder, save_encoder
 from pretext.system.errors import UserError
@@ -103,7 +104,7 @@ def test_several_pictures_are_asked_with_at_once(
     contexts: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.asarray(Image.open(picture))
-    large = tmp_path / "large.png"  # turned, and of another size: the same corners are another part of it
+    large = tmp_path / "large.png"  # rotated and larger: the same box is another part
     Image.fromarray(np.rot90(pixels.repeat(2, axis=0).repeat(2, axis=1)).copy()).save(large)
     files = [picture, large, picture]
     asked = ["--hole", "4", "8", "16", "16", "-k", "4", "--out"]
@@ -133,7 +134,7 @@ def test_several_pictures_are_asked_with_at_once(
     assert answers[0]["query"]["box"] == [0.125, 0.25, 0.5, 0.5]
     assert answers[1]["query"]["box"] == [0.0625, 0.125, 0.25, 0.25]
     with Image.open(together / "neighbours.png") as sheet, Image.open(tmp_path / "0" / "neighbours.png") as one_row:
-        assert sheet.height - 6 == 3 * (one_row.height - 6)  # a gap, then the rows
+        assert sheet.height - 6 == 3 * (one_row.height - 6)  # the rest is a gap
         assert sheet.width == one_row.width
 
 
@@ -305,3 +306,10 @@ def test_real_photographs_find_themselves(encoder_file: Path, tmp_path: Path) ->
     best = json.loads((tmp_path / "neighbours.json").read_text())["neighbours"][0]
     assert best["image"] == 5
     assert best["similarity"] == pytest.approx(1, abs=1e-5)
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in retrieval.__all__:
+        assert getattr(retrieval, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        retrieval.nothing  # noqa: B018
