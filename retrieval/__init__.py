@@ -1,11 +1,21 @@
-"""Retrieval: whose features find what looks alike, and whose find what belongs in a hole.
+"""Retrieval: nearest-neighbour search over regions of pictures, and nearest-neighbour inpainting.
 
-Regions of a data set's pictures (`retrieval.regions`) become vectors (`retrieval.patches`), the vectors an index on
-disk (`retrieval.indexing.building`, `retrieval.indexing.index`), a query's neighbours a picture (`retrieval.sheets`);
-`retrieval.probes` says how good they are, as a number. This room judges encoders and makes none; it knows no
-downstream probe.
+probes           the retrieval and nearest_fill probes
+regions          which regions of a picture: grid, objects, images, contexts
+patches          regions to vectors: cut, encode, pool, normalise
+baselines        vectors without a network: raw pixels, colour histogram, HOG
+measures         precision, recall and average precision of a ranking; chance levels
+indexing         the index on disk: build, resume, grow, open, search (FAISS)
+searcher         an index with its encoder and data: search with a picture, a box or a hole
+sheets           sheets of nearest neighbours
+originals        the original picture behind a resized one, and its file
+filling          fill holes from the nearest picture, with Poisson blending
+filling_command  `python -m retrieval inpaint`
+demo             `python -m retrieval demo`: the search page
+__main__         the command line: index, search, inpaint, demo
 
-The public names are imported when they are first asked for, so that `import retrieval` costs nothing.
+The package evaluates encoders and trains none; it does not import `downstream`. The public names below are imported on
+first use, so `import retrieval` is cheap.
 """
 
 from __future__ import annotations

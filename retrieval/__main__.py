@@ -168,7 +168,7 @@ def index(argv: list[str]) -> int:
     command = dataclasses.make_dataclass("Index", [], bases=(Index, Regions), frozen=True, kw_only=True)
     options: Any = parse(command, argv, prog=f"{PROG} index")
     check_target(options.out, overwrite=options.overwrite, add=options.add)
-    spec = _rooted(options.data)
+    spec = _absolute_data(options.data)
     if options.limit is not None:
         spec += f"{'&' if '?' in spec else '?'}limit={options.limit}"
     source = with_allow_partial(options.encoder, options.allow_partial)
@@ -181,7 +181,7 @@ def index(argv: list[str]) -> int:
         at_size(split_or_all(open_dataset(spec), options.split), size, bad_images=options.bad_images),
         regions,
         options.out,
-        encoder_source=_findable(source),
+        encoder_source=_absolute_encoder(source),
         split=options.split,
         picture_size=size,
         stage=options.stage,
@@ -192,9 +192,9 @@ def index(argv: list[str]) -> int:
         add=options.add,
     )
     print(
-        f"{options.out}: {len(made.table)} {_words(regions.mode)} of {spec}, "
+        f"{options.out}: {len(made.table)} {_region_noun(regions.mode)} of {spec}, "
         f"{'all splits' if options.split == 'all' else 'split ' + options.split}; "
-        f"{stored_dimensions(made.vectors)} numbers each, {made.manifest.factory}, {effort(made.vectors)}"
+        f"{stored_dimensions(made.vectors)} dimensions, {made.manifest.factory}, {effort(made.vectors)}"
     )
     return 0
 
@@ -206,10 +206,10 @@ def search(argv: list[str]) -> int:
     from retrieval.sheets import Tile, neighbour_sheet, neighbour_tiles, save_sheet
 
     options = parse(Search, argv, prog=f"{PROG} search")
-    asked = Searchable.open(options.folder, encoder=options.encoder, data=options.data, device=options.device)
-    manifest, data, table = asked.index.manifest, asked.data, asked.index.table
+    searchable = Searchable.open(options.folder, encoder=options.encoder, data=options.data, device=options.device)
+    manifest, data, table = searchable.index.manifest, searchable.data, searchable.index.table
     queries = _queries(options, data, manifest)
-    cosines, rows = asked.ask_many(
+    cosines, rows = searchable.search_many(
         [query.picture for query in queries],
         [query.box for query in queries],
         options.k,
@@ -218,22 +218,22 @@ def search(argv: list[str]) -> int:
         label=options.label,
     )
     tiles = [Tile(query.shown, query.box, query.name, query.hidden) for query in queries]
-    found = [neighbour_tiles(data, table[own], near, manifest.classes) for own, near in zip(rows, cosines, strict=True)]
+    found = [neighbour_tiles(data, table[r], c, manifest.classes) for r, c in zip(rows, cosines, strict=True)]
     save_sheet(neighbour_sheet(tiles, {manifest.stage: found}), options.out / "neighbours.png")
     answers = [
         {
             "index": str(options.folder),
             "query": {"image": query.source, "box": query.box, "hidden": query.hidden},
-            "neighbours": _neighbours(data, table[own], near, manifest.classes),
+            "neighbours": _neighbours(data, table[query_rows], query_cosines, manifest.classes),
         }
-        for query, own, near in zip(queries, rows, cosines, strict=True)
+        for query, query_rows, query_cosines in zip(queries, rows, cosines, strict=True)
     ]
-    with atomic_write(options.out / "neighbours.json") as beside:
-        beside.write_text(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2) + "\n")
+    with atomic_write(options.out / "neighbours.json") as temporary:
+        temporary.write_text(json.dumps(answers[0] if len(answers) == 1 else answers, indent=2) + "\n")
     each = f" to each of {len(queries)} pictures" if len(queries) > 1 else ""
     print(
         f"{options.out / 'neighbours.png'}: the nearest {rows.shape[1]} of {len(table)} "
-        f"{_words(manifest.regions.mode)}{each}"
+        f"{_region_noun(manifest.regions.mode)}{each}"
     )
     return 0
 
@@ -254,12 +254,12 @@ def demo(argv: list[str]) -> int:
     return demo_command(argv)
 
 
-def _words(mode: Mode) -> str:
+def _region_noun(mode: Mode) -> str:
     return "patches" if mode == "grid" else mode
 
 
-def _findable(encoder: str) -> str:
-    """Return the encoder's source in words that hold in any working folder."""
+def _absolute_encoder(encoder: str) -> str:
+    """Return the encoder's source with an absolute path."""
     from pretext.encoders.weights import is_spec, weights_file
 
     if not is_spec(encoder):
@@ -268,8 +268,8 @@ def _findable(encoder: str) -> str:
     return encoder if weights is None else with_option(encoder, "weights", str(weights.resolve()))
 
 
-def _rooted(data: str) -> str:
-    """Return a data set's spec, the path in it one that holds in any working folder."""
+def _absolute_data(data: str) -> str:
+    """Return a data set's spec with an absolute path."""
     path = parse_spec(data).path
     if not path or not Path(path).exists():
         return data
@@ -278,22 +278,24 @@ def _rooted(data: str) -> str:
 
 
 class _Query(NamedTuple):
-    """One picture that is asked with, and what about it."""
+    """One query picture and its region."""
 
     source: str | int
-    """Its file, or its number in the index."""
+    """The picture's file, or its number in the index."""
     name: str
-    """What is written below it."""
+    """Caption on the sheet."""
     picture: UInt8[Tensor, "3 S S"]
-    """At the index's size."""
+    """The picture at the index's picture size."""
     shown: UInt8[Tensor, "3 H W"]
-    """As it was."""
+    """The picture at its own size."""
     box: Box
+    """The query region."""
     hidden: bool
+    """Whether the region is hidden."""
 
 
 def _queries(options: Search, data: ImageDataset, manifest: Manifest) -> list[_Query]:
-    """Return what is asked, at least one query."""
+    """Return the queries of the command line, at least one."""
     from pretext.datasets.base import BadImage
     from pretext.datasets.decoding import decode, resize
     from retrieval.originals import original
@@ -302,7 +304,7 @@ def _queries(options: Search, data: ImageDataset, manifest: Manifest) -> list[_Q
         raise UserError("python -m retrieval search: give either --image FILE or --query NUMBER")
     if options.query is not None:
         if not 0 <= options.query < len(data):
-            raise UserError(f"--query {options.query}: the index's pictures are numbered 0 to {len(data) - 1}")
+            raise UserError(f"--query {options.query}: not a picture of the index; allowed is 0 to {len(data) - 1}")
         picture = data[options.query][0]
         box, hidden = _region(options, manifest.regions, picture)
         return [_Query(options.query, "query", picture, original(data, options.query), box, hidden)]
@@ -311,7 +313,7 @@ def _queries(options: Search, data: ImageDataset, manifest: Manifest) -> list[_Q
         try:
             shown = decode(path)
         except BadImage as error:
-            raise UserError(f"--image {error}; give a picture") from None
+            raise UserError(f"--image {error}; give another picture") from None
         box, hidden = _region(options, manifest.regions, shown, f" {path}" if several else "")
         name = path.name if several else "query"
         queries.append(_Query(str(path), name, resize(shown, {}, manifest.picture_size)[0], shown, box, hidden))
@@ -321,7 +323,7 @@ def _queries(options: Search, data: ImageDataset, manifest: Manifest) -> list[_Q
 def _neighbours(
     data: ImageDataset, found: NDArray[Any], cosines: NDArray[Any], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return a query's neighbours as JSON has them."""
+    """Return the neighbours of a query as they are written to JSON."""
     from retrieval.originals import file_of
     from retrieval.sheets import class_name
 
@@ -339,15 +341,15 @@ def _neighbours(
 
 
 def _region(options: Search, regions: Regions, picture: UInt8[Tensor, "3 H W"], name: str = "") -> tuple[Box, bool]:
-    """Return what is asked about, in shares of the picture, and whether it is hidden."""
+    """Return the query region, in shares of the picture, and whether it is hidden."""
     from retrieval.regions import WHOLE
 
     if options.box is not None and options.hole is not None:
-        raise UserError("--box and --hole: give one of them")
+        raise UserError("--box and --hole are both given; give one of them")
     if options.hole is not None and regions.mode in ("grid", "objects"):
         raise UserError(f"--hole: this index holds {regions.mode}; make one with --mode contexts to search by context")
     if options.box is not None and regions.mode == "contexts":
-        raise UserError("--box: this index holds contexts; ask with --hole, or make an index with --mode grid")
+        raise UserError("--box: this index holds contexts; give --hole, or make an index with --mode grid")
     for flag, given in (("--box", options.box), ("--hole", options.hole)):
         if given is not None:
             return _in_shares(flag, given, picture, name), flag == "--hole"
@@ -359,7 +361,7 @@ def _region(options: Search, regions: Regions, picture: UInt8[Tensor, "3 H W"], 
 
 def _in_shares(flag: str, given: Corners, picture: UInt8[Tensor, "3 H W"], name: str) -> Box:
     (x, y, w, h), (height, width) = given, picture.shape[-2:]
-    # Written so that a NaN fails it too.
+    # Phrased so that NaN fails too.
     if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
         text = " ".join(f"{value:g}" for value in given)
         raise UserError(f"{flag} {text}: not within the picture{name}, which is {width}×{height} pixels; give X Y W H")

@@ -1,8 +1,8 @@
-"""What needs no network: regions described by their pixels, their colours and their gradients.
+"""Descriptors without a network: raw pixels, colour histogram, and histogram of oriented gradients (HOG).
 
-They see the same windows as an encoder does. What is hidden, or lies beyond the picture, shows the mean colour: it is
-0 among the pixels, is not counted among the colours, and has the same outline for all among the gradients. Pixels and
-gradients say where in the window something is, which an object's vector by an encoder, averaged over space, does not.
+They see the same windows as an encoder. Hidden pixels and the area outside the picture have the mean colour. That is 0
+for raw pixels, is not counted in the histogram, and gives all queries the same outline in HOG. Raw pixels and HOG keep
+the layout of a window; an object's encoder vector, averaged over space, does not.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from retrieval.regions import Regions
 
 NAMES = ("raw pixels", "colour histogram", "HOG")
 LARGEST = 64
-"""Pixels of a window's side, at most."""
+"""Maximum side of a window in pixels."""
 TINY = 32
-"""Side at which pixels are compared, at most (Torralba et al. 2008)."""
+"""Maximum side at which raw pixels are compared (Torralba et al. 2008)."""
 BINS = 8
-"""Of each colour channel; the histogram is a joint one."""
+"""Bins per colour channel of the joint histogram."""
 HOG_CELLS = 8
-"""Cells of the histograms of gradients along each side of the picture."""
+"""HOG cells along each side of the picture."""
 
 
-def describe_plainly(
+def describe_without_network(
     data: ImageDataset, table: NDArray[Any], regions: Regions, *, side: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the vectors of the regions that a patch table lists, one array N×D a name of `NAMES`.
+    """Return the vectors of the regions in a patch table, one N×D array per name in `NAMES`.
 
     Args:
-        data: The split that the table is of, its pictures square and all of one size.
-        table: Rows of `PATCH`, a picture's rows next to one another.
-        regions: What is seen of a box.
-        side: Pixels of what an encoder sees; at most `LARGEST` of them are seen here.
+        data: The split of the table, with square pictures of one size.
+        table: Rows of `PATCH`; the rows of one picture are consecutive.
+        regions: Window of a region.
+        side: The encoder's input size in pixels; capped at `LARGEST`.
     """
     side = min(side, LARGEST)
     found: dict[str, list[Tensor]] = {name: [] for name in NAMES}
     white = ((torch.full_like(picture, 255), rows) for picture, rows in pictures_in(data, table))
-    for (crops, _), (shown, _) in zip(
+    for (crops, _), (mask, _) in zip(
         windows(pictures_in(data, table), regions, side=side), windows(white, regions, side=side), strict=True
     ):
-        visible = (shown > 1 - 1e-4).all(dim=1)  # nothing of the mean colour was mixed in
+        visible = (mask > 1 - 1e-4).all(dim=1)  # no interpolation with the mean colour
         for name, vectors in zip(
             NAMES, (raw_pixels(crops), colour_histograms(crops, visible), hog(crops)), strict=True
         ):
@@ -58,18 +58,18 @@ def describe_plainly(
 
 
 def raw_pixels(pictures: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
-    """Return the pixels less the mean colour, averaged to `TINY`×`TINY` where there are more, at length 1."""
+    """Return the pixels minus the mean colour, averaged to at most `TINY`×`TINY`, as vectors of length 1."""
     centred = pictures - torch.tensor(MEAN_COLOUR).view(3, 1, 1)
     return F.normalize(F.adaptive_avg_pool2d(centred, min(TINY, pictures.shape[-1])).flatten(1), dim=1)
 
 
 def colour_histograms(pictures: Float[Tensor, "N 3 S S"], visible: Bool[Tensor, "N S S"]) -> Float[Tensor, "N D"]:
-    """Return the roots of the shares of the visible pixels that have each of 8×8×8 colours; zeros where none is.
+    """Return the square roots of an 8×8×8 colour histogram of the visible pixels; zeros if no pixel is visible.
 
-    The vectors have length 1, and the cosine of two is the Bhattacharyya coefficient of their histograms.
+    The vectors have length 1. The cosine of two is the Bhattacharyya coefficient of their histograms.
 
     Source: Swain and Ballard 1991.
-    Deviations: they compare by intersection, and bin opponent colours.
+    Deviations: they use histogram intersection and opponent colours.
     """
     red, green, blue = (pictures * BINS).long().clamp(max=BINS - 1).flatten(2).unbind(dim=1)
     counts = torch.zeros(len(pictures), BINS**3)
@@ -78,10 +78,10 @@ def colour_histograms(pictures: Float[Tensor, "N 3 S S"], visible: Bool[Tensor, 
 
 
 def hog(pictures: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
-    """Return the histograms of oriented gradients: 8×8 cells of 9 directions, 2×2 of them a block, at length 1.
+    """Return histograms of oriented gradients: 8×8 cells of 9 directions, blocks of 2×2 cells, length 1.
 
-    scikit-image counts; all of a picture is one block to it, since it takes longer over many blocks than over the rest
-    together. Blocks are then normalised as it would: to length 1, cut at 0.2, to length 1.
+    scikit-image computes the cell histograms with the whole picture as one block, because its many-block path is slow.
+    The blocks are then normalised as scikit-image does (L2-Hys): to length 1, clipped at 0.2, to length 1.
 
     Source: Dalal and Triggs 2005.
     """
@@ -98,7 +98,7 @@ def hog(pictures: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N D"]:
                 block_norm="L1",
                 channel_axis=-1,
             )
-            for picture in pictures.mul(255).round().byte().permute(0, 2, 3, 1).numpy()  # flat is flat to the last bit
+            for picture in pictures.mul(255).round().byte().permute(0, 2, 3, 1).numpy()  # uint8: no rounding noise
         ]
     ).reshape(len(pictures), cells, cells, -1)
     blocks = torch.from_numpy(counted).unfold(1, 2, 1).unfold(2, 2, 1).permute(0, 1, 2, 4, 5, 3).flatten(3)

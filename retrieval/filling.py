@@ -1,16 +1,17 @@
-"""Holes filled from the nearest other picture: what needs neighbours, and no decoder.
+"""Fill holes by nearest-neighbour inpainting: paste from the most similar other picture; no decoder is needed.
 
-Of all pictures with the same hole, the one whose surroundings are the most like the query's gives its pixels, which
-are then blended in. By features of an encoder it says what they are good for; by HOG it is the baseline.
+Among all pictures with the same hole, the one whose surroundings are most similar supplies the pixels, which are then
+blended in. With an encoder's features this measures the features; with HOG it is the baseline.
 
 Source: Pathak et al. 2016, section 5.1 and table 1 (nearest-neighbour inpainting by HOG and by the encoder's
     features, cosine); Hays and Efros 2007 (filling from other pictures); Pérez et al. 2003, equation 7 (blending).
-Deviations: one nearest picture, cut at the same place; HOG is of the picture with the mean colour in its hole.
+Deviations: only the nearest picture is used, cut at the same place; HOG sees the picture with its hole filled with the
+    mean colour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -24,22 +25,19 @@ from pretext.system.errors import UserError
 from retrieval.baselines import hog
 from retrieval.patches import encode
 
-Describe = Callable[[HoledPictures], Float[Tensor, "N D"]]
-"""Vectors of length 1 of what surrounds the holes."""
-
 Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Rows and columns."""
+"""Row and column indices."""
 
 BATCH = 128
 CELLS = 4
-"""Side of the grid that maps are averaged to: coarser ones forget where in the surroundings something is."""
+"""Maps are averaged to this many cells per side; fewer cells would lose the layout of the surroundings."""
 
 
 def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tensor, "N D"]]:
-    """Return vectors of the surroundings by every stage; the hole shows the mean colour.
+    """Return the vectors of the surroundings for every stage; the hole is filled with the mean colour.
 
     Raises:
-        UserError: If they are not finite.
+        UserError: If a vector is not finite.
     """
     names = [stage.name for stage in encoder.stages]
     device = next(encoder.parameters()).device
@@ -51,29 +49,30 @@ def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tens
     found = {name: torch.cat([part[name] for part in parts]) for name in names}
     for name, vectors in found.items():
         if not vectors.isfinite().all():
-            raise UserError(f"encoder {encoder.spec}: its stage {name} is not finite; check the encoder's weights")
+            raise UserError(f"encoder {encoder.spec}: stage {name} gives non-finite features; check the weights")
     return found
 
 
 def by_hog(pictures: HoledPictures) -> Float[Tensor, "N D"]:
-    """Return the histograms of oriented gradients of the surroundings; see `retrieval.baselines.hog`."""
+    """Return the HOG vectors of the surroundings. See `retrieval.baselines.hog`."""
     return hog(pictures.shown().float() / 255)
 
 
 def nearest_rows(queries: Float[Tensor, "Q D"], database: Float[Tensor, "N D"]) -> Int[Tensor, "Q"]:
-    """Return the database's most similar row by cosine, for each query; all vectors are of length 1."""
+    """Return the database row of highest cosine for each query; vectors have length 1."""
     return torch.cat([(some @ database.T).argmax(dim=1) for some in torch.split(queries, BATCH)])
 
 
 def fill_from(
     pictures: HoledPictures, sources: UInt8[Tensor, "N 3 S S"], *, blended: bool = True
 ) -> Float[Tensor, "N 3 S S"]:
-    """Return pictures whose holes show what other pictures show there, in [0, 1].
+    """Return pictures in [0, 1] whose holes are filled from other pictures.
 
     Args:
-        pictures: With holes.
-        sources: One a picture.
-        blended: Keep the source's gradients and meet the surroundings at the border; else its plain values.
+        pictures: Pictures with holes.
+        sources: One source picture per picture.
+        blended: Keep the source's gradients and match the surroundings at the border (Poisson blending); False pastes
+            the source's pixels.
     """
     truth, given = pictures.images.float() / 255, sources.float() / 255
     if not blended:
@@ -81,20 +80,40 @@ def fill_from(
     result = truth.clone()
     holes, which = torch.unique(pictures.holes, dim=0, return_inverse=True)
     for number, hole in enumerate(holes):
-        of_hole = which == number
-        result[of_hole] = _blend(truth[of_hole], given[of_hole], hole[0])
+        same_hole = which == number
+        result[same_hole] = _blend(truth[same_hole], given[same_hole], hole[0])
     return result.clamp(0, 1)
+
+
+def fill_from_nearest(
+    pictures: HoledPictures,
+    database: UInt8[Tensor, "N 3 S S"],
+    queries: Float[Tensor, "Q D"],
+    vectors: Float[Tensor, "N D"],
+    *,
+    blended: bool = True,
+) -> Float[Tensor, "Q 3 S S"]:
+    """Return pictures in [0, 1] whose holes are filled from the nearest picture of a database.
+
+    Args:
+        pictures: Q pictures with holes.
+        database: Pictures to fill from.
+        queries: Vectors of the surroundings of `pictures`, of length 1.
+        vectors: Vectors of the surroundings of `database`, of length 1.
+        blended: See `fill_from`.
+    """
+    return fill_from(pictures, database[nearest_rows(queries, vectors)], blended=blended)
 
 
 def _blend(
     around: Float[Tensor, "N 3 S S"], source: Float[Tensor, "N 3 S S"], hole: Bool[Tensor, "S S"]
 ) -> Float[Tensor, "N 3 S S"]:
-    """Solve Poisson's equation in one hole, for all channels of all pictures at once."""
+    """Solve Poisson's equation in one hole, for all pictures and channels at once."""
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import splu
 
     inside = hole.numpy()
-    if not inside.any() or inside.all():  # nothing to fill, or no border to meet
+    if not inside.any() or inside.all():  # nothing to fill, or no border to match
         return torch.where(hole, source, around)
     number = np.full(inside.shape, -1)
     number[inside] = np.arange(inside.sum())
@@ -121,7 +140,7 @@ def _blend(
 
 
 def _neighbours(inside: NDArray[np.bool_]) -> Iterable[tuple[Pixels, Pixels]]:
-    """Yield, for each of four directions, the hole's pixels and their neighbours, where the picture has one."""
+    """Yield the hole's pixels and their neighbours for each of four directions, within the picture."""
     y, x = np.nonzero(inside)
     height, width = inside.shape
     for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):

@@ -1,4 +1,6 @@
-"""`python -m retrieval inpaint`: fill holes from other pictures, by HOG and by encoders' features; look, and measure.
+"""`python -m retrieval inpaint`: fill holes from the nearest pictures, by HOG and by encoders' features.
+
+Draws a sheet of the fills and measures them.
 
 python -m retrieval inpaint --encoder FILE [--encoder FILE2 …] --data SPEC [--checkpoint DIR …] [--out DIR]
 """
@@ -26,7 +28,7 @@ from pretext.system.command_line import parse
 from pretext.system.device import device_of
 from pretext.system.errors import UserError
 from pretext.training.sample_sheets import sample_sheet
-from retrieval.filling import by_hog, by_stages, fill_from, nearest_rows
+from retrieval.filling import by_hog, by_stages, fill_from_nearest
 from retrieval.patches import stage_named
 
 PROG = "python -m retrieval inpaint"
@@ -42,29 +44,29 @@ class Inpaint:
     """
 
     encoder: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Encoder file, or `timm:NAME`, whose features say what is near; give it again to compare several."""
+    """Encoder file, or `timm:NAME`, that finds the nearest picture; repeat to compare several."""
     checkpoint: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """Folder of a training run whose own decoder is shown beside; as often as you like."""
+    """Training run whose decoder is compared with the nearest-neighbour fills; repeat for several."""
     data: str
-    """Data set: KIND[:PATH][?key=value&…]; train is searched, test is filled."""
+    """Data set: KIND[:PATH][?key=value&…]; its train split is searched, its test split is filled."""
     out: Path = Path("fills")
-    """Folder for fills.png and fills.json."""
+    """Output folder for fills.png and fills.json."""
     stage: str | None = None
-    """Encoder stage to compare by; the deepest where None."""
+    """Encoder stage whose features are compared; None takes the deepest."""
     image_size: int | None = None
-    """Side in pixels; only for `timm:`, since an encoder file knows its own."""
+    """Picture side in pixels, for `timm:` encoders only; an encoder file has its own."""
     database: int = 5000
-    """Training pictures to fill from, at most."""
+    """Maximum number of training pictures to fill from."""
     blended: bool = True
-    """Blend what is filled in with its surroundings."""
+    """Blend the filled pixels with their surroundings."""
     n: int = 8
-    """Pictures on the sheet."""
+    """Number of pictures on the sheet."""
     test_images: int = 500
-    """Pictures that are measured, at most."""
+    """Maximum number of test pictures that are measured."""
     seed: int = 0
-    """Draws the pictures."""
+    """Random seed that draws the pictures."""
     device: str = "auto"
-    """cpu, cuda, …; auto takes a GPU where there is one."""
+    """Torch device: cpu, cuda, …; auto takes a GPU if there is one."""
 
     def __post_init__(self) -> None:
         for name in ("database", "n", "test_images"):
@@ -76,7 +78,7 @@ def inpaint_command(argv: list[str]) -> int:
     """Run the command; return the exit code.
 
     Raises:
-        UserError: If there is no encoder, or encoders and checkpoints see pictures of different sizes.
+        UserError: If there is no encoder, or encoders and checkpoints have different input sizes.
     """
     options = parse(Inpaint, argv, prog=PROG)
     if not options.encoder:
@@ -84,9 +86,9 @@ def inpaint_command(argv: list[str]) -> int:
     encoders = {source: load_encoder(source, input_size=options.image_size) for source in options.encoder}
     tasks = inpainters(options.checkpoint) if options.checkpoint else {}
     size = next(iter(encoders.values())).input_size
-    for name, seen in {**encoders, **{name: task.encoder for name, task in tasks.items()}}.items():
-        if seen.input_size != size:
-            raise UserError(f"{name} sees pictures of {seen.input_size} px, the first one of {size}; compare one size")
+    for name, other in {**encoders, **{name: task.encoder for name, task in tasks.items()}}.items():
+        if other.input_size != size:
+            raise UserError(f"{name} has input size {other.input_size} px, the first one {size} px; give one size")
     data = open_dataset(options.data)
     pictures, database = (
         drawn_pictures(data, split=split, image_size=size, test_images=count, seed=options.seed, hole="central")
@@ -94,7 +96,7 @@ def inpaint_command(argv: list[str]) -> int:
     )
 
     def filled(queries: Tensor, vectors: Tensor) -> Tensor:
-        return fill_from(pictures, database.images[nearest_rows(queries, vectors)], blended=options.blended)
+        return fill_from_nearest(pictures, database.images, queries, vectors, blended=options.blended)
 
     fills = {"nearest by HOG": filled(by_hog(pictures), by_hog(database))}
     for source, encoder in encoders.items():
@@ -107,9 +109,11 @@ def inpaint_command(argv: list[str]) -> int:
     scores = {name: scores_of(each, pictures) for name, each in fills.items()}
     sample_sheet(columns_of(fills, pictures, options.n), options.out / "fills.png")
     answer = {"data": options.data, "database": len(database.images), "image_size": size, "seed": options.seed}
-    with atomic_write(options.out / "fills.json") as beside:
-        beside.write_text(json.dumps(answer | {"scores": by_metric(scores)}, indent=2) + "\n")
-    print(f"{len(pictures.images)} test pictures of {options.data} at {size} px, from {len(database.images)} others")
+    with atomic_write(options.out / "fills.json") as temporary:
+        temporary.write_text(json.dumps(answer | {"scores": by_metric(scores)}, indent=2) + "\n")
+    print(
+        f"{len(pictures.images)} test pictures of {options.data}, {size} px; filled from {len(database.images)} others"
+    )
     print(fills_table(scores))
     print(options.out / "fills.png")
     return 0

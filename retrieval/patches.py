@@ -1,7 +1,7 @@
-"""From pictures to vectors: regions of pictures, cut out, encoded, pooled and normalised.
+"""Encode regions of pictures as vectors: cut, encode, pool, normalise.
 
-A window that reaches beyond its picture sees the mean colour there, the same as in a hole. Pictures are read
-one by one and regions encoded in batches, so that memory grows with the vectors alone.
+A window that reaches outside its picture is padded with the mean colour, which also fills holes. Pictures are read one
+by one and regions are encoded in batches, so memory grows only with the number of vectors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.regions import Box, Regions, boxes_of, expand, patch_rows
 
 BATCH = 128
-"""Regions that are cut and encoded at a time."""
+"""Regions per encoder batch."""
 
 
 def cut(
@@ -37,22 +37,21 @@ def cut(
     *,
     side: int,
 ) -> Float[Tensor, "K 3 side side"]:
-    """Return windows of pictures, brought to one size, in [0, 1].
+    """Return windows of pictures, resized to one size, in [0, 1].
 
-    Pixels are interpolated bilinearly where a window grows, and averaged over as many samples as it has
-    pixels where it shrinks, which keeps fine structure from aliasing. A hole is filled before anything is
-    interpolated, and covers every pixel that it touches, so that nothing hidden reaches the encoder.
+    Enlarging interpolates bilinearly; shrinking averages all pixels of the window, which prevents aliasing. A hole is
+    filled before interpolation and covers every pixel it touches, so no hidden pixel reaches the encoder.
 
     Args:
-        pictures: What is cut from.
-        which: The picture of each window.
-        windows: In shares of the picture; they may reach beyond it.
-        holes: In shares of the picture, or None.
-        side: In pixels.
+        pictures: Pictures to cut from.
+        which: Index of each window's picture.
+        windows: Left, top, width and height as shares of the picture; may reach outside it.
+        holes: Boxes to fill, in the same units, or None.
+        side: Output side in pixels.
     """
     size = pictures.shape[-1]
     mean = torch.tensor(MEAN_COLOUR, device=pictures.device).view(1, 3, 1, 1)
-    centred = pictures.float() / 255 - mean  # the mean colour is 0, as is all that lies outside a picture
+    centred = pictures.float() / 255 - mean  # the mean colour becomes 0, which roi_align also uses outside the picture
     if holes is not None:
         centred = centred[which].masked_fill(_inside(holes, size)[:, None], 0.0)
         which = torch.arange(len(which), device=pictures.device)
@@ -62,7 +61,7 @@ def cut(
 
 
 def with_hole(picture: UInt8[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 S S"]:
-    """Return a picture that shows the mean colour at every pixel that a box touches."""
+    """Return a picture with every pixel that the box touches set to the mean colour."""
     inside = _inside(torch.tensor([box]), picture.shape[-1])[0]
     return torch.where(inside, torch.tensor(MEAN_COLOUR).mul(255).round().byte().view(3, 1, 1), picture)
 
@@ -70,7 +69,7 @@ def with_hole(picture: UInt8[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 S S
 def encode(
     encoder: Encoder, crops: Float[Tensor, "K 3 S S"], stages: Sequence[str], *, cells: int
 ) -> dict[str, Float[Tensor, "K D"]]:
-    """Return a vector of length 1 a crop and stage: its map averaged to `cells`×`cells` and flattened."""
+    """Return one vector of length 1 per crop for each stage: its map averaged to `cells`×`cells` and flattened."""
     names = [stage.name for stage in encoder.stages]
     maps = encoder(crops)
     pooled = {name: F.adaptive_avg_pool2d(maps[names.index(name)], cells).flatten(1) for name in stages}
@@ -78,7 +77,7 @@ def encode(
 
 
 def stage_named(encoder: Encoder, name: str | None) -> str:
-    """Return the name of a stage that the encoder has; the deepest where `name` is None."""
+    """Return `name` if the encoder has that stage; the deepest stage if it is None."""
     names = [stage.name for stage in encoder.stages]
     if name is not None and name not in names:
         raise UserError(f"encoder {encoder.spec} has no stage {name!r}; {did_you_mean(name, names)}")
@@ -93,17 +92,16 @@ def describe(
     *,
     stages: Sequence[str],
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the vectors of the regions that a patch table lists, one array N×D a stage.
+    """Return the vectors of the regions in a patch table, one N×D array per stage.
 
     Args:
-        encoder: Is run in evaluation mode and left as it was.
-        data: The split that the table is of, its pictures square and all of one size.
-        table: Rows of `PATCH`, a picture's rows next to one another.
-        regions: What is seen of a box, and how maps are pooled.
-        stages: Which to read.
+        encoder: Runs in evaluation mode; its state is restored.
+        data: The split of the table, with square pictures of one size.
+        table: Rows of `PATCH`; the rows of one picture are consecutive.
+        regions: Window and pooling of a region.
+        stages: Encoder stages to read.
     """
-    found = described(encoder, pictures_in(data, table), regions, stages)
-    parts = [vectors for vectors, _ in found]
+    parts = [vectors for vectors, _ in describe_batches(encoder, pictures_in(data, table), regions, stages)]
     return {name: np.concatenate([part[name] for part in parts]) for name in stages}
 
 
@@ -115,74 +113,81 @@ def describe_each(
     *,
     stage: str,
 ) -> NDArray[np.float32]:
-    """Return the vectors N×D of one region each of N pictures; arguments as for `describe`."""
-    asked = (
+    """Return the N×D vectors of one region in each of N pictures. See `describe`."""
+    queries = (
         (picture, patch_rows(i, [box], [-1])) for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True))
     )
-    return np.concatenate([vectors[stage] for vectors, _ in described(encoder, asked, regions, [stage])])
+    return np.concatenate([vectors[stage] for vectors, _ in describe_batches(encoder, queries, regions, [stage])])
 
 
 def describe_regions(
     encoder: Encoder, data: ImageDataset, regions: Regions, *, stage: str, bad_images: BadImages
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Return the vectors N×D of all regions of a split, and their patch table; pictures are not kept.
+    """Return the N×D vectors of all regions of a split, and their patch table. Pictures are not kept in memory.
 
     Args:
-        encoder: Is run in evaluation mode and left as it was.
-        data: A split whose pictures are square and all of one size.
-        regions: Which regions, and what is read from them.
-        stage: Which to read.
-        bad_images: What to do about pictures that cannot be decoded.
+        encoder: Runs in evaluation mode; its state is restored.
+        data: A split with square pictures of one size.
+        regions: Which regions to encode, and how to pool their maps.
+        stage: Encoder stage to read.
+        bad_images: What to do with pictures that cannot be decoded.
 
     Raises:
-        UserError: If there is no region at all, or a bad picture stops it.
+        UserError: If there are no regions, or a picture cannot be decoded and `bad_images` is `stop`.
     """
     check_regions(data, regions)
     read = (read_regions(data, index, regions, bad_images) for index in range(len(data)))
-    found = list(described(encoder, (each for each in read if each is not None), regions, [stage]))
-    if not found:
-        raise no_regions(data, regions)
-    return np.concatenate([vectors[stage] for vectors, _ in found]), np.concatenate([rows for _, rows in found])
+    batches = list(describe_batches(encoder, (each for each in read if each is not None), regions, [stage]))
+    if not batches:
+        raise no_regions_error(data, regions)
+    return np.concatenate([vectors[stage] for vectors, _ in batches]), np.concatenate([rows for _, rows in batches])
 
 
 def check_regions(data: ImageDataset, regions: Regions) -> None:
-    """Raise a `UserError` where a data set lacks the annotations that its regions are made of."""
+    """Raise a `UserError` if the data set lacks annotations that its regions need."""
     if regions.mode == "objects":
         data.require("boxes", "labels")
 
 
-def no_regions(data: ImageDataset, regions: Regions) -> UserError:
-    """Return the error of a split without a single region."""
+def no_regions_error(data: ImageDataset, regions: Regions) -> UserError:
+    """Return the error for a split without regions."""
     return UserError(f"{data.spec}: no {regions.mode} in its {len(data)} pictures; try another --mode or --split")
 
 
 def read_regions(
     data: ImageDataset, index: int, regions: Regions, bad_images: BadImages
 ) -> tuple[UInt8[Tensor, "3 S S"], NDArray[Any]] | None:
-    """Return a picture and its rows of the patch table; None, said aloud, where it cannot be decoded.
+    """Return a picture and its rows of the patch table; None, with a message, if it cannot be decoded.
 
     Raises:
-        UserError: If it cannot, and `bad_images` is `stop`.
+        UserError: If it cannot be decoded and `bad_images` is `stop`.
     """
     try:
         image, target = data[index]
     except BadImage as error:
         if bad_images == "stop":
-            raise UserError(f"{data.spec}: {error}; --bad-images skip leaves such pictures out") from None
-        print(f"{data.spec}: left out {error}", file=sys.stderr)
+            raise UserError(f"{data.spec}: {error}; skip such pictures with --bad-images skip") from None
+        print(f"{data.spec}: skipped {error}", file=sys.stderr)
         return None
     return image, patch_rows(index, *regions.boxes(target, image.shape[-1]))
 
 
-def described(
+def describe_batches(
     encoder: Encoder,
     pictures: Iterator[tuple[UInt8[Tensor, "3 S S"], NDArray[Any]]],
     regions: Regions,
     stages: Sequence[str],
 ) -> Iterator[tuple[dict[str, NDArray[np.float32]], NDArray[Any]]]:
-    """Yield vectors and table a batch, from pictures that are given one by one with their rows.
+    """Yield the vectors by stage and the patch table of each batch of up to `BATCH` regions.
 
-    Arguments as for `describe`; a batch is full at `BATCH` regions.
+    Args:
+        encoder: Runs in evaluation mode; its state is restored.
+        pictures: Pictures with their rows of the patch table, one by one.
+        regions: Window and pooling of a region.
+        stages: Encoder stages to read.
+
+    Raises:
+        UserError: If a vector is not finite.
     """
     device = next(encoder.parameters()).device
     for crops, rows in windows(pictures, regions, side=encoder.input_size, device=device):
@@ -190,7 +195,7 @@ def described(
             vectors = encode(encoder, crops, stages, cells=regions.cells)
         for name, value in vectors.items():
             if not value.isfinite().all():
-                raise UserError(f"encoder {encoder.spec}: its stage {name} is not finite; check the encoder's weights")
+                raise UserError(f"encoder {encoder.spec}: stage {name} gives non-finite features; check the weights")
         yield {name: value.cpu().numpy() for name, value in vectors.items()}, rows
 
 
@@ -201,13 +206,13 @@ def windows(
     side: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Float[Tensor, "K 3 side side"], NDArray[Any]]]:
-    """Yield what is seen of regions, as `cut` returns it, and their table, a batch of at most `BATCH` at a time.
+    """Yield the windows of regions, as `cut` returns them, and their patch table, in batches of up to `BATCH`.
 
     Args:
-        pictures: One by one with their rows of the patch table.
-        regions: What is seen of a box.
-        side: In pixels.
-        device: Where they are cut.
+        pictures: Pictures with their rows of the patch table, one by one.
+        regions: Window of a region.
+        side: Output side in pixels.
+        device: Device that cuts the windows.
     """
     for images, tables in _batches(pictures):
         rows = np.concatenate(tables)
@@ -222,29 +227,29 @@ def _batches(
 ) -> Iterator[tuple[list[Tensor], list[NDArray[Any]]]]:
     images: list[Tensor] = []
     tables: list[NDArray[Any]] = []
-    waiting = 0
+    pending = 0
     for image, rows in pictures:
-        for start in range(0, len(rows), BATCH):  # a fine grid's patches are more than a batch by themselves
+        for start in range(0, len(rows), BATCH):  # one picture's grid can exceed a batch
             part = rows[start : start + BATCH]
-            if waiting + len(part) > BATCH:
+            if pending + len(part) > BATCH:
                 yield images, tables
-                images, tables, waiting = [], [], 0
+                images, tables, pending = [], [], 0
             images.append(image)
             tables.append(part)
-            waiting += len(part)
+            pending += len(part)
     if images:
         yield images, tables
 
 
 def pictures_in(data: ImageDataset, table: NDArray[Any]) -> Iterator[tuple[UInt8[Tensor, "3 S S"], NDArray[Any]]]:
-    """Yield the pictures that a patch table lists, each with its rows, which are next to one another."""
+    """Yield the pictures of a patch table with their rows. The rows of one picture must be consecutive."""
     starts = np.flatnonzero(np.diff(table["image"])) + 1
     for rows in np.split(table, starts) if len(table) else []:
         yield data[int(rows["image"][0])][0], rows
 
 
 def _inside(boxes: Tensor, size: int) -> Tensor:
-    """Return K×S×S: whether a pixel is touched by its box."""
+    """Return a K×S×S mask of the pixels that each box touches."""
     low = (boxes[:, :2] * size).floor()
     high = ((boxes[:, :2] + boxes[:, 2:]) * size).ceil()
     steps = torch.arange(size, device=boxes.device)

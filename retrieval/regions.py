@@ -1,8 +1,7 @@
-"""Which parts of a picture are looked at, and what class each is of.
+"""Regions of a picture: a grid, annotated objects, the whole image, or a context with a hidden centre; and their class.
 
-A region is a box in shares of its picture. What an encoder sees of it is its window: the box itself for
-a patch of a grid or a whole picture, the box and a margin for an object, and for a context the surroundings
-of a box that is itself hidden.
+A region is a box, in shares of the picture's sides. Its window is what the encoder sees: the box itself (grid, image),
+the box with a margin (object), or the surroundings of a box that is hidden (context).
 """
 
 from __future__ import annotations
@@ -21,37 +20,37 @@ from pretext.datasets.base import IGNORE, Target
 
 Mode = Literal["grid", "objects", "images", "contexts"]
 Box = tuple[float, float, float, float]
-"""Left, top, width and height, in shares of the picture's sides."""
+"""Left, top, width and height as shares of the picture's sides."""
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-FEWEST_SHARE = 0.1
-"""A class names a region by its mask where it covers at least this share of it."""
+MIN_CLASS_SHARE = 0.1
+"""A mask's class labels a region if it covers at least this share of it."""
 PATCH = np.dtype([("image", "<i4"), ("x", "<f4"), ("y", "<f4"), ("w", "<f4"), ("h", "<f4"), ("label", "<i4")])
-"""A row of a patch table: the picture's number in its split, the region's box in shares, its class or -1."""
+"""Row of a patch table: the picture's number in its split, the region's box, its class or -1."""
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Which regions of a picture there are, and what is read from them."""
+    """Which regions of a picture to encode, their windows, and how to pool their maps."""
 
     mode: Mode = "grid"
-    """Patches on a grid, objects by their boxes, whole images, or contexts with a hidden centre."""
+    """What to index: patches on a grid, annotated objects, whole images, or contexts with a hidden centre."""
     grid: int = 3
-    """Patches a side on the grid; they overlap where they are larger than that leaves room for."""
+    """Patches per side of the grid; large patches overlap."""
     scales: tuple[float, ...] = (0.5,)
-    """Sides of the grid's patches, in shares of the picture's; one grid each."""
+    """Side of the grid's patches as a share of the picture's side; one grid per value."""
     margin: float = 0.1
-    """Surroundings that an object is seen with, on each side, in shares of its box's."""
+    """Margin around an object on each side, as a share of its box's side."""
     hole: float = 0.5
-    """Side of a context's hidden centre, in shares of its window's."""
+    """Side of a context's hidden centre, as a share of its window's side."""
     pool: int | None = None
-    """Side of the grid that a map is averaged to; where None, 2 for contexts, for their layout, else 1."""
+    """Average each feature map to this many cells per side; None takes 2 for contexts and 1 otherwise."""
 
     def __post_init__(self) -> None:
         if self.grid < 1:
-            raise ValueError(f"grid is {self.grid}; at least 1 patch a side is needed")
+            raise ValueError(f"grid is {self.grid}; allowed is 1 or more")
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ValueError(f"scales are {self.scales}; give one or more, each above 0 and up to 1")
+            raise ValueError(f"scales is {self.scales}; give one or more values above 0 and up to 1")
         if self.margin < 0:
             raise ValueError(f"margin is {self.margin}; allowed is 0 or more")
         if not 0 < self.hole < 1:
@@ -61,28 +60,28 @@ class Regions:
 
     @property
     def cells(self) -> int:
-        """Side of the grid that a map is averaged to."""
+        """Cells per side to which a map is averaged."""
         return self.pool or (2 if self.mode == "contexts" else 1)
 
     @property
     def reach(self) -> float:
-        """Sides of a region's window, in shares of its box's."""
+        """Side of a region's window, as a multiple of its box's side."""
         return {"objects": 1 + 2 * self.margin, "contexts": 1 / self.hole}.get(self.mode, 1.0)
 
     def picture_size(self, input_size: int) -> int:
-        """Return the side at which pictures are held, so that a part of one still has pixels to show."""
+        """Return the side in pixels at which pictures are read; doubled if parts of a picture are cut out."""
         return input_size * (2 if self.mode in ("grid", "objects") else 1)
 
     def boxes(self, target: Target, size: int) -> tuple[list[Box], list[int]]:
-        """Return a picture's regions, in shares, and the class of each; -1 for none.
+        """Return a picture's regions, and the class of each or -1.
 
-        A grid's patch or a hidden centre is of the class with the most pixels in it, a tenth of it at least,
-        where there are masks; else of the largest object whose box's centre lies in it. Difficult objects
-        are no regions.
+        With masks, a grid patch or hidden centre gets the class with the most pixels in it, if that covers at least
+        `MIN_CLASS_SHARE`. With boxes alone it gets the class of the largest object whose centre lies in it. Objects
+        marked difficult are not regions.
 
         Args:
             target: The picture's annotations.
-            size: Its side in pixels.
+            size: The picture's side in pixels.
         """
         if self.mode == "images":
             return [WHOLE], [int(target.get("label", -1))]
@@ -101,12 +100,12 @@ def patch_rows(image: int, boxes: Sequence[Box], labels: Sequence[int]) -> NDArr
 
 
 def boxes_of(table: NDArray[Any]) -> Float[Tensor, "N 4"]:
-    """Return the boxes of a patch table."""
+    """Return the boxes of a patch table as a tensor."""
     return torch.from_numpy(np.stack([table[key] for key in "xywh"], axis=1))
 
 
 def expand(boxes: Float[Tensor, "K 4"], reach: float) -> Float[Tensor, "K 4"]:
-    """Return boxes of the same centres with `reach` times the sides."""
+    """Return boxes scaled by `reach` about their centres."""
     sides = boxes[:, 2:] * reach
     return torch.cat([boxes[:, :2] + (boxes[:, 2:] - sides) / 2, sides], dim=1)
 
@@ -135,13 +134,13 @@ def _class_in(target: Target, box: Box, size: int) -> int:
         inside = target["masks"][rows, columns].reshape(-1).long()
         counts = torch.bincount(inside, minlength=IGNORE + 1)
         counts[[0, IGNORE]] = 0
-        return int(counts.argmax()) - 1 if counts.max() >= FEWEST_SHARE * max(len(inside), 1) else -1
+        return int(counts.argmax()) - 1 if counts.max() >= MIN_CLASS_SHARE * max(len(inside), 1) else -1
     if not {"boxes", "labels"} <= target.keys():
         return -1
     largest, found = 0.0, -1
     for (x0, y0, x1, y1), label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
-        across, down = (x0 + x1) / 2 / size, (y0 + y1) / 2 / size
+        centre_x, centre_y = (x0 + x1) / 2 / size, (y0 + y1) / 2 / size
         area = (x1 - x0) * (y1 - y0)
-        if x <= across < x + w and y <= down < y + h and area > largest:
+        if x <= centre_x < x + w and y <= centre_y < y + h and area > largest:
             largest, found = area, label
     return found

@@ -1,4 +1,4 @@
-"""An index with the encoder that made it and the pictures that it was made of: what a question needs."""
+"""An index together with its encoder and its pictures: search with a picture, a box or a hole."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ from retrieval.regions import WHOLE, Box
 
 @dataclass(frozen=True)
 class Searchable:
-    """An opened index."""
+    """An opened index, its data and its encoder."""
 
     index: PatchIndex
     data: ImageDataset
-    """The split that was indexed, at the index's size."""
+    """The indexed split, at the index's picture size."""
     encoder: Encoder
+    """The encoder that made the index."""
 
     @classmethod
     def open(
         cls, folder: Path, *, encoder: str | None = None, data: str | None = None, device: str = "auto"
     ) -> Searchable:
-        """Open an index, and what it was made with and of.
+        """Open an index, its data set and its encoder.
 
         Args:
             folder: The index.
-            encoder: The encoder that made it, where its file has moved since.
-            data: The data set's spec, where it has moved since.
-            device: What the encoder runs on.
+            encoder: The encoder's new path, if its file has moved.
+            data: The data set's new spec, if it has moved.
+            device: Device of the encoder.
 
         Raises:
-            UserError: If anything is missing or has changed since.
+            UserError: If a file is missing, or the data set or the encoder has changed.
         """
         index = PatchIndex.open(folder)
         manifest = index.manifest
@@ -55,8 +56,8 @@ class Searchable:
         pictures = at_size(split, manifest.picture_size, bad_images=manifest.bad_images)
         if pictures.fingerprint != manifest.data_fingerprint:
             raise UserError(
-                f"{spec}: its split {manifest.split} is not the data that was indexed; "
-                "index --add takes in what is new, or make the index again"
+                f"{spec}: its split {manifest.split} differs from the indexed one; "
+                "add new pictures with index --add, or make the index again"
             )
         loaded = load_encoder(encoder or manifest.encoder).to(device_of(device))
         check_encoder(manifest, loaded)
@@ -64,15 +65,15 @@ class Searchable:
 
     @property
     def takes_boxes(self) -> bool:
-        """Whether a part of a picture can be asked with."""
+        """Whether a query can be a box of a picture."""
         return self.index.manifest.regions.mode != "contexts"
 
     @property
     def takes_holes(self) -> bool:
-        """Whether the surroundings of a hidden part can be asked with."""
+        """Whether a query can be the surroundings of a hole."""
         return self.index.manifest.regions.mode in ("contexts", "images")
 
-    def ask(
+    def search(
         self,
         picture: UInt8[Tensor, "3 S S"],
         box: Box = WHOLE,
@@ -82,24 +83,24 @@ class Searchable:
         without_image: int | None = None,
         label: str | None = None,
     ) -> tuple[Float32[np.ndarray, " K"], Int64[np.ndarray, " K"]]:
-        """Return the cosines of the nearest regions, best first, and their numbers in the patch table.
+        """Return the cosines of the nearest regions, best first, and their rows in the patch table.
 
         Args:
-            picture: At the index's size.
-            box: What is asked about, in shares of the picture.
-            k: Neighbours.
-            hidden: Ask with what surrounds the box, never with what is in it: among contexts with a window around it,
-                among whole pictures with all of the picture.
-            without_image: A picture whose regions are not wanted: the query's own.
-            label: The class of the regions that are wanted; any where None.
+            picture: Query picture, at the index's picture size.
+            box: Query region, as shares of the picture.
+            k: Number of neighbours.
+            hidden: Search with the surroundings of the box and hide its pixels. In an index of contexts the window
+                around the box is used, in an index of images the whole picture.
+            without_image: Exclude the regions of this picture, usually the query's own.
+            label: Return regions of this class only; None returns any.
 
         Raises:
-            UserError: If no region is of that class, or the index takes no holes.
+            UserError: If no region has that class, or the index does not support holes.
         """
-        cosines, rows = self.ask_many([picture], [box], k, hidden=hidden, without_image=without_image, label=label)
+        cosines, rows = self.search_many([picture], [box], k, hidden=hidden, without_image=without_image, label=label)
         return cosines[0], rows[0]
 
-    def ask_many(
+    def search_many(
         self,
         pictures: Sequence[UInt8[Tensor, "3 S S"]],
         boxes: Sequence[Box],
@@ -109,34 +110,36 @@ class Searchable:
         without_image: int | None = None,
         label: str | None = None,
     ) -> tuple[Float32[np.ndarray, "Q K"], Int64[np.ndarray, "Q K"]]:
-        """Return what `ask` does for each of several pictures, searched for together.
+        """Search with several pictures at once. See `search`.
+
+        An approximate index may find fewer neighbours for one query than for another; all queries then return the
+        smallest number.
 
         Args:
-            pictures: At the index's size, at least one.
-            boxes: What is asked about, one a picture.
-            k: As for `ask`, and so all that follows. An approximate index may find fewer for one than for another; all
-                then come back with as few.
-            hidden: Of all boxes.
-            without_image: For all queries.
-            label: For all queries.
+            pictures: Query pictures, at least one.
+            boxes: One box per picture.
+            k: Number of neighbours per query.
+            hidden: Hide all boxes.
+            without_image: Excluded for all queries.
+            label: Required for all queries.
         """
         manifest = self.index.manifest
-        wanted = None if label is None else self._class(label)
+        class_number = None if label is None else self._class_number(label)
         regions = manifest.regions
         if hidden and not self.takes_holes:
-            raise UserError(f"this index holds {regions.mode}; ask what surrounds a hole of one of contexts or images")
-        if hidden and regions.mode == "images":  # seen as the index's own are: whole
+            raise UserError(f"this index holds {regions.mode}; a hole needs an index of contexts or images")
+        if hidden and regions.mode == "images":  # as whole pictures, like those of the index
             pictures = [with_hole(picture, box) for picture, box in zip(pictures, boxes, strict=True)]
             boxes = [WHOLE] * len(pictures)
         vectors = describe_each(self.encoder, pictures, boxes, regions, stage=manifest.stage)
-        return self.index.search(vectors, k, encoder=self.encoder, without_image=without_image, label=wanted)
+        return self.index.search(vectors, k, encoder=self.encoder, without_image=without_image, label=class_number)
 
-    def _class(self, name: str) -> int:
+    def _class_number(self, name: str) -> int:
         classes = self.index.manifest.classes
-        here = np.unique(self.index.table["label"])
-        known = [classes[label] for label in here[here >= 0]]
+        labels = np.unique(self.index.table["label"])
+        known = [classes[label] for label in labels[labels >= 0]]
         if not known:
-            raise UserError("no region of the index has a class: --label needs whole pictures, boxes or masks with one")
+            raise UserError("no region of the index has a class; --label needs data with class labels, boxes or masks")
         if name not in known:
-            raise UserError(f"no region of the index is of a class {name!r}; {did_you_mean(name, known)}")
+            raise UserError(f"no region of the index has class {name!r}; {did_you_mean(name, known)}")
         return classes.index(name)

@@ -1,8 +1,7 @@
-"""Neighbours as pictures: a query at the left, what was found for it at the right, best first.
+"""Draw sheets of nearest neighbours: the query on the left, its neighbours on the right, best first.
 
-Photographs keep their own proportions here, though the encoder saw them squashed to squares. A region is
-shown as its whole picture with an outline, and below that alone, where it is a part of the picture: for a
-context that is the hidden centre, which the search never saw.
+Pictures keep their own proportions here, although the encoder saw them resized to squares. A region is shown as an
+outline in its picture, with the region alone below. For a context, that is the hidden centre.
 """
 
 from __future__ import annotations
@@ -24,33 +23,33 @@ from retrieval.originals import original
 from retrieval.regions import WHOLE, Box
 
 SIDE = 112
-"""Pixels of a tile's side."""
+"""Side of a tile in pixels."""
 GAP = 6
 CAPTION = 15
 OUTLINE = "#ff2d55"
-SEEN = 10
-"""Pixels of an outline's side, at least: around less it would be a dot, or cover what it is around."""
+MIN_OUTLINE = 10
+"""Minimum side of an outline in pixels; a smaller one would cover its region."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A region of a picture, and what is written below it."""
+    """A region of a picture with a caption."""
 
     picture: UInt8[Tensor, "3 H W"]
     box: Box
     caption: str
     hidden: bool = False
-    """Show the picture with the region filled, as the encoder saw it."""
+    """Fill the region with the mean colour, as the encoder saw it."""
 
 
 def tile_of(data: ImageDataset, row: Any, caption: str, *, hidden: bool = False) -> Tile:
     """Return the tile of a patch table's row.
 
     Args:
-        data: The split that the table is of, its pictures of one size.
+        data: The split of the table.
         row: A row of `PATCH`.
-        caption: What is written below it.
-        hidden: As in `Tile`.
+        caption: Text below the tile.
+        hidden: Fill the region; see `Tile`.
     """
     picture = original(data, int(row["image"]))
     return Tile(picture, (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"])), caption, hidden)
@@ -59,13 +58,13 @@ def tile_of(data: ImageDataset, row: Any, caption: str, *, hidden: bool = False)
 def neighbour_tiles(
     data: ImageDataset, rows: NDArray[Any], cosines: NDArray[Any], classes: Sequence[str]
 ) -> list[Tile]:
-    """Return the tiles of one query's neighbours, captioned with rank, cosine and class.
+    """Return the tiles of one query's neighbours, with rank, cosine and class as caption.
 
     Args:
         data: The split that was searched.
         rows: The neighbours' rows of the patch table, best first.
-        cosines: Their similarities.
-        classes: Of the data set.
+        cosines: Cosine similarities to the query.
+        classes: Class names of the data set.
     """
     return [
         tile_of(data, row, f"{rank} · {cosine:.3f} {class_name(row, classes)}".rstrip())
@@ -74,18 +73,18 @@ def neighbour_tiles(
 
 
 def class_name(row: Any, classes: Sequence[str]) -> str:
-    """Return the class of a patch table's row; empty where it has none."""
+    """Return the class name of a patch table's row; empty if it has none."""
     return classes[int(row["label"])] if row["label"] >= 0 else ""
 
 
 def neighbour_sheet(
     queries: Sequence[Tile], neighbours_per_encoder: Mapping[str, Sequence[Sequence[Tile]]]
 ) -> Image.Image:
-    """Draw queries and their neighbours: a query a block, and in it an encoder a row.
+    """Draw queries and their neighbours: one block per query, with one row per encoder.
 
     Args:
-        queries: At least one.
-        neighbours_per_encoder: By the encoder's name, for each query its neighbours, best first.
+        queries: At least one query.
+        neighbours_per_encoder: For each encoder's name, the neighbours of each query, best first.
     """
     font = ImageFont.load_default(11)
     names = list(neighbours_per_encoder)
@@ -102,59 +101,59 @@ def neighbour_sheet(
     draw = ImageDraw.Draw(sheet)
     for q, query in enumerate(queries):
         top = GAP + q * len(names) * row_height
-        _place(sheet, query, GAP, top, parts=parts, font=font)
+        _draw_tile(sheet, query, GAP, top, parts=parts, font=font)
         for n, name in enumerate(names):
             y = top + n * row_height
             left = SIDE + 3 * GAP
             draw.text((left, y + SIDE / 2), name, fill="black", font=font, anchor="lm")
             for c, tile in enumerate(neighbours_per_encoder[name][q]):
-                _place(sheet, tile, left + label_width + c * (SIDE + GAP), y, parts=parts, font=font)
+                _draw_tile(sheet, tile, left + label_width + c * (SIDE + GAP), y, parts=parts, font=font)
     return sheet
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write a sheet as PNG, whole or not at all."""
-    with atomic_write(path) as beside:
-        sheet.save(beside, format="PNG")
+    """Write a sheet as PNG, atomically."""
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
-def _place(sheet: Image.Image, tile: Tile, x: int, y: int, *, parts: bool, font: Any) -> None:
+def _draw_tile(sheet: Image.Image, tile: Tile, x: int, y: int, *, parts: bool, font: Any) -> None:
     draw = ImageDraw.Draw(sheet)
     picture = Image.fromarray(tile.picture.permute(1, 2, 0).cpu().numpy())
-    shown = _fitted(picture)
+    shown = _resized(picture)
     width, height = shown.size
     left, top, w, h = tile.box
-    # Shares are rounded, and Pillow cuts nothing that lies a millionth of a pixel outside.
+    # Clip: shares are rounded, and Pillow rejects a box even slightly outside the picture.
     box = (left * width, top * height, min(left + w, 1) * width, min(top + h, 1) * height)
     a, b, c, d = map(round, box)
     c, d = max(c, a + 1), max(d, b + 1)
     if tile.hidden:
         shown.paste(tuple(round(255 * value) for value in MEAN_COLOUR), (a, b, c, d))
     if tile.box != WHOLE:
-        across, down = (max(0, SEEN - (high - low)) // 2 for low, high in ((a, c), (b, d)))
-        outline = (a - across, b - down, c + across - 1, d + down - 1)
+        pad_x, pad_y = (max(0, MIN_OUTLINE - (high - low)) // 2 for low, high in ((a, c), (b, d)))
+        outline = (a - pad_x, b - pad_y, c + pad_x - 1, d + pad_y - 1)
         ImageDraw.Draw(shown).rectangle(outline, outline=OUTLINE, width=2)
         scale_x, scale_y = picture.width / width, picture.height / height
         edges = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
-        _centre(sheet, _fitted(picture, edges), x, y + SIDE + GAP)
-    _centre(sheet, shown, x, y)
+        _paste_centred(sheet, _resized(picture, edges), x, y + SIDE + GAP)
+    _paste_centred(sheet, shown, x, y)
     text_y = y + SIDE * (2 if parts else 1) + (GAP if parts else 0) + 2
-    draw.text((x + SIDE / 2, text_y), _shortened(tile.caption, font), fill="black", font=font, anchor="ma")
+    draw.text((x + SIDE / 2, text_y), _truncated(tile.caption, font), fill="black", font=font, anchor="ma")
 
 
-def _fitted(picture: Image.Image, edges: tuple[float, float, float, float] | None = None) -> Image.Image:
-    """Return the picture, or the part within `edges`, as large as a tile holds it in its own proportions."""
+def _resized(picture: Image.Image, edges: tuple[float, float, float, float] | None = None) -> Image.Image:
+    """Return the picture, or its part within `edges`, resized to fit a tile; proportions are kept."""
     left, top, right, bottom = edges or (0, 0, *picture.size)
     scale = SIDE / max(right - left, bottom - top)
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     return picture.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
 
 
-def _centre(sheet: Image.Image, shown: Image.Image, x: int, y: int) -> None:
+def _paste_centred(sheet: Image.Image, shown: Image.Image, x: int, y: int) -> None:
     sheet.paste(shown, (x + (SIDE - shown.width) // 2, y + (SIDE - shown.height) // 2))
 
 
-def _shortened(text: str, font: Any) -> str:
+def _truncated(text: str, font: Any) -> str:
     if font.getlength(text) <= SIDE:
         return text
     while text and font.getlength(text + "…") > SIDE:

@@ -1,4 +1,4 @@
-"""What the tests of tasks on tiles share: textures, and a lens that shifts one colour against another."""
+"""Helpers for tests of tile tasks: textures, and a simulated lens that shifts one colour channel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from task_samples import built
 
 SIZE = 64
 MAGNIFY = 0.04
-"""What a lens adds to a colour's distance from the centre."""
+"""Relative magnification of one colour channel by the simulated lens."""
 
 
 def tiled(spec):
@@ -17,7 +17,7 @@ def tiled(spec):
 
 
 def texture(count, sigma):
-    """Return grey pictures, around 128, whose pixels are alike up to some `sigma` apart."""
+    """Return grey pictures around 128: Gaussian noise smoothed with standard deviation `sigma` in pixels."""
     rough = np.random.default_rng(0).normal(size=(count, SIZE, SIZE))
     smooth = gaussian_filter(rough, (0, sigma, sigma), mode="wrap")
     return 128 + 30 * smooth / smooth.std()
@@ -36,7 +36,7 @@ def magnified(grey):
 
 
 def shifts(moved, still):
-    """Return how far each tile of one channel lies from the other channel's, down and right: B×T×2."""
+    """Return the shift of each tile of one channel against the other, down and right: B×T×2."""
     slopes = np.stack(np.gradient(still, axis=(2, 3)), axis=-1).reshape(*still.shape[:2], -1, 2)
     difference = (moved - still).reshape(*still.shape[:2], -1)
     gram = np.einsum("btpi,btpj->btij", slopes, slopes) + 1e-9 * np.eye(2)

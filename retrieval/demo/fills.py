@@ -1,4 +1,4 @@
-"""A hole in a picture as every method at hand fills it, for the page to search with."""
+"""Fill a hole with every available method, for the search page."""
 
 from __future__ import annotations
 
@@ -20,24 +20,36 @@ from retrieval.regions import Box
 from retrieval.searcher import Searchable
 
 SHOWN_SIDE = 480
-"""Longest side in pixels at which pictures are sent to the page."""
+"""Longest side in pixels of pictures sent to the page."""
 HOG_PICTURES, HOG_SIDE = 500, 64
-"""Pictures that are looked through by their gradients, and their side in pixels, at most: half a second."""
+"""Maximum number of pictures compared by HOG, and their maximum side in pixels; takes about half a second."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
-    """One index as the page sees it."""
+class ShownIndex:
+    """One index on the page."""
 
     name: str
+    """Unique name of the encoder and stage."""
     searchable: Searchable
     decoder: Inpainter | None
+    """The training run's own decoder, if it has one."""
 
 
-def fills_of(
-    shown: list[Shown], image: UInt8[Tensor, "3 H W"], own: Searchable | None, number: int | None, box: Box
+def fill_by_all(
+    shown: list[ShownIndex], image: UInt8[Tensor, "3 H W"], own: Searchable | None, number: int | None, box: Box
 ) -> dict[str, UInt8[Tensor, "3 h w"]]:
-    """Return the picture with its hole as every method at hand fills it, each at the size that it works at."""
+    """Return the picture with its hole filled by every available method, by the method's name.
+
+    Each method works at its own picture size.
+
+    Args:
+        shown: The indexes on the page.
+        image: The query picture.
+        own: The index that the picture comes from; None for an upload.
+        number: The picture's number in that index.
+        box: The hole.
+    """
     fills: dict[str, Tensor] = {}
     for each in shown:
         searchable, manifest = each.searchable, each.searchable.index.manifest
@@ -45,49 +57,49 @@ def fills_of(
             continue
         pictures = _with_hole(image, manifest.picture_size, box)
         without = own_number(searchable, own, number)
-        _, nearest = searchable.ask(pictures.images[0], box, 1, hidden=True, without_image=without)
-        if not len(nearest):  # the index holds this picture alone
+        _, nearest = searchable.search(pictures.images[0], box, 1, hidden=True, without_image=without)
+        if not len(nearest):  # the index holds only this picture
             continue
-        line = searchable.index.table[nearest[0]]
-        source = searchable.data[int(line["image"])][0]
-        if manifest.regions.mode == "contexts":  # what it hides, brought to where the hole is
-            source = _moved(part_of(source, box_of(line)), pictures.holes[0, 0])
+        row = searchable.index.table[nearest[0]]
+        source = searchable.data[int(row["image"])][0]
+        if manifest.regions.mode == "contexts":  # move its hidden centre to the hole
+            source = _moved(crop(source, box_of(row)), pictures.holes[0, 0])
         fills[f"nearest by {each.name}"] = fill_from(pictures, source[None])[0]
     first = shown[0].searchable
     if (found := _nearest_by_hog(first, image, box, own_number(first, own, number))) is not None:
         pictures = _with_hole(image, first.index.manifest.picture_size, box)
         fills["nearest by HOG"] = fill_from(pictures, first.data[found][0][None])[0]
-    painted: dict[str, Path] = {}
+    decoded: dict[str, Path] = {}
     for each in shown:
         if each.decoder is not None:
             pictures = _with_hole(image, each.decoder.encoder.input_size, box)
             encoder = Path(each.searchable.index.manifest.encoder)
             task = each.searchable.encoder.record.get("task", "its decoder")
-            name = f"painted by {task}"
-            if painted.setdefault(name, encoder) != encoder:  # another run of the same task
+            name = f"decoded by {task}"
+            if decoded.setdefault(name, encoder) != encoder:  # another run of the same task
                 name += f", {encoder.parent.name}"
             fills[name] = filled_by(each.decoder, pictures)[0]
     pictures = _with_hole(image, max(each.searchable.index.manifest.picture_size for each in shown), box)
     fills |= {name: filled[0] for name, filled in baseline_fills(pictures).items()}
-    small = _fitted(image)
-    return {name: _pasted(small, filled, box) for name, filled in fills.items()} | {"as it was": small}
+    small = _shrink(image)
+    return {name: _paste_fill(small, filled, box) for name, filled in fills.items()} | {"original": small}
 
 
 def own_number(searchable: Searchable, own: Searchable | None, number: int | None) -> int | None:
-    """Return the number in an index of the picture that is asked with; None where it is none of the index's.
+    """Return the query picture's number in an index; None if the index does not contain it.
 
     Args:
-        searchable: The index that is asked.
-        own: The one that the picture was chosen from; None for an upload.
-        number: The picture's number there.
+        searchable: The index to search.
+        own: The index that the picture comes from; None for an upload.
+        number: The picture's number in `own`.
     """
     return number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
 
 
 def _nearest_by_hog(searchable: Searchable, image: UInt8[Tensor, "3 H W"], box: Box, without: int | None) -> int | None:
-    """Return the number of the picture whose gradients around the hole are the most alike; None if there is no other.
+    """Return the number of the picture with the most similar HOG around the hole; None if there is no other.
 
-    At most `HOG_PICTURES` are looked through, evenly spaced: each is described anew for every hole.
+    At most `HOG_PICTURES`, evenly spaced, are compared, because HOG is computed anew for every hole.
     """
     numbers = np.unique(searchable.index.table["image"])
     numbers = numbers[numbers != without] if without is not None else numbers
@@ -96,28 +108,28 @@ def _nearest_by_hog(searchable: Searchable, image: UInt8[Tensor, "3 H W"], box: 
     numbers = numbers[np.linspace(0, len(numbers) - 1, min(HOG_PICTURES, len(numbers))).astype(int)]
     side = min(HOG_SIDE, searchable.index.manifest.picture_size)
     pictures = torch.stack([resize(searchable.data[int(number)][0], {}, side)[0] for number in numbers])
-    asked = _with_hole(image, side, box)
-    holes = asked.holes.expand(len(pictures), -1, -1, -1)
-    return int(numbers[nearest_rows(by_hog(asked), by_hog(HoledPictures(pictures, holes)))[0]])
+    query = _with_hole(image, side, box)
+    holes = query.holes.expand(len(pictures), -1, -1, -1)
+    return int(numbers[nearest_rows(by_hog(query), by_hog(HoledPictures(pictures, holes)))[0]])
 
 
-def _pasted(image: UInt8[Tensor, "3 h w"], filled: Float[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 h w"]:
-    """Return the picture, and in its hole what a method shows there, brought to the picture's size."""
-    there = _hole(image.shape[1], image.shape[2], box)
+def _paste_fill(image: UInt8[Tensor, "3 h w"], filled: Float[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 h w"]:
+    """Return the picture with a method's fill, resized to it, pasted into the hole."""
+    hole = _hole(image.shape[1], image.shape[2], box)
     size = (image.shape[1], image.shape[2])
-    grown = torch.nn.functional.interpolate(filled[None], size, mode="bilinear", antialias=True)[0]
-    return torch.where(there, (grown * 255).round().clamp(0, 255).to(torch.uint8), image)
+    resized = torch.nn.functional.interpolate(filled[None], size, mode="bilinear", antialias=True)[0]
+    return torch.where(hole, (resized * 255).round().clamp(0, 255).to(torch.uint8), image)
 
 
-def _fitted(image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
-    """Return the picture, smaller where it is larger than the page shows it."""
-    shrunk = min(1.0, SHOWN_SIDE / max(image.shape[1:]))
-    height, width = (max(1, round(side * shrunk)) for side in image.shape[1:])
+def _shrink(image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
+    """Return the picture, shrunk to at most `SHOWN_SIDE`."""
+    scale = min(1.0, SHOWN_SIDE / max(image.shape[1:]))
+    height, width = (max(1, round(side * scale)) for side in image.shape[1:])
     return TF.resize(image, [height, width], antialias=True)
 
 
 def _hole(height: int, width: int, box: Box) -> Bool[Tensor, "H W"]:
-    """Return where the box is in a picture of so many pixels: one at least."""
+    """Return the mask of a box in a picture of H×W pixels, at least one pixel."""
     x, y, w, h = box
     top, left = int(y * height), int(x * width)
     hole = torch.zeros(height, width, dtype=torch.bool)
@@ -130,18 +142,18 @@ def _with_hole(image: UInt8[Tensor, "3 H W"], side: int, box: Box) -> HoledPictu
 
 
 def _moved(part: UInt8[Tensor, "3 H W"], hole: Tensor) -> UInt8[Tensor, "3 S S"]:
-    """Return a picture that shows the part where the hole is, and its edge around."""
+    """Return a picture with the part at the hole, and its border pixels repeated around it."""
     rows, columns = (hole.any(dim=axis).nonzero().flatten() for axis in (1, 0))
     size = (len(rows), len(columns))
     fitted = torch.nn.functional.interpolate(part[None].float(), size, mode="bilinear", antialias=True)
     top, left = int(rows[0]), int(columns[0])
     around = (left, hole.shape[1] - left - size[1], top, hole.shape[0] - top - size[0])
-    # its edge goes on outside, so that it is no edge to blend in
+    # repeat the border, so that blending sees no edge there
     return torch.nn.functional.pad(fitted, around, mode="replicate")[0].round().to(torch.uint8)
 
 
-def part_of(image: UInt8[Tensor, "3 H W"], box: Box) -> UInt8[Tensor, "3 h w"]:
-    """Return what a box in shares of the picture shows of it, at least a pixel; what lies outside is left away."""
+def crop(image: UInt8[Tensor, "3 H W"], box: Box) -> UInt8[Tensor, "3 h w"]:
+    """Return the part of a picture in a box, clipped to the picture, at least one pixel."""
     height, width = image.shape[1:]
     x, y, w, h = box
     left, top = min(max(0, int(x * width)), width - 1), min(max(0, int(y * height)), height - 1)
@@ -150,5 +162,5 @@ def part_of(image: UInt8[Tensor, "3 H W"], box: Box) -> UInt8[Tensor, "3 h w"]:
 
 
 def box_of(row: Any) -> Box:
-    """Return the box of a row of the patch table."""
+    """Return the box of a patch table's row."""
     return float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"])

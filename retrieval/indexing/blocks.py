@@ -1,30 +1,29 @@
-"""The vectors of a data set on their way into an index: computed block by block, each kept on disk once it is done.
+"""The working folder of an index build: vectors are computed block by block, and each finished block is a file.
 
-A block is the pictures that follow the block before it, until it holds `ROWS` regions. It is one file, written beside
-and renamed: a process that is killed loses the block it was at, and the next one goes on from there. As every block
-is encoded by itself, the vectors do not depend on where a process was interrupted.
+A block holds consecutive pictures, as many as give `ROWS` regions. Its file is written under a temporary name and
+renamed. A killed process loses only its current block; the next process continues from there. Each block is encoded
+on its own, so the vectors do not depend on where a process was interrupted.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from jaxtyping import Float32, Int32, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
@@ -34,105 +33,119 @@ from pretext.datasets.packed import BadImages
 from pretext.encoders.base import Encoder
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
-from retrieval.patches import described, read_regions
+from retrieval.patches import describe_batches, read_regions
 from retrieval.regions import PATCH, Regions
 
 ROWS = 4096
-"""Regions at which a block is full."""
+"""A block is full at this many regions."""
 PICTURES = 4096
-"""Pictures at which it is full though it holds fewer regions."""
+"""A block is also full at this many pictures."""
 DIGEST = 16
-"""Bytes by which a picture is known; all zero where it cannot be decoded."""
+"""Bytes of a picture's hash; all zero for a picture that cannot be decoded."""
 SEED = 0
-"""Draws the sample."""
-ASKED, LOCK, FINISHED, OLD = "asked.json", "lock", "finished", "old"
+"""Seed of the training sample."""
+SETTINGS, LOCK, FINISHED, OLD = "asked.json", "lock", "finished", "old"
 
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive pictures of a data set, and the vectors of those of their regions that are new."""
+    """Consecutive pictures of a data set, and the vectors of their regions that the index lacks."""
 
     start: int
-    """The first picture's number."""
+    """Number of the first picture."""
     pictures: UInt8[np.ndarray, "P 16"]
-    """What each is known by: a hash of its pixels, its regions and their classes."""
+    """Hash of each picture's pixels, regions and classes."""
     known: Int32[np.ndarray, " P"]
-    """Each picture's number in the index that is added to, or -1."""
+    """Each picture's number in the existing index, or -1 if it is new."""
     rows: NDArray[Any]
-    """The patch table of the pictures that are not known."""
+    """Patch table of the new pictures."""
     vectors: Float32[np.ndarray, "N D"]
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Block))
 
 
-class Known:
-    """Pictures that an index holds, by what is in them. One that it holds twice can be met twice."""
+class KnownPictures:
+    """The pictures of an existing index by their hash. A picture that occurs twice can be matched twice."""
 
     def __init__(self, pictures: UInt8[np.ndarray, "P 16"]) -> None:
-        """Take what the index's pictures are known by, in the order of their numbers."""
+        """Take the hashes of the index's pictures, in the order of their numbers."""
         self._numbers: dict[bytes, list[int]] = {}
         for number in reversed(np.flatnonzero(pictures.any(axis=1))):
             self._numbers.setdefault(pictures[number].tobytes(), []).append(int(number))
 
-    def take(self, picture: bytes) -> int:
-        """Return the number of a picture that is met, each number once; -1 where there is none."""
+    def match(self, picture: bytes) -> int:
+        """Return the number of a known picture and remove it; -1 if the picture is not known."""
         numbers = self._numbers.get(picture)
         return numbers.pop() if numbers else -1
 
     @property
-    def left(self) -> int:
-        """How many pictures have not been met."""
+    def unmatched(self) -> int:
+        """Number of known pictures that have not been matched."""
         return sum(map(len, self._numbers.values()))
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keep a working folder to oneself; it is made where it is missing, and goes again if nothing was begun in it.
+def locked(folder: Path) -> Iterator[None]:
+    """Create a working folder and lock it; at the end remove it if it holds nothing but the lock.
+
+    The operating system releases the lock of a dead process. Only the holder removes the lock file, and only as its
+    last step, so two processes never hold locks of the same name.
 
     Raises:
-        UserError: If another process holds it, or it is something else.
+        UserError: If another process holds the lock, or the folder holds other files.
     """
-    if folder.exists() and not (folder.is_dir() and all(_is_ours(file.name) for file in folder.iterdir())):
-        raise UserError(f"{folder} is not what this command leaves there; move it, or give another --out")
+    if folder.exists() and not (folder.is_dir() and all(_is_working_file(file.name) for file in folder.iterdir())):
+        raise UserError(f"{folder} holds files that this command did not write; move it, or give another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)  # a soft lock outlives a dead process
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another process is making this index; wait for it, or stop it") from None
-        try:
-            yield
-        finally:
-            if folder.is_dir() and [file.name for file in folder.iterdir()] == [LOCK]:
-                shutil.rmtree(folder)
+        lock.acquire()
+    except (Timeout, FileNotFoundError):  # the other process has just removed the folder
+        raise UserError(f"{folder}: another process is making this index; wait for it, or stop it") from None
+    try:
+        yield
     finally:
-        os.close(descriptor)
+        if folder.is_dir() and [file.name for file in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            with suppress(OSError):  # the next process has already put its own lock there
+                folder.rmdir()
+        lock.release()
 
 
-def begin(folder: Path, asked: dict[str, Any], *, overwrite: bool) -> None:
-    """Keep the blocks in a working folder if they are of what is asked for.
+def discard(folder: Path) -> None:
+    """Remove everything but the lock from a locked working folder."""
+    (folder / SETTINGS).unlink(missing_ok=True)  # first: without it no block is used again
+    for file in folder.iterdir():
+        if file.is_dir():
+            shutil.rmtree(file)
+        elif file.name != LOCK:
+            file.unlink()
+
+
+def start_blocks(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+    """Keep the blocks of a locked working folder if they were made with these settings.
 
     Args:
-        folder: Is held.
-        asked: All that decides what a block holds, as JSON gives it back.
-        overwrite: Remove blocks of anything else.
+        folder: The locked working folder.
+        settings: Everything that determines the content of a block, in JSON types.
+        overwrite: Remove blocks that were made with other settings.
 
     Raises:
-        UserError: If there are such, and they are not to be removed.
+        UserError: If there are blocks made with other settings, and `overwrite` is False.
     """
-    found = _read_asked(folder)
-    if found is not None and found != asked and not overwrite:
-        other = " and ".join(sorted(key for key in asked if found.get(key) != asked[key])) or "version"
+    found = _read_settings(folder)
+    if found is not None and found != settings and not overwrite:
+        other = " and ".join(sorted(key for key in settings if found.get(key) != settings[key])) or "version"
         raise UserError(
-            f"{folder} holds what was begun with another {other}; go on with that, or let --overwrite begin anew"
+            f"{folder} holds a build that was begun with another {other}; "
+            "repeat the first command, or start again with --overwrite"
         )
-    if found != asked:
+    if found != settings:
         for file in folder.glob("*.npz"):
             file.unlink()
-    with atomic_write(folder / ASKED) as beside:
-        beside.write_text(json.dumps(asked, indent=2) + "\n")
+    with atomic_write(folder / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def encode_blocks(
@@ -143,144 +156,143 @@ def encode_blocks(
     *,
     stage: str,
     bad_images: BadImages,
-    known: Known,
+    known: KnownPictures,
 ) -> None:
-    """Encode a split into blocks, from the first that the folder lacks.
+    """Encode a split into blocks, from the first block that the folder lacks.
 
     Args:
-        folder: Is held, and what is asked for begun in it.
-        encoder: Is run in evaluation mode and left as it was.
-        data: Its pictures are square and all of one size.
-        regions: Which regions, and what is read from them.
-        stage: Which to read.
-        bad_images: What to do about pictures that cannot be decoded.
-        known: Pictures that need not be encoded; those that are met are taken from it.
+        folder: The locked working folder, after `start_blocks`.
+        encoder: Runs in evaluation mode; its state is restored.
+        data: A split whose pictures are square and have one size.
+        regions: Which regions to encode, and how to pool their maps.
+        stage: Encoder stage to read.
+        bad_images: What to do with pictures that cannot be decoded.
+        known: Pictures that need no encoding; each match is removed from it.
 
     Raises:
-        UserError: If a bad picture stops it.
+        UserError: If a picture cannot be decoded and `bad_images` is `stop`.
     """
     from tqdm import tqdm
 
     start, number = 0, 0
-    while (block := _read(_file(folder, number))) is not None and block.start == start:
+    while (block := _read_block(_block_file(folder, number))) is not None and block.start == start:
         for picture, old in zip(block.pictures, block.known, strict=True):
             if old >= 0:
-                known.take(picture.tobytes())
+                known.match(picture.tobytes())
         start, number = start + len(block.pictures), number + 1
     if start:
-        print(f"{folder}: goes on at picture {start + 1:,} of {len(data):,}", file=sys.stderr)
-    for later in itertools.takewhile(Path.exists, (_file(folder, i) for i in itertools.count(number))):
-        later.unlink()  # what follows a damaged block
+        print(f"{folder}: continues at picture {start + 1:,} of {len(data):,}", file=sys.stderr)
+    for later in itertools.takewhile(Path.exists, (_block_file(folder, i) for i in itertools.count(number))):
+        later.unlink()  # blocks after a damaged one
     with tqdm(None, f"index {data.spec}", len(data), initial=start, delay=2, disable=None, unit="img") as bar:
         while start < len(data):
-            block = _encoded(encoder, data, regions, start, stage, bad_images, known, bar)
-            with atomic_write(_file(folder, number)) as beside, beside.open("wb") as file:
+            block = _encode_block(encoder, data, regions, start, stage, bad_images, known, bar)
+            with atomic_write(_block_file(folder, number)) as temporary, temporary.open("wb") as file:
                 np.savez(file, **{name: getattr(block, name) for name in NAMES})
             start, number = start + len(block.pictures), number + 1
 
 
-def put_in_place(folder: Path, out: Path) -> None:
-    """Move what was finished in a working folder to its place, and remove the working folder.
+def move_into_place(folder: Path, out: Path) -> None:
+    """Move the finished index out of its working folder, and empty the folder.
 
-    Where a process is killed in the middle, `undo_half_a_move` brings back what was in that place.
+    After a crash between the two renames, `recover_interrupted_move` restores the old index.
     """
     if out.exists():
         out.rename(folder / OLD)
     (folder / FINISHED).rename(out)
-    (folder / ASKED).unlink()  # from here on the blocks count for nothing
-    shutil.rmtree(folder)
+    discard(folder)
 
 
-def undo_half_a_move(folder: Path, out: Path) -> None:
-    """Put back what a killed process had moved aside; remove what it had not moved yet, or did not need any more."""
+def recover_interrupted_move(folder: Path, out: Path) -> None:
+    """Restore an index that a killed process had moved aside; remove leftovers of its move."""
     if (folder / OLD).is_dir() and not out.exists():
         (folder / OLD).rename(out)
-    for remains in (folder / OLD, folder / FINISHED):
-        if remains.is_dir():
-            shutil.rmtree(remains)
+    for leftover in (folder / OLD, folder / FINISHED):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
 
 
-def blocks_in(folder: Path) -> Iterator[Block]:
+def read_blocks(folder: Path) -> Iterator[Block]:
     """Yield the finished blocks, in order.
 
     Raises:
-        OSError: If one has been damaged since it was written.
+        OSError: If a block has been damaged since it was written.
     """
     for number in itertools.count():
-        file = _file(folder, number)
+        file = _block_file(folder, number)
         if not file.exists():
             return
-        block = _read(file)
+        block = _read_block(file)
         if block is None:
-            raise OSError(5, "was changed after it was written, or the disk is not sound", str(file))
+            raise OSError(5, "the block was changed after it was written, or the disk is faulty", str(file))
         yield block
 
 
-def drawn_vectors(folder: Path, total: int, count: int) -> Float32[np.ndarray, "N D"]:
-    """Return vectors of the finished blocks, drawn at random by a fixed seed.
+def sample_vectors(folder: Path, total: int, count: int) -> Float32[np.ndarray, "N D"]:
+    """Return a random sample of the finished blocks' vectors, drawn with a fixed seed.
 
     Args:
-        folder: Of the blocks.
-        total: How many vectors they hold.
-        count: How many are wanted, `total` at most.
+        folder: The working folder.
+        total: Number of vectors in all blocks.
+        count: Size of the sample, at most `total`.
     """
     chosen = np.sort(np.random.default_rng(SEED).choice(total, count, replace=False, shuffle=False))
     parts, before = [], 0
-    for block in blocks_in(folder):
+    for block in read_blocks(folder):
         here = chosen[(chosen >= before) & (chosen < before + len(block.rows))] - before
         parts.append(block.vectors[here] if len(here) else block.vectors[:0])
         before += len(block.rows)
     return np.concatenate([part for part in parts if len(part)])
 
 
-def _encoded(
+def _encode_block(
     encoder: Encoder,
     data: ImageDataset,
     regions: Regions,
     start: int,
     stage: str,
     bad_images: BadImages,
-    known: Known,
+    known: KnownPictures,
     bar: Any,
 ) -> Block:
     pictures: list[bytes] = []
     numbers: list[int] = []
 
-    def new() -> Iterator[tuple[Tensor, NDArray[Any]]]:
+    def new_pictures() -> Iterator[tuple[Tensor, NDArray[Any]]]:
         rows = 0
         while rows < ROWS and len(pictures) < PICTURES and start + len(pictures) < len(data):
             read = read_regions(data, start + len(pictures), regions, bad_images)
-            pictures.append(bytes(DIGEST) if read is None else _digest(*read))
-            numbers.append(known.take(pictures[-1]))
+            pictures.append(bytes(DIGEST) if read is None else _picture_hash(*read))
+            numbers.append(known.match(pictures[-1]))
             bar.update()
             if read is not None and numbers[-1] < 0:
                 rows += len(read[1])
                 yield read
 
-    found = list(described(encoder, new(), regions, [stage]))
+    batches = list(describe_batches(encoder, new_pictures(), regions, [stage]))
     return Block(
         start,
         np.frombuffer(b"".join(pictures), np.uint8).reshape(-1, DIGEST),
         np.array(numbers, np.int32),
-        np.concatenate([np.empty(0, PATCH), *(rows for _, rows in found)]),
-        np.concatenate([vectors[stage] for vectors, _ in found]) if found else np.empty((0, 0), np.float32),
+        np.concatenate([np.empty(0, PATCH), *(rows for _, rows in batches)]),
+        np.concatenate([vectors[stage] for vectors, _ in batches]) if batches else np.empty((0, 0), np.float32),
     )
 
 
-def _digest(image: UInt8[Tensor, "3 S S"], rows: NDArray[Any]) -> bytes:
-    anywhere = rows.copy()
-    anywhere["image"] = 0  # the same picture may have another number in a data set that has grown
+def _picture_hash(image: UInt8[Tensor, "3 S S"], rows: NDArray[Any]) -> bytes:
+    numberless = rows.copy()
+    numberless["image"] = 0  # a picture's number can change when the data set grows
     state = hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=DIGEST)
-    state.update(anywhere.tobytes())
+    state.update(numberless.tobytes())
     return state.digest()
 
 
-def _file(folder: Path, number: int) -> Path:
+def _block_file(folder: Path, number: int) -> Path:
     return folder / f"{number:06}.npz"
 
 
-def _read(file: Path) -> Block | None:
-    """Return a block; None where there is none or it is not what was written, by the archive's own checksums."""
+def _read_block(file: Path) -> Block | None:
+    """Return a block; None if it is missing or fails the archive's checksums."""
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             start, *arrays = (stored[name] for name in NAMES)
@@ -289,14 +301,14 @@ def _read(file: Path) -> Block | None:
         return None
 
 
-def _read_asked(folder: Path) -> Any:
+def _read_settings(folder: Path) -> Any:
     try:
-        return json.loads((folder / ASKED).read_text())
+        return json.loads((folder / SETTINGS).read_text())
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
 
 
-def _is_ours(name: str) -> bool:
-    return name in (ASKED, LOCK, FINISHED, OLD) or re.fullmatch(r"\d{6}\.npz|\..*\.tmp", name) is not None
+def _is_working_file(name: str) -> bool:
+    return name in (SETTINGS, LOCK, FINISHED, OLD) or re.fullmatch(r"\d{6}\.npz|\..*\.tmp", name) is not None

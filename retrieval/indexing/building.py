@@ -1,4 +1,8 @@
-"""An index is made of a split's regions, goes on where it was killed, and grows with its data set."""
+"""Build an index from a split's regions: resume an interrupted build, and add pictures to an existing index.
+
+Order of a build (`build_index`): check the settings, lock OUT.blocks, encode the missing blocks, make the FAISS index,
+write its folder inside OUT.blocks, move it to OUT.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,15 @@ from retrieval.indexing.blocks import (
     DIGEST,
     FINISHED,
     Block,
-    Known,
-    begin,
-    blocks_in,
-    drawn_vectors,
+    KnownPictures,
+    discard,
     encode_blocks,
-    held,
-    put_in_place,
-    undo_half_a_move,
+    locked,
+    move_into_place,
+    read_blocks,
+    recover_interrupted_move,
+    sample_vectors,
+    start_blocks,
 )
 from retrieval.indexing.factory import (
     add_vectors,
@@ -44,7 +49,7 @@ from retrieval.indexing.factory import (
 )
 from retrieval.indexing.index import PatchIndex
 from retrieval.indexing.manifest import FORMAT, MANIFEST, PICTURES, TABLE, VECTORS, Manifest, Transform
-from retrieval.patches import check_regions, no_regions, stage_named
+from retrieval.patches import check_regions, no_regions_error, stage_named
 from retrieval.regions import PATCH, Regions
 
 
@@ -64,31 +69,31 @@ def build_index(
     overwrite: bool = False,
     add: bool = False,
 ) -> PatchIndex:
-    """Encode all regions of a split and write them as a folder that can be searched.
+    """Encode all regions of a split and write them as a searchable folder.
 
-    Vectors are kept on disk, block by block, until the index is whole: memory does not grow with the pictures, and
-    the same call goes on where one that was killed has stopped, to the same bytes.
+    Vectors go to disk block by block, so memory does not grow with the number of pictures. The same call continues an
+    interrupted build and gives the same bytes.
 
     Args:
-        encoder: Is left as it was.
-        data: The split, its pictures at `picture_size`.
-        regions: Which regions, and what is read from them.
+        encoder: Its state is restored.
+        data: The split, with pictures at `picture_size`.
+        regions: Which regions to encode, and how to pool their maps.
         out: Folder to write.
-        encoder_source: What `load_encoder` takes, for the manifest.
-        split: The split's name, for the manifest.
-        picture_size: Side in pixels, for the manifest.
-        stage: Which to read; the deepest where None.
-        factory: A FAISS index-factory string; where None `default_factory` of the number of vectors.
-        bad_images: What to do about pictures that cannot be decoded.
-        pca: Numbers a vector after PCA whitening, which is fitted to a sample, kept in the index and applied to
-            queries; vectors have length 1 again after it. None leaves them as they are.
-        overwrite: Replace an index that is there, and blocks of another that was begun.
-        add: Take into an index that is there the pictures that the data set has gained; if there is none, make it.
-            What was fitted to the first pictures stays.
+        encoder_source: Argument of `load_encoder`; goes into the manifest.
+        split: Name of the split; goes into the manifest.
+        picture_size: Side in pixels; goes into the manifest.
+        stage: Encoder stage to read; None reads the deepest.
+        factory: FAISS index-factory string; None chooses `default_factory` by the number of vectors.
+        bad_images: What to do with pictures that cannot be decoded.
+        pca: Dimensions after PCA whitening; None disables it. The PCA is fitted to a sample, stored in the index and
+            applied to queries. Whitened vectors are normalised to length 1 again.
+        overwrite: Replace an existing index, and blocks of a build with other settings.
+        add: Add the data set's new pictures to an existing index; build it if there is none. The PCA and the lists
+            that were fitted to the first pictures stay.
 
     Raises:
-        UserError: If there are no regions, no such stage, FAISS cannot make that kind of index of them, or pictures
-            are to be added to an index that was made otherwise or holds pictures that the data set lacks.
+        UserError: If there are no regions, the stage does not exist, or FAISS cannot make this index type from these
+            vectors; or if `add` meets an index with other settings or with pictures that the data set lacks.
     """
     out = Path(out)
     working = out.with_name(f"{out.name}.blocks")
@@ -96,8 +101,8 @@ def build_index(
     stage = stage_named(encoder, stage)
     dimensions = regions.cells**2 * next(each.channels for each in encoder.stages if each.name == stage)
     if pca is not None and not 1 <= pca <= dimensions:
-        raise UserError(f"--pca {pca}: vectors of stage {stage} have {dimensions} numbers; give 1 to {dimensions}")
-    empty_vectors(dimensions, with_whitening(factory or "Flat", pca))  # whether FAISS knows it, before any work
+        raise UserError(f"--pca {pca}: vectors of stage {stage} have {dimensions} dimensions; give 1 to {dimensions}")
+    empty_vectors(dimensions, with_whitening(factory or "Flat", pca))  # fail early on an unknown index type
     manifest = Manifest(
         encoder=encoder_source,
         encoder_sha256=encoder_digest(encoder),
@@ -113,71 +118,75 @@ def build_index(
         factory=with_whitening(factory or "", pca),
         faiss_version=use_faiss().__version__,
     )
-    with held(working):
-        undo_half_a_move(working, out)
+    with locked(working):
+        recover_interrupted_move(working, out)
         check_target(out, overwrite=overwrite, add=add)
         base = PatchIndex.open(out) if add and (out / MANIFEST).is_file() else None
         pictures = np.empty((0, DIGEST), np.uint8)
         if base is not None:
             pictures = np.load(out / PICTURES, allow_pickle=False)
-            _check_growth(base.manifest, manifest, out, whole_factory=factory is not None)
-        known = Known(pictures)
-        if known.left > len(data):
-            raise _lost(data, known.left - len(data), len(pictures), out)
-        # What was begun for an index that is there, of other pictures, is a loss of time alone
-        begin(working, _asked(manifest, out if base else None), overwrite=overwrite or base is not None)
+            _check_can_grow(base.manifest, manifest, out, whole_factory=factory is not None)
+        known = KnownPictures(pictures)
+        if known.unmatched > len(data):
+            raise _missing_pictures_error(data, known.unmatched - len(data), len(pictures), out)
+        # Blocks of an interrupted --add may be overwritten: only computing time is lost
+        settings = _block_settings(manifest, out if base else None)
+        start_blocks(working, settings, overwrite=overwrite or base is not None)
         encode_blocks(working, encoder, data, regions, stage=stage, bad_images=bad_images, known=known)
-        if known.left:
-            shutil.rmtree(working)
-            raise _lost(data, known.left, len(pictures), out)
-        count = sum(len(block.rows) for block in blocks_in(working))
+        if known.unmatched:
+            discard(working)
+            raise _missing_pictures_error(data, known.unmatched, len(pictures), out)
+        count = sum(len(block.rows) for block in read_blocks(working))
         if base is not None:
             vectors, kind, old_rows = base.vectors, base.manifest.factory, base.table
-            add_vectors(vectors, _shown(working, count))
+            add_vectors(vectors, _vectors_with_progress(working, count))
         elif count:
             kind, old_rows = with_whitening(factory or default_factory(count), pca), None
             vectors = make_vectors(
                 dimensions,
                 kind,
                 count,
-                lambda wanted: drawn_vectors(working, count, wanted),
-                _shown(working, count),
+                lambda wanted: sample_vectors(working, count, wanted),
+                _vectors_with_progress(working, count),
             )
         else:
-            shutil.rmtree(working)
-            raise no_regions(data, regions)
+            discard(working)
+            raise no_regions_error(data, regions)
         manifest = dataclasses.replace(manifest, factory=kind)
         _write(working, manifest, vectors, old_rows, len(pictures), len(data))
-        put_in_place(working, out)
+        move_into_place(working, out)
     return PatchIndex(manifest, np.load(out / TABLE, mmap_mode="r", allow_pickle=False), vectors)
 
 
 def check_target(folder: Path, *, overwrite: bool, add: bool = False) -> None:
-    """Raise a `UserError` unless there is nothing, an empty folder, or an index that may be replaced or grow."""
+    """Raise a `UserError` if an index may not be written to `folder`.
+
+    Allowed are a missing or empty folder, and with `overwrite` or `add` an existing index.
+    """
     if overwrite and add:
         raise UserError("--overwrite and --add: give one of them")
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UserError(f"{folder} is a file; give --out a folder of its own")
+        raise UserError(f"{folder} is a file; give another --out")
     if not (folder / MANIFEST).is_file():
         if any(folder.iterdir()):
-            raise UserError(f"{folder} holds something other than an index; give --out a folder of its own")
+            raise UserError(f"{folder} holds files other than an index; give another --out")
     elif not overwrite and not add:
-        raise UserError(f"{folder} holds an index already; --add takes in new pictures, --overwrite replaces it")
+        raise UserError(f"{folder} already holds an index; --add adds new pictures, --overwrite replaces it")
 
 
-def _asked(manifest: Manifest, base: Path | None) -> dict[str, Any]:
-    """Return all that decides what blocks hold, as JSON would give it back."""
+def _block_settings(manifest: Manifest, base: Path | None) -> dict[str, Any]:
+    """Return everything that determines the content of blocks, in JSON types."""
     found = dataclasses.asdict(manifest)
-    for name in ("encoder", "data", "split", "classes", "factory", "faiss_version"):  # where from, what becomes of it
+    for name in ("encoder", "data", "split", "classes", "factory", "faiss_version"):  # do not change the vectors
         del found[name]
     found["index that is added to"] = base and file_sha256(base / MANIFEST)
     return json.loads(json.dumps(found))
 
 
-def _check_growth(old: Manifest, new: Manifest, out: Path, *, whole_factory: bool) -> None:
-    """Raise a `UserError` where vectors, or classes, of another kind would come into an index."""
+def _check_can_grow(old: Manifest, new: Manifest, out: Path, *, whole_factory: bool) -> None:
+    """Raise a `UserError` if new vectors or classes would differ in kind from those of the index."""
     fields = ("encoder_sha256", "stage", "transform", "split", "picture_size", "regions")
     other = [name.removesuffix("_sha256") for name in fields if getattr(old, name) != getattr(new, name)]
     if new.factory != old.factory and (whole_factory or not old.factory.startswith(new.factory)):
@@ -186,40 +195,40 @@ def _check_growth(old: Manifest, new: Manifest, out: Path, *, whole_factory: boo
         other.append("classes")
     if other:
         raise UserError(
-            f"{out} was made with another {' and '.join(other)}; add with the same, or --overwrite makes it again"
+            f"{out} was made with another {' and '.join(other)}; repeat its settings, or replace it with --overwrite"
         )
 
 
-def _shown(working: Path, count: int) -> Iterator[Float32[np.ndarray, "N D"]]:
-    """Yield the blocks' vectors, and show how far that is."""
+def _vectors_with_progress(working: Path, count: int) -> Iterator[Float32[np.ndarray, "N D"]]:
+    """Yield the blocks' vectors, and show a progress bar."""
     from tqdm import tqdm
 
-    with tqdm(None, "into the index", count, delay=2, disable=None, leave=False, unit="vector") as bar:
-        for block in blocks_in(working):
+    with tqdm(None, "add to the index", count, delay=2, disable=None, leave=False, unit="vector") as bar:
+        for block in read_blocks(working):
             if len(block.rows):
                 yield block.vectors
                 bar.update(len(block.rows))
 
 
-def _lost(data: ImageDataset, missing: int, of: int, out: Path) -> UserError:
+def _missing_pictures_error(data: ImageDataset, missing: int, total: int, out: Path) -> UserError:
     return UserError(
-        f"{data.spec} lacks {missing:,} of the {of:,} pictures in {out}, or shows them otherwise; "
-        "an index only grows: --overwrite makes it again"
+        f"{data.spec} lacks {missing:,} of the {total:,} pictures in {out}, or their pixels or annotations changed; "
+        "an index can only grow: make it again with --overwrite"
     )
 
 
 def _write(
     working: Path, manifest: Manifest, vectors: Any, old: NDArray[Any] | None, old_pictures: int, pictures: int
 ) -> None:
-    """Write the files of an index: what an old one holds, its pictures renumbered, and then what the blocks add."""
+    """Write the files of an index: the old rows with their pictures renumbered, then the rows of the blocks."""
     folder = working / FINISHED
     folder.mkdir()
     try:
         use_faiss().write_index(vectors, str(folder / VECTORS))
-    except RuntimeError as error:  # its own words for a full disk
-        left = shutil.disk_usage(folder).free
-        raise OSError(errno.EIO, f"FAISS cannot write the index, {left:,} bytes are free", str(folder)) from error
-    _write_tables(folder, vectors.ntotal, blocks_in(working), old, old_pictures, pictures)
+    except RuntimeError as error:  # FAISS reports a full disk this way
+        free = shutil.disk_usage(folder).free
+        raise OSError(errno.EIO, f"FAISS cannot write the index; {free:,} bytes are free", str(folder)) from error
+    _write_tables(folder, vectors.ntotal, read_blocks(working), old, old_pictures, pictures)
     content = {
         "format": FORMAT,
         "patches": vectors.ntotal,
@@ -235,17 +244,17 @@ def _write_tables(
     folder: Path, rows: int, blocks: Iterator[Block], old: NDArray[Any] | None, old_pictures: int, pictures: int
 ) -> None:
     table = open_memmap(folder / TABLE, "w+", PATCH, (rows,))
-    known_by = open_memmap(folder / PICTURES, "w+", np.dtype(np.uint8), (pictures, DIGEST))
-    moved: Int32[np.ndarray, " P"] = np.full(old_pictures, -1, np.int32)
+    hashes = open_memmap(folder / PICTURES, "w+", np.dtype(np.uint8), (pictures, DIGEST))
+    new_numbers: Int32[np.ndarray, " P"] = np.full(old_pictures, -1, np.int32)
     at = 0 if old is None else len(old)
     for block in blocks:
         table[at : at + len(block.rows)] = block.rows
-        known_by[block.start : block.start + len(block.pictures)] = block.pictures
-        met = np.flatnonzero(block.known >= 0)
-        moved[block.known[met]] = block.start + met
+        hashes[block.start : block.start + len(block.pictures)] = block.pictures
+        matched = np.flatnonzero(block.known >= 0)
+        new_numbers[block.known[matched]] = block.start + matched
         at += len(block.rows)
     if old is not None:
         table[: len(old)] = old
-        table["image"][: len(old)] = moved[old["image"]]
+        table["image"][: len(old)] = new_numbers[old["image"]]
     table.flush()
-    known_by.flush()
+    hashes.flush()

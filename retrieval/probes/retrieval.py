@@ -1,20 +1,21 @@
-"""Retrieval by class: of what lies nearest to a region of a test picture, how much is of the same class.
+"""Retrieval by class: how many nearest neighbours of a test region have the same class.
 
-Objects where the data set has boxes, whole pictures where it has but one label each. With boxes there is a
-second question, the one that a context encoder is trained for: with the object hidden, do the pictures whose
-surroundings are nearest hide an object of the same class?
+Regions are objects if the data set has boxes, and whole pictures if it has one label per picture. With boxes there is a
+second set of metrics, which matches what a context encoder is trained for: with the object hidden, do the nearest
+surroundings belong to an object of the same class?
 
-    precision@k              share of the k nearest that are right; by encoders, with the object seen, also precision@1
-    recall@k                 share of queries with at least one right one among the k nearest
+    precision@k              share of the k nearest with the right class; also precision@1 for encoders, object visible
+    recall@k                 share of queries with at least one right neighbour among the k nearest
     mAP                      mean over queries of the average precision over the whole ranked database; queries whose
-                             class is not in it have none, and n counts the others
-    context …                the same with the object hidden; its class is what counts
-    … by raw pixels          the same of what needs no network; by colour histogram; by HOG (`retrieval.baselines`)
-    approximate recall@k     share of the k nearest that an approximate index finds, at the stage that was chosen; left
-                             out where the database has fewer than 360 regions (`retrieval.measures`)
+                             class is not in it are excluded, and n counts the others
+    context …                the same with the object hidden; its class must match
+    … by raw pixels          the same by descriptors without a network; also by colour histogram and by HOG
+                             (`retrieval.baselines`)
+    approximate recall@k     share of the k nearest that an approximate index finds, at the headline's stage; omitted if
+                             the database has fewer than 360 regions (`retrieval.measures`)
 
-Source: recall@k as in Jégou, Douze and Schmid 2011 and in Musgrave, Belongie and Lim 2020, which is not the share of
-    all that is right.
+Source: recall@k as in Jégou, Douze and Schmid 2011 and in Musgrave, Belongie and Lim 2020; it is not the share of all
+    relevant rows.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from pretext.datasets.packed import at_size
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
-from retrieval.baselines import describe_plainly
+from retrieval.baselines import describe_without_network
 from retrieval.measures import (
     approximate_recall,
     average_precisions,
@@ -49,63 +50,62 @@ from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles,
 
 Vectors = dict[str, NDArray[np.float32]]
 SHOWN = 4
-"""Queries on a sheet."""
+"""Number of queries on a sheet."""
 
 
 @dataclass(frozen=True)
 class Retrieval(Probe):
-    """Nearest neighbours by cosine, exact, in the training split, judged by class.
+    """Exact nearest neighbours by cosine in the training split, scored by class.
 
-    Objects that are marked difficult are neither searched for nor found. The stage is the one with the
-    highest precision@k for queries of the validation split. Chance is what a random order of the same database
-    would score.
+    Objects marked difficult are neither queries nor in the database. The stage with the highest precision@k on the
+    validation split is the headline. Chance is the expected score of a random ranking of the same database.
     """
 
     k: int = 10
-    """Neighbours that are judged."""
+    """Number of neighbours k in precision@k and recall@k."""
     database: int = 2000
-    """Regions of the training split that are searched, at most."""
+    """Maximum number of training regions in the database."""
     queries: int = 500
-    """Regions of the test split, and of the validation split, that are searched for, at most."""
+    """Maximum number of query regions, each of the test and validation split."""
     baselines: bool = True
-    """Also judge what needs no network, with the same queries in the same database."""
+    """Also score raw pixels, colour histogram and HOG with the same queries and database."""
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}), frozenset({"label"}))
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.queries < 1:
-            raise ValueError(f"k is {self.k} and queries {self.queries}; both are at least 1")
+            raise ValueError(f"k is {self.k} and queries is {self.queries}; both must be 1 or more")
         if self.database < self.k:
-            raise ValueError(f"database is {self.database}; at least k = {self.k} regions are needed")
+            raise ValueError(f"database is {self.database}; it must be at least k = {self.k}")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """See `Probe.evaluate`; the module says what the metrics are. Writes a sheet a kind of region."""
+        """See `Probe.evaluate`; the module docstring lists the metrics. Writes one sheet per kind of region."""
         if not self.can_judge(data):
             data.require("label")
         has_objects = {"labels", "boxes"} <= data.annotations
         sized = at_size(data, encoder.input_size, bad_images="skip")
         regions = Regions(mode="objects" if has_objects else "images")
         tables = self._tables(sized, regions)
-        yield from self._judged(encoder, sized, tables, regions, out)
+        yield from self._mode_scores(encoder, sized, tables, regions, out)
         if has_objects:
-            yield from self._judged(encoder, sized, tables, Regions(mode="contexts"), out)
+            yield from self._mode_scores(encoder, sized, tables, Regions(mode="contexts"), out)
 
     def _tables(self, data: ImageDataset, regions: Regions) -> dict[str, NDArray[Any]]:
-        """Return the regions that are searched and searched for, by split."""
+        """Return the patch tables of the database (train) and of the queries (val, test)."""
         tables = {
-            "train": self._drawn(data.split("train"), regions, self.database, 0),
-            "val": self._drawn(data.split("val"), regions, self.queries, 1),
-            "test": self._drawn(data.split("test"), regions, self.queries, 2),
+            "train": self._draw_regions(data.split("train"), regions, self.database, 0),
+            "val": self._draw_regions(data.split("val"), regions, self.queries, 1),
+            "test": self._draw_regions(data.split("test"), regions, self.queries, 2),
         }
         if len(tables["train"]) < self.k:
             raise UserError(
-                f"{data.spec}: precision@{self.k} needs {self.k} labelled {regions.mode} to search in, and "
+                f"{data.spec}: precision@{self.k} needs {self.k} labelled {regions.mode} in the database, but "
                 f"train has {len(tables['train'])}; give more data or a smaller k"
             )
         return tables
 
-    def _drawn(self, data: ImageDataset, regions: Regions, count: int, stream: int) -> NDArray[Any]:
-        """Return the regions of pictures in a random order, as many as asked for, as a patch table."""
+    def _draw_regions(self, data: ImageDataset, regions: Regions, count: int, stream: int) -> NDArray[Any]:
+        """Return the patch table of up to `count` regions, from pictures in random order."""
         order = np.random.default_rng((self.seed, stream)).permutation(len(data))
         tables: list[NDArray[Any]] = []
         for image in order:
@@ -113,15 +113,15 @@ class Retrieval(Probe):
                 break
             try:
                 picture, target = data[int(image)]
-            except BadImage:  # of a set too large to be packed; the next picture takes its place
+            except BadImage:  # in a data set too large to be packed; take the next picture
                 continue
             tables.append(patch_rows(int(image), *regions.boxes(target, picture.shape[-1])))
         table = np.concatenate(tables or [np.empty(0, PATCH)])[:count]
         if not len(table):
-            raise UserError(f"{data.spec}: a split of it shows no {regions.mode} with a class; give more data")
+            raise UserError(f"{data.spec}: one of its splits has no {regions.mode} with a class; give more data")
         return table
 
-    def _judged(
+    def _mode_scores(
         self,
         encoder: Encoder,
         data: ImageDataset,
@@ -129,7 +129,7 @@ class Retrieval(Probe):
         regions: Regions,
         out: Path | None,
     ) -> Iterator[Score]:
-        """Yield the scores of every stage and baseline for one kind of region; no headline for contexts."""
+        """Yield the scores of every stage and baseline for one kind of region. Contexts have no headline."""
         names = [stage.name for stage in encoder.stages]
         vectors: dict[str, Vectors] = {
             split: describe(encoder, data.split(split), table, regions, stages=names) for split, table in tables.items()
@@ -137,16 +137,16 @@ class Retrieval(Probe):
         labels = {split: np.ascontiguousarray(table["label"]) for split, table in tables.items()}
         contexts = regions.mode == "contexts"
         prefix = "context " if contexts else ""
-        on_val = {
-            name: hits(nearest(of_val, vectors["train"][name], self.k)[1], labels["val"], labels["train"]).mean()
-            for name, of_val in vectors["val"].items()
+        val_precision = {
+            name: hits(nearest(val_vectors, vectors["train"][name], self.k)[1], labels["val"], labels["train"]).mean()
+            for name, val_vectors in vectors["val"].items()
         }
-        chosen = max(names, key=lambda name: on_val[name])
+        chosen = max(names, key=lambda name: val_precision[name])
         found = {name: nearest(vectors["test"][name], vectors["train"][name], self.k) for name in names}
         precisions = (self.k,) if contexts else tuple(dict.fromkeys((self.k, 1)))
         for name in names:
-            of_test, of_train = vectors["test"][name], vectors["train"][name]
-            for score in self._scores(found[name][1], of_test, of_train, labels, precisions):
+            test_vectors, train_vectors = vectors["test"][name], vectors["train"][name]
+            for score in self._scores(found[name][1], test_vectors, train_vectors, labels, precisions):
                 headline = score.metric == f"precision@{self.k}" and name == chosen and not contexts
                 yield replace(score, metric=prefix + score.metric, stage=name, headline=headline)
         near = vectors["test"][chosen], vectors["train"][chosen], found[chosen][1]
@@ -155,13 +155,13 @@ class Retrieval(Probe):
             yield replace(score, stage=chosen)
         if self.baselines:
             plain = {
-                split: describe_plainly(data.split(split), tables[split], regions, side=encoder.input_size)
+                split: describe_without_network(data.split(split), tables[split], regions, side=encoder.input_size)
                 for split in ("train", "test")
             }
-            for name, of_test in plain["test"].items():
-                of_train = plain["train"][name]
-                rows = nearest(of_test, of_train, self.k)[1]
-                for score in self._scores(rows, of_test, of_train, labels, (self.k,)):
+            for name, test_vectors in plain["test"].items():
+                train_vectors = plain["train"][name]
+                rows = nearest(test_vectors, train_vectors, self.k)[1]
+                for score in self._scores(rows, test_vectors, train_vectors, labels, (self.k,)):
                     yield replace(score, metric=f"{prefix}{score.metric} by {name}")
         if out is not None:
             queries, neighbours = _tiles(data, tables, found[chosen], SHOWN, hidden=contexts)
@@ -175,30 +175,30 @@ class Retrieval(Probe):
         labels: dict[str, NDArray[Any]],
         precisions: tuple[int, ...],
     ) -> Iterator[Score]:
-        """Yield what one kind of vector scores, of which `rows` are the nearest; precision at each of some k."""
-        wanted, classes = labels["test"], labels["train"]
-        right = hits(rows, wanted, classes)
+        """Yield the scores of one kind of vector. `rows` are the nearest; `precisions` lists each k of precision@k."""
+        query_classes, classes = labels["test"], labels["train"]
+        right = hits(rows, query_classes, classes)
         for k in precisions:
-            yield _score(f"precision@{k}", right[:, :k].mean(axis=1), chance_precision(wanted, classes))
-        yield _score(f"recall@{self.k}", right.max(axis=1), chance_recall(wanted, classes, self.k))
-        found = average_precisions(queries, database, wanted, classes)
+            yield _score(f"precision@{k}", right[:, :k].mean(axis=1), chance_precision(query_classes, classes))
+        yield _score(f"recall@{self.k}", right.max(axis=1), chance_recall(query_classes, classes, self.k))
+        found = average_precisions(queries, database, query_classes, classes)
         found = found[np.isfinite(found)]
         if len(found):
-            yield _score("mAP", found, chance_average_precision(wanted, classes))
+            yield _score("mAP", found, chance_average_precision(query_classes, classes))
 
     def examples(
         self, encoder: Encoder, data: ImageDataset, *, mode: Mode, stage: str, count: int
     ) -> tuple[list[Tile], list[list[Tile]]]:
-        """Return some queries, of a picture each, and their neighbours: the arguments of `neighbour_sheet`.
+        """Return queries, each from another picture, and their neighbours, as arguments of `neighbour_sheet`.
 
-        The queries are the same for every encoder of one input size.
+        The queries are the same for all encoders of one input size.
 
         Args:
-            encoder: Is left as it was.
-            data: As for `evaluate`.
-            mode: `objects` and `contexts` where the data set has boxes, `images` where it has labels.
-            stage: Which to read, such as the headline's.
-            count: Queries, at most.
+            encoder: Its state is restored.
+            data: See `evaluate`.
+            mode: `objects` or `contexts` if the data set has boxes, `images` if it has labels.
+            stage: Encoder stage to read, such as that of the headline.
+            count: Maximum number of queries.
         """
         regions = Regions(mode=mode)
         sized = at_size(data, encoder.input_size, bad_images="skip")
@@ -212,7 +212,7 @@ class Retrieval(Probe):
 
 
 def _score(metric: str, items: NDArray[Any], chance: float) -> Score:
-    """Return the score of shares, one a query, in percent."""
+    """Return the score of shares, one per query, in percent."""
     shares = 100 * items.astype(np.float64)
     return Score(metric, float(shares.mean()), "%", True, 100 * chance, len(shares), items=shares)
 

@@ -1,4 +1,4 @@
-"""The page to search with: its answers through HTTP, what it refuses, and, slowly, a real browser."""
+"""The search page: its HTTP responses, invalid requests, and (slow) a real browser."""
 
 from __future__ import annotations
 
@@ -31,17 +31,15 @@ SPEC = "alexnet?width=0.125&stem_stride=2"
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """An index of whole pictures and one of contexts, of a context encoder, and one of patches, of random weights."""
+    """Indexes of images and contexts by a context encoder, and of patches by random weights."""
     root = tmp_path_factory.mktemp("demo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRETEXT_CACHE", str(root / "cache"))
-        config = TrainConfig(steps=1, batch_size=4, workers=0, device="cpu")
-        trained = train("context_encoder", SPEC, open_dataset(DATA), config, root / "run", image_size=SIZE)
-        random = root / "random.safetensors"
-        save_encoder(build_encoder(SPEC, input_size=SIZE, seed=0), random, {"task": "random"})
-        for mode, file in (("images", trained), ("contexts", trained), ("grid", random)):
-            main(["index", "--encoder", str(file), "--data", DATA, "--mode", mode, "--out", str(root / mode)])
-        yield tuple(root / name for name in ("images", "contexts", "grid"))
+    config = TrainConfig(steps=1, batch_size=4, workers=0, device="cpu")
+    trained = train("context_encoder", SPEC, open_dataset(DATA), config, root / "run", image_size=SIZE)
+    random = root / "random.safetensors"
+    save_encoder(build_encoder(SPEC, input_size=SIZE, seed=0), random, {"task": "random"})
+    for mode, file in (("images", trained), ("contexts", trained), ("grid", random)):
+        main(["index", "--encoder", str(file), "--data", DATA, "--mode", mode, "--out", str(root / mode)])
+    return tuple(root / name for name in ("images", "contexts", "grid"))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +61,7 @@ def png(size=(40, 30), colour="red"):
 
 def test_the_page_asks_nothing_of_another_host(page):
     texts = [page.get(path).text for path in ("/", "/page/demo.js", "/page/demo.css")]
-    assert not re.search(r"https?://|//[a-z]+\.", "".join(texts).replace("// A question", "").replace("// a later", ""))
+    assert not re.search(r"https?://|//[a-z]+\.", "".join(texts))
     assert page.get("/").headers["content-security-policy"].startswith("default-src 'self'")
     for path in ("/page/../demo.py", "/page/other.js", "/docs", "/openapi.json"):
         assert page.get(path).status_code in (400, 404)
@@ -101,7 +99,7 @@ def test_neighbours_are_those_of_the_index(page, folders):
 def test_a_hole_is_asked_where_it_can_be(page):
     whole, contexts, grid = search(page, box=[0.25, 0.25, 0.5, 0.5], hidden=True).json()
     assert len(whole["neighbours"]) == len(contexts["neighbours"]) == 4
-    assert grid["error"] == "It holds patches: ask with a marked part."
+    assert grid["error"] == "This index holds patches. Search with a region instead."
 
 
 def test_a_hole_is_filled_by_every_method(page):
@@ -112,13 +110,13 @@ def test_a_hole_is_filled_by_every_method(page):
         content = base64.b64decode(each["picture"].partition(",")[2])
         pictures[each["name"]] = np.asarray(Image.open(io.BytesIO(content))).astype(int)
     assert sum(name.startswith("nearest by") for name in pictures) == 3
-    assert {"painted by context_encoder", "mean colour", "interpolated", "as it was"} <= set(pictures)
-    truth = pictures["as it was"]
+    assert {"decoded by context_encoder", "mean colour", "interpolated", "original"} <= set(pictures)
+    truth = pictures["original"]
     hole = np.zeros(truth.shape[:2], bool)
     hole[8:24, 8:24] = True
     for name, filled in pictures.items():
         assert np.array_equal(filled[~hole], truth[~hole]), name
-        assert name == "as it was" or not np.array_equal(filled[hole], truth[hole]), name
+        assert name == "original" or not np.array_equal(filled[hole], truth[hole]), name
 
 
 def test_gradients_find_the_picture_itself_unless_it_is_asked_about(page):
@@ -131,7 +129,7 @@ def test_gradients_find_the_picture_itself_unless_it_is_asked_about(page):
         fills = page.post("/api/fill", json={"query": query, "box": [0.25, 0.25, 0.5, 0.5]}).json()
         (picture,) = [each["picture"] for each in fills if each["name"] == "nearest by HOG"]
         found[name] = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))).astype(int)
-    assert np.abs(found["uploaded"] - truth).max() <= 2  # another's copy of it is found, and fills it with itself
+    assert np.abs(found["uploaded"] - truth).max() <= 2  # the index's own copy fills the hole
     assert np.abs(found["own"] - truth).max() > 20
 
 
@@ -154,19 +152,19 @@ def test_an_upload_is_a_query(page):
     assert Image.open(io.BytesIO(page.get(f"/api/upload/{query['upload']}").content)).size == (40, 30)
     (whole, *_) = search(page, query=query).json()
     assert len(whole["neighbours"]) == 4
-    for _ in range(demo.KEPT):
+    for _ in range(demo.MAX_UPLOADS):
         page.post("/api/upload", content=png())
     answer = search(page, query=query)
-    assert answer.status_code == 400 and "no longer kept" in answer.json()["error"]
+    assert answer.status_code == 400 and "has expired" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "no picture"),
-        (b"<html>", "no picture"),
-        (png()[:60], "no picture"),
-        (b"x" * (demo.MOST_BYTES + 1), "larger than 20 MB"),
+        (b"", "not a readable picture"),
+        (b"<html>", "not a readable picture"),
+        (png()[:60], "not a readable picture"),
+        (b"x" * (demo.MAX_BYTES + 1), "larger than 20 MB"),
         (png((8000, 5001)), "more than 40 million pixels"),
     ],
 )
@@ -182,11 +180,11 @@ def test_what_is_no_picture_gets_a_sentence(page, content, said):
         ({"query": {"index": 0, "number": 42}}, "from 0 to 41"),
         ({"query": {"index": True, "number": 1}}, "not a whole number"),
         ({"query": {}}, "not a whole number"),
-        ({"box": [0, 0, 2, 1]}, "not within the picture"),
-        ({"box": ["nan", 0, 1, 1]}, "not within the picture"),
+        ({"box": [0, 0, 2, 1]}, "outside the picture"),
+        ({"box": ["nan", 0, 1, 1]}, "outside the picture"),
         ({"box": [0, 1]}, "left, top, width and height"),
-        ({"query": "3"}, "a query is an upload"),
-        ({"query": {"upload": [3]}}, "no longer kept"),
+        ({"query": "3"}, "query must be {upload: NAME}"),
+        ({"query": {"upload": [3]}}, "has expired"),
         ({"k": "many"}, "'many' is not a whole number from 1 to 50"),
         ({"k": None}, "None is not a whole number"),
         ({"k": 0}, "not a whole number"),
@@ -201,7 +199,7 @@ def test_what_cannot_be_asked_gets_a_sentence(page, asked, said):
 @pytest.mark.parametrize("content", [b"[]", b"3", b"no json"])
 def test_a_question_of_another_form_gets_a_sentence(page, content):
     answer = page.post("/api/search", content=content, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 400 and answer.json() == {"error": "/api/search cannot be asked so"}
+    assert answer.status_code == 400 and answer.json() == {"error": "/api/search: the request has the wrong form"}
 
 
 def test_a_program_that_draws_a_picture_is_not_run(page, monkeypatch):
@@ -212,7 +210,7 @@ def test_a_program_that_draws_a_picture_is_not_run(page, monkeypatch):
         "PIL.EpsImagePlugin.Ghostscript", lambda *given: run.append(given) or Image.new("RGB", (40, 30)).im
     )
     answer = page.post("/api/upload", content=written.getvalue())
-    assert answer.status_code == 400 and "no picture" in answer.json()["error"]
+    assert answer.status_code == 400 and "not a readable picture" in answer.json()["error"]
     assert not run
 
 
@@ -224,7 +222,7 @@ def test_a_hole_in_the_only_picture_is_filled_by_what_needs_no_other(folders, tm
         asked = {"query": {"index": 0, "number": 0}, "box": [0.25, 0.25, 0.5, 0.5]}
         assert opened.post("/api/search", json=asked).json()[0]["neighbours"] == []
         fills = [each["name"] for each in opened.post("/api/fill", json=asked).json()]
-    assert fills == ["mean colour", "interpolated", "as it was"]
+    assert fills == ["mean colour", "interpolated", "original"]
 
 
 def test_the_command_refuses_in_one_line(tmp_path):
@@ -236,7 +234,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
 
 @pytest.fixture
 def address(folders):
-    """Where the command serves the page."""
+    """URL of the page as the command serves it."""
     words = [word for folder in folders for word in ("--index", str(folder))]
     command = [sys.executable, "-m", "retrieval", "demo", *words, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
@@ -259,7 +257,7 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
     def mouse(kind, x, y, button="left"):
         held = 0 if kind == "Released" else {"left": 1, "right": 2}[button]
         about = {"x": left + x * side, "y": top + y * side, "button": button, "buttons": held, "clickCount": 1}
-        browser.ask("Input.dispatchMouseEvent", type=f"mouse{kind}", **about)
+        browser.command("Input.dispatchMouseEvent", type=f"mouse{kind}", **about)
 
     def drag(start, end, button="left"):
         mouse("Pressed", *start, button)
@@ -269,14 +267,14 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
 
     def press(key, modifiers=0):
         for kind in ("keyDown", "keyUp"):
-            browser.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers)
+            browser.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers)
 
     def upload(name, content, said):
         (tmp_path / name).write_bytes(content)
-        root = browser.ask("DOM.getDocument")["root"]["nodeId"]
-        field = browser.ask("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-        browser.ask("DOM.setFileInputFiles", nodeId=field, files=[str(tmp_path / name)])
-        wait_for(browser, f"said.textContent.includes('{said}')")
+        root = browser.command("DOM.getDocument")["root"]["nodeId"]
+        field = browser.command("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        browser.command("DOM.setFileInputFiles", nodeId=field, files=[str(tmp_path / name)])
+        wait_for(browser, f"$('status').textContent.includes('{said}')")
 
     with Browser(tmp_path / "profile") as browser:
         browser.show(address, width=1000)
@@ -287,7 +285,7 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         browser.run("new Promise(done => picture.complete ? done() : picture.onload = done)")
         left, top, side, _ = browser.run("(r => [r.x, r.y, r.width, r.height])(frame.getBoundingClientRect())")
         assert drag((0.1, 0.2), (0.6, 0.6)) == [0.1, 0.2, 0.5, 0.4]
-        mouse("Moved", 0.9, 0.9)  # nothing is held any more
+        mouse("Moved", 0.9, 0.9)  # no button is pressed
         assert drag((0.3, 0.4), (0.4, 0.5)) == [0.2, 0.3, 0.5, 0.4]
         press("ArrowRight")
         press("ArrowDown", modifiers=8)
@@ -296,14 +294,14 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         browser.run("document.querySelector('[value=hole]').click(); $('fill').click()")
         wait_for(browser, "fills.querySelectorAll('img').length == 7")
         assert browser.run("[...document.images].every(each => each.alt)")
-        # What comes late, of a question that is none any more, is not shown.
+        # The response to an outdated query is not shown.
         browser.run("(async () => { const late = fill(); choices.children[3].click(); await late; })()")
         assert browser.run("fills.children.length") == 0
         assert browser.complaints == []
         upload("picture.png", png(), "Searched")
-        upload("text.png", b"text", "no picture that can be read")
+        upload("text.png", b"text", "not a readable picture")
         upload("large.png", png((8000, 5001)), "more than 40 million pixels")
-        upload("heavy.png", b"x" * (demo.MOST_BYTES + 1), "larger than 20 MB")
+        upload("heavy.png", b"x" * (demo.MAX_BYTES + 1), "larger than 20 MB")
         for dark in (False, True):
             browser.show(f"{address}?number=3&how=hole&box=0.2,0.2,0.5,0.5&fill=1", width=360, dark=dark, mobile=True)
             wait_for(browser, "fills.querySelectorAll('img').length == 7")

@@ -1,4 +1,4 @@
-"""Holes filled from other pictures: blending against a dense solution by loops, and neighbours that must be found."""
+"""Filling holes from other pictures: blending against a dense solution, and neighbours that must be found."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_blending_solves_poissons_equation():
     images, sources = pictures(3, 9), pictures(3, 9, seed=1)
     holes = torch.zeros(3, 1, 9, 9, dtype=torch.bool)
     holes[0, 0, 2:6, 3:7] = True
-    holes[1, 0, 0:3, 5:9] = True  # up to the picture's corner
+    holes[1, 0, 0:3, 5:9] = True  # touches the picture's corner
     holes[2, 0, 1, 1:4] = holes[2, 0, 5:8, 2] = holes[2, 0, 6, 2:6] = True  # two pieces
     found = fill_from(HoledPictures(images, holes), sources).double().numpy()
     for k in range(3):
@@ -103,7 +103,7 @@ def test_the_probe(tmp_path):
     assert (tmp_path / "nearest_fill.png").is_file()
     few = list(NearestFill(database=1).evaluate(encoder, data))
     values = {(s.stage, s.metric): s.value for s in few}
-    assert len({values[stage.name, "PSNR"] for stage in encoder.stages}) == 1  # one picture fills all
+    assert len({values[stage.name, "PSNR"] for stage in encoder.stages}) == 1  # the only picture fills every hole
 
 
 @pytest.mark.parametrize("settings", [{"database": 0}, {"test_images": -1}])
@@ -112,8 +112,7 @@ def test_settings_out_of_range(settings):
         NearestFill(**settings)
 
 
-def test_the_command_compares_encoders_decoders_and_baselines(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+def test_the_command_compares_encoders_decoders_and_baselines(tmp_path, capsys):
     data, spec = "scenes?size=16&train=60&val=20&test=12", "alexnet?width=0.125&stem_stride=1"
     config = TrainConfig(steps=1, batch_size=4, workers=0, device="cpu")
     made = train("context_encoder", spec, open_dataset(data), config, tmp_path / "run", image_size=16)
@@ -128,7 +127,7 @@ def test_the_command_compares_encoders_decoders_and_baselines(tmp_path, capsys, 
     assert set(scores["context_encoder"]) == {"L1", "L2", "PSNR", "SSIM"}
     assert (tmp_path / "fills" / "fills.png").is_file()
     save_encoder(build_encoder(spec, input_size=32, seed=0), random, {"task": "random"})
-    with pytest.raises(UserError, match="sees pictures of 32 px, the first one of 16"):
+    with pytest.raises(UserError, match="has input size 32 px, the first one 16 px"):
         main(["inpaint", *words])
     with pytest.raises(UserError, match="give --encoder"):
         main(["inpaint", "--data", data])

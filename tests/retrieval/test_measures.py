@@ -1,4 +1,4 @@
-"""Retrieval's numbers against scikit-learn and whole enumerations; its baselines against scikit-image and NumPy."""
+"""Retrieval metrics against scikit-learn and full enumeration; baselines against scikit-image and NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from pretext.datasets import ImageDataset, at_size, open_dataset
 from pretext.transforms.masks import MEAN_COLOUR
-from retrieval.baselines import NAMES, colour_histograms, describe_plainly, hog, raw_pixels
+from retrieval.baselines import NAMES, colour_histograms, describe_without_network, hog, raw_pixels
 from retrieval.indexing.factory import EXACT_UP_TO, approximate_factory, default_factory
 from retrieval.measures import (
     approximate_recall,
@@ -35,7 +35,7 @@ def unit(rng: np.random.Generator, count: int, dimensions: int = 8) -> np.ndarra
 def test_average_precision_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     queries, database = unit(rng, 300), unit(rng, 70)  # more than one batch of queries
-    wanted, classes = rng.integers(0, 5, 300), rng.integers(0, 4, 70)  # nothing is of class 4
+    wanted, classes = rng.integers(0, 5, 300), rng.integers(0, 4, 70)  # no row has class 4
     found = average_precisions(queries, database, wanted, classes)
     cosines = (torch.from_numpy(queries) @ torch.from_numpy(database).T).numpy()
     for value, scores, label in zip(found, cosines, wanted, strict=True):
@@ -47,7 +47,7 @@ def test_average_precision_is_scikit_learns() -> None:
 
 
 def test_of_equal_cosines_the_earlier_row_ranks_first() -> None:
-    database = np.eye(8, dtype=np.float32)[np.zeros(50, dtype=int)]  # products that no order of summing changes
+    database = np.tile(np.eye(1, 8, dtype=np.float32), (50, 1))  # exact in any order of summation: all cosines are 1
     classes = np.zeros(50, dtype=np.int64)
     classes[[4, 9]] = 1
     found = average_precisions(database[:1], database, np.array([1]), classes)
@@ -67,7 +67,7 @@ def test_chance_is_the_mean_over_all_orders() -> None:
         wanted = np.array([label])
         assert chance_precision(wanted, classes) == pytest.approx(np.mean(precisions))
         assert chance_recall(wanted, classes, k) == pytest.approx(np.mean(recalls))
-        if label != 3:  # a class that is not there has no average precision
+        if label != 3:  # a missing class has no average precision
             assert chance_average_precision(wanted, classes) == pytest.approx(np.mean(averages))
             both = np.array([label, 3])
             assert chance_average_precision(both, classes) == pytest.approx(np.mean(averages))
@@ -82,9 +82,9 @@ def test_an_approximate_index_finds_what_is_in_few_lists() -> None:
     exact = nearest(queries, database, 10)[1]
     found = approximate_recall(queries, database, exact)
     assert found is not None
-    assert found.mean() > 0.97  # numbers of 16 bits swap a few
+    assert found.mean() > 0.97  # 16-bit rounding swaps a few
     group = database.argmax(axis=1)
-    elsewhere = exact.copy()  # rows of the opposite side, which no search for the nearest returns
+    elsewhere = exact.copy()  # rows of another cluster, which a nearest-neighbour search does not return
     for row, query in enumerate(queries):
         elsewhere[row, ::2] = np.flatnonzero(group != query.argmax())[:5]
     half = approximate_recall(queries, database, elsewhere)
@@ -101,11 +101,11 @@ def test_an_approximate_index_is_as_large_as_its_vectors_allow() -> None:
     assert approximate_recall(vectors[:3], vectors, nearest(vectors[:3], vectors, 5)[1]) is None
 
 
-# What needs no network
+# Descriptors without a network
 
 
 def pictures(count: int = 5, size: int = 32) -> torch.Tensor:
-    """Return random pictures whose values are whole 255ths."""
+    """Return random pictures whose values are multiples of 1/255."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 3, size, size), generator=generator).float() / 255
 
@@ -113,7 +113,7 @@ def pictures(count: int = 5, size: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("size", [32, 27, 64])
 def test_gradients_are_those_of_scikit_image(size: int) -> None:
     shown = pictures(size=size)
-    shown[1] = 0.5  # without any gradient
+    shown[1] = 0.5  # no gradient
     shown[2, :, :, : size // 2] = 0.25
     side = size // 8
     for vector, picture in zip(hog(shown).numpy(), shown, strict=True):
@@ -163,7 +163,8 @@ def test_no_baseline_sees_what_is_hidden() -> None:
     inside[1, :, 19:, 22:] = 255 - inside[1, :, 19:, 22:]
     outside[0, :, 7, 8:20] = outside[1, :, 14:17] = 0
     seen, hidden, shown = (
-        describe_plainly(Two(each), table, Regions(mode="contexts"), side=32) for each in (images, inside, outside)
+        describe_without_network(Two(each), table, Regions(mode="contexts"), side=32)
+        for each in (images, inside, outside)
     )
     for name in NAMES:
         np.testing.assert_array_equal(seen[name], hidden[name])
@@ -176,14 +177,11 @@ def test_what_lies_beyond_a_picture_is_no_colour_of_it() -> None:
     table = np.array([(0, 0.8, 0.8, 0.2, 0.2, -1), (1, 0.25, 0.25, 0.5, 0.5, -1)], dtype=PATCH)
     for mode in ("objects", "contexts"):
         regions = Regions(mode=mode, margin=0.5)  # type: ignore[arg-type]
-        found = describe_plainly(Two(white), table, regions, side=32)["colour histogram"]
+        found = describe_without_network(Two(white), table, regions, side=32)["colour histogram"]
         np.testing.assert_allclose(found[:, -1], 1, atol=1e-6)
 
 
-def test_baselines_are_the_same_whatever_the_encoder_and_never_the_headline(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path_factory.mktemp("cache")))
+def test_baselines_are_the_same_whatever_the_encoder_and_never_the_headline() -> None:
     data = at_size(open_dataset(SPEC), SIZE, bad_images="stop")
     probe = Retrieval(k=3, database=60, queries=20)
     one, other = ([s for s in probe.evaluate(make_encoder(seed), data) if " by " in s.metric] for seed in (0, 1))

@@ -1,7 +1,7 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const state = { indexes: [], query: null, start: 0, box: [0.25, 0.25, 0.5, 0.5], how: "whole", asked: 0 };
+const state = { indexes: [], query: null, start: 0, box: [0.25, 0.25, 0.5, 0.5], how: "whole", searches: 0 };
 const CHOICES = 12;
 
 function make(tag, attributes = {}, ...children) {
@@ -11,17 +11,17 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-function say(text, wrong = false) {
-  $("said").textContent = text;
-  $("said").className = wrong ? "error" : "";
+function setStatus(text, wrong = false) {
+  $("status").textContent = text;
+  $("status").className = wrong ? "error" : "";
 }
 
 async function call(path, options) {
-  const answer = await fetch(path, options).catch(() => {
-    throw new Error("No answer: is the command that serves this page still running?");
+  const response = await fetch(path, options).catch(() => {
+    throw new Error("The server does not respond. Is the command still running?");
   });
-  const content = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(content.error || `The page got an error (${answer.status}).`);
+  const content = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(content.error || `Server error ${response.status}.`);
   return content;
 }
 
@@ -47,7 +47,7 @@ function choose(query, url, button) {
   for (const each of $("choices").children) each.setAttribute("aria-pressed", String(each === button));
   $("picture").src = url;
   $("stage").hidden = false;
-  ask();
+  search();
 }
 
 function setHow(how) {
@@ -66,52 +66,52 @@ function placeBox() {
   });
 }
 
-const asked = () => ({
+const requestBody = () => ({
   query: state.query,
   box: state.how === "whole" ? null : state.box,
   hidden: state.how === "hole",
   k: Math.min(50, Math.max(1, Math.round(Number($("k").value)) || 8)),
 });
 
-const question = () => JSON.stringify([state.query, state.box, state.how]);
+const querySettings = () => JSON.stringify([state.query, state.box, state.how]);
 
-let waiting = 0;
-function askSoon() {
-  clearTimeout(waiting);
-  waiting = setTimeout(ask, 150);
+let timer = 0;
+function searchSoon() {
+  clearTimeout(timer);
+  timer = setTimeout(search, 150);
 }
 
-async function ask() {
+async function search() {
   if (!state.query) return;
-  const number = ++state.asked;
-  if (state.filled !== question()) $("fills").replaceChildren();
+  const number = ++state.searches;
+  if (state.filled !== querySettings()) $("fills").replaceChildren();
   $("results").setAttribute("aria-busy", "true");
   try {
-    const answers = await post("/api/search", asked());
-    if (number !== state.asked) return; // a later question is on its way
-    $("results").replaceChildren(...answers.map(answerView));
-    const slowest = Math.max(0, ...answers.map((each) => each.seconds || 0));
-    say(`Searched in ${slowest.toFixed(2)} s.`);
+    const results = await post("/api/search", requestBody());
+    if (number !== state.searches) return; // a newer search has started
+    $("results").replaceChildren(...results.map(resultView));
+    const slowest = Math.max(0, ...results.map((each) => each.seconds || 0));
+    setStatus(`Searched in ${slowest.toFixed(2)} s.`);
   } catch (error) {
-    if (number === state.asked) say(error.message, true);
+    if (number === state.searches) setStatus(error.message, true);
   }
   $("results").removeAttribute("aria-busy");
 }
 
-function answerView(answer) {
-  const section = make("section", {}, make("h3", {}, answer.name));
-  if (answer.error) {
-    section.append(make("p", { class: "hint" }, answer.error));
+function resultView(result) {
+  const section = make("section", {}, make("h3", {}, result.name));
+  if (result.error) {
+    section.append(make("p", { class: "hint" }, result.error));
     return section;
   }
-  section.append(make("div", { class: "strip" }, ...answer.neighbours.map(neighbourView)));
+  section.append(make("div", { class: "strip" }, ...result.neighbours.map(neighbourView)));
   return section;
 }
 
 function neighbourView(found, rank) {
   const whole = found.box[0] === 0 && found.box[1] === 0 && found.box[2] >= 1 && found.box[3] >= 1;
-  const words = `Neighbour ${rank + 1}${found.label ? `, ${found.label}` : ""}, similarity ${found.similarity}`;
-  const shot = make("div", { class: "shot" }, make("img", { src: found.picture, alt: words }));
+  const description = `Neighbour ${rank + 1}${found.label ? `, ${found.label}` : ""}, similarity ${found.similarity}`;
+  const shot = make("div", { class: "shot" }, make("img", { src: found.picture, alt: description }));
   if (!whole) {
     const mark = make("span");
     const [x, y, w, h] = found.box.map((share) => `${100 * share}%`);
@@ -123,27 +123,27 @@ function neighbourView(found, rank) {
 }
 
 async function fill() {
-  if (!state.query) return say("Choose a picture first.", true);
-  say("Filling …");
-  const now = question();
+  if (!state.query) return setStatus("Choose a picture first.", true);
+  setStatus("Filling the hole …");
+  const now = querySettings();
   try {
-    const fills = await post("/api/fill", asked());
-    if (now !== question()) return; // the hole has moved since
+    const fills = await post("/api/fill", requestBody());
+    if (now !== querySettings()) return; // the hole has changed since
     state.filled = now;
     const figures = fills.map((each) => {
-      const image = make("img", { src: each.picture, alt: `The hole, ${each.name}` });
+      const image = make("img", { src: each.picture, alt: `Filled hole: ${each.name}` });
       return make("figure", {}, image, make("figcaption", {}, each.name.replaceAll("_", " ")));
     });
-    $("fills").replaceChildren(make("h3", {}, "The hole filled"), make("div", { class: "strip" }, ...figures));
-    say("Filled.");
+    $("fills").replaceChildren(make("h3", {}, "Filled hole"), make("div", { class: "strip" }, ...figures));
+    setStatus("Hole filled.");
   } catch (error) {
-    say(error.message, true);
+    setStatus(error.message, true);
   }
 }
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
-function dragged(event) {
+function onPointerDown(event) {
   if (!event.isPrimary || event.button) return;
   const frame = $("frame").getBoundingClientRect();
   const at = (e) => [
@@ -166,16 +166,16 @@ function dragged(event) {
   };
   const end = () => {
     $("frame").removeEventListener("pointermove", move);
-    ask();
+    search();
   };
   $("frame").setPointerCapture(event.pointerId);
   $("frame").addEventListener("pointermove", move);
-  $("frame").addEventListener("lostpointercapture", end, { once: true }); // let go, or taken away
+  $("frame").addEventListener("lostpointercapture", end, { once: true }); // released or cancelled
   event.preventDefault();
   $("box").focus({ preventScroll: true });
 }
 
-function keyed(event) {
+function onKeyDown(event) {
   const steps = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] };
   const step = steps[event.key];
   if (!step) return;
@@ -186,56 +186,56 @@ function keyed(event) {
     state.box[at + axis] = clamp(state.box[at + axis] + step[axis], event.shiftKey ? 0.04 : 0, 1 - other);
   }
   placeBox();
-  askSoon();
+  searchSoon();
 }
 
-async function uploaded(event) {
+async function onUpload(event) {
   const [file] = event.target.files;
   if (!file) return;
-  say("Reading the picture …");
+  setStatus("Uploading the picture …");
   try {
     const query = await call("/api/upload", { method: "POST", body: file });
     choose(query, `/api/upload/${query.upload}`, null);
   } catch (error) {
-    say(error.message, true);
+    setStatus(error.message, true);
   }
   event.target.value = "";
 }
 
-async function begin() {
+async function start() {
   try {
     state.indexes = await call("/api/indexes");
   } catch (error) {
-    return say(error.message, true);
+    return setStatus(error.message, true);
   }
-  const can = { whole: state.indexes.some((e) => e.boxes), box: state.indexes.some((e) => e.boxes), hole: state.indexes.some((e) => e.holes) };
+  const available = { whole: state.indexes.some((e) => e.boxes), box: state.indexes.some((e) => e.boxes), hole: state.indexes.some((e) => e.holes) };
   for (const radio of document.querySelectorAll("[name=how]")) {
-    radio.disabled = !can[radio.value];
-    radio.addEventListener("change", () => { setHow(radio.value); ask(); });
+    radio.disabled = !available[radio.value];
+    radio.addEventListener("change", () => { setHow(radio.value); search(); });
   }
-  setHow(can.whole ? "whole" : "hole");
+  setHow(available.whole ? "whole" : "hole");
   showChoices();
-  say(state.indexes.map((e) => `${e.name}: ${e.regions.toLocaleString("en")} ${e.mode === "grid" ? "patches" : e.mode} of ${e.data}`).join("; "));
+  setStatus(state.indexes.map((e) => `${e.name}: ${e.regions.toLocaleString("en")} ${e.mode === "grid" ? "patches" : e.mode} of ${e.data}`).join("; "));
   $("more").addEventListener("click", () => { state.start += 1; showChoices(); });
-  $("file").addEventListener("change", uploaded);
-  $("k").addEventListener("change", ask);
+  $("file").addEventListener("change", onUpload);
+  $("k").addEventListener("change", search);
   $("fill").addEventListener("click", fill);
-  $("frame").addEventListener("pointerdown", dragged);
-  $("box").addEventListener("keydown", keyed);
+  $("frame").addEventListener("pointerdown", onPointerDown);
+  $("box").addEventListener("keydown", onKeyDown);
 }
 
-// A question can be written as an address: ?number=3&how=hole&box=0.2,0.2,0.4,0.4&fill=1
-async function linked() {
-  await begin();
-  const words = new URLSearchParams(location.search);
-  if (!words.has("number") || !state.indexes.length) return;
-  if (words.has("how")) setHow(words.get("how"));
-  const box = (words.get("box") || "").split(",").map(Number);
+// A query can be given in the URL: ?number=3&how=hole&box=0.2,0.2,0.4,0.4&fill=1
+async function main() {
+  await start();
+  const parameters = new URLSearchParams(location.search);
+  if (!parameters.has("number") || !state.indexes.length) return;
+  if (parameters.has("how")) setHow(parameters.get("how"));
+  const box = (parameters.get("box") || "").split(",").map(Number);
   if (box.length === 4 && box.every(Number.isFinite)) state.box = box;
   placeBox();
-  const number = Number(words.get("number"));
+  const number = Number(parameters.get("number"));
   choose({ index: 0, number }, `/api/picture/0/${number}`, null);
-  if (words.has("fill")) fill();
+  if (parameters.has("fill")) fill();
 }
 
-linked();
+main();
