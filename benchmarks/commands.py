@@ -76,7 +76,7 @@ def status(argv: list[str]) -> int:
     from benchmarks.progress import seconds_left
     from benchmarks.progress import status as status_of
     from benchmarks.results import failure_path, read_json
-    from benchmarks.schedule import duration
+    from benchmarks.wording import duration
 
     out = parse(Progress, argv, prog="run_all.py status").folder
     plan, found = status_of(out)
@@ -149,7 +149,7 @@ def reproduce(argv: list[str]) -> int:
     """Compute a cell and its encoder anew in OUT/reproduced, and print both values of each metric."""
     from benchmarks import schedule
     from benchmarks.executor import LocalProcesses
-    from benchmarks.reproduction import held_against, stored_cell
+    from benchmarks.reproduction import compare_values, stored_cell
     from benchmarks.results import read_measurements, result_path
     from downstream.features import limit_cache
 
@@ -170,7 +170,7 @@ def reproduce(argv: list[str]) -> int:
     failures = schedule.run((maker, judged), again, crew, expected=expected, progress=schedule.show_progress)
     if failures:
         raise UserError(f"{next(iter(failures.values()))}; the traceback is in {again / 'failures'}")
-    lines, same = held_against(before, [row for row in read_measurements(again) if row.cell == name])
+    lines, same = compare_values(before, [row for row in read_measurements(again) if row.cell == name])
     print("\n".join(lines))
     return 0 if same else 1
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import apart, flat
+from benchmarks.cells import differing_settings, flat
 from benchmarks.environment import read_environments
 from benchmarks.intervals import ALONE, LEVEL, Interval, holm, interval
-from benchmarks.report.content import latest
-from benchmarks.results import Measurement, read_measurements
-from benchmarks.verdict import loans_among, one_per_seed, probe_key, row_key, tables
+from benchmarks.ordering import probe_key, row_key
+from benchmarks.results import Measurement, latest, read_measurements
+from benchmarks.verdict import loans_among, one_per_seed, tables
 from benchmarks.wording import MOST_NAMED, and_list
 from pretext.system.errors import UserError
 
@@ -117,7 +117,7 @@ def what_differs(one: Measurement, other: Measurement) -> str:
         return f"of other data: {_two(one.data, other.data, 'whose pictures differ')}"
     if keys & {"encoder", "foreign"}:
         return f"of another encoder: {_two(one.encoder, other.encoder, 'of other weights')}"
-    return f"of other settings: {', '.join(apart(ours, theirs))}" if keys else ""
+    return f"of other settings: {', '.join(differing_settings(ours, theirs))}" if keys else ""
 
 
 def facts_of(folder: Path) -> dict[str, str]:

@@ -31,6 +31,7 @@ from benchmarks.intervals import (
     rank,
     shares,
 )
+from benchmarks.ordering import probe_key, row_key
 from benchmarks.results import Measurement
 
 if TYPE_CHECKING:
@@ -44,29 +45,6 @@ Place = tuple[str, str, str]
 """A row, a probe and a metric."""
 FEWEST_PROBES = 3
 """Fewer say nothing of a mean rank."""
-ROW_ORDER = (
-    "random",
-    "supervised",
-    "autoencoder",
-    "denoising_autoencoder",
-    "context_encoder",
-    "context_encoder:adversarial",
-    "rotation",
-    "simclr",
-)
-"""Rows of a table, from the top; others follow by name."""
-PROBE_ORDER = (
-    "linear",
-    "knn",
-    "svm",
-    "low_shot",
-    "fine_tune",
-    "detection",
-    "segmentation",
-    "retrieval",
-    "inpainting",
-)
-"""Columns of a table, from the left; others follow by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,16 +189,6 @@ def tables(*rows: Mapping[int, Measurement]) -> list[Table]:
     counts = {len(reading.items or ()) for row in readings for reading in row}
     whole = len(counts) == 1 and counts != {0}
     return [np.array([r.items if whole else [r.value] for r in row], dtype=np.float64) for row in readings]
-
-
-def row_key(pretext: str) -> tuple[int, str]:
-    """Return what rows are sorted by."""
-    return (ROW_ORDER.index(pretext) if pretext in ROW_ORDER else len(ROW_ORDER), pretext)
-
-
-def probe_key(probe: str) -> tuple[int, str]:
-    """Return what columns are sorted by."""
-    return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), probe)
 
 
 def _over_the_table(summaries: Sequence[Summary], differences: Mapping[Place, Table]) -> list[Summary]:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from benchmarks.intervals import LEVEL, POWER
 from benchmarks.report.content import Run
-from benchmarks.terminal import MARK
 from benchmarks.verdict import BASELINE, CEILING, Summary, smallest_seen
+from benchmarks.wording import MARK
 
 PERCENT = f"{100 * LEVEL:.0f}\N{NO-BREAK SPACE}%"
 

@@ -22,7 +22,7 @@ if not __package__:  # started as a file: the import path begins with this folde
 
 import torch
 
-from benchmarks.recipes import judge_names, probe
+from benchmarks.recipes import probe, probe_names
 from benchmarks.timing.linear import print_linear
 from benchmarks.timing.search import print_retrieval
 from benchmarks.timing.tasks import MATRIX, Load, fit_seconds, is_fitted, task_speed
@@ -121,7 +121,7 @@ def probe_seconds(name: str, data: ImageDataset, load: Load) -> float:
 
 
 def _probe_names(options: Speed) -> tuple[str, ...]:
-    known = [name for name in judge_names() if name != "inpainting"]
+    known = [name for name in probe_names() if name != "inpainting"]
     for name in options.probes or ():
         if name not in known:
             raise UserError(f"unknown probe {name!r}; {did_you_mean(name, known)}")
