@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.results import read_json, write_json
 
 FILE = "environment.json"
+"""Name of the file in OUT."""
 
 
 def write_environment(out: Path, *, workers: int, threads: int) -> None:

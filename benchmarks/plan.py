@@ -22,7 +22,7 @@ from pretext.system.errors import UserError
 
 SPLITS = ("train", "val", "test")
 REMEDY = {
-    "label": "put the pictures into class folders",
+    "label": "sort the images into one folder per class",
     "labels": "give a data set that names its objects, such as voc: or coco:",
     "boxes": "give a data set with boxes, such as voc: or coco:",
     "masks": "give a data set with masks, such as voc: or masks:",

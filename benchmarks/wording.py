@@ -72,9 +72,9 @@ def listed(
         if hits:
             every = len(hits) == len(of_row) > 2
             rows_of.setdefault(f"all {len(hits)} probes" if every else and_list(hits), []).append(row)
-    whole = "; ".join(f"{and_list(rows)} in {where}" for where, rows in rows_of.items())
-    if len(whole.split()) <= MOST_WORDS:
-        return whole
+    full = "; ".join(f"{and_list(rows)} in {where}" for where, rows in rows_of.items())
+    if len(full.split()) <= MOST_WORDS:
+        return full
     return (short or counted)([s for s in summaries if wanted(s)], summaries)
 
 

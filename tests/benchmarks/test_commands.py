@@ -7,12 +7,12 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from comparison_samples import Constant, run_smoke
 
 from benchmarks import computing, run_all
+from benchmarks.locks import cell_lock
 from benchmarks.results import read_json, write_json
 from pretext.system.errors import UserError
 
@@ -20,9 +20,9 @@ from pretext.system.errors import UserError
 def test_a_failing_cell_makes_the_exit_code_1_and_status_says_so(smoke, capsys, monkeypatch):
     monkeypatch.setattr(Constant, "evaluate", lambda *given: (_ for _ in ()).throw(RuntimeError("a bad day")))
     assert run_smoke(smoke, "--probes", "linear") == 1
-    said = capsys.readouterr()
-    assert "FAILED: RuntimeError: a bad day" in said.err
-    assert "3 cells failed" in said.err
+    printed = capsys.readouterr()
+    assert "FAILED: RuntimeError: a bad day" in printed.err
+    assert "3 cells failed" in printed.err
     assert run_all.main(["status", "--out", str(smoke)]) == 1
     assert "3 done, 0 running, 3 failed, 0 left" in capsys.readouterr().out
     assert run_all.main(["clean", "--out", str(smoke)]) == 0
@@ -45,8 +45,23 @@ def test_status_says_how_long_the_rest_takes(smoke, capsys):
     )  # 60 + 60 + 150 s
     for path in (smoke / "results").glob("*.segmentation.*"):
         path.unlink()
-    run_all.main(["status", "--out", str(smoke)])  # a probe that has not been seen: as told, at the pace of the others
+    run_all.main(["status", "--out", str(smoke)])  # no finished cell of that probe: its estimate at the others' pace
     assert "8 left: about 8 min by 1 worker" in capsys.readouterr().out  # 2 × 60 s, and 6 × 30 s twice as long
+
+
+def test_a_locked_cell_is_running_and_clean_waits_for_it(smoke, capsys):
+    run_smoke(smoke)
+    result = next((smoke / "results").glob("rotation.linear.*"))
+    result.unlink()
+    with cell_lock(smoke, result.stem):
+        assert run_all.main(["status", "--out", str(smoke)]) == 0
+        assert f"8 done, 1 running, 0 failed, 0 left: about 1 s by 1 worker\nrunning  {result.stem}\n" in re.sub(
+            r"about \d+ s", "about 1 s", capsys.readouterr().out
+        )
+        with pytest.raises(UserError, match="is being computed; stop that first"):
+            run_all.main(["clean", "--out", str(smoke)])
+    assert run_all.main(["clean", "--out", str(smoke)]) == 0
+    assert not (smoke / ".locks").exists()
 
 
 def test_two_rows_are_compared(smoke, capsys):
@@ -56,8 +71,8 @@ def test_two_rows_are_compared(smoke, capsys):
     assert re.search(r" \[\+0\.00, \+0\.00\] +not distinguishable\n", capsys.readouterr().out)
     with pytest.raises(UserError, match="no row 'rotatio'; did you mean 'rotation'"):
         run_all.main(["compare", "rotatio", "random", "--out", str(smoke)])
-    for judged in ("random.linear", "rotation.segmentation"):
-        for path in (smoke / "results").glob(f"{judged}.*"):
+    for name in ("random.linear", "rotation.segmentation"):
+        for path in (smoke / "results").glob(f"{name}.*"):
             path.unlink()
     with pytest.raises(UserError, match="no probe has judged both rotation and random"):
         run_all.main(["compare", "rotation", "random", "--out", str(smoke)])
@@ -94,7 +109,7 @@ def test_a_cell_is_reproduced_by_the_beginning_of_its_name(smoke, capsys, monkey
         run_all.main(["reproduce", "rotation.linear.s1", "--out", str(smoke)])
 
 
-def test_clean_can_spare_what_is_young(smoke, capsys):
+def test_clean_can_spare_recent_files(smoke, capsys):
     run_smoke(smoke)
     for name, days in (("old.log", 9), ("young.log", 1)):
         path = smoke / "logs" / name
@@ -108,8 +123,8 @@ def test_clean_can_spare_what_is_young(smoke, capsys):
     results = list((smoke / "results").iterdir())
     capsys.readouterr()
     assert run_all.main(["clean", "--older-than", "7", "--out", str(smoke)]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said == [f"removed 1 file of {smoke / 'logs'}", f"removed 1 file of {smoke / 'superseded'}"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [f"removed 1 file of {smoke / 'logs'}", f"removed 1 file of {smoke / 'superseded'}"]
     assert [path.name for path in (smoke / "logs").iterdir()] == ["young.log"]
     assert not (smoke / "superseded").exists()
     assert list((smoke / "results").iterdir()) == results
@@ -123,8 +138,8 @@ def test_clean_can_spare_what_is_young(smoke, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_cell_is_reproduced_whatever_number_of_threads_the_shell_asks_for(tmp_path):
-    program = [sys.executable, str(Path(run_all.__file__))]
+def test_a_cell_is_reproduced_with_any_number_of_threads_in_the_shell(tmp_path):
+    program = [sys.executable, run_all.__file__]
     made = [
         "--profile",
         "smoke",

@@ -19,13 +19,13 @@ def source():
 
 
 def random_cells(**probes):
-    maker = encoder_cell("random", seed=0, data=source(), encoder="alexnet?width=0.1&stem_stride=1")
-    return maker, {name: probe_cell(maker, name, each, seed=0) for name, each in probes.items()}
+    encoder = encoder_cell("random", seed=0, data=source(), encoder="alexnet?width=0.1&stem_stride=1")
+    return encoder, {name: probe_cell(encoder, name, each, seed=0) for name, each in probes.items()}
 
 
 def test_a_cell_s_rows_say_everything(tmp_path):
-    maker, cells = random_cells(a=Constant(value=3))
-    assert run_cell(maker, tmp_path).state == "done"
+    encoder, cells = random_cells(a=Constant(value=3))
+    assert run_cell(encoder, tmp_path).state == "done"
     assert run_cell(cells["a"], tmp_path).state == "done"
     (row,) = read_measurements(tmp_path)
     assert (row.cell, row.pretext, row.probe, row.metric, row.value) == (
@@ -39,23 +39,23 @@ def test_a_cell_s_rows_say_everything(tmp_path):
     assert row.images_seen == 0
     assert row.peak_mem_bytes > 10e6
     assert len(row.encoder_sha256) == 64
-    assert json.loads(row.config_json)["pretrain"] == maker.name
+    assert json.loads(row.config_json)["pretrain"] == encoder.name
 
 
 @pytest.mark.slow
-def test_workers_outlive_what_fails_and_what_dies(tmp_path):
-    maker, cells = random_cells(a=Constant(), b=Constant(mood="raise"), c=Constant(mood="die"))
-    said: list[tuple[Cell, Outcome, int, float]] = []
+def test_the_pool_survives_cells_that_fail_and_workers_that_die(tmp_path):
+    encoder, cells = random_cells(a=Constant(), b=Constant(mood="raise"), c=Constant(mood="die"))
+    reports: list[tuple[Cell, Outcome, int, float]] = []
     failures = run(
-        [maker, *cells.values()],
+        [encoder, *cells.values()],
         tmp_path,
         LocalProcesses(tmp_path, 1),
         expected=Estimate({"a": 1.0, "b": 2.0, "c": 3.0}, 1),
-        progress=lambda *each: said.append(each),
+        progress=lambda *each: reports.append(each),
     )
     assert set(failures) == {cells["b"].name, cells["c"].name}
     assert "SIGKILL" in failures[cells["c"].name]
     assert failures[cells["b"].name] == "RuntimeError: a bad day"
     assert [row.cell for row in read_measurements(tmp_path)] == [cells["a"].name]
     assert {failure["cell"] for failure in read_failures(tmp_path)} == set(failures)
-    assert [cell.probe for cell, *_ in said] == ["", "c", "b", "a"]
+    assert [cell.probe for cell, *_ in reports] == ["", "c", "b", "a"]

@@ -22,7 +22,7 @@ def test_a_budget_holds_for_every_row_and_replaces_the_profiles():
     assert with_budget(made, None) is made
 
 
-def test_every_row_and_probe_sees_pictures_of_the_size_that_is_asked_for(smoke):
+def test_every_row_and_probe_sees_images_of_the_chosen_size(smoke):
     plan = plan_of(Options(profile="smoke", image_size=24, out=smoke))
     assert {cell.data.size for cell in plan.cells} == {24}
 
@@ -62,7 +62,7 @@ def test_another_comparison_in_the_folder_is_refused(smoke):
         (["status", "--out", "nowhere"], "no comparison was started there"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(smoke, arguments, message, monkeypatch, tmp_path):
+def test_an_unusable_value_is_refused_in_one_line(smoke, arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         run_all.main(arguments)

@@ -19,7 +19,7 @@ from pretext.training.config import TrainConfig
 
 
 class Bare(ImageDataset):
-    """Pictures of which nothing is known."""
+    """Images without annotations."""
 
     spec = "folder:photos"
     notes = ("a note",)
@@ -33,15 +33,15 @@ class Bare(ImageDataset):
     fingerprint = "bare"
 
 
-def test_a_cell_is_row_by_probe_by_seed_behind_an_encoder_of_its_row_and_seed():
+def test_cells_are_rows_by_probes_by_seeds_after_the_encoder_of_their_row_and_seed():
     planned = plan(seeds=2)
     assert Counter(bool(cell.protocol) for cell in planned.cells) == {False: 3 * 2, True: 3 * 2 * 2}
     by_name = {cell.name: cell for cell in planned.cells}
     assert len(by_name) == len(planned.cells)
     for cell in planned.cells:
         if cell.protocol is not None:
-            maker = by_name[cell.made_by]
-            assert (maker.pretext, maker.seed, maker.protocol) == (cell.pretext, cell.seed, None)
+            encoder = by_name[cell.made_by]
+            assert (encoder.pretext, encoder.seed, encoder.protocol) == (cell.pretext, cell.seed, None)
             assert cell.protocol.seed == cell.seed
         if cell.train is not None:
             assert cell.train.seed == cell.seed
@@ -49,8 +49,8 @@ def test_a_cell_is_row_by_probe_by_seed_behind_an_encoder_of_its_row_and_seed():
 
 def test_names_can_be_read():
     planned = plan(rows={"rotation": "rotation"})
-    maker, first, _ = planned.cells
-    assert maker.name[:-8] == "rotation.s0."
+    encoder, first, _ = planned.cells
+    assert encoder.name[:-8] == "rotation.s0."
     assert first.name[:-8] == "rotation.a.s0."
 
 
@@ -86,7 +86,7 @@ def test_a_hash_covers_what_the_value_depends_on_and_nothing_else():
     assert {row for row, _, _ in start if tuned[row, "a", 0] != start[row, "a", 0]} == {"rotation"}
 
 
-def test_rows_can_learn_from_other_pictures_than_they_are_judged_with():
+def test_rows_can_be_trained_on_other_data_than_their_probes():
     other = "scenes?size=16&train=9&val=4&test=4&seed=3"
     planned, start = plan(pretrain_data=other), cell_names(plan())
     assert {cell.data.spec for cell in planned.cells if cell.protocol is None} == {other}
@@ -99,16 +99,18 @@ def test_rows_can_learn_from_other_pictures_than_they_are_judged_with():
     assert cell_names(plan(pretrain_data=SPEC)) == start
 
 
-def test_labels_are_wanted_of_what_is_learned_from():
-    judged = open_data(SPEC, 16, bad_images="skip", download=False)
-    bare = DataSource(spec="folder:photos", size=16, bad_images="skip", fingerprints=judged[0].fingerprints)
-    planned = make_plan(recipe(), *judged, rows=ROWS, probes={"a": Constant()}, seeds=1, pretrain_data=(bare, Bare()))
+def test_supervised_rows_need_labels_in_the_training_data():
+    probe_data = open_data(SPEC, 16, bad_images="skip", download=False)
+    bare = DataSource(spec="folder:photos", size=16, bad_images="skip", fingerprints=probe_data[0].fingerprints)
+    planned = make_plan(
+        recipe(), *probe_data, rows=ROWS, probes={"a": Constant()}, seeds=1, pretrain_data=(bare, Bare())
+    )
     assert any(line.startswith("row supervised left out: folder:photos has no classes") for line in planned.left_out)
     assert "supervised" not in {cell.pretext for cell in planned.cells}
     assert "folder:photos: a note" in planned.notes
 
 
-def test_a_new_version_of_the_code_computes_everything_anew(monkeypatch):
+def test_a_new_version_of_the_code_computes_everything_again(monkeypatch):
     start = cell_names(plan())
     monkeypatch.setattr("benchmarks.cells.CODE", CODE + 1)
     assert not set(cell_names(plan()).values()) & set(start.values())
@@ -127,14 +129,14 @@ def test_a_probe_without_its_annotations_is_left_out_with_the_reason():
         make_plan(recipe(), source, Bare(), rows=ROWS, probes={"a": Constant(), "m": Masked()}, seeds=1)
     text = str(caught.value)
     assert "probe a left out: it needs label, and folder:photos annotates nothing" in text
-    assert "put the pictures into class folders" in text
+    assert "sort the images into one folder per class" in text
     assert "probe m left out: it needs masks" in text
     assert "row supervised left out" in text
     assert "probes that need no labels: --probes label_free nearest_fill inpainting" in text
     assert "\n" not in text
 
 
-def test_only_rows_with_a_decoder_are_asked_to_fill_holes(monkeypatch):
+def test_only_rows_with_a_decoder_have_an_inpainting_cell(monkeypatch):
     monkeypatch.setattr(suite, "_fills_holes", lambda task: task == "rotation")
     planned = plan({"inpainting": Inpainting()})
     assert [(cell.pretext, cell.probe) for cell in planned.cells] == [
@@ -147,7 +149,7 @@ def test_random_weights_and_rotation_have_no_decoder():
     assert not suite._fills_holes("rotation")
 
 
-def test_a_foreign_encoder_is_one_file_judged_at_every_seed(tmp_path):
+def test_an_external_encoder_is_one_file_with_its_probes_at_every_seed(tmp_path):
     file = tmp_path / "theirs.safetensors"
     file.write_bytes(b"one")
     planned = plan(rows={}, foreign={"theirs": str(file)}, seeds=2)
@@ -176,7 +178,7 @@ def test_every_profile_can_be_made_and_says_what_it_costs(name):
     assert "Expect" in PROFILES[name].__doc__
 
 
-def test_results_of_other_settings_are_set_aside_and_other_seeds_kept(tmp_path):
+def test_results_of_outdated_settings_are_moved_and_other_seeds_kept(tmp_path):
     def compute_all(planned):
         return {cell.name for cell in planned.missing(tmp_path) if run_cell(cell, tmp_path).state == "done"}
 
@@ -191,7 +193,7 @@ def test_results_of_other_settings_are_set_aside_and_other_seeds_kept(tmp_path):
     assert read_measurements(tmp_path) == []
 
 
-def test_rows_that_are_not_asked_for_leave_a_column_that_is_asked_otherwise_now(tmp_path):
+def test_other_rows_leave_a_column_whose_protocol_has_changed(tmp_path):
     def compute_all(planned):
         for cell in planned.missing(tmp_path):
             assert run_cell(cell, tmp_path).state == "done"
@@ -201,13 +203,13 @@ def test_rows_that_are_not_asked_for_leave_a_column_that_is_asked_otherwise_now(
 
     compute_all(plan({"a": Constant(), "b": Constant()}, rows={"random": None, "rotation": "rotation"}))
     again = plan({"a": Constant()}, rows={"random": None}, train=TrainConfig(images=16, batch_size=4))
-    assert move_superseded(again, tmp_path) == []  # asked the same: a budget of its own is shown beside it
+    assert move_superseded(again, tmp_path) == []  # the same protocol; another budget is shown beside the row
     changed = plan({"a": Constant(value=3)}, rows={"random": None})
     assert [name.split(".")[:2] for name in move_superseded(changed, tmp_path)] == [["random", "a"], ["rotation", "a"]]
     assert kept() == [("random", "b"), ("rotation", "b")]
 
 
-def test_a_probe_s_name_with_options_is_set_aside_as_well(tmp_path):
+def test_results_of_a_probe_with_options_in_its_name_are_moved_too(tmp_path):
     name = "mine?train_images=200"
     for cell in plan({name: Constant()}, rows={"random": None}).cells:
         assert run_cell(cell, tmp_path).state == "done"

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from comparison_samples import run_smoke
@@ -18,17 +17,15 @@ from benchmarks import executor, report, run_all
 from benchmarks.results import read_json, write_json
 from pretext.system.errors import UserError
 
-ROOT = Path(run_all.__file__).parents[1]
-
 
 def test_it_computes_prints_and_writes_then_finds_nothing_to_compute(smoke, capsys):
     assert run_smoke(smoke, "--seeds", "2") == 0
-    said = capsys.readouterr()
-    assert "18 cells, 0 done; 18 to compute" in said.out
-    assert "(synthetic)" in said.out
-    line = next(line for line in said.out.splitlines() if line.startswith("rotation"))
+    printed = capsys.readouterr()
+    assert "18 cells, 0 done; 18 to compute" in printed.out
+    assert "(synthetic)" in printed.out
+    line = next(line for line in printed.out.splitlines() if line.startswith("rotation"))
     assert line.split()[1] == "40.5"
-    assert len(said.err.splitlines()) == 18
+    assert len(printed.err.splitlines()) == 18
     with (smoke / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["pretext"], row["probe"], row["seed"]) for row in rows} == {
@@ -43,7 +40,7 @@ def test_it_computes_prints_and_writes_then_finds_nothing_to_compute(smoke, caps
     assert {path: path.stat().st_mtime_ns for path in (smoke / "results").iterdir()} == stamps
 
 
-def test_a_folder_keeps_to_what_its_rows_learned_from(smoke, capsys):
+def test_a_folder_keeps_to_one_training_data_set(smoke, capsys):
     other = "scenes?size=32&train=100&val=20&test=20&seed=3"
     assert run_smoke(smoke, "--pretrain-data", other) == 0
     assert f", trained on {other}" in capsys.readouterr().out
@@ -55,9 +52,9 @@ def test_a_folder_keeps_to_what_its_rows_learned_from(smoke, capsys):
 
 def test_tasks_and_probes_narrow_but_keep_what_a_table_needs(smoke, capsys):
     assert run_smoke(smoke, "--tasks", "rotation", "--probes", "knn") == 0
-    said = capsys.readouterr().out
-    assert "rows: random, supervised, rotation" in said
-    assert "probes: knn; seeds: 1" in said
+    printed = capsys.readouterr().out
+    assert "rows: random, supervised, rotation" in printed
+    assert "probes: knn; seeds: 1" in printed
 
 
 def test_results_of_another_schema_are_refused_before_anything_is_computed(smoke, capsys, monkeypatch):
@@ -71,13 +68,13 @@ def test_results_of_another_schema_are_refused_before_anything_is_computed(smoke
         ["reproduce", "random", "--out", str(smoke)],
         ["compare", "random", "rotation", "--out", str(smoke)],
     ):
-        if arguments[0] == "status":  # which asks how long cells took only while some are left
+        if arguments[0] == "status":  # it reads the times of cells only while some are left
             next((smoke / "results").glob("supervised.*")).unlink()
         with pytest.raises(UserError, match="schema_version is 0, this suite reads 1"):
             run_all.main(arguments)
 
 
-def test_a_run_leaves_what_it_was_computed_with(smoke):
+def test_a_run_records_its_environment(smoke):
     from benchmarks.environment import read_environments
 
     run_smoke(smoke)
@@ -87,7 +84,7 @@ def test_a_run_leaves_what_it_was_computed_with(smoke):
     assert read_environments(smoke) == [entry]
 
 
-def test_the_report_is_made_anew_when_what_it_says_may_have_changed_and_only_then(smoke, monkeypatch):
+def test_the_report_is_written_again_only_if_its_inputs_changed(smoke, monkeypatch):
     made = []
 
     def note(out):
@@ -102,7 +99,7 @@ def test_the_report_is_made_anew_when_what_it_says_may_have_changed_and_only_the
     run_smoke(smoke, "--bad-images", "stop")  # computes nothing; the plan that the report quotes is another
     assert len(made) == 2
     (path,) = (smoke / "results").glob("random.linear.*")
-    os.utime(path, (0, 0))  # by a run that was killed before it came to its report
+    os.utime(path, (0, 0))  # as by a run that was killed before its report
     run_smoke(smoke, "--bad-images", "stop")
     assert len(made) == 3
     monkeypatch.setattr(report, "__file__", str(smoke / "report" / "__init__.py"))  # another version of this code
@@ -123,7 +120,7 @@ def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
     out = tmp_path / "out"
     arguments = [
         sys.executable,
-        str(ROOT / "benchmarks" / "run_all.py"),
+        run_all.__file__,
         "--profile",
         "smoke",
         "--out",
@@ -159,23 +156,23 @@ def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
     second = start()
     until(lambda: len(results()) > before, second)
     second.send_signal(signal.SIGINT)
-    said = second.communicate(timeout=60)[0]
-    assert second.returncode == 130, said
-    assert "stopped; the same command goes on from what it has kept" in said
+    printed = second.communicate(timeout=60)[0]
+    assert second.returncode == 130, printed
+    assert "stopped; the same command goes on from what it has kept" in printed
     finished = results()
 
     third = start()
-    said = third.communicate(timeout=300)[0]
-    assert third.returncode == 0, said
+    printed = third.communicate(timeout=300)[0]
+    assert third.returncode == 0, printed
     assert {name: results()[name] for name in finished} == finished
-    assert len(results()) == 3 * 4 + 1  # three rows, four probes, and one row that fills holes
+    assert len(results()) == 3 * 4 + 1  # three rows, four probes, and one row with a decoder
     assert (out / "results.csv").exists()
     assert (out / "report.html").exists()
     assert not list(out.rglob("*.tmp"))
 
     begun = time.monotonic()
     fourth = start()
-    said = fourth.communicate(timeout=60)[0]
-    assert fourth.returncode == 0, said
-    assert "nothing to compute" in said
+    printed = fourth.communicate(timeout=60)[0]
+    assert fourth.returncode == 0, printed
+    assert "nothing to compute" in printed
     assert time.monotonic() - begun < 30

@@ -17,7 +17,7 @@ from pretext.system.errors import UserError
 
 @pytest.fixture
 def fake_compute(monkeypatch):
-    """Replace computing by writing down the order; cells named in `bad` fail."""
+    """Record the cells instead of computing them; cells in `bad` fail."""
     order: list[Cell] = []
     bad: set[tuple[str, str]] = set()
 
@@ -33,26 +33,26 @@ def fake_compute(monkeypatch):
     return order, bad
 
 
-def compute_missing(planned, out, said=None):
-    said = [] if said is None else said
+def compute_missing(planned, out, reports=None):
+    reports = [] if reports is None else reports
     return run(
         planned.missing(out),
         out,
         InProcess(out),
         expected=Estimate(planned.recipe.expected_s, 1),
-        progress=lambda *each: said.append(each),
+        progress=lambda *each: reports.append(each),
     )
 
 
 def test_encoders_come_first_then_the_longest(tmp_path, fake_compute, monkeypatch):
     monkeypatch.setattr(Estimate, "learn", lambda *given: None)  # on a busy machine the shortest may take longest
     order, _ = fake_compute
-    said: list = []
-    assert compute_missing(plan(), tmp_path, said) == {}
+    reports: list = []
+    assert compute_missing(plan(), tmp_path, reports) == {}
     assert [bool(cell.protocol) for cell in order] == [False] * 3 + [True] * 6
     assert [cell.probe for cell in order[3:]] == ["b"] * 3 + ["a"] * 3
-    assert [left for _, _, left, _ in said] == list(range(8, -1, -1))
-    assert said[-1][3] == 0.0
+    assert [left for _, _, left, _ in reports] == list(range(8, -1, -1))
+    assert reports[-1][3] == 0.0
 
 
 def test_nothing_is_computed_twice(tmp_path, fake_compute):
@@ -66,7 +66,7 @@ def test_nothing_is_computed_twice(tmp_path, fake_compute):
     assert [(cell.pretext, cell.probe) for cell in order[before:]] == [("rotation", "a")]
 
 
-def test_an_encoder_that_nobody_waits_for_is_not_made_again(tmp_path, fake_compute):
+def test_an_encoder_that_no_probe_needs_is_not_made_again(tmp_path, fake_compute):
     planned = plan()
     compute_missing(planned, tmp_path)
     for path in (tmp_path / "pretrain").rglob("*.safetensors"):
@@ -114,40 +114,40 @@ def test_what_another_process_computes_is_waited_for(tmp_path, fake_compute, mon
     order, _ = fake_compute
     monkeypatch.setattr(schedule, "BUSY_S", 0.0)
     planned = plan({"a": Constant()}, rows={"random": None})
-    maker, judged = planned.cells
-    lock = cell_lock(tmp_path, maker.name)
+    encoder, probe = planned.cells
+    lock = cell_lock(tmp_path, encoder.name)
     assert lock.__enter__()
-    assert is_locked(tmp_path, maker.name)
-    assert run_cell(maker, tmp_path).state == "busy"
+    assert is_locked(tmp_path, encoder.name)
+    assert run_cell(encoder, tmp_path).state == "busy"
 
     started: list[str] = []
     real = InProcess.outcomes
 
-    def outcomes(self, timeout):  # the other one ends after a while
+    def outcomes(self, timeout):  # the other process ends after a while
         found = real(self, 0.0)
         started.extend(outcome.state for outcome in found)
         if len(started) == 3:
-            encoder_path(tmp_path, maker.name).parent.mkdir(parents=True)
-            encoder_path(tmp_path, maker.name).write_text("theirs")
+            encoder_path(tmp_path, encoder.name).parent.mkdir(parents=True)
+            encoder_path(tmp_path, encoder.name).write_text("theirs")
             lock.__exit__(None, None, None)
         return found
 
     monkeypatch.setattr(InProcess, "outcomes", outcomes)
     assert compute_missing(planned, tmp_path) == {}
     assert started[:3] == ["busy"] * 3
-    assert [cell.name for cell in order] == [judged.name]
-    assert encoder_path(tmp_path, maker.name).read_text() == "theirs"
+    assert [cell.name for cell in order] == [probe.name]
+    assert encoder_path(tmp_path, encoder.name).read_text() == "theirs"
 
 
 def test_the_estimate_learns():
     cells = plan(rows={"rotation": "rotation"}).cells
-    maker, a, b = cells
+    encoder, a, b = cells
     expected = Estimate({"pretrain": 100, "a": 10, "b": 20}, 2)
-    assert expected.of_all(cells) == 100  # never under the longest
+    assert expected.of_all(cells) == 100  # at least the longest cell
     assert expected.of_all([a, b]) == 20
-    expected.learn(a, 5.0)  # half of what was told
+    expected.learn(a, 5.0)  # half of the estimate
     assert expected.of(a) == 5.0
     assert expected.of(b) == 10.0
-    assert expected.of(maker) == 50.0
-    expected.learn(b, 0.0)  # somebody else had done it
+    assert expected.of(encoder) == 50.0
+    expected.learn(b, 0.0)  # another process had computed it
     assert expected.of(b) == 10.0

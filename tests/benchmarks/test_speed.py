@@ -176,7 +176,7 @@ def test_the_lists_of_a_plain_index_are_searched_alike(monkeypatch: pytest.Monke
         (["--retrieval", "--vectors", "10"], "each at least 1000"),
     ],
 )
-def test_what_cannot_be_timed_is_one_line(argv: list[str], word: str) -> None:
+def test_an_unusable_value_is_refused_in_one_line(argv: list[str], word: str) -> None:
     with pytest.raises(UserError, match=word) as caught:
         main([*FLAGS, *argv])
     assert "\n" not in str(caught.value)
