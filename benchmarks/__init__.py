@@ -1,1 +1,26 @@
-"""Plans the comparison, runs it, judges it, draws it."""
+"""The comparison: plan the cells, compute them, summarise the results and write the report.
+
+run_all             the command: options, plan, computation, table and report
+options             the flags of run_all, and the plan that they describe
+commands            the subcommands status, compare, reproduce and clean
+recipes             the profiles (smoke, laptop, tasks, workstation, paper): rows, probes, budgets
+plan                all cells of a comparison, the missing ones, and results of outdated settings
+cells               one cell, and the hash of every setting that its value depends on
+ordering            the fixed order of rows and columns in tables
+schedule            the loop that computes missing cells, and the estimate of the time left
+executor            worker processes that compute cells
+computing           compute one cell: train an encoder, or run a probe on it
+locks               one lock per cell, for several run_all on one folder
+results             the results folder: measurements, failures, plan, costs, CSV and Parquet
+environment         OUT/environment.json: hardware and package versions
+progress            the state of a comparison, read from its folder
+reproduction        rebuild a stored cell and compare its values
+comparison          two results folders against each other
+verdict             summaries over seeds: means, intervals, differences from random weights
+intervals           the statistics: intervals, tests, corrections, ranks
+wording             sentences, lists and marks shared by terminal, report and commands
+terminal            the results table as plain text
+report              the report as HTML, Markdown and LaTeX, with its figures
+timing              speed measurements beside other libraries; not in the wheel
+interval_simulation error rates of the intervals on simulated data; not in the wheel
+"""

@@ -1,8 +1,8 @@
-"""One cell of the comparison: what it is, and the hash of all that its value depends on.
+"""One cell of the comparison: its settings, and the hash of all that its value depends on.
 
-Two kinds. An *encoder cell* puts an encoder file into OUT/pretrain/NAME: trained, drawn at random, or copied
-from elsewhere. A *judge cell* asks one probe about that file and writes OUT/results/NAME.json. A cell is
-plain data that can be pickled, so that any process, on any machine that sees OUT, can compute it.
+There are two kinds. An *encoder cell* writes an encoder file to OUT/pretrain/NAME: trained, drawn at random, or
+loaded from an external checkpoint. A *probe cell* runs one probe on that file and writes OUT/results/NAME.json.
+A cell is plain data that can be pickled, so any process on any machine that sees OUT can compute it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.results import (
-    encoder_path,
-    result_path,
-)
+from benchmarks.results import encoder_path, result_path
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.encoders.weights import is_spec, weights_file
@@ -31,78 +28,83 @@ if TYPE_CHECKING:
     from pretext.training.config import TrainConfig
 
 CODE = 3
-"""Raise it when a change of code changes values: every cell is then computed anew."""
-MOST_SETTINGS = 3
-"""Of more settings that differ the first are named and the others counted."""
-BESIDE_THE_VALUE = ("pretrain", "spec", "probe_file")
-"""What `Measurement.config_json` has besides a cell's settings: names and paths of what those say by content."""
+"""Increase it when a change of the code changes values: every cell is then computed again."""
+MAX_NAMED = 3
+"""Differing settings that a message names; the others are counted."""
+NOT_HASHED = ("pretrain", "spec", "probe_file")
+"""Keys of `Measurement.config_json` beside a cell's settings: names and paths of files that are hashed by content."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Inpainting:
-    """How well a task's own decoder fills holes; see `pretext.inpainting.measuring`."""
+    """The inpainting probe: how well a task's own decoder fills holes; see `pretext.inpainting.measuring`."""
 
     test_images: int = 500
-    """Test pictures, drawn by the seed; at most so many."""
+    """Maximum number of test images; the seed draws them."""
     seed: int = 0
-    """Draws the holes."""
+    """Seed of the images and holes."""
 
 
-Judge = Probe | Inpainting
+AnyProbe = Probe | Inpainting
+"""A probe with all its settings."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """A data set at the size that all rows see."""
+    """A data set at the image size of the comparison."""
 
     spec: str
     size: int
+    """Image side in pixels."""
     bad_images: BadImages
     fingerprints: tuple[tuple[str, str], ...]
-    """By split; of what is left once undecodable pictures are."""
+    """Pairs of split and fingerprint; undecodable images are excluded."""
 
     def fingerprint(self, split: str) -> str:
-        """Return a split's."""
+        """Return the fingerprint of a split."""
         return dict(self.fingerprints)[split]
 
     def open(self) -> ImageDataset:
-        """Return its training split, packed."""
+        """Return the packed training split."""
         return _opened(self.spec, self.size, self.bad_images)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One thing to compute."""
+    """One unit of work: an encoder to make, or a probe to run."""
 
     name: str
-    """ROW.PROBE.sSEED.HASH; ROW.sSEED.HASH for an encoder cell."""
+    """ROW.PROBE.sSEED.HASH for a probe cell, ROW.sSEED.HASH for an encoder cell."""
     pretext: str
+    """Name of the row."""
     seed: int
     data: DataSource
-    """What is learned from; of a judge cell, what is judged with."""
+    """Training data of an encoder cell, probe data of a probe cell."""
     encoder: str
-    """Architecture, as `build_encoder` takes it."""
+    """Architecture spec, as `build_encoder` takes it."""
     task: str | None = None
+    """Task spec; None for random weights and external encoders."""
     train: TrainConfig | None = None
-    """None for random weights and foreign encoders."""
+    """Training settings; None for random weights and external encoders."""
     foreign: str | None = None
-    """An encoder file or a spec with weights, where the row is somebody else's."""
+    """Encoder file, or spec with weights, of an external encoder."""
     probe: str = ""
-    judge: Judge | None = None
-    """None for an encoder cell."""
+    """Name of the probe; empty for an encoder cell."""
+    protocol: AnyProbe | None = None
+    """The probe with its settings; None for an encoder cell."""
     made_by: str | None = None
-    """The encoder cell that a judge cell waits for."""
+    """Name of the encoder cell that a probe cell needs."""
     settings: str = ""
-    """What was hashed, as JSON."""
+    """The hashed settings, as JSON."""
 
     @property
     def trains(self) -> bool:
-        """Whether an encoder is trained in it: neither drawn, nor somebody else's, nor judged."""
-        return self.judge is None and self.task is not None
+        """Whether the cell trains an encoder; drawing or loading weights does not count."""
+        return self.protocol is None and self.task is not None
 
     def is_done(self, out: Path) -> bool:
-        """Whether its result is there."""
-        return (result_path(out, self.name) if self.judge else encoder_path(out, self.name)).exists()
+        """Whether the cell's result exists."""
+        return (result_path(out, self.name) if self.protocol else encoder_path(out, self.name)).exists()
 
 
 def encoder_cell(
@@ -115,7 +117,17 @@ def encoder_cell(
     train: TrainConfig | None = None,
     foreign: str | None = None,
 ) -> Cell:
-    """Name the cell that makes a row's encoder."""
+    """Return the cell that makes a row's encoder.
+
+    Args:
+        row: Name of the row.
+        seed: Seed of weights and training.
+        data: The training data.
+        encoder: Architecture spec; not used for an external encoder.
+        task: Task spec; None for random weights and external encoders.
+        train: Training settings; required with a task.
+        foreign: Encoder file, or spec with weights, of an external encoder.
+    """
     settings: dict[str, Any] = {"code": CODE, "seed": seed, "image_size": data.size}
     if foreign is not None:
         settings |= {"foreign": _foreign_digest(foreign)}
@@ -125,7 +137,7 @@ def encoder_cell(
         from pretext.tasks import task_config
         from pretext.training.config import NOT_IN_RESULT
 
-        # the data's fingerprint says which pictures were left out, whatever the user had asked for
+        # the fingerprint already says which images were excluded
         not_hashed = {*NOT_IN_RESULT, "bad_images"}
         config = task_config(task)
         settings |= {
@@ -151,42 +163,42 @@ def encoder_cell(
     )
 
 
-def judge_cell(made_by: Cell, probe: str, judge: Judge, *, seed: int, data: DataSource | None = None) -> Cell:
-    """Name the cell in which one judge is asked about one encoder.
+def probe_cell(encoder: Cell, name: str, protocol: AnyProbe, *, seed: int, data: DataSource | None = None) -> Cell:
+    """Return the cell that runs one probe on one encoder.
 
     Args:
-        made_by: The cell that makes the encoder.
-        probe: The judge's name.
-        judge: Its seed is replaced.
-        seed: The judge's, which a foreign encoder's judges have several of.
-        data: What it is judged with; what it learned from where None.
+        encoder: The cell that makes the encoder.
+        name: Name of the probe.
+        protocol: The probe; its seed is replaced by `seed`.
+        seed: Seed of the probe. An external encoder has one file and several probe seeds.
+        data: The probe's data; None takes the data that the encoder was trained on.
     """
-    data = data or made_by.data
-    judge = dataclasses.replace(judge, seed=seed)
-    own = type(judge).__module__
-    settings = json.loads(made_by.settings) | {
-        "probe": own if "@" in own else probe,  # a user's file is known by its content
-        "probe_config": dataclasses.asdict(judge),
+    data = data or encoder.data
+    protocol = dataclasses.replace(protocol, seed=seed)
+    module = type(protocol).__module__
+    settings = json.loads(encoder.settings) | {
+        "probe": module if "@" in module else name,  # a user's file is identified by its content
+        "probe_config": dataclasses.asdict(protocol),
         "data": dict(data.fingerprints),
     }
     return dataclasses.replace(
-        made_by,
+        encoder,
         data=data,
-        name=f"{slug(made_by.pretext)}.{slug(probe)}.s{seed}.{_hash(settings)}",
+        name=f"{slug(encoder.pretext)}.{slug(name)}.s{seed}.{_hash(settings)}",
         seed=seed,
-        probe=probe,
-        judge=judge,
-        made_by=made_by.name,
+        probe=name,
+        protocol=protocol,
+        made_by=encoder.name,
         settings=as_json(settings),
     )
 
 
 def slug(name: str) -> str:
-    """Return a row's name as part of a file's."""
+    """Return a name with only letters, digits, `_`, `=` and `-`, as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9_=]+", "-", name).strip("-")
 
 
-@functools.lru_cache(maxsize=2)  # what is learned from, and what is judged with
+@functools.lru_cache(maxsize=2)  # training data and probe data
 def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
     from pretext.datasets import at_size, open_dataset
 
@@ -195,40 +207,40 @@ def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
 
 @functools.cache
 def _foreign_digest(source: str) -> str:
-    """Return what stands for a foreign encoder wherever its file lies: the file's hash, its spec, or both."""
+    """Return what identifies an external encoder wherever its file lies: the file's hash, its spec, or both."""
     if not is_spec(source):
         return file_sha256(Path(source))
     weights = weights_file(source)
     if weights is None:
         return source
-    # allow_partial decides whether there is a value, not which
+    # allow_partial decides whether the weights load, not their values
     return f"{without_options(source, 'weights', 'allow_partial')} {file_sha256(weights)}"
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that a cell's value depends on, inner settings as `outer.inner`.
+    """Return all settings that a cell's value depends on, with nested ones as `outer.inner`.
 
     Args:
-        settings: As `Cell.settings` or `Measurement.config_json` have them.
+        settings: The decoded `Cell.settings` or `Measurement.config_json`.
     """
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        if key not in BESIDE_THE_VALUE:
+        if key not in NOT_HASHED:
             found |= (
                 {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
             )
     return found
 
 
-def apart(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Return where two cells' flat settings differ, each as `train.images 8 and 9`; the first few, and a count."""
+def differing_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return the first few differences of two cells' flat settings, as `train.images 8 and 9`, and a count."""
     names = [name for name in dict.fromkeys((*ours, *theirs)) if ours.get(name) != theirs.get(name)]
-    named = [f"{name} {ours.get(name, '(none)')} and {theirs.get(name, '(none)')}" for name in names[:MOST_SETTINGS]]
-    return [*named, *([f"{len(names) - MOST_SETTINGS} more"] if len(names) > MOST_SETTINGS else [])]
+    named = [f"{name} {ours.get(name, '(none)')} and {theirs.get(name, '(none)')}" for name in names[:MAX_NAMED]]
+    return [*named, *([f"{len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else [])]
 
 
 def as_json(settings: Any) -> str:
-    """Return settings as JSON, equal text for equal settings."""
+    """Return settings as JSON; equal settings give equal text."""
     return json.dumps(settings, sort_keys=True, default=str)
 
 

@@ -97,7 +97,7 @@ def status(argv: list[str]) -> int:
     from benchmarks.progress import seconds_left
     from benchmarks.progress import status as status_of
     from benchmarks.results import failure_path, read_json
-    from benchmarks.schedule import duration
+    from benchmarks.wording import duration
 
     plan, found = status_of(out)
     print(f"{out}: {plan['profile']} on {plan['data']}")
@@ -170,7 +170,7 @@ def reproduce(argv: list[str]) -> int:
     asked = parse(Reproduce, argv, prog="run_all.py reproduce")
     from benchmarks import schedule
     from benchmarks.executor import LocalProcesses
-    from benchmarks.reproduction import held_against, stored_cell
+    from benchmarks.reproduction import compare_values, stored_cell
     from benchmarks.results import read_measurements, result_path
     from downstream.features import limit_cache
 
@@ -190,7 +190,7 @@ def reproduce(argv: list[str]) -> int:
     failures = schedule.run((maker, judged), again, crew, expected=expected, progress=schedule.show_progress)
     if failures:
         raise UserError(f"{next(iter(failures.values()))}; the traceback is in {again / 'failures'}")
-    lines, same = held_against(before, [row for row in read_measurements(again) if row.cell == name])
+    lines, same = compare_values(before, [row for row in read_measurements(again) if row.cell == name])
     print("\n".join(lines))
     return 0 if same else 1
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import apart, flat
+from benchmarks.cells import differing_settings, flat
 from benchmarks.environment import read_environments
 from benchmarks.intervals import LEVEL, NO_PRIOR, Interval, holm, interval
-from benchmarks.report.content import latest
-from benchmarks.results import Measurement, read_measurements
-from benchmarks.verdict import one_per_seed, probe_key, row_key, tables, variance_priors
+from benchmarks.ordering import probe_key, row_key
+from benchmarks.results import Measurement, latest, read_measurements
+from benchmarks.verdict import one_per_seed, tables, variance_priors
 from benchmarks.wording import MOST_NAMED, and_list
 from pretext.system.errors import UserError
 
@@ -120,7 +120,7 @@ def what_differs(one: Measurement, other: Measurement) -> str:
         return f"different data: {_two(one.data, other.data, 'different images')}"
     if keys & {"encoder", "foreign"}:
         return f"different encoder: {_two(one.encoder, other.encoder, 'different weights')}"
-    return f"different settings: {', '.join(apart(ours, theirs))}" if keys else ""
+    return f"different settings: {', '.join(differing_settings(ours, theirs))}" if keys else ""
 
 
 def facts_of(folder: Path) -> dict[str, str]:

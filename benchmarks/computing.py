@@ -1,4 +1,4 @@
-"""How a cell is computed: an encoder made, or a judge asked and its scores written as measurements."""
+"""Compute one cell: make an encoder, or run a probe and write its scores as measurements."""
 
 from __future__ import annotations
 
@@ -22,21 +22,29 @@ from pretext.system.revision import revision
 if TYPE_CHECKING:
     from pretext.encoders.base import Encoder
 
-SHEET_PICTURES = 8
-"""Test pictures on a sheet of inpaintings."""
+SHEET_IMAGES = 8
+"""Test images on the sheet of inpaintings."""
 
 
 def compute(cell: Cell, out: Path) -> None:
-    """Compute a cell and write its result; the encoder that it needs is there."""
-    reset_peak_memory()  # training reads the peak too
-    if cell.judge is None:
+    """Compute a cell and write its result.
+
+    Args:
+        cell: An encoder cell, or a probe cell whose encoder file exists.
+        out: The results folder.
+
+    Raises:
+        RuntimeError: If the training of an encoder writes no encoder file.
+    """
+    reset_peak_memory()  # training records the peak too
+    if cell.protocol is None:
         _make_encoder(cell, out)
         if not cell.is_done(out):
-            raise RuntimeError(f"{cell.name}: training came back without {encoder_path(out, cell.name)}")
+            raise RuntimeError(f"{cell.name}: training ended without {encoder_path(out, cell.name)}")
         failure_path(out, cell.name).unlink(missing_ok=True)
         return
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    encoder, scores = _judged(cell, out)
+    encoder, scores = _run_probe(cell, out)
     write_cell(out, cell.name, _measurements(cell, encoder, scores, started, time.monotonic() - clock))
 
 
@@ -58,7 +66,7 @@ def _make_encoder(cell: Cell, out: Path) -> None:
         train(cell.task, cell.encoder, cell.data.open(), cell.train, path.parent, image_size=cell.data.size)
 
 
-def _judged(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
+def _run_probe(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
     from pretext.encoders import load_encoder
 
     assert cell.made_by is not None
@@ -66,17 +74,25 @@ def _judged(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
     encoder = load_encoder(path)
     data = cell.data.open()
     sheets = out / "artifacts" / cell.name
-    for begun in sheets.rglob(".*.tmp"):  # by a worker that was killed; its checkpoint stays, its sheets are made anew
-        begun.unlink(missing_ok=True)
-    if isinstance(cell.judge, Inpainting):
-        return encoder, _inpainted(cell, cell.judge, data, path.parent, sheets)
-    assert cell.judge is not None
+    for partial in sheets.rglob(".*.tmp"):  # left by a killed worker; its checkpoint stays
+        partial.unlink(missing_ok=True)
+    if isinstance(cell.protocol, Inpainting):
+        return encoder, _score_inpainting(cell, cell.protocol, data, path.parent, sheets)
+    assert cell.protocol is not None
     encoder = encoder.to(device_of("auto"))
-    return encoder, list(cell.judge.evaluate(encoder, data, sheets))
+    return encoder, list(cell.protocol.evaluate(encoder, data, sheets))
 
 
-def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out: Path) -> list[Score]:
-    """Return the scores of a run's decoder, and write a sheet of what it paints."""
+def _score_inpainting(cell: Cell, protocol: Inpainting, data: ImageDataset, run: Path, out: Path) -> list[Score]:
+    """Return the scores of a run's decoder, and write a sheet of filled images.
+
+    Args:
+        cell: The probe cell.
+        protocol: Its probe.
+        data: The probe's data.
+        run: Folder of the training run.
+        out: Folder of the sheet.
+    """
     from pretext.inpainting import measuring as inpainting
     from pretext.tasks.base import Inpainter
     from pretext.training.run_folder import load_task
@@ -84,16 +100,16 @@ def _inpainted(cell: Cell, judge: Inpainting, data: ImageDataset, run: Path, out
 
     task = load_task(run).to(device_of("auto"))
     assert isinstance(task, Inpainter)
-    size, seed = cell.data.size, judge.seed
-    some = inpainting.drawn_pictures(data, image_size=size, test_images=SHEET_PICTURES, seed=seed, hole="central")
+    size, seed = cell.data.size, protocol.seed
+    sample = inpainting.drawn_pictures(data, image_size=size, test_images=SHEET_IMAGES, seed=seed, hole="central")
     columns = {
-        "input": some.shown().float() / 255,
-        cell.pretext: inpainting.filled_by(task, some),
-        "original": some.images.float() / 255,
+        "input": sample.shown().float() / 255,
+        cell.pretext: inpainting.filled_by(task, sample),
+        "original": sample.images.float() / 255,
     }
     sample_sheet(columns, out / "inpainting.png")
     return inpainting.inpainting_scores(
-        task, data, image_size=size, test_images=judge.test_images, seed=seed, hole="central"
+        task, data, image_size=size, test_images=protocol.test_images, seed=seed, hole="central"
     )
 
 
@@ -103,12 +119,12 @@ def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: st
     from pretext.encoders.files import encoder_digest
 
     sha, dirty = revision()
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    about = json.loads(cell.settings) | {"pretrain": cell.made_by, "spec": cell.task or cell.foreign}
-    if "@" in about["probe"]:  # a user's file: known by its content, found by its path
-        about |= {"probe_file": inspect.getfile(type(cell.judge))}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    config = json.loads(cell.settings) | {"pretrain": cell.made_by, "spec": cell.task or cell.foreign}
+    if "@" in config["probe"]:  # a user's file is identified by its content and found by its path
+        config |= {"probe_file": inspect.getfile(type(cell.protocol))}
     record = encoder.record
-    dirty = dirty or record.get("git_dirty") is True  # an encoder that such code trained
+    dirty = dirty or record.get("git_dirty") is True  # the encoder was trained by uncommitted code
     images_seen = record.get("images_seen")
     pretrain_data = str(record.get("data", ""))
     digest, memory = encoder_digest(encoder), peak_memory()
@@ -135,8 +151,8 @@ def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: st
             seed=cell.seed,
             wall_s=round(wall_s, 3),
             peak_mem_bytes=memory,
-            device=where,
-            config_json=as_json(about),
+            device=device,
+            config_json=as_json(config),
             encoder_sha256=digest,
             git_sha=sha,
             git_dirty=dirty,

@@ -1,4 +1,4 @@
-"""What a comparison was computed with, to build the same anew: OUT/environment.json."""
+"""Hardware and package versions of a comparison, to rebuild its environment: OUT/environment.json."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from typing import Any
 from benchmarks.results import read_json, write_json
 
 FILE = "environment.json"
+"""Name of the file in OUT."""
 
 
 def write_environment(out: Path, *, workers: int, threads: int) -> None:
-    """Add what is here now to OUT/environment.json, a list in the order of time, unless its last entry is the same.
+    """Append the current environment to OUT/environment.json, unless the last entry is the same.
 
     Args:
-        out: The results folder; cells say when they were started, and so under which entry.
-        workers: Processes that compute cells.
-        threads: Of each.
+        out: The results folder. The start time of a cell says which entry applies to it.
+        workers: Number of processes that compute cells.
+        threads: Threads per process.
     """
     entries = read_environments(out)
     now = environment(workers=workers, threads=threads)
@@ -32,16 +33,16 @@ def write_environment(out: Path, *, workers: int, threads: int) -> None:
 
 
 def read_environments(out: Path) -> list[dict[str, Any]]:
-    """Return what `write_environment` wrote, from the first to the last; nothing of an older folder.
+    """Return the entries of OUT/environment.json, oldest first; none if the file does not exist.
 
     Raises:
-        UserError: If the file is no JSON.
+        UserError: If the file is not valid JSON.
     """
     return read_json(out / FILE) if (out / FILE).exists() else []
 
 
 def environment(*, workers: int, threads: int) -> dict[str, Any]:
-    """Return interpreter, system, processor, device, driver, and the version of every package that is installed."""
+    """Return interpreter, system, processor, device, driver, and the version of every installed package."""
     import torch
     from torch.backends import cudnn
 
@@ -50,7 +51,7 @@ def environment(*, workers: int, threads: int) -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
         "processor": _processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),  # decide which kernels run
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # selects the kernels
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "workers": workers,
         "threads": threads,
@@ -66,7 +67,7 @@ def _name(distribution: Any) -> str:
 
 
 def _processor() -> str:
-    """Return what the processor calls itself."""
+    """Return the model name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
@@ -76,10 +77,10 @@ def _processor() -> str:
 
 
 def _driver() -> str:
-    """Return the version of the NVIDIA driver, where the system tells it."""
+    """Return the version of the NVIDIA driver; empty if the system does not report it."""
     try:
-        told = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
         return ""
-    version = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", told)
+    version = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
     return version[0] if version else ""

@@ -1,4 +1,4 @@
-"""Where cells are computed. `Executor` is all that the suite knows; local processes are one kind of it."""
+"""Executors compute cells. The schedule uses only `Executor`; `LocalProcesses` is its implementation."""
 
 from __future__ import annotations
 
@@ -24,30 +24,36 @@ from benchmarks.locks import cell_lock
 from benchmarks.results import write_failure
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-"""Two processes of two threads on two cores are fifty times slower than two of one, and the number of threads decides
-in which order sums are taken: with it fixed, a cell has the same value on every run."""
+"""One thread per worker: on two cores, two processes with two threads each are fifty times slower. The number of
+threads also decides the order of sums, so a fixed number gives a cell the same value in every run."""
 GRACE_S = 30.0
-"""What a worker is given to write its checkpoint when it is told to stop."""
+"""Seconds that a worker gets to write its checkpoint after SIGTERM."""
 UNUSABLE = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
+"""Errors after which nothing more can be written, so the whole run ends."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a cell went."""
+    """The outcome of a cell."""
 
     cell: str
     state: Literal["done", "failed", "busy", "unusable"]
-    """`busy`: another process computes it; `unusable`: nothing can be written any more."""
+    """`busy`: another process computes it; `unusable`: the results folder cannot be written."""
     seconds: float
+    """Wall-clock time; 0 if another process computed the cell."""
     error: str = ""
+    """The error in one line."""
 
 
 def run_cell(cell: Cell, out: Path) -> Outcome:
-    """Compute a cell unless it is done or somebody else does; a failure is written down, not raised."""
+    """Compute a cell, unless it is done or another process computes it.
+
+    An exception of the cell is written to OUT/failures and not raised.
+    """
     start = time.monotonic()
     try:
-        with cell_lock(out, cell.name) as mine:
-            if not mine:
+        with cell_lock(out, cell.name) as held:
+            if not held:
                 return Outcome(cell.name, "busy", 0.0)
             if cell.is_done(out):
                 return Outcome(cell.name, "done", 0.0)
@@ -59,61 +65,32 @@ def run_cell(cell: Cell, out: Path) -> Outcome:
                 write_failure(out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
                 first = (str(error).splitlines() or [""])[0]
                 return Outcome(cell.name, "failed", time.monotonic() - start, f"{type(error).__name__}: {first}")
-    except OSError as error:  # the lock, the result or the record of a failure could not be written
+    except OSError as error:  # the lock, the result or the failure could not be written
         return Outcome(cell.name, "unusable", time.monotonic() - start, f"{error.filename or out}: {error.strerror}")
     return Outcome(cell.name, "done", time.monotonic() - start)
 
 
 class Executor(ABC):
-    """Takes cells, gives outcomes."""
+    """Computes cells and reports their outcomes."""
 
     threads: int
-    """Of each worker."""
+    """Threads per worker."""
 
     @abstractmethod
     def free(self) -> int:
-        """Return how many cells could be started now."""
+        """Return the number of free workers."""
 
     @abstractmethod
     def start(self, cell: Cell) -> None:
-        """Begin a cell; there is room for it."""
+        """Start a cell on a free worker."""
 
     @abstractmethod
     def outcomes(self, timeout: float) -> list[Outcome]:
-        """Return what has ended since the last call; wait up to `timeout` seconds for the first."""
+        """Return the outcomes since the last call; wait up to `timeout` seconds for the first."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End, giving what still runs time to write its checkpoint."""
-
-
-@final
-class InProcess(Executor):
-    """Computes each cell here and now: for tests and debuggers."""
-
-    def __init__(self, out: Path) -> None:
-        import torch
-
-        self.out, self.threads = out, torch.get_num_threads()
-        self._ended: list[Outcome] = []
-
-    def free(self) -> int:
-        """See `Executor`."""
-        return 0 if self._ended else 1
-
-    def start(self, cell: Cell) -> None:
-        """See `Executor`."""
-        self._ended.append(run_cell(cell, self.out))
-
-    def outcomes(self, timeout: float) -> list[Outcome]:
-        """See `Executor`."""
-        ended, self._ended = self._ended, []
-        if not ended:
-            time.sleep(timeout)
-        return ended
-
-    def stop(self) -> None:
-        """See `Executor`."""
+        """Stop all workers; running cells get time to write a checkpoint."""
 
 
 @dataclasses.dataclass
@@ -126,10 +103,14 @@ class _Worker:
 
 @final
 class LocalProcesses(Executor):
-    """Worker processes on this machine, started when they are first needed.
+    """A pool of worker processes on this machine, started on demand.
 
-    What a worker prints goes to OUT/logs/CELL.log. A worker that dies, of lack of memory for one, fails its
-    cell and is replaced. Without a GPU, each has one thread.
+    The output of a worker goes to OUT/logs/CELL.log. If a worker dies, for example out of memory, its cell fails
+    and a new worker replaces it. Without a GPU, each worker has one thread.
+
+    Args:
+        out: The results folder.
+        workers: Maximum number of worker processes.
     """
 
     def __init__(self, out: Path, workers: int) -> None:
@@ -140,42 +121,43 @@ class LocalProcesses(Executor):
         one_thread = device_of("auto").type == "cpu"
         self.out, self.workers, self.threads = out, workers, 1 if one_thread else torch.get_num_threads()
         self._environment = ONE_THREAD if one_thread else {}
-        self._crew: list[_Worker] = []
+        self._pool: list[_Worker] = []
 
     def free(self) -> int:
         """See `Executor`."""
-        return self.workers - sum(worker.cell is not None for worker in self._crew)
+        return self.workers - sum(worker.cell is not None for worker in self._pool)
 
     def start(self, cell: Cell) -> None:
         """See `Executor`."""
-        worker = next((worker for worker in self._crew if worker.cell is None), None) or self._hire()
+        worker = next((worker for worker in self._pool if worker.cell is None), None) or self._start_worker()
         worker.cell, worker.since = cell, time.monotonic()
         worker.connection.send(cell)
 
     def outcomes(self, timeout: float) -> list[Outcome]:
         """See `Executor`."""
-        busy = [worker for worker in self._crew if worker.cell is not None]
+        busy = [worker for worker in self._pool if worker.cell is not None]
         if not busy:
             time.sleep(timeout)
             return []
         ready = set(wait([worker.connection for worker in busy], timeout))
-        return [self._heard(worker) for worker in busy if worker.connection in ready]
+        return [self._receive(worker) for worker in busy if worker.connection in ready]
 
     def stop(self) -> None:
         """See `Executor`."""
-        for worker in self._crew:
+        for worker in self._pool:
             worker.connection.close()
             if worker.cell is not None:
                 worker.process.terminate()
         deadline = time.monotonic() + GRACE_S
-        for worker in self._crew:
+        for worker in self._pool:
             worker.process.join(max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-        self._crew = []
+        self._pool = []
 
-    def _heard(self, worker: _Worker) -> Outcome:
+    def _receive(self, worker: _Worker) -> Outcome:
+        """Return the outcome of a worker's cell; a dead worker leaves the pool."""
         cell, worker.cell = worker.cell, None
         assert cell is not None
         try:
@@ -184,30 +166,30 @@ class LocalProcesses(Executor):
         except (EOFError, OSError):
             worker.process.join()
             worker.connection.close()
-            self._crew.remove(worker)
+            self._pool.remove(worker)
         code = worker.process.exitcode or 0
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        hint = "; out of memory? try fewer --workers" if code == -signal.SIGKILL else ""
-        error = f"the worker process died ({how}){hint}; see logs/{cell.name}.log"
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
+        error = f"the worker process died ({cause}){hint}; see logs/{cell.name}.log"
         write_failure(self.out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
         return Outcome(cell.name, "failed", time.monotonic() - worker.since, error)
 
-    def _hire(self) -> _Worker:
+    def _start_worker(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        # no daemon: a probe may want loading processes of its own
+        # not a daemon: a daemon could not start data loader processes
         process = context.Process(target=_work, args=(theirs, self.out), daemon=False)
-        with _environment(self._environment):  # the child's torch reads it when it is imported
+        with _environment(self._environment):  # torch reads it at import in the child
             process.start()
         theirs.close()
-        self._crew.append(_Worker(process, ours))
-        return self._crew[-1]
+        self._pool.append(_Worker(process, ours))
+        return self._pool[-1]
 
 
 def _work(connection: Connection, out: Path) -> None:
-    """Compute cells until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everyone; the parent decides
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    """Compute cells until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     while True:
         try:
             cell: Cell = connection.recv()
@@ -217,7 +199,7 @@ def _work(connection: Connection, out: Path) -> None:
         connection.send(run_cell(cell, out))
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -227,11 +209,11 @@ def _leave_with_parent() -> None:
 
 
 def _print_to(path: Path) -> None:
-    """Send what this process and its libraries print to a file."""
+    """Redirect the output of this process and its libraries to a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    except OSError:  # a full disk shows in the cell's outcome
+    except OSError:  # the cell's outcome will report a full disk
         descriptor = os.open(os.devnull, os.O_WRONLY)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -242,6 +224,7 @@ def _print_to(path: Path) -> None:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, and restore them on exit."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -13,7 +13,7 @@ import tyro
 from pretext.system.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from benchmarks.cells import DataSource, Judge
+    from benchmarks.cells import AnyProbe, DataSource
     from benchmarks.plan import Plan
     from benchmarks.recipes import Recipe
     from pretext.datasets.base import ImageDataset
@@ -158,10 +158,10 @@ def plan_of(options: Options) -> Plan:
         source,
         data,
         rows=rows,
-        judges=judges,
+        probes=judges,
         seeds=options.seeds or recipe.seeds,
         foreign=foreign,
-        learned=opened(learned) if learned != spec else None,
+        pretrain_data=opened(learned) if learned != spec else None,
     )
 
 
@@ -184,7 +184,7 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
         train = dataclasses.replace(recipe.train, **budgets)
     except (ValueError, OverflowError):
         raise UserError(f"--budget {text}: {number!r} is no number above 0") from None
-    return recipe.retimed(train)
+    return recipe.with_training(train)
 
 
 def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -215,28 +215,28 @@ def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -
     return rows
 
 
-def asked_judges(probes: tuple[str, ...], profile_probes: Mapping[str, Judge]) -> dict[str, Judge]:
+def asked_judges(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe]) -> dict[str, AnyProbe]:
     """Return judges by name: the profile's, or with their defaults where the profile leaves one out.
 
     Raises:
         UserError: If there is no such probe, or a file holds none.
     """
-    from benchmarks.recipes import judge, judge_names
+    from benchmarks.recipes import default_probe, probe_names
     from pretext.judging import probe_in_file
     from pretext.system.plugins import file_row, is_file
     from pretext.system.specs import options_into, parse_spec
 
-    judges: dict[str, Judge] = {}
+    judges: dict[str, AnyProbe] = {}
     for name in probes or profile_probes:
         if is_file(name):
             spec = parse_spec(name)
-            if (column := file_row(name)) in {*judge_names(), *judges}:
+            if (column := file_row(name)) in {*probe_names(), *judges}:
                 raise UserError(f"--probes {name}: there is a probe {column} already; give the file another name")
             judges[column] = options_into(probe_in_file(Path(spec.kind)), spec)
-        elif name not in judge_names():
-            raise UserError(f"unknown probe {name!r}; {did_you_mean(name, judge_names())}")
+        elif name not in probe_names():
+            raise UserError(f"unknown probe {name!r}; {did_you_mean(name, probe_names())}")
         else:
-            judges[name] = profile_probes.get(name) or judge(name)
+            judges[name] = profile_probes.get(name) or default_probe(name)
     return judges
 
 

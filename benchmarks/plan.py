@@ -1,4 +1,4 @@
-"""The plan of a comparison: its cells, what they depend on, and which of them are missing."""
+"""The plan of a comparison: all its cells, the missing ones, and results of outdated settings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import BESIDE_THE_VALUE, CODE, Cell, DataSource, Inpainting, Judge, encoder_cell, judge_cell
+from benchmarks.cells import CODE, NOT_HASHED, AnyProbe, Cell, DataSource, Inpainting, encoder_cell, probe_cell
+from benchmarks.ordering import row_key
 from benchmarks.recipes import Recipe
 from benchmarks.results import read_measurements, result_path, write_plan
-from benchmarks.schedule import duration
-from benchmarks.verdict import row_key
+from benchmarks.wording import duration
 from pretext.datasets import at_size, open_dataset
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
@@ -22,41 +22,44 @@ from pretext.system.errors import UserError
 
 SPLITS = ("train", "val", "test")
 REMEDY = {
-    "label": "put the pictures into class folders",
+    "label": "sort the images into one folder per class",
     "labels": "give a data set that names its objects, such as voc: or coco:",
     "boxes": "give a data set with boxes, such as voc: or coco:",
     "masks": "give a data set with masks, such as voc: or masks:",
 }
+"""Advice by missing annotation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All cells of a comparison, encoder cells first, and what a report must say about it."""
+    """All cells of a comparison, encoder cells first, and the facts that a report must state."""
 
     recipe: Recipe
     data: DataSource
-    """What all rows are judged with."""
-    learned: DataSource
-    """What rows are trained on: the same, or another."""
+    """Data of all probes."""
+    pretrain_data: DataSource
+    """Data that rows are trained on."""
     seeds: int
+    """Number of seeds; they are 0, 1, …"""
     cells: tuple[Cell, ...]
     left_out: tuple[str, ...]
-    """A sentence for each row or probe that was left out."""
+    """One sentence per row or probe that was left out."""
     notes: tuple[str, ...]
+    """Remarks of the data sets."""
     synthetic: bool
-    """Whether a program drew the pictures that rows are judged with."""
-    learned_synthetic: bool
-    """Whether one drew those that rows are trained on."""
+    """Whether the images of the probes were drawn by a program."""
+    pretrain_synthetic: bool
+    """Whether the training images were drawn by a program."""
 
     def missing(self, out: Path) -> list[Cell]:
-        """Return the cells to compute: encoders only where a judge waits for them."""
-        judges = [cell for cell in self.cells if cell.judge is not None and not cell.is_done(out)]
-        wanted = {cell.made_by for cell in judges}
-        makers = [cell for cell in self.cells if cell.name in wanted and not cell.is_done(out)]
-        return makers + judges
+        """Return the cells to compute; an encoder is made only if a missing probe cell needs it."""
+        probe_cells = [cell for cell in self.cells if cell.protocol is not None and not cell.is_done(out)]
+        needed = {cell.made_by for cell in probe_cells}
+        encoder_cells = [cell for cell in self.cells if cell.name in needed and not cell.is_done(out)]
+        return encoder_cells + probe_cells
 
     def write(self, out: Path, argv: list[str]) -> None:
-        """Write what was asked for to OUT/plan.json; `argv` is the command line behind `run_all.py`."""
+        """Write OUT/plan.json; `argv` holds the arguments of `run_all.py`."""
         write_plan(
             out,
             {
@@ -65,8 +68,8 @@ class Plan:
                 "argv": argv,
                 "code": CODE,
                 "data": self.data.spec,
-                "pretrain_data": self.learned.spec,
-                "pretrain_synthetic": self.learned_synthetic,
+                "pretrain_data": self.pretrain_data.spec,
+                "pretrain_synthetic": self.pretrain_synthetic,
                 "bad_images": self.data.bad_images,
                 "synthetic": self.synthetic,
                 "notes": list(self.notes),
@@ -94,10 +97,19 @@ class Plan:
 
 
 def open_data(spec: str, size: int, *, bad_images: BadImages, download: bool) -> tuple[DataSource, ImageDataset]:
-    """Open a data set, decode it once at `size` for all processes to come, and fingerprint it.
+    """Open a data set, decode it once for all later processes, and fingerprint its splits.
+
+    Args:
+        spec: The data set.
+        size: Image side in pixels.
+        bad_images: Skip undecodable images, or stop.
+        download: Fetch a torchvision data set that is missing.
+
+    Returns:
+        The source for the cells, and the opened data set.
 
     Raises:
-        UserError: If it cannot be opened, or a picture cannot be decoded and `bad_images` is `stop`.
+        UserError: If the data set cannot be opened, or an image cannot be decoded and `bad_images` is `stop`.
     """
     sized = at_size(open_dataset(spec, download=download), size, bad_images=bad_images)
     prints = tuple((name, sized.split(name).fingerprint) for name in SPLITS)
@@ -110,97 +122,98 @@ def make_plan(
     data: ImageDataset,
     *,
     rows: Mapping[str, str | None],
-    judges: Mapping[str, Judge],
+    probes: Mapping[str, AnyProbe],
     seeds: int,
     foreign: Mapping[str, str] | None = None,
-    learned: tuple[DataSource, ImageDataset] | None = None,
+    pretrain_data: tuple[DataSource, ImageDataset] | None = None,
 ) -> Plan:
-    """Return all cells of rows × judges × seeds that the data set allows.
+    """Return all cells of rows × probes × seeds that the data allows.
 
     Args:
-        recipe: Encoder, budget, and the learning rates of its rows.
-        source: The data set that rows are judged with, for the cells.
-        data: The same, opened.
-        rows: Task spec by row name; None is random weights.
-        judges: By name.
-        seeds: 0, 1, … are computed.
-        foreign: Encoder files or `timm:NAME` by row name.
-        learned: The same two of what rows are trained on; what they are judged with where None.
+        recipe: Encoder, budget and training settings of the rows.
+        source: The data of the probes, for the cells.
+        data: The same data set, opened.
+        rows: Task spec by row name; None means random weights.
+        probes: Probes with their settings, by name.
+        seeds: Number of seeds.
+        foreign: Encoder file or spec with weights of each external encoder, by row name.
+        pretrain_data: The training data, as source and opened data set; None takes the data of the probes.
 
     Raises:
         UserError: If nothing is left to compute, or a task cannot be built on the encoder.
     """
-    usable, left_out = _usable(judges, data)
-    taught, pictures = learned or (source, data)
-    makers: list[Cell] = []
-    cells: list[Cell] = []
+    usable, left_out = _usable(probes, data)
+    train_source, train_images = pretrain_data or (source, data)
+    encoder_cells: list[Cell] = []
+    probe_cells: list[Cell] = []
     for row in sorted(rows, key=row_key):
         task = rows[row]
-        if task is not None and _needs_labels(task) and not pictures.annotations & {"label", "labels"}:
-            left_out.append(f"row {row} left out: {pictures.spec} has no classes; {REMEDY['label']}")
+        if task is not None and _needs_labels(task) and not train_images.annotations & {"label", "labels"}:
+            left_out.append(f"row {row} left out: {train_images.spec} has no classes; {REMEDY['label']}")
             continue
         if task is not None:
-            _check_buildable(row, task, recipe, pictures)
+            _check_buildable(row, task, recipe, train_images)
         for seed in range(seeds):
             train = recipe.train_config(row, seed=seed) if task is not None else None
-            maker = encoder_cell(row, seed=seed, data=taught, encoder=recipe.encoder, task=task, train=train)
-            asked = [
-                judge_cell(maker, name, judge, seed=seed, data=source)
-                for name, judge in usable.items()
-                if not isinstance(judge, Inpainting) or (task is not None and _fills_holes(task))
+            encoder = encoder_cell(row, seed=seed, data=train_source, encoder=recipe.encoder, task=task, train=train)
+            of_encoder = [
+                probe_cell(encoder, name, protocol, seed=seed, data=source)
+                for name, protocol in usable.items()
+                if not isinstance(protocol, Inpainting) or (task is not None and _fills_holes(task))
             ]
-            makers += [maker] if asked else []
-            cells += asked
+            encoder_cells += [encoder] if of_encoder else []
+            probe_cells += of_encoder
     for row, file in (foreign or {}).items():
-        maker = encoder_cell(row, seed=0, data=source, encoder=recipe.encoder, foreign=file)
-        asked = [
-            judge_cell(maker, name, judge, seed=seed, data=source)
+        encoder = encoder_cell(row, seed=0, data=source, encoder=recipe.encoder, foreign=file)
+        of_encoder = [
+            probe_cell(encoder, name, protocol, seed=seed, data=source)
             for seed in range(seeds)
-            for name, judge in usable.items()
-            if not isinstance(judge, Inpainting)
+            for name, protocol in usable.items()
+            if not isinstance(protocol, Inpainting)
         ]
-        makers += [maker] if asked else []
-        cells += asked
-    if not cells:
-        why = "; ".join(left_out) or "no row can do what the probes ask for; add a probe or a row"
-        raise UserError(f"nothing is left to compare: {why}")
+        encoder_cells += [encoder] if of_encoder else []
+        probe_cells += of_encoder
+    if not probe_cells:
+        reason = "; ".join(left_out) or "the chosen probes apply to none of the rows; add a probe or a row"
+        raise UserError(f"nothing is left to compare: {reason}")
     return Plan(
         recipe=recipe,
         data=source,
-        learned=taught,
+        pretrain_data=train_source,
         seeds=seeds,
-        cells=(*makers, *cells),
+        cells=(*encoder_cells, *probe_cells),
         left_out=tuple(left_out),
-        notes=data.notes if learned is None else _notes_by_name(data, pictures),
+        notes=data.notes if pretrain_data is None else _notes_by_name(data, train_images),
         synthetic=data.synthetic,
-        learned_synthetic=pictures.synthetic,
+        pretrain_synthetic=train_images.synthetic,
     )
 
 
-def set_aside(plan: Plan, out: Path) -> list[str]:
-    """Move results of other settings than the plan's to OUT/superseded, so that no table mixes the two.
+def move_superseded(plan: Plan, out: Path) -> list[str]:
+    """Move results of outdated settings to OUT/superseded, so that no table mixes two protocols.
 
-    Of the plan's rows all that another seed does not explain; of other rows what the plan's probes, which they share a
-    column with, would be asked otherwise today. Probes that are not in the plan stay.
+    In the plan's rows, a result stays if its cell is planned, or differs from a planned cell only by a higher seed.
+    In other rows, a result stays if its probe has the same protocol as in the plan. Results of probes outside the
+    plan stay.
 
     Returns:
-        The names of what was moved.
+        Names of the moved cells.
 
     Raises:
-        UserError: If a file was written by another version of this suite, or cannot be read.
+        UserError: If a file has another schema version, or cannot be read.
     """
     planned = {cell.name for cell in plan.cells}
     settings = {(cell.pretext, cell.probe): json.loads(cell.settings) for cell in plan.cells if cell.probe}
-    protocols = {probe: _protocol(asked) for (_, probe), asked in settings.items()}
+    protocols = {probe: _protocol(planned_settings) for (_, probe), planned_settings in settings.items()}
     moved = []
     for name, row in {row.cell: row for row in read_measurements(out)}.items():
         if name in planned or row.probe not in protocols:
             continue
-        found, asked = json.loads(row.config_json), settings.get((row.pretext, row.probe))
-        if asked is None:
-            keep = _protocol(found) == protocols[row.probe]
+        stored, current = json.loads(row.config_json), settings.get((row.pretext, row.probe))
+        if current is None:
+            keep = _protocol(stored) == protocols[row.probe]
         else:
-            keep = row.seed >= plan.seeds and _seedless(found) == _seedless(asked)
+            keep = row.seed >= plan.seeds and _without_seeds(stored) == _without_seeds(current)
         if not keep:
             path = result_path(out, name)
             target = out / "superseded" / path.name
@@ -211,12 +224,19 @@ def set_aside(plan: Plan, out: Path) -> list[str]:
 
 
 def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> str:
-    """Return the plan in a few lines: what, how much of it is done, how long the rest takes."""
+    """Return the plan in a few lines: rows, probes, cells done and missing, and the expected time.
+
+    Args:
+        plan: The plan.
+        missing: Its missing cells.
+        workers: Number of worker processes.
+        seconds: Expected time of the missing cells.
+    """
     rows = list(dict.fromkeys(cell.pretext for cell in plan.cells))
     probes = list(dict.fromkeys(cell.probe for cell in plan.cells if cell.probe))
     trained = ""
-    if plan.learned != plan.data:
-        trained = f", trained on {plan.learned.spec}{' (synthetic)' if plan.learned_synthetic else ''}"
+    if plan.pretrain_data != plan.data:
+        trained = f", trained on {plan.pretrain_data.spec}{' (synthetic)' if plan.pretrain_synthetic else ''}"
     lines = [
         f"profile {plan.recipe.name} on {plan.data.spec}{' (synthetic)' if plan.synthetic else ''}{trained}, "
         f"{plan.recipe.encoder} at {plan.data.size} px",
@@ -228,7 +248,7 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
     done = len(plan.cells) - len(missing)
     if missing:
         lines.append(
-            f"{len(plan.cells)} cells, {done} done; {len(missing)} to compute by {workers} "
+            f"{len(plan.cells)} cells, {done} done; {len(missing)} to compute with {workers} "
             f"worker{'s' if workers > 1 else ''}, about {duration(seconds)}"
         )
     else:
@@ -236,8 +256,9 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
     return "\n".join(lines)
 
 
-def _seedless(settings: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in settings.items() if key not in ("seed", *BESIDE_THE_VALUE)}
+def _without_seeds(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return hashed settings without those that differ between seeds."""
+    kept = {key: value for key, value in settings.items() if key not in ("seed", *NOT_HASHED)}
     for part in ("train", "probe_config"):
         if part in kept:
             kept[part] = {key: value for key, value in kept[part].items() if key != "seed"}
@@ -249,28 +270,29 @@ def _notes_by_name(*data: ImageDataset) -> tuple[str, ...]:
 
 
 def _protocol(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what a probe is asked, of whichever encoder."""
-    return {key: _seedless(settings).get(key) for key in ("code", "image_size", "data", "probe", "probe_config")}
+    """Return the settings of a probe that do not depend on the encoder."""
+    return {key: _without_seeds(settings).get(key) for key in ("code", "image_size", "data", "probe", "probe_config")}
 
 
-def _usable(judges: Mapping[str, Judge], data: ImageDataset) -> tuple[dict[str, Judge], list[str]]:
+def _usable(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[dict[str, AnyProbe], list[str]]:
+    """Return the probes that the data allows, and a sentence for each of the others."""
     usable, left_out = {}, []
-    for name, judge in judges.items():
-        if isinstance(judge, Inpainting) or judge.can_judge(data):
-            usable[name] = judge
+    for name, protocol in probes.items():
+        if isinstance(protocol, Inpainting) or protocol.can_judge(data):
+            usable[name] = protocol
             continue
-        wants = " or ".join(" and ".join(sorted(alternative)) for alternative in judge.needs)
-        has = ", ".join(sorted(data.annotations)) or "nothing"
-        lacking = sorted(min(judge.needs, key=len, default=frozenset()) - data.annotations)
+        needed = " or ".join(" and ".join(sorted(alternative)) for alternative in protocol.needs)
+        annotated = ", ".join(sorted(data.annotations)) or "nothing"
+        lacking = sorted(min(protocol.needs, key=len, default=frozenset()) - data.annotations)
         remedy = f"; {REMEDY[lacking[0]]}" if lacking else ""
-        left_out.append(f"probe {name} left out: it needs {wants}, and {data.spec} annotates {has}{remedy}")
-    if left_out and not any(isinstance(judge, Probe) for judge in usable.values()):
-        left_out.append("what can be said without: --probes label_free nearest_fill inpainting")
+        left_out.append(f"probe {name} left out: it needs {needed}, and {data.spec} annotates {annotated}{remedy}")
+    if left_out and not any(isinstance(protocol, Probe) for protocol in usable.values()):
+        left_out.append("probes that need no labels: --probes label_free nearest_fill inpainting")
     return usable, left_out
 
 
 def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) -> None:
-    """Raise a UserError now rather than in an hour where a task does not fit the encoder."""
+    """Raise a UserError if a task does not fit the encoder, before any training starts."""
     from pretext.encoders import build_encoder
     from pretext.tasks import build_task
     from pretext.tasks.base import label_kind
@@ -279,7 +301,7 @@ def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) ->
     try:
         build_task(task, encoder, labels=label_kind(data), seed=0)
     except UserError as error:
-        raise UserError(f"row {row}: {error}; here --architecture names the encoder of all rows") from None
+        raise UserError(f"row {row}: {error}; --architecture sets the encoder of all rows") from None
 
 
 def _needs_labels(task: str) -> bool:

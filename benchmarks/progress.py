@@ -1,4 +1,4 @@
-"""How far a comparison has come, read from its folder alone, while it runs or after."""
+"""Progress of a comparison, read from its folder alone, during the run or later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pretext.system.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """The cells of a plan by what became of them."""
+    """The cell names of a plan by state."""
 
     done: list[str]
     running: list[str]
@@ -24,7 +24,7 @@ class Status:
 
 
 class _Planned(NamedTuple):
-    """A cell as OUT/plan.json lists it."""
+    """A cell of OUT/plan.json."""
 
     name: str
     pretext: str
@@ -33,14 +33,14 @@ class _Planned(NamedTuple):
 
 
 def status(out: Path) -> tuple[dict[str, Any], Status]:
-    """Return OUT's plan and how far it has come.
+    """Return the plan of OUT and the state of its cells.
 
     Raises:
-        UserError: If nothing was ever planned there, or another version of this suite planned it.
+        UserError: If OUT has no plan, or a plan of another schema version.
     """
     plan = read_plan(out)
     if not plan:
-        raise UserError(f"{out}: no plan.json, so no comparison was started there; give its --out")
+        raise UserError(f"{out}: no plan.json, so no comparison was started there; give the --out of a comparison")
     found = Status([], [], [], [])
     for cell in plan["cells"]:
         name = cell["name"]
@@ -57,10 +57,9 @@ def status(out: Path) -> tuple[dict[str, Any], Status]:
 
 
 def seconds_left(out: Path, plan: dict[str, Any], found: Status) -> tuple[float, int]:
-    """Return how long what runs and what is left will take, and how many workers share it.
+    """Return the seconds that running and remaining cells need, and the number of workers of the last run.
 
-    What is done says how long a cell of its kind takes, what the plan expected says the rest; what runs counts whole.
-    The workers are those of the last run.
+    Finished cells give the time of their kind; the plan's estimates give the rest. A running cell counts in full.
     """
     environments = read_environments(out)
     workers = environments[-1]["workers"] if environments else 1
@@ -72,7 +71,7 @@ def seconds_left(out: Path, plan: dict[str, Any], found: Status) -> tuple[float,
 
 
 def _took(out: Path, cell: _Planned) -> float:
-    """Return the seconds of a cell that is done; 0 of an encoder that was not trained."""
+    """Return the seconds that a finished cell took; 0 for an encoder that was not trained."""
     if cell.probe:
         return read_cell(result_path(out, cell.name))[0].wall_s
     path = encoder_path(out, cell.name).parent / "run.json"

@@ -1,8 +1,8 @@
-"""Named profiles: functions that return a frozen `Recipe`. Every number of a comparison is here or a default.
+"""The profiles: functions that return a frozen `Recipe`. Every number of a comparison is here or a default.
 
-Fair by construction: one data set, one encoder, one budget of pictures for all rows; a row may override the
-learning rate and its like, never the budget. Timings were measured on two CPU cores of a small server unless
-they say otherwise; `expected_s` only feeds the estimate that the plan opens with.
+The comparison is fair by construction: all rows share one data set, one encoder and one image budget. A row may
+override its learning rate or batch size, never the budget. Timings were measured on two CPU cores of a small
+server unless stated otherwise. `expected_s` only feeds the time estimate.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from benchmarks.cells import Inpainting, Judge
+from benchmarks.cells import AnyProbe, Inpainting
 from pretext.judging import Probe, probes_in
-from pretext.training.config import TrainConfig
+from pretext.training.config import BUDGETS, TrainConfig
 
 SCENES = "scenes?size=32&test=4000"
 ROWS: dict[str, str | None] = {
@@ -26,41 +26,45 @@ ROWS: dict[str, str | None] = {
     "context_encoder:adversarial": "context_encoder:adversarial",
     "rotation": "rotation",
 }
-BUDGET = frozenset({"images", "steps", "epochs", "seconds", "flops"})
+"""Rows of the large profiles: task spec by row name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole comparison but for the data's name."""
+    """All settings of a comparison."""
 
     name: str
+    """Name of the profile."""
     rows: Mapping[str, str | None]
-    """Task spec by row name; None is random weights."""
+    """Task spec by row name; None means random weights."""
     encoder: str
+    """Architecture spec of all rows."""
     image_size: int
+    """Image side in pixels."""
     train: TrainConfig
-    """For all rows; its seed is the cell's."""
+    """Training settings of all rows; the cell sets the seed."""
     overrides: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    """Fields of `TrainConfig` by row name, where a task legitimately needs another learning rate."""
-    probes: Mapping[str, Judge]
+    """Fields of `TrainConfig` by row name, for tasks that need another learning rate or batch size."""
+    probes: Mapping[str, AnyProbe]
+    """Probes with their settings, by name."""
     seeds: int
-    """Seeds 0, 1, … of pretraining and of probes."""
+    """Number of seeds (0, 1, …) of pretraining and probes."""
     data: str
-    """The data set, where the user names none."""
+    """Data set, unless the user names another."""
     expected_s: Mapping[str, float]
-    """Seconds a cell, by probe; of a pretraining by row, or `pretrain`. 30 where nothing is said."""
+    """Expected seconds per cell: by probe, by row for its pretraining, and `pretrain` for the other rows."""
     sized: str = ""
-    """What seeds and sizes were chosen for: a sentence that the report repeats."""
+    """The reason for the number of seeds and the sizes; the report quotes this sentence."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds}; allowed is 1 or more")
         for row, fields in self.overrides.items():
-            if unfair := BUDGET & set(fields):
-                raise ValueError(f"{row} overrides {', '.join(sorted(unfair))}: all rows must have one budget")
+            if unfair := {*BUDGETS} & {*fields}:
+                raise ValueError(f"{row} overrides {', '.join(sorted(unfair))}; all rows must have one budget")
 
-    def retimed(self, train: TrainConfig) -> Recipe:
-        """Return it with other settings of training, and the estimate in proportion where both count pictures."""
+    def with_training(self, train: TrainConfig) -> Recipe:
+        """Return the recipe with other training settings; time estimates scale with the number of images."""
         factor = train.images / self.train.images if train.images and self.train.images else 1.0
         expected = {
             name: value * (factor if name == "pretrain" or name in self.rows else 1.0)
@@ -69,14 +73,14 @@ class Recipe:
         return dataclasses.replace(self, train=train, expected_s=expected)
 
     def train_config(self, row: str, *, seed: int) -> TrainConfig:
-        """Return what a row is trained with."""
+        """Return the training settings of a row."""
         return dataclasses.replace(self.train, **dict(self.overrides.get(row, {})), seed=seed)
 
 
 def smoke() -> Recipe:
-    """Show in about a minute that everything works; the numbers mean nothing.
+    """Check in about a minute that everything works; the numbers are meaningless.
 
-    Cost: 2 rows of 512 pictures. Expect: every column filled, hardly a difference distinguishable.
+    Cost: 2 trained rows of 512 images. Expect: every column filled, almost no significant difference.
     """
     return Recipe(
         name="smoke",
@@ -98,15 +102,15 @@ def smoke() -> Recipe:
 
 
 def laptop() -> Recipe:
-    """Compare eight initialisations on drawn scenes, without a download: the default.
+    """Compare eight rows on synthetic scenes, without a download; the default profile.
 
-    Cost: a quarter of an hour from an empty clone; `docs/results/laptop.md` keeps the last run. Expect: labels on top
-    wherever classes are asked for; the context encoder one to five points above random weights in all probes but
+    Cost: 15 minutes from an empty clone; `docs/results/laptop.md` shows the last run. Expect: the supervised row best
+    in all probes of classes; the context encoder one to five points above random weights in all probes but
     retrieval.
 
-    Mask, rate and batch were chosen for the context encoder, on other pictures (`LOG.md`); all rows share them. One
-    turn a picture for rotation, so that all rows see the same number of pictures; decoders and discriminators as
-    narrow as the encoder.
+    Mask, learning rate and batch size were tuned for the context encoder on other images (`LOG.md`); all rows share
+    them. Rotation turns each image once, so that all rows see the same number of images. Decoders and discriminators
+    are as narrow as the encoder.
     """
     narrow = "decoder_width=0.25"
     return Recipe(
@@ -126,7 +130,7 @@ def laptop() -> Recipe:
         encoder="alexnet?width=0.25&stem_stride=2",
         image_size=32,
         train=TrainConfig(images=80_000, batch_size=64, learning_rate=2e-3, workers=0),
-        overrides={"simclr": {"batch_size": 128}},  # its negatives are the batch's other pictures
+        overrides={"simclr": {"batch_size": 128}},  # the negatives are the other images of the batch
         probes={
             "linear": probe("linear", train_images=1000),
             "knn": probe("knn"),
@@ -158,22 +162,22 @@ def laptop() -> Recipe:
 
 
 def tasks() -> Recipe:
-    """Compare every pretext task that the laptop's encoder can learn from, at the laptop's budget.
+    """Compare every pretext task that works with the laptop profile's encoder, at its budget.
 
-    Cost: 22 rows and three seeds; an hour or more on two cores. Expect: instance discrimination, colours and
-    the context encoder above random weights in classification, the order among them within the noise.
+    Cost: 22 trained rows and three seeds; an hour or more on two cores. Expect: instance discrimination,
+    colorization and the context encoder above random weights in classification; their order is within the noise.
 
-    Each row trains at the better of two rates, 5e-4 and 2e-3, and the discriminating ones in larger batches; rates
-    were chosen at half of the budget, on other pictures (`LOG.md`). Transformers have tasks of their own:
+    Each row trains at the better of two learning rates, 5e-4 and 2e-3; tasks with two views use larger batches. The
+    rates were chosen at half the budget on other images (`LOG.md`). Transformers have tasks of their own:
     `--architecture 'timm:test_vit?patch_size=4' --tasks mae ijepa simmim dino moco:v3`.
     """
     base = laptop()
     narrow = "decoder_width=0.25"
     two_views = ("simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino")
-    painting = ("denoising_autoencoder", "context_encoder", "simmim", "colorization")
-    moving = ("rotation", "temporal:order", "egomotion")
+    reconstruction = ("denoising_autoencoder", "context_encoder", "simmim", "colorization")
+    geometry = ("rotation", "temporal:order", "egomotion")
     overrides: dict[str, dict[str, Any]] = {row: {"batch_size": 128} for row in two_views}
-    for row in ("moco", "byol", "simsiam", "swav", "dino", *painting, *moving):
+    for row in ("moco", "byol", "simsiam", "swav", "dino", *reconstruction, *geometry):
         overrides.setdefault(row, {})["learning_rate"] = 5e-4
     return dataclasses.replace(
         base,
@@ -205,7 +209,7 @@ def tasks() -> Recipe:
             "dino": "dino",
         },
         overrides=overrides,
-        probes={name: judge for name, judge in base.probes.items() if name != "detection"},
+        probes={name: protocol for name, protocol in base.probes.items() if name != "detection"},
         seeds=3,
         sized="Three seeds so that all tasks take about an hour; more (--seeds 8) would see smaller differences.",
         expected_s={**base.expected_s, "pretrain": 60, "swav": 80, "dino": 110, "relative_location": 110},
@@ -213,10 +217,10 @@ def tasks() -> Recipe:
 
 
 def workstation() -> Recipe:
-    """Compare on one GPU in about an hour, AlexNet at full width and 128 px.
+    """Compare on one GPU in about an hour, with AlexNet at full width and 128 px.
 
-    Cost: eight rows of a million pictures and two seeds; not yet timed on a GPU. Expect: the rows in the
-    order of `laptop`, the intervals narrower.
+    Cost: eight rows of a million images and two seeds; not yet timed on a GPU. Expect: the order of rows of
+    `laptop`, with narrower intervals.
     """
     return Recipe(
         name="workstation",
@@ -240,17 +244,18 @@ def workstation() -> Recipe:
 
 
 def paper() -> Recipe:
-    """Repeat the paper (Pathak et al. 2016): AlexNet, 227 px, ImageNet, 100 K iterations of 128.
+    """Repeat the paper: AlexNet, 227 px, ImageNet, 100,000 iterations with batches of 128.
 
-    Cost: 12.8 million pictures a row: 14 h on one Titan X of 2016 as published, and a disk with ImageNet. On
-    two CPU cores (58 pictures a second, forward and backward) two and a half days a row: it starts there, and
-    is not meant to end. Expect, fine-tuned, VOC 2007 classification and detection mAP and VOC 2012 mIoU:
+    Cost: 12.8 million images per row, which took 14 h on one Titan X in 2016 as published, and a disk with
+    ImageNet. On two CPU cores (58 images/s, forward and backward) a row takes two and a half days; a GPU is needed
+    in practice. Expect, after fine-tuning, VOC 2007 classification mAP, VOC 2007 detection mAP and VOC 2012 mIoU:
     random 53.3, 43.4, 19.8; context encoder 56.5, 44.5, 29.7 (table 2; its first row recalled).
 
-    The published transfer is on VOC: judge the encoder files of this run once more with
-    `--data voc:DIR --encoder NAME=FILE`. On ImageNet itself, which has labels but neither boxes nor masks,
-    linear, k-NN, fine-tuning, retrieval and inpainting are what can be asked.
-    Deviations: AdamW and the probes' own protocols in place of Caffe's, see each probe.
+    The published transfer is on VOC: evaluate the encoder files of this run again with
+    `--data voc:DIR --encoder NAME=FILE`. ImageNet has labels but neither boxes nor masks, so only linear, k-NN,
+    fine-tuning, retrieval and inpainting run on it.
+
+    Source: Pathak et al. 2016. Deviations: AdamW, and the probes' own protocols instead of Caffe's; see each probe.
     """
     return Recipe(
         name="paper",
@@ -289,7 +294,7 @@ PROFILES: dict[str, Callable[[], Recipe]] = {
 
 @cache
 def probe_types() -> dict[str, type[Probe]]:
-    """Return every probe that judges an encoder by name, downstream's and retrieval's."""
+    """Return every probe of an encoder by name, from downstream and retrieval."""
     import downstream.probes
     import retrieval.probes
 
@@ -297,15 +302,15 @@ def probe_types() -> dict[str, type[Probe]]:
 
 
 def probe(name: str, **settings: Any) -> Probe:
-    """Return a probe with its defaults but for `settings`."""
+    """Return a probe with its default settings, except `settings`."""
     return probe_types()[name](**settings)
 
 
-def judge_names() -> list[str]:
-    """Return everything that `--probes` takes."""
+def probe_names() -> list[str]:
+    """Return every name that `--probes` accepts."""
     return sorted([*probe_types(), "inpainting"])
 
 
-def judge(name: str) -> Judge:
-    """Return a judge with all its defaults, for one that a profile leaves out."""
+def default_probe(name: str) -> AnyProbe:
+    """Return a probe with its default settings, for one that the profile does not include."""
     return Inpainting() if name == "inpainting" else probe(name)

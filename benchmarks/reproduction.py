@@ -1,4 +1,4 @@
-"""A cell made again: from the settings that lie beside its numbers, whatever profiles and command lines say today."""
+"""Compute a stored cell again, from the settings in its results file; profiles and command lines do not matter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cells import Cell, Inpainting, Judge, apart, encoder_cell, flat, judge_cell
+from benchmarks.cells import AnyProbe, Cell, Inpainting, differing_settings, encoder_cell, flat, probe_cell
 from benchmarks.results import Measurement, read_plan
 from benchmarks.wording import and_list
 from pretext.system.errors import UserError
@@ -17,23 +17,22 @@ if TYPE_CHECKING:
     from pretext.datasets.packed import BadImages
 
 GPU_TOLERANCE = 0.02
-"""Largest difference that counts as the same on a GPU, as a share of the value. There sums are added in an order that
-changes from run to run, and training carries the roundings on; so far from bitwise are about five roundings of
-bfloat16 (1/256). Chosen, not measured."""
+"""Relative difference up to which a value counts as reproduced on a GPU. A GPU sums in an order that changes between
+runs, and training amplifies the rounding errors. The tolerance is about five roundings of bfloat16 (1/256 each);
+it was chosen, not measured."""
 CPU = "cpu"
-"""What `Measurement.device` says of a machine without a GPU."""
+"""`Measurement.device` of a machine without a GPU."""
 
 
 def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
-    """Return the encoder cell and the judge cell that a measurement is of, made from its own settings.
+    """Return the encoder cell and the probe cell of a measurement, rebuilt from its stored settings.
 
     Args:
-        out: The results folder; its plan says what was done with pictures that cannot be decoded.
+        out: The results folder; its plan says how undecodable images were handled.
         stored: Any row of the cell.
 
     Raises:
-        UserError: If its data, task, probe or encoder file is no more what it was, or today's code takes the same
-            settings for others.
+        UserError: If data, task, probe or encoder file have changed, or today's code gives the cell another hash.
     """
     from benchmarks.plan import open_data
 
@@ -45,49 +44,52 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
             return open_data(spec, settings["image_size"], bad_images=bad_images, download=False)[0]
 
         source = opened(stored.data)
-        elsewhere = "task" in settings and stored.pretrain_data not in ("", stored.data)
-        maker = encoder_cell(
+        own_pretrain_data = "task" in settings and stored.pretrain_data not in ("", stored.data)
+        encoder = encoder_cell(
             stored.pretext,
             seed=settings["seed"],
-            data=opened(stored.pretrain_data) if elsewhere else source,
+            data=opened(stored.pretrain_data) if own_pretrain_data else source,
             encoder=settings.get("encoder", stored.encoder),
             task=settings["spec"] if "task" in settings else None,
             train=_train_config(settings["train"]) if "task" in settings else None,
             foreign=settings["spec"] if "foreign" in settings else None,
         )
-        judge = _judge(stored.probe, settings)
+        protocol = _probe(stored.probe, settings)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{stored.cell}: today's code cannot read its settings ({error}); {_checkout(stored)}"
+            f"{stored.cell}: this version cannot read its settings ({error}); {_checkout(stored)}"
         ) from None
     except OSError as error:
         raise UserError(
-            f"{stored.cell}: {error.filename}: {error.strerror}; put it back, or start where that path leads to it"
+            f"{stored.cell}: {error.filename}: {error.strerror}; restore the file, or run from the folder of that path"
         ) from None
-    cell = judge_cell(maker, stored.probe, judge, seed=stored.seed, data=source)
+    cell = probe_cell(encoder, stored.probe, protocol, seed=stored.seed, data=source)
     if cell.name != stored.cell:
-        changed = apart(flat(settings), flat(json.loads(cell.settings)))
-        raise UserError(f"{stored.cell} would be another cell today: {and_list(changed)}; {_checkout(stored)}")
-    return maker, cell
+        changed = differing_settings(flat(settings), flat(json.loads(cell.settings)))
+        raise UserError(f"{stored.cell}: its settings have changed: {and_list(changed)}; {_checkout(stored)}")
+    return encoder, cell
 
 
 def same_value(was: float, now: float, device: str) -> bool:
-    """Whether a value was reproduced: to the last bit on a CPU, within `GPU_TOLERANCE` on a GPU.
+    """Whether a value was reproduced: exactly on a CPU, within `GPU_TOLERANCE` on a GPU.
 
     Args:
-        was: As it was found.
-        now: As it is found again.
-        device: As `Measurement.device` says where it was found.
+        was: The stored value.
+        now: The new value.
+        device: `Measurement.device` of the stored value.
     """
     return was == now or (device != CPU and abs(was - now) <= GPU_TOLERANCE * max(abs(was), abs(now)))
 
 
-def held_against(before: Sequence[Measurement], again: Sequence[Measurement]) -> tuple[list[str], bool]:
-    """Return a line for each value of a cell and one for all, and whether all are the same.
+def compare_values(before: Sequence[Measurement], again: Sequence[Measurement]) -> tuple[list[str], bool]:
+    """Compare the stored and the new values of a cell.
 
     Args:
-        before: The cell's rows as they were found; one at least.
-        again: As they are found again.
+        before: The stored rows of the cell; at least one.
+        again: The new rows.
+
+    Returns:
+        One line per value and a last line on the whole cell, and whether all values were reproduced.
     """
     first, now = before[0], {(row.metric, row.stage): row for row in again}
     was = {(row.metric, row.stage): row for row in before}
@@ -96,33 +98,34 @@ def held_against(before: Sequence[Measurement], again: Sequence[Measurement]) ->
         ends = [str(rows[key].value) if key in rows else "missing" for rows in (was, now)]
         same &= key in was and key in now and same_value(was[key].value, now[key].value, first.device)
         lines.append(f"{' '.join(filter(None, key))}: was {ends[0]}, is {ends[1]}")
-    how = "to the last bit, as on a CPU" if first.device == CPU else f"within {GPU_TOLERANCE:.0%}, as on a GPU"
+    exact = first.device == CPU
+    rule = "bit for bit, as required on a CPU" if exact else f"within {GPU_TOLERANCE:.0%}, as required on a GPU"
     if same:
-        return [*lines, f"reproduced {how}"], True
-    return [*lines, f"NOT reproduced {how}{''.join(f'; {reason}' for reason in _reasons(first, again))}"], False
+        return [*lines, f"reproduced {rule}"], True
+    return [*lines, f"NOT reproduced {rule}{''.join(f'; {reason}' for reason in _reasons(first, again))}"], False
 
 
 def _reasons(before: Measurement, again: Sequence[Measurement]) -> list[str]:
-    """Return what is not as it was, and may be why the value is not."""
+    """Return the changes that may explain a difference."""
     reasons = []
     seconds = json.loads(before.config_json).get("train", {}).get("seconds")
     if seconds is not None:
-        reasons.append(f"it was trained for {seconds} seconds, which nothing repeats")
+        reasons.append(f"the training budget was {seconds} seconds, which is not repeatable")
     if before.git_dirty:
-        reasons.append("it was found by code that no commit holds")
+        reasons.append("the stored value comes from uncommitted code")
     for name, field in (("device", "device"), ("PyTorch", "torch_version"), ("revision", "git_sha")):
         ends = [getattr(row, field) or "unknown" for row in (before, again[0])]
         if ends[0] != ends[1]:
             reasons.append(f"{name} was {ends[0]}, is {ends[1]}")
-    return reasons or ["code, PyTorch and device are what they were: see processor and threads in environment.json"]
+    return reasons or ["code, PyTorch and device are the same: compare processor and threads in environment.json"]
 
 
-def _judge(name: str, settings: Mapping[str, Any]) -> Judge:
+def _probe(name: str, settings: Mapping[str, Any]) -> AnyProbe:
     from benchmarks import recipes
     from pretext.judging import probe_in_file
 
     fields = {key: _frozen(value) for key, value in settings["probe_config"].items()}
-    if "@" in settings["probe"]:  # a file of the user's own
+    if "@" in settings["probe"]:  # a user's file
         return probe_in_file(Path(settings["probe_file"]))(**fields)
     return Inpainting(**fields) if name == "inpainting" else recipes.probe_types()[name](**fields)
 
@@ -134,10 +137,10 @@ def _train_config(fields: Mapping[str, Any]) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """Return lists, as JSON has them, as the tuples that settings hold."""
+    """Convert JSON lists to tuples, as settings have them."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _checkout(stored: Measurement) -> str:
-    dirty = " (with changes that no commit holds)" if stored.git_dirty else ""
+    dirty = " (plus uncommitted changes)" if stored.git_dirty else ""
     return f"check out {stored.git_sha}{dirty}" if stored.git_sha else "no revision was recorded"

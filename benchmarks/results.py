@@ -1,6 +1,6 @@
-"""Measurement rows on disk: one JSON file a cell, whole or absent, and the CSV and Parquet that are derived from them.
+"""The results folder on disk: one JSON file per cell, the plan, failures and costs, and the derived CSV and Parquet.
 
-This module imports neither torch nor pandas: who only reads results should not wait for them.
+Files are written atomically. This module imports neither torch nor pandas, so that reading results starts fast.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.util
 import json
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,24 @@ from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 
 SCHEMA_VERSION = 1
-"""Rises whenever a field of `Measurement` is added, removed or changes its meaning."""
+"""Increase it when a field of `Measurement` is added, removed or changes its meaning."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One number and everything needed to understand it: a row of the results."""
+    """One measured number with everything needed to interpret it: a row of the results."""
 
     schema_version: int
     cell: str
-    """Name of the cell and of its file: row, probe, seed, and a hash of all that the value depends on."""
+    """Name of the cell and its file: row, probe, seed, and a hash of all settings that the value depends on."""
     pretext: str
-    """The row: a task's name (a variant behind a colon), `random`, `supervised`, a foreign encoder's name."""
+    """Name of the row: a task with its variant, `random`, `supervised`, or an external encoder."""
     encoder: str
-    """The architecture, as `build_encoder` takes it."""
+    """Architecture spec, as `build_encoder` takes it."""
     pretrain_data: str
-    """Spec of the data that the encoder was trained on; empty for random weights."""
+    """Spec of the training data of the encoder; empty for random weights."""
     images_seen: int
-    """Pictures that pretraining went through, repeats counted."""
+    """Images that pretraining processed, with repeats."""
     probe: str
     stage: str
     data: str
@@ -51,50 +51,50 @@ class Measurement:
     headline: bool
     seed: int
     wall_s: float
-    """Seconds that the whole cell took."""
+    """Wall-clock seconds of the whole cell."""
     peak_mem_bytes: int
-    """Most memory that the cell's process held: on the accelerator where there is one, else resident."""
+    """Peak memory of the cell's process: on the GPU if there is one, else resident."""
     device: str
     config_json: str
-    """Task, training, encoder and probe settings; under `pretrain` the folder that the encoder lies in."""
+    """Settings of task, training, encoder and probe; `pretrain` names the folder of the encoder."""
     encoder_sha256: str
     git_sha: str
     git_dirty: bool
     torch_version: str
     started_at: str
     items: list[float] | None = None
-    """Per-item results whose mean is `value`; in the JSON, not in the CSV."""
+    """Per-item results whose mean is `value`; only in the JSON, not in the CSV."""
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Measurement) if field.name != "items")
 
 
 def result_path(out: Path, cell: str) -> Path:
-    """Return where a cell's rows lie."""
+    """Return the file of a probe cell's rows."""
     return out / "results" / f"{cell}.json"
 
 
 def failure_path(out: Path, cell: str) -> Path:
-    """Return where a cell's failure lies."""
+    """Return the file of a cell's failure."""
     return out / "failures" / f"{cell}.json"
 
 
 def encoder_path(out: Path, encoder_cell: str) -> Path:
-    """Return where the encoder file that a cell makes lies."""
+    """Return the encoder file that an encoder cell writes."""
     return out / "pretrain" / encoder_cell / "encoder.safetensors"
 
 
 def write_cell(out: Path, cell_name: str, rows: list[Measurement]) -> Path:
-    """Write a cell's rows, all or none, and forget its earlier failure.
+    """Write all rows of a cell in one file, and delete its earlier failure.
 
     Raises:
-        ValueError: If there are no rows, or a value is not a finite number: that is a failure, not a result.
+        ValueError: If there are no rows, or a value is not finite: that is a failure, not a result.
     """
     if not rows:
         raise ValueError(f"{cell_name}: the probe yielded no score")
     for row in rows:
         if not math.isfinite(row.value) or not all(map(math.isfinite, row.items or ())):
-            raise ValueError(f"{cell_name}: {row.metric} {row.stage} is {row.value}, or one of its items is no number")
+            raise ValueError(f"{cell_name}: {row.metric} {row.stage} is {row.value}, or one of its items is not finite")
     path = result_path(out, cell_name)
     write_json(path, {"schema_version": SCHEMA_VERSION, "measurements": [vars(row) for row in rows]})
     failure_path(out, cell_name).unlink(missing_ok=True)
@@ -102,37 +102,57 @@ def write_cell(out: Path, cell_name: str, rows: list[Measurement]) -> Path:
 
 
 def write_failure(out: Path, cell_name: str, error: BaseException | str, **about: Any) -> None:
-    """Write what went wrong in a cell, with the traceback where there is one."""
+    """Write the error of a cell, with the traceback if there is one.
+
+    Args:
+        out: The results folder.
+        cell_name: The failed cell.
+        error: The exception, or a message.
+        about: Further fields of the file: row, probe and seed.
+    """
     text = error if isinstance(error, str) else "".join(traceback.format_exception(error))
     summary = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     write_json(failure_path(out, cell_name), {"cell": cell_name, "error": summary, "traceback": text, **about})
 
 
 def read_failures(out: Path) -> list[dict[str, Any]]:
-    """Return the failures: cell, error, traceback, and what else was noted."""
+    """Return the failures: cell, error, traceback and further fields."""
     return [read_json(path) for path in sorted((out / "failures").glob("*.json"))]
 
 
 def read_measurements(out: Path) -> list[Measurement]:
-    """Return all rows of a results folder, in the order of the cells' names.
+    """Return all rows of a results folder, sorted by cell name.
 
     Raises:
-        UserError: If a file was written by another version of this suite, or cannot be read.
+        UserError: If a file has another schema version, or cannot be read.
     """
     return [row for path in sorted((out / "results").glob("*.json")) for row in read_cell(path)]
 
 
 def read_cell(path: Path) -> list[Measurement]:
-    """Return the rows of one cell; raise a UserError as `read_measurements` does."""
+    """Return the rows of one cell.
+
+    Raises:
+        UserError: If the file has another schema version, or cannot be read.
+    """
     content = read_json(path)
-    _check_schema(path, content, "move the file away, and its cell is computed again")
+    _check_schema(path, content, "move the file away to compute its cell again")
     try:
         rows = [Measurement(**row) for row in content["measurements"]]
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a cell's results ({error}); move it away, and it is computed again") from None
+        raise UserError(f"{path}: not the results of a cell ({error}); move it away to compute it again") from None
     if not rows:
-        raise UserError(f"{path}: not a cell's results (none is there); move it away, and it is computed again")
+        raise UserError(f"{path}: not the results of a cell (no rows); move it away to compute it again")
     return rows
+
+
+def latest(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Drop replaced measurements: of several cells for one row, probe and seed, only the latest counts."""
+    counts: dict[tuple[str, str, int], tuple[str, str]] = {}
+    for m in measurements:
+        key = (m.pretext, m.probe, m.seed)
+        counts[key] = max(counts.get(key, ("", "")), (m.started_at, m.cell))
+    return [m for m in measurements if counts[m.pretext, m.probe, m.seed][1] == m.cell]
 
 
 def write_plan(out: Path, plan: dict[str, Any]) -> None:
@@ -141,10 +161,10 @@ def write_plan(out: Path, plan: dict[str, Any]) -> None:
 
 
 def read_plan(out: Path) -> dict[str, Any]:
-    """Return what OUT/plan.json says; nothing where there is none.
+    """Return the content of OUT/plan.json; an empty dictionary if the file does not exist.
 
     Raises:
-        UserError: If it was written by another version of this suite, or is no plan.
+        UserError: If the file has another schema version, or is not a plan.
     """
     path = out / "plan.json"
     if not path.exists():
@@ -152,8 +172,8 @@ def read_plan(out: Path) -> dict[str, Any]:
     remedy = "move it away and start the same command again"
     plan: Any = read_json(path, remedy)
     if not (isinstance(plan, dict) and isinstance(plan.get("cells"), list)):
-        raise UserError(f"{path}: not a comparison's plan; {remedy}")
-    _check_schema(path, {"schema_version": SCHEMA_VERSION} | plan, remedy)  # the first plans did not say
+        raise UserError(f"{path}: not the plan of a comparison; {remedy}")
+    _check_schema(path, {"schema_version": SCHEMA_VERSION} | plan, remedy)  # early plans have no version
     return plan
 
 
@@ -165,19 +185,19 @@ def _check_schema(path: Path, content: Any, remedy: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a row's pretraining took, averaged over its seeds."""
+    """Cost of a row's pretraining, averaged over seeds."""
 
     images_seen: float
     wall_s: float
     peak_mem_bytes: float
     flops: float | None = None
-    """Forward and backward; None where a run did not count them."""
+    """Floating-point operations, forward and backward; None if a run did not count them."""
     seconds_given: bool = False
-    """Whether seconds were its budget, so that they tell nothing of the row."""
+    """Whether the budget was given in seconds, which makes `wall_s` meaningless as a cost."""
 
 
 def read_costs(out: Path) -> dict[str, Cost]:
-    """Return each trained row's cost, from the `run.json` beside the encoders that OUT/plan.json lists."""
+    """Return the cost of each trained row, from the `run.json` files of the encoders in OUT/plan.json."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for cell in read_plan(out).get("cells", ()):
         path = out / "pretrain" / cell["name"] / "run.json"
@@ -213,9 +233,9 @@ def write_csv(out: Path) -> Path:
 
 
 def write_parquet(out: Path) -> Path | None:
-    """Write `results.parquet`, the columns of `results.csv`, where pyarrow is installed; return its path.
+    """Write `results.parquet`, with the columns of `results.csv`, and return its path.
 
-    Where it is not, an older one is deleted rather than left to be taken for this one.
+    Without pyarrow the result is None, and an older file is deleted because it would be outdated.
     """
     path = out / "results.parquet"
     if importlib.util.find_spec("pyarrow") is None:
@@ -225,23 +245,32 @@ def write_parquet(out: Path) -> Path | None:
 
     frame = pd.DataFrame([[getattr(row, name) for name in COLUMNS] for row in read_measurements(out)], columns=COLUMNS)
     with atomic_write(path) as beside:
-        frame.astype({"chance": float}).to_parquet(beside, engine="pyarrow", index=False)  # not of objects if all None
+        # a column that is all None would have the type object
+        frame.astype({"chance": float}).to_parquet(beside, engine="pyarrow", index=False)
     return path
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all; a number that is not finite raises ValueError."""
+    """Write a JSON file atomically.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
     with atomic_write(path) as beside:
         beside.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
 
-def read_json(path: Path, remedy: str = "move it away, and its cell is computed again") -> Any:
-    """Return a JSON file's content.
+def read_json(path: Path, remedy: str = "move it away to compute its cell again") -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        path: The file.
+        remedy: Advice at the end of the error message.
 
     Raises:
-        UserError: If it is no JSON.
+        UserError: If the file is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: no JSON ({error}); {remedy}") from None
+        raise UserError(f"{path}: not valid JSON ({error}); {remedy}") from None

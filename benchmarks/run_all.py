@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     if options.dry_run:
         return 0
-    aside = suite.set_aside(plan, out)  # reads what is there: not after an hour should it turn out to be unreadable
+    aside = suite.move_superseded(plan, out)  # before computing: an unreadable file stops the run now
     for name in aside:
         print(f"{name}: of other settings; moved to {out / 'superseded'}", file=sys.stderr)
     plan.write(out, argv)

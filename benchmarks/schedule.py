@@ -1,4 +1,4 @@
-"""The loop that computes what is missing of a plan, and what it says of the time that is left."""
+"""The loop that computes the missing cells of a plan, and the estimate of the time left."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from benchmarks.results import encoder_path
+from benchmarks.wording import duration
 from pretext.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from benchmarks.executor import Executor, Outcome
 
 UNKNOWN_S = 30.0
-"""What a cell is expected to take where the recipe does not say."""
+"""Expected seconds of a cell that the recipe gives no estimate for."""
 BUSY_S = 2.0
-"""How long until a cell that another process computes is looked at again."""
+"""Seconds until the next look at a cell that another process computes."""
 
 
 def run(
@@ -30,20 +31,22 @@ def run(
     expected: Estimate,
     progress: Callable[[Cell, Outcome, int, float], None],
 ) -> dict[str, str]:
-    """Compute cells, encoders first and the longest first, as their encoders come to be.
+    """Compute cells: encoders before probes, long cells before short ones.
+
+    A probe cell starts once its encoder exists. If the encoder fails, its probe cells fail too.
 
     Args:
-        cells: What is missing.
+        cells: The missing cells.
         out: The results folder.
-        executor: Where to compute; is stopped in any case.
-        expected: Seconds a cell; learns from what is seen.
-        progress: Told each cell that ended, its outcome, how many are left, and in how many seconds they end.
+        executor: Computes the cells; it is stopped at the end, after an error too.
+        expected: Estimate of seconds per cell; updated with every finished cell.
+        progress: Called after each cell with the cell, its outcome, the number of cells left and the seconds left.
 
     Returns:
-        Failures by cell, each in a line; a judge whose encoder failed is one.
+        One error line per failed cell, by cell name.
 
     Raises:
-        UserError: If the folder cannot be written any more.
+        UserError: If the results folder can no longer be written.
     """
     waiting = {cell.name: cell for cell in cells}
     running: dict[str, Cell] = {}
@@ -51,16 +54,16 @@ def run(
     failures: dict[str, str] = {}
     try:
         while waiting or running:
-            able = [cell for cell in waiting.values() if not_before.get(cell.name, 0.0) <= time.monotonic()]
-            able = [cell for cell in able if _encoder_there(cell, out, {*waiting, *running})]
-            able.sort(key=lambda cell: (cell.judge is not None, -expected.of(cell), cell.name))
-            for cell in able[: executor.free()]:
+            ready = [cell for cell in waiting.values() if not_before.get(cell.name, 0.0) <= time.monotonic()]
+            ready = [cell for cell in ready if _encoder_exists(cell, out, {*waiting, *running})]
+            ready.sort(key=lambda cell: (cell.protocol is not None, -expected.of(cell), cell.name))
+            for cell in ready[: executor.free()]:
                 running[cell.name] = waiting.pop(cell.name)
                 executor.start(cell)
             for outcome in executor.outcomes(0.5):
                 cell = running.pop(outcome.cell)
                 if outcome.state == "unusable":
-                    raise UserError(f"{outcome.error}; make room and start the same command again")
+                    raise UserError(f"{outcome.error}; free some space and run the same command again")
                 if outcome.state == "busy":
                     waiting[cell.name] = cell
                     not_before[cell.name] = time.monotonic() + BUSY_S
@@ -80,80 +83,75 @@ def run(
 
 
 class Timed(Protocol):
-    """What an estimate asks of a cell."""
+    """The fields of a cell that an estimate needs: those of `Cell`, or of a cell in OUT/plan.json."""
 
     @property
     def pretext(self) -> str:
-        """Its row."""
+        """Name of the row."""
 
     @property
     def probe(self) -> str:
-        """Empty where an encoder is made."""
+        """Name of the probe; empty for an encoder cell."""
 
     @property
     def trains(self) -> bool:
-        """Whether an encoder is trained in it."""
+        """Whether the cell trains an encoder."""
 
 
 @dataclasses.dataclass
 class Estimate:
-    """How long cells take: as the recipe says at first, then as the cells of their kind took."""
+    """Expected duration of cells: the recipe's numbers first, then the mean of finished cells of the same kind.
+
+    A kind is a probe, a row with its own estimate, or all other pretraining.
+    """
 
     expected_s: Mapping[str, float]
+    """Seconds per cell by kind, as in `Recipe.expected_s`."""
     workers: int
     _seen: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def learn(self, cell: Timed, seconds: float) -> None:
-        """Note how long a cell took; random weights, and what somebody else had done, teach nothing."""
+        """Record the duration of a cell; random weights and cells computed by another process do not count."""
         if seconds > 0 and (cell.probe or cell.trains):
             self._seen.setdefault(self._kind(cell), []).append(seconds)
 
     def of(self, cell: Timed) -> float:
-        """Return the seconds that a cell is expected to take."""
+        """Return the expected seconds of a cell."""
         if not (cell.probe or cell.trains):
             return 1.0
         kind = self._kind(cell)
         if seen := self._seen.get(kind):
             return sum(seen) / len(seen)
-        return self._told(kind) * self._pace()
+        return self._recipe_s(kind) * self._pace()
 
     def of_all(self, cells: Iterable[Timed]) -> float:
-        """Return the seconds until all have ended, the workers sharing them; never under the longest."""
+        """Return the seconds until the workers have computed all cells; at least those of the longest cell."""
         each = [self.of(cell) for cell in cells]
         return max(sum(each) / max(1, self.workers), max(each, default=0.0))
 
     def _kind(self, cell: Timed) -> str:
         return cell.probe or (cell.pretext if cell.pretext in self.expected_s else "pretrain")
 
-    def _told(self, kind: str) -> float:
+    def _recipe_s(self, kind: str) -> float:
         return self.expected_s.get(kind, UNKNOWN_S)
 
     def _pace(self) -> float:
-        """Return how many times longer than told the seen kinds took."""
-        took = sum(sum(seconds) for seconds in self._seen.values())
-        told = sum(self._told(kind) * len(seconds) for kind, seconds in self._seen.items())
-        return took / told if told and took else 1.0
+        """Return the ratio of measured to expected time over all finished cells."""
+        measured = sum(sum(seconds) for seconds in self._seen.values())
+        expected = sum(self._recipe_s(kind) * len(seconds) for kind, seconds in self._seen.items())
+        return measured / expected if expected and measured else 1.0
 
 
 def show_progress(cell: Cell, outcome: Outcome, left: int, seconds: float) -> None:
-    """Print a line on a cell that ended."""
-    what = f"{cell.pretext} {cell.probe or 'pretraining'} seed {cell.seed}"
+    """Print a line on a finished cell to stderr; see `progress` of `run`."""
+    name = f"{cell.pretext} {cell.probe or 'pretraining'} seed {cell.seed}"
     if outcome.state == "failed":
-        how = f"FAILED: {outcome.error}"
+        result = f"FAILED: {outcome.error}"
     else:
-        how = f"{outcome.seconds:.0f} s" if outcome.seconds else "done by another process"
+        result = f"{outcome.seconds:.0f} s" if outcome.seconds else "done by another process"
     rest = f"; {left} left, about {duration(seconds)}" if left else ""
-    print(f"{what}: {how}{rest}", file=sys.stderr, flush=True)
+    print(f"{name}: {result}{rest}", file=sys.stderr, flush=True)
 
 
-def duration(seconds: float) -> str:
-    """Return a length of time as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-def _encoder_there(cell: Cell, out: Path, unfinished: set[str]) -> bool:
+def _encoder_exists(cell: Cell, out: Path, unfinished: set[str]) -> bool:
     return cell.made_by is None or (cell.made_by not in unfinished and encoder_path(out, cell.made_by).exists())

@@ -1,24 +1,22 @@
-"""The comparison as a table of plain text."""
+"""The results table as plain text, for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from benchmarks.intervals import POWER
+from benchmarks.ordering import probe_key, row_key
 from benchmarks.results import Cost
-from benchmarks.verdict import BASELINE, Summary, probe_key, ranking, row_key, smallest_detectable
-from benchmarks.wording import after_holm
-
-MARK = {True: "▲", False: "▼", None: ""}
-LEGEND = "± half of the 95 % interval; ▲ better than random weights, ▼ worse, unmarked not distinguishable"
+from benchmarks.verdict import BASELINE, Summary, ranking, smallest_detectable
+from benchmarks.wording import LEGEND, after_holm, value_text
 
 
 def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
-    """Return the headline numbers, with intervals and marks, and each row's cost.
+    """Return the headline numbers, with intervals and marks, and the cost of each row.
 
     Args:
-        summaries: As `summarise` returns them.
-        costs: By row; random weights and foreign encoders have none.
+        summaries: The result of `summarise`.
+        costs: Cost by row; random weights and external encoders have none.
     """
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
     if not cells:
@@ -45,7 +43,7 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
     smallest = [smallest_detectable(s for s in cells.values() if s.probe == probe) for probe in probes]
     if any(value is not None for value in smallest):
         texts = ["" if value is None else f"{value:.1f} " for value in smallest]
-        body.append([f"seen at {100 * POWER:.0f} % power", *texts, "", "", ""])
+        body.append([f"detectable at {100 * POWER:.0f} % power", *texts, "", "", ""])
     lines = [head, units, *body]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     printed = [
@@ -55,27 +53,19 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([*printed[:2], "─" * max(map(len, printed)), *printed[2:], LEGEND, *_below(summaries)])
+    return "\n".join([*printed[:2], "─" * max(map(len, printed)), *printed[2:], LEGEND, *_footnotes(summaries)])
 
 
-def _below(summaries: Sequence[Summary]) -> list[str]:
-    """Return what the whole table says: what Holm leaves, and the mean ranks."""
+def _footnotes(summaries: Sequence[Summary]) -> list[str]:
+    """Return the lines on the whole table: what remains after Holm's correction, and the mean ranks."""
     lines = [after_holm(summaries)] if any(s.survives_holm is not None for s in summaries) else []
     ranks = ranking(summaries)
     if ranks is not None:
         order = ", ".join(f"{row} {value:.1f}" for row, value in ranks.ranks.items())
         lines.append(
-            f"Mean rank over {len(ranks.probes)} probes: {order}; different where {ranks.critical_difference:.1f} or "
-            "more apart"
+            f"Mean rank over {len(ranks.probes)} probes: {order}; critical difference {ranks.critical_difference:.1f}"
         )
     return lines
-
-
-def value_text(summary: Summary) -> str:
-    """Return `41.2 ±1.3▲`."""
-    half = f" ±{(summary.high - summary.low) / 2:.1f}" if summary.low is not None and summary.high is not None else ""
-    mark = MARK[summary.better] or " "
-    return f"{summary.mean:.1f}{half}{mark}"
 
 
 def _cost(row: str, cost: Cost | None) -> list[str]:

@@ -30,6 +30,7 @@ from benchmarks.intervals import (
     mean_squares,
     rank,
 )
+from benchmarks.ordering import probe_key, row_key
 from benchmarks.results import Measurement
 
 BASELINE = "random"
@@ -40,29 +41,6 @@ MetricKey = tuple[str, str, str]
 """Row, probe and metric."""
 MIN_PROBES = 3
 """Fewest probes that rows are ranked over."""
-ROW_ORDER = (
-    "random",
-    "supervised",
-    "autoencoder",
-    "denoising_autoencoder",
-    "context_encoder",
-    "context_encoder:adversarial",
-    "rotation",
-    "simclr",
-)
-"""Order of the rows in a table; other rows follow by name."""
-PROBE_ORDER = (
-    "linear",
-    "knn",
-    "svm",
-    "low_shot",
-    "fine_tune",
-    "detection",
-    "segmentation",
-    "retrieval",
-    "inpainting",
-)
-"""Order of the columns in a table; other probes follow by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,16 +173,6 @@ def tables(*rows: Mapping[int, Measurement]) -> list[Table]:
     counts = {len(reading.items or ()) for row in readings for reading in row}
     whole = len(counts) == 1 and counts != {0}
     return [np.array([r.items if whole else [r.value] for r in row], dtype=np.float64) for row in readings]
-
-
-def row_key(pretext: str) -> tuple[int, str]:
-    """Return the sort key of a row."""
-    return (ROW_ORDER.index(pretext) if pretext in ROW_ORDER else len(ROW_ORDER), pretext)
-
-
-def probe_key(probe: str) -> tuple[int, str]:
-    """Return the sort key of a column."""
-    return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), probe)
 
 
 def _with_holm_and_power(summaries: Sequence[Summary], differences: Mapping[MetricKey, Table]) -> list[Summary]:

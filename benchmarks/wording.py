@@ -1,4 +1,4 @@
-"""Which rows in which probes, in words that are read in a moment."""
+"""Wording and marks that the terminal, the report and the commands share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.verdict import Summary
 
+MARK = {True: "▲", False: "▼", None: ""}
+"""Marks for better than random weights, worse, and not distinguishable."""
+LEGEND = "± half of the 95 % interval; ▲ better than random weights, ▼ worse, unmarked not distinguishable"
 MOST_WORDS = 20
-"""Of a longer listing the rows with the most probes are named and the others counted."""
+"""A longer listing is shortened: it names the rows with the most probes and counts the others."""
 MOST_NAMED = 8
+"""Rows that a shortened listing names."""
 
 
 def and_list(words: Sequence[str]) -> str:
@@ -19,14 +23,30 @@ def and_list(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def duration(seconds: float) -> str:
+    """Return a duration with a suitable unit, as `40 s`, `12 min`, `3.5 h` or `2.1 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def value_text(summary: Summary) -> str:
+    """Return the mean with interval and mark, as `41.2 ±1.3▲`."""
+    half = f" ±{(summary.high - summary.low) / 2:.1f}" if summary.low is not None and summary.high is not None else ""
+    mark = MARK[summary.better] or " "
+    return f"{summary.mean:.1f}{half}{mark}"
+
+
 def after_holm(summaries: Sequence[Summary]) -> str:
-    """Return the sentence of what is left when all headline comparisons are held to 95 % together."""
+    """Return a sentence on the differences that remain significant after Holm's correction."""
     family = [s for s in summaries if s.survives_holm is not None]
     probes = list(dict.fromkeys(s.probe for s in family))
     better = listed(family, lambda s: bool(s.survives_holm and s.better), probes)
     worse = listed(family, lambda s: bool(s.survives_holm and not s.better), probes)
-    told = f"{better or 'none better'}; worse: {worse}" if worse else better or "none"
-    return f"After Holm's correction for all {len(family)}: {told}."
+    remaining = f"{better or 'none better'}; worse: {worse}" if worse else better or "none"
+    return f"After Holm's correction for all {len(family)}: {remaining}."
 
 
 def listed(
@@ -36,7 +56,15 @@ def listed(
     *,
     short: Callable[[Sequence[Summary], Sequence[Summary]], str] | None = None,
 ) -> str:
-    """Return `supervised and rotation in linear and knn; simclr in knn`, or where that is long what `short` says."""
+    """Return the rows and their probes, as `supervised and rotation in linear and knn; simclr in knn`.
+
+    Args:
+        summaries: All summaries of the table; rows keep their order.
+        wanted: Selects the summaries to list.
+        probes: Names of the probes, in the order to list them.
+        short: Makes the text if the listing has over `MOST_WORDS` words, from the selected and all summaries;
+            None takes `counted`.
+    """
     rows_of: dict[str, list[str]] = {}
     for row in dict.fromkeys(s.pretext for s in summaries):
         of_row = [s for s in summaries if s.pretext == row]
@@ -44,18 +72,23 @@ def listed(
         if hits:
             every = len(hits) == len(of_row) > 2
             rows_of.setdefault(f"all {len(hits)} probes" if every else and_list(hits), []).append(row)
-    whole = "; ".join(f"{and_list(rows)} in {where}" for where, rows in rows_of.items())
-    if len(whole.split()) <= MOST_WORDS:
-        return whole
+    full = "; ".join(f"{and_list(rows)} in {where}" for where, rows in rows_of.items())
+    if len(full.split()) <= MOST_WORDS:
+        return full
     return (short or counted)([s for s in summaries if wanted(s)], summaries)
 
 
-def counted(found: Sequence[Summary], asked: Sequence[Summary]) -> str:
-    """Return `supervised in all 6 probes; simclr and moco in 5; 9 more rows in 1 to 4`."""
+def counted(found: Sequence[Summary], summaries: Sequence[Summary]) -> str:
+    """Return rows by number of probes, as `supervised in all 6 probes; simclr and moco in 5; 9 more rows in 1 to 4`.
+
+    Args:
+        found: The summaries to list.
+        summaries: All summaries of the table.
+    """
     by_count: dict[int, list[str]] = {}
     for row, count in Counter(s.pretext for s in found).most_common():
         by_count.setdefault(count, []).append(row)
-    every = len({s.probe for s in asked})
+    every = len({s.probe for s in summaries})
     parts: list[str] = []
     left, room = list(by_count.items()), MOST_NAMED
     while left and room > 0:
@@ -72,6 +105,6 @@ def counted(found: Sequence[Summary], asked: Sequence[Summary]) -> str:
     return "; ".join(parts)
 
 
-def numbered(found: Sequence[Summary], asked: Sequence[Summary]) -> str:
-    """Return `16 of 42 comparisons`."""
-    return f"{len(found)} of {len(asked)} comparisons"
+def numbered(found: Sequence[Summary], summaries: Sequence[Summary]) -> str:
+    """Return how many were found among all, as `16 of 42 comparisons`."""
+    return f"{len(found)} of {len(summaries)} comparisons"

@@ -1,15 +1,20 @@
-"""Small comparisons for the tests: probes that cost nothing, a recipe, a plan, and measurements made by hand."""
+"""Small comparisons for the tests: cheap probes, a recipe, a plan, an executor, and measurements made by hand."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import signal
+import time
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 
+from benchmarks import run_all
 from benchmarks.computing import compute
+from benchmarks.executor import Executor, Outcome, run_cell
 from benchmarks.plan import make_plan, open_data
 from benchmarks.recipes import Recipe
 from benchmarks.results import SCHEMA_VERSION, Measurement, read_measurements
@@ -53,7 +58,7 @@ BLANK = Measurement(
 
 @dataclasses.dataclass(frozen=True)
 class Constant(Probe):
-    """Yields one number; or does as its mood says."""
+    """Yields one number per item: `value` + `seed`. Mood `raise` fails, `die` kills the process."""
 
     needs: ClassVar = (frozenset({"label"}),)
     value: float = 1.0
@@ -70,7 +75,37 @@ class Constant(Probe):
 
 @dataclasses.dataclass(frozen=True)
 class Masked(Constant):
+    """Like `Constant`, for data sets with masks."""
+
     needs: ClassVar = (frozenset({"masks"}),)
+
+
+class InProcess(Executor):
+    """Computes each cell at once, in this process."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.threads = out, torch.get_num_threads()
+        self._finished: list[Outcome] = []
+
+    def free(self):
+        return 0 if self._finished else 1
+
+    def start(self, cell):
+        self._finished.append(run_cell(cell, self.out))
+
+    def outcomes(self, timeout):
+        finished, self._finished = self._finished, []
+        if not finished:
+            time.sleep(timeout)
+        return finished
+
+    def stop(self):
+        pass
+
+
+def run_smoke(out, *more):
+    """Run the smoke profile with one worker; return the exit code."""
+    return run_all.main(["--profile", "smoke", "--out", str(out), "--workers", "1", *more])
 
 
 def recipe(**changes):
@@ -88,18 +123,19 @@ def recipe(**changes):
     return Recipe(**(fields | changes))
 
 
-def plan(judges=None, *, rows=ROWS, seeds=1, foreign=None, spec=SPEC, learned=None, **changes):
+def plan(probes=None, *, rows=ROWS, seeds=1, foreign=None, spec=SPEC, pretrain_data=None, **changes):
     source, data = open_data(spec, 16, bad_images="skip", download=False)
-    taught = None if learned is None else open_data(learned, 16, bad_images="skip", download=False)
+    if pretrain_data is not None:
+        pretrain_data = open_data(pretrain_data, 16, bad_images="skip", download=False)
     return make_plan(
         recipe(**changes),
         source,
         data,
         rows=rows,
-        judges=judges or {"a": Constant(), "b": Constant(value=2)},
+        probes=probes or {"a": Constant(), "b": Constant(value=2)},
         seeds=seeds,
         foreign=foreign,
-        learned=taught,
+        pretrain_data=pretrain_data,
     )
 
 
@@ -120,9 +156,14 @@ def row(pretext, items=None, *, seed=0, value=None, **fields):
 
 
 def computed(planned, out, row, probe="a"):
-    """Compute a row's first cell; return its makers and one of its measurements."""
+    """Compute a row's first cell; return its encoder cell, itself and one of its measurements."""
     cell = next(cell for cell in planned.cells if (cell.pretext, cell.probe) == (row, probe))
-    maker = next(each for each in planned.cells if each.name == cell.made_by)
-    for each in (maker, cell):
+    encoder = next(each for each in planned.cells if each.name == cell.made_by)
+    for each in (encoder, cell):
         compute(each, out)
-    return maker, cell, next(m for m in read_measurements(out) if m.cell == cell.name)
+    return encoder, cell, next(m for m in read_measurements(out) if m.cell == cell.name)
+
+
+def cell_names(planned):
+    """Return the cells' names by row, probe and seed."""
+    return {(cell.pretext, cell.probe, cell.seed): cell.name for cell in planned.cells}

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import FILE as ENVIRONMENT
 from benchmarks.environment import read_environments
 from benchmarks.intervals import LEVEL, Interval, Ranking, interval
+from benchmarks.ordering import probe_key, row_key
 from benchmarks.results import (
     Cost,
     Measurement,
     encoder_path,
+    latest,
     read_costs,
     read_failures,
     read_measurements,
     read_plan,
 )
-from benchmarks.verdict import BASELINE, CEILING, Summary, probe_key, ranking, row_key, summarise, tables
+from benchmarks.verdict import BASELINE, CEILING, Summary, ranking, summarise, tables
 from pretext.system.errors import UserError
 
 MOST_SHOWN = 8
@@ -241,15 +243,6 @@ def read_run(out: Path) -> Run:
     summaries = summarise(measurements)
     costs, environments = read_costs(out), read_environments(out)
     return Run(out, plan, measurements, summaries, costs, failures, ranking(summaries), environments)
-
-
-def latest(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Keep the measurements of the latest cell of each row, probe and seed."""
-    counts: dict[tuple[str, str, int], tuple[str, str]] = {}
-    for m in measurements:
-        key = (m.pretext, m.probe, m.seed)
-        counts[key] = max(counts.get(key, ("", "")), (m.started_at, m.cell))
-    return [m for m in measurements if counts[m.pretext, m.probe, m.seed][1] == m.cell]
 
 
 def probe_title(summary: Summary) -> str:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from benchmarks.intervals import POWER
 from benchmarks.report.content import PERCENT, Run, probe_title
-from benchmarks.terminal import MARK
 from benchmarks.verdict import BASELINE, CEILING, Summary, smallest_detectable
+from benchmarks.wording import MARK
 
 
 class Cell(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells import slug
+from benchmarks.ordering import probe_key
 from benchmarks.report.content import Reading, Run
 from benchmarks.report.pareto import cost_plot
 from benchmarks.report.plotting import (
@@ -21,7 +22,6 @@ from benchmarks.report.plotting import (
     panel_title,
     style,
 )
-from benchmarks.verdict import probe_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.retrieval import without_network
 from benchmarks.report.sentences import caveats, data_sentence, verdict
-from benchmarks.terminal import LEGEND, value_text
+from benchmarks.wording import LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
 

@@ -15,8 +15,7 @@ from benchmarks.report.retrieval import without_network
 from benchmarks.report.sentences import caveats, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
-from benchmarks.terminal import LEGEND
-from benchmarks.wording import and_list
+from benchmarks.wording import LEGEND, and_list
 from pretext.system.errors import UserError
 
 REGIONS = {

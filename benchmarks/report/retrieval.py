@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Cell, Evidence
-from benchmarks.terminal import value_text
 from benchmarks.verdict import Summary
-from benchmarks.wording import and_list
+from benchmarks.wording import and_list, value_text
 
 PROBE, BY = "retrieval", " by "
 """A method without a network is recognised by its metric: `precision@10 by HOG`."""

@@ -6,8 +6,8 @@ from html import escape
 
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Cell, Evidence
-from benchmarks.terminal import MARK
 from benchmarks.verdict import Summary
+from benchmarks.wording import MARK
 
 NBSP = "\N{NO-BREAK SPACE}"
 

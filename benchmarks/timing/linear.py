@@ -1,4 +1,4 @@
-"""How long the linear probe's solver takes, beside scikit-learn's LogisticRegression."""
+"""Time the solver of the linear probe beside scikit-learn's LogisticRegression."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from collections.abc import Iterator
 import torch
 
 LINEAR = (10_000, 4096)
-"""Rows and columns of the features."""
+"""Number of training images and of features."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearSpeed:
-    """One penalty's figures, of the linear probe's solver and scikit-learn's: seconds, objective, test top-1 in %."""
+    """The results of both solvers for one penalty; ours is the linear probe's, theirs scikit-learn's."""
 
     penalty: float
     ours: float
+    """Seconds of our solver."""
     theirs: float
+    """Seconds of scikit-learn's solver."""
     our_objective: float
     their_objective: float
     our_top1: float
+    """Test accuracy in %."""
     their_top1: float
 
 
 def linear_speeds(rows: int, columns: int, *, classes: int = 20) -> Iterator[LinearSpeed]:
-    """Yield the times of both solvers for each of the linear probe's penalties, in turn and from zero.
+    """Yield the times of both solvers for each penalty of the linear probe; every fit starts at zero.
 
-    The objective is the same, limit and tolerance are each one's own: how low each came stands beside. The features
-    are standardised float32: three clusters a class, in directions whose variances fall like those of an encoder's
-    (the k-th has 1/k), and noise in all others.
+    Both minimise the same objective with their own iteration limit and tolerance, so the objective they reach is
+    reported too. The features are synthetic, standardised float32: three clusters per class in up to 512 directions,
+    the k-th with variance 1/k as in an encoder's features, plus noise in all directions.
 
     Args:
-        rows: Pictures to learn from; a fifth as many are tested on.
-        columns: Features.
-        classes: How many.
+        rows: Number of training images; a fifth as many are test images.
+        columns: Number of features.
+        classes: Number of classes.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -46,33 +49,33 @@ def linear_speeds(rows: int, columns: int, *, classes: int = 20) -> Iterator[Lin
     generator = torch.Generator().manual_seed(0)
     cluster = torch.randint(3 * classes, (rows + rows // 5,), generator=generator)
     rank = min(512, columns)
-    places = 0.3 * torch.randn(3 * classes, rank, generator=generator)[cluster]
-    hidden = places + torch.randn(len(cluster), rank, generator=generator)
-    hidden = hidden / torch.arange(1, rank + 1).sqrt()
-    features = hidden @ torch.randn(rank, columns, generator=generator)
+    centres = 0.3 * torch.randn(3 * classes, rank, generator=generator)[cluster]
+    latent = centres + torch.randn(len(cluster), rank, generator=generator)
+    latent = latent / torch.arange(1, rank + 1).sqrt()
+    features = latent @ torch.randn(rank, columns, generator=generator)
     features += 0.3 * torch.randn(features.shape, generator=generator)
     features = (features - features[:rows].mean(0)) / features[:rows].std(0)
-    inputs, held_out = features[:rows], features[rows:]
-    targets, truth = torch.split(cluster % classes, [rows, len(cluster) - rows])
+    inputs, test_inputs = features[:rows], features[rows:]
+    targets, test_targets = torch.split(cluster % classes, [rows, len(cluster) - rows])
     for penalty in Linear().penalties:
-        nothing = torch.zeros(classes, columns), torch.zeros(classes)
+        zeros = torch.zeros(classes, columns), torch.zeros(classes)
         started = time.perf_counter()
-        weight, bias = minimise(inputs, targets, *nothing, penalty=penalty, iterations=Linear().iterations)
+        weight, bias = minimise(inputs, targets, *zeros, penalty=penalty, iterations=Linear().iterations)
         ours = time.perf_counter() - started
         model = LogisticRegression(C=1 / (rows * penalty))
         started = time.perf_counter()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # 100 iterations at most, as it comes
+            warnings.simplefilter("ignore", ConvergenceWarning)  # scikit-learn's default limit is 100 iterations
             model.fit(inputs.numpy(), targets.numpy())
         theirs = time.perf_counter() - started
         solutions = [(weight, bias), (torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_))]
         reached = [objective(inputs @ w.T + b, targets, w, penalty).item() for w, b in solutions]
-        right = [((held_out @ w.T + b).argmax(1) == truth).double().mean().item() for w, b in solutions]
-        yield LinearSpeed(penalty, ours, theirs, *reached, *(100 * share for share in right))
+        correct = [((test_inputs @ w.T + b).argmax(1) == test_targets).double().mean().item() for w, b in solutions]
+        yield LinearSpeed(penalty, ours, theirs, *reached, *(100 * share for share in correct))
 
 
 def print_linear() -> None:
-    """Time every penalty, and print a line for each."""
+    """Time both solvers, and print one line per penalty."""
     rows, columns = LINEAR
     print(f"{torch.get_num_threads()} thread(s), PyTorch {torch.__version__}; {rows:,} × {columns:,} features\n")
     print(

@@ -1,4 +1,4 @@
-"""How fast regions are indexed and searched, beside FAISS called directly and scikit-learn's brute force."""
+"""Time indexing and search of patches beside FAISS called directly and scikit-learn's brute force."""
 
 from __future__ import annotations
 
@@ -29,63 +29,71 @@ from retrieval.regions import PATCH, Regions
 
 DIMENSIONS, QUERIES, K = 256, 500, 10
 CLUSTERS = 1000
-PART = 65_536
+CHUNK = 65_536
 """Vectors that are drawn, and added to an index, at a time."""
-TURNS = 5
-"""Pairs of times that the same queries are asked, by each in turn."""
+PAIRS = 5
+"""Repetitions of the search; each runs both indexes twice, in alternating order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpeed:
-    """The figures of one index; medians where something is done more than once."""
+    """The results of one index; repeated measurements are medians. `plain` is FAISS called directly."""
 
     vectors: int
     factory: str
+    """FAISS factory string of the index."""
     seconds: float
-    """To make the index, and so FAISS's own."""
+    """Time to build our index."""
     plain_seconds: float
+    """Time to build the FAISS index."""
     queries: float
-    """A second, asked together, by `PatchIndex.search`; by FAISS called directly; by scikit-learn's brute force."""
+    """Queries per second of `PatchIndex.search`, in one batch."""
     plain_queries: float
+    """Queries per second of FAISS."""
     brute_queries: float
+    """Queries per second of scikit-learn's brute force."""
     recall: float
-    """Share of the ten nearest, by brute force, that are among the ten found."""
+    """Recall@10 against brute force, from 0 to 1."""
     bytes: float
-    """A vector, in the index's file."""
+    """File size per vector."""
 
 
 @dataclasses.dataclass(frozen=True)
 class IndexingSpeed:
-    """How fast a data set's patches become vectors on disk, and how fast the encoder alone would be."""
+    """The speed of indexing a data set, and of the encoder alone."""
 
     patches: int
     indexed: float
-    """Patches a second, from pictures that lie decoded on the disk to a finished index."""
+    """Patches per second, from packed images on disk to a finished index."""
     encoded: float
-    """Patches a second through the encoder, in the same batches, from memory."""
+    """Patches per second through the encoder alone, in the same batches, from memory."""
 
 
 def clustered_vectors(count: int, *, stream: int) -> Float32[np.ndarray, "N 256"]:
-    """Return vectors of length 1 around a thousand places, the same ones for every stream.
+    """Return unit vectors in a thousand overlapping clusters.
 
-    Places, and the vectors around each, vary as encoders' features do, along few directions most: the k-th component
-    has variance 1/k. The spread within a cluster is that between them, so that clusters overlap.
+    The k-th component has variance 1/k before normalisation, as in features of an encoder. The variance within a
+    cluster equals that between clusters.
+
+    Args:
+        count: Number of vectors.
+        stream: Seed of the vectors; the cluster centres are the same for every stream.
     """
     scale = (np.arange(1, DIMENSIONS + 1) ** -0.5).astype(np.float32)
-    places = np.random.default_rng(0).standard_normal((CLUSTERS, DIMENSIONS), dtype=np.float32) * scale
+    centres = np.random.default_rng(0).standard_normal((CLUSTERS, DIMENSIONS), dtype=np.float32) * scale
     rng = np.random.default_rng((1, stream))
     vectors = np.empty((count, DIMENSIONS), np.float32)
-    for start in range(0, count, PART):
-        part = vectors[start : start + PART]
-        rng.standard_normal(out=part, dtype=np.float32)
-        part *= scale
-        part += places[rng.integers(CLUSTERS, size=len(part))]
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    for start in range(0, count, CHUNK):
+        chunk = vectors[start : start + CHUNK]
+        rng.standard_normal(out=chunk, dtype=np.float32)
+        chunk *= scale
+        chunk += centres[rng.integers(CLUSTERS, size=len(chunk))]
+        chunk /= np.linalg.norm(chunk, axis=1, keepdims=True)
     return vectors
 
 
 def search_speed(count: int) -> SearchSpeed:
-    """Make an index of so many vectors, of the kind that is made by default, and ask it."""
+    """Build an index of `count` vectors with the default factory, and search it."""
     from sklearn.neighbors import NearestNeighbors
 
     database, queries = clustered_vectors(count, stream=0), clustered_vectors(QUERIES, stream=1)
@@ -97,16 +105,16 @@ def search_speed(count: int) -> SearchSpeed:
     factory = default_factory(count)
     index, encoder, seconds = _our_index(database, factory)
     plain, plain_seconds = _plain_index(database, factory, index.vectors)
-    asked: tuple[Callable[[], NDArray[np.int64]], ...] = (
+    searches: tuple[Callable[[], NDArray[np.int64]], ...] = (
         lambda: index.search(queries, K, encoder=encoder)[1],
         lambda: plain.search(queries, K)[1],
     )
-    found, _ = (ask() for ask in asked)  # which also warms both up
+    found, _ = (search() for search in searches)  # also the warm-up
     times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(2 * TURNS):
-        for which in (0, 1) if turn % 2 else (1, 0):
+    for repetition in range(2 * PAIRS):
+        for which in (0, 1) if repetition % 2 else (1, 0):
             started = time.perf_counter()
-            asked[which]()
+            searches[which]()
             times[which].append(time.perf_counter() - started)
     with tempfile.TemporaryDirectory() as folder:
         use_faiss().write_index(index.vectors, f"{folder}/index")
@@ -125,12 +133,12 @@ def search_speed(count: int) -> SearchSpeed:
 
 
 def indexing_speed(spec: str, encoder_spec: str, image_size: int) -> IndexingSpeed:
-    """Index the patches of a data set's training pictures, on a grid, and run the encoder alone on as many.
+    """Time the indexing of the training split on the default grid, and the encoder alone on as many patches.
 
     Args:
-        spec: The data set; its pictures are decoded before anything is timed.
-        encoder_spec: The encoder, with random weights.
-        image_size: Its input size.
+        spec: The data set; it is decoded before the clock starts.
+        encoder_spec: Architecture spec; the weights are random.
+        image_size: Input size of the encoder in pixels.
     """
     encoder = build_encoder(encoder_spec, input_size=image_size, seed=0)
     encoder = encoder.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -139,7 +147,7 @@ def indexing_speed(spec: str, encoder_spec: str, image_size: int) -> IndexingSpe
     data = at_size(split_or_all(open_dataset(spec), "train"), size, bad_images="skip")
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        made = build_index(
+        index = build_index(
             encoder,
             data,
             regions,
@@ -152,29 +160,36 @@ def indexing_speed(spec: str, encoder_spec: str, image_size: int) -> IndexingSpe
             bad_images="skip",
         )
         seconds = time.perf_counter() - started
-        patches = len(made.table)
+        patches = len(index.table)
     crops = torch.rand(BATCH, 3, image_size, image_size, device=next(encoder.parameters()).device)
     batches = max(1, patches // BATCH)
     stage = encoder.stages[-1].name
     with torch.inference_mode():
         started = time.perf_counter()
         for _ in range(batches):
-            encode(encoder, crops, [stage], cells=regions.cells)[stage].cpu()  # waits for an accelerator
-        alone = time.perf_counter() - started
-    return IndexingSpeed(patches, patches / seconds, batches * BATCH / alone)
+            encode(encoder, crops, [stage], cells=regions.cells)[stage].cpu()  # waits for the GPU
+        encoder_seconds = time.perf_counter() - started
+    return IndexingSpeed(patches, patches / seconds, batches * BATCH / encoder_seconds)
 
 
 def print_retrieval(counts: tuple[int, ...], spec: str, encoder_spec: str, image_size: int) -> None:
-    """Time both, and print a line for each index."""
+    """Time indexing and search, and print one line per index.
+
+    Args:
+        counts: Number of vectors of each index.
+        spec: The data set to index.
+        encoder_spec: Architecture spec.
+        image_size: Input size of the encoder in pixels.
+    """
     row = indexing_speed(spec, encoder_spec, image_size)
     print(
         f"{torch.get_num_threads()} thread(s), PyTorch {torch.__version__}, FAISS {use_faiss().__version__}\n"
-        f"{row.patches:,} patches of {spec} by {encoder_spec} at {image_size} px: {row.indexed:,.0f} a second indexed, "
-        f"{row.encoded:,.0f} through the encoder alone\n\n"
-        f"{DIMENSIONS} numbers a vector, {CLUSTERS:,} clusters, {QUERIES} queries together, {K} neighbours"
+        f"{row.patches:,} patches of {spec} with {encoder_spec} at {image_size} px: {row.indexed:,.0f} patches/s "
+        f"indexed, {row.encoded:,.0f} patches/s through the encoder alone\n\n"
+        f"{DIMENSIONS} dimensions, {CLUSTERS:,} clusters, {QUERIES} queries per batch, {K} neighbours"
     )
     print(
-        f"{'vectors':>9} {'kind':<24} {'made in s':>9} {'FAISS':>6} {'queries/s':>10} {'FAISS':>8} {'over':>6} "
+        f"{'vectors':>9} {'factory':<24} {'build s':>9} {'FAISS':>6} {'queries/s':>10} {'FAISS':>8} {'over':>6} "
         f"{'scikit-learn':>13} {'recall@10':>10} {'bytes':>6}"
     )
     for count in counts:
@@ -191,8 +206,8 @@ def _our_index(database: Float32[np.ndarray, "N 256"], factory: str) -> tuple[Pa
     encoder = build_encoder("alexnet?width=0.25&stem_stride=1", input_size=32, seed=0)
     table = np.zeros(len(database), PATCH)
     started = time.perf_counter()
-    parts = (database[start : start + PART] for start in range(0, len(database), PART))
-    vectors = make_vectors(DIMENSIONS, factory, len(database), lambda count: _sample(database, count), parts)
+    chunks = (database[start : start + CHUNK] for start in range(0, len(database), CHUNK))
+    vectors = make_vectors(DIMENSIONS, factory, len(database), lambda count: _sample(database, count), chunks)
     seconds = time.perf_counter() - started
     manifest = Manifest(
         encoder="",
@@ -213,7 +228,16 @@ def _our_index(database: Float32[np.ndarray, "N 256"], factory: str) -> tuple[Pa
 
 
 def _plain_index(database: Float32[np.ndarray, "N 256"], factory: str, like: Any) -> tuple[Any, float]:
-    """Make the index by FAISS's own calls, trained on a sample and searched with the effort of ours."""
+    """Build the index by direct FAISS calls, with the training sample and search parameters of ours.
+
+    Args:
+        database: The vectors.
+        factory: FAISS factory string.
+        like: Our FAISS index, whose search parameters are copied.
+
+    Returns:
+        The FAISS index, and the seconds to build it.
+    """
     faiss = use_faiss()
     started = time.perf_counter()
     plain = faiss.index_factory(DIMENSIONS, factory, faiss.METRIC_INNER_PRODUCT)

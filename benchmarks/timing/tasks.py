@@ -1,11 +1,11 @@
-"""How fast a pretext task trains, beside what the same network and the same machine could do at best.
+"""Time the training loop of a pretext task beside a minimal loop and the matrix products of the machine.
 
-A task is trained by the real loop (`pretext.training.loop`, without checkpoints and sample sheets, timed by its log)
-and, in turn with it, by the barest one: the same task's losses on batches that already lie in memory,
-backward, step. The ratio of the two is what reading data, schedules and logging cost. Figures are medians
-over all intervals of all repetitions but each one's first, which warms up. The ceiling is measured in the
-same turns, so that whatever else runs on the machine slows all three. Views are all that a task does with a
-batch before the first layer of its networks runs: crops, colours, holes, tiles.
+The training loop (`pretext.training.loop`) runs without checkpoints and sample sheets; its log gives the times. The
+minimal loop runs only losses, backward pass and optimiser steps, on batches in memory. The ratio of the two is the
+cost of data loading, schedules and logging. All results are medians over the intervals of all repetitions, without
+the first interval of each, which is the warm-up. Loops and matrix products are measured alternately, so that other
+load on the machine slows all of them. "Views" are all that a task does with a batch before the first layer of its
+networks runs: crops, colour changes, masks, tiles.
 """
 
 from __future__ import annotations
@@ -34,84 +34,86 @@ from pretext.training.loading import load_batches
 from pretext.training.loop import make_optimizers, train
 
 MATRIX = 1024
-"""Side of the matrices whose product is the machine's ceiling."""
+"""Side of the square float32 matrices whose product measures the speed of the machine."""
 INTERVALS = 5
-"""Parts that a run is timed in."""
+"""Timed intervals per run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is trained for the clock."""
+    """The training run that is timed."""
 
     images: int = 2560
-    """Pictures a run."""
+    """Images per run; at least two batches."""
     encoder: str = "alexnet?width=0.25&stem_stride=1"
-    """Encoder spec."""
+    """Architecture spec of the encoder."""
     image_size: int = 32
-    """Side in pixels."""
+    """Image side in pixels."""
     batch_size: int = 128
-    """Pictures a step."""
+    """Images per training step."""
     repetitions: int = 3
-    """Runs of each loop, in turn."""
+    """Runs of each loop; results are medians."""
 
     def __post_init__(self) -> None:
         if self.repetitions < 1:
-            raise ValueError(f"repetitions is {self.repetitions}; at least 1 is needed")
+            raise ValueError(f"repetitions is {self.repetitions}; it must be at least 1")
         if self.batch_size < 1 or self.images < 2 * self.batch_size:
-            raise ValueError(f"images is {self.images} and batch_size {self.batch_size}; at least two steps are needed")
+            raise ValueError(
+                f"images is {self.images} and batch_size {self.batch_size}; a run needs at least two steps"
+            )
 
     @property
     def steps(self) -> int:
-        """Steps of a run."""
+        """Training steps per run."""
         return self.images // self.batch_size
 
     @property
     def interval(self) -> int:
-        """Steps that are timed together."""
+        """Training steps per timed interval."""
         return max(1, self.steps // INTERVALS)
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpeed:
-    """One pretext task's figures; medians."""
+    """The results of one pretext task; medians."""
 
     task: str
     loop: float
-    """Pictures a second through the real loop."""
-    bare: float
-    """Pictures a second through the bare one."""
+    """Images per second through the training loop."""
+    minimal: float
+    """Images per second through the minimal loop."""
     views: float
-    """Share of the bare loop's time that goes into views."""
+    """Share of the minimal loop's time that is spent on views."""
     waiting: float
-    """Share of the real loop's time that it waits for data."""
+    """Share of the training loop's time that is spent waiting for data."""
     flops: float
-    """Floating-point operations a second in the real loop, forward and backward."""
-    ceiling: float
-    """The same of matrix products, measured in turn with the loops."""
+    """Floating-point operations per second of the training loop, forward and backward."""
+    matmul_flops: float
+    """Floating-point operations per second of matrix products."""
     memory: int
-    """Peak bytes while the real loop ran: of the accelerator, else of the whole process, PyTorch included."""
+    """Peak bytes of the training loop: GPU memory, or without a GPU the memory of the whole process."""
 
 
 def task_speed(task: str, data: ImageDataset, load: Load) -> TaskSpeed:
-    """Time one pretext task by both loops, in turn.
+    """Time one pretext task in both loops, alternately.
 
     Args:
-        task: Its spec.
-        data: Its pictures are at the size that is asked for.
-        load: How much of it.
+        task: Task spec.
+        data: Images of size `load.image_size`.
+        load: The training run.
 
     Raises:
         UserError: If the task does not fit the encoder or the data.
     """
     loop: list[float] = []
-    bare: list[Bare] = []
+    minimal: list[Interval] = []
     waiting: list[float] = []
-    ceilings: list[float] = []
+    matmuls: list[float] = []
     memory, flops_per_image = 0, 0.0
     for _ in range(load.repetitions):
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "run"
-            ceilings.append(matrix_product_rate())
+            matmuls.append(matmul_rate())
             reset_peak_memory()
             train(task, load.encoder, data, _train_config(load), out, image_size=load.image_size)
             memory = max(memory, peak_memory())
@@ -119,17 +121,17 @@ def task_speed(task: str, data: ImageDataset, load: Load) -> TaskSpeed:
             flops_per_image = json.loads((out / "run.json").read_text())["flops_per_image"]
         loop += [row["images_per_second"] for row in log[1:]]
         waiting += [row["data_share"] for row in log[1:]]
-        ceilings.append(matrix_product_rate())
-        bare += list(bare_loop(task, data, load))[1:]
+        matmuls.append(matmul_rate())
+        minimal += list(minimal_loop(task, data, load))[1:]
     speed = statistics.median(loop)
     return TaskSpeed(
         task=task,
         loop=speed,
-        bare=statistics.median(part.speed for part in bare),
-        views=statistics.median(part.views for part in bare),
+        minimal=statistics.median(part.speed for part in minimal),
+        views=statistics.median(part.views for part in minimal),
         waiting=statistics.median(waiting),
         flops=speed * flops_per_image,
-        ceiling=statistics.median(ceilings),
+        matmul_flops=statistics.median(matmuls),
         memory=memory,
     )
 
@@ -140,26 +142,26 @@ def is_fitted(task: str) -> bool:
 
 
 def fit_seconds(task: str, data: ImageDataset, load: Load) -> tuple[int, float]:
-    """Return how many pictures a task without steps was fitted on, and how long that took."""
+    """Return the number of images that a task without steps was fitted on, and the seconds it took."""
     with tempfile.TemporaryDirectory() as folder:
         train(task, load.encoder, data, _train_config(load), Path(folder), image_size=load.image_size)
-        about = json.loads((Path(folder) / "run.json").read_text())
-    return about["images_seen"], about["wall_s"]
+        run = json.loads((Path(folder) / "run.json").read_text())
+    return run["images_seen"], run["wall_s"]
 
 
-class Bare(NamedTuple):
-    """One interval of the bare loop."""
+class Interval(NamedTuple):
+    """One timed interval of the minimal loop."""
 
     speed: float
-    """Pictures a second."""
+    """Images per second."""
     views: float
-    """Share of the time that goes into views."""
+    """Share of the time that is spent on views."""
 
 
-def bare_loop(task: str, data: ImageDataset, load: Load) -> Iterator[Bare]:
-    """Yield what a task's steps on batches that lie in memory take, interval by interval.
+def minimal_loop(task: str, data: ImageDataset, load: Load) -> Iterator[Interval]:
+    """Train a task on batches in memory, and yield the timed intervals.
 
-    Arguments and errors as for `task_speed`.
+    See `task_speed` for arguments and errors.
     """
     config = _train_config(load)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -170,36 +172,35 @@ def bare_loop(task: str, data: ImageDataset, load: Load) -> Iterator[Bare]:
     batches = _batches_in_memory(model, data, load.batch_size, device)
     first_layer: list[float] = []
 
-    def note(module: nn.Module, _: object) -> None:
+    def note_first_layer(module: nn.Module, _: object) -> None:
         if not first_layer and module in layers:
             _synchronise(device)
             first_layer.append(time.perf_counter())
 
     layers = set(model.modules())
-    hook = register_module_forward_pre_hook(note)
+    hook = register_module_forward_pre_hook(note_first_layer)
     for part in range(load.steps // load.interval):
         _synchronise(device)
         started, views = time.perf_counter(), 0.0
         for step in range(part * load.interval, (part + 1) * load.interval):
             batch = batches[step % len(batches)]._replace(generator=torch.Generator(device).manual_seed(step))
             first_layer.clear()
-            begun = time.perf_counter()
+            step_started = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                turns = model.losses(batch)
-                for player, loss in turns:
+                for player, loss in model.losses(batch):
                     optimizers[player].zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizers[player].step()
             model.after_step(step / load.steps)
-            views += first_layer[0] - begun
+            views += first_layer[0] - step_started
         _synchronise(device)
         seconds = time.perf_counter() - started
-        yield Bare(load.interval * load.batch_size / seconds, views / seconds)
+        yield Interval(load.interval * load.batch_size / seconds, views / seconds)
     hook.remove()
 
 
-def matrix_product_rate() -> float:
-    """Return floating-point operations a second in the product of two large float32 matrices: the median."""
+def matmul_rate() -> float:
+    """Return the floating-point operations per second of a product of two float32 matrices; a median of ten."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     a, b = (torch.rand(MATRIX, MATRIX, device=device) for _ in range(2))
     times = []

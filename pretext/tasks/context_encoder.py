@@ -1,6 +1,7 @@
 """Context encoder: fill a hole from its surroundings (Pathak et al. 2016).
 
-Source: arXiv 1604.07379. L_rec (equation 1) is the squared error inside the hole; L_adv (equation 2) asks a discriminator whether what was
+Source: arXiv 1604.07379. L_rec (equation 1) is the squared error inside the hole; L_adv (equation 2) asks a
+discriminator whether what was
 painted is real; L = 0.999 L_rec + 0.001 L_adv (equation 3). Features are learned by L_rec alone with random
 regions, as published: on VOC 2007 classification 56.5, detection 44.5, VOC 2012 segmentation 29.7, against 53.3,
 43.4 and 19.8 from random weights (table 2).

@@ -1,4 +1,4 @@
-"""A cell made again from its own settings: the same cell, or why it cannot be; and which values are the same."""
+"""A stored cell is rebuilt from its settings, or refused with the reason; and which values count as reproduced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from comparison_samples import Constant, computed, plan, row
 
 from benchmarks import cells, recipes
 from benchmarks.cells import Inpainting
-from benchmarks.reproduction import GPU_TOLERANCE, held_against, same_value, stored_cell
+from benchmarks.reproduction import GPU_TOLERANCE, compare_values, same_value, stored_cell
 from pretext.encoders import build_encoder, save_encoder
 from pretext.judging import probe_in_file
 from pretext.system.errors import UserError
@@ -34,49 +34,48 @@ class Mine(Probe):
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def probe_types(monkeypatch):
     monkeypatch.setattr(recipes, "probe_types", lambda: {"a": Constant, "b": Constant})
 
 
 @pytest.mark.parametrize("row", ["random", "rotation"])
 def test_a_cell_is_the_same_made_from_what_lies_beside_its_numbers(tmp_path, row):
-    maker, cell, stored = computed(plan(), tmp_path, row)
-    assert stored_cell(tmp_path, stored) == (_only_what_is_hashed(maker), _only_what_is_hashed(cell))
+    encoder, cell, stored = computed(plan(), tmp_path, row)
+    assert stored_cell(tmp_path, stored) == (_only_what_is_hashed(encoder), _only_what_is_hashed(cell))
 
 
 def test_a_cell_that_learned_elsewhere_is_made_again_there(tmp_path):
     other = "scenes?size=16&train=9&val=4&test=4&seed=3"
-    maker, cell, stored = computed(plan(learned=other), tmp_path, "rotation")
+    encoder, cell, stored = computed(plan(pretrain_data=other), tmp_path, "rotation")
     again = stored_cell(tmp_path, stored)
-    assert again == (_only_what_is_hashed(maker), _only_what_is_hashed(cell))
+    assert again == (_only_what_is_hashed(encoder), _only_what_is_hashed(cell))
     assert [each.data.spec for each in again] == [other, stored.data]
 
 
 def _only_what_is_hashed(cell):
-    """A cell whose training has defaults for what changes nothing about the encoder."""
+    """Return the cell with default training settings where they do not affect the encoder."""
     return cell if cell.train is None else dataclasses.replace(cell, train=TrainConfig(images=8, batch_size=4))
 
 
 def test_a_decoders_cell_is_made_again(tmp_path):
     planned = plan({"inpainting": Inpainting(test_images=4)}, rows={"context_encoder": "context_encoder"})
     _, cell, stored = computed(planned, tmp_path, "context_encoder", "inpainting")
-    assert stored_cell(tmp_path, stored)[1].judge == cell.judge == Inpainting(test_images=4)
+    assert stored_cell(tmp_path, stored)[1].protocol == cell.protocol == Inpainting(test_images=4)
 
 
 def test_an_encoder_from_elsewhere_is_made_again_while_its_file_is_there(tmp_path):
     file = tmp_path / "theirs.safetensors"
     save_encoder(build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=3), file, {})
-    maker, cell, stored = computed(plan(rows={}, foreign={"theirs": str(file)}), tmp_path / "out", "theirs")
+    encoder, cell, stored = computed(plan(rows={}, foreign={"theirs": str(file)}), tmp_path / "out", "theirs")
     again = stored_cell(tmp_path / "out", stored)
-    assert [(each.name, each.foreign) for each in again] == [(maker.name, str(file)), (cell.name, str(file))]
+    assert [(each.name, each.foreign) for each in again] == [(encoder.name, str(file)), (cell.name, str(file))]
     save_encoder(build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=4), file, {})
-    cells._foreign_digest.cache_clear()  # which a new process would not have
-    with pytest.raises(UserError, match="would be another cell today: foreign "):
+    cells._foreign_digest.cache_clear()  # a new process would have no cache
+    with pytest.raises(UserError, match="its settings have changed: foreign "):
         stored_cell(tmp_path / "out", stored)
     file.unlink()
     cells._foreign_digest.cache_clear()
-    with pytest.raises(UserError, match=r"theirs\.safetensors: No such file or directory; put it back, or start where"):
+    with pytest.raises(UserError, match=r"theirs\.safetensors: No such file or directory; restore the file, or run fr"):
         stored_cell(tmp_path / "out", stored)
 
 
@@ -86,9 +85,9 @@ def test_a_probe_in_a_file_is_found_again_and_its_tuples_are_tuples(tmp_path):
     _, cell, stored = computed(plan({"mine": probe_in_file(file)(ks=(3, 4))}), tmp_path / "out", "random", "mine")
     again = stored_cell(tmp_path / "out", stored)[1]
     assert again.name == cell.name
-    assert again.judge.ks == (3, 4)
+    assert again.protocol.ks == (3, 4)
     file.write_text(OWN_PROBE + "\n# another version\n")
-    with pytest.raises(UserError, match=r"would be another cell today: probe mine@\w+ and mine@\w+; "):
+    with pytest.raises(UserError, match=r"its settings have changed: probe mine@\w+ and mine@\w+; "):
         stored_cell(tmp_path / "out", stored)
 
 
@@ -96,12 +95,12 @@ def changed(stored, **settings):
     return dataclasses.replace(stored, config_json=json.dumps(json.loads(stored.config_json) | settings))
 
 
-def test_what_is_no_more_what_it_was_is_refused_with_the_reason(tmp_path, monkeypatch):
+def test_a_changed_cell_is_refused_with_the_reason(tmp_path, monkeypatch):
     _, _, stored = computed(plan(), tmp_path, "rotation")
     stored = dataclasses.replace(stored, git_sha="0ff1ce", git_dirty=True)
     monkeypatch.setattr(cells, "CODE", cells.CODE + 1)
-    said = rf"would be another cell today: code {cells.CODE - 1} and {cells.CODE}; check out 0ff1ce \(with changes"
-    with pytest.raises(UserError, match=said):
+    message = rf"its settings have changed: code {cells.CODE - 1} and {cells.CODE}; check out 0ff1ce \(plus uncommitted"
+    with pytest.raises(UserError, match=message):
         stored_cell(tmp_path, stored)
     monkeypatch.undo()
     monkeypatch.setattr(recipes, "probe_types", dict)
@@ -125,29 +124,29 @@ def test_what_is_no_more_what_it_was_is_refused_with_the_reason(tmp_path, monkey
         (0.0, 0.0, "NVIDIA H100", True),
     ],
 )
-def test_a_cpu_is_held_to_the_last_bit_and_a_gpu_to_the_tolerance(was, now, device, same):
+def test_a_cpu_value_must_be_identical_and_a_gpu_value_within_the_tolerance(was, now, device, same):
     assert same_value(was, now, device) is same
 
 
 def test_the_tolerance_is_printed_and_so_is_a_value_that_is_gone():
     gpu = {"device": "NVIDIA H100"}
-    lines, same = held_against([row("x", value=50.0, **gpu)], [row("x", value=50.5, **gpu)])
-    assert (lines, same) == (["top1 conv3: was 50.0, is 50.5", "reproduced within 2%, as on a GPU"], True)
+    lines, same = compare_values([row("x", value=50.0, **gpu)], [row("x", value=50.5, **gpu)])
+    assert (lines, same) == (["top1 conv3: was 50.0, is 50.5", "reproduced within 2%, as required on a GPU"], True)
     before = [row("x", value=50.0), row("x", value=9.0, metric="top5")]
-    lines, same = held_against(before, before[:1])
+    lines, same = compare_values(before, before[:1])
     assert not same
     assert lines[1] == "top5 conv3: was 9.0, is missing"
-    assert not held_against(before[:1], before)[1]
+    assert not compare_values(before[:1], before)[1]
 
 
-def test_what_was_otherwise_is_told_where_a_value_is_not_reproduced():
+def test_possible_reasons_are_named_where_a_value_is_not_reproduced():
     timed = json.dumps({"train": {"seconds": 4.0}})
     before = row("x", value=50.0, config_json=timed, git_dirty=True, torch_version="2.9", git_sha="a")
-    lines, same = held_against([before], [row("x", value=50.5, torch_version="2.10", git_sha="a", device="H100")])
+    lines, same = compare_values([before], [row("x", value=50.5, torch_version="2.10", git_sha="a", device="H100")])
     assert not same
     assert lines[-1] == (
-        "NOT reproduced to the last bit, as on a CPU; it was trained for 4.0 seconds, which nothing repeats; it was "
-        "found by code that no commit holds; device was cpu, is H100; PyTorch was 2.9, is 2.10"
+        "NOT reproduced bit for bit, as required on a CPU; the training budget was 4.0 seconds, which is not "
+        "repeatable; the stored value comes from uncommitted code; device was cpu, is H100; PyTorch was 2.9, is 2.10"
     )
 
 

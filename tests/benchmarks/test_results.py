@@ -1,4 +1,4 @@
-"""Rows on disk: whole or absent, of one schema, and never a NaN."""
+"""The results folder: files are complete or absent, have one schema, and never contain a NaN."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_is_written_is_read_to_the_last_bit(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_is_none_is_refused_and_leaves_no_file(tmp_path, value):
+def test_a_number_that_is_not_finite_is_refused_and_leaves_no_file(tmp_path, value):
     with pytest.raises(ValueError, match="top1"):
         write_cell(tmp_path, "c", [dataclasses.replace(BLANK, value=value)])
     with pytest.raises(ValueError, match="top1"):
@@ -109,7 +109,7 @@ def test_a_plan_of_another_schema_is_refused_and_one_that_says_nothing_is_read(t
 @pytest.mark.parametrize("content", [[], {}, {"cells": 3}])
 def test_what_is_no_plan_is_one_line(tmp_path, content):
     write_json(tmp_path / "plan.json", content)
-    with pytest.raises(UserError, match=r"plan\.json: not a comparison's plan; move it away and start"):
+    with pytest.raises(UserError, match=r"plan\.json: not the plan of a comparison; move it away and start"):
         read_plan(tmp_path)
 
 

@@ -290,10 +290,10 @@ def test_the_text_table_shows_holm_s_correction_detectable_differences_and_ranks
     text = text_table(summaries, {})
     assert "After Holm's correction for all 6: supervised in all 3 probes." in text
     assert "Mean rank over 3 probes: supervised 1.0, " in text
-    (line,) = [line for line in text.splitlines() if line.startswith("seen at 80 % power")]
+    (line,) = [line for line in text.splitlines() if line.startswith("detectable at 80 % power")]
     linear = next(s.detectable for s in summaries if s.probe == "linear")
     assert line.split()[5] == f"{linear:.1f}"
-    assert "seen at" not in text_table(summarise([row("x", [1, 2])]), {})
+    assert "detectable at" not in text_table(summarise([row("x", [1, 2])]), {})
 
 
 def test_only_random_weights_have_zero_images_seen():

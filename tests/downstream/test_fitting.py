@@ -16,7 +16,7 @@ import torch
 from probe_samples import SIZE, colours, small_encoder, small_scenes
 from torch import nn
 
-from benchmarks.cells import encoder_cell, judge_cell
+from benchmarks.cells import encoder_cell, probe_cell
 from benchmarks.executor import run_cell
 from benchmarks.plan import open_data
 from benchmarks.results import read_measurements
@@ -157,7 +157,7 @@ def test_a_cell_of_the_comparison_goes_on_too(tmp_path, monkeypatch, capsys):
     spec = f"scenes?size={SIZE}&train=12&val=2&test=8"
     source, _ = open_data(spec, SIZE, bad_images="skip", download=False)
     maker = encoder_cell("random", seed=0, data=source, encoder=small_encoder().spec)
-    cell = judge_cell(maker, "segmentation", PROBES["segmentation"], seed=0)
+    cell = probe_cell(maker, "segmentation", PROBES["segmentation"], seed=0)
     values = []
     for out in (tmp_path / "whole", tmp_path / "cut"):
         artifacts = out / "artifacts" / cell.name

@@ -16,7 +16,7 @@ import pytest
 from comparison_samples import SPEC
 from task_samples import SMALL, batch, built, generator, noise, scenes, trained
 
-from benchmarks.cells import encoder_cell, judge_cell
+from benchmarks.cells import encoder_cell, probe_cell
 from benchmarks.options import asked_judges, asked_rows
 from benchmarks.plan import open_data
 from downstream.__main__ import main as judge_main
@@ -219,13 +219,13 @@ def test_a_probe_goes_to_another_process_and_is_known_by_its_content(probe, tmp_
 
     source, _ = open_data(SPEC, 16, bad_images="skip", download=False)
     maker = encoder_cell("random", seed=0, data=source, encoder=SMALL)
-    first = judge_cell(maker, "nearest_mean", judge, seed=0).name
+    first = probe_cell(maker, "nearest_mean", judge, seed=0).name
     written = pickle.dumps(judge)
     (tmp_path / "elsewhere").mkdir()
     (moved := tmp_path / "elsewhere" / "nearest_mean.py").write_text(probe.read_text())
-    assert judge_cell(maker, "nearest_mean", asked_judges((str(moved),), {})["nearest_mean"], seed=0).name == first
+    assert probe_cell(maker, "nearest_mean", asked_judges((str(moved),), {})["nearest_mean"], seed=0).name == first
     probe.write_text(probe.read_text() + "# another version\n")
-    assert judge_cell(maker, "nearest_mean", asked_judges((str(probe),), {})["nearest_mean"], seed=0).name != first
+    assert probe_cell(maker, "nearest_mean", asked_judges((str(probe),), {})["nearest_mean"], seed=0).name != first
     with pytest.raises(UserError, match="was changed during the run"):
         pickle.loads(written)
 

@@ -1,0 +1,112 @@
+"""The flags of run_all: what they select, and the one-line errors for unusable values."""
+
+from __future__ import annotations
+
+import pytest
+from comparison_samples import SPEC, recipe, run_smoke
+
+from benchmarks import recipes, run_all
+from benchmarks.cells import Inpainting
+from benchmarks.options import Options, asked_encoders, asked_rows, plan_of, with_budget
+from pretext.system.errors import UserError
+
+
+def test_a_budget_holds_for_every_row_and_replaces_the_profiles():
+    made = recipe(rows={"random": None, "rotation": "rotation"}, expected_s={"pretrain": 10, "linear": 3})
+    images = made.train.images
+    longer = with_budget(made, f"images={4 * images}")
+    assert longer.train_config("rotation", seed=1).images == 4 * images
+    assert longer.expected_s == {"pretrain": 40, "linear": 3}
+    timed = with_budget(made, "seconds=2.5").train
+    assert (timed.images, timed.seconds) == (None, 2.5)
+    assert with_budget(made, None) is made
+
+
+def test_every_row_and_probe_sees_images_of_the_chosen_size(smoke):
+    plan = plan_of(Options(profile="smoke", image_size=24, out=smoke))
+    assert {cell.data.size for cell in plan.cells} == {24}
+
+
+def test_another_comparison_in_the_folder_is_refused(smoke):
+    run_smoke(smoke)
+    with pytest.raises(UserError, match="give another --out"):
+        run_smoke(smoke, "--data", SPEC + "&seed=1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "lapptop"], "unknown profile 'lapptop'; did you mean 'laptop'"),
+        (["--profile", "smoke", "--tasks", "rotatoin"], "unknown task 'rotatoin'; did you mean 'rotation'"),
+        (["--profile", "smoke", "--tasks", "rotation?angels=3"], "unknown option 'angels'"),
+        (["--profile", "smoke", "--tasks", "mae"], "--architecture sets the encoder of all rows"),
+        (["--profile", "smoke", "--architecture", "alexnett"], "did you mean 'alexnet'"),
+        (["--profile", "smoke", "--budget", "image=9"], "--budget image=9: did you mean 'images'"),
+        (["--profile", "smoke", "--budget", "images=0"], "--budget images=0: '0' is no number above 0"),
+        (["--profile", "smoke", "--budget", "flops=many"], "--budget flops=many: 'many' is no number above 0"),
+        (["--profile", "smoke", "--probes", "linaer"], "unknown probe 'linaer'; did you mean 'linear'"),
+        (["--profile", "smoke", "--data", "scnes"], "did you mean 'scenes'"),
+        (["--profile", "smoke", "--encoder", "mine"], "write NAME=FILE"),
+        (
+            ["--profile", "smoke", "--encoder", "mine=nowhere.safetensors"],
+            "nowhere.safetensors does not exist",
+        ),
+        (["--profile", "smoke", "--encoder", "random=x"], "there is a row random already"),
+        (["--seeds", "0"], "--seeds is 0"),
+        (["clean", "--older-than", "-1", "--out", "nowhere"], "--older-than is -1.0; allowed is 0 or more days"),
+        (["clen", "--out", "nowhere"], "unknown command 'clen'; did you mean 'clean'"),
+        (["compare", "random", "random"], "random is given twice; name two different rows"),
+        (["compare", "random", "rotation", "--out", "nowhere"], "nowhere holds no results"),
+        (["--image-size", "7"], "--image-size is 7; allowed is 8 or more"),
+        (["--sedes", "1"], "did you mean --seeds"),
+        (["status", "--out", "nowhere"], "no comparison was started there"),
+    ],
+)
+def test_an_unusable_value_is_refused_in_one_line(smoke, arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        run_all.main(arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(smoke, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="give another --out"):
+        run_smoke(tmp_path / "file" / "out")
+
+
+def test_a_task_spec_is_a_row_of_its_own():
+    rows = asked_rows(("rotation?", "simclr"), {"simclr": "simclr:small"})
+    assert rows == {
+        "random": None,
+        "supervised": "supervised",
+        "rotation?": "rotation?",
+        "simclr": "simclr:small",
+    }
+
+
+def test_timm_encoders_need_no_name():
+    assert asked_encoders(("timm:resnet18",), taken={}, size=32) == {"timm:resnet18": "timm:resnet18"}
+
+
+def test_an_inpainting_column_is_known_everywhere(smoke):
+    assert recipes.default_probe("inpainting") == Inpainting()
+    assert "inpainting" in recipes.probe_names()
+
+
+def test_the_promised_flags_are_there():
+    names = {field.replace("_", "-") for field in Options.__dataclass_fields__}
+    promised = {
+        "profile",
+        "data",
+        "tasks",
+        "probes",
+        "seeds",
+        "out",
+        "encoder",
+        "download",
+        "bad-images",
+        "workers",
+    }
+    assert promised <= names
