@@ -4,7 +4,8 @@ run_all             the command: options, plan, computation, table and report
 options             the flags of run_all, and the plan that they describe
 commands            the subcommands status, compare, reproduce and clean
 recipes             the profiles (smoke, laptop, tasks, workstation, paper): rows, probes, budgets
-plan                all cells of a comparison, the missing ones, and results of outdated settings
+plan                all cells of a comparison, and the missing ones
+superseded          move results of outdated settings out of the tables
 cells               one cell, and the hash of every setting that its value depends on
 ordering            the fixed order of rows and columns in tables
 schedule            the loop that computes missing cells, and the estimate of the time left

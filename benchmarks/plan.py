@@ -1,18 +1,16 @@
-"""The plan of a comparison: all its cells, the missing ones, and results of outdated settings."""
+"""The plan of a comparison: all its cells, and the missing ones."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from benchmarks.cells import CODE, NOT_HASHED, AnyProbe, Cell, DataSource, Inpainting, encoder_cell, probe_cell
+from benchmarks.cells import CODE, AnyProbe, Cell, DataSource, Inpainting, encoder_cell, probe_cell
 from benchmarks.ordering import row_key
 from benchmarks.recipes import Recipe
-from benchmarks.results import read_measurements, result_path, write_plan
+from benchmarks.results import write_plan
 from benchmarks.wording import duration
 from pretext.datasets import at_size, open_dataset
 from pretext.datasets.base import ImageDataset
@@ -189,40 +187,6 @@ def make_plan(
     )
 
 
-def move_superseded(plan: Plan, out: Path) -> list[str]:
-    """Move results of outdated settings to OUT/superseded, so that no table mixes two protocols.
-
-    In the plan's rows, a result stays if its cell is planned, or differs from a planned cell only by a higher seed.
-    In other rows, a result stays if its probe has the same protocol as in the plan. Results of probes outside the
-    plan stay.
-
-    Returns:
-        Names of the moved cells.
-
-    Raises:
-        UserError: If a file has another schema version, or cannot be read.
-    """
-    planned = {cell.name for cell in plan.cells}
-    settings = {(cell.pretext, cell.probe): json.loads(cell.settings) for cell in plan.cells if cell.probe}
-    protocols = {probe: _protocol(planned_settings) for (_, probe), planned_settings in settings.items()}
-    moved = []
-    for name, row in {row.cell: row for row in read_measurements(out)}.items():
-        if name in planned or row.probe not in protocols:
-            continue
-        stored, current = json.loads(row.config_json), settings.get((row.pretext, row.probe))
-        if current is None:
-            keep = _protocol(stored) == protocols[row.probe]
-        else:
-            keep = row.seed >= plan.seeds and _without_seeds(stored) == _without_seeds(current)
-        if not keep:
-            path = result_path(out, name)
-            target = out / "superseded" / path.name
-            target.parent.mkdir(exist_ok=True)
-            path.replace(target)
-            moved.append(name)
-    return moved
-
-
 def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> str:
     """Return the plan in a few lines: rows, probes, cells done and missing, and the expected time.
 
@@ -256,22 +220,8 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
     return "\n".join(lines)
 
 
-def _without_seeds(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return hashed settings without those that differ between seeds."""
-    kept = {key: value for key, value in settings.items() if key not in ("seed", *NOT_HASHED)}
-    for part in ("train", "probe_config"):
-        if part in kept:
-            kept[part] = {key: value for key, value in kept[part].items() if key != "seed"}
-    return kept
-
-
 def _notes_by_name(*data: ImageDataset) -> tuple[str, ...]:
     return tuple(f"{each.spec}: {note}" for each in data for note in each.notes)
-
-
-def _protocol(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a probe that do not depend on the encoder."""
-    return {key: _without_seeds(settings).get(key) for key in ("code", "image_size", "data", "probe", "probe_config")}
 
 
 def _usable(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[dict[str, AnyProbe], list[str]]:

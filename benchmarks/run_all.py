@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
     from benchmarks import schedule
     from benchmarks.environment import write_environment
     from benchmarks.executor import LocalProcesses
+    from benchmarks.superseded import move_superseded
 
     workers = worker_count(options.workers)
     missing = plan.missing(out)
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
     print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     if options.dry_run:
         return 0
-    aside = suite.move_superseded(plan, out)  # before computing: an unreadable file stops the run now
+    aside = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
     for name in aside:
         print(f"{name}: of other settings; moved to {out / 'superseded'}", file=sys.stderr)
     plan.write(out, argv)

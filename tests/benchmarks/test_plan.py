@@ -10,9 +10,10 @@ from comparison_samples import ROWS, SPEC, Constant, Masked, cell_names, plan, r
 from benchmarks import plan as suite
 from benchmarks.cells import CODE, DataSource, Inpainting
 from benchmarks.executor import run_cell
-from benchmarks.plan import make_plan, move_superseded, open_data
+from benchmarks.plan import make_plan, open_data
 from benchmarks.recipes import PROFILES
 from benchmarks.results import read_measurements
+from benchmarks.superseded import move_superseded
 from pretext.datasets.base import ImageDataset
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
