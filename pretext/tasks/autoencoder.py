@@ -1,9 +1,9 @@
 """Autoencoder: reconstruct the whole image (Hinton and Salakhutdinov 2006).
 
-The baseline of Pathak et al. 2016, table 2 (arXiv 1604.07379): the context encoder's own encoder and decoder,
-with nothing cut out; VOC 2007 classification 53.8, detection 41.9, VOC 2012 segmentation 25.2.
+The baseline of Pathak et al. 2016, arXiv 1604.07379, table 2: the context encoder's encoder and decoder without a
+hole. Published: VOC 2007 classification 53.8 and detection 41.9, VOC 2012 segmentation 25.2.
 
-Deviations: as the context encoder's.
+Deviations: see `context_encoder`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from pretext.transforms.masks import fill
 
 @final
 class Autoencoder(Inpainter):
-    """See the module."""
+    """Encoder and decoder, trained by the squared error of all pixels."""
 
     @dataclass(frozen=True)
     class Config:
         """The decoder."""
 
         decoder_width: float = 1.0
-        """Multiplies the decoder's numbers of channels."""
+        """Multiplies the decoder's channel counts."""
         channelwise: bool = True
-        """The channel-wise fully connected layer."""
+        """Use the channel-wise fully connected layer."""
 
         def __post_init__(self) -> None:
             if not self.decoder_width > 0:
@@ -51,14 +51,14 @@ class Autoencoder(Inpainter):
 
     @torch.no_grad()
     def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
-        """See `Inpainter.inpaint`: what it makes of a picture with a hole is put in the hole."""
+        """See `Inpainter.inpaint`: reconstruct the image with the holes, and keep the pixels inside them."""
         images = images.float() / 255
-        painted = self.decoder(self.encoder(fill(images, holes))[-1]).float()
-        return torch.where(holes, (painted + 1) / 2, images).clamp(0, 1)
+        output = self.decoder(self.encoder(fill(images, holes))[-1]).float()
+        return torch.where(holes, (output + 1) / 2, images).clamp(0, 1)
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return input and output."""
         images = batch.images.float() / 255
-        painted = self.decoder(self.encoder(images)[-1]).float()
-        return {"input": images, "output": ((painted + 1) / 2).clamp(0, 1)}
+        output = self.decoder(self.encoder(images)[-1]).float()
+        return {"input": images, "output": ((output + 1) / 2).clamp(0, 1)}

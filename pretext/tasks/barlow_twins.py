@@ -1,15 +1,16 @@
 """Barlow Twins: decorrelate the features of two views (Zbontar et al. 2021).
 
 Zbontar, Jing, Misra, LeCun and Deny, Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021,
-arXiv 2103.03230: equations 1 and 2, algorithm 1. Published (recalled): ResNet-50, ImageNet, linear 73.2 % top-1 (1000
-epochs, batch 2048, three layers of 8192).
+arXiv 2103.03230: equations 1 and 2, algorithm 1. Each feature should correlate between the two views of an image,
+and with no other feature. Published (recalled): ResNet-50, ImageNet, linear 73.2 % top-1 (1000 epochs, batch 2048,
+three layers of 8192).
 
-The loss does not change when a feature is scaled or shifted; features that say nothing cost 1 each.
+The loss is invariant to scaling and shifting a feature. A feature that is constant costs 1.
 
-Deviations: projections of 512 by default, not 8192 (`barlow_twins:paper`); crops of 20 % and more by default;
-saturation changes as much as contrast (the paper: half as much); no LARS, the optimiser is the training loop's;
-the projector's hidden batch normalisation sees the pictures of its own process, the cross-correlation those of
-all; see also `pretext.transforms.augmentation`.
+Deviations: projections of 512 channels by default, not 8192 (`barlow_twins:paper`); crops of 20 % of the area and
+more by default; saturation varies as much as contrast (the paper: half as much); no LARS, the optimiser is the
+training loop's; the projector's hidden batch normalisation is per process, while the cross-correlation is over all
+processes; see also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -30,40 +31,23 @@ from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import base_settings, two_views
 
 
-def cross_correlation(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"]) -> Float[Tensor, "D D"]:
-    """Return the correlation of each feature of the first views with each of the second, over all processes.
-
-    Source: Equation 2; features are centred, and divided by the deviation within their own view.
-    """
-    with torch.autocast(z1.device.type, enabled=False):
-        z1, z2 = (_standardised(gather(z.float())) for z in (z1, z2))
-        return z1.T @ z2 / len(z1)
-
-
-def terms(correlation: Float[Tensor, "D D"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Return the invariance and the redundancy of equation 1, not weighted."""
-    own = correlation.diagonal()
-    return (1 - own).square().sum(), (correlation - torch.diag(own)).square().sum()
-
-
 @final
 class BarlowTwins(Task):
-    """See the module."""
+    """Encoder and projector, trained by the cross-correlation of two views' projections."""
 
     @dataclass(frozen=True)
     class Config(Augmentation):
-        """The loss, the projector, and what the views differ in."""
+        """The loss, the projector and the views."""
 
         redundancy: float = 5e-3
-        """λ, the weight of what features share beside that of what views do not."""
+        """λ: weight of the off-diagonal (redundancy) term; the diagonal (invariance) term has weight 1."""
         hidden: int = 512
-        """Width of the projector's two hidden layers; the paper has 8192."""
+        """Width of the projector's two hidden layers; published 8192."""
         projection: int = 512
-        """Length of a projection; the paper's results rise up to its 8192."""
+        """Channels of a projection; published 8192, where the paper's results are still rising."""
         crop_min: float = 0.2
-        """Smallest share of the picture's area that a crop shows; the paper has 0.08 at 224 px."""
+        """Smallest share of the image area that a crop covers; published 0.08 at 224 px."""
         colour_strength: float = 0.5
-        """s of the colour changes, see `Augmentation`."""
         blur: float = 1.0
         """Probability of blurring the first view."""
         other_blur: float = 0.1
@@ -80,7 +64,7 @@ class BarlowTwins(Task):
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 65536")
             for name in ("other_blur", "other_solarize"):
                 if not 0 <= getattr(self, name) <= 1:
-                    raise ValueError(f"{name} is {getattr(self, name)}; a probability is from 0 to 1")
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to 1")
 
     variants: ClassVar[Mapping[str, Any]] = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
     variant_help: ClassVar[Mapping[str, str]] = {
@@ -92,32 +76,48 @@ class BarlowTwins(Task):
         self.first = base_settings(config)
         self.second = base_settings(config, blur=config.other_blur, solarize=config.other_solarize)
         self.redundancy = config.redundancy
-        self.projector = projector(  # the loss itself normalises, over the pictures of all processes
+        self.projector = projector(  # no output normalisation: the loss standardises over all processes
             encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_bias=False
         )
-        self._noted = torch.zeros(2)
+        self._metrics = torch.zeros(2)
 
     def views(self, batch: Batch) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
-        """Return two views of each picture."""
+        """Return two views of each image."""
         return two_views(batch.images, self.first, self.second, batch.generator)
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield equation 1 of two views of each picture."""
+        """Yield the loss of equation 1."""
         z1, z2 = self.projector(self.encoder.embed(torch.cat(self.views(batch)))).chunk(2)
         invariance, redundancy = terms(cross_correlation(z1, z2))
-        self._noted = torch.stack([invariance, redundancy]).detach()
+        self._metrics = torch.stack([invariance, redundancy]).detach()
         yield "task", invariance + self.redundancy * redundancy
 
     def metrics(self) -> Mapping[str, float]:
-        """Return both terms of the last step, not weighted."""
-        return dict(zip(("invariance", "redundancy"), self._noted.tolist(), strict=True))
+        """Return the two unweighted terms of the last step's loss."""
+        return dict(zip(("invariance", "redundancy"), self._metrics.tolist(), strict=True))
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-        """Return each picture and its two views."""
+        """Return each image and its two views."""
         return dict(zip(("picture", "first", "second"), (batch.images.float() / 255, *self.views(batch)), strict=True))
 
 
+def cross_correlation(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"]) -> Float[Tensor, "D D"]:
+    """Return the correlation of each feature of z1 with each feature of z2, over the images of all processes.
+
+    Source: Equation 2; each view's features are standardised over the batch.
+    """
+    with torch.autocast(z1.device.type, enabled=False):
+        z1, z2 = (_standardised(gather(z.float())) for z in (z1, z2))
+        return z1.T @ z2 / len(z1)
+
+
+def terms(correlation: Float[Tensor, "D D"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Return the unweighted invariance and redundancy terms of equation 1."""
+    diagonal = correlation.diagonal()
+    return (1 - diagonal).square().sum(), (correlation - torch.diag(diagonal)).square().sum()
+
+
 def _standardised(z: Tensor) -> Tensor:
-    """Return features of mean 0 and deviation 1; a constant one stays near 0."""
+    """Return features with mean 0 and standard deviation 1; a constant feature stays near 0."""
     centred = z - z.mean(dim=0)
     return centred * (centred.square().mean(dim=0) + 1e-5).rsqrt()

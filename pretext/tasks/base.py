@@ -23,13 +23,13 @@ Players = Mapping[str, list[nn.Parameter]]
 
 
 class Clips(NamedTuple):
-    """Some frames of one clip a row, for a task that sees several at a time."""
+    """Several frames of one clip per row, for a task with `frames` above 1."""
 
     frames: UInt8[Tensor, "B F 3 S S"]
     number: Int[Tensor, "B"]
-    """Which clip it is: rows of the same number are of the same clip."""
+    """Index of the clip; rows with the same number show the same clip."""
     place: Int[Tensor, "B F"]
-    """Each frame's place in its clip, from 0, in time."""
+    """Position of each frame in its clip, from 0, in temporal order."""
 
 
 class Batch(NamedTuple):
@@ -53,14 +53,14 @@ class Batch(NamedTuple):
 
 
 class LabelKind(NamedTuple):
-    """What labels look like, for the task that needs them."""
+    """The number of classes and the kind of labels, for the task that needs them."""
 
     classes: int
     multi_label: bool
 
 
 def label_kind(data: ImageDataset) -> LabelKind | None:
-    """Return what the labels of a data set look like; None where pictures have no classes."""
+    """Return the kind of a data set's labels, or None if it has no class labels."""
     if not {"label", "labels"} & data.annotations:
         return None
     return LabelKind(len(data.classes), is_multi_label(data))
@@ -90,63 +90,63 @@ class Task(nn.Module, ABC):
     needs_labels: ClassVar[bool] = False
     """True for the one task that is allowed to see labels."""
     frames: int = 1
-    """Frames of one clip that it sees at a time. Above 1, `choose_frames` says which."""
+    """Frames of one clip that a step reads; above 1, `choose_frames` selects them."""
     prepares_on: int = 0
-    """How many training pictures `prepare` is shown; it is called for no task that leaves this at 0."""
+    """Number of training images that `prepare` receives; 0 if the task needs no `prepare`."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     def prepare(self, batch: Batch) -> None:
-        """Look at some training pictures before the first step, once a run; what comes of it is in the state.
+        """Initialise from training images. Called once, before the first step; the result must be in the state dict.
 
         Args:
-            batch: As many as the task `prepares_on`, or all that there are, in an order of the seed's; no labels.
+            batch: `prepares_on` images (all of them if there are fewer), in an order drawn by the seed; no labels.
         """
 
     @abstractmethod
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield `(player, loss)` in turn; the loop steps that player's parameters before it asks for the next."""
+        """Yield `(player, loss)`; the loop updates that player's parameters before it requests the next loss."""
 
     def players(self) -> Players:
-        """Return the parameters that each player's loss moves; one player moves all by default."""
+        """Return the parameters that each player's loss updates; by default one player, "task", has all."""
         return {"task": [parameter for parameter in self.parameters() if parameter.requires_grad]}
 
     def rate_factors(self) -> Mapping[str, float]:
-        """Return what each player's learning rate is multiplied by, where that is not 1."""
+        """Return each player's learning-rate multiplier; players that are not listed have 1."""
         return {}
 
     def after_step(self, progress: float) -> None:
-        """Do what follows a step of all players: a momentum encoder's update, say.
+        """Run after all players' optimiser steps, e.g. to update a momentum encoder.
 
         Args:
-            progress: The share of the run that is done, 0 to 1.
+            progress: Completed share of the run, 0 to 1.
         """
 
     def choose_frames(
         self, place: Int[Tensor, "B"], length: Int[Tensor, "B"], generator: torch.Generator
     ) -> Int[Tensor, "B F"]:
-        """Return the places of the `frames` that a step sees of each clip.
+        """Return the positions of the `frames` that a step reads from each clip.
 
         Args:
-            place: A frame drawn from each clip, on the generator's device.
-            length: Frames that the clip has: at least `frames`.
-            generator: Draws everything random.
+            place: Position of one frame drawn from each clip, on the generator's device.
+            length: Number of frames of each clip, at least `frames`.
+            generator: Source of all random draws.
         """
         return place[:, None]
 
     def metrics(self) -> Mapping[str, float]:
-        """Return what else is worth a line in the log: accuracies, parts of the loss. Asked for now and then."""
+        """Return further numbers for the training log, e.g. accuracies or parts of the last step's loss."""
         return {}
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-        """Return columns of a sample sheet by heading, in [0, 1]: inputs, outputs, originals. Empty: no sheet."""
+        """Return the columns of a sample sheet by heading, in [0, 1]; empty if the task has no sheet."""
         return {}
 
 
 class Fitted(Task, ABC):
-    """A task that is ready once it is prepared: no player, no loss, no step."""
+    """A task without training steps: `prepare` computes the encoder's weights."""
 
     @abstractmethod
     def prepare(self, batch: Batch) -> None:
@@ -154,23 +154,23 @@ class Fitted(Task, ABC):
 
     @final
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield nothing."""
+        """Yield nothing: there are no training steps."""
         yield from ()
 
     @final
     def players(self) -> Players:
-        """Return none."""
+        """Return no players."""
         return {}
 
 
 class Inpainter(Task, ABC):
-    """A task whose decoder can fill holes."""
+    """A task that can fill holes in images."""
 
     @abstractmethod
     def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
-        """Return the pictures in [0, 1] with their holes filled; outside of holes they are as they were.
+        """Return the images in [0, 1] with their holes filled; pixels outside of the holes are unchanged.
 
         Args:
-            images: Pictures; what they show inside the holes is not looked at.
+            images: The images; the result does not depend on their pixels inside the holes.
             holes: True where a pixel is missing.
         """

@@ -1,17 +1,17 @@
 """BYOL: predict a momentum encoder's projection (Grill et al. 2020).
 
 Grill et al., Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, NeurIPS 2020, arXiv 2006.07733:
-equation 1 (the slow copy), equation 2 (the loss, taken in both directions), section 3 (projector, predictor and
-the copy's rising momentum), appendix B (views). Published (recalled): ResNet-50, ImageNet,
-linear 74.3 % top-1 (batch 4096, 1000 epochs).
+equation 1 (momentum encoder), equation 2 (loss, in both directions), section 3 (projector, predictor and the rising
+momentum), appendix B (views). Published (recalled): ResNet-50, ImageNet, linear 74.3 % top-1 (batch 4096, 1000
+epochs).
 
-There are no negatives: the loss is at its least, 0, also where all projections are one. What counts is the loss
-together with the spread of features, which the training loop logs.
+There are no negatives: the loss also reaches its minimum 0 when all projections are equal. Read it together with the
+spread of features, which the training loop logs.
 
-Deviations: no LARS, the optimiser is the training loop's; narrower projector and predictor and a copy that
-follows faster by default (variant `paper` has the published ones); saturation changes by as much as brightness,
-where the paper's changes by half of it; batch normalisation sees the pictures of its own process. Views smaller
-than `blur_from` are not blurred. For all else about them see `pretext.transforms.augmentation`.
+Deviations: no LARS, the optimiser is the training loop's; narrower projector and predictor and a lower momentum by
+default (`byol:paper` has the published ones); saturation varies as much as brightness (the paper: half as much);
+batch normalisation is per process; views smaller than `blur_from` are not blurred. See also
+`pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -33,34 +33,27 @@ from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
 
 
-def regression(predicted: Float[Tensor, "B D"], target: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Return the mean squared distance of the normalised vectors, 2 - 2 cos (equation 2)."""
-    with torch.autocast(predicted.device.type, enabled=False):
-        return (F.normalize(predicted.float(), dim=1) - F.normalize(target.float(), dim=1)).square().sum(dim=1).mean()
-
-
 @final
 class BYOL(Task):
-    """See the module."""
+    """Online encoder, projector and predictor; the target is a momentum copy of encoder and projector."""
 
     @dataclass(frozen=True)
     class Config(Augmentation):
-        """The views, the projector and predictor, and the momentum; `blur` and `solarize` are the first view's."""
+        """The views, the projector and predictor, and the momentum."""
 
         colour_strength: float = 0.5
-        """s: brightness, contrast, saturation change by up to ±0.8·s, hue by ±0.2·s turns."""
         blur: float = 1.0
         """Probability of blurring the first view."""
         other_blur: float = 0.1
         """Probability of blurring the second view."""
         other_solarize: float = 0.2
-        """Probability of solarizing the second view; `solarize` is the first one's."""
+        """Probability of solarizing the second view; `solarize` applies to the first view."""
         momentum: float = 0.99
-        """Share that the copy keeps of itself at the first step, rising to 1 as a cosine; published 0.996."""
+        """Momentum of the target encoder at the first step, rising to 1 as a cosine; published 0.996."""
         hidden: int = 512
-        """Width of the projector's and the predictor's hidden layer; published 4096."""
+        """Width of the hidden layer of projector and predictor; published 4096."""
         projection: int = 128
-        """Length of what is compared; published 256."""
+        """Channels of a projection and of a prediction; published 256."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -78,7 +71,6 @@ class BYOL(Task):
         "paper": Config(momentum=0.996, hidden=4096, projection=256),
         "small": Config(crop_min=0.2, blur=0.0, other_blur=0.0),
     }
-    """`small` is for some 32 px: no blur, and milder crops."""
     variant_help: ClassVar[Mapping[str, str]] = {
         "paper": "published momentum 0.996, hidden 4096, projection 256",
         "small": "for 32 px images: milder crops, no blur",
@@ -95,18 +87,24 @@ class BYOL(Task):
         self.target = MomentumCopy(Projected(encoder, self.projector))
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield the loss of both directions; each view is normalised by the statistics of its own batch."""
+        """Yield the loss of both directions; each view has its own batch-normalisation statistics."""
         views = two_views(batch.images, self.first, self.second, batch.generator)
         p1, p2 = (self.predictor(self.projector(self.encoder.embed(view))) for view in views)
         t1, t2 = (self.target(view) for view in views)
         yield "task", regression(p1, t2) + regression(p2, t1)
 
     def after_step(self, progress: float) -> None:
-        """Let the target follow (equation 1), ever more slowly."""
+        """Update the target encoder (equation 1), with rising momentum."""
         online = Projected(self.encoder, self.projector)
         self.target.follow(online, rising_momentum(self.first.momentum, progress))
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-        """Return each picture, a first and a second view of it."""
+        """Return each image and its two views."""
         first, second = two_views(batch.images, self.first, self.second, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
+
+
+def regression(predicted: Float[Tensor, "B D"], target: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+    """Return the mean squared distance of the normalised vectors, 2 - 2 cos (equation 2)."""
+    with torch.autocast(predicted.device.type, enabled=False):
+        return (F.normalize(predicted.float(), dim=1) - F.normalize(target.float(), dim=1)).square().sum(dim=1).mean()

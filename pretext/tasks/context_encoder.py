@@ -1,14 +1,14 @@
 """Context encoder: fill a hole from its surroundings (Pathak et al. 2016).
 
-Source: arXiv 1604.07379. L_rec (equation 1) is the squared error inside the hole; L_adv (equation 2) asks a
-discriminator whether what was
-painted is real; L = 0.999 L_rec + 0.001 L_adv (equation 3). Features are learned by L_rec alone with random
-regions, as published: on VOC 2007 classification 56.5, detection 44.5, VOC 2012 segmentation 29.7, against 53.3,
-43.4 and 19.8 from random weights (table 2).
+Pathak, Krähenbühl, Donahue, Darrell and Efros, Context Encoders: Feature Learning by Inpainting, CVPR 2016,
+arXiv 1604.07379. L_rec (equation 1) is the squared error inside the hole. L_adv (equation 2) is the adversarial
+loss of a discriminator. L = 0.999 L_rec + 0.001 L_adv (equation 3). The paper learns features with L_rec alone and
+random regions. Published, AlexNet: VOC 2007 classification 56.5 and detection 44.5, VOC 2012 segmentation 29.7;
+random weights have 53.3, 43.4 and 19.8 (table 2).
 
-Deviations: batch normalisation in encoder and decoder; the error is a mean over the hole's values, so that its
-scale does not depend on the size of the hole; pictures are in [-1, 1]; the generator's adversarial loss is the
-non-saturating one, -log D(G), as in the authors' released code.
+Deviations: batch normalisation in encoder and decoder; the error is a mean over the values of the hole, so that its
+scale does not depend on the size of the hole; images are in [-1, 1]; the generator's adversarial loss is the
+non-saturating -log D(G), as in the authors' released code.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ from pretext.transforms.masks import MaskKind, draw_holes, fill
 
 @final
 class ContextEncoder(Inpainter):
-    """See the module."""
+    """Encoder, decoder and optional discriminator. The generator is the encoder with the decoder."""
 
     @dataclass(frozen=True)
     class Config:
-        """What is cut out, what is compared, and who judges."""
+        """The mask, the loss weights, the decoder and the discriminator."""
 
         mask: MaskKind = "random_region"
-        """What is cut out; random regions are the paper's choice for features, central for inpainting."""
+        """Shape of the hole; the paper uses random regions for features and the centre for inpainting."""
         loss: Literal["l2", "l1"] = "l2"
-        """Reconstruction error; the paper found no significant difference."""
+        """Reconstruction error; the paper found no significant difference between the two."""
         reconstruction_weight: float = 0.999
         """λ_rec: weight of the reconstruction loss."""
         adversarial_weight: float = 0.0
-        """λ_adv; 0.001 as published for inpainting, 0 for features (where the authors could not make it converge)."""
+        """λ_adv: weight of the adversarial loss; 0 trains no discriminator. Published: 0.001 for inpainting."""
         overlap: int = 0
-        """Pixels by which the prediction overlaps the context; the released code has 4 at 128 px, central."""
+        """Pixels by which the prediction overlaps the visible context; the released code has 4 at 128 px."""
         overlap_weight: float = 10.0
-        """Weight of the reconstruction error in the overlap."""
+        """Weight of the reconstruction error in the overlap, relative to 1 in the rest of the hole."""
         decoder: Literal["paper", "released"] = "paper"
-        """The paper's decoder of the whole picture, or the released network's of the central half at 128 px."""
+        """`paper` predicts the whole image; `released`, the authors' network, its central half at 128 px."""
         decoder_width: float = 1.0
-        """Multiplies the decoder's numbers of channels."""
+        """Multiplies the decoder's channel counts."""
         channelwise: bool = True
-        """The channel-wise fully connected layer; the released decoder has none."""
+        """Use the channel-wise fully connected layer; the released decoder has none."""
         discriminator_width: float = 1.0
-        """Multiplies the discriminator's numbers of channels."""
+        """Multiplies the discriminator's channel counts."""
         discriminator_rate: float = 0.1
-        """The discriminator's learning rate, as a share of the generator's."""
+        """Discriminator learning rate, as a multiple of the generator's."""
         conditioned: bool = False
-        """Show the discriminator the context too; the paper reports that it then sees the seam and wins at once."""
+        """Also feed the context to the discriminator; the paper reports that it then exploits the seam."""
         noise: int = 0
-        """Maps of noise beside the encoder's; the paper reports better results with none."""
+        """Noise maps concatenated to the deepest map; the paper reports better results without noise."""
 
         def __post_init__(self) -> None:
             for name in ("reconstruction_weight", "adversarial_weight", "overlap", "overlap_weight", "noise"):
@@ -73,7 +73,7 @@ class ContextEncoder(Inpainter):
                 if not getattr(self, name) > 0:
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
             if self.decoder == "released" and (self.mask != "central" or self.noise):
-                raise ValueError("decoder=released paints the centre, without noise; it needs mask=central and noise=0")
+                raise ValueError("decoder=released predicts the centre, without noise; set mask=central and noise=0")
 
     variants: ClassVar[Mapping[str, Any]] = {
         "adversarial": Config(adversarial_weight=0.001),
@@ -95,9 +95,13 @@ class ContextEncoder(Inpainter):
             "schedule": "constant",
         },
     }
-    """What a variant's published training differs in from the loop's defaults."""
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
+        """Build the decoder, and the discriminator if it is used.
+
+        Raises:
+            ValueError: If the released decoder is used with another encoder than its own.
+        """
         super().__init__(encoder)
         self.config = config
         channels, height, width = deepest_shape(encoder)
@@ -120,56 +124,60 @@ class ContextEncoder(Inpainter):
                 width=config.discriminator_width,
             )
             self.discriminator.apply(partial(gaussian, std=0.02))
-        self._noted: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}
 
     def players(self) -> Players:
-        """Return the generator's parameters, and the discriminator's where there is one."""
+        """Return the generator's parameters, and the discriminator's if there is one."""
         generator = [*self.encoder.parameters(), *self.decoder.parameters()]
         if self.discriminator is None:
             return {"generator": generator}
         return {"discriminator": [*self.discriminator.parameters()], "generator": generator}
 
     def rate_factors(self) -> Mapping[str, float]:
-        """Return the discriminator's, where there is one."""
+        """Return the discriminator's learning-rate multiplier, if there is a discriminator."""
         return {} if self.discriminator is None else {"discriminator": self.config.discriminator_rate}
 
-    def metrics(self) -> Mapping[str, float]:
-        """Return the parts of the last step's loss."""
-        return self._noted
-
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield the discriminator's loss, where there is one, then the generator's."""
+        """Yield the discriminator's loss, if there is one, then the generator's loss."""
         config = self.config
-        images = batch.images.float() / 255
+        images = batch.images.float() / 255  # B × 3 × S × S in [0, 1]
+        target = 2 * images - 1
         holes = draw_holes(config.mask, len(images), images.shape[-1], batch.generator)
-        truth = 2 * images - 1
-        hidden = eroded(holes, config.overlap)  # what is painted overlaps what is seen
-        painted = self._paint(fill(images, hidden), batch.generator)
-        weights = torch.where(holes & ~hidden, config.overlap_weight, holes.float())
-        reconstruction = weighted_error(self._whole(painted, truth), truth, weights, loss=config.loss)
-        total = config.reconstruction_weight * reconstruction
-        self._noted = {"reconstruction": float(reconstruction.detach())}
+        masked = eroded(holes, config.overlap)  # the encoder sees the overlap, which is also predicted
+        prediction = self._predict(fill(images, masked), batch.generator)
+
+        weights = torch.where(holes & ~masked, config.overlap_weight, holes.float())
+        reconstruction = weighted_error(_paste_centre(prediction, target), target, weights, loss=config.loss)
+        generator_loss = config.reconstruction_weight * reconstruction
+        self._metrics = {"reconstruction": float(reconstruction.detach())}
+
         if self.discriminator is not None:
-            judge = self.discriminator
-            context = 2 * fill(images, hidden) - 1
-            real, fake = (self._shown(picture, context) for picture in (truth, painted))
-            on_real, on_fake = judge(real), judge(fake.detach())
-            yield "discriminator", _says(on_real, 1.0) + _says(on_fake, 0.0)
-            self._noted["discriminator_accuracy"] = float(torch.cat([on_real > 0, on_fake < 0]).float().mean())
-            judge.requires_grad_(False)
-            adversarial = _says(judge(fake), 1.0)
-            judge.requires_grad_(True)
-            self._noted["adversarial"] = float(adversarial.detach())
-            total = total + config.adversarial_weight * adversarial
-        yield "generator", total
+            context = 2 * fill(images, masked) - 1
+            real = self._discriminator_input(target, context)
+            fake = self._discriminator_input(prediction, context)
+            real_logits, fake_logits = self.discriminator(real), self.discriminator(fake.detach())
+            yield "discriminator", _adversarial_loss(real_logits, 1.0) + _adversarial_loss(fake_logits, 0.0)
+            correct = torch.cat([real_logits > 0, fake_logits < 0])
+            self._metrics["discriminator_accuracy"] = float(correct.float().mean())
+
+            self.discriminator.requires_grad_(False)  # the generator's loss updates the generator only
+            adversarial = _adversarial_loss(self.discriminator(fake), 1.0)
+            self.discriminator.requires_grad_(True)
+            self._metrics["adversarial"] = float(adversarial.detach())
+            generator_loss = generator_loss + config.adversarial_weight * adversarial
+        yield "generator", generator_loss
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return the parts of the last step's loss and the discriminator's accuracy; chance is 0.5."""
+        return self._metrics
 
     @torch.no_grad()
     def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
-        """See `Inpainter.inpaint`; noise, where there is any, is drawn from a fixed seed."""
+        """See `Inpainter.inpaint`; noise maps are drawn with a fixed seed."""
         images = images.float() / 255
         generator = torch.Generator(images.device).manual_seed(0)
-        painted = self._whole(self._paint(fill(images, holes), generator), 2 * images - 1)
-        return torch.where(holes, (painted.float() + 1) / 2, images).clamp(0, 1)
+        prediction = _paste_centre(self._predict(fill(images, holes), generator), 2 * images - 1)
+        return torch.where(holes, (prediction.float() + 1) / 2, images).clamp(0, 1)
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
@@ -178,39 +186,37 @@ class ContextEncoder(Inpainter):
         holes = draw_holes(self.config.mask, len(images), images.shape[-1], batch.generator)
         return {"input": fill(images, holes), "output": self.inpaint(batch.images, holes), "original": images}
 
-    def _paint(self, masked: Float[Tensor, "B 3 S S"], generator: torch.Generator) -> Tensor:
-        """Return the decoder's picture (the released one's: its central half) in [-1, 1]."""
+    def _predict(self, masked: Float[Tensor, "B 3 S S"], generator: torch.Generator) -> Tensor:
+        """Return the decoder's output in [-1, 1]: the whole image, or its central half (released decoder)."""
         deepest = self.encoder(masked)[-1]
         if not self.config.noise:
             return self.decoder(deepest)
         shape = (len(deepest), self.config.noise, *deepest.shape[2:])
         return self.decoder(deepest, torch.randn(shape, generator=generator, device=deepest.device))
 
-    def _whole(self, painted: Tensor, truth: Tensor) -> Tensor:
-        """Return a picture of full size; around a painted centre is what was there."""
-        if painted.shape == truth.shape:
-            return painted
-        start, side = truth.shape[-1] // 4, painted.shape[-1]
-        whole = truth.to(painted.dtype).clone()
-        whole[..., start : start + side, start : start + side] = painted
-        return whole
-
-    def _shown(self, picture: Tensor, context: Tensor) -> Tensor:
-        """Return what the discriminator sees: the central half or all, and the context where it is conditioned."""
-        parts = [picture, context] if self.config.conditioned else [picture]
+    def _discriminator_input(self, images: Tensor, context: Tensor) -> Tensor:
+        """Return images, cut to the centre for a central mask, with the context's channels if `conditioned`."""
+        parts = [images, context] if self.config.conditioned else [images]
         if self.config.mask == "central":
             side = context.shape[-1] // 2
-            parts = [part if part.shape[-1] == side else _centre(part, side) for part in parts]
+            parts = [_centre(part, side) for part in parts]
         return torch.cat(parts, dim=1)
 
 
 class Discriminator(nn.Module):
-    """4×4 convolutions of stride 2, LeakyReLU 0.2, batch normalisation on all but the first; one logit a picture.
+    """Strided 4×4 convolutions with LeakyReLU 0.2, and batch normalisation on all but the first; one logit per image.
 
-    At 64 px these are the released network's 64-128-256-512-1; smaller pictures have fewer layers.
+    At 64 px these are the released network's 64-128-256-512-1 channels; smaller images have fewer layers.
     """
 
     def __init__(self, size: int, *, channels: int, width: float) -> None:
+        """Build it.
+
+        Args:
+            size: Side of the input in pixels.
+            channels: Channels of the input.
+            width: Multiplies the channel counts.
+        """
         super().__init__()
         layers: list[nn.Module] = []
         count, inputs = 64, channels
@@ -223,13 +229,13 @@ class Discriminator(nn.Module):
             size, inputs, count = size // 2, outputs, min(2 * count, 512)
         self.layers = nn.Sequential(*layers, nn.Conv2d(inputs, 1, size))
 
-    def forward(self, pictures: Float[Tensor, "B C S S"]) -> Float[Tensor, "B"]:
-        """Return the log-odds that a picture is real."""
-        return self.layers(pictures).flatten(1).mean(dim=1)
+    def forward(self, images: Float[Tensor, "B C S S"]) -> Float[Tensor, "B"]:
+        """Return the logit that each image is real."""
+        return self.layers(images).flatten(1).mean(dim=1)
 
 
 def eroded(holes: Bool[Tensor, "B 1 S S"], pixels: int) -> Bool[Tensor, "B 1 S S"]:
-    """Return holes without the band of so many pixels inside their edge.
+    """Return the holes without a band of `pixels` along the inside of their edges.
 
     Source: section 5.1 (the prediction overlaps the context by a few pixels, at ten times the weight).
     """
@@ -239,22 +245,34 @@ def eroded(holes: Bool[Tensor, "B 1 S S"], pixels: int) -> Bool[Tensor, "B 1 S S
 
 
 def weighted_error(
-    painted: Float[Tensor, "B 3 S S"],
-    truth: Float[Tensor, "B 3 S S"],
+    prediction: Float[Tensor, "B 3 S S"],
+    target: Float[Tensor, "B 3 S S"],
     weights: Float[Tensor, "B 1 S S"],
     *,
     loss: Literal["l2", "l1"],
 ) -> Float[Tensor, ""]:
-    """Return the weighted error, over the number of values that have a weight (equation 1 as a mean)."""
-    difference = painted - truth
+    """Return the weighted error, divided by the number of values with a weight above 0 (equation 1 as a mean)."""
+    difference = prediction - target
     error = difference.square() if loss == "l2" else difference.abs()
     return (weights * error).sum() / (3 * (weights > 0).sum()).clamp(min=1)
 
 
-def _says(logits: Tensor, answer: float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, answer))
+def _adversarial_loss(logits: Tensor, label: float) -> Tensor:
+    """Return the binary cross-entropy with one label for all logits: 1 is real, 0 is fake."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
-def _centre(picture: Tensor, side: int) -> Tensor:
-    start = (picture.shape[-1] - side) // 2
-    return picture[..., start : start + side, start : start + side]
+def _paste_centre(prediction: Tensor, images: Tensor) -> Tensor:
+    """Return the prediction at full size; a prediction of the central half is pasted into the images."""
+    if prediction.shape == images.shape:
+        return prediction
+    start, side = images.shape[-1] // 4, prediction.shape[-1]
+    whole = images.to(prediction.dtype).clone()
+    whole[..., start : start + side, start : start + side] = prediction
+    return whole
+
+
+def _centre(images: Tensor, side: int) -> Tensor:
+    """Return the central square of `side` pixels."""
+    start = (images.shape[-1] - side) // 2
+    return images[..., start : start + side, start : start + side]

@@ -1,16 +1,15 @@
 """Data-dependent: rescale random weights to the data (Krähenbühl et al. 2016).
 
 Krähenbühl, Doersch, Donahue and Darrell, Data-dependent Initializations of Convolutional Neural Networks, ICLR
-2016, arXiv 1511.06856. Algorithm 1 gives every channel mean 0 and variance 1 over the pictures, layer by layer;
-algorithm 2 then scales whole layers until all weights would change at one rate in training. It is the baseline that
-a pretext task must beat before it can be said to have learned more than the scale of its data. Published: see
+2016, arXiv 1511.06856. Algorithm 1 gives every channel mean 0 and variance 1 over the images, layer by layer.
+Algorithm 2 then scales whole layers until all weights would change at the same rate in training. Nothing is learned:
+a pretext task that does not beat this baseline has learned no more than the scale of its data. Published: see
 `kmeans`, which the same paper found to be the best start for it.
 
-Deviations: the weights rescaled are the encoder's own random ones (any Gaussian gives the same, up to batch
-normalisation's scale, which is set to 1); batch normalisation, which the paper's networks have none of, takes its
-running statistics from the same pictures; for the rest see
-`pretext.modules.initialisation`. The authors' code says that
-algorithm 2 is meant for chains of layers; where branches meet without normalisation it is approximate.
+Deviations: the encoder's own random weights are rescaled (any Gaussian gives the same result, up to the scale of
+batch normalisation, which is set to 1); batch normalisation, which the paper's networks lack, takes its running
+statistics from the same images; see also `pretext.modules.initialisation`. According to the authors' code,
+algorithm 2 is meant for chains of layers; where branches join without normalisation it is approximate.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from pretext.tasks.base import Batch, Fitted
 
 @final
 class DataDependent(Fitted):
-    """See the module."""
+    """Rescale the encoder's weights on `images` training images."""
 
     @dataclass(frozen=True)
     class Config(Sample):
-        """The pictures, and how often layers are held against each other."""
+        """The images, and the number of corrections between layers."""
 
         passes: int = 10
-        """Corrections between layers (algorithm 2); 0 leaves them out, and every channel at variance 1."""
+        """Corrections between layers (algorithm 2); 0 skips them and leaves every channel at variance 1."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -40,14 +39,20 @@ class DataDependent(Fitted):
                 raise ValueError(f"passes is {self.passes}; allowed is from 0 to 1000")
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
+        """Check that the encoder can be rescaled.
+
+        Raises:
+            ValueError: If algorithm 2 does not apply to the encoder's layers and `passes` is not 0.
+        """
         super().__init__(encoder)
         if config.passes and not scales_with_its_weights(encoder):
             raise ValueError(
-                f"{encoder.spec} normalises by layer or attends, where scales of layers mean nothing; give passes=0"
+                f"{encoder.spec} has layer or group normalisation or attention, where a layer's scale has no effect; "
+                "give passes=0"
             )
         self.config, self.prepares_on = config, config.images
 
     def prepare(self, batch: Batch) -> None:
-        """Rescale within layers, then between them."""
+        """Rescale within layers (algorithm 1), then between layers (algorithm 2)."""
         order = standardise(self.encoder, batch.images, centre=self.config.centre)
         balance(self.encoder, order, batch.images, batch.generator, passes=self.config.passes)

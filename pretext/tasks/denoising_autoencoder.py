@@ -1,7 +1,7 @@
 """Denoising autoencoder: restore a corrupted image (Vincent et al. 2008).
 
-The contrast that Pathak et al. 2016 (arXiv 1604.07379) draw: its corruption is local and low-level, so that undoing
-it needs no understanding of the scene. Section 2 there; they publish no number for it.
+Pathak et al. 2016, arXiv 1604.07379, section 2, contrast it with the context encoder: its corruption is local and
+low-level, so that undoing it needs no understanding of the scene. They publish no number for it.
 
 Deviations: Gaussian noise besides the masking noise of the first paper (both are in Vincent et al. 2010); the
 architecture is the context encoder's.
@@ -26,20 +26,20 @@ from pretext.transforms.masks import fill
 
 @final
 class DenoisingAutoencoder(Inpainter):
-    """See the module."""
+    """Encoder and decoder, trained by the squared error against the clean image."""
 
     @dataclass(frozen=True)
     class Config:
-        """The corruption, and the decoder."""
+        """The corruption and the decoder."""
 
         noise: Literal["gaussian", "masking"] = "masking"
-        """Gaussian noise on every value, or single pixels that are lost to the mean colour."""
+        """`gaussian` adds noise to every value; `masking` replaces single pixels by the mean colour."""
         level: float = 0.25
-        """Standard deviation of the noise, pictures being in [0, 1]; or the share of pixels that are lost."""
+        """Standard deviation of the Gaussian noise, for images in [0, 1]; or the share of masked pixels."""
         decoder_width: float = 1.0
-        """Multiplies the decoder's numbers of channels."""
+        """Multiplies the decoder's channel counts."""
         channelwise: bool = True
-        """The channel-wise fully connected layer."""
+        """Use the channel-wise fully connected layer."""
 
         def __post_init__(self) -> None:
             if not 0 < self.level < 1:
@@ -53,14 +53,14 @@ class DenoisingAutoencoder(Inpainter):
         self.decoder = Decoder(encoder, width=config.decoder_width, channelwise=config.channelwise)
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield the mean squared error of all pixels against the clean picture, in [-1, 1]."""
+        """Yield the mean squared error of all pixels against the clean image, in [-1, 1]."""
         images = batch.images.float() / 255
         corrupted = corrupt(images, self.config, batch.generator)
         yield "task", F.mse_loss(self.decoder(self.encoder(corrupted)[-1]), 2 * images - 1)
 
     @torch.no_grad()
     def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
-        """See `Inpainter.inpaint`: a hole is one more corruption to undo."""
+        """See `Inpainter.inpaint`: a hole is treated as corruption to undo."""
         clean = images.float() / 255
         restored = self._restore(fill(clean, holes))
         return torch.where(holes, restored, clean)
@@ -73,15 +73,16 @@ class DenoisingAutoencoder(Inpainter):
         return {"input": corrupted, "output": self._restore(corrupted), "original": clean}
 
     def _restore(self, corrupted: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
+        """Return the decoder's output in [0, 1]."""
         return ((self.decoder(self.encoder(corrupted)[-1]).float() + 1) / 2).clamp(0, 1)
 
 
 def corrupt(
     images: Float[Tensor, "B 3 S S"], config: DenoisingAutoencoder.Config, generator: torch.Generator
 ) -> Float[Tensor, "B 3 S S"]:
-    """Return pictures in [0, 1], corrupted pixel by pixel."""
+    """Return images in [0, 1] with noise on every value, or with masked pixels."""
     if config.noise == "gaussian":
         noise = torch.randn(images.shape, generator=generator, device=images.device)
         return (images + config.level * noise).clamp(0, 1)
-    lost = torch.rand(images[:, :1].shape, generator=generator, device=images.device) < config.level
-    return fill(images, lost)
+    masked = torch.rand(images[:, :1].shape, generator=generator, device=images.device) < config.level
+    return fill(images, masked)

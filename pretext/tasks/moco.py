@@ -1,27 +1,26 @@
 """MoCo: find the momentum encoder's key among negatives (He et al. 2020).
 
 v2: He, Fan, Wu, Xie and Girshick, Momentum Contrast for Unsupervised Visual Representation Learning, CVPR 2020,
-arXiv 1911.05722 (equations 1 and 2, algorithm 1: the others are a queue of earlier steps' keys), with the
-perceptron, the temperature and the views of Chen, Fan, Girshick and He, Improved Baselines with Momentum
+arXiv 1911.05722 (equations 1 and 2, algorithm 1: the negatives are a queue of earlier steps' keys), with the
+projector, the temperature and the views of Chen, Fan, Girshick and He, Improved Baselines with Momentum
 Contrastive Learning, 2020, arXiv 2003.04297. Published (recalled): ResNet-50, ImageNet, linear 67.7 % top-1 after 200
 epochs, 71.1 % after 800.
 v3: Chen, Xie and He, An Empirical Study of Training Self-Supervised Vision Transformers, ICCV 2021, arXiv
-2104.02057 (algorithm 1: the others are the batch's own; a predictor; symmetric). Published, linear, in the authors'
-repository: ResNet-50, 300 epochs, 72.8 %; ViT-S and ViT-B, 300 epochs, 73.2 and 76.7 %.
+2104.02057 (algorithm 1: the negatives are the batch's other keys; a predictor; symmetric loss). Published, linear, in
+the authors' repository: ResNet-50, 300 epochs, 72.8 %; ViT-S and ViT-B, 300 epochs, 73.2 and 76.7 %.
 
-Shortcut: with batch normalisation a query and its key may know each other by their batch's statistics, which keys of
-the queue do not share. The authors shuffle keys among GPUs. Here queries and keys go through their networks in
-`norm_groups` groups, and keys are dealt to theirs at random, so that a query is normalised with other pictures
-than its key; what the whole batch has in common still shows. v3 needs none of it: all its keys are of one batch.
+Shortcut: with batch normalisation a query and its key share their batch's statistics, which the queue's keys do not.
+The authors shuffle keys among GPUs. Here queries and keys pass through their networks in `norm_groups` groups, and
+keys are assigned to groups at random, so that a query and its key are normalised with different images; statistics
+of the whole batch still leak. v3 does not need this: all its keys are of one batch.
 
-Deviations: keys are shuffled within their own process; by default a shorter queue, a narrower perceptron and a
-copy that follows faster, for sets and budgets that are small (variants `paper` and `v3_paper` have the published
-ones). The queue is random at first, as in the authors' code. v3: every architecture has the vision transformer's
-heads, in the authors' code a ResNet's have one layer and one normalisation less; batch normalisation sees the
-pictures of its own process, where theirs sees all; saturation changes by as much
-as brightness, where the paper's changes by half of it; a picture's vector is the mean over its patches, not a
-class token; positions are learned, where the paper's are fixed sines. Both: weight decay spares normalisation and
-biases. For the views see `pretext.transforms.augmentation`.
+Deviations: keys are shuffled within their own process; a shorter queue, a narrower projector and a lower momentum by
+default, for small data sets and budgets (variants `paper` and `v3_paper` have the published values). The queue starts
+with random vectors, as in the authors' code. v3: every architecture has the vision transformer's heads (in the
+authors' code a ResNet's have one layer and one normalisation less); batch normalisation is per process, theirs is over
+all; saturation varies as much as brightness (the paper: half as much); an image's vector is the mean over its patches,
+not a class token; positions are learned, the paper's are fixed sines. Both: weight decay is not applied to
+normalisation and biases. See also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -45,66 +44,37 @@ from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
 
 
-def against_queue(
-    q: Float[Tensor, "B D"], k: Float[Tensor, "B D"], queue: Float[Tensor, "K D"], *, temperature: float
-) -> Float[Tensor, "B L"]:
-    """Return the logits of the choice among 1 + K keys, the right one first (arXiv 1911.05722, algorithm 1).
-
-    Args:
-        q: Queries of length 1.
-        k: The key of each query, of length 1.
-        queue: Other pictures' keys, of length 1.
-        temperature: What similarities are divided by.
-    """
-    return torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1) / temperature
-
-
-def within_batch(q: Float[Tensor, "B D"], k: Float[Tensor, "B D"], *, temperature: float) -> Float[Tensor, ""]:
-    """Return one half of v3's loss: a query is to pick its key among those of all processes' pictures.
-
-    Args:
-        q: Queries of length 1, of one view.
-        k: Keys of length 1, of the other view.
-        temperature: What similarities are divided by; twice of it multiplies the loss.
-
-    Source: arXiv 2104.02057, algorithm 1.
-    """
-    own = torch.arange(len(q), device=q.device) + rank() * len(q)
-    return 2 * temperature * F.cross_entropy(q @ gather(k).T / temperature, own)
-
-
 @final
 class MoCo(Task):
-    """See the module."""
+    """Query encoder, projector and (v3) predictor; keys come from a momentum copy of encoder and projector."""
 
     @dataclass(frozen=True)
     class Config(Augmentation):
-        """Which MoCo, its loss, its slow copy, and what the views differ in."""
+        """The version, the loss, the momentum encoder and the views."""
 
         version: Literal["v2", "v3"] = "v2"
-        """Negatives from a queue; or from the batch, with a predictor and a symmetric loss."""
+        """`v2` takes negatives from a queue, `v3` from the batch, with a predictor and a symmetric loss."""
         crop_min: float = 0.2
-        """Smallest share of the picture's area that a crop shows; v3 has 0.08 for vision transformers."""
+        """Smallest share of the image area that a crop covers; published 0.08 in v3 for vision transformers."""
         colour_strength: float = 0.5
-        """s: brightness, contrast, saturation change by up to ±0.8·s, hue by ±0.2·s turns."""
         second_blur: float | None = None
-        """Probability of blurring the second view, where it is not the first one's."""
+        """Probability of blurring the second view; None: the same as the first view's `blur`."""
         second_solarize: float | None = None
-        """Probability of solarizing the second view, where it is not the first one's."""
+        """Probability of solarizing the second view; None: the same as the first view's `solarize`."""
         temperature: float = 0.2
-        """What similarities are divided by."""
+        """Temperature of the contrastive loss: divides the cosine similarities."""
         momentum: float = 0.99
-        """Share of its weights that the momentum encoder keeps at a step; published: v2 0.999, v3 0.99, rising to 1."""
+        """Momentum of the key encoder; in v3 it rises to 1 as a cosine. Published: v2 0.999, v3 0.99."""
         queue: int = 4096
-        """v2: keys in the queue; published 65536. Keep it below the number of training images."""
+        """v2: number of keys in the queue, at most the number of training images; published 65536."""
         norm_groups: int = 2
-        """v2: groups of a batch that batch normalisation sees one by one; published 8, the number of GPUs."""
+        """v2: groups of a batch with separate batch-normalisation statistics; published 8, the GPUs."""
         hidden: int = 512
         """Width of the hidden layers of projector and predictor; published: v2 2048, v3 4096."""
         projection: int = 128
-        """Length of a key; published: v2 128, v3 256."""
+        """Channels of queries and keys; published: v2 128, v3 256."""
         frozen_patches: bool = True
-        """v3: leave a vision transformer's patch embedding at its random weights, for stability (section 4.2)."""
+        """v3: freeze a vision transformer's random patch embedding, for stability (section 4.2)."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -138,7 +108,7 @@ class MoCo(Task):
         "paper": {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.03, "weight_decay": 1e-4, "warmup": 0.0},
         "v3_paper": {"batch_size": 4096, "learning_rate": 2.4e-3, "weight_decay": 0.1, "warmup": 0.13333333333333333},
     }
-    """v3's is for vision transformers: 1.5e-4 for every 256 pictures, 40 of 300 epochs of warm-up."""
+    """v3's settings are for vision transformers: rate 1.5e-4 per 256 images, warm-up over 40 of 300 epochs."""
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -163,46 +133,77 @@ class MoCo(Task):
         self._accuracy = torch.zeros(())
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield the contrast of the two views of each picture."""
+        """Yield the contrastive loss of two views of each image."""
         first, second = two_views(batch.images, self.config, self.second, batch.generator)
         if self.config.version == "v3":
-            yield "task", self._one_way(first, second) + self._one_way(second, first)
+            yield "task", self._half_loss(first, second) + self._half_loss(second, first)
             return
         count = len(first)
-        groups = max(1, min(self.config.norm_groups, count // 2))  # a group of one has no statistics
-        dealt = torch.randperm(count, generator=batch.generator, device=first.device)
+        groups = max(1, min(self.config.norm_groups, count // 2))  # batch normalisation needs 2 images
+        shuffled = torch.randperm(count, generator=batch.generator, device=first.device)
         queries = torch.cat([self._query(part) for part in first.tensor_split(groups)])
-        keys = torch.cat([self._key(part) for part in second[dealt].tensor_split(groups)])[dealt.argsort()]
-        waiting = self.queue.rows.clone()  # the gradient asks for them after the new ones have come
+        keys = torch.cat([self._key(part) for part in second[shuffled].tensor_split(groups)])[shuffled.argsort()]
+        negatives = self.queue.rows.clone()  # the backward pass needs them after the queue has changed
         self.queue.put(gather(keys))
-        with torch.autocast(first.device.type, enabled=False):  # half precision has two digits, similarities need more
-            logits = against_queue(queries, keys, waiting, temperature=self.config.temperature)
+        with torch.autocast(first.device.type, enabled=False):  # half precision is too coarse for similarities
+            logits = queue_logits(queries, keys, negatives, temperature=self.config.temperature)
         self._accuracy = (logits.detach().argmax(dim=1) == 0).float().mean()
         yield "task", F.cross_entropy(logits, torch.zeros(count, dtype=torch.int64, device=first.device))
 
     def after_step(self, progress: float) -> None:
-        """Let the slow copy follow (arXiv 1911.05722, equation 2)."""
+        """Update the momentum encoder (arXiv 1911.05722, equation 2)."""
         momentum = self.config.momentum
         if self.config.version == "v3":
             momentum = rising_momentum(momentum, progress)
         self.slow.follow(Projected(self.encoder, self.projector), momentum)
 
     def metrics(self) -> Mapping[str, float]:
-        """Return how often the last step's queries found their key in front of the queue (v2)."""
+        """Return the share of the last step's queries whose positive key has the highest logit (v2 only)."""
         return {} if self.config.version == "v3" else {"accuracy": float(self._accuracy)}
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-        """Return each picture, the view that asks and the one that is looked for."""
+        """Return each image, its query view and its key view."""
         first, second = two_views(batch.images, self.config, self.second, batch.generator)
         return {"picture": batch.images.float() / 255, "query": first, "key": second}
 
-    def _one_way(self, asking: Float[Tensor, "B 3 S S"], asked: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
-        queries, keys = self._query(asking), self._key(asked)
+    def _half_loss(self, query: Float[Tensor, "B 3 S S"], key: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:
+        """Return v3's loss for queries of one view and keys of the other."""
+        queries, keys = self._query(query), self._key(key)
         with torch.autocast(queries.device.type, enabled=False):
-            return within_batch(queries, keys, temperature=self.config.temperature)
+            return batch_loss(queries, keys, temperature=self.config.temperature)
 
     def _query(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         return F.normalize(self.predictor(self.projector(self.encoder.embed(images))).float(), dim=1)
 
     def _key(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         return F.normalize(self.slow(images).float(), dim=1)
+
+
+def queue_logits(
+    q: Float[Tensor, "B D"], k: Float[Tensor, "B D"], queue: Float[Tensor, "K D"], *, temperature: float
+) -> Float[Tensor, "B L"]:
+    """Return each query's logits over its positive key (first) and the K keys of the queue.
+
+    Args:
+        q: Queries, L2-normalised.
+        k: The positive key of each query, L2-normalised.
+        queue: Keys of other images, L2-normalised.
+        temperature: Divides the similarities.
+
+    Source: arXiv 1911.05722, algorithm 1.
+    """
+    return torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1) / temperature
+
+
+def batch_loss(q: Float[Tensor, "B D"], k: Float[Tensor, "B D"], *, temperature: float) -> Float[Tensor, ""]:
+    """Return one half of v3's symmetric loss: each query classifies its key among the keys of all processes.
+
+    Args:
+        q: Queries of one view, L2-normalised.
+        k: Keys of the other view, L2-normalised.
+        temperature: Divides the similarities; the loss is multiplied by twice the temperature.
+
+    Source: arXiv 2104.02057, algorithm 1.
+    """
+    positives = torch.arange(len(q), device=q.device) + rank() * len(q)
+    return 2 * temperature * F.cross_entropy(q @ gather(k).T / temperature, positives)

@@ -3,16 +3,15 @@
 Gidaris, Singh and Komodakis, Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018,
 arXiv 1803.07728. Published, AlexNet: ImageNet linear conv1…conv5 18.8 31.7 38.7 38.2 36.5 % top-1; fine-tuned
 on VOC 72.97 mAP classification, 54.4 mAP detection (2007), 39.1 mIoU segmentation (2012). CIFAR-10, a
-classifier on the second block's map: 91.16 %, labels 92.80 %.
+classifier on the second block's map: 91.16 %, with labels 92.80 %.
 
-Shortcuts: quarter turns by index leave no trace of interpolation, and a square crop none of the picture's
-shape; what remains are signs of the camera: vignettes, chromatic aberration, subtitles and logos in a fixed
-corner. Where the sky is always above (street scenes, drawn ones most of all), colour alone gives the answer,
-and accuracy near 100 % then says little about features; pictures from above and of round things have no
-answer.
+Shortcuts: quarter turns by indexing leave no trace of interpolation, and a square crop hides the shape of the image.
+Traces of the camera remain: vignettes, chromatic aberration, subtitles and logos in a fixed corner. If the sky is
+always above (street scenes, synthetic ones most of all), colour alone gives the answer, and an accuracy near 100 %
+says little about features. Images taken from above and images of round objects have no answer.
 
-Deviations: one linear layer on the averaged deepest map by default, where the paper's AlexNet keeps fc6–fc8
-(`head=mlp` is near to it).
+Deviations: one linear layer on the averaged deepest map by default; the paper's AlexNet keeps fc6–fc8 (`head=mlp` is
+close to it).
 """
 
 from __future__ import annotations
@@ -31,29 +30,24 @@ from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import augment, cropping
 
 
-def quarter_turns(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "4 B 3 S S"]:
-    """Return the pictures turned counter-clockwise by 0, 90, 180 and 270°, pixel for pixel."""
-    return torch.stack([torch.rot90(images, turns, dims=(2, 3)) for turns in range(4)])
-
-
 @final
 class Rotation(Task):
-    """See the module."""
+    """Encoder, and a head that classifies the four rotations."""
 
     @dataclass(frozen=True)
     class Config:
-        """Which rotations a step sees, the classifier, and how pictures are cropped before."""
+        """The rotations, the head and the crops."""
 
         rotations: Literal["all", "one"] = "all"
-        """All four of every picture, which the paper found best, or a random one at a quarter of the cost."""
+        """`all` four of each image, which the paper found best, or `one` at random, at a quarter of the cost."""
         head: Literal["linear", "mlp", "conv"] = "linear"
-        """Linear on the averaged deepest map; with a hidden layer; with a 3×3 convolution before averaging."""
+        """`linear` on the averaged map, `mlp` with a hidden layer, `conv` with a 3×3 convolution before averaging."""
         hidden: int = 256
-        """Width of the hidden layer of `mlp` and `conv`."""
+        """Width of the hidden layer of the heads `mlp` and `conv`."""
         crop: float = 0.766
-        """Share of the area that the random square crop shows; as published, 224² of 256²."""
+        """Share of the image area that the random square crop covers; published 224² of 256²."""
         flip: float = 0.5
-        """Probability of mirroring left and right before the turn."""
+        """Probability of a horizontal flip before the rotation."""
 
         def __post_init__(self) -> None:
             if not 1 <= self.hidden <= 65536:
@@ -61,7 +55,7 @@ class Rotation(Task):
             if not 0.01 <= self.crop <= 1:
                 raise ValueError(f"crop is {self.crop}; allowed is from 0.01 to 1")
             if not 0 <= self.flip <= 1:
-                raise ValueError(f"flip is {self.flip}; a probability is from 0 to 1")
+                raise ValueError(f"flip is {self.flip}; allowed is from 0 to 1")
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -71,7 +65,7 @@ class Rotation(Task):
         self._accuracy = torch.zeros(())
 
     def rotated(self, batch: Batch) -> tuple[Float[Tensor, "N 3 S S"], Int[Tensor, "N"]]:
-        """Return cropped and turned pictures, and the number of quarter turns of each."""
+        """Return cropped and rotated images, and the number of quarter turns of each."""
         crops = augment(batch.images, self.crops, batch.generator)
         count, device = len(crops), crops.device
         if self.config.rotations == "all":
@@ -80,29 +74,34 @@ class Rotation(Task):
         return quarter_turns(crops)[turns, torch.arange(count, device=device)], turns
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield the cross-entropy of the four turns (equation 2 with 3)."""
+        """Yield the cross-entropy over the four rotations (equations 2 and 3)."""
         images, turns = self.rotated(batch)
         logits = self.head(self.encoder(images)[-1])
         self._accuracy = (logits.detach().argmax(dim=1) == turns).float().mean()
         yield "task", F.cross_entropy(logits, turns)
 
     def metrics(self) -> Mapping[str, float]:
-        """Return the accuracy at the last step; chance is 0.25."""
+        """Return the accuracy of the last step; chance is 0.25."""
         return {"accuracy": float(self._accuracy)}
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-        """Return the four turns of a crop of each picture."""
+        """Return a crop of each image in the four rotations."""
         turned = quarter_turns(augment(batch.images, self.crops, batch.generator))
         return {f"{90 * turns}°": images for turns, images in enumerate(turned)}
 
 
+def quarter_turns(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "4 B 3 S S"]:
+    """Return the images rotated counter-clockwise by 0, 90, 180 and 270°, without interpolation."""
+    return torch.stack([torch.rot90(images, turns, dims=(2, 3)) for turns in range(4)])
+
+
 def _head(channels: int, config: Rotation.Config) -> nn.Sequential:
-    """Map the deepest map to four logits."""
+    """Return a head from the deepest map to four logits."""
     average = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if config.head == "linear":
         return nn.Sequential(*average, nn.Linear(channels, 4))
-    widen: nn.Module = nn.Linear(channels, config.hidden)
+    hidden: nn.Module = nn.Linear(channels, config.hidden)
     if config.head == "mlp":
-        return nn.Sequential(*average, widen, nn.ReLU(inplace=True), nn.Linear(config.hidden, 4))
-    widen = nn.Conv2d(channels, config.hidden, 3, padding=1)
-    return nn.Sequential(widen, nn.ReLU(inplace=True), *average, nn.Linear(config.hidden, 4))
+        return nn.Sequential(*average, hidden, nn.ReLU(inplace=True), nn.Linear(config.hidden, 4))
+    hidden = nn.Conv2d(channels, config.hidden, 3, padding=1)
+    return nn.Sequential(hidden, nn.ReLU(inplace=True), *average, nn.Linear(config.hidden, 4))

@@ -4,10 +4,11 @@ Chen, Kornblith, Norouzi and Hinton, A Simple Framework for Contrastive Learning
 ICML 2020, arXiv 2002.05709. Published: ResNet-50, ImageNet, linear 69.3 % top-1 (batch 4096, 1000 epochs);
 CIFAR-10, ResNet-50, linear 94.0 % (batch 1024, 1000 epochs, temperature 0.5).
 
-Deviations: no LARS, the optimiser is the training loop's; batch normalisation sees the pictures of its own
-process; for the views see `pretext.transforms.augmentation`. It learns to ignore what the views differ
-in, nothing else:
-without colour changes two crops give themselves away by their colour histogram (section 3.1).
+Shortcut: without colour changes, two crops of an image are recognised by their colour histogram (section 3.1). The
+features become invariant to what the views differ in, and to nothing else.
+
+Deviations: no LARS, the optimiser is the training loop's; batch normalisation is per process; see also
+`pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -29,41 +30,20 @@ from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
 
 
-def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], *, temperature: float) -> Float[Tensor, ""]:
-    """Return the normalised temperature-scaled cross-entropy, over the pictures of all processes.
-
-    A view is to pick its partner among the other 2N - 1 views, by cosine similarity.
-
-    Args:
-        z1: Projections of the first views, of any length.
-        z2: Projections of the second views of the same pictures.
-        temperature: What similarities are divided by.
-
-    Source: Equation 1, algorithm 1.
-    """
-    with torch.autocast(z1.device.type, enabled=False):  # half precision has two digits, similarities need more
-        z1, z2 = F.normalize(z1.float(), dim=1), F.normalize(z2.float(), dim=1)
-        all1, all2 = gather(z1), gather(z2)
-        own = torch.arange(len(z1), device=z1.device) + rank() * len(z1)
-        itself, partner = torch.cat([own, own + len(all1)]), torch.cat([own + len(all1), own])
-        similarity = torch.cat([z1, z2]) @ torch.cat([all1, all2]).T / temperature  # 2B × 2N
-        return F.cross_entropy(similarity.scatter(1, itself[:, None], float("-inf")), partner)
-
-
 @final
 class SimCLR(Task):
-    """See the module."""
+    """Encoder and projector, trained by the NT-Xent loss."""
 
     @dataclass(frozen=True)
     class Config(Augmentation):
-        """The loss, the projector, and what the views differ in."""
+        """The loss, the projector and the views."""
 
         temperature: float = 0.5
-        """What similarities are divided by: 0.5 is best for CIFAR-10 and few epochs, 0.1 for ImageNet."""
+        """Temperature of the loss; in the paper 0.5 is best for CIFAR-10 and few epochs, 0.1 for ImageNet."""
         hidden: int = 512
-        """Width of the projector's hidden layer; the paper has the encoder's own, 2048."""
+        """Width of the projector's hidden layer; the paper has the encoder's own width, 2048."""
         projection: int = 128
-        """Length of a projection."""
+        """Number of channels of a projection."""
         projector_norm: bool = True
         """Batch normalisation in the projector, as in the authors' code; the paper's text has none."""
 
@@ -76,8 +56,8 @@ class SimCLR(Task):
             if not 2 <= self.projection <= 65536:
                 raise ValueError(f"projection is {self.projection}; allowed is from 2 to 65536")
 
+    # half the colour strength and no blur as in appendix B.9, and milder crops
     variants: ClassVar[Mapping[str, Any]] = {"small": Config(crop_min=0.2, colour_strength=0.5, blur=0.0)}
-    """`small` is for some 32 px: half the colour strength and no blur (appendix B.9), and milder crops."""
     variant_help: ClassVar[Mapping[str, str]] = {
         "small": "for 32 px images: milder crops, no blur, less colour",
     }
@@ -90,13 +70,34 @@ class SimCLR(Task):
         )
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield the contrast of two views of each picture."""
+        """Yield the NT-Xent loss of two views of each image."""
         views = torch.cat(two_views(batch.images, self.config, self.config, batch.generator))
         projections = self.projector(self.encoder.embed(views))
         z1, z2 = projections.chunk(2)
         yield "task", nt_xent(z1, z2, temperature=self.config.temperature)
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-        """Return each picture and two views of it."""
+        """Return each image and its two views."""
         first, second = two_views(batch.images, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
+
+
+def nt_xent(z1: Float[Tensor, "B D"], z2: Float[Tensor, "B D"], *, temperature: float) -> Float[Tensor, ""]:
+    """Return the normalised temperature-scaled cross-entropy, over the images of all processes.
+
+    Each view classifies the other view of its image among the 2N - 1 other views, by cosine similarity.
+
+    Args:
+        z1: Projections of the first views; need not be normalised.
+        z2: Projections of the second views of the same images.
+        temperature: Divides the similarities.
+
+    Source: Equation 1, algorithm 1.
+    """
+    with torch.autocast(z1.device.type, enabled=False):  # half precision is too coarse for similarities
+        z1, z2 = F.normalize(z1.float(), dim=1), F.normalize(z2.float(), dim=1)
+        all1, all2 = gather(z1), gather(z2)
+        index = torch.arange(len(z1), device=z1.device) + rank() * len(z1)
+        itself, partner = torch.cat([index, index + len(all1)]), torch.cat([index + len(all1), index])
+        similarity = torch.cat([z1, z2]) @ torch.cat([all1, all2]).T / temperature  # 2B × 2N
+        return F.cross_entropy(similarity.scatter(1, itself[:, None], float("-inf")), partner)

@@ -1,12 +1,12 @@
 """Supervised: classify with labels, as an upper bound (He et al. 2016).
 
-Cross-entropy on the averaged deepest map as in He et al. 2016, arXiv 1512.03385, section 3.4; where a picture
-has any number of classes, one binary cross-entropy a class. Mild random resized crops and mirroring, so that
-the bound is one of labels and not of overfitting. AlexNet, ImageNet, published: linear probe conv1…conv5 19.3
-36.3 44.2 48.3 50.5 % top-1 (Zhang et al. 2017, arXiv 1611.09842, table 1).
+The only task that may see labels; pretext tasks are compared with it. Cross-entropy on the averaged deepest map as in
+He et al. 2016, arXiv 1512.03385, section 3.4; for images with any number of classes, one binary cross-entropy per
+class. Mild random resized crops and flips reduce overfitting, so that the bound is one of labels. AlexNet, ImageNet,
+published: linear probe conv1…conv5 19.3 36.3 44.2 48.3 50.5 % top-1 (Zhang et al. 2017, arXiv 1611.09842, table 1).
 
-Deviations: crops show from half of the area on, where Inception-style training starts at 0.08; one linear
-layer in place of AlexNet's three.
+Deviations: crops cover half of the area or more, where Inception-style training starts at 0.08; one linear layer
+instead of AlexNet's three.
 """
 
 from __future__ import annotations
@@ -40,26 +40,31 @@ def many_class_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, "B K"]) ->
 
 @final
 class Supervised(Task):
-    """See the module."""
+    """Encoder and a linear classifier on its averaged deepest map."""
 
     @dataclass(frozen=True)
     class Config:
-        """How pictures are varied."""
+        """The random crops and flips."""
 
         crop_min: float = 0.5
-        """Smallest share of the area that a random crop shows."""
+        """Smallest share of the image area that a random crop covers."""
         flip: float = 0.5
-        """Probability of mirroring left and right."""
+        """Probability of a horizontal flip."""
 
         def __post_init__(self) -> None:
             if not 0.01 <= self.crop_min <= 1:
                 raise ValueError(f"crop_min is {self.crop_min}; allowed is from 0.01 to 1")
             if not 0 <= self.flip <= 1:
-                raise ValueError(f"flip is {self.flip}; a probability is from 0 to 1")
+                raise ValueError(f"flip is {self.flip}; allowed is from 0 to 1")
 
     needs_labels = True
 
     def __init__(self, encoder: Encoder, config: Config, labels: LabelKind | None) -> None:
+        """Build the classifier.
+
+        Raises:
+            ValueError: If there are no classes.
+        """
         super().__init__(encoder)
         if labels is None or labels.classes < 1:
             raise ValueError("there are no classes to learn; the data set must annotate label or labels")
@@ -69,13 +74,13 @@ class Supervised(Task):
         self._accuracy = torch.zeros(())
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield the cross-entropy of the labels.
+        """Yield the cross-entropy with the labels; unknown labels do not count.
 
         Raises:
             ValueError: If the batch has no labels.
         """
         if batch.labels is None:
-            raise ValueError("a batch without labels; the data set must annotate label or labels")
+            raise ValueError("the batch has no labels; the data set must annotate label or labels")
         labels = batch.labels.to(batch.images.device, torch.int64)
         logits = self.classifier(self.encoder.embed(augment(batch.images, self.crops, batch.generator)))
         guess = (logits.detach() > 0).long() if self.multi_label else logits.detach().argmax(dim=1)
@@ -83,10 +88,10 @@ class Supervised(Task):
         yield "task", (many_class_loss if self.multi_label else one_class_loss)(logits, labels)
 
     def metrics(self) -> Mapping[str, float]:
-        """Return the accuracy at the last step; of the yes and no a class where there are many."""
+        """Return the accuracy of the last step: of images, or of single labels if images have several."""
         return {"accuracy": float(self._accuracy)}
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-        """Return each picture and a crop of it."""
+        """Return each image and a random crop of it."""
         view = augment(batch.images, self.crops, batch.generator)
         return {"picture": batch.images.float() / 255, "view": view}

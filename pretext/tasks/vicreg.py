@@ -4,15 +4,15 @@ Bardes, Ponce and LeCun, VICReg: Variance-Invariance-Covariance Regularization f
 ICLR 2022, arXiv 2105.04906: section 4.1 and algorithm 1. Published (recalled): ResNet-50, ImageNet, linear 73.2 % top-1
 (1000 epochs, batch 2048, expander of three layers of 8192).
 
-The three terms, with weights 25, 25 and 1: the mean squared difference of the views; for each branch, how far
-the features' standard deviations fall short of 1; for each branch, the squared covariances off the diagonal over
-the number of features.
+The three terms, with weights 25, 25 and 1: the mean squared difference of the views; for each view, by how much
+the features' standard deviations fall short of 1; for each view, the sum of squared off-diagonal covariances, divided
+by the number of features.
 
-Deviations: an expander of 512 by default, not 8192 (`vicreg:paper`); crops of 20 % and more by default;
-saturation changes as much as contrast (the paper: half as much); no LARS, the optimiser is the training loop's;
-the expander's batch normalisation sees the pictures of its own process, all three terms those of all. The
-squared difference is a mean over features, as in algorithm 1; the authors' released code halves the variance
-term, algorithm 1 and this do not. See also `pretext.transforms.augmentation`.
+Deviations: an expander of 512 channels by default, not 8192 (`vicreg:paper`); crops of 20 % of the area and more by
+default; saturation varies as much as contrast (the paper: half as much); no LARS, the optimiser is the training
+loop's; the expander's batch normalisation is per process, while the three terms are over all processes. The squared
+difference is a mean over features, as in algorithm 1; the authors' released code halves the variance term, algorithm
+1 and this code do not. See also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations
@@ -34,50 +34,31 @@ from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
 
 EPSILON = 1e-4
-"""Is added to a variance before its root is taken."""
-
-
-def invariance(z1: Float[Tensor, "N D"], z2: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """Return the mean squared difference of two views (equation 5, as a mean over features too)."""
-    return F.mse_loss(z1, z2)
-
-
-def variance(z: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """Return by how much the features' standard deviations fall short of 1, in the mean (equations 1 and 2)."""
-    return F.relu(1 - (z.var(dim=0) + EPSILON).sqrt()).mean()
-
-
-def covariance(z: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """Return the sum of the squared covariances off the diagonal, over D (equations 3 and 4)."""
-    centred = z - z.mean(dim=0)
-    matrix = centred.T @ centred / (len(z) - 1)
-    return (matrix - torch.diag(matrix.diagonal())).square().sum() / z.shape[1]
+"""Added to a variance before its square root is taken."""
 
 
 @final
 class VICReg(Task):
-    """See the module."""
+    """Encoder and expander, trained by the three terms."""
 
     @dataclass(frozen=True)
     class Config(Augmentation):
-        """The weights of the three terms, the expander, and what the views differ in."""
+        """The weights of the three terms, the expander and the views."""
 
         invariance: float = 25.0
-        """λ, of the difference of the views."""
+        """λ: weight of the invariance term."""
         variance: float = 25.0
-        """μ, of features that hardly vary."""
+        """μ: weight of the variance term."""
         covariance: float = 1.0
-        """ν, of features that vary together."""
+        """ν: weight of the covariance term."""
         hidden: int = 512
-        """Width of the expander's two hidden layers; the paper has 8192."""
+        """Width of the expander's two hidden layers; published 8192."""
         projection: int = 512
-        """Length of what the terms see; the paper has 8192."""
+        """Output channels of the expander; published 8192."""
         crop_min: float = 0.2
-        """Smallest share of the picture's area that a crop shows; the paper has 0.08 at 224 px."""
+        """Smallest share of the image area that a crop covers; published 0.08 at 224 px."""
         colour_strength: float = 0.5
-        """s of the colour changes, see `Augmentation`."""
         solarize: float = 0.1
-        """Probability of solarizing a view; both views are drawn alike."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -96,27 +77,46 @@ class VICReg(Task):
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
         self.config = config
-        self.expander = projector(  # no normalisation, which would undo the variance, and no bias, which no term sees
-            encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_bias=False
+        self.expander = (
+            projector(  # output normalisation would fix the variance; an output bias has no effect on the loss
+                encoder.stages[-1].channels, config.hidden, config.projection, layers=3, last_bias=False
+            )
         )
-        self._noted = torch.zeros(3)
+        self._metrics = torch.zeros(3)
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
-        """Yield equation 6 of two views of each picture, over the pictures of all processes."""
+        """Yield the loss of equation 6, over the images of all processes."""
         config, device = self.config, batch.images.device.type
         views = torch.cat(two_views(batch.images, config, config, batch.generator))
         z1, z2 = self.expander(self.encoder.embed(views)).chunk(2)
         with torch.autocast(device, enabled=False):
             z1, z2 = gather(z1.float()), gather(z2.float())
             parts = [invariance(z1, z2), variance(z1) + variance(z2), covariance(z1) + covariance(z2)]
-        self._noted = torch.stack(parts).detach()
+        self._metrics = torch.stack(parts).detach()
         yield "task", config.invariance * parts[0] + config.variance * parts[1] + config.covariance * parts[2]
 
     def metrics(self) -> Mapping[str, float]:
-        """Return the three terms of the last step, not weighted; a variance near 2 is a collapse."""
-        return dict(zip(("invariance", "variance", "covariance"), self._noted.tolist(), strict=True))
+        """Return the three unweighted terms of the last step's loss; a variance term near 2 is a collapse."""
+        return dict(zip(("invariance", "variance", "covariance"), self._metrics.tolist(), strict=True))
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
-        """Return each picture and two views of it."""
+        """Return each image and its two views."""
         first, second = two_views(batch.images, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "view 1": first, "view 2": second}
+
+
+def invariance(z1: Float[Tensor, "N D"], z2: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Return the mean squared difference of two views (equation 5, but also a mean over features)."""
+    return F.mse_loss(z1, z2)
+
+
+def variance(z: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Return the mean over features of max(0, 1 - standard deviation) (equations 1 and 2)."""
+    return F.relu(1 - (z.var(dim=0) + EPSILON).sqrt()).mean()
+
+
+def covariance(z: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """Return the sum of the squared off-diagonal covariances, divided by D (equations 3 and 4)."""
+    centred = z - z.mean(dim=0)
+    matrix = centred.T @ centred / (len(z) - 1)
+    return (matrix - torch.diag(matrix.diagonal())).square().sum() / z.shape[1]

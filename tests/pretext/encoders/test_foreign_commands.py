@@ -54,7 +54,7 @@ def test_a_row_of_the_comparison_keeps_what_was_loaded(resnet, partial, tmp_path
     rows = asked_encoders((text,), taken={}, size=32, allow_partial=True)
     assert capsys.readouterr().out.startswith("mine: timm:resnet10_of_test?weights=")
     source, data = open_data(DATA, 32, bad_images="skip", download=False)
-    plan = make_plan(recipe(image_size=32), source, data, rows={}, judges={"a": Constant()}, seeds=1, foreign=rows)
+    plan = make_plan(recipe(image_size=32), source, data, rows={}, probes={"a": Constant()}, seeds=1, foreign=rows)
     compute(plan.cells[0], tmp_path / "out")
     record = read_record(encoder_path(tmp_path / "out", plan.cells[0].name))["record"]
     assert record["weights"]["loaded"] == 55 and len(record["weights"]["left_random"]) == 5

@@ -41,7 +41,7 @@ def test_the_measured_motion_is_the_one_of_its_classes(spec):
     bins = (turn + config.turn) / (2 * config.turn) * config.turns
     off = (bins - classes[2] - 0.5).abs()
     assert (torch.minimum(off, config.turns * (360 / 2 / config.turn) - off) < 0.51).all()
-    assert all(set(row.tolist()) == set(range(count)) for row, count in zip(classes, model.answers, strict=True))
+    assert all(set(row.tolist()) == set(range(count)) for row, count in zip(classes, model.bins, strict=True))
 
 
 def test_no_view_reaches_beyond_its_picture():
@@ -57,7 +57,7 @@ def test_where_the_first_window_lies_and_how_it_is_turned_do_not_tell_the_answer
         for answer in classes:
             assert abs(np.corrcoef(known.numpy(), answer.numpy())[0, 1]) < 0.03
     assert first.x.std() > 0.5 and first.turn.std() > 0.2
-    for row, count in zip(classes, built("egomotion").answers, strict=True):
+    for row, count in zip(classes, built("egomotion").bins, strict=True):
         assert row.bincount(minlength=count).float().div(20_000 / count).sub(1).abs().max() < 0.15
 
 

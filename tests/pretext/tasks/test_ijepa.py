@@ -86,8 +86,8 @@ def test_the_predictor_knows_the_context_alone_and_the_target_encoder_everything
         predicted = task.predicted(images, blocks)
         assert torch.equal(task.predicted(unseen_changed, blocks), predicted)
         assert not torch.allclose(task.predicted(seen_changed, blocks), predicted)
-        answers = task.answers(images)
-        assert (task.answers(seen_changed) - answers).abs().amax(dim=2).min() > 0
+        answers = task.target_features(images)
+        assert (task.target_features(seen_changed) - answers).abs().amax(dim=2).min() > 0
 
 
 def test_each_target_is_predicted_by_itself_at_its_places():
@@ -176,7 +176,7 @@ def test_the_named_transformer_is_enough_at_64_px():
 def test_it_learns_more_than_the_mean_token_and_does_not_collapse():
     run = trained("ijepa", VIT, steps=60)
     with torch.no_grad():
-        answers = run.task.answers(scenes("test").float() / 255)
+        answers = run.task.target_features(scenes("test").float() / 255)
     chance = torch.nn.functional.smooth_l1_loss(answers.mean(dim=(0, 1)).expand_as(answers), answers).item()
     assert run.unseen_loss() < 0.8 * chance
     assert run.spread() > 10 * COLLAPSED

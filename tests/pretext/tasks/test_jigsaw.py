@@ -49,7 +49,7 @@ def test_a_hundred_permutations_are_as_far_apart_as_published_and_as_possible():
 
 
 def test_more_permutations_than_there_are_are_refused():
-    with pytest.raises(ValueError, match="6 permutations of 3 tiles; 7"):
+    with pytest.raises(ValueError, match="permutations is 7; allowed is up to 6, all orders of 3 tiles"):
         permutation_set(7, 3)
 
 
@@ -92,7 +92,7 @@ def test_a_right_answer_puts_the_picture_together(monkeypatch):
     ramp = torch.arange(SIZE, dtype=torch.uint8)
     images = (2 * ramp[:, None] + ramp).expand(16, 3, SIZE, SIZE).contiguous()
     _, which = task.puzzles(batch(images, 3))
-    monkeypatch.setattr(task, "answer", lambda shuffled: torch.eye(100)[which])
+    monkeypatch.setattr(task, "classify", lambda shuffled: torch.eye(100)[which])
     shown = task.pictures(batch(images, 3))
     cells = slice(SIZE // 6, None, SIZE // 3)
     together = shown["put together"][:, 0, cells, cells][:, :3, :3].flatten(1)

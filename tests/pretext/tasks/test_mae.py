@@ -9,7 +9,7 @@ from task_samples import VIT, batch, built, generator, lightly, noise, scenes, t
 
 from pretext.modules.tokens import patchify, unpatchify
 from pretext.system.errors import UserError
-from pretext.tasks.mae import hidden_error, normalise_patches
+from pretext.tasks.mae import masked_error, normalise_patches
 
 WHOLE = "crop_min=1&flip=0"  # a crop is the picture itself
 
@@ -24,7 +24,7 @@ def test_the_error_is_the_mean_over_hidden_patches_alone():
     hidden = rng.random((3, 7)) < 0.6
     terms = [((painted[b, i] - target[b, i]) ** 2).mean() for b, i in np.argwhere(hidden)]
     given = torch.from_numpy(painted).requires_grad_()
-    found = hidden_error(given, torch.from_numpy(target), torch.from_numpy(hidden))
+    found = masked_error(given, torch.from_numpy(target), torch.from_numpy(hidden))
     assert found.item() == pytest.approx(sum(terms) / len(terms), rel=1e-6)
     found.backward()
     reached = given.grad.abs().sum(dim=2) > 0
@@ -55,7 +55,7 @@ def test_a_steps_loss_is_the_error_of_what_was_hidden(normalised):
     crops = generator(3)
     torch.rand(14, 4, generator=crops)  # what the augmentation draws
     with torch.no_grad():
-        painted, hidden = task.painted(images.float() / 255, crops)
+        painted, hidden = task.predicted(images.float() / 255, crops)
     terms = []
     for b, i in hidden.nonzero().tolist():
         row, column = (8 * part for part in divmod(i, 4))
@@ -73,11 +73,11 @@ def test_the_encoder_runs_on_a_quarter_and_what_is_painted_knows_nothing_of_the_
     blocks = task.encoder.model.model.blocks
     handles = [b.register_forward_hook(lambda _m, given, _o: lengths.append(given[0].shape[1])) for b in blocks]
     with torch.no_grad():
-        painted, hidden = task.painted(images, generator())
+        painted, hidden = task.predicted(images, generator())
         patches = patchify(images, 8)
         other = unpatchify(torch.where(hidden[..., None], 1 - patches, patches), 8)
-        again, _ = task.painted(other, generator())
-        elsewhere, _ = task.painted(unpatchify(torch.where(hidden[..., None], patches, 1 - patches), 8), generator())
+        again, _ = task.predicted(other, generator())
+        elsewhere, _ = task.predicted(unpatchify(torch.where(hidden[..., None], patches, 1 - patches), 8), generator())
     for handle in handles:
         handle.remove()
     assert (hidden.sum(dim=1) == 12).all() and len({tuple(row.tolist()) for row in hidden}) > 2
@@ -90,7 +90,7 @@ def test_tokens_return_to_the_places_they_came_from():
     order = torch.rand(2, 16, generator=generator()).argsort(dim=1)
     seen = torch.arange(8.0).view(2, 4, 1).expand(2, 4, 96) + 1
     with torch.no_grad():
-        laid = task._filled_up(seen, order)
+        laid = task._with_mask_tokens(seen, order)
     for b in range(2):
         for k, place in enumerate(order[b].tolist()):
             expected = seen[b, k] if k < 4 else task.hidden
@@ -101,10 +101,10 @@ def test_the_sheet_keeps_what_is_visible_and_shows_the_truth_where_it_is_painted
     task, images = mae(), noise(4)
     hidden = torch.rand(4, 16, generator=generator()) < 0.5
     truth = normalise_patches(patchify(task.encoder.normalised(images), 8))
-    monkeypatch.setattr(task, "painted", lambda *_: (truth, hidden))
+    monkeypatch.setattr(task, "predicted", lambda *_: (truth, hidden))
     sheet = task.pictures(batch(images))
     torch.testing.assert_close(sheet["painted"], sheet["original"], atol=1e-5, rtol=0)
-    monkeypatch.setattr(task, "painted", lambda *_: (0 * truth, hidden))
+    monkeypatch.setattr(task, "predicted", lambda *_: (0 * truth, hidden))
     blurred = task.pictures(batch(images))["painted"]
     same = (patchify(blurred, 8) - patchify(sheet["original"], 8)).abs().amax(dim=2) < 1e-5
     assert torch.equal(same, ~hidden)

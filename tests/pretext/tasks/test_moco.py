@@ -16,7 +16,7 @@ from task_samples import SMALL, batch, built, generator, lightly, noise, step, t
 from pretext.modules.memory_bank import Queue
 from pretext.modules.momentum_encoder import rising_momentum
 from pretext.system.errors import UserError
-from pretext.tasks.moco import against_queue, within_batch
+from pretext.tasks.moco import batch_loss, queue_logits
 from pretext.transforms.augmentation import augment
 
 UNCHANGED = "jitter=0&greyscale=0&crop_min=1&flip=0&aspect=1&blur=0"
@@ -62,7 +62,7 @@ def batch_loop(q, k, temperature):
 @pytest.mark.parametrize(("count", "waiting"), [(1, 1), (5, 3), (4, 11)])
 def test_the_queues_loss_is_equation_1(count, waiting, temperature):
     q, k, queue = unit(count, 6), unit(count, 6, seed=1), unit(waiting, 6, seed=2)
-    logits = against_queue(q, k, queue, temperature=temperature)
+    logits = queue_logits(q, k, queue, temperature=temperature)
     assert logits.shape == (count, 1 + waiting)
     found = F.cross_entropy(logits, torch.zeros(count, dtype=torch.int64)).item()
     assert found == pytest.approx(queue_loop(q, k, queue, temperature), rel=1e-5, abs=1e-6)
@@ -72,7 +72,7 @@ def test_the_queues_loss_is_equation_1(count, waiting, temperature):
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_the_batchs_loss_is_v3s(count, temperature):
     q, k = unit(count, 6), unit(count, 6, seed=1)
-    found = within_batch(q, k, temperature=temperature).item()
+    found = batch_loss(q, k, temperature=temperature).item()
     assert found == pytest.approx(batch_loop(q, k, temperature), rel=1e-5, abs=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_loss_and_queue_are_lightlys(monkeypatch):
     theirs.memory_bank.bank.copy_(mine.rows)
     for seed in range(5):  # 4 divides 12: where it does not, lightly drops what is over the end
         q, k = unit(4, 6, seed=seed).requires_grad_(), unit(4, 6, seed=9 + seed)
-        logits = against_queue(q, k, mine.rows, temperature=0.2)
+        logits = queue_logits(q, k, mine.rows, temperature=0.2)
         mine.put(k)
         found = F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64)).item()
         assert found == pytest.approx(theirs(q, k).item(), rel=1e-5)
@@ -224,7 +224,7 @@ def test_v3_is_symmetric_and_has_no_queue():
         for asking, asked in (views, views[::-1]):
             q = F.normalize(model.predictor(model.projector(model.encoder.embed(asking))), dim=1)
             halves.append(batch_loop(q, F.normalize(model.slow(asked), dim=1), 0.2))
-            assert model._one_way(asking, asked).item() == pytest.approx(halves[-1], rel=1e-4)
+            assert model._half_loss(asking, asked).item() == pytest.approx(halves[-1], rel=1e-4)
 
 
 def test_v2s_second_view_is_drawn_as_the_first():
@@ -256,7 +256,7 @@ def one_of_two(number, folder):
     """What each process does: its half of the batch."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
-    loss = within_batch(unit(8, 6).chunk(2)[number], unit(8, 6, seed=1).chunk(2)[number], temperature=0.2)
+    loss = batch_loss(unit(8, 6).chunk(2)[number], unit(8, 6, seed=1).chunk(2)[number], temperature=0.2)
     model = moco("moco?queue=12")
     half = noise(8).chunk(2)[number]
     next(model.losses(batch(half, number)))

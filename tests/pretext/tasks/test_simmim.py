@@ -8,7 +8,7 @@ import torch
 from task_samples import SMALL, VIT, batch, built, generator, noise, scenes, trained
 
 from pretext.system.errors import UserError
-from pretext.tasks.simmim import hidden_error, square_side
+from pretext.tasks.simmim import masked_error, square_side
 from pretext.transforms.masks import random_region
 
 
@@ -22,7 +22,7 @@ def test_the_error_is_the_mean_over_hidden_values_alone():
     holes = rng.random((3, 1, 4, 4)) < 0.6
     terms = [abs(painted[b, c, y, x] - truth[b, c, y, x]) for b, _, y, x in np.argwhere(holes) for c in range(3)]
     given = torch.from_numpy(painted).requires_grad_()
-    found = hidden_error(given, torch.from_numpy(truth), torch.from_numpy(holes))
+    found = masked_error(given, torch.from_numpy(truth), torch.from_numpy(holes))
     assert found.item() == pytest.approx(sum(terms) / len(terms), rel=1e-6)
     found.backward()
     assert torch.equal(given.grad != 0, torch.from_numpy(holes).expand(-1, 3, -1, -1))
@@ -57,10 +57,10 @@ def test_what_is_hidden_reaches_nothing_and_the_rest_does(spec):
     task, images = simmim(spec).eval(), noise(4).float() / 255
     holes = task.holes(4, generator())
     with torch.no_grad():
-        painted = task.painted(images, holes)
-        assert torch.equal(task.painted(torch.where(holes, 1 - images, images), holes), painted)
-        assert not torch.allclose(task.painted(torch.where(holes, images, 1 - images), holes), painted)
-        assert not torch.allclose(task.painted(images, holes.roll(8, 2)), painted)
+        painted = task.predicted(images, holes)
+        assert torch.equal(task.predicted(torch.where(holes, 1 - images, images), holes), painted)
+        assert not torch.allclose(task.predicted(torch.where(holes, images, 1 - images), holes), painted)
+        assert not torch.allclose(task.predicted(images, holes.roll(8, 2)), painted)
 
 
 def test_hidden_pixels_have_the_learned_colour_where_there_are_no_tokens(monkeypatch):
@@ -70,7 +70,7 @@ def test_hidden_pixels_have_the_learned_colour_where_there_are_no_tokens(monkeyp
     shown, maps = [], task.encoder.maps
     monkeypatch.setattr(task.encoder, "maps", lambda x: shown.append(x) or maps(x))
     holes = task.holes(2, generator())
-    task.painted(images.float() / 255, holes)
+    task.predicted(images.float() / 255, holes)
     hidden = holes.expand(-1, 3, -1, -1)
     expected = torch.tensor([0.1, -0.2, 0.3]).view(1, 3, 1, 1).expand(2, 3, 32, 32)
     torch.testing.assert_close(shown[0][hidden], expected[hidden])
@@ -83,7 +83,7 @@ def test_hidden_patches_have_the_learned_token_and_their_positions():
     handle = vit.blocks[0].register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
     holes = task.holes(2, generator())
     with torch.no_grad():
-        task.painted(images, holes)
+        task.predicted(images, holes)
     handle.remove()
     patches = (seen[0] - vit.pos_embed)[:, 1:]
     hidden = holes[:, 0, ::8, ::8].flatten(1)
@@ -118,7 +118,7 @@ def test_a_steps_loss_is_the_error_of_what_was_hidden(spec):
     torch.rand(14, 4, generator=draws)  # what the augmentation draws
     holes = task.holes(4, draws)
     with torch.no_grad():
-        painted = task.painted(images.float() / 255, holes).double().numpy()
+        painted = task.predicted(images.float() / 255, holes).double().numpy()
     truth = images.double().numpy() / 255
     truth = (truth - np.reshape(task.encoder.mean, (3, 1, 1))) / np.reshape(task.encoder.std, (3, 1, 1))
     error = np.abs(painted - truth)[holes.expand(-1, 3, -1, -1).numpy()]
@@ -139,7 +139,7 @@ def test_holes_of_any_shape_are_filled_and_nothing_else(spec):
 
 def test_a_perfect_head_paints_the_original(monkeypatch):
     task, images, holes = simmim(), noise(4), random_region(4, 32, generator())
-    monkeypatch.setattr(task, "painted", lambda pixels, _: task.encoder.normalised(pixels))
+    monkeypatch.setattr(task, "predicted", lambda pixels, _: task.encoder.normalised(pixels))
     torch.testing.assert_close(task.inpaint(images, holes), images.float() / 255, atol=1e-6, rtol=0)
 
 

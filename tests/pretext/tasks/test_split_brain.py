@@ -60,7 +60,7 @@ def test_no_weight_has_a_part_in_both_losses(which):
     task = built("split_brain")
     channels = torch.rand(4, 2 if which == "colours" else 1, 32, 32) * 50
     deepest = task.encoder(noise(4))[-1]
-    own = deepest[:, : task.border] if which == "colours" else deepest[:, task.border :]
+    own = deepest[:, : task.half] if which == "colours" else deepest[:, task.half :]
     getattr(task, which).loss(own, channels).backward()
     for conv in task.encoder.modules():
         if isinstance(conv, nn.Conv2d):
