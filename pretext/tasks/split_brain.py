@@ -56,10 +56,10 @@ class SplitBrain(Task):
         part(encoder)
         self.crops = config.crops()
         channels = encoder.stages[-1].channels
-        self.half = channels // 2
-        self.colours = Predictor(encoder, self.half, gamut(), sigma=5.0, settings=config)
+        self.split_at = channels // 2
+        self.colours = Predictor(encoder, self.split_at, gamut(), sigma=5.0, settings=config)
         levels = torch.arange(101.0)[:, None]
-        self.lightness = Predictor(encoder, channels - self.half, levels, sigma=1.0, settings=config)
+        self.lightness = Predictor(encoder, channels - self.split_at, levels, sigma=1.0, settings=config)
         self._parts = {"colours": torch.zeros(()), "lightness": torch.zeros(())}
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
@@ -67,8 +67,8 @@ class SplitBrain(Task):
         views = augment(batch.images, self.crops, batch.generator)
         lab = rgb_to_lab(views)
         deepest = self.encoder(views)[-1]
-        colours = self.colours.loss(deepest[:, : self.half], lab[:, 1:])
-        lightness = self.lightness.loss(deepest[:, self.half :], lab[:, :1])
+        colours = self.colours.loss(deepest[:, : self.split_at], lab[:, 1:])
+        lightness = self.lightness.loss(deepest[:, self.split_at :], lab[:, :1])
         self._parts = {"colours": colours.detach(), "lightness": lightness.detach()}
         yield "task", colours + lightness
 
@@ -86,8 +86,8 @@ class SplitBrain(Task):
         images = batch.images.float() / 255
         lab, size = rgb_to_lab(images), images.shape[-1]
         deepest = self.encoder(images)[-1]
-        colours = self.colours.predicted(deepest[:, : self.half], size)
-        lightness = self.lightness.predicted(deepest[:, self.half :], size)
+        colours = self.colours.predicted(deepest[:, : self.split_at], size)
+        lightness = self.lightness.predicted(deepest[:, self.split_at :], size)
         return {
             "lightness": grey(lab[:, :1]),
             "colours painted": lab_to_rgb(torch.cat([lab[:, :1], colours], dim=1)),
