@@ -1,4 +1,4 @@
-"""What the tests of several pretext tasks share: pictures and batches, a short training, one batch on two processes."""
+"""Shared by the tests of pretext tasks: images and batches, a short training, one batch on two processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def noise(*shape, size=32, seed=7):
 
 
 def ramp(count, size=64):
-    """Return pictures whose red is 4 times the pixel's column, and green 4 times its row."""
+    """Return images whose red is 4 times the column, and green 4 times the row."""
     at = 4 * torch.arange(size, dtype=torch.uint8)
     picture = torch.stack([at.expand(size, size), at[:, None].expand(size, size), torch.zeros(size, size).byte()])
     return picture.repeat(count, 1, 1, 1)
@@ -40,7 +40,7 @@ def ramp(count, size=64):
 
 @functools.cache
 def scenes(split):
-    """Return drawn scenes, 2000 of them in `train` and 64 in `test`; not to be written to."""
+    """Return synthetic scenes, 2000 in `train` and 64 in `test`; do not modify them."""
     data = open_dataset("scenes?size=32&train=2000&val=64&test=64").split(split)
     return torch.stack([data[k][0] for k in range(len(data))])
 
@@ -54,7 +54,7 @@ def built(spec, encoder=SMALL, size=32):
 
 
 def step(model, given, optimiser=None):
-    """Let a task of one player go through its loss and backwards, and an optimiser take its step; return the loss."""
+    """Run one training step of a task with one player; return the loss."""
     if optimiser is not None:
         optimiser.zero_grad()
     for player, loss in model.losses(given):
@@ -66,17 +66,17 @@ def step(model, given, optimiser=None):
 
 
 class Trained(NamedTuple):
-    """What a short training leaves."""
+    """The result of a short training."""
 
     task: Any
     losses: list[float]
-    """Of each step."""
+    """The loss of each step."""
     metrics: list[dict[str, float]]
-    """After each step."""
+    """The metrics after each step."""
 
     @torch.no_grad()
     def unseen_loss(self, seeds=1):
-        """Return the mean loss of pictures that it has not seen, over some seeds; the task stays in evaluation mode."""
+        """Return the mean loss on test images over some seeds; leaves the task in evaluation mode."""
         self.task.eval()
         return np.mean(
             [loss.item() for seed in range(seeds) for _, loss in self.task.losses(batch(scenes("test"), seed))]
@@ -88,7 +88,7 @@ class Trained(NamedTuple):
 
 
 def trained(spec, encoder=SMALL, *, steps, count=64, rate=1e-3):
-    """Train a task of one player on drawn scenes for some steps of `count` pictures each."""
+    """Train a task with one player on synthetic scenes, with `count` images per step."""
     task, seen = built(spec, encoder), scenes("train")
     optimiser = torch.optim.AdamW(task.players()["task"], rate)
     losses, metrics = [], []
@@ -101,19 +101,19 @@ def trained(spec, encoder=SMALL, *, steps, count=64, rate=1e-3):
 
 
 def lightly(monkeypatch, module="loss"):
-    """Return one of lightly's modules, whose import warns."""
-    monkeypatch.setenv("LIGHTLY_DID_VERSION_CHECK", "True")  # else it looks its host up
+    """Return a module of lightly, without the warnings of its import."""
+    monkeypatch.setenv("LIGHTLY_DID_VERSION_CHECK", "True")  # otherwise it contacts its server
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(f"lightly.{module}", reason="lightly is not installed")
 
 
 def assert_two_processes_are_as_one(loss_of, folder):
-    """Compare loss and gradients of two halves of a batch on two processes with those of the whole on one.
+    """Check that two processes with half a batch each have the loss and gradients of one with the whole batch.
 
     Args:
-        loss_of: A function of a module, from two views' projections to a loss.
-        folder: For what the processes leave behind.
+        loss_of: Function from two views' projections to a loss; must be importable, i.e. at module level.
+        folder: Folder for the processes' results.
     """
     mp.spawn(_half, args=(loss_of, str(folder)), nprocs=2)
     found = [np.load(f"{folder}/{number}.npz") for number in range(2)]

@@ -1,4 +1,20 @@
-"""Pretext tasks: one file for each, found by its name; a file outside of the repository is found by its path."""
+"""Pretext tasks: one file for each, found by its name. A user's own file is found by its path.
+
+base                                            the interface: `Task`, `Fitted` (no training steps), `Inpainter`
+context_encoder, autoencoder,
+denoising_autoencoder, mae, simmim              reconstruct pixels
+colorization, split_brain                       predict colours, or colours and lightness from each other
+rotation, relative_location, jigsaw, egomotion  classify how an image was transformed or cut into tiles
+temporal                                        compares frames of video clips
+simclr, moco                                    contrast views with negatives
+byol, simsiam, dino, ijepa                      predict another view's or block's features, without negatives
+barlow_twins, vicreg                            decorrelate the features of two views
+swav                                            predicts cluster assignments
+kmeans, data_dependent                          are fitted without training: baselines
+supervised                                      uses labels: the upper bound
+
+`context_encoder` is the one to read first, `autoencoder` the shortest to copy.
+"""
 
 from __future__ import annotations
 

@@ -69,8 +69,9 @@ def label_kind(data: ImageDataset) -> LabelKind | None:
 class Task(nn.Module, ABC):
     """An encoder together with the heads and losses that train it.
 
-    A task is built as `Kind(encoder, config)`; one that `needs_labels`, as `Kind(encoder, config, labels)`. The
-    constructor raises ValueError where the encoder does not fit. Only the encoder is exported after training.
+    The constructor is `__init__(self, encoder, config)`, with a third argument `labels` if the task `needs_labels`.
+    It raises ValueError if the encoder does not fit. Only the encoder is exported after training. Other submodules
+    are discarded, but their names are keys of checkpoints.
 
     `variants`, `variant_help` and `training_defaults` contain literals only (numbers, strings, dicts and
     `Config(key=literal)`): `--help` reads them from the source text, without importing torch.
@@ -83,9 +84,9 @@ class Task(nn.Module, ABC):
     variant_help: ClassVar[Mapping[str, str]] = {}
     """One short phrase for each variant: how it differs from the default."""
     training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Defaults of `train` that a variant replaces, by flag (`encoder`, `batch_size`); key "" applies to the whole task.
+    """Defaults of `train` that a variant replaces (`encoder`, `batch_size`); the key "" applies to the whole task.
 
-    Not called `training`, which is every `nn.Module`'s train/eval flag.
+    Not called `training`: every `nn.Module` has a train/eval flag of that name.
     """
     needs_labels: ClassVar[bool] = False
     """True for the one task that is allowed to see labels."""

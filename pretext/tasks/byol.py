@@ -43,7 +43,7 @@ class BYOL(Task):
 
         colour_strength: float = 0.5
         blur: float = 1.0
-        """Probability of blurring the first view."""
+        """Probability of blurring the first view; `other_blur` applies to the second view."""
         other_blur: float = 0.1
         """Probability of blurring the second view."""
         other_solarize: float = 0.2

@@ -66,7 +66,7 @@ class MoCo(Task):
         momentum: float = 0.99
         """Momentum of the key encoder; in v3 it rises to 1 as a cosine. Published: v2 0.999, v3 0.99."""
         queue: int = 4096
-        """v2: number of keys in the queue, at most the number of training images; published 65536."""
+        """v2: number of keys in the queue; should not exceed the training images. Published 65536."""
         norm_groups: int = 2
         """v2: groups of a batch with separate batch-normalisation statistics; published 8, the GPUs."""
         hidden: int = 512

@@ -89,7 +89,7 @@ class SwAV(Task):
         """Build the projector and the prototypes.
 
         Raises:
-            ValueError: If the encoder cannot read the small crops.
+            ValueError: If the small crops are too small for the encoder.
         """
         super().__init__(encoder)
         self.config = config

@@ -61,7 +61,7 @@ class Temporal(Task):
         far: int = 60
         """Distance in frames from which frames of the same clip repel."""
         window: int = 60
-        """`order`: length in frames of the window whose four quarters give one frame each."""
+        """With `order`: length in frames of the window whose four quarters give one frame each."""
         margin: float = 0.5
         """Margin of the ranking loss, in cosine distance."""
         negatives: int = 4

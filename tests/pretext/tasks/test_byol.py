@@ -1,4 +1,4 @@
-"""BYOL's loss against a loop and lightly, what its slow copy is, and where no gradient goes."""
+"""BYOL: the loss against a loop and lightly, the momentum encoder, and the stop-gradient."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def test_two_views_differ_by_their_settings():
 
 
 def test_the_loss_goes_both_ways_and_nothing_flows_through_the_target():
-    """Its gradient is that of the formula with the target's answers as plain numbers."""
+    """The gradient is that of the formula with the target's output as constants."""
     model, twin = byol(), byol()
     found = next(model.losses(batch(noise(8))))[1]
     found.backward()
     given = batch(noise(8))
     v1, v2 = two_views(given.images, twin.first, twin.second, given.generator)
-    # The target begins as the online network: in the same mode it answers alike.
+    # At first the target equals the online network, and in training mode its output does too.
     t1, t2 = (twin.projector(twin.encoder.embed(view)).detach() for view in (v1, v2))
     p1, p2 = (twin.predictor(twin.projector(twin.encoder.embed(view))) for view in (v1, v2))
     expected = (2 - 2 * nn.functional.cosine_similarity(p1, t2)).mean()
@@ -102,19 +102,20 @@ def test_the_target_is_the_moving_average_with_a_rising_momentum():
         *zip(model.target.network.encoder.parameters(), model.encoder.parameters(), strict=True),
         *zip(model.target.network.projector.parameters(), model.projector.parameters(), strict=True),
     ]
-    assert {id(slow) for slow, _ in pairs} == {id(p) for p in model.parameters() if not p.requires_grad}
+    assert {id(target) for target, _ in pairs} == {id(p) for p in model.parameters() if not p.requires_grad}
     for number, progress in enumerate((0.25, 0.5, 1.0)):
-        before = [slow.double().clone() for slow, _ in pairs]
+        before = [target.double().clone() for target, _ in pairs]
         whole_step(model, batch(noise(8), number), progress)
         share = 1 - (1 - 0.9) * (math.cos(math.pi * progress) + 1) / 2
-        for old, (slow, fast) in zip(before, pairs, strict=True):
-            torch.testing.assert_close(slow.double(), share * old + (1 - share) * fast.double(), atol=1e-6, rtol=1e-5)
-        moved = any(not torch.equal(old, slow.double()) for old, (slow, _) in zip(before, pairs, strict=True))
-        assert moved == (progress < 1)  # at the end it stands still
+        for old, (target, online) in zip(before, pairs, strict=True):
+            expected = share * old + (1 - share) * online.double()
+            torch.testing.assert_close(target.double(), expected, atol=1e-6, rtol=1e-5)
+        moved = any(not torch.equal(old, target.double()) for old, (target, _) in zip(before, pairs, strict=True))
+        assert moved == (progress < 1)  # at the end the momentum is 1
 
 
 def test_a_collapse_costs_nothing():
-    """The loss is no sign of learning by itself: one vector for all pictures has the least there is."""
+    """The loss alone does not show learning: equal vectors for all images reach its minimum."""
     one = vectors(1).repeat(8, 1)
     assert regression(one, one).item() == pytest.approx(0, abs=1e-6)
 
@@ -127,7 +128,7 @@ def test_other_architectures_take_a_step(architecture):
 
 @pytest.mark.slow
 def test_it_learns_and_does_not_collapse():
-    """At chance prediction and target are at right angles: 2 each way."""
+    """At chance prediction and target are orthogonal: a loss of 2 in each direction."""
     run = trained("byol", steps=60)
     losses, spread = run.losses, run.spread()
     assert losses[0] == pytest.approx(4, abs=0.3)

@@ -1,4 +1,4 @@
-"""Soft bins, rebalancing and the loss against float64 loops; what is seen has no colour."""
+"""Colorization: soft bins, rebalancing and the loss against float64 loops; the encoder's input is grey."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretext.transforms.colour import gamut, rgb_to_lab
 
 
 def colours(count=60, seed=0):
-    """Return values of a and b, most of them in the middle, as those of photographs are."""
+    """Return values of a and b, mostly near grey, as in photographs."""
     values = 25 * torch.randn(count, 2, generator=generator(seed))
     return values.clamp(-80, 80)
 
@@ -27,19 +27,19 @@ def logits(count=60, bins=313):
 
 
 def dense(values, centres):
-    """The soft encoding of section 2.1, one value at a time in float64: N×Q."""
+    """Return the soft encoding of section 2.1, one value at a time in float64: N×Q."""
     centres = centres.double().numpy()
     distances, indices = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(centres).kneighbors(values.double())
     z = np.zeros((len(values), len(centres)))
-    for row, apart, found in zip(z, distances, indices, strict=True):
-        shares = [math.exp(-(d**2) / (2 * 5.0**2)) for d in apart]
+    for row, near, found in zip(z, distances, indices, strict=True):
+        shares = [math.exp(-(d**2) / (2 * 5.0**2)) for d in near]
         for q, share in zip(found, shares, strict=True):
             row[q] = share / sum(shares)
     return z
 
 
 def by_hand(prior, centres, uniform):
-    """Equation 4 and its smoothed prior, bin by bin."""
+    """Return the weights of equation 4 and the smoothed prior, bin by bin."""
     centres, q = centres.double().numpy(), len(centres)
     smooth = np.zeros(q)
     for i in range(q):
@@ -88,12 +88,12 @@ def test_the_loss_is_equations_2_and_3():
         assert found[i].item() == pytest.approx(expected, rel=1e-3)
 
 
-def test_without_rebalancing_ignorance_costs_the_logarithm_of_the_number_of_bins():
+def test_without_rebalancing_a_uniform_prediction_costs_log_of_the_bins():
     loss = bins(uniform=1.0).cross_entropy(torch.zeros(60, 313), colours())
     torch.testing.assert_close(loss, torch.full((60,), math.log(313)))
 
 
-def test_the_prior_is_the_mean_over_batches_and_rests_outside_of_training():
+def test_the_prior_is_the_mean_over_batches_and_is_fixed_outside_of_training():
     counted = bins()
     both = [colours(50, seed) for seed in (1, 2)]
     for values in both:
@@ -114,7 +114,7 @@ def test_the_prior_counts_all_processes(monkeypatch):
     assert counted.prior[[3, 7]].tolist() == pytest.approx([0.25, 0.75]) and counted.prior.sum() == pytest.approx(1)
 
 
-def test_the_prior_is_in_the_checkpoint_and_goes_on():
+def test_the_prior_is_in_the_checkpoint():
     first, second = (built("colorization") for _ in range(2))
     list(first.losses(batch(noise(4), 1)))
     second.load_state_dict(first.state_dict())
@@ -186,7 +186,7 @@ def test_a_cell_is_no_larger_than_the_picture():
 
 
 def constant_answer(task, images):
-    """The least loss of one answer for all cells: the entropy of what is asked for, each cell by its weight."""
+    """Return the lowest loss of one prediction for all cells: the weighted entropy of the targets."""
     lab = rgb_to_lab(images.float() / 255)[:, 1:]
     cells = torch.nn.functional.adaptive_avg_pool2d(lab, 8).movedim(1, -1).flatten(0, 2)
     nearest, shares = task.colours.bins.encode(cells)
@@ -196,7 +196,7 @@ def constant_answer(task, images):
 
 
 @pytest.mark.slow
-def test_it_learns_more_than_which_colours_there_are():
+def test_it_learns_more_than_the_distribution_of_colours():
     run = trained("colorization?crop=1", "alexnet?width=0.25&stem_stride=1", steps=120, rate=3e-3)
     chance = constant_answer(run.task, scenes("test"))
     assert run.unseen_loss() < 0.85 * chance, chance

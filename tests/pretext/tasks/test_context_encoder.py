@@ -1,3 +1,5 @@
+"""Context encoder: layers, published shapes, losses against formulas, the two players, and the masks."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -61,11 +63,11 @@ def test_the_released_networks_parameters_layer_by_layer():
     assert sum(p.numel() for p in encoder.parameters()) == sum(convs) + sum(norms)
     ups = [4 * 4 * i * o + o for i, o in ((4000, 512), (512, 256), (256, 128), (128, 64), (64, 3))]
     assert sum(p.numel() for p in task.decoder.parameters()) == sum(ups) + 2 * (512 + 256 + 128 + 64)
-    judge = [4 * 4 * i * o + o for i, o in ((3, 64), (64, 128), (128, 256), (256, 512), (512, 1))]
-    assert sum(p.numel() for p in task.discriminator.parameters()) == sum(judge) + 2 * (128 + 256 + 512)
+    convs = [4 * 4 * i * o + o for i, o in ((3, 64), (64, 128), (128, 256), (256, 512), (512, 1))]
+    assert sum(p.numel() for p in task.discriminator.parameters()) == sum(convs) + 2 * (128 + 256 + 512)
 
 
-def test_the_released_network_paints_the_centre_and_learns():
+def test_the_released_network_predicts_the_centre_and_has_both_losses():
     encoder = build_encoder("released?width=0.05", input_size=128, seed=0)
     config = dataclasses.replace(
         ContextEncoder.Config(mask="central", adversarial_weight=0.001, overlap=4, decoder="released"),
@@ -82,23 +84,23 @@ def test_the_released_network_paints_the_centre_and_learns():
 @pytest.mark.parametrize("loss", ["l2", "l1"])
 def test_masked_reconstruction_is_the_formula(loss):
     rng = np.random.default_rng(0)
-    painted, truth = rng.normal(size=(2, 3, 6, 6)), rng.normal(size=(2, 3, 6, 6))
+    prediction, target = rng.normal(size=(2, 3, 6, 6)), rng.normal(size=(2, 3, 6, 6))
     weights = rng.integers(0, 3, (2, 1, 6, 6)).astype(float)
     total, count = 0.0, 0
     for b, c, y, x in np.ndindex(2, 3, 6, 6):
-        difference = painted[b, c, y, x] - truth[b, c, y, x]
+        difference = prediction[b, c, y, x] - target[b, c, y, x]
         total += weights[b, 0, y, x] * (difference**2 if loss == "l2" else abs(difference))
         count += weights[b, 0, y, x] > 0
-    found = weighted_error(*(torch.from_numpy(a) for a in (painted, truth, weights)), loss=loss)
+    found = weighted_error(*(torch.from_numpy(a) for a in (prediction, target, weights)), loss=loss)
     assert found.item() == pytest.approx(total / count, rel=1e-12)
 
 
-def test_the_overlap_is_a_band_inside_the_hole_that_is_seen():
+def test_the_overlap_is_a_visible_band_inside_the_hole():
     holes = central(1, 32)
-    hidden = eroded(holes, 2)
+    masked = eroded(holes, 2)
     expected = torch.zeros(32, 32, dtype=torch.bool)
     expected[10:22, 10:22] = True
-    assert torch.equal(hidden[0, 0], expected)
+    assert torch.equal(masked[0, 0], expected)
     assert torch.equal(eroded(holes, 0), holes)
 
 
@@ -109,17 +111,17 @@ def test_the_overlap_weighs_ten_times():
     (loss,) = (loss for _, loss in task.losses(given))
     images = given.images.float() / 255
     holes = central(4, 32)
-    hidden = eroded(holes, 2)
+    masked = eroded(holes, 2)
     with torch.no_grad():
         task.train()
-        painted = task.decoder(task.encoder(fill(images, hidden))[-1])
-    error = (painted - (2 * images - 1)).double().square()
-    band = holes & ~hidden
-    expected = (error * hidden).sum() + 10 * (error * band).sum()
+        prediction = task.decoder(task.encoder(fill(images, masked))[-1])
+    error = (prediction - (2 * images - 1)).double().square()
+    band = holes & ~masked
+    expected = (error * masked).sum() + 10 * (error * band).sum()
     assert loss.item() == pytest.approx((expected / (3 * holes.sum())).item(), rel=1e-4)
 
 
-def test_what_is_hidden_reaches_no_loss_input():
+def test_pixels_in_the_hole_do_not_reach_the_output():
     task = build_task(ContextEncoder.Config(mask="central"), build_encoder(SMALL, input_size=32, seed=0), seed=0).eval()
     images, holes = noise(4), central(4, 32)
     other = torch.where(holes, 255 - images, images)
@@ -191,7 +193,7 @@ def test_random_regions_cover_20_to_30_percent_in_many_shapes(size):
 
 
 @pytest.mark.parametrize("kind", ["random_block", "random_region"])
-def test_holes_are_the_generators(kind):
+def test_the_generator_decides_the_holes(kind):
     first, again, other = (draw_holes(kind, 8, 32, generator(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

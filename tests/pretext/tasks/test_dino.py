@@ -1,4 +1,4 @@
-"""DINO's loss and centre against loops and lightly, both collapses, and a teacher that only follows."""
+"""DINO: loss and centre against loops and lightly, both collapses, and the momentum teacher."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pretext.tasks.dino import DINO, moved_centre, sharpened, teacher_temperatur
 SMALL = "dino?hidden=16&bottleneck=8&outputs=12&local_crops=2"
 
 
-def answers(views=2, count=6, outputs=5, seed=0):
+def outputs_of(views=2, count=6, outputs=5, seed=0):
     return torch.randn(views, count, outputs, generator=generator(seed))
 
 
 def by_loops(teacher, student, centre, cold, warm):
-    """Equations 1 and 3 in float64, one pair of views of one picture at a time."""
+    """Return equations 1 and 3 in float64, one pair of views of one image at a time."""
     teacher, student, centre = (x.double().numpy() for x in (teacher, student, centre))
     terms = []
     for t in range(len(teacher)):
@@ -36,7 +36,7 @@ def by_loops(teacher, student, centre, cold, warm):
 
 @pytest.mark.parametrize("views", [2, 5])
 def test_the_loss_is_equation_3(views):
-    teacher, student, centre = answers() / 4, answers(views, seed=1) / 4, answers(1, 1, seed=2)[0, 0] / 4
+    teacher, student, centre = outputs_of() / 4, outputs_of(views, seed=1) / 4, outputs_of(1, 1, seed=2)[0, 0] / 4
     found = cross_view_entropy(sharpened(teacher, centre, torch.tensor(0.07)), student / 0.1).item()
     assert found == pytest.approx(by_loops(teacher, student, centre, 0.07, 0.1), rel=1e-5)
 
@@ -45,7 +45,7 @@ def test_loss_and_centre_are_lightlys_over_several_steps(monkeypatch):
     theirs = lightly(monkeypatch).DINOLoss(output_dim=5, teacher_temp=0.04, student_temp=0.1, center_momentum=0.9)
     centre = torch.zeros(5)
     for number in range(4):
-        teacher, student = answers(seed=number) / 4, answers(4, seed=10 + number) / 4
+        teacher, student = outputs_of(seed=number) / 4, outputs_of(4, seed=10 + number) / 4
         expected = theirs(list(teacher), list(student)).item()
         found = cross_view_entropy(sharpened(teacher, centre, torch.tensor(0.04)), student / 0.1).item()
         centre = moved_centre(centre, teacher, 0.9)
@@ -54,7 +54,7 @@ def test_loss_and_centre_are_lightlys_over_several_steps(monkeypatch):
 
 
 def test_the_centre_is_equation_4_after_three_steps():
-    first, second, third = (answers(seed=number) for number in range(3))
+    first, second, third = (outputs_of(seed=number) for number in range(3))
     centre = torch.zeros(5)
     for given in (first, second, third):
         centre = moved_centre(centre, given, 0.75)
@@ -63,7 +63,7 @@ def test_the_centre_is_equation_4_after_three_steps():
     np.testing.assert_allclose(centre.numpy(), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_the_task_moves_its_centre_by_what_its_teacher_answers():
+def test_the_centre_is_updated_with_the_teachers_output():
     model = built(SMALL + "&centre_momentum=0.75")
     seen = []
     model.slow_head.register_forward_hook(lambda module, given, answer: seen.append(answer))
@@ -77,8 +77,8 @@ def test_the_task_moves_its_centre_by_what_its_teacher_answers():
 # Collapse
 
 
-def test_centring_takes_the_gain_out_of_one_output_for_all():
-    """All pictures get the same peaked answer: without a centre that costs nothing, with it as much as can be."""
+def test_centring_penalises_one_output_for_all_images():
+    """If all images have the same peaked output, the loss is near 0 without a centre, and above chance with it."""
     peaked = torch.zeros(2, 6, 5)
     peaked[..., 3] = 1.0
     never, cold = torch.zeros(5), torch.tensor(0.04)
@@ -88,23 +88,23 @@ def test_centring_takes_the_gain_out_of_one_output_for_all():
         centre = moved_centre(centre, peaked, 0.9)
     centred = sharpened(peaked, centre, cold)
     torch.testing.assert_close(centred, torch.full_like(centred, 0.2), atol=1e-3, rtol=0)
-    # The cheapest answer to uniform targets is a uniform one, at log K: the peaked one costs more.
+    # A uniform prediction of uniform targets costs log K, the minimum; a peaked one costs more.
     assert cross_view_entropy(centred, torch.zeros(2, 6, 5)).item() == pytest.approx(math.log(5), rel=1e-3)
     assert cross_view_entropy(centred, peaked / 0.1).item() > 2 * math.log(5)
 
 
 @pytest.mark.parametrize(("temperature", "sign"), [(0.04, -1), (0.1, 0), (0.3, 1)])
-def test_sharpening_makes_peaks_pay_near_uniform_answers(temperature, sign):
-    """Near the uniform collapse, a student that answers as its teacher does gains by answering more decidedly only
-    where the teacher's temperature is the lower one; where it is the same nothing moves, and a higher one flattens."""
-    same = (answers(1) / 100).expand(2, -1, -1)
+def test_a_lower_teacher_temperature_sharpens_near_uniform_outputs(temperature, sign):
+    """Near the uniform collapse, a lower teacher temperature makes the student's output sharper, an equal one leaves
+    it, and a higher one makes it flatter."""
+    same = (outputs_of(1) / 100).expand(2, -1, -1)
     scale = torch.ones((), requires_grad=True)
     centred = sharpened(same, same.mean(dim=(0, 1)) * 0, torch.tensor(temperature))
     cross_view_entropy(centred, scale * same / 0.1).backward()
     assert scale.grad.item() * sign >= 0 and (abs(scale.grad.item()) > 1e-4) == (sign != 0)
 
 
-def test_without_sharpening_the_uniform_answer_is_free_of_divergence():
+def test_uniform_outputs_cost_log_k():
     flat = sharpened(torch.zeros(2, 6, 5), torch.zeros(5), torch.tensor(0.04))
     assert cross_view_entropy(flat, torch.zeros(3, 6, 5)).item() == pytest.approx(math.log(5), rel=1e-6)
 
@@ -126,7 +126,7 @@ def test_the_teacher_gets_no_gradient_and_follows():
     for old, new, theirs in zip(before, slow, quick, strict=True):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * theirs)
     kept = [parameter.clone() for parameter in slow]
-    model.after_step(1.0)  # the momentum has risen to 1
+    model.after_step(1.0)  # the momentum is 1 here
     assert all(torch.equal(old, new) for old, new in zip(kept, slow, strict=True))
 
 
@@ -138,7 +138,7 @@ def test_the_teacher_sees_the_large_crops_alone():
     assert [tuple(shape) for shape in shapes] == [(8, 3, 32, 32), (8, 3, 32, 32), (8, 3, 16, 16)]
 
 
-def test_the_teachers_temperature_is_a_line_then_constant():
+def test_the_teachers_temperature_is_linear_then_constant():
     config = DINO.Config(teacher_start=0.04, teacher_temperature=0.07, teacher_warmup=0.3)
     found = [teacher_temperature(config, progress) for progress in (0, 0.1, 0.3, 0.9)]
     assert found == pytest.approx([0.04, 0.05, 0.07, 0.07])
@@ -169,7 +169,7 @@ def test_other_encoders_are_trained_too(encoder, size):
 
 def joint_loss(z1, z2):
     views = torch.stack([z1, z2])
-    centre = moved_centre(torch.zeros(views.shape[2]), views.detach(), 0.5)  # of all processes
+    centre = moved_centre(torch.zeros(views.shape[2]), views.detach(), 0.5)  # over all processes
     return cross_view_entropy(sharpened(views, centre, torch.tensor(0.1)), views / 0.2)
 
 
@@ -179,8 +179,8 @@ def test_two_processes_have_the_gradient_of_one_with_the_joined_batch(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_student_tells_the_teachers_answers_after_some_steps():
-    """It misses less than three quarters of what a uniform answer misses, with either collapse far."""
+def test_the_student_predicts_the_teachers_output_after_some_steps():
+    """The divergence falls below 3/4 of a uniform output's, far from either collapse."""
     _, losses, noted = trained("dino?hidden=128&outputs=64&local_crops=2", steps=100, rate=2e-3)
     assert np.mean(losses[-10:]) < 0.97 * math.log(64), losses
     missed = [one["divergence"] / (one["chance"] - one["teacher_entropy"]) for one in noted]

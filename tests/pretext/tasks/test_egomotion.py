@@ -1,4 +1,4 @@
-"""The motion that a pair of views shows, measured on ramps, is the one its classes say; and nothing else tells it."""
+"""Egomotion: the motion between views, measured on ramps, matches its classes; the known shortcuts fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pretext.system.errors import UserError
 
 
 def measured(view):
-    """Return a window's centre, and the vector along its upper side, in pixels of the picture."""
+    """Return a window's centre, and the vector along its upper side, in image pixels."""
     xy = 255 * view[:, :2].double() / 4 + 0.5
     size = view.shape[-1]
     along = (xy[..., -1] - xy[..., 0]).mean(dim=2) * size / (size - 1)
@@ -44,14 +44,14 @@ def test_the_measured_motion_is_the_one_of_its_classes(spec):
     assert all(set(row.tolist()) == set(range(count)) for row, count in zip(classes, model.bins, strict=True))
 
 
-def test_no_view_reaches_beyond_its_picture():
+def test_views_lie_inside_the_image():
     (first, second), _ = built("egomotion?turn=180", size=64).views(batch(ramp(300)))
     for view in (first, second):
-        steps = view[:, :2].diff(dim=3)  # where the border is repeated, a ramp stops rising
+        steps = view[:, :2].diff(dim=3)  # a repeated border would interrupt the ramp
         assert (steps - steps.mean(dim=(2, 3), keepdim=True)).abs().max() < 1e-4
 
 
-def test_where_the_first_window_lies_and_how_it_is_turned_do_not_tell_the_answer():
+def test_the_first_window_does_not_depend_on_the_classes():
     first, _, classes = built("egomotion").motions(20_000, 64, generator())
     for known in (first.x, first.y, first.turn):
         for answer in classes:
@@ -62,14 +62,14 @@ def test_where_the_first_window_lies_and_how_it_is_turned_do_not_tell_the_answer
 
 
 def spectrum(views):
-    """Return what is left of pictures without the places of things."""
+    """Return image statistics that do not depend on the positions of objects."""
     grey = views.mean(dim=1)
     window = torch.hann_window(grey.shape[-1])
     waves = torch.fft.rfft2((grey - grey.mean(dim=(1, 2), keepdim=True)) * torch.outer(window, window))
     return (waves.abs().square() + 1e-6).log().flatten(1)
 
 
-def test_interpolation_tells_no_shift_but_hints_at_turns():
+def test_interpolation_reveals_no_shift_but_hints_at_rotations():
     count, known = 2400, 2000
     images = noise(count)
     (first, second), classes = built("egomotion").views(batch(images))
@@ -80,7 +80,7 @@ def test_interpolation_tells_no_shift_but_hints_at_turns():
     guess = given[known:] @ torch.linalg.solve(ridge, given[:known].T @ answers[:known])
     found = [np.corrcoef(guess[:, k].numpy(), answers[known:, k].numpy())[0, 1] for k in range(3)]
     assert max(abs(found[0]), abs(found[1])) < 0.15  # three standard errors
-    assert 0.15 < found[2] < 0.6  # not blocked, as the module says
+    assert 0.15 < found[2] < 0.6  # not blocked, see the module docstring
 
 
 def test_the_loss_is_the_mean_of_three_cross_entropies():
@@ -105,7 +105,7 @@ def test_the_loss_is_the_mean_of_three_cross_entropies():
     assert list(model.metrics().values()) == pytest.approx(right)
 
 
-def test_both_views_of_a_picture_meet_in_the_top_network():
+def test_the_top_network_sees_both_views_of_one_image():
     model = built("egomotion")
     images = noise(5)
     (first, second), _ = model.views(batch(images))

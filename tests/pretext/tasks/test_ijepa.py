@@ -1,4 +1,4 @@
-"""I-JEPA's blocks, what its predictor may know, and the targets that follow slowly."""
+"""I-JEPA: the blocks, the predictor's inputs, and the momentum encoder's targets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ijepa(options="", spec=VIT, size=32):
     ("area", "aspect", "size"),
     [(0.15, 1.0, (5, 5)), (0.2, 1.5, (8, 5)), (0.2, 0.75, (5, 7)), (0.85, 1.0, (13, 13)), (1.0, 1.0, (14, 14))],
 )
-def test_a_block_of_a_published_picture_by_hand(area, aspect, size):
+def test_block_sizes_on_the_published_grid_by_hand(area, aspect, size):
     assert block_size(area, aspect, 14) == size  # 14 √(area·aspect) and 14 √(area/aspect), rounded
 
 
@@ -48,25 +48,25 @@ def test_targets_are_rectangles_of_one_size_and_the_context_has_none_of_them(gri
     assert torch.equal(again.context, context) and torch.equal(again.targets, targets)
 
 
-def test_sizes_and_places_range_over_what_is_published():
+def test_sizes_and_places_have_the_published_ranges():
     areas, shown, first_rows = [], [], []
     for seed in range(200):
         context, targets = draw_blocks(8, 16, IJEPA.Config(), generator(seed))
         areas.append(targets.shape[2] / 256)
         shown.append(context.shape[1] / 256)
         first_rows += (targets[..., 0] // 16).flatten().tolist()
-    assert 0.13 < min(areas) < 0.155 and 0.195 < max(areas) < 0.22  # sides are whole
+    assert 0.13 < min(areas) < 0.155 and 0.195 < max(areas) < 0.22  # sides are whole patches
     assert min(shown) > 0.1 and max(shown) < 0.7
     assert min(first_rows) == 0 and max(first_rows) >= 10
 
 
-def test_all_of_the_context_is_shown_where_a_picture_is_alone():
+def test_a_single_image_keeps_its_whole_context():
     for seed in range(20):
         (context,), (targets,) = draw_blocks(1, 8, IJEPA.Config(context_min=1.0), generator(seed))
         assert set(context.tolist()) == set(range(64)) - set(targets.flatten().tolist())
 
 
-def test_the_context_that_is_left_out_is_drawn_at_random():
+def test_surplus_context_is_dropped_at_random():
     context, targets = draw_blocks(400, 8, IJEPA.Config(context_min=1.0), generator())
     possible, chosen = torch.zeros(400, 64, dtype=torch.bool), torch.zeros(400, 64, dtype=torch.bool)
     possible = ~possible.scatter(1, targets.flatten(1), True)
@@ -75,7 +75,7 @@ def test_the_context_that_is_left_out_is_drawn_at_random():
     assert context.shape[1] < possible.sum(dim=1).float().mean() and abs(upper - lower) < 0.05
 
 
-def test_the_predictor_knows_the_context_alone_and_the_target_encoder_everything():
+def test_the_predictor_sees_the_context_only_and_the_target_encoder_the_whole_image():
     task, images = ijepa().eval(), noise(3).float() / 255
     blocks = draw_blocks(3, 4, task.config, generator())
     seen = torch.zeros(3, 16, dtype=torch.bool).scatter(1, blocks.context, True)
@@ -90,7 +90,7 @@ def test_the_predictor_knows_the_context_alone_and_the_target_encoder_everything
         assert (task.target_features(seen_changed) - answers).abs().amax(dim=2).min() > 0
 
 
-def test_each_target_is_predicted_by_itself_at_its_places():
+def test_each_target_is_predicted_separately_at_its_positions():
     task, images = ijepa().eval(), noise(3).float() / 255
     blocks = draw_blocks(3, 4, task.config, generator())
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_a_steps_loss_is_the_distance_to_the_normalised_tokens(kind):
     task, images = ijepa(f"&loss={kind}"), noise(3)
     (loss,) = (loss for _, loss in task.losses(batch(images, 3)))
     draws = generator(3)
-    torch.rand(14, 3, generator=draws)  # what the augmentation draws
+    torch.rand(14, 3, generator=draws)  # the augmentation's draws
     blocks = draw_blocks(3, 4, task.config, draws)
     pixels = images.float() / 255
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_a_steps_loss_is_the_distance_to_the_normalised_tokens(kind):
     assert loss.item() == pytest.approx(np.mean(terms), rel=1e-4)
 
 
-def test_no_gradient_reaches_the_targets_and_they_follow_at_a_rising_momentum():
+def test_the_target_encoder_has_no_gradient_and_a_rising_momentum():
     task = ijepa()
     for _, loss in task.losses(batch(noise(3))):
         loss.backward()
@@ -142,7 +142,7 @@ def test_no_gradient_reaches_the_targets_and_they_follow_at_a_rising_momentum():
         torch.testing.assert_close(mine, before + (1 - momentum), atol=1e-6, rtol=1e-5)
 
 
-def test_the_sheet_shows_the_context_and_the_targets_and_they_share_nothing():
+def test_the_sheet_shows_disjoint_context_and_targets():
     task, images = ijepa(), noise(3)
     sheet = task.pictures(batch(images))
     context, targets = draw_blocks(3, 4, task.config, generator())
@@ -158,7 +158,7 @@ def test_the_sheet_shows_the_context_and_the_targets_and_they_share_nothing():
     [
         ("alexnet?stem_stride=1", r"no patch tokens; give --encoder timm:vit_tiny_patch16_224"),
         ("timm:resnet18", r"no patch tokens"),
-        ("timm:vit_tiny_patch16_224", r"4 patches have no room for the blocks, 16 have.*patch_size=8"),
+        ("timm:vit_tiny_patch16_224", r"has 4 patches; allowed is 16 or more.*patch_size=8"),
     ],
 )
 def test_what_cannot_work_is_refused_when_built(spec, message):

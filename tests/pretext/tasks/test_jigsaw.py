@@ -1,4 +1,4 @@
-"""Permutations lie as far apart as can be, tiles go where they say, and the known trivial solvers fail."""
+"""Jigsaw: the permutation set, the shuffled tiles, and the known trivial solvers fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pretext.tasks.jigsaw import permutation_set
 
 
 def greedy(count, tiles):
-    """Algorithm 1, with its ties broken as the module says, one pair at a time."""
+    """Return the set of algorithm 1, with ties as in the module docstring, one pair at a time."""
     left = list(itertools.permutations(range(tiles)))
     chosen = [left.pop(0)]
     while len(chosen) < count:
@@ -40,15 +40,15 @@ def test_a_hundred_permutations_are_as_far_apart_as_published_and_as_possible():
     orders = permutation_set(100).astype(int)
     assert (np.sort(orders, axis=1) == np.arange(9)).all() and orders[0].tolist() == list(range(9))
     pairs = np.triu_indices(100, 1)
-    apart = (orders[:, None] != orders[None]).sum(axis=2)[pairs]
-    assert apart.mean() == pytest.approx(8.08, abs=0.005)  # their table of ablations
-    assert apart.min() >= 4
-    # 100 tiles at each place: at best 11 of each of eight and 12 of the ninth, and equal ones are what costs.
+    distances = (orders[:, None] != orders[None]).sum(axis=2)[pairs]
+    assert distances.mean() == pytest.approx(8.08, abs=0.005)  # the paper's table of ablations
+    assert distances.min() >= 4
+    # Each position shows 100 tiles: at best 11 times each of eight tiles and 12 times the ninth.
     equal = 9 * (8 * 11 * 10 / 2 + 12 * 11 / 2)
-    assert apart.sum() == 9 * len(apart) - equal
+    assert distances.sum() == 9 * len(distances) - equal
 
 
-def test_more_permutations_than_there_are_are_refused():
+def test_more_permutations_than_exist_are_refused():
     with pytest.raises(ValueError, match="permutations is 7; allowed is up to 6, all orders of 3 tiles"):
         permutation_set(7, 3)
 
@@ -87,7 +87,7 @@ def test_it_works_with_a_resnet():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.encoder.parameters())
 
 
-def test_a_right_answer_puts_the_picture_together(monkeypatch):
+def test_a_correct_prediction_restores_the_order(monkeypatch):
     task = tiled("jigsaw?normalise=false&greyscale=0&gap=0&jitter=0&span=1")
     ramp = torch.arange(SIZE, dtype=torch.uint8)
     images = (2 * ramp[:, None] + ramp).expand(16, 3, SIZE, SIZE).contiguous()
@@ -101,7 +101,7 @@ def test_a_right_answer_puts_the_picture_together(monkeypatch):
     assert not torch.equal(shown["puzzle"], shown["put together"])
 
 
-def test_greyscale_is_per_picture_and_as_often_as_asked():
+def test_greyscale_is_per_image_with_its_probability():
     tiles = tiled("jigsaw?normalise=false&greyscale=0.3").tiles(batch(noise(400, size=SIZE)))
     grey = (tiles == tiles[:, :, :1]).all(dim=4).all(dim=3).all(dim=2)
     assert torch.equal(grey.all(dim=1), grey.any(dim=1))
@@ -132,7 +132,7 @@ def test_the_encoder_sees_tiles_of_mean_0_and_deviation_1():
 
 
 def placed_by(statistic, spec):
-    """Return how many tiles are put where they belong by sorting a puzzle by a statistic of its tiles."""
+    """Return the share of tiles placed correctly by sorting a puzzle by a statistic of its tiles."""
     at = np.arange(SIZE) / SIZE
     rising = (3 * at[:, None] + at) / 4
     rough = np.random.default_rng(0).normal(size=(60, SIZE, SIZE))
@@ -146,13 +146,13 @@ def placed_by(statistic, spec):
 
 
 @pytest.mark.parametrize("statistic", ["mean", "deviation"])
-def test_a_statistic_of_tiles_gives_the_answer_unless_they_are_normalised(statistic):
+def test_a_statistic_of_tiles_solves_the_puzzle_unless_they_are_normalised(statistic):
     assert placed_by(statistic, "jigsaw?normalise=false") > 0.6
     assert placed_by(statistic, "jigsaw") < 1 / 9 + 0.08
 
 
-def neighbours_by_bordering_lines(spec, sigma):
-    """Return how often the tile whose left line is most like a tile's right one is its neighbour."""
+def accuracy_of_edges(spec, sigma):
+    """Return how often the tile with the most similar left edge is the right neighbour."""
     grey = texture(80, sigma)
     tiles = tiled(spec).tiles(batch(coloured(grey, grey, grey))).mean(dim=2)
     unlike = (tiles[:, :, None, :, -1] - tiles[:, None, :, :, 0]).abs().mean(dim=3)
@@ -161,30 +161,30 @@ def neighbours_by_bordering_lines(spec, sigma):
     return (unlike.argmin(dim=2)[:, left] == left + 1).double().mean().item()
 
 
-def test_bordering_lines_find_the_neighbour_without_a_gap_and_not_with_it():
-    assert neighbours_by_bordering_lines("jigsaw?gap=0&jitter=0", sigma=1) > 0.8
-    assert neighbours_by_bordering_lines("jigsaw", sigma=1) < 1 / 8 + 0.08
+def test_edges_find_the_neighbour_without_a_gap_and_not_with_it():
+    assert accuracy_of_edges("jigsaw?gap=0&jitter=0", sigma=1) > 0.8
+    assert accuracy_of_edges("jigsaw", sigma=1) < 1 / 8 + 0.08
 
 
-def test_what_is_smoother_than_the_gap_is_not_blocked():
-    """As the module says; this fails when it no longer has to."""
-    assert neighbours_by_bordering_lines("jigsaw", sigma=8) > 0.2
+def test_gradients_wider_than_the_gap_are_not_blocked():
+    """A known limitation, see the module docstring; fails once it is blocked."""
+    assert accuracy_of_edges("jigsaw", sigma=8) > 0.2
 
 
 def placed_by_the_lens(spec):
-    """Return how many tiles are put where they belong by the shift between red and blue, which grows outwards."""
+    """Return the share of tiles placed correctly by the shift between red and blue, which grows outwards."""
     grey = texture(60, sigma=2.5)
     task = tiled(spec)
     shuffled, which = task.puzzles(batch(coloured(magnified(grey), grey, grey)))
     seen = shuffled.double().numpy()
     apart = shifts(seen[:, :, 0], seen[:, :, 2])
-    step = MAGNIFY * 19 * seen.shape[-1] / 14  # a cell is 19 px, its 14 px of a tile are enlarged
+    step = MAGNIFY * 19 * seen.shape[-1] / 14  # a cell has 19 px, of which 14 px are a tile, enlarged
     cells = step * np.array([(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)])
     guess = np.linalg.norm(apart[:, :, None] - cells, axis=-1).argmin(axis=2)
     return (guess == task.orders[which].numpy()).mean()
 
 
-def test_the_lens_gives_the_place_away_in_colour_not_in_grey_and_seldom_with_shifted_channels():
+def test_aberration_reveals_the_place_in_colour_not_in_grey_and_seldom_with_shifted_channels():
     plain = "jigsaw?normalise=false&channel_shift=0&greyscale"
     assert placed_by_the_lens(f"{plain}=0") > 0.75
     assert abs(placed_by_the_lens(f"{plain}=1") - 1 / 9) < 0.06

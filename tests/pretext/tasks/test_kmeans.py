@@ -1,4 +1,4 @@
-"""The clustering against sklearn and a drawn dictionary, whitening against numpy, patches against unfold."""
+"""K-means: clustering against sklearn and a random dictionary, whitening against numpy, patches against unfold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def directions(count, length, seed=0):
     return F.normalize(torch.randn(count, length, generator=generator(seed)), dim=1)
 
 
-def test_centroids_are_sklearns_where_clusters_are_apart():
+def test_centroids_equal_sklearns_for_separate_clusters():
     from sklearn.cluster import KMeans
 
     truth = torch.linalg.qr(torch.randn(20, 4, generator=generator())).Q.T
@@ -32,27 +32,27 @@ def test_centroids_are_sklearns_where_clusters_are_apart():
         found = spherical_kmeans(points, 4, iterations=rounds, generator=generator(seed)).numpy()
         return np.abs(found @ theirs.T)
 
-    # of many starts the first with a point of every cluster: like all k-means, it stays where it is put
+    # k-means depends on its start: take the first start with a point of every cluster
     seed = next(k for k in range(200) if len(set(clusters(k, 0).argmax(1))) == 4)
     assert clusters(seed, 0).max(1).min() < 0.99
     assert clusters(seed, 20).max(1).min() > 0.9999
 
 
-def test_a_drawn_dictionary_is_recovered_whatever_the_sign_and_the_size():
+def test_a_random_dictionary_is_recovered_for_any_sign_and_length():
     atoms = directions(16, 30)
-    code = torch.randn(6000, generator=generator(1))  # of either sign and any length
+    code = torch.randn(6000, generator=generator(1))  # both signs, any length
     points = code[:, None] * atoms[torch.arange(6000) % 16] + 0.02 * torch.randn(6000, 30, generator=generator(2))
     found = spherical_kmeans(points, 32, iterations=20, generator=generator(3))
     torch.testing.assert_close(found.norm(dim=1), torch.ones(32))
     assert (found @ atoms.T).abs().amax(dim=0).min() > 0.99
-    assert (directions(32, 30, seed=9) @ atoms.T).abs().amax(dim=0).min() < 0.8  # random ones are not near
+    assert (directions(32, 30, seed=9) @ atoms.T).abs().amax(dim=0).min() < 0.8  # random directions are not close
 
 
-def test_a_round_is_the_chapters():
+def test_an_iteration_is_the_chapters():
     points = torch.randn(50, 4, generator=generator())
     start = spherical_kmeans(points, 3, iterations=0, generator=generator(1))
     after = spherical_kmeans(points, 3, iterations=1, generator=generator(1))
-    sums = start.double().numpy().copy()  # damped: a centroid counts for one point
+    sums = start.double().numpy().copy()  # damped: the old centroid counts as one point
     for x in points.double().numpy():
         products = start.double().numpy() @ x
         best = int(np.argmax(np.abs(products)))
@@ -60,7 +60,7 @@ def test_a_round_is_the_chapters():
     np.testing.assert_allclose(after, sums / np.linalg.norm(sums, axis=1, keepdims=True), atol=1e-5)
 
 
-def test_likeness_never_falls_from_round_to_round():
+def test_similarity_never_falls_between_iterations():
     points = torch.randn(800, 12, generator=generator()) * torch.linspace(0.2, 2, 12)
 
     def served(rounds):
@@ -71,7 +71,7 @@ def test_likeness_never_falls_from_round_to_round():
     assert values == sorted(values) and values[-1] > 1.1 * values[0]
 
 
-def test_more_centroids_than_points_and_nothing_but_zeros_are_survived():
+def test_more_centroids_than_points_and_zero_points_work():
     found = spherical_kmeans(torch.randn(3, 5, generator=generator()), 8, iterations=3, generator=generator())
     torch.testing.assert_close(found.norm(dim=1), torch.ones(8))
     assert not spherical_kmeans(torch.zeros(4, 5), 8, iterations=3, generator=generator()).any()
@@ -93,7 +93,7 @@ def test_whitening_is_numpys_eigendecomposition_and_damps_small_components():
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1][:5], vectors[:, ::-1][:, :5]
     expected = vectors / np.sqrt(values + 0.1 * np.trace(covariance) / 12)
-    np.testing.assert_allclose(mine @ mine.T, expected @ expected.T, atol=1e-3)  # up to turns of equal sizes
+    np.testing.assert_allclose(mine @ mine.T, expected @ expected.T, atol=1e-3)  # up to rotations among equal variances
 
 
 def test_contrast_is_normalised_and_flat_patches_stay_flat():
@@ -124,7 +124,7 @@ def test_a_layers_product_with_a_patch_is_one_of_its_outputs(layer):
     mine = torch.cat([p @ k.T for p, k in zip(patches, kernels, strict=True)], dim=1) + layer.bias.detach()
     distance, place = (mine[:, None] - answers).abs().amax(dim=2).min(dim=1)
     assert distance.max() < 1e-4
-    assert len(torch.unique(place)) > 10  # from many places
+    assert len(torch.unique(place)) > 10  # from many positions
 
 
 def test_a_map_smaller_than_the_kernel_is_padded_and_a_linear_layer_sees_rows():
@@ -167,17 +167,16 @@ def test_first_filters_ignore_brightness_and_find_the_stripes_of_striped_picture
 
 
 @pytest.mark.slow
-def test_filters_tell_scenes_apart_better_than_random_ones(tmp_path, monkeypatch):
+def test_filters_classify_scenes_better_than_random_ones():
     from sklearn.neighbors import KNeighborsClassifier
 
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path))
     data = at_size(open_dataset("scenes?size=32&train=1000&val=64&test=500"), 32, bad_images="stop")
     train, test = data.split("train"), data.split("test")
 
     def accuracy(encoder):
         with torch.no_grad():
-            seen, asked = (encoder.eval()(part.images)[0].mean(dim=(2, 3)).numpy() for part in (train, test))
-        return KNeighborsClassifier(10).fit(seen, train.label).score(asked, test.label)
+            fitted, scored = (encoder.eval()(part.images)[0].mean(dim=(2, 3)).numpy() for part in (train, test))
+        return KNeighborsClassifier(10).fit(fitted, train.label).score(scored, test.label)
 
     random, learned = (build_encoder("alexnet?width=0.25&stem_stride=2", input_size=32, seed=0) for _ in range(2))
     build_task("kmeans", learned, seed=0).prepare(batch(train.images[:256]))

@@ -1,4 +1,4 @@
-"""MoCo's two losses against loops and lightly, its queue against a deque, and which weights may move."""
+"""MoCo: the two losses against loops and lightly, the queue against a deque, and the trained weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pretext.tasks.moco import batch_loss, queue_logits
 from pretext.transforms.augmentation import augment
 
 UNCHANGED = "jitter=0&greyscale=0&crop_min=1&flip=0&aspect=1&blur=0"
-"""Views that are the pictures."""
+"""Settings whose views equal the images."""
 
 
 def unit(*shape, seed=0):
@@ -38,7 +38,7 @@ def whole_step(model, given, progress=0.0):
 
 
 def queue_loop(q, k, queue, temperature):
-    """Equation 1, in float64 and one similarity at a time."""
+    """Return equation 1 in float64, one similarity at a time."""
     q, k, queue = (x.double().tolist() for x in (q, k, queue))
     total = 0.0
     for i in range(len(q)):
@@ -49,7 +49,7 @@ def queue_loop(q, k, queue, temperature):
 
 
 def batch_loop(q, k, temperature):
-    """`ctr` of arXiv 2104.02057, algorithm 1."""
+    """Return `ctr` of arXiv 2104.02057, algorithm 1."""
     q, k = q.double().numpy(), k.double().numpy()
     total = 0.0
     for i in range(len(q)):
@@ -80,7 +80,7 @@ def test_loss_and_queue_are_lightlys(monkeypatch):
     theirs = lightly(monkeypatch).NTXentLoss(temperature=0.2, memory_bank_size=(12, 6))
     mine = Queue(12, 6)
     theirs.memory_bank.bank.copy_(mine.rows)
-    for seed in range(5):  # 4 divides 12: where it does not, lightly drops what is over the end
+    for seed in range(5):  # 4 divides 12; otherwise lightly drops the keys beyond the end
         q, k = unit(4, 6, seed=seed).requires_grad_(), unit(4, 6, seed=9 + seed)
         logits = queue_logits(q, k, mine.rows, temperature=0.2)
         mine.put(k)
@@ -115,15 +115,15 @@ def test_a_queue_shorter_than_a_step_is_refused():
     list(moco("moco?queue=8").losses(batch(noise(8))))
 
 
-def test_a_steps_keys_are_the_slow_copys_answers_and_wait_in_the_queue():
+def test_a_steps_keys_are_the_momentum_encoders_and_enter_the_queue():
     model = moco(f"moco?queue=20&norm_groups=1&{UNCHANGED}")
     before = model.queue.rows.clone()
     given = batch(noise(8))
     slow = F.normalize(model.slow(given.images), dim=1)
     loss = next(model.losses(given))[1]
-    torch.testing.assert_close(model.queue.rows[:8], slow, atol=1e-4, rtol=0)  # in the pictures' order
+    torch.testing.assert_close(model.queue.rows[:8], slow, atol=1e-4, rtol=0)  # in the images' order
     assert torch.equal(model.queue.rows[8:], before[8:]) and int(model.queue.place) == 8
-    # The encoders are still the same: a query is its own key, and this step's keys are not among the negatives.
+    # Both encoders are still equal: a query equals its key, and this step's keys are no negatives.
     assert loss.item() == pytest.approx(queue_loop(slow, slow, before, 0.2), rel=1e-3)
     assert model.metrics() == {"accuracy": 1.0}
 
@@ -131,7 +131,7 @@ def test_a_steps_keys_are_the_slow_copys_answers_and_wait_in_the_queue():
 def test_accuracy_is_the_share_of_queries_whose_key_is_nearest():
     model = moco(f"moco?queue=16&norm_groups=1&{UNCHANGED}").eval()
     images = noise(8)
-    own = F.normalize(model.slow(images), dim=1)  # queries are their own keys, and nothing is nearer to them
+    own = F.normalize(model.slow(images), dim=1)  # queries equal their keys, the highest similarity
     with torch.no_grad():
         model.queue.rows.copy_(-own.repeat(2, 1))
         model.projector[-1].weight[:8].neg_()
@@ -143,7 +143,7 @@ def test_accuracy_is_the_share_of_queries_whose_key_is_nearest():
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 9])
-def test_keys_are_dealt_to_other_groups_than_their_queries(count, monkeypatch):
+def test_keys_are_shuffled_between_groups(count, monkeypatch):
     model = moco(f"moco?queue=16&norm_groups=4&{UNCHANGED}")
     asked, answered = [], []
     query, key = model._query, model._key
@@ -152,7 +152,7 @@ def test_keys_are_dealt_to_other_groups_than_their_queries(count, monkeypatch):
     list(model.losses(batch(noise(count))))
     sizes = [len(images) for images in asked]
     assert sizes == [len(images) for images in answered] and len(sizes) == max(1, min(4, count // 2))
-    assert sum(sizes) == count and min(sizes) >= 2  # batch normalisation has something to compare
+    assert sum(sizes) == count and min(sizes) >= 2  # batch normalisation needs 2 images
     pictures = noise(count).float() / 255
     torch.testing.assert_close(torch.cat(asked), pictures)
     order = torch.cdist(torch.cat(answered).flatten(1), pictures.flatten(1)).argmin(dim=1)
@@ -163,7 +163,7 @@ def test_keys_are_dealt_to_other_groups_than_their_queries(count, monkeypatch):
 
 
 def test_without_batch_statistics_groups_make_no_difference():
-    """In evaluation mode each picture is by itself: dealing and putting back must then change nothing."""
+    """In evaluation mode images are independent, so that shuffling and restoring the order changes nothing."""
     images = noise(8)
     losses, queues = [], []
     for groups in (1, 3, 4):
@@ -179,7 +179,7 @@ def test_without_batch_statistics_groups_make_no_difference():
 
 
 @pytest.mark.parametrize(("spec", "momentum"), [("moco?queue=8&momentum=0.9", 0.9), ("moco:v3?momentum=0.9", None)])
-def test_the_slow_copy_is_the_moving_average_and_gets_no_gradient(spec, momentum):
+def test_the_momentum_encoder_is_the_moving_average_and_gets_no_gradient(spec, momentum):
     model = moco(spec)
     pairs = [
         *zip(model.slow.network.encoder.parameters(), model.encoder.parameters(), strict=True),
@@ -197,7 +197,7 @@ def test_the_slow_copy_is_the_moving_average_and_gets_no_gradient(spec, momentum
 
 
 def test_queries_get_the_gradient_of_fixed_keys():
-    """The gradient is that of the formula with the keys and the queue as plain numbers."""
+    """The gradient is that of the formula with the keys and the queue as constants."""
     model, twin = moco("moco?queue=16&norm_groups=1"), moco("moco?queue=16&norm_groups=1")
     queue = twin.queue.rows.clone()
     next(model.losses(batch(noise(8))))[1].backward()
@@ -232,7 +232,7 @@ def test_v2s_second_view_is_drawn_as_the_first():
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_v3_leaves_a_vision_transformers_patches_as_they_were(frozen):
+def test_v3_freezes_a_vision_transformers_patch_embedding(frozen):
     pytest.importorskip("timm", reason="timm is not installed")
     model = moco(f"moco:v3?frozen_patches={frozen}", "timm:vit_tiny_patch16_224")
     patches = {name: p for name, p in model.encoder.named_parameters() if ".patch_embed." in name}
@@ -253,7 +253,7 @@ def test_other_architectures_take_a_step(spec, other):
 
 
 def one_of_two(number, folder):
-    """What each process does: its half of the batch."""
+    """Run one process on its half of the batch."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     loss = batch_loss(unit(8, 6).chunk(2)[number], unit(8, 6, seed=1).chunk(2)[number], temperature=0.2)
@@ -293,7 +293,7 @@ def test_v2_learns():
 
 @pytest.mark.slow
 def test_v3_learns():
-    chance = 2 * 2 * 0.2 * math.log(64)  # two ways, each times twice the temperature
+    chance = 2 * 2 * 0.2 * math.log(64)  # two directions, each times twice the temperature
     run = trained("moco:v3", steps=60)
     losses, spread = run.losses, run.spread()
     assert losses[0] == pytest.approx(chance, abs=0.2)  # random similarities cost a little more

@@ -1,4 +1,4 @@
-"""Pairs are neighbours, colours tell nothing of the lens, and the known trivial solvers fail."""
+"""Relative location: the pairs, the colour treatments, and the known trivial solvers fail."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from tile_samples import MAGNIFY, SIZE, coloured, magnified, shifts, texture, ti
 
 from pretext.tasks.relative_location import NEIGHBOURS, without_aberration
 
-# What is asked
+# The pairs
 
 
-def test_every_answer_says_where_the_second_tile_lies():
+def test_every_class_is_the_position_of_the_second_tile():
     firsts, seconds = tiled("relative_location").pairs(batch(noise(300, size=SIZE)))
-    asked = set()
+    drawn = set()
     for row in zip(firsts.tolist(), seconds.tolist(), strict=True):
-        for answer, (first, second) in enumerate(zip(*row, strict=True)):
+        for label, (first, second) in enumerate(zip(*row, strict=True)):
             down, right = (b - a for a, b in zip(divmod(first, 3), divmod(second, 3), strict=True))
-            assert (down, right) == NEIGHBOURS[answer]
-            asked.add((first, second))
-    assert len(asked) == 4 * 3 + 4 * 5 + 8  # corners, edges and the centre with all their neighbours
+            assert (down, right) == NEIGHBOURS[label]
+            drawn.add((first, second))
+    assert len(drawn) == 4 * 3 + 4 * 5 + 8  # corners, edges and the centre with all their neighbours
     assert NEIGHBOURS == ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
-def test_the_loss_is_that_of_each_pair_by_itself():
+def test_the_loss_is_the_mean_over_single_pairs():
     task, images = tiled("relative_location").eval(), noise(3, size=SIZE)
     found = dict(task.losses(batch(images, 4)))["task"].item()
     given = batch(images, 4)
@@ -51,7 +51,7 @@ def test_it_works_with_a_resnet():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.encoder.parameters())
 
 
-def test_a_sheet_shows_the_pair_where_it_belongs():
+def test_a_sheet_shows_the_pair_at_its_true_position():
     task = tiled("relative_location?colour=grey&jitter=0&gap=0")
     images = torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8)
     images[:] = torch.arange(SIZE, dtype=torch.uint8) * 3  # brighter to the right
@@ -78,7 +78,7 @@ def test_dropping_leaves_one_channel_and_faint_noise():
     assert (same.sum(dim=2) == 1).all()
     shares = same.float().mean(dim=(0, 1))
     assert (shares - 1 / 3).abs().max() < 0.08
-    kept = tiles[same].std(dim=(1, 2)).repeat_interleave(2)  # in the order of tiles, as the dropped ones
+    kept = tiles[same].std(dim=(1, 2)).repeat_interleave(2)  # in the order of the dropped channels
     dropped = seen[~same]
     assert (dropped.std(dim=(1, 2)) / kept).mean().item() == pytest.approx(0.01, rel=0.02)
     around = torch.tensor(mean).expand(50, 9, 3)[~same]
@@ -108,8 +108,8 @@ def test_grey_has_three_equal_channels_and_keep_changes_nothing():
 # Trivial solvers
 
 
-def answered_by_bordering_lines(spec, sigma):
-    """Return how often the second tile, beside the first one, is put where two border lines are most alike."""
+def accuracy_of_edges(spec, sigma):
+    """Return how often the most similar pair of edges gives the position of a second tile beside the first."""
     task, grey = tiled(spec), texture(300, sigma)
     given = batch(coloured(grey, grey, grey))
     tiles, (firsts, seconds) = task.tiles(given), task.pairs(given)
@@ -129,18 +129,18 @@ def answered_by_bordering_lines(spec, sigma):
     return np.mean(right)
 
 
-def test_bordering_lines_give_the_answer_without_a_gap_and_not_with_it():
-    assert answered_by_bordering_lines("relative_location?gap=0&jitter=0", sigma=1) > 0.85
-    assert abs(answered_by_bordering_lines("relative_location", sigma=1) - 0.25) < 0.06
+def test_edges_give_the_position_without_a_gap_and_not_with_it():
+    assert accuracy_of_edges("relative_location?gap=0&jitter=0", sigma=1) > 0.85
+    assert abs(accuracy_of_edges("relative_location", sigma=1) - 0.25) < 0.06
 
 
-def test_what_is_smoother_than_the_gap_is_not_blocked():
-    """As the module says; this fails when it no longer has to."""
-    assert answered_by_bordering_lines("relative_location", sigma=8) > 0.4
+def test_gradients_wider_than_the_gap_are_not_blocked():
+    """A known limitation, see the module docstring; fails once it is blocked."""
+    assert accuracy_of_edges("relative_location", sigma=8) > 0.4
 
 
-def answered_by_the_lens(colour, moved):
-    """Return how often the shift between two channels, which grows outwards, tells where the second tile is."""
+def accuracy_of_aberration(colour, moved):
+    """Return how often the shift between two channels, which grows outwards, gives the second tile's position."""
     task, grey = tiled(f"relative_location?colour={colour}"), texture(80, sigma=2.5)
     away = magnified(grey)
     channels = [grey, away, grey] if moved == "green" else [away, grey, grey]
@@ -151,26 +151,26 @@ def answered_by_the_lens(colour, moved):
     outwards = shifts(shifted, still)
     picture = np.arange(len(tiles))[:, None]
     apart = outwards[picture, seconds.numpy()] - outwards[picture, firsts.numpy()]
-    step = MAGNIFY * 19 * tiles.shape[-1] / 13  # a cell is 19 px, its 13 px of a tile are enlarged
+    step = MAGNIFY * 19 * tiles.shape[-1] / 13  # a cell has 19 px, of which 13 px are a tile, enlarged
     distance = np.linalg.norm(apart[:, :, None] - step * np.array(NEIGHBOURS), axis=-1)
     return (distance.argmin(axis=2) == np.arange(8)).mean()
 
 
 @pytest.mark.parametrize("moved", ["green", "red"])
-def test_the_lens_gives_the_answer_where_colours_are_kept(moved):
-    assert answered_by_the_lens("keep", moved) > 0.8
+def test_aberration_gives_the_position_if_colours_are_kept(moved):
+    assert accuracy_of_aberration("keep", moved) > 0.8
 
 
 @pytest.mark.parametrize(
     ("colour", "moved"), [("drop", "green"), ("drop", "red"), ("grey", "red"), ("project", "green")]
 )
-def test_the_lens_does_not_give_the_answer_once_colours_are_gone(colour, moved):
-    assert abs(answered_by_the_lens(colour, moved) - 1 / 8) < 0.06
+def test_aberration_does_not_give_the_position_without_colours(colour, moved):
+    assert abs(accuracy_of_aberration(colour, moved) - 1 / 8) < 0.06
 
 
-def test_projection_does_not_block_a_lens_that_moves_red_against_blue():
-    """As the module says; this fails when it no longer has to."""
-    assert answered_by_the_lens("project", "red") > 0.8
+def test_projection_does_not_block_a_shift_of_red_against_blue():
+    """A known limitation, see the module docstring; fails once it is blocked."""
+    assert accuracy_of_aberration("project", "red") > 0.8
 
 
 # Learning

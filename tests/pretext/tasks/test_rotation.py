@@ -1,4 +1,4 @@
-"""Quarter turns are exact, and the head has to tell them apart."""
+"""RotNet: exact quarter turns, their labels, and no trace of interpolation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_quarter_turns_are_numpys_pixel_for_pixel():
 
 
 @pytest.mark.parametrize("rotations", ["all", "one"])
-def test_every_label_says_how_its_picture_was_turned(rotations):
+def test_every_label_is_its_images_rotation(rotations):
     images = noise(8)
     task = built(f"rotation?crop=1&flip=0&rotations={rotations}")
     turned, labels = task.rotated(batch(images))
@@ -40,7 +40,7 @@ def test_all_rotations_are_balanced_and_one_is_drawn():
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_turned_crop_is_a_crop_of_the_turned_picture(monkeypatch, turns):
-    """So that interpolation tells nothing: what a crop leaves behind, an upright picture's crop leaves too."""
+    """A rotated crop has the same interpolation traces as a crop of the rotated image, so that they reveal nothing."""
     images = noise(8)
     left, top = torch.rand(2, 8, generator=generator(1)) / 8
     side = torch.full((8,), 7 / 8)
@@ -51,27 +51,27 @@ def test_a_turned_crop_is_a_crop_of_the_turned_picture(monkeypatch, turns):
         return task.rotated(batch(pictures))[0].view(4, 8, 3, 32, 32)
 
     turned = crop(images, left, top)[turns]
-    for _ in range(turns):  # counter-clockwise: what was left of the right border is above
+    for _ in range(turns):  # counter-clockwise: the right edge becomes the top
         left, top = top, 1 - left - side
     upright = crop(torch.rot90(images, turns, dims=(2, 3)), left, top)[0]
     torch.testing.assert_close(turned, upright, atol=1e-5, rtol=0)
 
 
-def test_crops_are_as_likely_after_a_turn_as_before():
+def test_crops_are_equally_likely_after_a_rotation():
     crops = built("rotation").crops
     draws = torch.rand(4, 1000, generator=generator(2))
     left, top, width, height = crop_boxes(draws, crops)
     assert torch.equal(width, height) and width.unique().numel() == 1
     other_left, other_top = crop_boxes(torch.stack([draws[0], draws[1], draws[3], 1 - draws[2]]), crops)[:2]
-    torch.testing.assert_close(other_left, top)  # draws that are as likely, of the box turned by a quarter
+    torch.testing.assert_close(other_left, top)  # equally likely draws, of the box rotated by a quarter turn
     torch.testing.assert_close(other_top, 1 - left - width)
 
 
-def turn_told_by_sharpness(settings):
-    """Return how often noise, whose only up and down is that of the crop, is put upright by a fitted rule.
+def accuracy_of_sharpness(settings):
+    """Return the accuracy of a linear classifier of the rotation of noise, which has no orientation but the crop's.
 
-    The rule is linear in the squared differences of neighbours, averaged over quarters of the picture: it sees
-    where and along which axis interpolation has made pixels alike.
+    Its features are squared differences of neighbouring pixels, averaged over quarters of the image: they show where
+    and along which axis interpolation has smoothed pixels.
     """
     seen, labels = [], []
     for number in range(4):
@@ -88,18 +88,18 @@ def turn_told_by_sharpness(settings):
     return ((x[~half] @ rule).argmax(dim=1) == y[~half]).double().mean().item()
 
 
-def test_interpolation_does_not_give_the_turn_away(monkeypatch):
+def test_interpolation_does_not_reveal_the_rotation(monkeypatch):
     crops = built("rotation").crops
-    assert abs(turn_told_by_sharpness(crops) - 0.25) < 0.04
-    # The rule can fail: of crops that are wider than high it tells the axis, which is half of the answer.
+    assert abs(accuracy_of_sharpness(crops) - 0.25) < 0.04
+    # The test can fail: crops that are wider than high reveal the axis, which halves the classes.
     wide = Augmentation(jitter=0, greyscale=0, blur=0)
     box = torch.tensor([[0.0], [0.0], [1.0], [0.6]]).expand(4, 400)
     monkeypatch.setattr(pretext.transforms.augmentation, "crop_boxes", lambda *_: tuple(box))
-    assert turn_told_by_sharpness(wide) > 0.45
+    assert accuracy_of_sharpness(wide) > 0.45
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp", "conv"])
-def test_accuracy_rises_from_chance_where_up_can_be_told_from_down(head):
+def test_accuracy_rises_from_chance_on_images_with_a_sky(head):
     images = noise(16) // 4
     images[:, 2, :16] += 150  # a blue sky
     task = built(f"rotation?head={head}&hidden=16")

@@ -1,4 +1,4 @@
-"""NT-Xent against a double loop and against lightly, its invariances, and the same over two processes."""
+"""SimCLR: NT-Xent against a double loop and lightly, its invariances, and over two processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def projections(count=6, length=5, seed=0):
 
 
 def double_loop(z1, z2, temperature):
-    """Equation 1 and algorithm 1, in float64 and one pair at a time."""
+    """Return equation 1 and algorithm 1 in float64, one pair at a time."""
     interleaved = [row.double().numpy() for pair in zip(z1, z2, strict=True) for row in pair]
     n = len(interleaved)
 
@@ -69,7 +69,7 @@ def test_a_lower_temperature_is_better_for_agreement_and_worse_for_disagreement(
     assert apart == sorted(apart, reverse=True)
 
 
-def test_collapsed_projections_cost_the_logarithm_of_the_choice():
+def test_collapsed_projections_cost_log_of_the_number_of_candidates():
     z = torch.ones(6, 4)
     assert nt_xent(z, z, temperature=0.5).item() == pytest.approx(math.log(11), rel=1e-6)
 
@@ -94,7 +94,7 @@ def test_mixed_precision_does_not_round_similarities():
     assert mixed.item() == nt_xent(z1, z2, temperature=0.05).item()
 
 
-def test_alone_nothing_is_exchanged():
+def test_a_single_process_gathers_nothing():
     rows = torch.ones(2, 3, requires_grad=True)
     parameter = nn.Parameter(torch.ones(2))
     parameter.grad = torch.tensor([1.0, 2.0])
@@ -104,7 +104,7 @@ def test_alone_nothing_is_exchanged():
 
 
 def one_of_two(number, folder):
-    """What each process does: its half of the batch, and what it ends up with written down."""
+    """Run one process on its half of the batch, and write its results."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     views = [half.chunk(2)[number] for half in joined_batch()]
@@ -139,7 +139,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_joined_batch(tmp_path):
     for number, one in enumerate(found):
         assert one["who"].tolist() == [number, 2] and one["idle"]
         assert one["everyone"].ravel().tolist() == [0, 0, 1, 1]
-        # Both processes' losses ask for a row's gradient: (1 + 2) times the weight of its place.
+        # A row's gradient is the sum over both processes' losses: (1 + 2) times its weight.
         assert one["rows"].ravel().tolist() == [[3, 6], [9, 12]][number]
         for name, parameter in model.named_parameters():
             np.testing.assert_allclose(one[name], parameter.grad.numpy(), rtol=1e-4, atol=1e-7)

@@ -1,4 +1,4 @@
-"""SimMIM's error counts hidden pixels only, which nothing sees, in networks with tokens of patches and without."""
+"""SimMIM: the error is over masked pixels, which the encoder does not see, with and without patch tokens."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def simmim(spec=SMALL, options="", size=32):
     return built(f"simmim?crop_min=1&flip=0{options}", spec, size)
 
 
-def test_the_error_is_the_mean_over_hidden_values_alone():
+def test_the_error_is_the_mean_over_masked_values_only():
     rng = np.random.default_rng(0)
-    painted, truth = rng.normal(size=(2, 3, 3, 4, 4))
+    predicted, truth = rng.normal(size=(2, 3, 3, 4, 4))
     holes = rng.random((3, 1, 4, 4)) < 0.6
-    terms = [abs(painted[b, c, y, x] - truth[b, c, y, x]) for b, _, y, x in np.argwhere(holes) for c in range(3)]
-    given = torch.from_numpy(painted).requires_grad_()
+    terms = [abs(predicted[b, c, y, x] - truth[b, c, y, x]) for b, _, y, x in np.argwhere(holes) for c in range(3)]
+    given = torch.from_numpy(predicted).requires_grad_()
     found = masked_error(given, torch.from_numpy(truth), torch.from_numpy(holes))
     assert found.item() == pytest.approx(sum(terms) / len(terms), rel=1e-6)
     found.backward()
@@ -32,16 +32,16 @@ def test_the_error_is_the_mean_over_hidden_values_alone():
     ("size", "patch", "side"),
     [(192, 1, 32), (224, 16, 32), (224, 1, 32), (192, 4, 32), (32, 1, 4), (64, 8, 8), (64, 16, 16), (128, 1, 16)],
 )
-def test_squares_are_the_published_share_of_a_picture(size, patch, side):
+def test_squares_are_the_published_share_of_an_image(size, patch, side):
     assert square_side(size, patch) == side
 
 
 @pytest.mark.parametrize(("spec", "size", "side", "hidden"), [(SMALL, 32, 4, 38), (VIT, 32, 8, 10), (SMALL, 36, 8, 15)])
-def test_equally_many_squares_of_the_grid_are_hidden_in_each_picture(spec, size, side, hidden):
+def test_the_same_number_of_grid_squares_is_masked_in_each_image(spec, size, side, hidden):
     task = simmim(spec, size=size)
     holes = task.holes(20, generator())
     assert task.square == side and holes.shape == (20, 1, size, size)
-    across = -(-size // side)  # squares at the border may be cut
+    across = -(-size // side)  # squares at the border may be cropped
     found = np.zeros((20, across, across), dtype=int)
     for b, row, column in np.ndindex(found.shape):
         values = holes[b, 0, side * row : side * (row + 1), side * column : side * (column + 1)].unique().tolist()
@@ -53,17 +53,17 @@ def test_equally_many_squares_of_the_grid_are_hidden_in_each_picture(spec, size,
 
 
 @pytest.mark.parametrize("spec", [SMALL, VIT])
-def test_what_is_hidden_reaches_nothing_and_the_rest_does(spec):
+def test_the_output_depends_on_visible_pixels_only(spec):
     task, images = simmim(spec).eval(), noise(4).float() / 255
     holes = task.holes(4, generator())
     with torch.no_grad():
-        painted = task.predicted(images, holes)
-        assert torch.equal(task.predicted(torch.where(holes, 1 - images, images), holes), painted)
-        assert not torch.allclose(task.predicted(torch.where(holes, images, 1 - images), holes), painted)
-        assert not torch.allclose(task.predicted(images, holes.roll(8, 2)), painted)
+        predicted = task.predicted(images, holes)
+        assert torch.equal(task.predicted(torch.where(holes, 1 - images, images), holes), predicted)
+        assert not torch.allclose(task.predicted(torch.where(holes, images, 1 - images), holes), predicted)
+        assert not torch.allclose(task.predicted(images, holes.roll(8, 2)), predicted)
 
 
-def test_hidden_pixels_have_the_learned_colour_where_there_are_no_tokens(monkeypatch):
+def test_masked_pixels_have_the_learned_colour_without_tokens(monkeypatch):
     task, images = simmim(), noise(2)
     with torch.no_grad():
         task.blank.copy_(torch.tensor([0.1, -0.2, 0.3]).view(3, 1, 1))
@@ -77,7 +77,7 @@ def test_hidden_pixels_have_the_learned_colour_where_there_are_no_tokens(monkeyp
     torch.testing.assert_close(shown[0][~hidden], task.encoder.normalised(images)[~hidden])
 
 
-def test_hidden_patches_have_the_learned_token_and_their_positions():
+def test_masked_patches_have_the_mask_token_and_their_positions():
     task, images = simmim(VIT), noise(2).float() / 255
     vit, seen = task.encoder.model.model, []
     handle = vit.blocks[0].register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
@@ -87,12 +87,12 @@ def test_hidden_patches_have_the_learned_token_and_their_positions():
     handle.remove()
     patches = (seen[0] - vit.pos_embed)[:, 1:]
     hidden = holes[:, 0, ::8, ::8].flatten(1)
-    assert patches.shape == (2, 16, 192)  # all go through, unlike MAE's
+    assert patches.shape == (2, 16, 192)  # the encoder reads all patches, unlike in MAE
     torch.testing.assert_close(patches[hidden], task.blank.detach().expand(20, -1))
     torch.testing.assert_close(patches[~hidden], task.tokens.embed(images)[~hidden].detach())
 
 
-def test_the_head_is_one_layer_and_paints_each_cell_from_its_own_features():
+def test_the_head_is_one_layer_and_predicts_each_cell_from_its_own_features():
     task = simmim(VIT)
     deepest = torch.zeros(1, 192, 4, 4, requires_grad=True)
     picture = task.head(deepest)
@@ -111,17 +111,17 @@ def test_it_works_with_other_networks_and_sizes_that_do_not_divide(spec, size):
 
 
 @pytest.mark.parametrize("spec", [SMALL, VIT])
-def test_a_steps_loss_is_the_error_of_what_was_hidden(spec):
+def test_a_steps_loss_is_the_error_of_the_masked_pixels(spec):
     task, images = simmim(spec), noise(4)
     (loss,) = (loss for _, loss in task.losses(batch(images, 3)))
     draws = generator(3)
-    torch.rand(14, 4, generator=draws)  # what the augmentation draws
+    torch.rand(14, 4, generator=draws)  # the augmentation's draws
     holes = task.holes(4, draws)
     with torch.no_grad():
-        painted = task.predicted(images.float() / 255, holes).double().numpy()
+        predicted = task.predicted(images.float() / 255, holes).double().numpy()
     truth = images.double().numpy() / 255
     truth = (truth - np.reshape(task.encoder.mean, (3, 1, 1))) / np.reshape(task.encoder.std, (3, 1, 1))
-    error = np.abs(painted - truth)[holes.expand(-1, 3, -1, -1).numpy()]
+    error = np.abs(predicted - truth)[holes.expand(-1, 3, -1, -1).numpy()]
     assert loss.item() == pytest.approx(error.mean(), rel=1e-4)
 
 
@@ -137,7 +137,7 @@ def test_holes_of_any_shape_are_filled_and_nothing_else(spec):
     assert filled.min() >= 0 and filled.max() <= 1
 
 
-def test_a_perfect_head_paints_the_original(monkeypatch):
+def test_a_perfect_head_gives_the_original(monkeypatch):
     task, images, holes = simmim(), noise(4), random_region(4, 32, generator())
     monkeypatch.setattr(task, "predicted", lambda pixels, _: task.encoder.normalised(pixels))
     torch.testing.assert_close(task.inpaint(images, holes), images.float() / 255, atol=1e-6, rtol=0)
@@ -146,7 +146,7 @@ def test_a_perfect_head_paints_the_original(monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        (VIT, "&square=12", r"square=12 is no multiple of the encoder's patches of 8 px"),
+        (VIT, "&square=12", r"square is 12; allowed are multiples of the encoder's patch of 8 px"),
         (SMALL, "&square=16", r"2 of 4 patches would be hidden and 2 visible"),
         ("timm:vit_tiny_patch16_224", "", r"2 of 4 patches would be hidden.*patch_size=8"),
     ],
@@ -161,5 +161,5 @@ def test_what_cannot_work_is_refused_when_built(spec, options, message):
 def test_it_learns_more_than_the_best_colour(spec):
     run = trained("simmim", spec, steps=60)
     truth = run.task.encoder.normalised(scenes("test"))
-    best = truth.transpose(0, 1).flatten(1).median(dim=1).values.view(3, 1, 1)  # has the least absolute error
+    best = truth.transpose(0, 1).flatten(1).median(dim=1).values.view(3, 1, 1)  # minimises the absolute error
     assert run.unseen_loss() < 0.8 * (truth - best).abs().mean().item()

@@ -1,4 +1,4 @@
-"""SimSiam's loss against a loop and lightly, and that no gradient goes through the branch that is predicted."""
+"""SimSiam: the loss against a loop and lightly, and the stop-gradient."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def simsiam(options="", architecture=SMALL):
 
 
 def cosine_loop(p, z):
-    """Equation 1 in float64, as a mean over pictures."""
+    """Return equation 1 in float64, as a mean over images."""
     total = 0.0
     for u, v in zip(p.double().tolist(), z.double().tolist(), strict=True):
         dot = sum(a * b for a, b in zip(u, v, strict=True))
@@ -64,7 +64,7 @@ def test_only_the_prediction_gets_a_gradient():
 
 
 def two_ways(model, given, *, stopped):
-    """Equation 4, or equation 2, which lets gradients flow through both branches."""
+    """Return equation 4, or equation 2, which has gradients through both branches."""
     views = two_views(given.images, model.config, model.config, given.generator)
     z1, z2 = (model.projector(model.encoder.embed(view)) for view in views)
     p1, p2 = model.predictor(z1), model.predictor(z2)
@@ -89,7 +89,7 @@ def test_projector_and_predictor_are_the_papers():
     made = built("simsiam:paper", "alexnet?width=0.125&stem_stride=2", 64)
     linear = [part for part in made.projector if isinstance(part, nn.Linear)]
     assert [part.out_features for part in linear] == [2048] * 3
-    assert isinstance(made.projector[-1], nn.BatchNorm1d)  # and no ReLU behind it
+    assert isinstance(made.projector[-1], nn.BatchNorm1d)  # without a ReLU
     shapes = [(part.in_features, part.out_features) for part in made.predictor if isinstance(part, nn.Linear)]
     assert shapes == [(2048, 512), (512, 2048)]
     assert isinstance(made.predictor[-1], nn.Linear)
@@ -107,7 +107,7 @@ def test_other_architectures_take_a_step(architecture):
 
 @pytest.mark.slow
 def test_it_learns_and_does_not_collapse():
-    """At chance prediction and projection are at right angles: 0."""
+    """At chance prediction and projection are orthogonal: a loss of 0."""
     run = trained("simsiam", steps=60)
     losses, spread = run.losses, run.spread()
     assert losses[0] == pytest.approx(0, abs=0.1)

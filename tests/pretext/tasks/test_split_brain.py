@@ -1,4 +1,4 @@
-"""The halves never learn of each other, whatever trains them, and together are an ordinary encoder."""
+"""Split-brain: the halves stay disconnected during training, and together are an ordinary encoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def moved(spec="split_brain", encoder=SMALL, steps=3, *, kept=True):
 
 
 def input_gradients(network, images):
-    """Return the gradients of what a half of the deepest channels answers to, for both halves: B×3×S×S each."""
+    """Return the input gradient of each half of the deepest channels: B×3×S×S each."""
     images = images.float().div(255).requires_grad_()
     deepest = network.eval()(images)[-1]
     draw = generator(1)
@@ -38,7 +38,7 @@ def input_gradients(network, images):
 
 
 @pytest.mark.parametrize("spec", [SMALL, f"{SMALL}&groups=2", f"{SMALL}&pooled=false", "timm:resnet18"])
-def test_one_half_follows_luma_alone_and_the_other_takes_no_notice_of_grey(spec):
+def test_one_half_depends_on_luma_only_and_the_other_not_on_grey(spec):
     pytest.importorskip("timm")
     task = moved("split_brain?hidden=8", spec)
     lightness, colours = input_gradients(task.encoder, noise(2))
@@ -49,18 +49,18 @@ def test_one_half_follows_luma_alone_and_the_other_takes_no_notice_of_grey(spec)
     assert colours.sum(dim=1).abs().max() < 1e-4 * colours.abs().max()
 
 
-def test_training_would_join_them_if_they_were_not_kept_apart():
+def test_training_would_connect_the_halves_without_after_step():
     assert halves_are_disjoint(moved().encoder)
     assert not halves_are_disjoint(moved(steps=1, kept=False).encoder)
     assert not halves_are_disjoint(build_encoder(SMALL, input_size=32, seed=0))
 
 
 @pytest.mark.parametrize("which", ["colours", "lightness"])
-def test_no_weight_has_a_part_in_both_losses(which):
+def test_the_losses_share_no_weight(which):
     task = built("split_brain")
     channels = torch.rand(4, 2 if which == "colours" else 1, 32, 32) * 50
     deepest = task.encoder(noise(4))[-1]
-    own = deepest[:, : task.half] if which == "colours" else deepest[:, task.half :]
+    own = deepest[:, : task.split_at] if which == "colours" else deepest[:, task.split_at :]
     getattr(task, which).loss(own, channels).backward()
     for conv in task.encoder.modules():
         if isinstance(conv, nn.Conv2d):
@@ -70,7 +70,7 @@ def test_no_weight_has_a_part_in_both_losses(which):
             assert mine.abs().sum() > 0 and other.abs().sum() == 0
 
 
-def test_filters_keep_their_lengths_and_lose_what_crosses():
+def test_filters_keep_their_norms_and_lose_the_cross_connections():
     network = build_encoder(SMALL, input_size=32, seed=0)
     before = [m.weight.detach().clone() for m in network.modules() if isinstance(m, nn.Conv2d)]
     split_in_halves(network)
@@ -83,7 +83,7 @@ def test_filters_keep_their_lengths_and_lose_what_crosses():
         assert new[:out, :into].abs().min() > 0 and new[out:, into:].abs().min() > 0
 
 
-def test_keeping_apart_what_is_apart_changes_nothing():
+def test_splitting_twice_changes_nothing():
     network = build_encoder(SMALL, input_size=32, seed=0)
     split_in_halves(network)
     before = [p.detach().clone() for p in network.parameters()]
@@ -108,7 +108,7 @@ def test_an_encoder_that_mixes_channels_is_refused(spec):
         built("split_brain", spec)
 
 
-def test_the_loss_is_the_sum_of_the_halves_and_ignorance_costs_both_logarithms():
+def test_the_loss_is_the_sum_of_the_halves_and_log_of_the_bins_for_uniform_predictions():
     task = built("split_brain")
     for head in (task.colours, task.lightness):
         nn.init.zeros_(head.answer.weight)
@@ -125,6 +125,6 @@ def test_each_half_learns_about_the_other():
     run.unseen_loss()
     for name, head in (("colours", run.task.colours), ("lightness", run.task.lightness)):
         prior = head.bins.prior
-        entropy = float(-(prior * prior.clamp(min=1e-12).log()).sum())  # the best that no picture needs to be seen for
+        entropy = float(-(prior * prior.clamp(min=1e-12).log()).sum())  # the lowest loss without seeing the image
         found = run.task.metrics()[name]
         assert found < 0.9 * entropy, (name, found, entropy)

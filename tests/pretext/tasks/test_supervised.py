@@ -1,4 +1,4 @@
-"""The two cross-entropies against their definitions, and the one task that asks for labels."""
+"""Supervised: the two cross-entropies against their definitions, and the need for labels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_many_class_loss_is_the_mean_over_known_entries():
 
 
 @pytest.mark.parametrize("unknown", [torch.full((3,), -1), torch.full((3, 4), -1)])
-def test_a_batch_of_which_nothing_is_known_moves_nothing(unknown):
+def test_a_batch_without_known_labels_has_no_gradient(unknown):
     scores = logits(3, 4).requires_grad_()
     loss = (one_class_loss if unknown.ndim == 1 else many_class_loss)(scores, unknown)
     loss.backward()
@@ -57,12 +57,12 @@ def test_a_batch_of_which_nothing_is_known_moves_nothing(unknown):
 
 
 @pytest.mark.parametrize("labels", [None, LabelKind(0, False)])
-def test_without_classes_it_says_what_the_data_set_must_annotate(labels):
+def test_without_classes_the_error_names_the_annotations(labels):
     with pytest.raises(UserError, match=r"^supervised: .*data set must annotate label or labels"):
         built(labels)
 
 
-def test_a_batch_without_labels_says_so_too():
+def test_a_batch_without_labels_is_refused():
     task = built(LabelKind(3, False))
     bare = batch(torch.zeros(2))._replace(labels=None)
     with pytest.raises(ValueError, match="must annotate label or labels"):
@@ -70,7 +70,7 @@ def test_a_batch_without_labels_says_so_too():
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_it_learns_what_it_is_told(many):
+def test_it_learns_its_labels(many):
     labels = torch.tensor([0, 1, 2, 0, 1, 2, -1, 1])
     if many:
         labels = torch.nn.functional.one_hot(labels.clamp(min=0), 3)

@@ -1,4 +1,4 @@
-"""Sinkhorn's shares, the swapped prediction against loops and lightly, and prototypes that stay and go."""
+"""SwAV: Sinkhorn and the swapped prediction against loops and lightly, and the frozen prototypes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scores(count=9, prototypes=4, views=None, seed=0):
 
 
 def by_loops(given, epsilon, iterations):
-    """Equations 3 to 5 in float64: scale each prototype's total to 1/K, then each picture's to 1/B, and again."""
+    """Return equations 3 to 5 in float64: scale each prototype's sum to 1/K, then each image's to 1/B, repeatedly."""
     q = np.exp(given.double().numpy() / epsilon).T
     q /= q.sum()
     K, B = q.shape
@@ -47,7 +47,7 @@ def test_both_marginals_are_equal_when_it_has_converged(count, prototypes):
     torch.testing.assert_close(found.sum(dim=0), torch.full((prototypes,), count / prototypes))
 
 
-def test_three_iterations_spread_what_would_all_go_to_one_prototype():
+def test_three_iterations_spread_images_that_prefer_one_prototype():
     given = scores(64, 8) / 10
     given[:, 2] += 0.5
     assert (given.argmax(dim=1) == 2).all()
@@ -73,7 +73,7 @@ def test_assignments_and_loss_are_lightlys(monkeypatch):
 
 
 @pytest.mark.parametrize("views", [2, 5])
-def test_each_view_but_its_own_predicts_an_assignment(views):
+def test_every_other_view_predicts_an_assignment(views):
     logits, targets = scores(views=views).double(), scores(views=2, seed=1).double().softmax(dim=2)
     terms = []
     for t in range(2):
@@ -99,7 +99,7 @@ def test_no_gradient_flows_into_an_assignment():
     assert views.grad[0].abs().sum() == 0 and views.grad[2].abs().sum() > 0
 
 
-def test_prototypes_answer_cosines_whatever_the_lengths():
+def test_prototypes_return_cosines_for_any_norms():
     made = Prototypes(5, 3, frozen=False)
     vectors = torch.randn(4, 5, generator=generator())
     expected = [[F.cosine_similarity(v, w, dim=0).item() for w in made.weight] for v in vectors]
@@ -110,7 +110,7 @@ def test_prototypes_answer_cosines_whatever_the_lengths():
     torch.testing.assert_close(made(vectors * 7), before)
 
 
-def test_frozen_prototypes_get_no_gradient_and_pass_it_on():
+def test_frozen_prototypes_get_no_gradient_but_pass_it_on():
     made, vectors = Prototypes(5, 3, frozen=True), torch.randn(4, 5, requires_grad=True)
     made(vectors).square().sum().backward()
     assert made.weight.grad.abs().sum() == 0 and vectors.grad.abs().sum() > 0
@@ -119,7 +119,7 @@ def test_frozen_prototypes_get_no_gradient_and_pass_it_on():
     assert made.weight.grad.abs().sum() > 0
 
 
-def test_prototypes_stay_for_a_share_of_the_run_and_a_resumed_run_knows():
+def test_prototypes_are_frozen_for_a_share_of_the_run_also_when_resumed():
     model = built("swav?freeze=0.3&hidden=16&local_crops=1")
     step(model, batch(noise(8)))
     assert model.prototypes.weight.grad.abs().sum() == 0
@@ -132,7 +132,7 @@ def test_prototypes_stay_for_a_share_of_the_run_and_a_resumed_run_knows():
     assert resumed.prototypes.weight.grad.abs().sum() > 0
 
 
-def test_a_chance_prediction_costs_the_logarithm_of_the_choice():
+def test_a_chance_prediction_costs_log_of_the_prototypes():
     model = built("swav?hidden=16&prototypes=50&local_crops=2")
     targets = torch.stack([sinkhorn(view, epsilon=0.05, iterations=3) for view in scores(9, 50, views=2)])
     uniform = cross_view_entropy(targets, torch.zeros(4, 9, 50)).item()
@@ -173,7 +173,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_joined_batch(tmp_path):
 
 @pytest.mark.slow
 def test_assignments_are_predicted_after_some_steps():
-    """It misses less than seven tenths of what a uniform answer misses."""
+    """The divergence falls below 0.7 of a uniform prediction's."""
     _, losses, noted = trained("swav?hidden=128&prototypes=32&local_crops=2", steps=80, rate=2e-3)
     assert np.mean(losses[-10:]) < 0.95 * math.log(32) < losses[0], losses
     apart = [one["divergence"] for one in noted]

@@ -1,4 +1,4 @@
-"""What every pretext task keeps to: found by name, whatever is added to the folder."""
+"""The contract of all pretext tasks; a new file in the folder is tested automatically."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODULES = sorted({name.partition(":")[0] for name in NAMES})
 CLASSES = 3
 WIDEST = 64
 AT_MOST = {"patches": 500, "queue": 8, "tile": 96}
-"""What a test has less of than WIDEST, or more; a queue no longer than a batch is full after one step."""
+"""Limits other than WIDEST; a queue of a batch's length is full after one step."""
 IMPOSSIBLE = {int: (-1_000_000,), float: (-1e6, float("nan"))}
 OUT_OF_RANGE = [
     (name, field, value)
@@ -55,20 +55,20 @@ STEPPED = [name for name in NAMES if name not in FITTED]
 
 
 def published(name):
-    """Return the encoder and the size that a variant was made for, where it can have no other."""
+    """Return the encoder and the image size of a variant's training defaults, or small ones."""
     training = task_training(name)
     return training.get("encoder", "alexnet?stem_stride=1"), training.get("image_size", 32)
 
 
 def small_encoder(name, seed=0):
     encoder, size = published(name)
-    if not encoder.startswith("timm:"):  # those have the width that is in their name
+    if not encoder.startswith("timm:"):  # their width is part of the name
         encoder += f"{'&' if '?' in encoder else '?'}width=0.125"
     return build_encoder(encoder, input_size=size, seed=seed)
 
 
 def narrow(name):
-    """Return the task's spec, with a quarter of each width, and WIDEST where a number is larger than that."""
+    """Return the task's spec with a quarter of each width factor, and no number above WIDEST."""
     values = dataclasses.asdict(task_config(name))
     options = [f"{field}=0.25" for field in values if field.endswith("width")]
     most = {field: AT_MOST.get(field, WIDEST) for field, value in values.items() if type(value) is int}
@@ -82,7 +82,7 @@ def built(name, seed=0):
 
 
 def batch(name, seed=0, count=8):
-    """Return smooth pictures, the same for every `seed`, which is the step's."""
+    """Return a batch of smooth images; `seed` seeds the step's generator, the images are always the same."""
     fixed = torch.Generator().manual_seed(11)
     coarse = torch.rand(count, 3, 4, 4, generator=fixed)
     smooth = torch.nn.functional.interpolate(coarse, size=published(name)[1], mode="bilinear")
@@ -123,7 +123,7 @@ def test_every_parameter_has_one_player(name):
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
     task = built(name)
-    task.after_step(0.5)  # some keep a layer as it is at the beginning
+    task.after_step(0.5)  # some tasks freeze a layer at first
     names = {id(parameter): text for text, parameter in task.named_parameters()}
     encoder = {id(parameter) for parameter in task.encoder.parameters()}
     moved = set()
@@ -139,7 +139,7 @@ def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
 
 
 @pytest.mark.parametrize("name", STEPPED)
-def test_the_generator_alone_decides(name):
+def test_all_draws_come_from_the_generator(name):
     torch.manual_seed(1)
     first = losses(name, 0)
     torch.manual_seed(2)
@@ -152,7 +152,7 @@ def test_the_generator_alone_decides(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_are_left_as_they_are(name):
+def test_the_batch_is_not_modified(name):
     given = batch(name)
     before = given.images.clone()
     task = built(name)
@@ -175,20 +175,22 @@ def test_a_fitted_task_is_ready_once_it_is_prepared(name):
     assert task.prepares_on > 0 and task.players() == {} and list(task.losses(batch(name))) == []
     weights, again = task.encoder.state_dict(), prepared(2).encoder.state_dict()
     assert all(torch.isfinite(value).all() for value in weights.values())
-    assert all(torch.equal(value, again[key]) for key, value in weights.items())  # the generator alone decides
+    assert all(
+        torch.equal(value, again[key]) for key, value in weights.items()
+    )  # the batch's generator makes all draws
     start = untouched.encoder.state_dict()
     assert all(not torch.equal(weights[key], start[key]) for key in weights if weights[key].ndim > 1)
     assert task.training and all(parameter.requires_grad for parameter in task.parameters())
 
 
 @pytest.mark.parametrize("name", STEPPED)
-def test_a_task_that_prepares_leaves_pictures_alone_and_prepares_in_its_state(name):
+def test_prepare_changes_the_state_dict_only(name):
     task, given = built(name), batch(name)
     before = given.images.clone()
     parameters = {key: value.clone() for key, value in task.named_parameters()}
     task.prepare(given)
     assert torch.equal(given.images, before)
-    assert all(torch.equal(value, parameters[key]) for key, value in task.named_parameters())  # steps move them
+    assert all(torch.equal(value, parameters[key]) for key, value in task.named_parameters())  # only steps change them
     other = built(name)
     other.load_state_dict(task.state_dict(), strict=True)
     first, second = ([loss.item() for _, loss in each.losses(batch(name))] for each in (task, other))
@@ -198,7 +200,7 @@ def test_a_task_that_prepares_leaves_pictures_alone_and_prepares_in_its_state(na
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in STEPPED if not name.endswith("paper")])
 def test_a_fixed_batch_is_learned(name):
-    """A `paper` variant has other numbers alone, for hundreds of epochs; forty steps say nothing about them."""
+    """Without the `paper` variants, whose settings are for hundreds of epochs, not for forty steps."""
     task = built(name)
     factors, owner = task.rate_factors(), _owner_of_the_encoder(task)
     optimisers = {
@@ -214,7 +216,7 @@ def test_a_fixed_batch_is_learned(name):
             if player == owner:
                 history.append(loss.item())
         task.after_step(step / 40)
-    # The highest of the first few: a queue begins with random vectors, and nothing is easier to tell apart.
+    # The highest of the first losses: a queue of random vectors makes the first step easy.
     assert min(history[-5:]) < 0.75 * max(history[:5]), history
 
 
@@ -257,7 +259,7 @@ def test_the_seed_decides_the_heads(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_one_that_needs_labels_asks_for_them(name):
+def test_only_the_task_that_needs_labels_requires_them(name):
     if needs_labels(name):
         with pytest.raises(UserError, match="label"):
             build_task(name, small_encoder(name), labels=None, seed=0)

@@ -1,4 +1,4 @@
-"""The ranking loss against a loop, frames and orders by hand on numbered ones, and clips made of still pictures."""
+"""Temporal coherence: ranking loss against a loop, choice of frames, frame order, and clips of still images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clips(frames, number, place, seed=0):
 
 
 def loop_over_triplets(z, number, place, far, margin, negatives):
-    """Wang and Gupta's loss with the hardest negatives, in float64 and one triplet at a time."""
+    """Return Wang and Gupta's loss with the hardest negatives in float64, one triplet at a time."""
     z = z.detach().double().numpy()
     z = z / np.sqrt((z**2).sum(-1, keepdims=True))
     losses = []
@@ -100,7 +100,7 @@ def test_two_frames_of_one_clip_do_not_repel_when_they_are_near():
     assert near.item() == 0 < far.item()
 
 
-def test_the_near_frame_is_as_far_as_asked_for_or_as_the_clip_allows():
+def test_the_near_frame_is_at_the_set_distance_or_at_the_clips_limit():
     model = built("temporal?near=5")
     place, length = torch.arange(200) % 20, torch.tensor(20)
     frames = model.choose_frames(place, length.expand(200), generator())
@@ -122,21 +122,21 @@ def test_the_middle_frame_is_between_the_others_and_the_outer_one_is_not():
     assert ((outside < first) | (outside > last)).all()
     every = torch.stack([first, between, last, outside])
     assert (every >= 0).all() and (every < length).all() and (every.amax(0) - every.amin(0) < 12).all()
-    assert ((every.amin(0) - 12 < place) & (place < every.amax(0) + 12)).all()  # the stretch holds the frame drawn
+    assert ((every.amin(0) - 12 < place) & (place < every.amax(0) + 12)).all()  # the window contains the drawn frame
     assert 0.45 < (outside > last).float().mean() < 0.55
     shortest = model.choose_frames(torch.zeros(9, dtype=torch.int64), torch.full((9,), 4), generator())
     assert (shortest.sort(dim=1)[0] == torch.arange(4)).all()
 
 
 class Clock(nn.Module):
-    """Reads the time from pictures of one brightness."""
+    """Reads the time from the brightness of constant images."""
 
     def forward(self, images):
         return [images.mean(dim=(1, 2, 3)).view(-1, 1, 1, 1)]
 
 
 @pytest.mark.parametrize(("sign", "accuracy"), [(1.0, 1.0), (-1.0, 0.0)])
-def test_tuples_in_order_are_called_so_forwards_and_backwards(sign, accuracy):
+def test_tuples_count_as_in_order_forwards_and_backwards(sign, accuracy):
     model = built("temporal:order")
     seen = []
 
@@ -154,23 +154,23 @@ def test_tuples_in_order_are_called_so_forwards_and_backwards(sign, accuracy):
     assert model.metrics()["accuracy"] == accuracy
     assert loss.item() == pytest.approx(0.0 if accuracy else 20.0, abs=1e-4)
     (tuples,) = seen
-    assert torch.equal(tuples[:64, [0, 2]], tuples[64:, [0, 2]])  # the ends say nothing
+    assert torch.equal(tuples[:64, [0, 2]], tuples[64:, [0, 2]])  # both tuples have the same ends
     assert 0.2 < (tuples[:64, 0] > tuples[:64, 2]).float().mean() < 0.8
 
 
 def centres(frames):
-    """Return where windows on ramps are centred, in pixels."""
+    """Return the centres of windows on ramps, in pixels."""
     return 255 * frames[:, :, :2].mean(dim=(3, 4)) / 4 + 0.5
 
 
-def test_windows_on_a_still_picture_go_from_one_side_to_the_other_within_it():
+def test_windows_pan_across_a_still_image_and_stay_inside():
     draws, progress = torch.rand(3, 500, generator=generator()), torch.linspace(0, 1, 9).expand(500, 9)
     left, top, side = pan(draws, progress)
     assert min(left.min(), top.min()) >= -1e-6 and max((left + side).max(), (top + side).max()) <= 1 + 1e-6
     assert (side >= 0.4 - 1e-6).all() and (side <= 0.7 + 1e-6).all()
     direction = torch.stack([(2 * math.pi * draws[0]).cos(), (2 * math.pi * draws[0]).sin()], dim=1)
     along = (torch.stack([left + side / 2, top + side / 2], dim=1) * direction[:, :, None]).sum(1)
-    assert (along.diff(dim=1) > 0.02).all()  # always onwards
+    assert (along.diff(dim=1) > 0.02).all()  # always forwards
     by_hand = pan(torch.tensor([[0.0], [0.0], [0.0]]), torch.tensor([[0.0, 1.0]]))
     assert [part[0].tolist() for part in by_hand] == [
         pytest.approx([0.0, 0.6]), pytest.approx([0.3, 0.3]), pytest.approx([0.4, 0.4])]  # fmt: skip
@@ -186,7 +186,7 @@ def test_a_still_picture_shows_the_frames_of_its_own_clip():
     share = (place - place[:, :1]) / (place[:, 2:3] - place[:, :1])
     assert ((along[:, 1] > 0.05) & (along[:, 1] < 0.95)).all()
     assert (((along[:, 3] < 0) | (along[:, 3] > 1)) & ((along[:, 3] > 1) == (place[:, 3] > place[:, 2]))).all()
-    assert (along - share).abs().max() < 0.6  # zooming bends the way a little
+    assert (along - share).abs().max() < 0.6  # zooming bends the path a little
 
 
 def test_all_frames_of_a_clip_are_cropped_and_mirrored_alike():
@@ -195,11 +195,11 @@ def test_all_frames_of_a_clip_are_cropped_and_mirrored_alike():
     frames, _, _ = model.clips(clips(still, list(range(16)), [[0, 1, 2, 3]] * 16))
     assert (frames == frames[:, :1]).all() and not torch.equal(frames[0], frames[1])
     slope = frames[:, 0, 0, 0, 4:-4].diff(dim=1).mean(dim=1)
-    torch.testing.assert_close(slope.abs(), torch.full((16,), 2 / 255), rtol=1e-3, atol=0)  # half a pixel a step
+    torch.testing.assert_close(slope.abs(), torch.full((16,), 2 / 255), rtol=1e-3, atol=0)  # half a pixel per step
     assert (slope > 0).any() and (slope < 0).any()
 
 
-def test_it_works_with_a_resnet_and_refuses_nonsense():
+def test_it_works_with_a_resnet_and_refuses_impossible_settings():
     for spec in ("temporal", "temporal:order"):
         model = built(spec, "timm:resnet18")
         ((_, loss),) = model.losses(batch(noise(4)))
@@ -210,7 +210,7 @@ def test_it_works_with_a_resnet_and_refuses_nonsense():
 
 
 def moving_square(root):
-    """Write clips of a bright square that wanders over a background of the clip's own colour."""
+    """Write clips of a bright square that moves over a background with the clip's colour."""
     for clip in range(8):
         rng = np.random.default_rng(clip)
         ground, way = rng.integers(0, 160, 3), rng.integers(0, 20, (2, 2))
@@ -223,7 +223,7 @@ def moving_square(root):
 
 
 @pytest.mark.parametrize("spec", ["temporal?near=2&far=5", "temporal:order", "egomotion"])
-def test_a_stopped_run_on_clips_goes_on_to_the_same_bytes(tmp_path, spec, monkeypatch):
+def test_a_resumed_run_on_clips_gives_the_same_bytes(tmp_path, spec, monkeypatch):
     data = moving_square(tmp_path)
 
     def run(out):

@@ -1,4 +1,4 @@
-"""VICReg's three terms apart, each against its formula, and the whole against lightly."""
+"""VICReg: each of the three terms against its formula, and the loss against lightly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def projections(count=12, length=5, seed=0):
 
 
 def loops(z1, z2):
-    """Equations 1 to 5 in float64, one entry at a time: invariance, and variance and covariance of z1."""
+    """Return invariance, and variance and covariance of z1, by equations 1 to 5 in float64, one entry at a time."""
     a, b = z1.double().numpy(), z2.double().numpy()
     n, d = a.shape
     apart = sum((a[i, j] - b[i, j]) ** 2 for i in range(n) for j in range(d)) / (n * d)
@@ -39,7 +39,7 @@ def test_each_term_is_its_equation(count):
     assert found == pytest.approx(loops(z1, z2), rel=1e-4)
 
 
-def test_the_whole_is_lightlys_which_halves_the_variance(monkeypatch):
+def test_the_loss_is_lightlys_which_halves_the_variance(monkeypatch):
     z1, z2 = projections(9, 16)
     expected = lightly(monkeypatch).VICRegLoss(lambda_param=25, mu_param=2 * 25, nu_param=1)(z1, z2).item()
     assert loss_of(z1, z2).item() == pytest.approx(expected, rel=1e-5)
@@ -92,7 +92,7 @@ def test_collapse_costs_the_whole_hinge_and_has_a_finite_gradient():
     assert covariance(z).item() == 0
 
 
-def test_variance_is_not_asked_for_beyond_one():
+def test_a_standard_deviation_above_one_costs_nothing():
     assert variance(INDEPENDENT * 50) == 0
     far = (INDEPENDENT * 50).requires_grad_()
     variance(far).backward()
@@ -122,7 +122,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_joined_batch(tmp_path):
 
 @pytest.mark.slow
 def test_the_loss_falls_below_a_collapse_after_some_steps():
-    """Collapsed, it costs 25 · 2 · (1 - √ε) = 49.5."""
+    """A collapse has a loss of 25 · 2 · (1 - √ε) = 49.5."""
     _, losses, noted = trained("vicreg?hidden=128&projection=64", steps=60, rate=2e-3)
     assert np.mean(losses[-10:]) < 0.7 * 49.5, losses
     assert noted[-1]["variance"] < 0.5 * 2
