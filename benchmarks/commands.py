@@ -92,7 +92,7 @@ class Clean(Folder):
 
 
 def status(argv: list[str]) -> int:
-    """Print what of a comparison is done, running, failed and left, and how long what is left will take."""
+    """Print how many cells are done, running, failed and left, and the time left."""
     out = parse(Progress, argv, prog="run_all.py status").folder
     from benchmarks.progress import seconds_left
     from benchmarks.progress import status as status_of
@@ -105,7 +105,7 @@ def status(argv: list[str]) -> int:
     line = ", ".join(f"{count} {name}" for name, count in counts.items())
     if found.running or found.left:
         seconds, workers = seconds_left(out, plan, found)
-        line += f": about {duration(seconds)} by {workers} worker{'s' if workers > 1 else ''}"
+        line += f": about {duration(seconds)} with {workers} worker{'s' if workers > 1 else ''}"
     print(line)
     for name in found.running:
         print(f"running  {name}")
@@ -115,7 +115,7 @@ def status(argv: list[str]) -> int:
 
 
 def compare(argv: list[str]) -> int:
-    """Print the paired differences between two results folders, or between two rows of one."""
+    """Print paired differences between two folders of results, or two rows of one."""
     options = parse(Compare, argv, prog="run_all.py compare")
     from benchmarks import comparison
 
@@ -127,9 +127,11 @@ def compare(argv: list[str]) -> int:
     if not all(folders):
         (bare,) = (path for path, holds in zip(paths, folders, strict=True) if not holds)
         (folder,) = (path for path, holds in zip(paths, folders, strict=True) if holds)
-        raise UserError(f"{bare} holds no results, and {folder} does; give two results folders, or two rows and --out")
+        raise UserError(f"{bare} holds no results, but {folder} does; give two results folders, or two rows and --out")
     if options.out is not None:
-        raise UserError(f"--out {options.out} is for two rows of one folder, and {paths[0]} and {paths[1]} are folders")
+        raise UserError(
+            f"--out {options.out} applies to two rows of one folder, but {paths[0]} and {paths[1]} are folders"
+        )
     print(comparison.text(*paths))
     return 0
 
@@ -153,10 +155,10 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
         for each in summarise(measurements, baseline=other)
         if each.pretext == row
         and each.difference is not None
-        and BY not in each.metric  # those are the same for all rows
+        and BY not in each.metric  # scores without a network are the same for all rows
     ]
     if not compared:
-        raise UserError(f"{options.folder}: no probe has judged both {row} and {other} at one seed")
+        raise UserError(f"{options.folder}: no probe has results of both {row} and {other} for the same seed")
     print(f"{row} minus {other}, paired by seed and test item, 95 % intervals")
     for s in compared:
         assert s.difference is not None
@@ -166,28 +168,28 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
 
 
 def reproduce(argv: list[str]) -> int:
-    """Compute a cell and its encoder anew in OUT/reproduced, and print both values of each metric."""
-    asked = parse(Reproduce, argv, prog="run_all.py reproduce")
+    """Compute a cell and its encoder again in OUT/reproduced; print both values of each metric."""
+    options = parse(Reproduce, argv, prog="run_all.py reproduce")
     from benchmarks import schedule
     from benchmarks.executor import LocalProcesses
     from benchmarks.reproduction import compare_values, stored_cell
     from benchmarks.results import read_measurements, result_path
     from downstream.features import limit_cache
 
-    out = asked.folder
+    out = options.folder
     measurements = read_measurements(out)
     if not measurements:
         raise UserError(f"{out} holds no results; give its --out")
-    name = _called(asked.cell, sorted({row.cell for row in measurements}), out)
+    name = _matching_cell(options.cell, sorted({row.cell for row in measurements}), out)
     before = [row for row in measurements if row.cell == name]
     again = out / "reproduced"
-    limit_cache(0)  # features that were kept when it was computed first would answer for the code of today
-    maker, judged = stored_cell(out, before[0])
-    shutil.rmtree(again / "pretrain" / maker.name, ignore_errors=True)
-    result_path(again, judged.name).unlink(missing_ok=True)
-    crew = LocalProcesses(again, 1)  # as it was computed first, in a process with as many threads
+    limit_cache(0)  # cached features would hide a change of the code
+    encoder_cell, probe_cell = stored_cell(out, before[0])
+    shutil.rmtree(again / "pretrain" / encoder_cell.name, ignore_errors=True)
+    result_path(again, probe_cell.name).unlink(missing_ok=True)
+    pool = LocalProcesses(again, 1)  # a worker process has as many threads as in the comparison
     expected = schedule.Estimate({}, 1)
-    failures = schedule.run((maker, judged), again, crew, expected=expected, progress=schedule.show_progress)
+    failures = schedule.run((encoder_cell, probe_cell), again, pool, expected=expected, progress=schedule.show_progress)
     if failures:
         raise UserError(f"{next(iter(failures.values()))}; the traceback is in {again / 'failures'}")
     lines, same = compare_values(before, [row for row in read_measurements(again) if row.cell == name])
@@ -195,8 +197,8 @@ def reproduce(argv: list[str]) -> int:
     return 0 if same else 1
 
 
-def _called(beginning: str, cells: Sequence[str], out: Path) -> str:
-    """Return the one cell whose name begins so, or is so."""
+def _matching_cell(beginning: str, cells: Sequence[str], out: Path) -> str:
+    """Return the one cell whose name begins like this."""
     found = [name for name in cells if name.startswith(beginning)]
     if len(found) == 1:
         return found[0]
@@ -209,13 +211,13 @@ def _called(beginning: str, cells: Sequence[str], out: Path) -> str:
 
 
 def clean(argv: list[str]) -> int:
-    """Remove failures, logs, and what was set aside or reproduced; results and encoders stay."""
+    """Remove failures, logs, and superseded or reproduced results; results and encoders stay."""
     options = parse(Clean, argv, prog="run_all.py clean")
     from benchmarks.progress import status as status_of
 
     out, days = options.folder, options.older_than
     if status_of(out)[1].running:
-        raise UserError(f"{out} is being computed; stop that first")
+        raise UserError(f"{out} is in use by a running comparison; stop it first")
     removed = False
     for name in ("failures", "logs", "superseded", "reproduced", ".locks"):
         if not (out / name).is_dir():
@@ -233,11 +235,11 @@ def clean(argv: list[str]) -> int:
 
 
 def _remove_old(folder: Path, before: float) -> int:
-    """Remove a folder's files that were last written before a time, and then what is empty; return how many."""
+    """Remove the files last written before a time, then empty folders; return the number of files."""
     old = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime <= before]
     for path in old:
         path.unlink()
-    for inner in sorted([*folder.rglob("*/"), folder], reverse=True):  # the deepest first
+    for inner in sorted([*folder.rglob("*/"), folder], reverse=True):  # deepest first
         if inner.is_dir() and not any(inner.iterdir()):
             inner.rmdir()
     return len(old)

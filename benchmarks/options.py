@@ -106,18 +106,18 @@ class Options:
 
 
 def results_folder(out: Path | None, profile: str) -> Path:
-    """Return where results lie: `out`, or the profile's own folder where that is None."""
+    """Return the folder of the results: `out`, or results/PROFILE if None."""
     return out if out is not None else Path("results") / profile
 
 
 def check_profile(name: str) -> None:
-    """Raise a UserError unless there is a profile of that name."""
+    """Raise a UserError if no profile has this name."""
     if name not in PROFILE_NAMES:
         raise UserError(f"unknown profile {name!r}; {did_you_mean(name, PROFILE_NAMES)}")
 
 
 def check_writable(out: Path) -> None:
-    """Make the folder, and raise a UserError unless a file of a megabyte can be written there."""
+    """Create the folder; raise a UserError if a file of one megabyte cannot be written to it."""
     from pretext.system.checkpoint import atomic_write
 
     try:
@@ -129,10 +129,10 @@ def check_writable(out: Path) -> None:
 
 
 def plan_of(options: Options) -> Plan:
-    """Return the plan that the options stand for; opens the data set.
+    """Return the plan for the options; opens the data sets.
 
     Raises:
-        UserError: For an unknown name, an unusable data set, or a folder that holds another comparison.
+        UserError: If a name is unknown, a data set cannot be used, or the folder holds another comparison.
     """
     from benchmarks.plan import make_plan, open_data
     from benchmarks.recipes import PROFILES
@@ -142,12 +142,12 @@ def plan_of(options: Options) -> Plan:
         recipe = dataclasses.replace(recipe, encoder=options.architecture)
     if options.image_size is not None:
         recipe = dataclasses.replace(recipe, image_size=options.image_size)
-    rows = asked_rows(options.tasks, recipe.rows)
-    foreign = asked_encoders(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
-    judges = asked_judges(options.probes, recipe.probes)
+    rows = task_rows(options.tasks, recipe.rows)
+    foreign = encoder_rows(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
+    probes = chosen_probes(options.probes, recipe.probes)
     spec = options.data or recipe.data
-    learned = options.pretrain_data or spec
-    check_same(options.folder, options.profile, spec, learned)
+    pretrain_spec = options.pretrain_data or spec
+    check_same(options.folder, options.profile, spec, pretrain_spec)
 
     def opened(spec: str) -> tuple[DataSource, ImageDataset]:
         return open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
@@ -158,18 +158,22 @@ def plan_of(options: Options) -> Plan:
         source,
         data,
         rows=rows,
-        probes=judges,
+        probes=probes,
         seeds=options.seeds or recipe.seeds,
         foreign=foreign,
-        pretrain_data=opened(learned) if learned != spec else None,
+        pretrain_data=opened(pretrain_spec) if pretrain_spec != spec else None,
     )
 
 
 def with_budget(recipe: Recipe, text: str | None) -> Recipe:
-    """Return a recipe whose rows are all trained for another budget, `KIND=NUMBER`; itself where that is None.
+    """Return the recipe with another training budget for all rows.
+
+    Args:
+        recipe: Returned as it is if `text` is None.
+        text: KIND=NUMBER.
 
     Raises:
-        UserError: If the kind is unknown, or the number none above 0.
+        UserError: If the kind is unknown, or the number is not above 0.
     """
     from pretext.training.config import BUDGETS
 
@@ -183,15 +187,15 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
         budgets: dict[str, Any] = dict.fromkeys(BUDGETS) | {kind: int(value) if kind in ("images", "steps") else value}
         train = dataclasses.replace(recipe.train, **budgets)
     except (ValueError, OverflowError):
-        raise UserError(f"--budget {text}: {number!r} is no number above 0") from None
+        raise UserError(f"--budget {text}: {number!r} is not a number above 0") from None
     return recipe.with_training(train)
 
 
-def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return task specs by row name; `random` and `supervised` are always among them.
+def task_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return task specs by row name; the rows `random` and `supervised` are always included.
 
     Raises:
-        UserError: If a name is neither a row of the profile nor a task, or a file's is taken.
+        UserError: If a name is neither a row of the profile nor a task, or a file has the name of another row.
     """
     from pretext.system.plugins import file_row, is_file
     from pretext.tasks import task_config, task_names
@@ -205,48 +209,48 @@ def asked_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -
         elif is_file(name):
             task_config(name)
             if (row := file_row(name)) in {*rows, *profile_rows, *task_names()}:
-                raise UserError(f"--tasks {name}: there is a row {row} already; give the file another name")
+                raise UserError(f"--tasks {name}: a row is called {row} already; rename the file")
             rows[row] = name
         elif name.partition("?")[0] not in (known := {*profile_rows, *task_names()}):
             raise UserError(f"unknown task {name!r}; {did_you_mean(name, known)}")
         else:
-            task_config(name)  # finds fault with its options
+            task_config(name)  # an unknown option is an error now, not during the run
             rows[name] = name
     return rows
 
 
-def asked_judges(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe]) -> dict[str, AnyProbe]:
-    """Return judges by name: the profile's, or with their defaults where the profile leaves one out.
+def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe]) -> dict[str, AnyProbe]:
+    """Return probes by name, with the profile's settings, or with their defaults if the profile lacks them.
 
     Raises:
-        UserError: If there is no such probe, or a file holds none.
+        UserError: If there is no such probe, or a file defines none.
     """
     from benchmarks.recipes import default_probe, probe_names
     from pretext.judging import probe_in_file
     from pretext.system.plugins import file_row, is_file
     from pretext.system.specs import options_into, parse_spec
 
-    judges: dict[str, AnyProbe] = {}
+    chosen: dict[str, AnyProbe] = {}
     for name in probes or profile_probes:
         if is_file(name):
             spec = parse_spec(name)
-            if (column := file_row(name)) in {*probe_names(), *judges}:
-                raise UserError(f"--probes {name}: there is a probe {column} already; give the file another name")
-            judges[column] = options_into(probe_in_file(Path(spec.kind)), spec)
+            if (column := file_row(name)) in {*probe_names(), *chosen}:
+                raise UserError(f"--probes {name}: a probe is called {column} already; rename the file")
+            chosen[column] = options_into(probe_in_file(Path(spec.kind)), spec)
         elif name not in probe_names():
             raise UserError(f"unknown probe {name!r}; {did_you_mean(name, probe_names())}")
         else:
-            judges[name] = profile_probes.get(name) or default_probe(name)
-    return judges
+            chosen[name] = profile_probes.get(name) or default_probe(name)
+    return chosen
 
 
-def asked_encoders(
+def encoder_rows(
     encoders: tuple[str, ...], *, taken: Mapping[str, str | None], size: int, allow_partial: bool = False
 ) -> dict[str, str]:
-    """Return encoder files, or specs with weights, by row name; print what was loaded of weights from elsewhere.
+    """Return encoder files, or specs with external weights, by row name; print which weights were loaded.
 
     Raises:
-        UserError: If a name is missing or taken, a file is no encoder file, or weights do not fit their model.
+        UserError: If a name is missing or taken, a file is not an encoder file, or weights do not fit their model.
     """
     from pretext.encoders import load_encoder, read_record
     from pretext.encoders.foreign import FILE_OPTIONS, loaded_line, with_allow_partial
@@ -256,44 +260,44 @@ def asked_encoders(
     found: dict[str, str] = {}
     for text in encoders:
         name, equals, file = text.partition("=")
-        if text.startswith("timm:") or "?" in name:  # a spec by itself; the = is one of its own
+        if text.startswith("timm:") or "?" in name:  # a spec without a name; its = belongs to an option
             weights = weights_file(text)
             name, file = without_options(text, *FILE_OPTIONS) + (f" {weights.stem}" if weights else ""), text
         elif not equals or not name or not file:
             raise UserError(f"--encoder {text}: write NAME=FILE, or timm:NAME")
         if name in taken or name in found:
-            raise UserError(f"--encoder {text}: there is a row {name} already; give it another name")
+            raise UserError(f"--encoder {text}: a row is called {name} already; choose another name")
         file = with_allow_partial(file, allow_partial)
         if not is_spec(file):
             read_record(file)
-        elif weights_file(file) is not None:  # whether it fits is known before anything is computed
+        elif weights_file(file) is not None:  # weights that do not fit are an error before anything is computed
             print(f"{name}: {loaded_line(load_encoder(file, input_size=size), file)}")
         found[name] = file
     return found
 
 
-def check_same(out: Path, profile: str, spec: str, learned: str) -> None:
-    """Raise a UserError where the folder holds a comparison of another profile, or of other data sets."""
+def check_same(out: Path, profile: str, spec: str, pretrain_spec: str) -> None:
+    """Raise a UserError if the folder holds a comparison of another profile or of other data sets."""
     from benchmarks.results import read_plan
 
     plan = read_plan(out)
     if not plan:
         return
-    held = plan["profile"], plan["data"], plan.get("pretrain_data", plan["data"])
-    if held != (profile, spec, learned):
+    stored = plan["profile"], plan["data"], plan.get("pretrain_data", plan["data"])
+    if stored != (profile, spec, pretrain_spec):
         was, now = (
-            f"{name} on {judged}" + (f", trained on {taught}" if taught != judged else "")
-            for name, judged, taught in (held, (profile, spec, learned))
+            f"{name} on {data}" + (f", trained on {pretrain_data}" if pretrain_data != data else "")
+            for name, data, pretrain_data in (stored, (profile, spec, pretrain_spec))
         )
         raise UserError(f"{out} holds profile {was}, not {now}; give another --out")
 
 
-def worker_count(asked: int | None) -> int:
-    """Return how many processes to use: the user's number, one on a GPU, else by cores and free memory."""
+def worker_count(requested: int | None) -> int:
+    """Return the number of worker processes: as requested, one on a GPU, else limited by cores and free memory."""
     import torch
 
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     if torch.cuda.is_available():
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

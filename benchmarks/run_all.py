@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-if not __package__:  # started as a file: the import path begins with this folder, where it needs the one above
+if not __package__:  # run as a file: Python put this folder on the import path; the packages are one level up
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.commands import COMMANDS
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Run the command; return its exit code.
 
     Raises:
-        UserError: For anything that the user gave and that cannot be used.
+        UserError: If the input cannot be used.
     """
     if argv and not argv[0].startswith("-"):
         if argv[0] not in COMMANDS:
@@ -62,16 +62,16 @@ def main(argv: list[str]) -> int:
     print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     if options.dry_run:
         return 0
-    aside = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
-    for name in aside:
-        print(f"{name}: of other settings; moved to {out / 'superseded'}", file=sys.stderr)
+    moved = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
+    for name in moved:
+        print(f"{name}: its settings differ; moved to {out / 'superseded'}", file=sys.stderr)
     plan.write(out, argv)
     failures: dict[str, str] = {}
     if missing:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        crew = LocalProcesses(out, workers)
-        write_environment(out, workers=workers, threads=crew.threads)
-        failures = schedule.run(missing, out, crew, expected=expected, progress=schedule.show_progress)
+        pool = LocalProcesses(out, workers)
+        write_environment(out, workers=workers, threads=pool.threads)
+        failures = schedule.run(missing, out, pool, expected=expected, progress=schedule.show_progress)
     finish(out)
     for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
 
 
 def _help() -> str:
-    """Return the help page, with every command, profile, probe and task that there is."""
+    """Return the help page, which lists every command, profile, probe and task."""
     options, recipes = read_class("benchmarks.options:Options"), read_module("benchmarks.recipes")
     commands = {f"{name} --help": command.__doc__ or "" for name, command in COMMANDS.items()}
     profiles = {name: recipes.about_function(name) for name in PROFILE_NAMES}
@@ -97,7 +97,7 @@ def _help() -> str:
 
 
 def finish(out: Path) -> None:
-    """Print the table; write CSV, Parquet and report unless they were made of what is there now, by this code."""
+    """Print the table; write CSV, Parquet and report unless they are up to date with the results and this code."""
     from benchmarks.report import digest_of_inputs, write_report
     from benchmarks.results import read_costs, read_measurements, write_csv, write_parquet
     from benchmarks.terminal import text_table

@@ -1,4 +1,4 @@
-"""Command lines as frozen dataclasses: tyro reads them, and what is wrong comes back as one line."""
+"""Command lines as frozen dataclasses, parsed by tyro; errors are one line."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Options = TypeVar("Options")
 
 
 def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
-    """Return `cls` filled from a command line; `--help` prints the help page and ends the process.
+    """Parse a command line into an instance of `cls`; `--help` prints the help page and ends the process.
 
     Args:
         cls: A dataclass; each field's docstring is its help. Nested dataclasses show their fields as flags of
             the command itself.
-        argv: What follows the command's name.
-        prog: The command's name, for help and errors.
+        argv: The arguments after the command's name.
+        prog: The command's name, for the help page and errors.
 
     Raises:
-        UserError: In one line, for anything that does not fit.
+        UserError: If an argument is unknown, missing or unusable.
     """
     if help_page.is_asked(argv):
         declared = read_class(f"{cls.__module__}:{cls.__name__}")
@@ -47,10 +47,10 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
     except SystemExit as leaving:
         if not leaving.code:
             raise
-        said = _one_line(printed.getvalue())
-        if found := re.match(r"Error parsing ((?:-\w/)?--[\w-]+): ", said):
-            said = _not_wanted(cls, found[1].split("/"), argv)
-        raise UserError(f"{prog}: {said}; see {prog} --help") from None
+        message = _one_line(printed.getvalue())
+        if found := re.match(r"Error parsing ((?:-\w/)?--[\w-]+): ", message):
+            message = _wrong_value(cls, found[1].split("/"), argv)
+        raise UserError(f"{prog}: {message}; see {prog} --help") from None
     except ValueError as error:  # a range check in __post_init__
         raise UserError(f"{prog}: {error}") from None
 
@@ -104,7 +104,7 @@ def clash_line(file: str, name: str) -> str:
 
 
 def _refuse_unknown(cls: type[Any], argv: list[str], prog: str) -> None:
-    """Name the first flag that there is not, and the nearest that there is."""
+    """Raise a UserError for the first unknown flag, with the nearest known one."""
     known = {"h", "help", *_flag_names(cls)}
     for word in argv:
         flag = word.split("=", 1)[0].lstrip("-").replace("_", "-")
@@ -115,7 +115,7 @@ def _refuse_unknown(cls: type[Any], argv: list[str], prog: str) -> None:
 
 
 def _flag_names(cls: type[Any]) -> Iterator[str]:
-    """Yield the flags of a dataclass, of those inside it, and their other spellings, without dashes."""
+    """Yield all spellings of the flags of a dataclass and of nested ones, without leading dashes."""
     for name, _, extras in _flags(cls):
         yield from (name, f"no-{name}")
         for extra in extras:
@@ -123,7 +123,7 @@ def _flag_names(cls: type[Any]) -> Iterator[str]:
 
 
 def _flags(cls: type[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
-    """Yield name, type, and what tyro is told besides of each field of a dataclass and of those inside it."""
+    """Yield spelling, type and tyro annotations of each field of a dataclass and of nested ones."""
     hints = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
@@ -135,26 +135,28 @@ def _flags(cls: type[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
             yield spelled.replace("_", "-"), kind, extras
 
 
-def _not_wanted(cls: type[Any], spellings: list[str], argv: list[str]) -> str:
-    """Return that a flag does not take what follows it, and what it takes."""
+def _wrong_value(cls: type[Any], spellings: list[str], argv: list[str]) -> str:
+    """Return an error message: the flag, the value given, and the values that it takes."""
     flag = spellings[-1]
     kind = next(kind for name, kind, _ in _flags(cls) if f"--{name}" == flag)
     if isinstance(kind, types.UnionType):  # a number or None
         kind = next(each for each in typing.get_args(kind) if each is not type(None))
     parts = typing.get_args(kind) or (kind,)
     name = {int: "whole number", float: "number"}.get(parts[0], "value")
-    wanted = f"a {name}" if parts == (kind,) else f"{name}s" if Ellipsis in parts else f"{len(parts)} {name}s"
+    expected = f"a {name}" if parts == (kind,) else f"{name}s" if Ellipsis in parts else f"{len(parts)} {name}s"
     words = [word.replace("_", "-") if word.startswith("--") else word for word in argv]
     at = max(i for i, word in enumerate(words) if word.split("=")[0] in spellings)
     after = itertools.takewhile(lambda word: not word.startswith("--"), words[at + 1 :])
     given = " ".join([*words[at].split("=", 1)[1:], *after])
-    return f"{flag} {given!r}: it takes {wanted}"
+    return f"{flag} {given!r}: it takes {expected}"
 
 
 def _one_line(boxed: str) -> str:
-    """Return the first sentence in tyro's framed words."""
+    """Return the first sentence of tyro's framed error message."""
     lines = [line.strip("│╭╮╰╯─ \n") for line in boxed.splitlines()]
     rules = [i for i, line in enumerate(boxed.splitlines()) if re.fullmatch(r"│ ─+ │", line)]
     body = lines[1 : rules[0]] if rules else lines[1:]
-    sentence = re.sub(r"^Error parsing \w+: ", "", " ".join(" ".join(body).split()))  # a dataclass is no user's word
+    sentence = re.sub(
+        r"^Error parsing \w+: ", "", " ".join(" ".join(body).split())
+    )  # the name of a dataclass means nothing to a user
     return sentence.rstrip(".") or "it could not be understood"

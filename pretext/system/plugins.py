@@ -1,4 +1,4 @@
-"""A task or a probe in a file of one's own: imported by its path, and known by its content."""
+"""Tasks and probes in a user's file: imported by path, identified by content."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pretext.system.specs import parse_spec
 
 
 def is_file(spec: str) -> bool:
-    """Whether a spec names a file, `my_task.py`, and nothing of this suite."""
+    """Whether a spec names a user's file, `my_task.py`, and not a task or probe of this suite."""
     return parse_spec(spec).kind.endswith(".py")
 
 
 def file_row(spec: str) -> str:
-    """Return what a file is called in a table: the spec without folders and without `.py`."""
+    """Return the name of a file's row or column: the spec without folders and without `.py`."""
     kind = parse_spec(spec).kind
     return Path(kind).stem + spec.removeprefix(kind)
 
 
 def module_of_file(path: Path, what: str) -> ModuleType:
-    """Import a file; the same content is imported once.
+    """Import a file. The same content is imported only once.
 
     The module's name holds a hash of the content, by which results of another version are told apart.
 

@@ -1,4 +1,4 @@
-"""The one grammar of data sets and encoders on a command line: `KIND[:PATH][?key=value&…]`."""
+"""Specs, the text form of data sets, encoders, tasks and probes: `KIND[:PATH][?key=value&…]`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Options = TypeVar("Options")
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A parsed spec; `options` are the key–value pairs as they were written."""
+    """A parsed spec; `options` holds the key–value pairs as text."""
 
     kind: str
     path: str
@@ -40,9 +40,9 @@ def parse_spec(text: str) -> Spec:
 
 
 def options_into(cls: type[Options], spec: Spec, *, start: Options | None = None) -> Options:
-    """Fill the dataclass `cls` from a spec's options, each text converted to its field's type.
+    """Build the dataclass `cls` from the options of a spec, each converted to the type of its field.
 
-    What the spec leaves open is as in `start`, or the field's default.
+    Options that the spec does not give keep their value in `start`, or the default.
 
     Raises:
         UserError: If an option is unknown or its text does not fit the field.
@@ -64,7 +64,7 @@ def options_into(cls: type[Options], spec: Spec, *, start: Options | None = None
 
 
 def format_spec(kind: str, path: str, options: Any) -> str:
-    """Write a spec whose dataclass `options` name only what differs from their defaults."""
+    """Return the text of a spec; options with their default values are left out."""
     changed = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(options)
@@ -75,14 +75,14 @@ def format_spec(kind: str, path: str, options: Any) -> str:
 
 
 def without_options(text: str, *names: str) -> str:
-    """Return a spec that does not say any of `names`, all else as it was written."""
+    """Return a spec without the options `names`; the rest is unchanged."""
     body, _, query = text.partition("?")
     kept = [pair for pair in query.split("&") if pair and pair.partition("=")[0] not in names]
     return body + (f"?{'&'.join(kept)}" if kept else "")
 
 
 def with_option(text: str, name: str, value: str) -> str:
-    """Return a spec that says `name=value`, in place of what it said of `name`."""
+    """Return a spec with the option `name` set to `value`."""
     text = without_options(text, name)
     return f"{text}{'&' if '?' in text else '?'}{name}={quote(value, safe='/,.')}"
 

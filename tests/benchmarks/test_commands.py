@@ -41,7 +41,7 @@ def test_status_says_how_long_the_rest_takes(smoke, capsys):
         next((smoke / "results").glob(f"{name}.*")).unlink()
     run_all.main(["status", "--out", str(smoke)])
     assert (
-        "15 done, 0 running, 0 failed, 3 left: about 4 min by 1 worker\n" in capsys.readouterr().out
+        "15 done, 0 running, 0 failed, 3 left: about 4 min with 1 worker\n" in capsys.readouterr().out
     )  # 60 + 60 + 150 s
     for path in (smoke / "results").glob("*.segmentation.*"):
         path.unlink()
@@ -55,10 +55,10 @@ def test_a_locked_cell_is_running_and_clean_waits_for_it(smoke, capsys):
     result.unlink()
     with cell_lock(smoke, result.stem):
         assert run_all.main(["status", "--out", str(smoke)]) == 0
-        assert f"8 done, 1 running, 0 failed, 0 left: about 1 s by 1 worker\nrunning  {result.stem}\n" in re.sub(
+        assert f"8 done, 1 running, 0 failed, 0 left: about 1 s with 1 worker\nrunning  {result.stem}\n" in re.sub(
             r"about \d+ s", "about 1 s", capsys.readouterr().out
         )
-        with pytest.raises(UserError, match="is being computed; stop that first"):
+        with pytest.raises(UserError, match="is in use by a running comparison; stop it first"):
             run_all.main(["clean", "--out", str(smoke)])
     assert run_all.main(["clean", "--out", str(smoke)]) == 0
     assert not (smoke / ".locks").exists()
@@ -74,7 +74,7 @@ def test_two_rows_are_compared(smoke, capsys):
     for name in ("random.linear", "rotation.segmentation"):
         for path in (smoke / "results").glob(f"{name}.*"):
             path.unlink()
-    with pytest.raises(UserError, match="no probe has judged both rotation and random"):
+    with pytest.raises(UserError, match="no probe has results of both rotation and random"):
         run_all.main(["compare", "rotation", "random", "--out", str(smoke)])
 
 

@@ -7,7 +7,7 @@ from comparison_samples import SPEC, recipe, run_smoke
 
 from benchmarks import recipes, run_all
 from benchmarks.cells import Inpainting
-from benchmarks.options import Options, asked_encoders, asked_rows, plan_of, with_budget
+from benchmarks.options import Options, encoder_rows, plan_of, task_rows, with_budget
 from pretext.system.errors import UserError
 
 
@@ -42,8 +42,8 @@ def test_another_comparison_in_the_folder_is_refused(smoke):
         (["--profile", "smoke", "--tasks", "mae"], "--architecture sets the encoder of all rows"),
         (["--profile", "smoke", "--architecture", "alexnett"], "did you mean 'alexnet'"),
         (["--profile", "smoke", "--budget", "image=9"], "--budget image=9: did you mean 'images'"),
-        (["--profile", "smoke", "--budget", "images=0"], "--budget images=0: '0' is no number above 0"),
-        (["--profile", "smoke", "--budget", "flops=many"], "--budget flops=many: 'many' is no number above 0"),
+        (["--profile", "smoke", "--budget", "images=0"], "--budget images=0: '0' is not a number above 0"),
+        (["--profile", "smoke", "--budget", "flops=many"], "--budget flops=many: 'many' is not a number above 0"),
         (["--profile", "smoke", "--probes", "linaer"], "unknown probe 'linaer'; did you mean 'linear'"),
         (["--profile", "smoke", "--data", "scnes"], "did you mean 'scenes'"),
         (["--profile", "smoke", "--encoder", "mine"], "write NAME=FILE"),
@@ -51,7 +51,7 @@ def test_another_comparison_in_the_folder_is_refused(smoke):
             ["--profile", "smoke", "--encoder", "mine=nowhere.safetensors"],
             "nowhere.safetensors does not exist",
         ),
-        (["--profile", "smoke", "--encoder", "random=x"], "there is a row random already"),
+        (["--profile", "smoke", "--encoder", "random=x"], "a row is called random already"),
         (["--seeds", "0"], "--seeds is 0"),
         (["clean", "--older-than", "-1", "--out", "nowhere"], "--older-than is -1.0; allowed is 0 or more days"),
         (["clen", "--out", "nowhere"], "unknown command 'clen'; did you mean 'clean'"),
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(smoke, tmp_path):
 
 
 def test_a_task_spec_is_a_row_of_its_own():
-    rows = asked_rows(("rotation?", "simclr"), {"simclr": "simclr:small"})
+    rows = task_rows(("rotation?", "simclr"), {"simclr": "simclr:small"})
     assert rows == {
         "random": None,
         "supervised": "supervised",
@@ -87,7 +87,7 @@ def test_a_task_spec_is_a_row_of_its_own():
 
 
 def test_timm_encoders_need_no_name():
-    assert asked_encoders(("timm:resnet18",), taken={}, size=32) == {"timm:resnet18": "timm:resnet18"}
+    assert encoder_rows(("timm:resnet18",), taken={}, size=32) == {"timm:resnet18": "timm:resnet18"}
 
 
 def test_an_inpainting_column_is_known_everywhere(smoke):

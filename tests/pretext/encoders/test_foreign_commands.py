@@ -11,7 +11,7 @@ import downstream.__main__ as downstream_command
 import retrieval.__main__ as retrieval_command
 from benchmarks.cells import encoder_cell
 from benchmarks.computing import compute
-from benchmarks.options import asked_encoders
+from benchmarks.options import encoder_rows
 from benchmarks.plan import make_plan, open_data
 from benchmarks.results import encoder_path
 from pretext.datasets import open_dataset
@@ -50,8 +50,8 @@ def test_an_index_finds_its_weights_from_any_folder(tmp_path, capsys, monkeypatc
 def test_a_row_of_the_comparison_keeps_what_was_loaded(resnet, partial, tmp_path, capsys):
     text = f"mine=timm:resnet10_of_test?weights={partial}"
     with pytest.raises(UserError, match=r"missing layer4\.0"):
-        asked_encoders((text,), taken={}, size=32)
-    rows = asked_encoders((text,), taken={}, size=32, allow_partial=True)
+        encoder_rows((text,), taken={}, size=32)
+    rows = encoder_rows((text,), taken={}, size=32, allow_partial=True)
     assert capsys.readouterr().out.startswith("mine: timm:resnet10_of_test?weights=")
     source, data = open_data(DATA, 32, bad_images="skip", download=False)
     plan = make_plan(recipe(image_size=32), source, data, rows={}, probes={"a": Constant()}, seeds=1, foreign=rows)
@@ -83,7 +83,7 @@ def test_a_spec_by_itself_names_its_row(tmp_path):
         tmp_path / "own.safetensors",
     )
     spec = f"alexnet?width=0.25&stem_stride=2&weights={tmp_path / 'own.safetensors'}"
-    assert asked_encoders((spec,), taken={}, size=64) == {"alexnet?width=0.25&stem_stride=2 own": spec}
+    assert encoder_rows((spec,), taken={}, size=64) == {"alexnet?width=0.25&stem_stride=2 own": spec}
 
 
 def test_training_goes_on_from_a_part_and_remembers_it(partial, tmp_path):

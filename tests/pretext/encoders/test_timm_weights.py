@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from benchmarks.cells import encoder_cell
 from benchmarks.computing import compute
-from benchmarks.options import asked_encoders
+from benchmarks.options import encoder_rows
 from benchmarks.plan import make_plan, open_data
 from benchmarks.results import encoder_path
 from pretext.datasets import open_dataset
@@ -145,7 +145,7 @@ def broken(tmp_path, model, how):
 def test_what_does_not_fit_is_one_line_before_anything_is_computed(model, tmp_path, how, said):
     path = broken(tmp_path, model, how)
     with pytest.raises(UserError) as caught:
-        asked_encoders((f"mine=timm:{NAME}?weights={path}",), taken={}, size=32)
+        encoder_rows((f"mine=timm:{NAME}?weights={path}",), taken={}, size=32)
     assert said in str(caught.value) and path.name in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -158,10 +158,10 @@ def test_rows_have_short_names_and_hashes_follow_the_file(model, tmp_path):
     first, second = file_of(model, tmp_path, "one.safetensors"), file_of(published(seed=6), tmp_path, "two.safetensors")
     moved = file_of(model, tmp_path, "moved.safetensors")
     specs = {path.stem: f"timm:{NAME}?weights={path}" for path in (first, second, moved)}
-    found = asked_encoders((specs["one"], f"mine={specs['two']}"), taken={}, size=32)
+    found = encoder_rows((specs["one"], f"mine={specs['two']}"), taken={}, size=32)
     assert found == {f"timm:{NAME} one": specs["one"], "mine": specs["two"]}
-    with pytest.raises(UserError, match="there is a row mine already"):
-        asked_encoders((f"mine={specs['one']}", f"mine={specs['two']}"), taken={}, size=32)
+    with pytest.raises(UserError, match="a row is called mine already"):
+        encoder_rows((f"mine={specs['one']}", f"mine={specs['two']}"), taken={}, size=32)
     source, _ = open_data(SPEC, 16, bad_images="skip", download=False)
     cells = {
         key: encoder_cell("mine", seed=0, data=source, encoder="alexnet", foreign=spec) for key, spec in specs.items()

@@ -17,7 +17,7 @@ from comparison_samples import SPEC
 from task_samples import SMALL, batch, built, generator, noise, scenes, trained
 
 from benchmarks.cells import encoder_cell, probe_cell
-from benchmarks.options import asked_judges, asked_rows
+from benchmarks.options import chosen_probes, task_rows
 from benchmarks.plan import open_data
 from downstream.__main__ import main as judge_main
 from downstream.features import labelled_features
@@ -146,12 +146,12 @@ def test_another_version_is_another_run_and_another_cell(file, tmp_path):
 
 
 def test_rows_are_called_after_the_file(file):
-    rows = asked_rows((str(file), f"{file}:whole?crop_min=0.9"), {})
+    rows = task_rows((str(file), f"{file}:whole?crop_min=0.9"), {})
     assert rows["mean_colour"] == str(file) and rows["mean_colour:whole?crop_min=0.9"] == f"{file}:whole?crop_min=0.9"
     (file.parent / "rotation.py").write_text(example())
     for taken in (str(file.parent / "rotation.py"), str(file)):
-        with pytest.raises(UserError, match="there is a row"):
-            asked_rows((str(file), taken), {})
+        with pytest.raises(UserError, match="a row is called"):
+            task_rows((str(file), taken), {})
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def probe(tmp_path, monkeypatch):
 def test_the_example_judges(probe):
     data = open_dataset("scenes?size=16&train=200&val=40&test=100")
     encoder = build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=0)
-    judge = asked_judges((f"{probe}?train_images=100",), {})["nearest_mean?train_images=100"]
+    judge = chosen_probes((f"{probe}?train_images=100",), {})["nearest_mean?train_images=100"]
     scores = list(judge.evaluate(encoder, data))
     (headline,) = [score for score in scores if score.headline]
     (again,) = [score for score in pickle.loads(pickle.dumps(judge)).evaluate(encoder, data) if score.headline]
@@ -212,7 +212,7 @@ def test_the_example_judges(probe):
 
 
 def test_a_probe_goes_to_another_process_and_is_known_by_its_content(probe, tmp_path):
-    judge = asked_judges((str(probe),), {})["nearest_mean"]
+    judge = chosen_probes((str(probe),), {})["nearest_mean"]
     script = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()))"
     there = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(judge), capture_output=True, check=True)
     assert there.stdout.decode().strip() == repr(judge)
@@ -223,9 +223,9 @@ def test_a_probe_goes_to_another_process_and_is_known_by_its_content(probe, tmp_
     written = pickle.dumps(judge)
     (tmp_path / "elsewhere").mkdir()
     (moved := tmp_path / "elsewhere" / "nearest_mean.py").write_text(probe.read_text())
-    assert probe_cell(maker, "nearest_mean", asked_judges((str(moved),), {})["nearest_mean"], seed=0).name == first
+    assert probe_cell(maker, "nearest_mean", chosen_probes((str(moved),), {})["nearest_mean"], seed=0).name == first
     probe.write_text(probe.read_text() + "# another version\n")
-    assert probe_cell(maker, "nearest_mean", asked_judges((str(probe),), {})["nearest_mean"], seed=0).name != first
+    assert probe_cell(maker, "nearest_mean", chosen_probes((str(probe),), {})["nearest_mean"], seed=0).name != first
     with pytest.raises(UserError, match="was changed during the run"):
         pickle.loads(written)
 
@@ -243,7 +243,7 @@ def test_a_file_that_is_no_probe_is_one_line(tmp_path, content, said):
     path = tmp_path / "mine.py"
     if content is not None:
         path.write_text(content)
-    for ask in (lambda: asked_judges((str(path),), {}), lambda: judge_main([str(path), "--encoder", "x"])):
+    for ask in (lambda: chosen_probes((str(path),), {}), lambda: judge_main([str(path), "--encoder", "x"])):
         with pytest.raises(UserError, match=said):
             ask()
 
@@ -255,5 +255,5 @@ def test_the_command_shows_a_probes_settings(probe, capsys):
     assert "top1" in capsys.readouterr().out
     probe_named_as_ours = probe.with_name("linear.py")
     probe_named_as_ours.write_text(probe.read_text())
-    with pytest.raises(UserError, match="there is a probe linear already"):
-        asked_judges((str(probe_named_as_ours),), {})
+    with pytest.raises(UserError, match="a probe is called linear already"):
+        chosen_probes((str(probe_named_as_ours),), {})
