@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from pretext.system.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from pretext.datasets.objects import Objects
 
 Target = dict[str, Any]
 ANNOTATIONS = frozenset({"label", "labels", "boxes", "masks", "clip"})
@@ -42,6 +45,9 @@ class ImageDataset(ABC):
             once `open_dataset` has returned.
         notes: Sentences that a report must repeat (a validation split that was drawn, say).
         synthetic: True where the pictures are drawn, not photographed.
+        label: The class of each picture, where it is known without decoding; else None.
+        clip_of: The number of each picture's clip, where pictures are frames of clips; else None.
+        objects: The objects of each picture, where they are known without decoding; else None.
     """
 
     spec: str = ""
@@ -50,6 +56,9 @@ class ImageDataset(ABC):
     splits: Mapping[str, ImageDataset] = {}
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    label: Int[Tensor, "N"] | None = None
+    clip_of: Int[Tensor, "N"] | None = None
+    objects: Objects | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...

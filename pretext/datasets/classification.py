@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import ResizedDataset
-from pretext.datasets.splitting import Subset, known_labels, known_objects
 
 
 def is_multi_label(data: ImageDataset) -> bool:
@@ -38,10 +37,10 @@ def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
         UserError: If pictures have no classes.
     """
     if not is_multi_label(data):
-        if (labels := known_labels(data)) is not None:
-            return labels.clone()
+        if data.label is not None:
+            return data.label.clone()
         return torch.tensor([_label(data, index) for index in range(len(data))])
-    objects = known_objects(data.base if isinstance(data, ResizedDataset) else data)
+    objects = (data.base if isinstance(data, ResizedDataset) else data).objects
     many = torch.zeros(len(data), len(data.classes), dtype=torch.int64)
     if objects is not None:
         pictures = torch.arange(len(data)).repeat_interleave(objects.offsets.diff())
@@ -72,8 +71,6 @@ def multi_hot(target: dict[str, Any], classes: int) -> Int[Tensor, "K"]:
 
 
 def _label(data: ImageDataset, index: int) -> int:
-    if isinstance(data, Subset):
-        return _label(data.base, int(data.indices[index]))
     try:
         return int(data[index][1]["label"])
     except BadImage:

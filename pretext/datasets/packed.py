@@ -7,20 +7,20 @@ of each file, and one that does not match is built again.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Literal, final
 
-from jaxtyping import Int, UInt8
+import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torchvision import tv_tensors
 
-from pretext.datasets.base import ImageDataset, Target
+from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.objects import Objects
 from pretext.datasets.packing import Pack, item_at, open_or_build
-from pretext.datasets.splitting import known_clips, known_labels
+from pretext.datasets.view import View
+from pretext.system.cache import size_limit_gb
 from pretext.system.errors import UserError
 
 BadImages = Literal["skip", "stop"]
@@ -53,7 +53,7 @@ def at_size(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageDat
 
 
 @final
-class PackedDataset(ImageDataset):
+class PackedDataset(View):
     """A data set in memory-mapped arrays; the pictures are pages of a file until they are touched.
 
     Attributes:
@@ -68,13 +68,10 @@ class PackedDataset(ImageDataset):
 
     def __init__(self, base: ImageDataset, size: int, pack: Pack) -> None:
         """Take what names the data set from `base` and what it holds from `pack`."""
-        self.base, self.size = base, size
-        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
-        self.notes, self.synthetic = base.notes, base.synthetic
+        super().__init__(base)
+        self.size = size
         self.images: UInt8[Tensor, "N 3 S S"] = pack.images
-        self.label: Int[Tensor, "N"] | None = pack.label
-        self.clip_of: Int[Tensor, "N"] | None = pack.clip_of
-        self.objects: Objects | None = pack.objects
+        self.label, self.clip_of, self.objects = pack.label, pack.clip_of, pack.objects
         self.masks: UInt8[Tensor, "N S S"] | None = pack.masks
         self.skipped: tuple[str, ...] = pack.skipped
         if self.skipped:
@@ -99,6 +96,22 @@ class PackedDataset(ImageDataset):
             target["masks"] = tv_tensors.Mask(self.masks[index].clone())
         return self.images[index].clone(), target
 
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        """Return `base` and the picture's index in it.
+
+        A pack lacks the pictures that could not be decoded, so that an index may be up to as many higher in
+        `base`. The first picture there with the same pixels at this size is taken.
+        """
+        if not self.skipped:
+            return self.base, index
+        for place in range(index, min(index + len(self.skipped) + 1, len(self.base))):
+            try:
+                if torch.equal(item_at(self.base, place, self.size)[0], self.images[index]):
+                    return self.base, place
+            except BadImage:
+                continue
+        return self, index
+
     @property
     def fingerprint(self) -> str:
         """The base data set's, or where pictures were left out a hash of it and of their names."""
@@ -106,24 +119,14 @@ class PackedDataset(ImageDataset):
 
 
 @final
-class ResizedDataset(ImageDataset):
+class ResizedDataset(View):
     """A data set too large to pack, decoded on the fly."""
 
     def __init__(self, base: ImageDataset, size: int) -> None:
         """Show `base` at size×size."""
-        self.base, self.size = base, size
-        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
-        self.notes, self.synthetic = base.notes, base.synthetic
-
-    @property
-    def label(self) -> Int[Tensor, "N"] | None:
-        """Each picture's class, where the base data set knows it without decoding."""
-        return known_labels(self.base)
-
-    @property
-    def clip_of(self) -> Int[Tensor, "N"] | None:
-        """The clip that each picture is a frame of, where the base data set has clips."""
-        return known_clips(self.base)
+        super().__init__(base)
+        self.size = size
+        self.label, self.clip_of = base.label, base.clip_of
 
     def __len__(self) -> int:
         return len(self.base)
@@ -131,6 +134,10 @@ class ResizedDataset(ImageDataset):
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
         """Return picture and target; see `ImageDataset`."""
         return item_at(self.base, index, self.size)
+
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        """Return `base` and the same index."""
+        return self.base, index
 
     @property
     def fingerprint(self) -> str:
@@ -166,7 +173,7 @@ class SizedSplits(Mapping[str, ImageDataset]):
 
 def _at_size(data: ImageDataset, size: int, bad_images: BadImages) -> ImageDataset:
     planes = 4 if "masks" in data.annotations else 3
-    if len(data) * planes * size * size > _limit_gb() * 1e9:
+    if len(data) * planes * size * size > size_limit_gb("PRETEXT_PACK_GB", PACK_GB) * 1e9:
         return ResizedDataset(data, size)
     packed = PackedDataset(data, size, open_or_build(data, size))
     bad = packed.skipped
@@ -185,11 +192,3 @@ def _at_size(data: ImageDataset, size: int, bad_images: BadImages) -> ImageDatas
 def _some(bad: tuple[str, ...], at_most: int = 5) -> str:
     rest = f"; and {len(bad) - at_most} more" if len(bad) > at_most else ""
     return "; ".join(bad[:at_most]) + rest
-
-
-def _limit_gb() -> float:
-    text = os.environ.get("PRETEXT_PACK_GB")
-    try:
-        return PACK_GB if text is None else float(text)
-    except ValueError:
-        raise UserError(f"PRETEXT_PACK_GB={text}: expected a number of gigabytes") from None

@@ -12,14 +12,14 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.objects import Objects
+from pretext.datasets.view import View
 from pretext.system.errors import UserError
 
 SEED = 20160427
@@ -28,34 +28,18 @@ VAL_SHARE, TEST_SHARE = 0.1, 0.2
 
 
 @final
-class Subset(ImageDataset):
+class Subset(View):
     """Some pictures of another data set."""
 
     def __init__(self, base: ImageDataset, indices: Sequence[int] | NDArray[np.int64]) -> None:
         """Take the pictures of `base` at `indices`, in their order; its splits stay within reach."""
-        self.base = base
+        super().__init__(base)
         self.indices = np.asarray(indices, dtype=np.int64)
-        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
-        self.splits, self.notes, self.synthetic = base.splits, base.notes, base.synthetic
+        rows = torch.from_numpy(self.indices)
+        self.label = None if base.label is None else base.label[rows]
+        self.clip_of = None if base.clip_of is None else base.clip_of[rows]
+        self.objects = None if base.objects is None else base.objects.take(rows)
         self._fingerprint: str | None = None
-
-    @property
-    def label(self) -> Int[Tensor, "N"] | None:
-        """Each picture's class, where the base data set knows it without decoding."""
-        labels = known_labels(self.base)
-        return None if labels is None else labels[torch.from_numpy(self.indices)]
-
-    @property
-    def clip_of(self) -> Int[Tensor, "N"] | None:
-        """The clip that each picture is a frame of, where the base data set has clips."""
-        clips = known_clips(self.base)
-        return None if clips is None else clips[torch.from_numpy(self.indices)]
-
-    @property
-    def objects(self) -> Objects | None:
-        """Each picture's objects, where the base data set knows them without decoding."""
-        objects = known_objects(self.base)
-        return None if objects is None else objects.take(torch.from_numpy(self.indices))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -63,6 +47,10 @@ class Subset(ImageDataset):
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Target]:
         """Return picture and target; see `ImageDataset`."""
         return self.base[int(self.indices[index])]
+
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        """Return `base` and the picture's index in it."""
+        return self.base, int(self.indices[index])
 
     @property
     def fingerprint(self) -> str:
@@ -73,26 +61,29 @@ class Subset(ImageDataset):
 
 
 @final
-class Joined(ImageDataset):
+class Joined(View):
     """All splits of a data set, one after the other: for what learns nothing, such as an index to search."""
 
     def __init__(self, data: ImageDataset) -> None:
         """Join the splits that are within `data`'s reach."""
+        super().__init__(data)
         self.parts = list(data.splits.values())
         self.ends = np.cumsum([len(part) for part in self.parts])
-        self.spec, self.classes, self.annotations = data.spec, data.classes, data.annotations
-        self.splits, self.notes, self.synthetic = data.splits, data.notes, data.synthetic
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Target]:
         """Return picture and target; see `ImageDataset`."""
-        part, number = self.place(index)
+        part, number = self.origin(index)
         return part[number]
 
-    def place(self, index: int) -> tuple[ImageDataset, int]:
-        """Return the split that picture `index` lies in, and its number there."""
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        """Return the split that holds the picture, and its index in that split.
+
+        Raises:
+            IndexError: If there is no such picture.
+        """
         if not 0 <= index < len(self):
             raise IndexError(index)
         which = int(np.searchsorted(self.ends, index, side="right"))
@@ -113,21 +104,6 @@ def split_or_all(data: ImageDataset, name: str) -> ImageDataset:
     return Joined(data) if name == "all" and name not in data.splits else data.split(name)
 
 
-def known_labels(data: ImageDataset) -> Int[Tensor, "N"] | None:
-    """Return each picture's class where a data set knows it without decoding: its attribute `label`."""
-    return getattr(data, "label", None)
-
-
-def known_clips(data: ImageDataset) -> Int[Tensor, "N"] | None:
-    """Return the clip of each picture where a data set has clips: its attribute `clip_of`."""
-    return getattr(data, "clip_of", None)
-
-
-def known_objects(data: ImageDataset) -> Objects | None:
-    """Return each picture's objects where a data set knows them without decoding: its attribute `objects`."""
-    return getattr(data, "objects", None)
-
-
 def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, ImageDataset], list[str]]:
     """Return the splits train, val and test (others are passed on), and notes on what was drawn.
 
@@ -146,7 +122,7 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
             before = len(splits["train"])
             splits["train"], splits[name] = _draw(spec, splits["train"], share)
             drawn = f"{len(splits[name]):,} of {before:,} pictures"
-            drawn += ", whole clips" if known_clips(splits[name]) is not None else ""
+            drawn += ", whole clips" if splits[name].clip_of is not None else ""
             notes.append(f"The {name} split was drawn from train by a fixed seed: {drawn}.")
     for name, part in splits.items():
         if len(part) == 0:
@@ -161,7 +137,7 @@ def limited(data: ImageDataset, limit: int) -> ImageDataset:
     """
     if len(data) <= limit:
         return data
-    if (clips := known_clips(data)) is not None:
+    if (clips := data.clip_of) is not None:
         names, lengths = np.unique(clips.numpy(), return_counts=True)
         order = np.random.default_rng(SEED).permutation(len(names))
         count = max(1, np.searchsorted(lengths[order].cumsum(), limit, side="right"))
@@ -181,15 +157,14 @@ def _check_disjoint(spec: str, splits: dict[str, ImageDataset]) -> None:
 
 def _draw(spec: str, train: ImageDataset, share: float) -> tuple[Subset, Subset]:
     """Split train in two, the second with `share` of every class (of the clips) as nearly as whole ones allow."""
-    clips = known_clips(train)  # are drawn whole: two frames of one are nearly the same picture
+    clips = train.clip_of  # are drawn whole: two frames of one are nearly the same picture
     names = np.arange(len(train)) if clips is None else np.unique(clips.numpy())
     total, what = len(names), "picture(s)" if clips is None else "clip(s)"
     if total < 2:
         raise UserError(f"{spec}: {total} {what} are too few to draw a split from; give at least three")
     order = np.random.default_rng(SEED).permutation(total)
-    labels = known_labels(train)
-    if labels is not None and clips is None:
-        order = order[np.argsort(labels.numpy()[order], kind="stable")]
+    if train.label is not None and clips is None:
+        order = order[np.argsort(train.label.numpy()[order], kind="stable")]
     count = max(1, round(share * total))
     # equal steps through the pictures in the order of their class take the same share of each
     drawn = order[((np.arange(count) + 0.5) * total / count).astype(np.int64)]

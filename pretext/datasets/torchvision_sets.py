@@ -82,6 +82,8 @@ class Options:
 class ArrayDataset(ImageDataset):
     """Pictures of one size in one array, each of one class."""
 
+    label: Int[Tensor, "N"]
+
     def __init__(
         self, images: UInt8[NDArray[np.uint8], "N ..."], label: Int[Tensor, "N"], classes: tuple[str, ...]
     ) -> None:

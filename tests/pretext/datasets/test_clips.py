@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pretext.datasets import at_size, open_dataset
-from pretext.datasets.splitting import known_clips
 from pretext.system.errors import UserError
 from pretext.training.loading import load_batches
 
@@ -36,14 +35,14 @@ def test_frames_follow_one_another_by_the_numbers_in_their_names(tmp_path):
         clips, frames = read(torch.stack([image for image, _ in part]))
         for clip in clips.unique():
             assert frames[clips == clip].tolist() == list(range((12, 11, 13)[int(clip)]))  # 2 before 10
-        assert torch.equal(known_clips(part), clips)
+        assert torch.equal(part.clip_of, clips)
         assert [int(target["clip"]) for _, target in part] == clips.tolist()
         assert part.annotations == {"clip"}
 
 
 def test_no_clip_is_in_two_splits(tmp_path):
     data = open_dataset(numbered(tmp_path, lengths=[3] * 20))
-    found = {name: set(known_clips(part).tolist()) for name, part in data.splits.items()}
+    found = {name: set(part.clip_of.tolist()) for name, part in data.splits.items()}
     assert {name: len(clips) for name, clips in found.items()} == {"train": 14, "val": 2, "test": 4}
     assert sorted(clip for clips in found.values() for clip in clips) == list(range(20))
     assert any("6 of 48 pictures, whole clips" in note for note in data.notes)
@@ -52,7 +51,7 @@ def test_no_clip_is_in_two_splits(tmp_path):
 def test_folders_for_splits_are_the_splits(tmp_path):
     data = open_dataset(dataset_samples.make("clips", tmp_path))
     assert [len(part) for part in data.splits.values()] == [7, 7, 7] and data.notes == ()
-    assert known_clips(data).tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert data.clip_of.tolist() == [0, 0, 0, 1, 1, 1, 1]
     swapped = open_dataset(f"clips:{tmp_path}?train=test&test=train")
     assert swapped.split("test").fingerprint == data.split("train").fingerprint
 
