@@ -1,8 +1,7 @@
-"""Pictures of one size: decoded once into flat arrays on disk where they fit, on the fly where they do not.
+"""Every picture at one size: packed into arrays on disk if they fit the limit, else decoded on the fly.
 
-A pack is a folder in the cache, named by what decides its content: the data's fingerprint, the size, and the
-version of this format. It is written beside and renamed, so that it is whole or absent; it carries a checksum
-of each file, and one that does not match is built again.
+A pack is a folder in the cache. Its name is a hash of all that determines its content: the fingerprint of the
+data, the size, and the version of the format. See `packing`.
 """
 
 from __future__ import annotations
@@ -25,24 +24,25 @@ from pretext.system.errors import UserError
 
 BadImages = Literal["skip", "stop"]
 PACK_GB = 4.0
-"""Largest pack that is made; more is decoded on the fly. The variable PRETEXT_PACK_GB overrides it."""
+"""Maximum size of a pack in gigabytes; a larger split is decoded on the fly. The environment variable
+PRETEXT_PACK_GB overrides it."""
 
 
 def at_size(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageDataset:
-    """Return the data set with every picture squashed to size×size, and so its other splits, when asked for.
+    """Return the data set with every picture squashed to size×size; its other splits follow on first access.
 
     Args:
         data: Any data set.
-        size: Side in pixels.
-        bad_images: What to do about pictures that cannot be decoded: leave them out and say so, or stop.
-            Where the data set is too large to be packed, they show only when they are reached, as `BadImage`.
+        size: Side of the pictures in pixels, at least 1.
+        bad_images: What to do with pictures that cannot be decoded: `skip` leaves them out and reports them on
+            stderr and in the notes; `stop` raises. A split too large to pack raises `BadImage` at each instead.
 
     Raises:
-        UserError: If `bad_images` is `stop` and there is one, if no picture can be decoded, or if the cache
-            folder cannot be written.
+        UserError: If `bad_images` is `stop` and a picture cannot be decoded, if no picture can be decoded, or if
+            the cache folder cannot be written.
     """
     if size < 1:
-        raise UserError(f"{data.spec}: a picture's side is at least 1 pixel; {size} was given")
+        raise UserError(f"{data.spec}: size={size}; pictures must be at least 1 pixel wide")
     if isinstance(data, PackedDataset | ResizedDataset):
         if data.size == size:
             return data
@@ -54,20 +54,17 @@ def at_size(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageDat
 
 @final
 class PackedDataset(View):
-    """A data set in memory-mapped arrays; the pictures are pages of a file until they are touched.
+    """A data set in memory-mapped arrays; pictures are read from disk on first access.
 
     Attributes:
-        images: Every picture. Writing to it does not reach the disk.
-        label: Each picture's one class.
-        clip_of: The clip that each picture is a frame of.
-        objects: Their objects.
-        masks: Their masks.
-        skipped: The pictures that were left out, each with the reason.
-        base: The data set that was packed.
+        size: Side S of the pictures in pixels.
+        images: All pictures. Writing to it does not change the file.
+        masks: All masks, if there are any.
+        skipped: The pictures that could not be decoded and were left out, each with the reason.
     """
 
     def __init__(self, base: ImageDataset, size: int, pack: Pack) -> None:
-        """Take what names the data set from `base` and what it holds from `pack`."""
+        """Take the description of the data set from `base` and its content from `pack`."""
         super().__init__(base)
         self.size = size
         self.images: UInt8[Tensor, "N 3 S S"] = pack.images
@@ -99,8 +96,8 @@ class PackedDataset(View):
     def origin(self, index: int) -> tuple[ImageDataset, int]:
         """Return `base` and the picture's index in it.
 
-        A pack lacks the pictures that could not be decoded, so that an index may be up to as many higher in
-        `base`. The first picture there with the same pixels at this size is taken.
+        The pack lacks the pictures that could not be decoded, so the index in `base` is larger by at most their
+        number. The first picture in that range with the same pixels at this size is the one.
         """
         if not self.skipped:
             return self.base, index
@@ -114,13 +111,17 @@ class PackedDataset(View):
 
     @property
     def fingerprint(self) -> str:
-        """The base data set's, or where pictures were left out a hash of it and of their names."""
+        """The fingerprint of `base`; if pictures were left out, a hash of it and of their names."""
         return digest(self.base.fingerprint, *self.skipped) if self.skipped else self.base.fingerprint
 
 
 @final
 class ResizedDataset(View):
-    """A data set too large to pack, decoded on the fly."""
+    """A data set that is too large to pack; each picture is decoded and resized when it is read.
+
+    Attributes:
+        size: Side S of the pictures in pixels.
+    """
 
     def __init__(self, base: ImageDataset, size: int) -> None:
         """Show `base` at size×size."""
@@ -141,16 +142,23 @@ class ResizedDataset(View):
 
     @property
     def fingerprint(self) -> str:
-        """The base data set's."""
+        """The fingerprint of `base`."""
         return self.base.fingerprint
 
 
 @final
 class SizedSplits(Mapping[str, ImageDataset]):
-    """The splits of a sized data set; one is brought to size when it is first asked for."""
+    """The splits of a data set at one size; each is packed or resized on first access."""
 
     def __init__(self, base: ImageDataset, sized: ImageDataset, size: int, bad_images: BadImages) -> None:
-        """Stand for `base.splits`, where `base` itself is done already."""
+        """Wrap `base.splits`.
+
+        Args:
+            base: The data set at its own size.
+            sized: `base` at the new size.
+            size: Side in pixels.
+            bad_images: See `at_size`.
+        """
         self._base, self._size, self._bad_images = base.splits, size, bad_images
         self._done = {name: sized for name, part in base.splits.items() if part is base}
 
@@ -161,7 +169,7 @@ class SizedSplits(Mapping[str, ImageDataset]):
             self._done[name] = sized
         return self._done[name]
 
-    def __contains__(self, name: object) -> bool:  # the inherited one would decode a split to say yes
+    def __contains__(self, name: object) -> bool:  # the inherited method would decode the split
         return name in self._base
 
     def __iter__(self) -> Iterator[str]:

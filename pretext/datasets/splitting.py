@@ -1,7 +1,7 @@
-"""From whatever splits a source has to train, val and test, and the sentences that a report owes about it.
+"""Complete the splits of a source to train, val and test; take subsets and join splits.
 
-Nothing may be chosen on the held-out set: where a source has `val` but no `test`, that labelled set is the
-test, and a new val is drawn from train.
+Nothing may be tuned on the held-out set. A source with a val but no test split therefore uses that val as test,
+and a new val is drawn from train.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ from pretext.datasets.view import View
 from pretext.system.errors import UserError
 
 SEED = 20160427
-"""Draws every split that a source does not have; fixed, so that all results are of the same pictures."""
+"""Seed of every drawn split; fixed, so that all results use the same pictures."""
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
+"""Share of the training pictures that a drawn val or test split takes."""
 
 
 @final
 class Subset(View):
-    """Some pictures of another data set."""
+    """Some pictures of another data set.
+
+    Attributes:
+        indices: The index in `base` of each picture.
+    """
 
     def __init__(self, base: ImageDataset, indices: Sequence[int] | NDArray[np.int64]) -> None:
-        """Take the pictures of `base` at `indices`, in their order; its splits stay within reach."""
+        """Select the pictures of `base` at `indices`, in that order; `splits` stays that of `base`."""
         super().__init__(base)
         self.indices = np.asarray(indices, dtype=np.int64)
         rows = torch.from_numpy(self.indices)
@@ -54,7 +59,7 @@ class Subset(View):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the base data set's fingerprint and of the indices."""
+        """A hash of the fingerprint of `base` and of the indices."""
         if self._fingerprint is None:
             self._fingerprint = digest(self.base.fingerprint, self.indices.tobytes())
         return self._fingerprint
@@ -62,10 +67,10 @@ class Subset(View):
 
 @final
 class Joined(View):
-    """All splits of a data set, one after the other: for what learns nothing, such as an index to search."""
+    """All splits of a data set, one after the other; for uses without training, such as a search index."""
 
     def __init__(self, data: ImageDataset) -> None:
-        """Join the splits that are within `data`'s reach."""
+        """Join all splits of `data`."""
         super().__init__(data)
         self.parts = list(data.splits.values())
         self.ends = np.cumsum([len(part) for part in self.parts])
@@ -96,19 +101,23 @@ class Joined(View):
 
 
 def split_or_all(data: ImageDataset, name: str) -> ImageDataset:
-    """Return the split `name`; all of them joined where it is `all`.
+    """Return the split `name`, or all splits joined if `name` is `all`.
 
     Raises:
-        UserError: If there is none of that name.
+        UserError: If there is no such split.
     """
     return Joined(data) if name == "all" and name not in data.splits else data.split(name)
 
 
 def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, ImageDataset], list[str]]:
-    """Return the splits train, val and test (others are passed on), and notes on what was drawn.
+    """Return train, val and test, besides any other splits given, and notes on the splits that were drawn.
+
+    Args:
+        spec: The start of error messages.
+        splits: The splits of the source.
 
     Raises:
-        UserError: If there is no train, an empty split, too little to draw from, or a file in two splits.
+        UserError: If train is missing, a split is empty, a file is in two splits, or train has too few pictures.
     """
     if "train" not in splits:
         raise UserError(f"{spec}: no training split; name it with train=")
@@ -131,9 +140,9 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
 
 
 def limited(data: ImageDataset, limit: int) -> ImageDataset:
-    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit draws from a larger one's.
+    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit takes a subset of a larger one.
 
-    Clips are drawn whole, unless the first one drawn is too long: then its first frames are.
+    Clips are drawn whole. If the first clip drawn is longer than `limit`, its first frames are taken.
     """
     if len(data) <= limit:
         return data
@@ -151,22 +160,22 @@ def _check_disjoint(spec: str, splits: dict[str, ImageDataset]) -> None:
         if shared := files[one] & files[other]:
             raise UserError(
                 f"{spec}: {len(shared):,} pictures are in {one} and in {other}, {min(shared)} among them; "
-                "nothing may be trained on and judged by at once"
+                "splits must not overlap"
             )
 
 
 def _draw(spec: str, train: ImageDataset, share: float) -> tuple[Subset, Subset]:
-    """Split train in two, the second with `share` of every class (of the clips) as nearly as whole ones allow."""
-    clips = train.clip_of  # are drawn whole: two frames of one are nearly the same picture
+    """Split train in two; the second part takes `share` of the pictures of every class, or of the clips."""
+    clips = train.clip_of  # drawn whole, because the frames of a clip are nearly equal
     names = np.arange(len(train)) if clips is None else np.unique(clips.numpy())
     total, what = len(names), "picture(s)" if clips is None else "clip(s)"
     if total < 2:
-        raise UserError(f"{spec}: {total} {what} are too few to draw a split from; give at least three")
+        raise UserError(f"{spec}: {total} {what} are too few to draw val and test from; give at least 3")
     order = np.random.default_rng(SEED).permutation(total)
     if train.label is not None and clips is None:
         order = order[np.argsort(train.label.numpy()[order], kind="stable")]
     count = max(1, round(share * total))
-    # equal steps through the pictures in the order of their class take the same share of each
+    # equal steps through the pictures, sorted by class, take the same share of each class
     drawn = order[((np.arange(count) + 0.5) * total / count).astype(np.int64)]
     taken = np.isin(names if clips is None else clips.numpy(), names[drawn])
     return Subset(train, np.flatnonzero(~taken)), Subset(train, np.flatnonzero(taken))

@@ -28,14 +28,14 @@ class View(ImageDataset):
     def origin(self, index: int) -> tuple[ImageDataset, int]:
         """Return the data set that picture `index` comes from, and its index there.
 
-        Where the picture cannot be found there, return this data set and `index`.
+        If the picture cannot be found there, return this data set and `index`.
         """
 
 
 def source_of(data: ImageDataset, index: int) -> tuple[ImageDataset, int]:
     """Return the data set that holds picture `index` itself, behind all views, and its index there.
 
-    Where a view cannot find the picture, return that view and the index in it.
+    If a view cannot find the picture, return that view and the index in it.
     """
     while isinstance(data, View):
         base, place = data.origin(index)

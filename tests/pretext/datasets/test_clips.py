@@ -1,4 +1,4 @@
-"""Clips: which frames there are and in which order, what splits and limits do to them, and what a step sees of them."""
+"""Clips: the order of their frames, splits and limits of whole clips, and the frames in a training step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def flat(value):
 
 
 def numbered(root, lengths=(6, 9, 4, 7, 12, 5)):
-    """Write clips whose pictures say where they are from: red is the clip's number, green the frame's."""
+    """Write clips whose pixels hold the number of the clip in red and of the frame in green."""
     for clip, length in enumerate(lengths):
         for frame in range(length):
             dataset_samples.save(root / f"clip{clip}" / f"{frame}.png", flat((clip, frame, 0)))
@@ -25,7 +25,7 @@ def numbered(root, lengths=(6, 9, 4, 7, 12, 5)):
 
 
 def read(images):
-    """Return the clips and the frames that numbered pictures say they are."""
+    """Return the clip and frame numbers stored in the pixels of `numbered` pictures."""
     return images[..., 0, 0, 0].long(), images[..., 1, 0, 0].long()
 
 
@@ -71,8 +71,8 @@ def test_short_and_empty_clips_are_left_out_by_name(tmp_path):
     ("lengths", "options", "message"),
     [
         ((1, 1), "", r"no clips of 2 or more frames in .*, only shorter ones: clip0, clip1"),
-        ((3, 3), "?shortest=1", "shortest=1: a clip has at least 2 frames"),
-        ((3,), "", r"1 clip\(s\) are too few to draw a split from"),
+        ((3, 3), "?shortest=1", "shortest=1; expected 2 frames or more"),
+        ((3,), "", r"1 clip\(s\) are too few to draw val and test from"),
     ],
 )
 def test_what_is_no_folder_of_clips_is_one_line(tmp_path, lengths, options, message):
@@ -83,7 +83,9 @@ def test_what_is_no_folder_of_clips_is_one_line(tmp_path, lengths, options, mess
 
 def test_a_folder_of_frames_is_not_one_of_clips(tmp_path):
     numbered(tmp_path)
-    with pytest.raises(UserError, match=r"clip0 holds pictures itself; give the folder that holds the clips"):
+    with pytest.raises(
+        UserError, match=r"clip0 contains pictures itself; give the folder that contains the folders of the clips"
+    ):
         open_dataset(f"clips:{tmp_path / 'clip0'}")
 
 
@@ -108,7 +110,7 @@ def test_a_frame_that_cannot_be_decoded_leaves_the_others_where_they_were(tmp_pa
 
 
 def neighbours(place, length, generator):
-    """Choose the frame and one after it, around the end."""
+    """Choose each frame and the next one, cyclically."""
     return torch.stack([place, (place + 1) % length], dim=1)
 
 
@@ -162,7 +164,7 @@ def test_a_clip_is_left_out_of_its_batch_where_one_frame_cannot_be_decoded(tmp_p
     (tmp_path / "train" / "clip0" / "1.png").write_bytes(b"no picture")
     loader = batches(at_size(open_dataset(spec), 8, bad_images="skip"))
     loaded = [next(loader) for _ in range(7)]  # 42 rows: each frame comes first six times
-    assert sum(len(each.images) for each in loaded) == 42 - 2 * 6  # first, and behind its forerunner
+    assert sum(len(each.images) for each in loaded) == 42 - 2 * 6  # as the first frame, and as the next one
     assert all(len(part) == len(each.images) for each in loaded for part in each.clips)
     assert not any((clips.number == 0)[:, None].logical_and(clips.place == 1).any() for _, _, clips in loaded)
 
