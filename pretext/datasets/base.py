@@ -46,7 +46,7 @@ class ImageDataset(ABC):
         synthetic: True if the pictures are drawn, not photographed.
         label: The class of each picture, if known without decoding; else None.
         clip_of: The clip number of each picture, if pictures are frames of clips; else None.
-        objects: The objects of each picture, in pixels of its full size, if known without decoding; else None.
+        objects: The objects of each picture, in pixels as in its target, if known without decoding; else None.
     """
 
     spec: str = ""
