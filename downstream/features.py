@@ -26,7 +26,7 @@ from pretext.datasets.fingerprints import digest
 from pretext.datasets.packed import PackedDataset
 from pretext.encoders.base import Encoder, evaluating
 from pretext.encoders.files import encoder_digest
-from pretext.system.cache import cache_folder
+from pretext.system.cache import cache_folder, size_limit_gb
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 
@@ -94,7 +94,7 @@ def split_features(
     Raises:
         UserError: If no picture can be decoded, or features are not finite.
     """
-    limit = _limit_gb()
+    limit = size_limit_gb(LIMIT, CACHE_GB)
     part = at_size(data.split(split), encoder.input_size, bad_images="skip")
     asked = torch.arange(len(part)) if indices is None else torch.from_numpy(indices)
     device = next(encoder.parameters()).device
@@ -232,14 +232,6 @@ def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
         return
     except OSError as error:  # a full disk costs other probes their time, and this one nothing
         print(f"features are not kept for other probes: {file.parent}: {error.strerror}", file=sys.stderr)
-
-
-def _limit_gb() -> float:
-    text = os.environ.get(LIMIT)
-    try:
-        return CACHE_GB if text is None else float(text)
-    except ValueError:
-        raise UserError(f"{LIMIT}={text}: expected a number of gigabytes") from None
 
 
 def _sweep(folder: Path, limit_gb: float) -> None:

@@ -13,11 +13,12 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from downstream.picture_files import name_of, origin
+from downstream.picture_files import name_of
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.decoding import decode_draft
 from pretext.datasets.files import FileDataset
 from pretext.datasets.packed import PackedDataset, ResizedDataset
+from pretext.datasets.view import source_of
 from pretext.system.errors import UserError
 
 SELECTIVE_SEARCH = "selective_search"
@@ -107,14 +108,14 @@ def read_proposals(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -
 
 def _named(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -> Iterator[tuple[int, str, str]]:
     """Yield each picture's index, its file, and its name in a file of proposals."""
-    data, rows = origin(data, indices)
-    if not isinstance(data, FileDataset):
-        raise UserError(
-            f"{file}: {data.spec or type(data).__name__} has no picture files that proposals could name; "
-            f"use proposals={SELECTIVE_SEARCH}"
-        )
-    for index, row in zip(indices.tolist(), rows.tolist(), strict=True):
-        yield index, data.images[row], name_of(data, row)
+    for index in indices.tolist():
+        source, row = source_of(data, index)
+        if not isinstance(source, FileDataset):
+            raise UserError(
+                f"{file}: {source.spec or type(source).__name__} has no picture files that proposals could name; "
+                f"use proposals={SELECTIVE_SEARCH}"
+            )
+        yield index, source.images[row], name_of(source, row)
 
 
 def _checked(boxes: NDArray[np.generic], where: str, width: int, height: int) -> Float[NDArray[np.float64], "M 4"]:

@@ -13,9 +13,11 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from downstream.picture_files import name_of, origin
+from downstream.picture_files import name_of
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset
+from pretext.datasets.packed import PackedDataset
+from pretext.datasets.view import source_of
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError, did_you_mean
 
@@ -115,10 +117,14 @@ def _read_npy(file: Path, data: ImageDataset) -> tuple[NDArray[np.int64], Tensor
 
 
 def _names(data: ImageDataset) -> list[str]:
-    base, rows = origin(data, np.arange(len(data)))
-    if not isinstance(base, FileDataset):
-        return [str(row) for row in range(len(data))]
-    return [name_of(base, row) for row in rows.tolist()]
+    numbers = range(len(data))
+    if isinstance(data, PackedDataset) and data.skipped:  # its source would have to be decoded again
+        return list(map(str, numbers))
+    sources = [source_of(data, number) for number in numbers]
+    return [
+        name_of(source, row) if isinstance(source, FileDataset) else str(number)
+        for number, (source, row) in enumerate(sources)
+    ]
 
 
 def _matrix(targets: Int[Tensor, "N ..."], classes: int) -> Int[Tensor, "N K"]:

@@ -1,7 +1,7 @@
-"""A small sample of every kind of data set, made on the spot: the contract test runs over all of them.
+"""Small generated samples of every kind of data set; the contract test runs over all of them.
 
-Whoever adds a kind adds a function here that writes a sample of it and returns its spec. `shade` decides the
-pixels: samples of the same shade are equal byte for byte, of different shades they differ.
+For a new kind, add a function that writes a sample and returns its spec. `shade` seeds the pixels: samples of the
+same shade are equal byte for byte, samples of different shades differ.
 """
 
 from __future__ import annotations
@@ -11,9 +11,27 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from pretext.datasets import open_dataset
+from pretext.system.errors import UserError
+
 PER_SPLIT = 6
+
+
+def one_line(excinfo):
+    """Return the message of an exception, which must be one line."""
+    text = str(excinfo.value)
+    assert "\n" not in text
+    return text
+
+
+def fails(spec, match):
+    """Check that opening `spec` raises a `UserError` whose message is one line and matches."""
+    with pytest.raises(UserError, match=match) as excinfo:
+        open_dataset(spec)
+    one_line(excinfo)
 
 
 def pixels(shade, number, height=20, width=24):
@@ -22,7 +40,7 @@ def pixels(shade, number, height=20, width=24):
 
 def save(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the options are JPEG's, so that colours stay what they were; other formats leave them aside
+    # these options keep the colours of a JPEG; other formats ignore them
     Image.fromarray(array).save(path, quality=95, subsampling=0)
 
 
@@ -43,7 +61,7 @@ def folder(root, shade):
 
 
 def clips(root, shade):
-    """Two clips a split, of 3 and 4 frames."""
+    """Write two clips per split, of 3 and 4 frames."""
     for split in ("train", "val", "test"):
         for clip, frames in enumerate((3, 4)):
             for number in range(frames):
@@ -52,7 +70,7 @@ def clips(root, shade):
 
 
 def voc(root, shade):
-    """One red rectangle a picture, 10×8 at (5, 6), and its class 7 (car) in the mask."""
+    """Write pictures with one red rectangle, 10×8 at (5, 6), whose mask value is 7 (car)."""
     year = root / "VOC2007"
     for split in ("train", "val", "test"):
         names = [f"{split}_{number}" for number in range(PER_SPLIT)]
@@ -80,7 +98,7 @@ def voc_xml(objects, width=24, height=20):
 
 
 def coco(root, shade):
-    """One rectangle a picture, 10×8 at (5, 6), as a polygon."""
+    """Write pictures with one rectangle, 10×8 at (5, 6), annotated as a polygon."""
     for split in ("train", "val", "test"):
         images, annotations = [], []
         for number in range(PER_SPLIT):

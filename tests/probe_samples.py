@@ -8,6 +8,7 @@ import torch
 from pretext.datasets import open_dataset
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.fingerprints import digest
+from pretext.datasets.view import View
 from pretext.encoders import build_encoder
 
 SIZE = 32
@@ -58,17 +59,20 @@ def colours(train=60, test=40, **settings):
     return splits["train"]
 
 
-class Altered(ImageDataset):
+class Altered(View):
     """Another data set whose truth is shuffled among its pictures, is partly hidden, or partly unreadable."""
 
     def __init__(self, base, *, shuffled=False, only=None, unreadable=()):
-        self.base, self.unreadable = base, tuple(unreadable)
-        self.spec, self.classes = base.spec, base.classes
+        super().__init__(base)
+        self.unreadable = tuple(unreadable)
         self.annotations = base.annotations if only is None else frozenset(only)
         self.truth_of = np.random.default_rng(5).permutation(len(base)) if shuffled else np.arange(len(base))
 
     def __len__(self):
         return len(self.base)
+
+    def origin(self, index):
+        return self.base, index
 
     @property
     def fingerprint(self):

@@ -1,12 +1,36 @@
-"""Data sets: a spec in, a picture and its target out. One file a kind; `open_dataset` finds it by name.
+"""Data sets: `open_dataset` opens one by its spec; an item is a picture and its target.
 
-A kind is a module with a frozen dataclass `Options`, whose fields are the keys after `?`, and
+Every data set:
+    base               the interface `ImageDataset`, the keys of a target, and `BadImage`
+    view               data sets that show the pictures of another one
+    splitting          train, val and test, drawn where the source lacks them; subsets and `limit`
+    packed             every picture at one size, packed on disk or decoded on the fly: `at_size`
+    packing            build, check and open packs
+    classification     the classes of all pictures as one tensor
+
+Pictures in files:
+    files              pictures, labels, boxes and masks in files: `FileDataset`
+    decoding           decode an image file; resize a picture together with its target
+    objects            labels and boxes of many pictures in flat arrays
+    fingerprints       content hashes of files, cached
+
+Kinds of data set:
+    folder             a folder of pictures, with or without class folders
+    clips              a folder of clips, each a folder of frames
+    masks              pictures and index masks, for segmentation
+    voc                PASCAL VOC
+    coco               COCO's JSON
+    torchvision_sets   torchvision's data sets by name (`cifar10`, …)
+    scenes             the embedded data set of drawn pictures
+    scenery            the program that draws them
+
+To add a kind, add a module named after it. It has a frozen dataclass `Options`, whose fields are the keys after
+`?` in a spec, and a function
 
     def open_splits(path: str, options: Options) -> dict[str, ImageDataset]
 
-which returns the splits that the source has, `train` among them, and finds fault with what it is given then
-and there, by `UserError`. The keys `limit` and `download`, and the splits that a source lacks, are dealt with
-here.
+that returns the splits of the source, `train` among them. It checks its input when it is called and raises
+`UserError` for faults. `open_dataset` handles `limit`, `download` and splits that the source lacks.
 """
 
 from __future__ import annotations
@@ -42,7 +66,7 @@ OpenSplits = Callable[[str, Any], dict[str, ImageDataset]]
 
 
 def dataset_kinds() -> list[str]:
-    """Return the known kinds: those with a file of their own, and torchvision's sets."""
+    """Return the names of all kinds: modules with `open_splits`, and torchvision's data sets."""
     from pretext.datasets import torchvision_sets
 
     own = [info.name for info in pkgutil.iter_modules(__path__) if _module(info.name) is not None]
@@ -50,18 +74,18 @@ def dataset_kinds() -> list[str]:
 
 
 def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
-    """Open a data set and return its training split; `.splits` has train, val and test.
+    """Open a data set and return its training split; `.splits` holds train, val and test.
 
-    A split that the source lacks is drawn from train by a fixed seed, by class where classes are known, and
-    `.notes` says so: val 10 %, test 20 %; where there is a val but no test, that val is the test.
+    Splits that the source lacks are drawn from train by a fixed seed, stratified by class where classes are
+    known: val 10 %, test 20 %. A source with val but no test uses that val as test. `.notes` reports both.
 
     Args:
-        spec: `KIND[:PATH][?key=value&…]`. Every kind takes `limit=N`: at most N pictures of each split, drawn
+        spec: `KIND[:PATH][?key=value&…]`. Every kind accepts `limit=N`: at most N pictures of each split, drawn
             by a fixed seed.
-        download: Fetch a torchvision set that is not there.
+        download: Download a torchvision data set if its files are missing.
 
     Raises:
-        UserError: If the spec or what it names cannot be used.
+        UserError: If the spec is invalid or the data cannot be opened.
     """
     parsed = parse_spec(spec)
     options_type, open_splits = _opener(parsed.kind)
@@ -70,13 +94,13 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     )
     options = options_into(with_limit, parsed)
     if options.limit is not None and options.limit < 1:
-        raise UserError(f"{parsed.kind}: limit={options.limit}: give at least 1")
+        raise UserError(f"{parsed.kind}: limit={options.limit}; expected 1 or more")
     if download:
         if not hasattr(options, "download"):
-            raise UserError(f"{parsed.kind}: there is nothing to download; leave --download out")
+            raise UserError(f"{parsed.kind}: this kind has nothing to download; remove --download")
         options = dataclasses.replace(options, download=True)
 
-    # the kind gets its own class, which a data set may keep: unlike the one made above, it can be pickled
+    # the data set may keep its options, and the class made above cannot be pickled
     own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options_type)}
     given = open_splits(parsed.path, options_type(**own))
     notes = [note for part in given.values() for note in part.notes]
@@ -97,13 +121,13 @@ def _opener(kind: str) -> tuple[type, OpenSplits]:
         return torchvision_sets.Options, functools.partial(torchvision_sets.open_named, kind)
     known = dataset_kinds()
     if kind not in known:
-        raise UserError(f"unknown kind of data {kind!r}; {did_you_mean(kind, known)}")
+        raise UserError(f"unknown kind of data set {kind!r}; {did_you_mean(kind, known)}")
     module = _module(kind)
     assert module is not None
     return module.Options, module.open_splits
 
 
 def _module(name: str) -> ModuleType | None:
-    """Return the module of that name where it is one of a kind of data set."""
+    """Return the module of that name if it defines a kind of data set, else None."""
     module = importlib.import_module(f"{__name__}.{name}")
     return module if hasattr(module, "open_splits") else None

@@ -1,47 +1,52 @@
-"""What a data set is, to everyone who is not one.
+"""The interface of a data set: a picture and its target per item, named splits, and a fingerprint.
 
-An item is a picture and its target. The target is a plain dict with torchvision's detection keys and types,
-so that `torchvision.transforms.v2` moves picture, boxes and mask together:
+The target is a plain dict with torchvision's detection keys and types, so that `torchvision.transforms.v2`
+transforms picture, boxes and mask together:
 
-    label       int64 scalar: the picture's one class
-    labels      int64 N: the class of each object (their set is the multi-label truth)
+    label       int64 scalar: the picture's single class
+    labels      int64 N: the class of each object; their set is the multi-label truth
     boxes       tv_tensors.BoundingBoxes N×4, XYXY, in pixels of the picture
-    difficult   bool N: objects that an evaluation must neither reward nor punish
+    difficult   bool N: objects that an evaluation must ignore
     masks       tv_tensors.Mask H×W, uint8: 0 background, k + 1 for classes[k], 255 ignored
-    clip        int64 scalar: the clip that the picture is a frame of; a clip's frames follow one another, in time
+    clip        int64 scalar: the picture's clip; the frames of a clip are consecutive and in temporal order
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from pretext.system.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from pretext.datasets.objects import Objects
 
 Target = dict[str, Any]
 ANNOTATIONS = frozenset({"label", "labels", "boxes", "masks", "clip"})
 IGNORE = 255
 
 
-class BadImage(Exception):  # noqa: N818 - what it is says more than a suffix
-    """A file that cannot be decoded. `str()` names the file and the reason on one line."""
+class BadImage(Exception):  # noqa: N818 - the name needs no suffix
+    """A file that cannot be decoded; its message names the file and the reason on one line."""
 
 
 class ImageDataset(ABC):
-    """One split of a set of pictures, and the way to its sibling splits.
+    """One split of a data set, with access to the other splits.
 
     Attributes:
-        spec: The text that opens it again.
-        classes: Class names; targets hold indices into them. Empty where nothing is labelled.
-        annotations: Which of label, labels, boxes, masks, clip every target holds.
-        splits: All splits by name, this one among them; `train`, `val` and `test` are always there
-            once `open_dataset` has returned.
-        notes: Sentences that a report must repeat (a validation split that was drawn, say).
-        synthetic: True where the pictures are drawn, not photographed.
+        spec: The spec that opens the data set.
+        classes: Class names; targets hold indices into them. Empty if nothing is labelled.
+        annotations: The keys that every target holds, out of label, labels, boxes, masks and clip.
+        splits: All splits by name, this one included. `open_dataset` guarantees train, val and test.
+        notes: Sentences that a report must repeat, such as that a validation split was drawn.
+        synthetic: True if the pictures are drawn, not photographed.
+        label: The class of each picture, if known without decoding; else None.
+        clip_of: The clip number of each picture, if pictures are frames of clips; else None.
+        objects: The objects of each picture, in pixels as in its target, if known without decoding; else None.
     """
 
     spec: str = ""
@@ -50,13 +55,16 @@ class ImageDataset(ABC):
     splits: Mapping[str, ImageDataset] = {}
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    label: Int[Tensor, "N"] | None = None
+    clip_of: Int[Tensor, "N"] | None = None
+    objects: Objects | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Target]:
-        """Return the picture (RGB, upright) and its target.
+        """Return the picture (RGB, EXIF orientation applied) and its target.
 
         Raises:
             BadImage: If the file cannot be decoded.
@@ -65,20 +73,20 @@ class ImageDataset(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of the content, pictures and annotations: equal only for equal data."""
+        """A hash of all pictures and annotations; equal only for equal data."""
 
     def split(self, name: str) -> ImageDataset:
         """Return the split `name`.
 
         Raises:
-            UserError: If there is none of that name.
+            UserError: If there is no such split.
         """
         if name not in self.splits:
             raise UserError(f"{self.spec}: no split {name!r}; {did_you_mean(name, self.splits)}")
         return self.splits[name]
 
     def require(self, *annotations: str) -> None:
-        """Raise a `UserError` unless every target holds all of `annotations`."""
+        """Raise a `UserError` unless the data set has all of `annotations`."""
         missing = [name for name in annotations if name not in self.annotations]
         if missing:
             has = ", ".join(sorted(self.annotations)) or "nothing"

@@ -1,4 +1,4 @@
-"""The classes of pictures as one tensor, for whoever trains or judges a classifier."""
+"""The classes of all pictures as one tensor, for training and evaluating classifiers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from torch import Tensor
 
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import ResizedDataset
-from pretext.datasets.splitting import Subset, known_labels, known_objects
 
 
 def is_multi_label(data: ImageDataset) -> bool:
-    """Whether a picture has any number of classes, rather than one.
+    """Return whether pictures have any number of classes each, rather than exactly one.
 
     Raises:
-        UserError: If pictures have no classes at all.
+        UserError: If pictures have no classes.
     """
     if "label" in data.annotations:
         return False
@@ -30,18 +29,18 @@ def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
     """Return the classes of every picture of a split.
 
     Returns:
-        N class indices where every picture has one. Else N×K: 1 where the picture shows the class, 0 where it
-        does not, -1 where all it shows of it is difficult, which counts neither way (VOC's rule). Where only
-        decoding tells the classes, a picture that cannot be decoded has -1 throughout.
+        N class indices if every picture has one class. Otherwise N×K: 1 if the picture shows the class, 0 if it
+        does not, -1 if every object of the class is difficult, which an evaluation ignores (VOC's rule). Where the
+        classes are known only after decoding, the row of a picture that cannot be decoded is all -1.
 
     Raises:
         UserError: If pictures have no classes.
     """
     if not is_multi_label(data):
-        if (labels := known_labels(data)) is not None:
-            return labels.clone()
+        if data.label is not None:
+            return data.label.clone()
         return torch.tensor([_label(data, index) for index in range(len(data))])
-    objects = known_objects(data.base if isinstance(data, ResizedDataset) else data)
+    objects = (data.base if isinstance(data, ResizedDataset) else data).objects
     many = torch.zeros(len(data), len(data.classes), dtype=torch.int64)
     if objects is not None:
         pictures = torch.arange(len(data)).repeat_interleave(objects.offsets.diff())
@@ -62,7 +61,7 @@ def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
 
 
 def multi_hot(target: dict[str, Any], classes: int) -> Int[Tensor, "K"]:
-    """Return one picture's row of `class_targets`."""
+    """Return one picture's row of `class_targets`, from its target and the number of classes."""
     row = torch.zeros(classes, dtype=torch.int64)
     labels = target["labels"]
     difficult = target.get("difficult", torch.zeros(len(labels), dtype=torch.bool))
@@ -72,8 +71,6 @@ def multi_hot(target: dict[str, Any], classes: int) -> Int[Tensor, "K"]:
 
 
 def _label(data: ImageDataset, index: int) -> int:
-    if isinstance(data, Subset):
-        return _label(data.base, int(data.indices[index]))
     try:
         return int(data[index][1]["label"])
     except BadImage:

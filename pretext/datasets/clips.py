@@ -1,10 +1,10 @@
 """`clips:DIR`: a folder of clips, each a folder of frames, at any depth, with or without splits.
 
-The frames of a clip are the pictures that lie directly in one folder, in the order of their names, where a
-number in a name counts as a number (`2.png` comes before `10.png`); what is hidden is left out.
+The frames of a clip are the pictures directly inside one folder, in natural order of their names (`2.png` before
+`10.png`). Hidden files are ignored.
 
-Splits: as for `folder`, those that DIR holds or that `train=`, `val=` and `test=` name; else they are drawn by
-clip, so that no clip is in two of them. Clips that are too short are left out, and the notes name them.
+Splits: found as for `folder`, or named by `train=`, `val=` and `test=`. Missing splits are drawn by whole clips,
+so that no clip is in two of them. Clips that are too short are left out, and the notes name them.
 """
 
 from __future__ import annotations
@@ -21,28 +21,32 @@ from pretext.datasets.folder import SPLITS, split_folders
 from pretext.system.errors import UserError
 
 NAMED = 5
-"""Clips that a note or an error names, at most."""
+"""Maximum number of clips listed in a note or an error message."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the layout leaves open."""
+    """Options of `clips:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training clips; `train` where that is one."""
+    """Sub-folder of the training clips; None looks for `train`."""
     val: str | None = None
-    """Sub-folder of the validation clips; `val` where that is one."""
+    """Sub-folder of the validation clips; None looks for `val`."""
     test: str | None = None
-    """Sub-folder of the test clips; `test` where that is one."""
+    """Sub-folder of the test clips; None looks for `test`."""
     shortest: int = 2
-    """Clips of fewer frames are left out."""
+    """Minimum number of frames, at least 2; shorter clips are left out."""
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
-    """Return the splits that the folder has, each with its clips one after the other."""
+    """Return the splits of the folder; the frames of each clip are consecutive.
+
+    Raises:
+        UserError: If a folder is missing, or no clip is long enough.
+    """
     root, spec = folder_at("clips", path), f"clips:{path}"
     if options.shortest < 2:
-        raise UserError(f"{spec}: shortest={options.shortest}: a clip has at least 2 frames")
+        raise UserError(f"{spec}: shortest={options.shortest}; expected 2 frames or more")
     folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLITS})
     return {name: _clips(spec, root, folder, options.shortest) for name, folder in folders.items()}
 
@@ -52,7 +56,9 @@ def _clips(spec: str, root: Path, folder: Path, shortest: int) -> FileDataset:
     for image in images_below(folder):
         clips.setdefault(Path(image).parent, []).append(image)
     if folder in clips:
-        raise UserError(f"{spec}: {folder} holds pictures itself; give the folder that holds the clips' folders")
+        raise UserError(
+            f"{spec}: {folder} contains pictures itself; give the folder that contains the folders of the clips"
+        )
     filled = {clip.relative_to(folder).parts[0] for clip in clips}
     for below in folder.iterdir():
         if below.is_dir() and below.name not in filled and not below.name.startswith("."):
@@ -75,6 +81,6 @@ def _clips(spec: str, root: Path, folder: Path, shortest: int) -> FileDataset:
 
 
 def _natural(path: str | Path) -> tuple[list[tuple[int, str]], str]:
-    """Return what sorts paths by name, with the numbers in them by value."""
+    """Return a sort key that compares the numbers in a path by value."""
     parts = re.split(r"(\d+)", str(path))  # text, number, text, number, …
     return [(int(part), "") if k % 2 else (-1, part) for k, part in enumerate(parts)], str(path)

@@ -1,18 +1,17 @@
-"""`coco:DIR`: annotations in COCO's JSON, pictures beside them.
+"""`coco:DIR`: annotations in COCO's JSON format, and pictures.
 
-Splits: of each of train, val and test the file `instances_SPLIT.json`, with or without a year, in
-DIR/annotations or DIR, or `SPLIT.json` there; the one JSON file where there is no other; the keys name
-others.
+Splits: `instances_SPLIT.json` or `SPLIT.json`, with or without a year, in DIR/annotations or DIR, for each SPLIT of
+train, val and test. A single JSON file of any name is train. The keys train, val and test name other files.
 
-Pictures: `file_name` is looked for below DIR, then below the folder that the JSON's name suggests
-(`train2017` for `instances_train2017.json`), `images`, and the JSON's own folder; the key `images` names
-another.
+Pictures: each `file_name` is relative to the first of these folders that contains the first picture: DIR, the
+folder named like the JSON file (`train2017` for `instances_train2017.json`), `images`, that folder in `images`, and
+the folder of the JSON file. The key `images` names another folder.
 
-Classes: the categories of the training file in the order of their ids. Where every picture of every split
-shows one class and no other, that is its `label` too.
+Classes: the categories of the training file, in the order of their ids. If every picture of every split shows
+exactly one class, it is the picture's `label` too.
 
-Masks: where every annotation has a segmentation, drawn when a picture is read, smaller objects over larger
-ones. Crowds (`iscrowd`) are `difficult` objects.
+Masks: available if every annotation has a segmentation. They are drawn when a picture is read, smaller objects over
+larger ones. Crowds (`iscrowd`) are `difficult` objects.
 
 Source: Lin et al. 2014, "Microsoft COCO: Common Objects in Context"; cocodataset.org/#format-data.
 """
@@ -42,45 +41,46 @@ from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 FARTHEST = 1e6
-"""Largest coordinate that a polygon may have, in pixels."""
+"""Largest absolute coordinate of a polygon, in pixels."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the layout leaves open."""
+    """Options of `coco:DIR?…`."""
 
     train: str | None = None
-    """JSON file of the training pictures: its name, with or without `.json`, or its path below DIR."""
+    """JSON file of the training pictures: its name or its path below DIR, with or without `.json`; None looks for the
+    default names."""
     val: str | None = None
-    """JSON file of the validation pictures."""
+    """JSON file of the validation pictures, given as for train."""
     test: str | None = None
-    """JSON file of the test pictures."""
+    """JSON file of the test pictures, given as for train."""
     images: str | None = None
-    """Folder below DIR that every `file_name` is relative to."""
+    """Folder below DIR that contains the pictures; None looks in the default folders."""
     classes: str | None = None
-    """Categories to keep, joined by commas, in this order."""
+    """Categories to keep, separated by commas, in this order; None keeps all of train's."""
 
 
 @dataclass(frozen=True)
 class _Annotated:
-    """One JSON file, read and checked."""
+    """The checked content of one JSON file."""
 
     file: Path
     classes: tuple[str, ...]
     names: list[str]
-    """Each picture's `file_name`."""
+    """The `file_name` of each picture."""
     sizes: list[tuple[int, int]]
-    """Height and width of every picture; empty where some are not given."""
+    """Height and width of each picture; empty if the file lacks any of them."""
     objects: list[list[dict[str, Any]]]
-    """Each picture's annotations; `category` is the name."""
+    """The annotations of each picture; `category` is the class name."""
 
 
 @final
 class CocoMasks(Masks):
-    """Masks drawn from polygons and run lengths; kept as JSON, the smallest form that is quick to read."""
+    """Masks drawn from polygons and run lengths, stored as JSON because it is compact and fast to parse."""
 
     def __init__(self, images: Sequence[str], drawn: Sequence[bytes]) -> None:
-        """Keep what is to be drawn: of each picture [[number, segmentation], …], the first at the bottom."""
+        """Store the picture paths and, as JSON for each, [[mask value, segmentation], …]; later ones lie on top."""
         self.images, self.drawn = images, drawn
 
     def read(self, index: int, height: int, width: int) -> UInt8[NDArray[np.uint8], "H W"]:
@@ -98,34 +98,34 @@ class CocoMasks(Masks):
                     runs = segmentation
                 inside = coco_mask.decode(runs)
             except (ValueError, TypeError, RuntimeError, KeyError) as error:
-                raise BadImage(f"{self.images[index]}: a segmentation of it cannot be drawn: {error}") from None
+                raise BadImage(f"{self.images[index]}: one of its segmentations cannot be drawn: {error}") from None
             if inside.shape != painted.shape:
                 size = f"{inside.shape[1]}×{inside.shape[0]}"
-                raise BadImage(f"{self.images[index]}: is {width}×{height}, a segmentation of it {size}")
+                raise BadImage(f"{self.images[index]}: is {width}×{height}, but one of its segmentations is for {size}")
             painted[inside.astype(bool)] = number
         return painted
 
     def digest(self) -> str:
-        """Return a hash of all that is drawn; see `Masks.digest`."""
+        """Return a hash of all segmentations; see `Masks.digest`."""
         return digest(*self.drawn)
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
-    """Return the splits that are there; see the module's words on where they are looked for.
+    """Return the splits that exist; see the module for how they are found.
 
     Raises:
-        UserError: If a file is missing or malformed, or a picture is not there.
+        UserError: If a JSON file is missing or malformed, or a picture is missing.
     """
     root, spec = folder_at("coco", path), f"coco:{path}"
     files, notes = _json_files(spec, root, options)
     read = {split: _read(file) for split, file in files.items()}
     if "train" not in read:
-        return {}  # which is an error, and said so by the caller
+        return {}  # the caller raises
     known = read["train"].classes
     for split, annotated in read.items():
         used = {entry["category"] for entries in annotated.objects for entry in entries}
-        if strange := sorted(used - set(known)):
-            raise UserError(f"{spec}: {split} has a class {strange[0]!r} that train lacks")
+        if unknown := sorted(used - set(known)):
+            raise UserError(f"{spec}: {split} has a class {unknown[0]!r} that train lacks")
     classes = chosen_classes(spec, options.classes, known)
     for annotated in read.values():
         for entries in annotated.objects:
@@ -147,14 +147,14 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             root=root,
             images=images,
             classes=classes,
-            label=torch.tensor([some[0] for some in labels], dtype=torch.int64) if single else None,
+            label=torch.tensor([of_picture[0] for of_picture in labels], dtype=torch.int64) if single else None,
             objects=Objects.gather(
                 (
-                    some,
+                    of_picture,
                     [_corners(entry["bbox"]) for entry in entries],
                     [_is_crowd(entry) for entry in entries],
                 )
-                for some, entries in zip(labels, annotated.objects, strict=True)
+                for of_picture, entries in zip(labels, annotated.objects, strict=True)
             ),
             masks=CocoMasks(images, [_to_draw(entries, classes) for entries in annotated.objects])
             if segmented
@@ -166,18 +166,18 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
 
 
 def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path], list[str]]:
-    """Return the JSON file of each split that there is, and notes on what was chosen from several."""
-    every = [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]
-    by_stem = {file.stem: file for file in reversed(every)}
+    """Return the JSON file of each split that has one, and notes on files chosen among several."""
+    candidates = [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]
+    by_stem = {file.stem: file for file in reversed(candidates)}
     files, notes = {}, []
     for split in SPLITS:
         name: str | None = getattr(options, split)
         if name is not None:
-            below = (root / name, root / f"{name}.json")
-            there = by_stem.get(name.removesuffix(".json")) or next((f for f in below if f.is_file()), None)
-            if there is None:
+            paths = (root / name, root / f"{name}.json")
+            file = by_stem.get(name.removesuffix(".json")) or next((path for path in paths if path.is_file()), None)
+            if file is None:
                 raise UserError(f"{spec}: {split}={name}: no such JSON file; {did_you_mean(name, by_stem)}")
-            files[split] = there
+            files[split] = file
             continue
         usual = re.compile(rf"(instances_)?{split}[-_]?(\d{{4}})?")
         found = sorted(
@@ -187,21 +187,21 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
         if found:
             files[split] = by_stem[found[-1]]
         if len(found) > 1:
-            notes.append(f"Of {', '.join(found)} the file {found[-1]} is used; {split}= chooses another.")
-    if not every and not files:
+            notes.append(f"Several files fit {split}: {', '.join(found)}. The last is used; {split}= chooses another.")
+    if not candidates and not files:
         raise UserError(f"{spec}: no JSON file in {root / 'annotations'} or {root}")
-    if not files and len(every) == 1:
-        files["train"] = every[0]
+    if not files and len(candidates) == 1:
+        files["train"] = candidates[0]
     if "train" not in files:
         raise UserError(f"{spec}: no JSON file for train; name it with train=; known: {', '.join(by_stem)}")
     return files, notes
 
 
 def _read(file: Path) -> _Annotated:
-    """Read one JSON file.
+    """Read and check one JSON file.
 
     Raises:
-        UserError: If it is not what COCO's format asks for.
+        UserError: If it cannot be read or violates COCO's format.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -215,23 +215,23 @@ def _read(file: Path) -> _Annotated:
     except ValueError as error:
         raise UserError(f"{file}: not JSON: {error}") from None
     except KeyError as error:
-        raise UserError(f"{file}: not COCO's format: {error} is missing") from None
+        raise UserError(f"{file}: not in COCO's format: {error} is missing") from None
     except (TypeError, AttributeError):
-        raise UserError(f"{file}: not COCO's format: expected lists of images, annotations and categories") from None
+        raise UserError(f"{file}: not in COCO's format: expected lists of images, annotations and categories") from None
     classes = tuple(categories[number] for number in sorted(categories))
     for what, values in (("category name", classes), ("image id", [entry["id"] for entry in images])):
         value, count = Counter(values).most_common(1)[0] if values else (None, 0)
         if count > 1:
-            raise UserError(f"{file}: the {what} {value!r} is given {count} times")
+            raise UserError(f"{file}: the {what} {value!r} occurs {count} times")
     objects: list[list[dict[str, Any]]] = [[] for _ in images]
     for number, entry in enumerate(annotations):
         try:
             box = [float(value) for value in entry["bbox"]]
             row, category = row_of[entry["image_id"]], categories[entry["category_id"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{file}: annotations[{number}]: {_what(error)}") from None
+            raise UserError(f"{file}: annotations[{number}]: {_fault(error)}") from None
         if len(box) != 4 or not all(map(math.isfinite, box)):
-            raise UserError(f"{file}: annotations[{number}]: bbox is x, y, width, height, not {entry['bbox']}")
+            raise UserError(f"{file}: annotations[{number}]: bbox={entry['bbox']}; expected x, y, width, height")
         segmentation = _checked(entry.get("segmentation"), f"{file}: annotations[{number}]")
         objects[row].append(
             {"bbox": box, "category": category, "iscrowd": entry.get("iscrowd"), "segmentation": segmentation}
@@ -239,7 +239,7 @@ def _read(file: Path) -> _Annotated:
     return _Annotated(file, classes, names, sizes if len(sizes) == len(images) else [], objects)
 
 
-def _what(error: Exception) -> str:
+def _fault(error: Exception) -> str:
     if isinstance(error, KeyError):
         key = error.args[0]
         return f"{key!r} is missing" if isinstance(key, str) else f"no image or category has the id {key}"
@@ -247,7 +247,7 @@ def _what(error: Exception) -> str:
 
 
 def _checked(segmentation: Any, where: str) -> Any:
-    """Return a segmentation without polygons that enclose nothing, or nothing where none is given."""
+    """Return a segmentation without polygons of fewer than three points, or None if it is empty."""
     if not segmentation:
         return None
     if isinstance(segmentation, dict):
@@ -255,10 +255,10 @@ def _checked(segmentation: Any, where: str) -> Any:
             return segmentation
     elif isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation):
         points = np.array([value for polygon in segmentation for value in polygon])
-        # the rasteriser never returns from a coordinate that is not a number
+        # the rasteriser never returns from a NaN coordinate
         if points.dtype.kind in "iuf" and np.all(np.abs(points) <= FARTHEST):
             return [polygon for polygon in segmentation if len(polygon) >= 6]
-    raise UserError(f"{where}: segmentation is a list of polygons or of run lengths with their size")
+    raise UserError(f"{where}: segmentation must be a list of polygons, or run lengths with their size")
 
 
 def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
@@ -281,32 +281,32 @@ def _to_draw(entries: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> by
 
 
 def _pictures(spec: str, root: Path, images: str | None, annotated: _Annotated) -> list[str]:
-    """Return the path of every picture.
+    """Return the path of each picture.
 
     Raises:
-        UserError: If one is not there.
+        UserError: If a picture is missing.
     """
     if not annotated.names:
-        raise UserError(f"{annotated.file}: it has no images")
+        raise UserError(f"{annotated.file}: it lists no images")
     part = annotated.file.stem.removeprefix("instances_")
     guesses = (root, root / part, root / "images", root / "images" / part, annotated.file.parent)
     folders = guesses if images is None else (root / images,)
     in_folder = functools.cache(_names_in)
 
-    def is_there(path: Path) -> bool:
+    def exists(path: Path) -> bool:
         return path.name in in_folder(path.parent)
 
     first = annotated.names[0]
-    folder = next((folder for folder in folders if is_there(folder / first)), folders[0])
+    folder = next((folder for folder in folders if exists(folder / first)), folders[0])
     paths = [folder / name for name in annotated.names]
     for path in paths:
-        if not is_there(path):
-            raise UserError(f"{spec}: {path} is not there, and {annotated.file} lists it; images= names the folder")
+        if not exists(path):
+            raise UserError(f"{spec}: {path} is missing, but {annotated.file} lists it; name its folder with images=")
     return [str(path) for path in paths]
 
 
 def _names_in(folder: Path) -> frozenset[str]:
     try:
         return frozenset(entry.name for entry in folder.iterdir())
-    except OSError:  # no such folder: no picture is in it
+    except OSError:  # no such folder
         return frozenset()

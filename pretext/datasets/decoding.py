@@ -1,8 +1,8 @@
-"""From a file to pixels: any mode, any size, any turn, and one clear reason where it cannot be done.
+"""Decode image files of any mode to 8-bit RGB, upright, and resize pictures together with their targets.
 
-What an RGB tensor of 8 bits cannot hold is decided here once: transparency is laid on white, as a page shows
-it; 16-bit values are divided by 257; 32-bit greyscale, which has no agreed white, is stretched from its
-darkest to its brightest pixel; of an animation the first frame is taken.
+Conversions to 8-bit RGB: transparent pixels are composited on white. 16-bit values are divided by 257. 32-bit
+greyscale has no agreed white, so it is stretched from its darkest to its brightest pixel. An animation gives
+its first frame.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(
         suffix
         for suffix, name in Image.registered_extensions().items()
-        # EPS, video and scientific containers are registered too, and are no pictures
+        # Pillow also registers EPS, video and scientific containers
         if name in Image.OPEN and Image.MIME.get(name, "").startswith("image/")
     )
 
 
 def decode(path: str | Path | BinaryIO) -> UInt8[Tensor, "3 H W"]:
-    """Return a file's picture in RGB, upright.
+    """Return the picture in a file, in RGB with its EXIF orientation applied.
 
     Raises:
         BadImage: If it cannot be decoded.
@@ -56,30 +56,30 @@ def decode(path: str | Path | BinaryIO) -> UInt8[Tensor, "3 H W"]:
 
 
 def decode_draft(path: str | Path | BinaryIO, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
-    """Return a file's picture, RGB and upright, decoded no finer than needed, and its full height and width.
+    """Return a picture, decoded at reduced size where possible, and its full height and width.
 
     Args:
         path: The file.
-        at_least: A JPEG may come at 1/2, 1/4 or 1/8 of its size, which is several times faster, as long as
-            both sides keep this many pixels; None for the full size.
+        at_least: Decode a JPEG at 1/2, 1/4 or 1/8 of its size, which is several times faster, if both sides keep
+            at least this many pixels. None decodes at full size.
 
     Raises:
         BadImage: If it cannot be decoded.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # doubtful metadata; what matters is whether the pixels come
+            warnings.simplefilter("ignore")  # Pillow warns of doubtful metadata; only the pixels matter
             with Image.open(path) as image:
                 return _upright(image, at_least)
-    except Exception as error:  # Pillow's plug-ins let every kind of error out on a broken file
+    except Exception as error:  # Pillow's plug-ins raise errors of every kind on a broken file
         raise BadImage(f"{path}: {_reason(path, error)}") from None
 
 
 def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
-    """Return the class indices that a palette or greyscale picture holds, as stored.
+    """Return the class indices stored in a palette or greyscale picture.
 
     Raises:
-        BadImage: If it cannot be decoded or holds colours.
+        BadImage: If it cannot be decoded, is a colour picture, or holds values outside 0 to 255.
     """
     try:
         with Image.open(path) as image:
@@ -87,19 +87,18 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
     except Exception as error:  # as above
         raise BadImage(f"{path}: {_reason(path, error)}") from None
     if values.ndim != 2 or mode == "F":
-        raise BadImage(f"{path}: a mask is a palette or greyscale picture of class indices, not {mode}")
+        raise BadImage(f"{path}: mode {mode}; a mask must be a palette or greyscale picture of class indices")
     if values.max(initial=0) > 255 or values.min(initial=0) < 0:
-        raise BadImage(f"{path}: a mask's indices run from 0 to 255; this one reaches {values.max()}")
+        raise BadImage(f"{path}: mask values from {values.min()} to {values.max()}; expected 0 to 255")
     return values.astype(np.uint8)
 
 
 def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
-    """Return picture and target at size×size; the aspect ratio is not kept.
+    """Return picture and target at size×size, without keeping the aspect ratio.
 
-    Squashing keeps every object and mask whole and the IoU of two boxes unchanged, and it is how CaffeNet's
-    own inputs were made. Pixels are interpolated bilinearly with antialiasing, masks by the nearest
-    neighbour; each annotation is scaled from its own canvas, so that `image` may be a draft of the picture it
-    belongs to.
+    Squashing keeps every object whole and the IoU of two boxes unchanged; CaffeNet's inputs were made this way.
+    Pixels are interpolated bilinearly with antialiasing, masks by nearest neighbour. Each annotation is scaled
+    from its own canvas, so `image` may be decoded at a reduced size.
     """
     square = [size, size]
     moved = dict(target)
@@ -128,12 +127,12 @@ def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[in
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken metadata beside sound pixels; Pillow raises SyntaxError, struct.error, …
+    except Exception:  # broken metadata, valid pixels; Pillow raises SyntaxError, struct.error, …
         return 1
 
 
 def _to_rgb(image: Image.Image, file_format: str | None) -> NDArray[np.uint8]:
-    """Return H×W×3."""
+    """Return the pixels in 8-bit RGB, H×W×3; see the module for the conversions."""
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
         return _grey(np.asarray(image) / 257.0)
     if image.mode in ("I", "F"):
@@ -158,5 +157,5 @@ def _reason(path: str | Path | BinaryIO, error: Exception) -> str:
     if isinstance(path, str | Path) and Path(path).is_file() and Path(path).stat().st_size == 0:
         return "empty file"
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture that Pillow can read"
+        return "not an image format that Pillow can read"
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,6 @@
-"""Pictures that lie in files: the one data set class behind every kind that has a folder.
+"""Pictures in files: the data set class behind every kind that reads a folder.
 
-A kind reads its layout into lists and arrays once, when it is opened, and finds fault then; what is left to
-do per item is to decode.
+A kind reads and checks its layout once, when it is opened, into lists and arrays. An item only decodes its files.
 """
 
 from __future__ import annotations
@@ -30,32 +29,32 @@ class Masks(ABC):
     """One index mask for each picture of a `FileDataset`."""
 
     files: Sequence[str] = ()
-    """Files whose bytes the masks depend on."""
+    """Files that the masks are read from; their bytes enter the fingerprint."""
 
     @abstractmethod
     def read(self, index: int, height: int, width: int) -> UInt8[NDArray[np.uint8], "H W"]:
-        """Return picture `index`'s mask in the numbering of a target.
+        """Return the mask of picture `index`: 0 background, k + 1 for class k, 255 ignored.
 
         Raises:
-            BadImage: If it cannot be made or does not fit the picture.
+            BadImage: If the mask cannot be read or differs from the picture in size.
         """
 
     @abstractmethod
     def digest(self) -> str:
-        """Return a hash of what decides the masks besides the content of `files`."""
+        """Return a hash of everything that determines the masks, except the content of `files`."""
 
 
 @final
 class MaskFiles(Masks):
-    """Masks that lie in palette or greyscale pictures."""
+    """Masks stored as palette or greyscale pictures."""
 
     def __init__(self, files: Sequence[str], tables: Int[NDArray[np.int16], "T 256"], rows: Sequence[int] = ()):
-        """Keep the files and how to read them.
+        """Store the mask files and the tables that translate their values.
 
         Args:
-            files: One a picture; empty where a picture has none, which is then to be ignored throughout.
-            tables: From a stored index to the target's numbering; -1 where an index has no meaning.
-            rows: Each picture's row in `tables`; empty where all use the first.
+            files: One path for each picture; "" if it has no mask, and then its mask is 255 everywhere.
+            tables: The target's value for each stored value; -1 if a stored value is not allowed.
+            rows: The row of `tables` for each picture; empty if all use the first row.
         """
         self.files = [path for path in files if path]
         self.tables, self.rows, self._file_of = tables, rows, files
@@ -69,32 +68,34 @@ class MaskFiles(Masks):
         if stored.shape != (height, width):
             raise BadImage(f"{path}: the mask is {stored.shape[1]}×{stored.shape[0]}, its picture {width}×{height}")
         table = self.tables[self.rows[index] if self.rows else 0]
-        strange = np.flatnonzero((np.bincount(stored.ravel(), minlength=256) > 0) & (table < 0))
-        if len(strange):
-            raise BadImage(f"{path}: index {strange[0]} in the mask is no class; name them (classes=) or it (ignore=)")
+        unknown = np.flatnonzero((np.bincount(stored.ravel(), minlength=256) > 0) & (table < 0))
+        if len(unknown):
+            raise BadImage(
+                f"{path}: mask value {unknown[0]} is no class; name it in classes=, or ignore it with ignore="
+            )
         return table.astype(np.uint8)[stored]
 
     def digest(self) -> str:
         """Return a hash of the tables and of which pictures have a mask; see `Masks.digest`."""
-        there = bytes(bool(path) for path in self._file_of)
-        return digest(self.tables.tobytes(), ",".join(map(str, self.rows)), there)
+        has_mask = bytes(bool(path) for path in self._file_of)
+        return digest(self.tables.tobytes(), ",".join(map(str, self.rows)), has_mask)
 
 
 def mask_table(known: Sequence[str], chosen: Sequence[str], ignore: int) -> Int[NDArray[np.int16], "1 256"]:
-    """Return the table for masks that number their classes from 1, with 0 for background.
+    """Return the table for `MaskFiles` whose masks hold 0 for background and number the classes from 1.
 
     Args:
-        known: The classes in the order of the masks' numbers.
-        chosen: Those of them that a target is to hold, in its order; the others become background.
-        ignore: The number in the masks that means neither; it may take the place of any other.
+        known: The classes, in the order of their numbers in the masks.
+        chosen: The classes to keep, in the order of the target's numbers; the others become background.
+        ignore: The mask value of ignored pixels; it overrides the background or class of that number.
 
     Raises:
-        UserError: If there are too many classes, or `ignore` fits no mask.
+        UserError: If there are more than 253 classes, or `ignore` is outside 0 to 255.
     """
     if len(known) >= IGNORE - 1:
-        raise UserError(f"{len(known)} classes do not fit a mask of 8 bits; at most {IGNORE - 2} do")
+        raise UserError(f"{len(known)} classes do not fit an 8-bit mask; at most {IGNORE - 2} are allowed")
     if not 0 <= ignore <= 255:
-        raise UserError(f"ignore={ignore}: a mask's numbers run from 0 to 255")
+        raise UserError(f"ignore={ignore}; expected a mask value from 0 to 255")
     table = np.full(256, -1, dtype=np.int16)
     table[0] = 0
     for number, name in enumerate(known, 1):
@@ -105,7 +106,7 @@ def mask_table(known: Sequence[str], chosen: Sequence[str], ignore: int) -> Int[
 
 @final
 class FileDataset(ImageDataset):
-    """Pictures in files, with their annotations in memory (masks: in files, or drawn when asked for)."""
+    """Pictures in files. Annotations are in memory; masks are read or drawn with each item."""
 
     def __init__(
         self,
@@ -120,28 +121,23 @@ class FileDataset(ImageDataset):
         clip_of: Int[Tensor, "N"] | None = None,
         sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """Keep the lists; all of them are in the order of `images`.
+        """Store the paths and annotations; all are in the order of `images`.
 
         Args:
-            root: The folder that names in the fingerprint are relative to.
-            images: Paths.
+            root: The folder of the data set; the fingerprint uses paths relative to it.
+            images: The path of each picture.
             classes: Class names.
-            label: Each picture's one class.
-            objects: Each picture's objects.
-            masks: Each picture's mask.
-            labels_from_masks: The classes in a picture's mask are its `labels`.
-            clip_of: The clip that each picture is a frame of.
-            sizes: Height and width that the annotations were made for; a picture of another size is a bad
-                one.
+            label: The single class of each picture.
+            objects: The objects of each picture.
+            masks: The mask of each picture.
+            labels_from_masks: Use the classes in a picture's mask as its `labels`.
+            clip_of: The clip number of each picture.
+            sizes: Height and width that the annotations were made for; a picture of another size raises
+                `BadImage`. Empty if unknown.
         """
         self.root, self.images, self.classes, self.sizes = root, images, classes, sizes
-        self.label, self.objects, self.masks, self.labels_from_masks = (
-            label,
-            objects,
-            masks,
-            labels_from_masks,
-        )
-        self.clip_of = clip_of
+        self.label, self.objects, self.clip_of = label, objects, clip_of
+        self.masks, self.labels_from_masks = masks, labels_from_masks
         has = {
             "label": label is not None,
             "labels": objects is not None or labels_from_masks,
@@ -149,7 +145,7 @@ class FileDataset(ImageDataset):
             "masks": masks is not None,
             "clip": clip_of is not None,
         }
-        self.annotations = frozenset(name for name, there in has.items() if there)
+        self.annotations = frozenset(name for name, present in has.items() if present)
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -160,9 +156,12 @@ class FileDataset(ImageDataset):
         return self.read(index, None)
 
     def read(self, index: int, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], Target]:
-        """Return picture and target as `[index]` does, the picture as `decode_draft` does.
+        """Return the item `index` with the picture decoded at a reduced size; see `decode_draft`.
 
-        Boxes and mask are always in pixels of the full picture.
+        Boxes and mask stay in pixels of the full picture.
+
+        Raises:
+            BadImage: If the picture or its mask cannot be decoded, or has another size than its annotations.
         """
         image, (height, width) = decode_draft(self.images[index], at_least)
         if self.sizes and self.sizes[index] != (height, width):
@@ -185,7 +184,7 @@ class FileDataset(ImageDataset):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of every file's bytes, and of the annotations."""
+        """A hash of the bytes of all files and of the annotations."""
         if self._fingerprint is None:
             names = [os.path.relpath(path, self.root) for path in self.images]
             parts = [digest(*names), digest(*self.classes)]
@@ -200,13 +199,13 @@ class FileDataset(ImageDataset):
 
 
 def folder_at(kind: str, path: str) -> Path:
-    """Return the folder that a spec names.
+    """Return the folder at the path of a spec.
 
     Raises:
-        UserError: If none is named or there is none.
+        UserError: If the path is empty or not a folder.
     """
     if not path:
-        raise UserError(f"{kind}: name the folder, as in {kind}:DIR")
+        raise UserError(f"{kind}: the path is missing; write {kind}:DIR")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"{kind}:{path}: {'is not a folder' if folder.exists() else 'no such folder'}")
@@ -214,25 +213,30 @@ def folder_at(kind: str, path: str) -> Path:
 
 
 def images_below(folder: Path) -> Iterator[str]:
-    """Yield the paths of all pictures below a folder, by suffix, sorted; what is hidden is left out."""
+    """Yield the sorted paths of all pictures below a folder, by suffix; hidden files and folders are skipped."""
     seen = set()
     for where, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(where)) in seen:  # a link to a folder above
+        if (real := os.path.realpath(where)) in seen:  # a symbolic link to a parent folder
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            # strings, not Paths: there may be a million
+            # strings, because a million Path objects are slow
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in image_suffixes():  # noqa: PTH122
                 yield os.path.join(where, name)  # noqa: PTH118
 
 
 def chosen_classes(kind: str, text: str | None, known: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes that `classes=a,b` names, in its order, or all that are known.
+    """Return the classes listed in the option `classes=a,b`, in that order, or all known ones if it is None.
+
+    Args:
+        kind: The start of error messages.
+        text: The option's value.
+        known: All class names.
 
     Raises:
-        UserError: If a name is unknown or given twice.
+        UserError: If a name is unknown or listed twice.
     """
     if text is None:
         return tuple(known)
@@ -241,5 +245,5 @@ def chosen_classes(kind: str, text: str | None, known: Sequence[str]) -> tuple[s
         if name not in known:
             raise UserError(f"{kind}: no class {name!r}; {did_you_mean(name, known)}")
     if len(set(names)) < len(names):
-        raise UserError(f"{kind}: classes={text} names a class twice")
+        raise UserError(f"{kind}: classes={text} lists a class twice")
     return names

@@ -1,4 +1,4 @@
-"""Content hashes of many files, remembered so that a second opening costs only a listing."""
+"""Content hashes of many files, cached so that reopening a data set only lists its files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 
 SETTLED_NS = 2_000_000_000
-"""A file changed more recently than this could change again within one tick of the file system's clock."""
+"""Age in nanoseconds from which a file's hash is cached. A younger file could change again within one tick of the
+file system's clock."""
 
 
 def digest(*parts: str | bytes) -> str:
-    """Return a hash of the sequence of parts (their boundaries count) as 32 hexadecimal digits."""
+    """Return a hash of the parts, sensitive to their boundaries, as 32 hexadecimal digits."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
@@ -28,12 +29,12 @@ def digest(*parts: str | bytes) -> str:
 
 
 def digest_files(root: Path, files: Iterable[str]) -> str:
-    """Return a hash of the files' names below `root` and of every byte in them.
+    """Return a hash of the files' paths relative to `root` and of their contents.
 
-    What was hashed once is looked up by names, sizes and times of change, so that only a listing is read.
+    The hash is cached under the files' paths, sizes and modification times, so a second call reads no contents.
 
     Args:
-        root: The folder that names are relative to: the same files elsewhere have the same hash.
+        root: The folder that paths are relative to; moving the folder does not change the hash.
         files: Paths, in any order.
 
     Raises:
@@ -47,16 +48,16 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
             f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
             for path, stat in zip(map(os.path.abspath, paths), stats, strict=True)
         ]
-        memo = cache_folder("fingerprints") / digest(str(root), *listing)
-        if memo.is_file() and len(known := memo.read_text()) == 32:
+        cached = cache_folder("fingerprints") / digest(str(root), *listing)
+        if cached.is_file() and len(known := cached.read_text()) == 32:
             return known
         result = digest(*(part for pair in zip(names, _contents(paths), strict=True) for part in pair))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
     newest = max((max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats), default=0)
     if time.time_ns() - newest > SETTLED_NS:
-        with atomic_write(memo) as beside:
-            beside.write_text(result)
+        with atomic_write(cached) as temporary:
+            temporary.write_text(result)
     return result
 
 

@@ -1,14 +1,13 @@
 """`folder:DIR`: a folder of pictures, at any depth, with or without splits and classes.
 
-Splits: where DIR holds a folder `train` beside a `val` or a `test`, or nothing with pictures but `train`,
-those are the splits, and other folders are left alone. The keys `train=`, `val=` and `test=` name them
-otherwise.
+Splits: the sub-folders `train`, `val` and `test` are the splits if `train` exists and either another of them
+exists too or `train` contains all pictures; other folders are then ignored. Otherwise the whole folder is train.
+The keys `train=`, `val=` and `test=` give other names.
 
-Classes: where every training picture lies in a sub-folder exactly one level down, and there are at least two,
-the sub-folders are the classes. Otherwise the pictures are unlabelled.
+Classes: the sub-folders are the classes if there are at least two and every training picture lies exactly one
+level down. Otherwise the pictures are unlabelled.
 
-Pictures are known by their suffix, in any case; other files and whatever is hidden are no part of the data
-set.
+Pictures are recognised by their suffix, in upper or lower case. Other files and hidden ones are ignored.
 """
 
 from __future__ import annotations
@@ -28,20 +27,24 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Options:
-    """What the layout leaves open."""
+    """Options of `folder:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training pictures; `train` where that is one."""
+    """Sub-folder of the training pictures; None looks for `train`."""
     val: str | None = None
-    """Sub-folder of the validation pictures; `val` where that is one."""
+    """Sub-folder of the validation pictures; None looks for `val`."""
     test: str | None = None
-    """Sub-folder of the test pictures; `test` where that is one."""
+    """Sub-folder of the test pictures; None looks for `test`."""
     classes: str | None = None
-    """Class folders to use, joined by commas, in this order; all of train's by the alphabet where None."""
+    """Class folders to use, separated by commas, in this order; None uses all of train's, sorted by name."""
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
-    """Return the splits that the folder has; see the module's words on how they are recognised."""
+    """Return the splits of the folder; see the module for how they are recognised.
+
+    Raises:
+        UserError: If a folder is missing or empty, or a split has a class that train lacks.
+    """
     root, spec = folder_at("folder", path), f"folder:{path}"
     folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLITS})
     files = {name: list(images_below(folder)) for name, folder in folders.items()}
@@ -60,29 +63,27 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     for name, found in files.items():
         if not classes:
             splits[name] = FileDataset(root=root, images=found)
-        elif strangers := set(labelled[name]) - set(known):
-            stranger = min(strangers)
-            raise UserError(
-                f"{spec}: {name} has a class {stranger!r} that train lacks; {did_you_mean(stranger, known)}"
-            )
+        elif unknown := set(labelled[name]) - set(known):
+            first = min(unknown)
+            raise UserError(f"{spec}: {name} has a class {first!r} that train lacks; {did_you_mean(first, known)}")
         elif labelled[name] or name == "train":
             splits[name] = _labelled(root, folders[name], found, classes)
         else:
-            left_out.append(f"The folder {name} has no class folders, as train has: it is not used.")
+            left_out.append(f"The folder {name} has no class folders, unlike train: it is not used.")
     splits["train"].notes = tuple(left_out)
     return splits
 
 
 def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[str, Path]:
-    """Return the folder of each split that there is; `train` is the whole root where there are no splits.
+    """Return the folder of each split that exists; without splits, `train` is the root.
 
     Args:
-        spec: For messages.
+        spec: The start of error messages.
         root: The data set's folder.
-        named: What the user called train, val and test; None for the usual names.
+        named: The user's names for the folders of train, val and test; None for the default names.
 
     Raises:
-        UserError: If a folder that was named is not there.
+        UserError: If a folder named by the user does not exist.
     """
     found: dict[str, Path] = {}
     for split, name in named.items():
@@ -90,11 +91,11 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
         if folder.is_dir():
             found[split] = folder
         elif name is not None:
-            beside = [entry.name for entry in root.iterdir() if entry.is_dir()]
-            raise UserError(f"{spec}: {split}={name}: no such folder; {did_you_mean(name, beside)}")
+            existing = [entry.name for entry in root.iterdir() if entry.is_dir()]
+            raise UserError(f"{spec}: {split}={name}: no such folder; {did_you_mean(name, existing)}")
     if any(name is not None for name in named.values()):
         if "train" not in found:
-            raise UserError(f"{spec}: no folder train in it; name the training pictures' folder with train=")
+            raise UserError(f"{spec}: no folder train; name the folder of the training pictures with train=")
         return found
     if "train" in found and (len(found) > 1 or _is_all(root, found["train"])):
         return found
@@ -102,12 +103,12 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
 
 
 def _is_all(root: Path, folder: Path) -> bool:
-    """Whether all pictures of `root` are in `folder`."""
+    """Return whether all pictures below `root` are below `folder`."""
     return all(Path(image).is_relative_to(folder) for image in images_below(root))
 
 
 def _classes(folder: Path, images: list[str]) -> tuple[str, ...]:
-    """Return the sub-folders that hold the images, or nothing where some lie higher or deeper."""
+    """Return the sub-folders that contain the images, or nothing if any image is not exactly one level down."""
     parents = {os.path.relpath(Path(image).parent, folder) for image in images}
     one_level = all(parent != os.curdir and os.sep not in parent for parent in parents)
     return tuple(sorted(parents)) if one_level else ()
@@ -125,4 +126,4 @@ def _labelled(root: Path, folder: Path, images: list[str], classes: tuple[str, .
 
 
 def _formats() -> str:
-    return "pictures are known by their suffix (.jpg, .png, .webp, .tif, …)"
+    return "pictures are recognised by their suffix (.jpg, .png, .webp, .tif, …)"

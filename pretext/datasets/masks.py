@@ -1,12 +1,12 @@
 """`masks:DIR`: a folder of pictures beside a folder of index masks, for segmentation.
 
-Layout: DIR/images and DIR/masks, each with the sub-folders train, val and test or without; or DIR/train,
-DIR/val and DIR/test, each with images and masks in it. A picture and its mask have the same name below those
-folders but for the suffix.
+Layout: DIR/images and DIR/masks, both with or without the sub-folders train, val and test; or DIR/train, DIR/val
+and DIR/test, each with the folders images and masks. A picture and its mask have the same relative path, except
+for the suffix.
 
-Masks are greyscale or palette pictures: 0 is background, k the k-th class, `ignore` neither. Classes are the
-lines of DIR/classes.txt (a first line `background` names 0), or else what `classes` names. What a mask shows
-are the `labels` of its picture.
+Masks are greyscale or palette pictures: 0 is background, k is the k-th class, and pixels of the value `ignore` are
+ignored. Class names are the lines of DIR/classes.txt (a first line `background` is skipped), or the option
+`classes`. The classes in a mask are the `labels` of its picture.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Options:
-    """What the layout leaves open."""
+    """Options of `masks:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training pictures; `train` where that is one."""
+    """Sub-folder of the training pictures; None looks for `train`."""
     val: str | None = None
-    """Sub-folder of the validation pictures; `val` where that is one."""
+    """Sub-folder of the validation pictures; None looks for `val`."""
     test: str | None = None
-    """Sub-folder of the test pictures; `test` where that is one."""
+    """Sub-folder of the test pictures; None looks for `test`."""
     images: str = "images"
-    """Name of the pictures' folder."""
+    """Name of the folder that contains the pictures."""
     masks: str = "masks"
-    """Name of the masks' folder."""
+    """Name of the folder that contains the masks."""
     classes: str | None = None
-    """Classes joined by commas. With a classes.txt: those to keep, in this order; the others become
-    background. Without: all of them, in the order of their numbers."""
+    """Class names, separated by commas. With a classes.txt: the classes to keep, in this order; the others become
+    background. Without one: all classes, in the order of their numbers in the masks."""
     ignore: int = 255
-    """Number in the masks that means neither a class nor background."""
+    """Mask value of pixels to ignore, 0 to 255."""
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
-    """Return the splits that are there; see the module's words on where they are looked for.
+    """Return the splits that exist; see the module for the layouts.
 
     Raises:
-        UserError: If a folder, a mask or the classes' names are missing.
+        UserError: If a folder, a mask or the class names are missing.
     """
     root, spec = folder_at("masks", path), f"masks:{path}"
     known = _classes(spec, root, options.classes)
@@ -61,7 +61,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         stems = [_stem(image, image_folder) for image in images]
         for image, stem in zip(images, stems, strict=True):
             if stem not in mask_of:
-                raise UserError(f"{spec}: {image} has no mask: no {stem} with a picture's suffix in {mask_folder}")
+                raise UserError(f"{spec}: {image} has no mask: no picture {stem}.* in {mask_folder}")
         splits[split] = FileDataset(
             root=root,
             images=images,
@@ -73,27 +73,29 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
 
 
 def _classes(spec: str, root: Path, classes: str | None) -> tuple[str, ...]:
-    """Return the classes by their numbers in the masks, from 1."""
+    """Return the class names in the order of their numbers in the masks, from 1."""
     file = root / "classes.txt"
     if file.is_file():
         try:
             lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: not a list of classes: {error}") from None
+            raise UserError(f"{file}: not a list of class names: {error}") from None
         names = [line for line in lines if line]
         if names and names[0].lower() == "background":
             del names[0]
     elif classes is not None:
         names = [name.strip() for name in classes.split(",")]
     else:
-        raise UserError(f"{spec}: name the classes that the masks number from 1: a line each in {file}, or classes=a,b")
+        raise UserError(
+            f"{spec}: name the classes that the masks number from 1, one a line in {file}, or with classes=a,b"
+        )
     if not names or "" in names or len(set(names)) < len(names):
-        raise UserError(f"{spec}: expected one name or more, each once, as classes; these are {', '.join(names)}")
+        raise UserError(f"{spec}: expected one class name or more, each once; given {', '.join(names)}")
     return tuple(names)
 
 
 def _folders(spec: str, root: Path, options: Options) -> dict[str, tuple[Path, Path]]:
-    """Return each split's folder of pictures and folder of masks."""
+    """Return the folder of pictures and the folder of masks of each split."""
     found: dict[str, tuple[Path, Path]] = {}
     for split in SPLITS:
         named: str | None = getattr(options, split)
@@ -104,16 +106,18 @@ def _folders(spec: str, root: Path, options: Options) -> dict[str, tuple[Path, P
         elif outside.is_dir():
             found[split] = outside, root / name / options.masks
         elif named is not None:
-            beside = [entry.name for folder in (root / options.images, root) for entry in _folders_in(folder)]
-            raise UserError(f"{spec}: {split}={named}: no such folder of pictures; {did_you_mean(named, beside)}")
+            existing = [entry.name for folder in (root / options.images, root) for entry in _folders_in(folder)]
+            raise UserError(f"{spec}: {split}={named}: no such folder of pictures; {did_you_mean(named, existing)}")
     if not found:
         found["train"] = root / options.images, root / options.masks
     if "train" not in found:
-        raise UserError(f"{spec}: no folder train beside {' and '.join(found)}; name it with train=")
+        raise UserError(f"{spec}: found {' and '.join(found)}, but no train; name its folder with train=")
     for pair in found.values():
         for folder in pair:
             if not folder.is_dir():
-                raise UserError(f"{spec}: no folder {folder}; images= and masks= name the two folders")
+                raise UserError(
+                    f"{spec}: no folder {folder}; name the folders of pictures and masks with images= and masks="
+                )
     return found
 
 

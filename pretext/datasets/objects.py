@@ -1,4 +1,4 @@
-"""The objects of many pictures in four flat arrays: a million boxes cost no million Python objects."""
+"""The objects of many pictures in four flat arrays, which avoids millions of small Python objects."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pretext.datasets.base import Target
 from pretext.datasets.fingerprints import digest
 
 Listed = tuple[Sequence[int], Sequence[Sequence[float]], Sequence[bool]]
-"""One picture's labels, boxes and difficult flags."""
+"""The labels, boxes and difficult flags of one picture."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Picture i's objects are rows `offsets[i]` to `offsets[i + 1]` of the other three."""
+    """Labels, boxes and difficult flags; picture i has rows `offsets[i]` to `offsets[i + 1]` (exclusive)."""
 
     labels: Int[Tensor, "M"]
     offsets: Int[Tensor, "N+1"]
     boxes: Float[Tensor, "M 4"] | None = None
-    """XYXY in pixels of the picture."""
+    """Corners XYXY in pixels of the picture."""
     difficult: Bool[Tensor, "M"] | None = None
 
     @classmethod
     def gather(cls, pictures: Iterable[Listed]) -> Objects:
-        """Return the objects of pictures that are given one by one."""
+        """Return the objects of the pictures, given one by one."""
         labels: list[int] = []
         boxes: list[Sequence[float]] = []
         difficult: list[bool] = []
@@ -48,7 +48,7 @@ class Objects:
         )
 
     def target(self, index: int, height: int, width: int) -> Target:
-        """Return picture `index`'s part of a target; boxes are cut at its edge, empty ones left out."""
+        """Return the target of picture `index`; boxes are clipped to height×width, and empty ones removed."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         if self.boxes is None:
             return {"labels": self.labels[rows].clone()}
@@ -76,7 +76,7 @@ class Objects:
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return what there is of the four arrays, by name."""
+        """Return those of the four arrays that are not None, by name."""
         named = {
             "labels": self.labels,
             "offsets": self.offsets,
@@ -86,5 +86,5 @@ class Objects:
         return {name: tensor.numpy() for name, tensor in named.items() if tensor is not None}
 
     def digest(self) -> str:
-        """Return a hash of the content."""
+        """Return a hash of all arrays."""
         return digest(*(part for name, array in self.arrays().items() for part in (name, array.tobytes())))

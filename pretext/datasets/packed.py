@@ -1,48 +1,48 @@
-"""Pictures of one size: decoded once into flat arrays on disk where they fit, on the fly where they do not.
+"""Every picture at one size: packed into arrays on disk if they fit the limit, else decoded on the fly.
 
-A pack is a folder in the cache, named by what decides its content: the data's fingerprint, the size, and the
-version of this format. It is written beside and renamed, so that it is whole or absent; it carries a checksum
-of each file, and one that does not match is built again.
+A pack is a folder in the cache. Its name is a hash of all that determines its content: the fingerprint of the
+data, the size, and the version of the format. See `packing`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Literal, final
 
-from jaxtyping import Int, UInt8
+import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torchvision import tv_tensors
 
-from pretext.datasets.base import ImageDataset, Target
+from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.objects import Objects
 from pretext.datasets.packing import Pack, item_at, open_or_build
-from pretext.datasets.splitting import known_clips, known_labels
+from pretext.datasets.view import View
+from pretext.system.cache import size_limit_gb
 from pretext.system.errors import UserError
 
 BadImages = Literal["skip", "stop"]
 PACK_GB = 4.0
-"""Largest pack that is made; more is decoded on the fly. The variable PRETEXT_PACK_GB overrides it."""
+"""Maximum size of a pack in gigabytes; a larger split is decoded on the fly. The environment variable
+PRETEXT_PACK_GB overrides it."""
 
 
 def at_size(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageDataset:
-    """Return the data set with every picture squashed to size×size, and so its other splits, when asked for.
+    """Return the data set with every picture squashed to size×size; its other splits follow on first access.
 
     Args:
         data: Any data set.
-        size: Side in pixels.
-        bad_images: What to do about pictures that cannot be decoded: leave them out and say so, or stop.
-            Where the data set is too large to be packed, they show only when they are reached, as `BadImage`.
+        size: Side of the pictures in pixels, at least 1.
+        bad_images: What to do with pictures that cannot be decoded: `skip` leaves them out and reports them on
+            stderr and in the notes; `stop` raises. A split too large to pack raises `BadImage` at each instead.
 
     Raises:
-        UserError: If `bad_images` is `stop` and there is one, if no picture can be decoded, or if the cache
-            folder cannot be written.
+        UserError: If `bad_images` is `stop` and a picture cannot be decoded, if no picture can be decoded, or if
+            the cache folder cannot be written.
     """
     if size < 1:
-        raise UserError(f"{data.spec}: a picture's side is at least 1 pixel; {size} was given")
+        raise UserError(f"{data.spec}: size={size}; pictures must be at least 1 pixel wide")
     if isinstance(data, PackedDataset | ResizedDataset):
         if data.size == size:
             return data
@@ -53,28 +53,22 @@ def at_size(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageDat
 
 
 @final
-class PackedDataset(ImageDataset):
-    """A data set in memory-mapped arrays; the pictures are pages of a file until they are touched.
+class PackedDataset(View):
+    """A data set in memory-mapped arrays; pictures are read from disk on first access.
 
     Attributes:
-        images: Every picture. Writing to it does not reach the disk.
-        label: Each picture's one class.
-        clip_of: The clip that each picture is a frame of.
-        objects: Their objects.
-        masks: Their masks.
-        skipped: The pictures that were left out, each with the reason.
-        base: The data set that was packed.
+        size: Side S of the pictures in pixels.
+        images: All pictures. Writing to it does not change the file.
+        masks: All masks, if there are any.
+        skipped: The pictures that could not be decoded and were left out, each with the reason.
     """
 
     def __init__(self, base: ImageDataset, size: int, pack: Pack) -> None:
-        """Take what names the data set from `base` and what it holds from `pack`."""
-        self.base, self.size = base, size
-        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
-        self.notes, self.synthetic = base.notes, base.synthetic
+        """Take the description of the data set from `base` and its content from `pack`."""
+        super().__init__(base)
+        self.size = size
         self.images: UInt8[Tensor, "N 3 S S"] = pack.images
-        self.label: Int[Tensor, "N"] | None = pack.label
-        self.clip_of: Int[Tensor, "N"] | None = pack.clip_of
-        self.objects: Objects | None = pack.objects
+        self.label, self.clip_of, self.objects = pack.label, pack.clip_of, pack.objects
         self.masks: UInt8[Tensor, "N S S"] | None = pack.masks
         self.skipped: tuple[str, ...] = pack.skipped
         if self.skipped:
@@ -99,31 +93,41 @@ class PackedDataset(ImageDataset):
             target["masks"] = tv_tensors.Mask(self.masks[index].clone())
         return self.images[index].clone(), target
 
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        """Return `base` and the picture's index in it.
+
+        The pack lacks the pictures that could not be decoded, so the index in `base` is larger by at most their
+        number. The first picture in that range with the same pixels at this size is the one.
+        """
+        if not self.skipped:
+            return self.base, index
+        for place in range(index, min(index + len(self.skipped) + 1, len(self.base))):
+            try:
+                if torch.equal(item_at(self.base, place, self.size)[0], self.images[index]):
+                    return self.base, place
+            except BadImage:
+                continue
+        return self, index
+
     @property
     def fingerprint(self) -> str:
-        """The base data set's, or where pictures were left out a hash of it and of their names."""
+        """The fingerprint of `base`; if pictures were left out, a hash of it and of their names."""
         return digest(self.base.fingerprint, *self.skipped) if self.skipped else self.base.fingerprint
 
 
 @final
-class ResizedDataset(ImageDataset):
-    """A data set too large to pack, decoded on the fly."""
+class ResizedDataset(View):
+    """A data set that is too large to pack; each picture is decoded and resized when it is read.
+
+    Attributes:
+        size: Side S of the pictures in pixels.
+    """
 
     def __init__(self, base: ImageDataset, size: int) -> None:
         """Show `base` at size×size."""
-        self.base, self.size = base, size
-        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
-        self.notes, self.synthetic = base.notes, base.synthetic
-
-    @property
-    def label(self) -> Int[Tensor, "N"] | None:
-        """Each picture's class, where the base data set knows it without decoding."""
-        return known_labels(self.base)
-
-    @property
-    def clip_of(self) -> Int[Tensor, "N"] | None:
-        """The clip that each picture is a frame of, where the base data set has clips."""
-        return known_clips(self.base)
+        super().__init__(base)
+        self.size = size
+        self.label, self.clip_of = base.label, base.clip_of
 
     def __len__(self) -> int:
         return len(self.base)
@@ -132,18 +136,29 @@ class ResizedDataset(ImageDataset):
         """Return picture and target; see `ImageDataset`."""
         return item_at(self.base, index, self.size)
 
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        """Return `base` and the same index."""
+        return self.base, index
+
     @property
     def fingerprint(self) -> str:
-        """The base data set's."""
+        """The fingerprint of `base`."""
         return self.base.fingerprint
 
 
 @final
 class SizedSplits(Mapping[str, ImageDataset]):
-    """The splits of a sized data set; one is brought to size when it is first asked for."""
+    """The splits of a data set at one size; each is packed or resized on first access."""
 
     def __init__(self, base: ImageDataset, sized: ImageDataset, size: int, bad_images: BadImages) -> None:
-        """Stand for `base.splits`, where `base` itself is done already."""
+        """Wrap `base.splits`.
+
+        Args:
+            base: The data set at its own size.
+            sized: `base` at the new size.
+            size: Side in pixels.
+            bad_images: See `at_size`.
+        """
         self._base, self._size, self._bad_images = base.splits, size, bad_images
         self._done = {name: sized for name, part in base.splits.items() if part is base}
 
@@ -154,7 +169,7 @@ class SizedSplits(Mapping[str, ImageDataset]):
             self._done[name] = sized
         return self._done[name]
 
-    def __contains__(self, name: object) -> bool:  # the inherited one would decode a split to say yes
+    def __contains__(self, name: object) -> bool:  # the inherited method would decode the split
         return name in self._base
 
     def __iter__(self) -> Iterator[str]:
@@ -166,7 +181,7 @@ class SizedSplits(Mapping[str, ImageDataset]):
 
 def _at_size(data: ImageDataset, size: int, bad_images: BadImages) -> ImageDataset:
     planes = 4 if "masks" in data.annotations else 3
-    if len(data) * planes * size * size > _limit_gb() * 1e9:
+    if len(data) * planes * size * size > size_limit_gb("PRETEXT_PACK_GB", PACK_GB) * 1e9:
         return ResizedDataset(data, size)
     packed = PackedDataset(data, size, open_or_build(data, size))
     bad = packed.skipped
@@ -185,11 +200,3 @@ def _at_size(data: ImageDataset, size: int, bad_images: BadImages) -> ImageDatas
 def _some(bad: tuple[str, ...], at_most: int = 5) -> str:
     rest = f"; and {len(bad) - at_most} more" if len(bad) > at_most else ""
     return "; ".join(bad[:at_most]) + rest
-
-
-def _limit_gb() -> float:
-    text = os.environ.get("PRETEXT_PACK_GB")
-    try:
-        return PACK_GB if text is None else float(text)
-    except ValueError:
-        raise UserError(f"PRETEXT_PACK_GB={text}: expected a number of gigabytes") from None

@@ -1,4 +1,8 @@
-"""How a pack is built, kept and trusted: many decoders, one writer, a checksum of every file."""
+"""Build, check and open packs: many worker processes decode, one process writes.
+
+A pack is built in a temporary folder and renamed, so that it is complete or absent. The manifest holds a checksum
+of each file; a pack with a wrong checksum is built again.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +36,13 @@ from pretext.datasets.splitting import Subset
 from pretext.system.cache import cache_folder
 
 VERSION = 1
-"""Rises whenever decoding, resizing or the layout of a pack changes."""
+"""Raise it whenever decoding, resizing or the layout of a pack changes."""
 CHUNK = 64
-"""Pictures that a worker sends at once."""
+"""Number of pictures that a worker returns at once."""
 IN_PROCESS = 500
-"""Up to so many pictures are decoded sooner than workers start."""
+"""Up to this number of pictures, decoding here is faster than starting workers."""
 STALE_S = 24 * 3600
-"""Age at which the remains of a builder that was killed are swept away."""
+"""Age in seconds from which a temporary folder, left by a killed process, is deleted."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ class Pack:
     objects: Objects | None
     masks: UInt8[Tensor, "N S S"] | None
     skipped: tuple[str, ...]
-    """Pictures that could not be decoded, each with the reason."""
+    """The pictures that could not be decoded, each with the reason."""
 
 
 def item_at(data: ImageDataset, index: int, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
-    """Return an item at size×size, its file decoded no finer than that needs.
+    """Return an item at size×size; its file is decoded at a reduced size where possible.
 
     Raises:
         BadImage: If the file cannot be decoded.
@@ -63,7 +67,7 @@ def item_at(data: ImageDataset, index: int, size: int) -> tuple[UInt8[Tensor, "3
     while isinstance(data, Subset):
         index = int(data.indices[index])
         data = data.base
-    # twice the size leaves the antialiasing to `resize`
+    # at twice the size or more, the antialiasing is left to `resize`
     image, target = data.read(index, 2 * size) if isinstance(data, FileDataset) else data[index]
     return resize(image, target, size)
 
@@ -75,26 +79,26 @@ def open_or_build(data: ImageDataset, size: int) -> Pack:
     pack = _opened(folder, size)
     if pack is not None:
         return pack
-    for remains in packs.glob(".*"):
-        if time.time() - remains.stat().st_mtime > STALE_S:
-            shutil.rmtree(remains, ignore_errors=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=packs))
+    for leftover in packs.glob(".*"):
+        if time.time() - leftover.stat().st_mtime > STALE_S:
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=packs))
     try:
-        _build(data, size, beside)
-        _move(beside, folder, size)
+        _build(data, size, temporary)
+        _move(temporary, folder, size)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     pack = _opened(folder, size)
     if pack is None:
-        raise OSError(5, "the pack just written reads back otherwise; is the disk sound?", str(folder))
+        raise OSError(5, "the pack just written does not match its checksums; check the disk", str(folder))
     return pack
 
 
-def _move(beside: Path, folder: Path, size: int) -> None:
-    """Put a finished pack in its place, unless somebody else has put a sound one there meanwhile."""
+def _move(temporary: Path, folder: Path, size: int) -> None:
+    """Rename a finished pack to `folder`, unless another process has put a valid one there meanwhile."""
     while True:
         try:
-            beside.rename(folder)
+            temporary.rename(folder)
             return
         except OSError:
             if not folder.exists():
@@ -102,13 +106,13 @@ def _move(beside: Path, folder: Path, size: int) -> None:
         if _opened(folder, size) is not None:
             return
         damaged = Path(tempfile.mkdtemp(prefix=".damaged.", dir=folder.parent)) / "pack"
-        with contextlib.suppress(FileNotFoundError):  # another builder was sooner
+        with contextlib.suppress(FileNotFoundError):  # another process moved it first
             folder.rename(damaged)
         shutil.rmtree(damaged.parent)
 
 
 def _opened(folder: Path, size: int) -> Pack | None:
-    """Return the pack in a folder; None where there is none or it is not what was written."""
+    """Return the pack in a folder, or None if it is absent or damaged."""
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         arrays = {}
@@ -117,7 +121,7 @@ def _opened(folder: Path, size: int) -> Pack | None:
             path = folder / f"{name}.bin"
             if path.stat().st_size != int(np.prod(shape)) * dtype.itemsize:
                 return None
-            # copy-on-write: torch wants arrays that can be written, the file must not be
+            # copy-on-write: torch wants writable arrays, but the file must not change
             array = np.memmap(path, dtype, "c", shape=shape) if np.prod(shape) else np.zeros(shape, dtype)
             if zlib.crc32(np.ascontiguousarray(array).data) != about["crc32"]:
                 return None
@@ -127,12 +131,12 @@ def _opened(folder: Path, size: int) -> Pack | None:
             objects = Objects(arrays["labels"], arrays["offsets"], arrays.get("boxes"), arrays.get("difficult"))
         skipped = tuple(manifest["skipped"])
         return Pack(arrays["images"], arrays.get("label"), arrays.get("clip"), objects, arrays.get("masks"), skipped)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or damaged in any way
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _build(data: ImageDataset, size: int, folder: Path) -> None:
-    """Decode everything into `folder`."""
+    """Decode the data set into the files of a pack in `folder`."""
     from tqdm import tqdm
 
     skipped: list[str] = []
@@ -179,7 +183,7 @@ def _small_arrays(targets: list[Target], annotations: frozenset[str]) -> dict[st
 
 @final
 class _Chunks(Dataset[dict[str, Any]]):
-    """Consecutive pictures, decoded and stacked."""
+    """A data set in chunks of consecutive pictures, decoded and stacked."""
 
     def __init__(self, data: ImageDataset, size: int) -> None:
         self.data, self.size = data, size
@@ -212,9 +216,9 @@ class _Chunks(Dataset[dict[str, Any]]):
 def _chunks(data: ImageDataset, size: int) -> Iterator[dict[str, Any]]:
     chunks = _Chunks(data, size)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # a daemon may have no children, and a loader's worker should have none
-    alone = multiprocessing.current_process().daemon or get_worker_info() is not None
-    if len(data) <= IN_PROCESS or workers < 2 or alone:
+    # a daemon may not start processes, and a loader's worker should not
+    is_worker = multiprocessing.current_process().daemon or get_worker_info() is not None
+    if len(data) <= IN_PROCESS or workers < 2 or is_worker:
         yield from (chunks[index] for index in range(len(chunks)))
     else:
         yield from DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_unchanged)

@@ -1,4 +1,7 @@
-"""`scenes`: the embedded data set, drawn pictures of ten classes in places that suit them; no download."""
+"""`scenes`: the embedded data set of drawn pictures, ten classes in fitting places; it needs no download.
+
+The drawing program is in `scenery`.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,15 @@ from pretext.datasets.scenery.painting import paint_scene
 from pretext.system.errors import UserError
 from pretext.system.specs import format_spec
 
-VERSION = 1  # of the drawing code: raise it whenever any picture or target changes
+VERSION = 1
+"""Version of the drawing code; raise it whenever any picture or target changes."""
 SPLITS = ("train", "val", "test")
-FEWEST_PIXELS = 6  # an object that shows fewer is not annotated
-DIFFICULT_BELOW = 0.25  # visible share under which an object is difficult
-SMALL_SHARE = 0.004  # share of the picture's area under which an object is difficult
+FEWEST_PIXELS = 6
+"""Objects with fewer visible pixels are not annotated."""
+DIFFICULT_BELOW = 0.25
+"""Objects with a smaller visible share are difficult."""
+SMALL_SHARE = 0.004
+"""Objects that cover a smaller share of the picture are difficult."""
 
 
 @dataclass(frozen=True)
@@ -30,46 +37,48 @@ class Options:
     """Options of `scenes?…`."""
 
     train: int = 10_000
-    """Pictures to train on."""
+    """Number of training pictures, at least 1."""
     val: int = 1_000
-    """Pictures to choose settings on."""
+    """Number of validation pictures, at least 1."""
     test: int = 2_000
-    """Pictures to report on."""
+    """Number of test pictures, at least 1."""
     size: int = 64
-    """Side of the pictures in pixels, 16 to 1024."""
+    """Side of the square pictures in pixels, 16 to 1024."""
     seed: int = 0
-    """Another seed draws other pictures."""
+    """Seed of the pictures, 0 or more; every seed draws different ones."""
 
     def __post_init__(self) -> None:
         for name in SPLITS:
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1 picture is needed")
+                raise ValueError(f"{name}={getattr(self, name)}; expected 1 picture or more")
         if not 16 <= self.size <= 1024:
-            raise ValueError(f"size={self.size}: expected 16 to 1024 pixels")
+            raise ValueError(f"size={self.size}; expected 16 to 1024 pixels")
         if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: expected 0 or more")
+            raise ValueError(f"seed={self.seed}; expected 0 or more")
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     """Open train, val and test.
 
     Args:
-        path: Must be empty: there is nothing on disk.
-        options: How many pictures, how large, of which seed.
+        path: Must be empty, because nothing is read from disk.
+        options: Number and size of the pictures, and the seed.
 
     Raises:
-        UserError: If a path was given.
+        UserError: If `path` is not empty.
     """
     if path:
-        raise UserError(f"scenes:{path}: scenes are drawn, not read; write scenes or scenes?size=128, without a path")
+        raise UserError(
+            f"scenes:{path}: scenes are drawn, not read from disk; write scenes or scenes?size=128, without a path"
+        )
     return {name: Scenes(name, options) for name in SPLITS}
 
 
 class Scenes(ImageDataset):
-    """One split of the drawn scenes. Picture `index` depends on (seed, split, index) and the size alone.
+    """One split of the drawn scenes. Picture `index` depends only on (seed, split, index) and the size.
 
-    The `label` of a picture is the class of the object with the largest visible box. An object is `difficult`
-    where less than a quarter of it is visible, or it covers less than 0.4 % of the picture.
+    The `label` of a picture is the class of the object with the largest visible box. An object is `difficult` if
+    less than a quarter of it is visible or it covers less than 0.4 % of the picture.
     """
 
     classes = CLASSES
@@ -87,12 +96,12 @@ class Scenes(ImageDataset):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that decides the pixels, the version of the drawing code among it."""
+        """A hash of everything that determines the pixels, including the version of the drawing code."""
         options = self.options
         return digest("scenes", *map(str, (VERSION, options.seed, self.name, len(self), options.size)))
 
     def scene(self, index: int) -> Scene:
-        """Return what picture `index` shows, at no particular size.
+        """Return the composition of picture `index`, which does not depend on the size.
 
         Raises:
             IndexError: If there is no such picture.
@@ -110,15 +119,15 @@ class Scenes(ImageDataset):
         labels, boxes, difficult = [], [], []
         mask = np.zeros_like(painting.owner)
         for number, (thing, visible) in enumerate(zip(scene.things, painting.visible, strict=True), 1):
-            mine = painting.owner == number
-            count = int(np.count_nonzero(mine))
+            owned = painting.owner == number
+            count = int(np.count_nonzero(owned))
             if count < FEWEST_PIXELS:
                 continue
-            columns, rows = mine.any(0).nonzero()[0], mine.any(1).nonzero()[0]
+            columns, rows = owned.any(0).nonzero()[0], owned.any(1).nonzero()[0]
             boxes.append([int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1])
             labels.append(CLASSES.index(thing.name))
             difficult.append(visible < DIFFICULT_BELOW or count < SMALL_SHARE * size * size)
-            mask[mine] = labels[-1] + 1
+            mask[owned] = labels[-1] + 1
         largest = max(range(len(boxes)), key=lambda k: (boxes[k][2] - boxes[k][0]) * (boxes[k][3] - boxes[k][1]))
         target: Target = {
             "label": torch.tensor(labels[largest]),

@@ -1,7 +1,7 @@
-"""From whatever splits a source has to train, val and test, and the sentences that a report owes about it.
+"""Complete the splits of a source to train, val and test; take subsets and join splits.
 
-Nothing may be chosen on the held-out set: where a source has `val` but no `test`, that labelled set is the
-test, and a new val is drawn from train.
+Nothing may be tuned on the held-out set. A source with a val but no test split therefore uses that val as test,
+and a new val is drawn from train.
 """
 
 from __future__ import annotations
@@ -12,50 +12,39 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.objects import Objects
+from pretext.datasets.view import View
 from pretext.system.errors import UserError
 
 SEED = 20160427
-"""Draws every split that a source does not have; fixed, so that all results are of the same pictures."""
+"""Seed of every drawn split; fixed, so that all results use the same pictures."""
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
+"""Share of the training pictures that a drawn val or test split takes."""
 
 
 @final
-class Subset(ImageDataset):
-    """Some pictures of another data set."""
+class Subset(View):
+    """Some pictures of another data set.
+
+    Attributes:
+        indices: The index in `base` of each picture.
+    """
 
     def __init__(self, base: ImageDataset, indices: Sequence[int] | NDArray[np.int64]) -> None:
-        """Take the pictures of `base` at `indices`, in their order; its splits stay within reach."""
-        self.base = base
+        """Select the pictures of `base` at `indices`, in that order; `splits` stays that of `base`."""
+        super().__init__(base)
         self.indices = np.asarray(indices, dtype=np.int64)
-        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
-        self.splits, self.notes, self.synthetic = base.splits, base.notes, base.synthetic
+        rows = torch.from_numpy(self.indices)
+        self.label = None if base.label is None else base.label[rows]
+        self.clip_of = None if base.clip_of is None else base.clip_of[rows]
+        self.objects = None if base.objects is None else base.objects.take(rows)
         self._fingerprint: str | None = None
-
-    @property
-    def label(self) -> Int[Tensor, "N"] | None:
-        """Each picture's class, where the base data set knows it without decoding."""
-        labels = known_labels(self.base)
-        return None if labels is None else labels[torch.from_numpy(self.indices)]
-
-    @property
-    def clip_of(self) -> Int[Tensor, "N"] | None:
-        """The clip that each picture is a frame of, where the base data set has clips."""
-        clips = known_clips(self.base)
-        return None if clips is None else clips[torch.from_numpy(self.indices)]
-
-    @property
-    def objects(self) -> Objects | None:
-        """Each picture's objects, where the base data set knows them without decoding."""
-        objects = known_objects(self.base)
-        return None if objects is None else objects.take(torch.from_numpy(self.indices))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -64,35 +53,42 @@ class Subset(ImageDataset):
         """Return picture and target; see `ImageDataset`."""
         return self.base[int(self.indices[index])]
 
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        """Return `base` and the picture's index in it."""
+        return self.base, int(self.indices[index])
+
     @property
     def fingerprint(self) -> str:
-        """A hash of the base data set's fingerprint and of the indices."""
+        """A hash of the fingerprint of `base` and of the indices."""
         if self._fingerprint is None:
             self._fingerprint = digest(self.base.fingerprint, self.indices.tobytes())
         return self._fingerprint
 
 
 @final
-class Joined(ImageDataset):
-    """All splits of a data set, one after the other: for what learns nothing, such as an index to search."""
+class Joined(View):
+    """All splits of a data set, one after the other; for uses without training, such as a search index."""
 
     def __init__(self, data: ImageDataset) -> None:
-        """Join the splits that are within `data`'s reach."""
+        """Join all splits of `data`."""
+        super().__init__(data)
         self.parts = list(data.splits.values())
         self.ends = np.cumsum([len(part) for part in self.parts])
-        self.spec, self.classes, self.annotations = data.spec, data.classes, data.annotations
-        self.splits, self.notes, self.synthetic = data.splits, data.notes, data.synthetic
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 H W"], Target]:
         """Return picture and target; see `ImageDataset`."""
-        part, number = self.place(index)
+        part, number = self.origin(index)
         return part[number]
 
-    def place(self, index: int) -> tuple[ImageDataset, int]:
-        """Return the split that picture `index` lies in, and its number there."""
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        """Return the split that holds the picture, and its index in that split.
+
+        Raises:
+            IndexError: If there is no such picture.
+        """
         if not 0 <= index < len(self):
             raise IndexError(index)
         which = int(np.searchsorted(self.ends, index, side="right"))
@@ -105,34 +101,23 @@ class Joined(ImageDataset):
 
 
 def split_or_all(data: ImageDataset, name: str) -> ImageDataset:
-    """Return the split `name`; all of them joined where it is `all`.
+    """Return the split `name`, or all splits joined if `name` is `all`.
 
     Raises:
-        UserError: If there is none of that name.
+        UserError: If there is no such split.
     """
     return Joined(data) if name == "all" and name not in data.splits else data.split(name)
 
 
-def known_labels(data: ImageDataset) -> Int[Tensor, "N"] | None:
-    """Return each picture's class where a data set knows it without decoding: its attribute `label`."""
-    return getattr(data, "label", None)
-
-
-def known_clips(data: ImageDataset) -> Int[Tensor, "N"] | None:
-    """Return the clip of each picture where a data set has clips: its attribute `clip_of`."""
-    return getattr(data, "clip_of", None)
-
-
-def known_objects(data: ImageDataset) -> Objects | None:
-    """Return each picture's objects where a data set knows them without decoding: its attribute `objects`."""
-    return getattr(data, "objects", None)
-
-
 def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, ImageDataset], list[str]]:
-    """Return the splits train, val and test (others are passed on), and notes on what was drawn.
+    """Return train, val and test, besides any other splits given, and notes on the splits that were drawn.
+
+    Args:
+        spec: The start of error messages.
+        splits: The splits of the source.
 
     Raises:
-        UserError: If there is no train, an empty split, too little to draw from, or a file in two splits.
+        UserError: If train is missing, a split is empty, a file is in two splits, or train has too few pictures.
     """
     if "train" not in splits:
         raise UserError(f"{spec}: no training split; name it with train=")
@@ -146,7 +131,7 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
             before = len(splits["train"])
             splits["train"], splits[name] = _draw(spec, splits["train"], share)
             drawn = f"{len(splits[name]):,} of {before:,} pictures"
-            drawn += ", whole clips" if known_clips(splits[name]) is not None else ""
+            drawn += ", whole clips" if splits[name].clip_of is not None else ""
             notes.append(f"The {name} split was drawn from train by a fixed seed: {drawn}.")
     for name, part in splits.items():
         if len(part) == 0:
@@ -155,13 +140,13 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
 
 
 def limited(data: ImageDataset, limit: int) -> ImageDataset:
-    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit draws from a larger one's.
+    """Return at most `limit` pictures, drawn by a fixed seed; a smaller limit takes a subset of a larger one.
 
-    Clips are drawn whole, unless the first one drawn is too long: then its first frames are.
+    Clips are drawn whole. If the first clip drawn is longer than `limit`, its first frames are taken.
     """
     if len(data) <= limit:
         return data
-    if (clips := known_clips(data)) is not None:
+    if (clips := data.clip_of) is not None:
         names, lengths = np.unique(clips.numpy(), return_counts=True)
         order = np.random.default_rng(SEED).permutation(len(names))
         count = max(1, np.searchsorted(lengths[order].cumsum(), limit, side="right"))
@@ -175,23 +160,22 @@ def _check_disjoint(spec: str, splits: dict[str, ImageDataset]) -> None:
         if shared := files[one] & files[other]:
             raise UserError(
                 f"{spec}: {len(shared):,} pictures are in {one} and in {other}, {min(shared)} among them; "
-                "nothing may be trained on and judged by at once"
+                "splits must not overlap"
             )
 
 
 def _draw(spec: str, train: ImageDataset, share: float) -> tuple[Subset, Subset]:
-    """Split train in two, the second with `share` of every class (of the clips) as nearly as whole ones allow."""
-    clips = known_clips(train)  # are drawn whole: two frames of one are nearly the same picture
+    """Split train in two; the second part takes `share` of the pictures of every class, or of the clips."""
+    clips = train.clip_of  # drawn whole, because the frames of a clip are nearly equal
     names = np.arange(len(train)) if clips is None else np.unique(clips.numpy())
     total, what = len(names), "picture(s)" if clips is None else "clip(s)"
     if total < 2:
-        raise UserError(f"{spec}: {total} {what} are too few to draw a split from; give at least three")
+        raise UserError(f"{spec}: {total} {what} are too few to draw val and test from; give at least 3")
     order = np.random.default_rng(SEED).permutation(total)
-    labels = known_labels(train)
-    if labels is not None and clips is None:
-        order = order[np.argsort(labels.numpy()[order], kind="stable")]
+    if train.label is not None and clips is None:
+        order = order[np.argsort(train.label.numpy()[order], kind="stable")]
     count = max(1, round(share * total))
-    # equal steps through the pictures in the order of their class take the same share of each
+    # equal steps through the pictures, sorted by class, take the same share of each class
     drawn = order[((np.arange(count) + 0.5) * total / count).astype(np.int64)]
     taken = np.isin(names if clips is None else clips.numpy(), names[drawn])
     return Subset(train, np.flatnonzero(~taken)), Subset(train, np.flatnonzero(taken))

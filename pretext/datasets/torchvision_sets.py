@@ -1,9 +1,8 @@
-"""torchvision's own sets, by name: `cifar10:DIR`, where DIR is what torchvision calls root.
+"""torchvision's data sets by name: `cifar10:DIR`, where DIR is torchvision's `root`.
 
-torchvision finds, checks and downloads the files; here they become splits in this house's terms. Sets that
-lie in one array (CIFAR, MNIST, STL-10, SVHN) stay in memory; the others are decoded picture by picture.
-Greyscale becomes RGB. Of the Oxford pets the trimaps are masks too: the pet has its breed's number, the
-border is ignored.
+torchvision finds, checks and downloads the files. Data sets stored as one array (CIFAR, MNIST, STL-10, SVHN) stay
+in memory; the others are decoded picture by picture. Greyscale becomes RGB. The trimaps of the Oxford pets become
+masks: the pet has the number of its breed, the border is ignored.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from pretext.system.errors import UserError
 
 @dataclass(frozen=True)
 class NamedSet:
-    """One of torchvision's sets."""
+    """One of torchvision's data sets."""
 
     name: str
-    """Its class in `torchvision.datasets`."""
+    """Name of its class in `torchvision.datasets`."""
     splits: Mapping[str, Mapping[str, Any]]
-    """Our splits, and what the class is called with for each."""
+    """Keyword arguments of the class for each of our splits."""
 
 
 _WHOLE: dict[str, dict[str, Any]] = {"train": {}}
@@ -67,29 +66,31 @@ SETS: dict[str, NamedSet] = {
     "svhn": NamedSet("SVHN", _split(train="train", test="test")),
 }
 BY_HAND = frozenset({"imagenet", "stanford_cars"})
-"""Sets whose files torchvision cannot fetch."""
+"""Data sets whose files torchvision cannot download."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to do about files that are not there."""
+    """Options of torchvision's data sets, such as `cifar10:DIR?…`."""
 
     download: bool = False
-    """Fetch them."""
+    """Download the files if they are missing."""
 
 
 @final
 class ArrayDataset(ImageDataset):
-    """Pictures of one size in one array, each of one class."""
+    """Pictures of one size in one array, with one class each."""
+
+    label: Int[Tensor, "N"]
 
     def __init__(
         self, images: UInt8[NDArray[np.uint8], "N ..."], label: Int[Tensor, "N"], classes: tuple[str, ...]
     ) -> None:
-        """Keep the arrays.
+        """Store the arrays.
 
         Args:
-            images: N×H×W grey, N×H×W×3 or N×3×H×W.
-            label: Each picture's class.
+            images: N×H×W greyscale, N×H×W×3 or N×3×H×W.
+            label: The class of each picture.
             classes: Class names.
         """
         grey = images.ndim == 3
@@ -111,7 +112,7 @@ class ArrayDataset(ImageDataset):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all pixels, classes and class names."""
+        """A hash of all pixels, labels and class names."""
         if self._fingerprint is None:
             state = digest(np.ascontiguousarray(self.images).tobytes())
             shape = str(self.images.shape)
@@ -120,22 +121,22 @@ class ArrayDataset(ImageDataset):
 
 
 def open_named(kind: str, path: str, options: Options) -> dict[str, ImageDataset]:
-    """Return the splits that torchvision's set of that name has.
+    """Return the splits of one of torchvision's data sets.
 
     Args:
         kind: A key of `SETS`.
-        path: What torchvision calls root.
+        path: torchvision's `root`.
         options: Whether to download.
 
     Raises:
-        UserError: If the files are not there, are not torchvision's, or cannot be fetched.
+        UserError: If the files are missing, are not the expected ones, or cannot be downloaded.
     """
     if not path:
-        raise UserError(f"{kind}: name the folder that holds it or shall hold it, as in {kind}:DIR")
+        raise UserError(f"{kind}: the path is missing; write {kind}:DIR, the folder of its files or for its download")
     root = Path(path).expanduser()
     if options.download and kind in BY_HAND:
         raise UserError(f"{kind}: torchvision cannot download it; {_where_from(kind, root)}")
-    if not options.download and not root.is_dir():  # some of torchvision's classes would make the folder
+    if not options.download and not root.is_dir():  # some of torchvision's classes would create the folder
         raise UserError(f"{kind}: no folder {root}; {_where_from(kind, root)}")
     return {ours: _opened(kind, root, ours, keywords, options) for ours, keywords in SETS[kind].splits.items()}
 
@@ -150,24 +151,24 @@ def _opened(kind: str, root: Path, split: str, keywords: Mapping[str, Any], opti
     try:
         found = known(str(root), **keywords)
         return _converted(kind, root, found)
-    except Exception as error:  # every set of torchvision's lets other kinds of error out
+    except Exception as error:  # each of torchvision's classes raises other errors
         words = " ".join(str(error).split()).removesuffix(" You can use download=True to download it")
         if options.download:
             raise UserError(f"{kind}: {split} could not be downloaded into {root}: {words}") from None
         raise UserError(
-            f"{kind}: no sound {split} of {named.name} in {root} ({words}); {_where_from(kind, root)}"
+            f"{kind}: no valid {split} split of {named.name} in {root} ({words}); {_where_from(kind, root)}"
         ) from None
 
 
 def _where_from(kind: str, root: Path) -> str:
     if kind in BY_HAND:
-        other = "; class folders without its archives open as folder:DIR" if kind == "imagenet" else ""
+        other = "; open class folders without the archives as folder:DIR" if kind == "imagenet" else ""
         return f"put its files into {root} as torchvision.datasets.{SETS[kind].name} describes{other}"
-    return "name the folder that holds it, or fetch it with --download"
+    return "give the folder that contains it, or add --download"
 
 
 def _converted(kind: str, root: Path, found: Any) -> ImageDataset:
-    """Return a set of torchvision's in this house's terms, no picture decoded."""
+    """Return one of torchvision's data sets as an `ImageDataset`, without decoding pictures."""
     files, numbers = _files_and_numbers(found)
     label = torch.as_tensor(np.asarray(numbers), dtype=torch.int64)
     classes = _class_names(kind, found, int(label.max()) + 1)
@@ -180,12 +181,12 @@ def _converted(kind: str, root: Path, found: Any) -> ImageDataset:
 
 
 def _files_and_numbers(found: Any) -> tuple[list[str] | None, Sequence[int]]:
-    """Return the pictures' files, where they lie in files, and their classes' numbers."""
+    """Return the path (None if the pictures are in one array) and the class index of each picture."""
     for name in ("samples", "_samples", "imgs"):
         if pairs := getattr(found, name, None):
             return [str(path) for path, _ in pairs], [number for _, number in pairs]
     if files := getattr(found, "_image_files", None):
-        pairs = sorted(zip(map(str, files), found._labels, strict=True))  # SUN397's are in no fixed order
+        pairs = sorted(zip(map(str, files), found._labels, strict=True))  # SUN397 lists its files in no fixed order
         return [path for path, _ in pairs], [number for _, number in pairs]
     if files := getattr(found, "_images", None):
         return [str(path) for path in files], found._labels
@@ -194,13 +195,13 @@ def _files_and_numbers(found: Any) -> tuple[list[str] | None, Sequence[int]]:
 
 def _class_names(kind: str, found: Any, at_least: int) -> tuple[str, ...]:
     if names := getattr(found, "classes", None):
-        # ImageNet gives each class all its synonyms
+        # ImageNet lists the synonyms of each class
         return tuple(name if isinstance(name, str) else ", ".join(name) for name in names)
     return tuple(str(number) for number in range(max(at_least, {"gtsrb": 43, "svhn": 10}.get(kind, 0))))
 
 
 def _trimaps(classes: int) -> Int[NDArray[np.int16], "T 256"]:
-    """Return a table for each breed: 1 is the pet, 2 the background, 3 the border between them."""
+    """Return the table of each breed for `MaskFiles`; a trimap holds 1 for pet, 2 for background, 3 for border."""
     tables = np.full((classes, 256), -1, dtype=np.int16)
     tables[:, 1], tables[:, 2], tables[:, 3] = np.arange(1, classes + 1), 0, IGNORE
     return tables

@@ -1,18 +1,16 @@
-"""`voc:DIR`: PASCAL VOC's layout: Annotations, ImageSets, JPEGImages and, for some pictures,
-SegmentationClass.
+"""`voc:DIR`: the layout of PASCAL VOC: Annotations, ImageSets, JPEGImages, and SegmentationClass for some pictures.
 
-DIR is a VOCdevkit or one of its VOCyyyy folders.
+DIR is a VOCdevkit folder or one of its VOCyyyy folders.
 
-Splits: lists of ImageSets. A name is looked for in the folder `sets`, then in the other folders of ImageSets;
-`Segmentation/train` names both, and a path with a slash or a suffix is a list of the user's own. Of a list
-with a second column (VOC's `car_train`), the pictures that are marked -1 are left out.
+Splits: lists in ImageSets. A list is searched in the folder `sets`, then in the other folders of ImageSets.
+`Segmentation/train` names folder and list. A name with a slash or a suffix may also be the path of any list file.
+In a list with a second column (VOC's `car_train`), pictures marked -1 are left out.
 
-Classes: VOC's twenty in alphabetical order, which is how its masks number them; where an object is none of
-these, the sorted names of all objects in the splits.
+Classes: VOC's twenty classes in alphabetical order, the order of their numbers in the masks. If any object has
+another class, the classes are the sorted names of all objects in the splits.
 
-Masks: annotated where every split has some. A picture without one is ignored (255) throughout, except in the
-lists of ImageSets/Segmentation, where a missing mask is an error. `sets=Segmentation` takes only pictures
-with masks.
+Masks: available if every split has at least one. In a picture without one, every pixel is 255 (ignored). A split
+listed in ImageSets/Segmentation must have a mask for every picture; `sets=Segmentation` uses these lists.
 
 Source: Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge".
 """
@@ -40,37 +38,37 @@ USUAL = {"train": "train", "val": "val", "test": "test"}
 
 @dataclass(frozen=True)
 class Options:
-    """What the layout leaves open."""
+    """Options of `voc:DIR?…`."""
 
     year: str | None = None
-    """Which VOCyyyy of a devkit; the most recent one where None."""
+    """Year of the VOCyyyy folder in a devkit, such as 2007; None takes the most recent one."""
     sets: str = "Main"
-    """The folder in ImageSets whose lists are meant."""
+    """Folder in ImageSets to take the lists from, such as Main or Segmentation."""
     train: str | None = None
-    """List of the training pictures; `train` where None."""
+    """List of the training pictures; None looks for `train`."""
     val: str | None = None
-    """List of the validation pictures; `val` where None, there is one and train has none of it."""
+    """List of the validation pictures; None looks for `val` and skips it if it overlaps train."""
     test: str | None = None
-    """List of the test pictures; `test` where None, on the same terms, and if it has annotations."""
+    """List of the test pictures; None looks for `test` and skips it if it overlaps train or is not annotated."""
     classes: str | None = None
-    """Classes to keep, joined by commas, in this order; the masks' others become background."""
+    """Classes to keep, separated by commas, in this order; the others become background in masks. None keeps all."""
     ignore: int = 255
-    """Number in the masks that means neither a class nor background."""
+    """Mask value of pixels to ignore, 0 to 255."""
 
 
 @dataclass(frozen=True)
 class _Annotation:
-    """What one XML file says."""
+    """The objects of one XML file."""
 
     size: tuple[int, int] | None
-    """Height and width, where they are given."""
+    """Height and width, or None if unknown."""
     names: list[str]
     boxes: list[tuple[float, float, float, float]]
     difficult: list[bool]
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
-    """Return the splits that are there; see the module's words on where they are looked for.
+    """Return the splits that exist; see the module for how they are found.
 
     Raises:
         UserError: If a list, an annotation, a picture or a mask is missing or malformed.
@@ -93,24 +91,24 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         for name in names:
             if name not in pictures:
                 missing = root / "JPEGImages" / f"{name}.jpg"
-                raise UserError(f"{spec}: {missing} is not there, and {lists[split]} lists it")
+                raise UserError(f"{spec}: {missing} is missing, but {lists[split]} lists it")
     annotations = {split: [_read(_annotation_of(root, name)) for name in names] for split, names in ids.items()}
-    named = {name for some in annotations.values() for annotation in some for name in annotation.names}
+    named = {name for part in annotations.values() for annotation in part for name in annotation.names}
     known = CLASSES if named <= set(CLASSES) else tuple(sorted(named))
     classes = chosen_classes(spec, options.classes, known)
     masks = _masks(spec, root, lists, ids)
     table = mask_table(known, classes, options.ignore) if masks else None
 
     splits: dict[str, ImageDataset] = {}
-    for split, some in annotations.items():
-        sizes = [annotation.size for annotation in some if annotation.size is not None]
+    for split, part in annotations.items():
+        sizes = [annotation.size for annotation in part if annotation.size is not None]
         splits[split] = FileDataset(
             root=root,
             images=[pictures[name] for name in ids[split]],
             classes=classes,
-            objects=Objects.gather(_listed(annotation, classes) for annotation in some),
+            objects=Objects.gather(_listed(annotation, classes) for annotation in part),
             masks=None if table is None else MaskFiles(masks[split], table),
-            sizes=sizes if len(sizes) == len(some) else (),
+            sizes=sizes if len(sizes) == len(part) else (),
         )
     lacking = {split: files.count("") for split, files in masks.items()}
     if any(lacking.values()):
@@ -118,34 +116,40 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         notes.append(
             f"Pictures without a mask ({counts}) do not count in segmentation; sets=Segmentation leaves them out."
         )
-    for part in splits.values():
-        part.notes = tuple(notes)
+    for data in splits.values():
+        data.notes = tuple(notes)
     return splits
 
 
 def _year_folder(spec: str, root: Path, year: str | None) -> tuple[Path, list[str]]:
-    """Return the folder that holds ImageSets, and a note where it was chosen from several."""
+    """Return the folder that contains ImageSets, and a note if it was chosen among several years."""
     if (root / "ImageSets").is_dir():
         if year is not None and year not in root.name:
-            raise UserError(f"{spec}: year={year}, but this is one year's folder already; leave year out")
+            raise UserError(f"{spec}: year={year}, but this is the folder of one year; remove year=")
         return root, []
     years = sorted(entry.parent.name for entry in root.glob("VOC*/ImageSets"))
     if not years:
-        raise UserError(f"{spec}: no ImageSets in it, nor in a VOCyyyy folder of it; name a VOCdevkit folder")
+        raise UserError(f"{spec}: no ImageSets folder in it or in its VOCyyyy folders; give a VOCdevkit folder")
     if year is None:
-        note = [f"Of {', '.join(years)} the most recent is used; year= chooses another."] if len(years) > 1 else []
+        note = (
+            [f"Years {', '.join(years)} exist; the most recent is used, and year= chooses another."]
+            if len(years) > 1
+            else []
+        )
         return root / years[-1], note
     name = year if year.startswith("VOC") else f"VOC{year}"
     if name not in years:
-        raise UserError(f"{spec}: year={year}: no {name} in it; {did_you_mean(name, years)}")
+        raise UserError(f"{spec}: year={year}: no folder {name}; {did_you_mean(name, years)}")
     return root / name, []
 
 
 def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
-    """Return the list file of each split that there is."""
+    """Return the list file of each split that has one."""
     folders = sorted(entry.name for entry in (root / "ImageSets").iterdir() if entry.is_dir())
     if options.sets not in folders:
-        raise UserError(f"{spec}: sets={options.sets}: not in ImageSets; {did_you_mean(options.sets, folders)}")
+        raise UserError(
+            f"{spec}: sets={options.sets}: no such folder in ImageSets; {did_you_mean(options.sets, folders)}"
+        )
     folders.remove(options.sets)
     found: dict[str, Path] = {}
     for split, usual in USUAL.items():
@@ -156,12 +160,12 @@ def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
         ]
         if name and ("/" in name or os.sep in name or Path(name).suffix):
             candidates.append(Path(name).expanduser())
-        there = next((file for file in candidates if file.is_file()), None)
-        if there is not None:
-            found[split] = there
+        match = next((file for file in candidates if file.is_file()), None)
+        if match is not None:
+            found[split] = match
         elif name is not None or split == "train":
             names = [file.stem for file in (root / "ImageSets" / options.sets).glob("*.txt")]
-            # the lists of single classes would drown the ones that are meant
+            # leave out the many lists of single classes
             plain = [stem for stem in names if stem.partition("_")[0] not in CLASSES or stem == "train"]
             hint = did_you_mean(name or usual, plain)
             raise UserError(f"{spec}: {split}={name or usual}: no such list in ImageSets; {hint}")
@@ -169,7 +173,7 @@ def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
 
 
 def _ids(spec: str, file: Path) -> list[str]:
-    """Return the pictures that a list names, each once."""
+    """Return the names of the pictures in a list file, without duplicates."""
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -178,7 +182,7 @@ def _ids(spec: str, file: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         words = line.split()
         if len(words) > 2 or (len(words) == 2 and not words[1].lstrip("-").isdigit()):
-            raise UserError(f"{file}, line {number}: expected a picture's name, and perhaps 1, 0 or -1")
+            raise UserError(f"{file}, line {number}: expected the name of a picture, optionally with 1, 0 or -1")
         if words and words[1:] != ["-1"]:
             names.append(words[0])
     if not names:
@@ -187,7 +191,7 @@ def _ids(spec: str, file: Path) -> list[str]:
 
 
 def _by_stem(folder: Path) -> dict[str, str]:
-    """Return the pictures of a folder by their names without suffix."""
+    """Return the paths of the pictures in a folder, by their names without suffix."""
     if not folder.is_dir():
         return {}
     with os.scandir(folder) as entries:
@@ -200,10 +204,10 @@ def _annotation_of(root: Path, name: str) -> Path:
 
 
 def _read(file: Path) -> _Annotation:
-    """Read one annotation; VOC counts pixels from 1 and its boxes hold their last one.
+    """Read one annotation file. VOC counts pixels from 1, and its boxes include their last pixel.
 
     Raises:
-        UserError: If it is missing or malformed.
+        UserError: If the file is missing or malformed.
     """
     try:
         tree = ElementTree.parse(file).getroot()
@@ -212,26 +216,26 @@ def _read(file: Path) -> _Annotation:
     except ElementTree.ParseError as error:
         raise UserError(f"{file}: not well-formed XML: {error}") from None
     names, boxes, difficult = [], [], []
-    # not iter(): a person's head and hands are objects inside an object
+    # not iter(): the parts of a person are nested in its object
     for number, entry in enumerate(tree.findall("object"), 1):
         name = (entry.findtext("name") or "").strip()
         try:
             left, top, right, bottom = (
                 float(entry.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")
             )
-            hard = int(entry.findtext("difficult") or 0) != 0
+            is_difficult = int(entry.findtext("difficult") or 0) != 0
         except ValueError:
             raise UserError(f"{file}: object {number}: expected numbers in bndbox and difficult") from None
         if not name:
             raise UserError(f"{file}: object {number} has no name")
         names.append(name)
         boxes.append((left - 1, top - 1, right, bottom))
-        difficult.append(hard)
+        difficult.append(is_difficult)
     try:
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
     except ValueError:
         raise UserError(f"{file}: expected numbers in size") from None
-    # some tools write a size of nought where they do not know it
+    # some tools write 0 for an unknown size
     return _Annotation((height, width) if height and width else None, names, boxes, difficult)
 
 
@@ -245,11 +249,11 @@ def _listed(annotation: _Annotation, classes: Sequence[str]) -> Listed:
 
 
 def _masks(spec: str, root: Path, lists: Mapping[str, Path], ids: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return each picture's mask file or "", or nothing where some split has no mask at all."""
-    there = _by_stem(root / "SegmentationClass")
-    files = {split: [there.get(name, "") for name in names] for split, names in ids.items()}
+    """Return the mask file of each picture ("" if it has none); empty if a split has no mask at all."""
+    masks = _by_stem(root / "SegmentationClass")
+    files = {split: [masks.get(name, "") for name in names] for split, names in ids.items()}
     for split, found in files.items():
         if "" in found and lists[split].parent == root / "ImageSets" / "Segmentation":
             missing = root / "SegmentationClass" / f"{ids[split][found.index('')]}.png"
-            raise UserError(f"{spec}: {missing} is not there, and {lists[split]} lists it")
+            raise UserError(f"{spec}: {missing} is missing, but {lists[split]} lists it")
     return files if all(any(found) for found in files.values()) else {}

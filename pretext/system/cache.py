@@ -1,4 +1,4 @@
-"""Where data sets keep what they would rather not compute twice."""
+"""The cache folder on disk, and the size limits of what is kept there."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def cache_folder(purpose: str) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise _unusable(root, "not writable")
     return folder
+
+
+def size_limit_gb(variable: str, default: float) -> float:
+    """Return a size limit in gigabytes (10⁹ bytes) from an environment variable, or `default` where it is unset.
+
+    Raises:
+        UserError: If the variable does not hold a number.
+    """
+    text = os.environ.get(variable)
+    try:
+        return default if text is None else float(text)
+    except ValueError:
+        raise UserError(f"{variable}={text}: expected a number of gigabytes") from None
 
 
 def _unusable(root: Path, reason: str | None) -> UserError:

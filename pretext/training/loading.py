@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.datasets.packed import PackedDataset
-from pretext.datasets.splitting import known_clips
 from pretext.system.errors import UserError
 from pretext.tasks.base import Batch, Clips
 
@@ -64,7 +63,7 @@ def load_batches(
     order = _order(len(data), batch_size, seed=seed, first=first)
     clips = None
     rows: Iterator[NDArray[np.int64]] = (indices[:, None] for indices in order)  # B × 1
-    if choose is not None and frames > 1 and (clip_of := known_clips(data)) is not None:
+    if choose is not None and frames > 1 and (clip_of := data.clip_of) is not None:
         clips = _ClipIndex(clip_of)
         if (shortest := int(clips.length.min())) < frames:
             raise UserError(

@@ -46,7 +46,7 @@ def test_status_says_how_long_the_rest_takes(smoke, capsys):
     for path in (smoke / "results").glob("*.segmentation.*"):
         path.unlink()
     run_all.main(["status", "--out", str(smoke)])  # no finished cell of that probe: its estimate at the others' pace
-    assert "8 left: about 8 min by 1 worker" in capsys.readouterr().out  # 2 × 60 s, and 6 × 30 s twice as long
+    assert "8 left: about 8 min with 1 worker" in capsys.readouterr().out  # 2 × 60 s, and 6 × 30 s twice as long
 
 
 def test_a_locked_cell_is_running_and_clean_waits_for_it(smoke, capsys):

@@ -1,7 +1,7 @@
-"""The backdrop of a picture in `scenes`: sky, what stands on the horizon, and the ground, in NumPy.
+"""Paint the backdrop of a scene in NumPy: sky, the outline on the horizon, and the ground.
 
-Textures are noise that is laid out on the ground in metres, so that it shrinks towards the horizon.
-Pixel grids here are `x` (1×side) and `y` (rows×1), in picture sides.
+Ground textures are noise sampled in metres on the ground, so they shrink towards the horizon. Pixel grids are
+`x` (1×side) and `y` (rows×1), in picture sides: 0 to 1, y down.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RELIEF: Mapping[str, float] = {"grass": 1.0, "sand": 0.5, "square": 0.35, "pavem
 
 @dataclass(frozen=True)
 class Ridge:
-    """The outline of what stands on the horizon: waves of (waves a picture, height), and its colour."""
+    """An outline on the horizon: its colour, base height, and waves as (waves per picture, amplitude)."""
 
     colour: Colour
     base: float
@@ -44,7 +44,7 @@ class Ridge:
 
     @property
     def highest(self) -> float:
-        """The greatest height above the horizon that the outline can reach."""
+        """Maximum height of the outline above the horizon, in picture sides."""
         return self.base + sum(height for _, height in self.waves)
 
 
@@ -60,35 +60,36 @@ _TILE = 1024
 
 @dataclass(frozen=True)
 class Weather:
-    """What is left to chance once a scene is composed, and what light and shadow share."""
+    """Random details of a composed scene that only painting needs."""
 
     low: Floats
-    """Colour of the sky at the horizon, and of the haze."""
+    """Colour of the haze and of the sky at the horizon."""
     disc: tuple[float, float]
-    """Where the sun or moon is, where the light shows one."""
+    """Centre x, y of the sun or moon, drawn only if the light has one."""
     slope: float
-    """Metres to the right that the shadow of a metre's height falls."""
+    """Length to the right of the shadow of one metre of height, in metres."""
     depth: float
-    """Metres away from the viewer that it falls."""
+    """Length away from the viewer of the same shadow, in metres."""
     cover: float
-    """Threshold of the clouds: the lower, the more of them."""
+    """Noise threshold of clouds; lower gives more clouds."""
     offset: tuple[int, int]
-    """Where in the noise this picture begins."""
+    """Row and column in the noise where this picture begins."""
     phases: tuple[float, ...]
+    """Phases of the waves of the ridge, in turns."""
     heights: tuple[float, ...]
-    """Of the houses of a city on the horizon."""
+    """Heights of the houses of a city on the horizon, in picture sides."""
     colours: Mapping[str, Colour]
-    """Of each surface."""
+    """Colour of each surface."""
 
 
 def weather(scene: Scene) -> Weather:
-    """Draw what `scene` leaves open, always the same for the same scene."""
-    draw = Random(scene.seed)
+    """Draw the random details of `scene` from its own seed."""
+    rng = Random(scene.seed)
     low = np.array(scene.light.sky_low, dtype=np.float32) + np.array(
-        [draw.uniform(-8, 8) for _ in range(3)], dtype=np.float32
+        [rng.uniform(-8, 8) for _ in range(3)], dtype=np.float32
     )
-    disc = (draw.random(), scene.horizon - draw.uniform(0.06, 0.3))
-    slope, depth = draw.uniform(-1.2, 1.2), draw.uniform(0.15, 0.8) * draw.choice((-1, 1))
+    disc = (rng.random(), scene.horizon - rng.uniform(0.06, 0.3))
+    slope, depth = rng.uniform(-1.2, 1.2), rng.uniform(0.15, 0.8) * rng.choice((-1, 1))
     if scene.light.disc is not None:  # a sun in view casts shadows towards the viewer
         slope, depth = (0.5 - disc[0]) * 1.5, -abs(depth)
     return Weather(
@@ -96,17 +97,17 @@ def weather(scene: Scene) -> Weather:
         disc=disc,
         slope=slope,
         depth=depth,
-        cover=draw.uniform(0.35, 0.9),
-        offset=(draw.randrange(_TILE), draw.randrange(_TILE)),
-        phases=tuple(draw.random() for _ in range(5)),
-        heights=tuple(0.03 + 0.16 * draw.random() ** 2 for _ in range(draw.randrange(9, 18))),
-        colours={surface: draw.choice(colours) for surface, colours in SURFACES.items()},
+        cover=rng.uniform(0.35, 0.9),
+        offset=(rng.randrange(_TILE), rng.randrange(_TILE)),
+        phases=tuple(rng.random() for _ in range(5)),
+        heights=tuple(0.03 + 0.16 * rng.random() ** 2 for _ in range(rng.randrange(9, 18))),
+        colours={surface: rng.choice(colours) for surface, colours in SURFACES.items()},
     )
 
 
 @lru_cache(maxsize=2)
 def _noise(power: float) -> Floats:
-    """Return noise in 0 to 1 that repeats without a seam, its amplitude frequency to the -power."""
+    """Return seamlessly repeating noise in 0 to 1 whose amplitude falls as frequency^-power."""
     white = np.random.default_rng(0).standard_normal((_TILE, _TILE))
     frequency = np.hypot(np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None, :]) * _TILE
     cloudy = np.fft.irfft2(np.fft.rfft2(white) / np.maximum(frequency, 4) ** power, s=(_TILE, _TILE))
@@ -114,19 +115,19 @@ def _noise(power: float) -> Floats:
 
 
 def texture(u: Floats, v: Floats, offset: tuple[int, int], *, smooth: bool = False) -> Floats:
-    """Sample the noise at cells (v, u), which may lie anywhere; values 0 to 1 around 0.5."""
+    """Sample the noise at cells (v, u) of any range; the values are 0 to 1 around 0.5."""
     rows = (v + offset[0]).astype(np.intp) & (_TILE - 1)
     columns = (u + offset[1]).astype(np.intp) & (_TILE - 1)
     return _noise(1.5 if smooth else 1.0).take(rows * _TILE + columns)
 
 
 def colour(value: Colour) -> Floats:
-    """Return a colour as an array of three."""
+    """Return a colour as an array of three values."""
     return np.array(value, dtype=np.float32)
 
 
 def paint_backdrop(scene: Scene, sky: Weather, side: int) -> Floats:
-    """Paint everything but objects and shadows, lit, haze included: side×side×3, in 0 to 255."""
+    """Paint everything except objects and shadows, with light and haze: side×side×3, 0 to 255."""
     rows = round(scene.horizon * side)
     grid = (np.arange(side, dtype=np.float32) + 0.5) / side
     x, y = grid[None, :], grid[:, None]
@@ -161,7 +162,7 @@ def _sky(scene: Scene, sky: Weather, x: Floats, y: Floats) -> Floats:
 
 
 def _paint_ridge(scene: Scene, sky: Weather, x: Floats, y: Floats, canvas: Floats) -> None:
-    """Paint hills, mountains, a wood, a coast or a city over the sky's lowest rows, in place."""
+    """Paint hills, mountains, a forest, a coast or a city over the lowest rows of the sky, in place."""
     ridge = RIDGES[scene.backdrop]
     outline = np.full_like(x, ridge.base)
     for (frequency, amplitude), phase in zip(ridge.waves, sky.phases, strict=False):
@@ -185,7 +186,7 @@ def _paint_ridge(scene: Scene, sky: Weather, x: Floats, y: Floats, canvas: Float
 
 
 def _paint_ground(scene: Scene, sky: Weather, x: Floats, y: Floats, canvas: Floats) -> None:
-    """Paint the bands of ground, and the road that leads away over them, in place."""
+    """Paint the bands of ground, and the road to the horizon over them, in place."""
     z = np.minimum(scene.camera / (y - scene.horizon + 1e-3), 400)
     u = (x - scene.vanishing) * z
     tint = colour(scene.light.tint)
@@ -213,13 +214,13 @@ def _paint_ground(scene: Scene, sky: Weather, x: Floats, y: Floats, canvas: Floa
 
 
 def _relief(u: Floats, z: Floats, sky: Weather) -> Floats:
-    """Return light and dark around 0, in patches and in grain; `u` metres to the right, `z` metres away."""
+    """Return brightness changes around 0, patches plus grain; `u` is metres to the right, `z` metres away."""
     patches = texture(u * 14, z * 14, sky.offset, smooth=True) - 0.5
     return patches * 0.6 + (texture(u * 40, z * 40, sky.offset) - 0.5) * np.minimum(6.6 / z, 1.1)
 
 
 def _water(scene: Scene, sky: Weather, base: Floats, *, x: Floats, y: Floats, u: Floats, z: Floats) -> Floats:
-    """Return water: its own colour near by, more of the sky's farther off, ripples, the path of the sun."""
+    """Return water: its own colour nearby, more sky colour far away, ripples, and the sun's reflection."""
     ripple = texture(u * 9, z * 50, sky.offset) - 0.5
     mirror = np.clip(0.75 - (y - scene.horizon) * 0.9, 0.15, 0.75) + ripple * 0.5
     water = base + (sky.low * 0.9 - base) * mirror[..., None]

@@ -1,4 +1,4 @@
-"""The living ones of `scenes`: bird, cow, person, sheep. `scene_shapes` says how a drawing is written."""
+"""Drawings of bird, cow, person and sheep; see `shapes` for the units."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from random import Random
 
-from pretext.datasets.scenery.shapes import SKIN, Colour, Part, Point, View, bar, box, ellipse, paint, shade
+from pretext.datasets.scenery.shapes import SKIN, Colour, Part, Point, Setting, bar, box, ellipse, paint, shade
 
 
-def bird(draw: Random, view: View) -> list[Part]:
-    """Draw a bird in flight: from the side, wings raised, level or lowered, or soaring, seen from ahead."""
-    back = draw.choice(((235, 235, 232), (60, 58, 62), (140, 100, 66), (205, 150, 60), (90, 110, 150), (170, 60, 50)))
-    belly = draw.choice((back, shade(back, 1.35), (225, 215, 195)))
-    tip = draw.choice((shade(back, 0.45), (35, 35, 38), back))
-    beak = draw.choice(((235, 170, 50), (70, 66, 60)))
-    if draw.random() < 0.3:
-        droop, kink = draw.uniform(-0.06, 0.12), draw.uniform(0.16, 0.28)
+def bird(rng: Random, setting: Setting) -> list[Part]:
+    """Draw a flying bird: from the side with raised, level or lowered wings, or soaring, from the front."""
+    back = rng.choice(((235, 235, 232), (60, 58, 62), (140, 100, 66), (205, 150, 60), (90, 110, 150), (170, 60, 50)))
+    belly = rng.choice((back, shade(back, 1.35), (225, 215, 195)))
+    tip = rng.choice((shade(back, 0.45), (35, 35, 38), back))
+    beak = rng.choice(((235, 170, 50), (70, 66, 60)))
+    if rng.random() < 0.3:
+        droop, kink = rng.uniform(-0.06, 0.12), rng.uniform(0.16, 0.28)
         parts = [Part([(-0.1, -0.1), (0.1, -0.1), (0.17, -0.3), (-0.17, -0.3)], tip)]
         for s in (-1, 1):
             parts.append(
@@ -28,8 +28,8 @@ def bird(draw: Random, view: View) -> list[Part]:
             parts.append(Part([(s * 0.36, kink), (s * 0.9, droop), (s * 0.42, kink - 0.16)], tip))
         parts += [Part(ellipse(0, -0.02, 0.12, 0.17), belly), Part(ellipse(0, 0.15, 0.085, 0.085), back)]
         return [*parts, Part([(-0.03, 0.14), (0.03, 0.14), (0, 0.06)], beak)]
-    lift, neck = draw.choice((1.0, 0.8, 0.5, -0.55, -0.75)), draw.uniform(0.0, 0.12)
-    sweep = draw.uniform(-0.45, -0.1)
+    lift, neck = rng.choice((1.0, 0.8, 0.5, -0.55, -0.75)), rng.uniform(0.0, 0.12)
+    sweep = rng.uniform(-0.45, -0.1)
 
     def wing(x: float, reach: float, tone: float) -> list[Part]:
         y = lift * reach
@@ -55,23 +55,23 @@ def bird(draw: Random, view: View) -> list[Part]:
     ]
 
 
-def _legs(xs: Sequence[float], top: float, width: float, colour: Colour, draw: Random) -> list[Part]:
-    """Draw four legs, the two on the far side darker, each with a step of its own."""
+def _legs(xs: Sequence[float], top: float, width: float, colour: Colour, rng: Random) -> list[Part]:
+    """Draw legs with random steps; every second one is on the far side and darker."""
     parts = []
     for k, x in enumerate(xs):
         tint = shade(colour, 0.65 if k % 2 else 1.0)
-        foot = x + draw.uniform(-0.12, 0.12) * top
+        foot = x + rng.uniform(-0.12, 0.12) * top
         parts.append(Part(bar(x, top, foot, 0, width, width * 0.7), tint))
         parts.append(Part(box(foot - width * 0.4, 0, foot + width * 0.45, width * 0.45), shade(tint, 0.45)))
     return parts
 
 
-def cow(draw: Random, view: View) -> list[Part]:
-    """Draw a cow, grazing or looking up: angular body on long legs, horns, udder, often patches."""
-    coat = draw.choice(((240, 236, 228), (36, 34, 36), (150, 92, 54), (196, 152, 104), (120, 112, 108)))
-    patch = draw.choice(((36, 34, 36), (240, 236, 228), (150, 92, 54), coat))
-    parts = _legs((-0.74, -0.56, 0.5, 0.68), 0.75, 0.19, coat, draw)
-    hip = draw.uniform(1.32, 1.42)
+def cow(rng: Random, setting: Setting) -> list[Part]:
+    """Draw a cow, grazing or looking up: angular body, long legs, horns, udder, often patches."""
+    coat = rng.choice(((240, 236, 228), (36, 34, 36), (150, 92, 54), (196, 152, 104), (120, 112, 108)))
+    patch = rng.choice(((36, 34, 36), (240, 236, 228), (150, 92, 54), coat))
+    parts = _legs((-0.74, -0.56, 0.5, 0.68), 0.75, 0.19, coat, rng)
+    hip = rng.uniform(1.32, 1.42)
     parts += [
         Part(bar(-0.98, hip - 0.08, -1.08, 0.55, 0.07), shade(coat, 0.7)),
         Part(ellipse(-0.34, 0.66, 0.16, 0.13), (226, 160, 150)),
@@ -81,10 +81,10 @@ def cow(draw: Random, view: View) -> list[Part]:
         ),
     ]
     for x in (-0.65, -0.1, 0.45):
-        if draw.random() < 0.75:
-            y, size = draw.uniform(0.95, 1.2), draw.uniform(0.12, 0.24)
-            parts.append(Part(ellipse(x + draw.uniform(-0.1, 0.1), y, size * 1.2, size * 0.8), patch))
-    x, y = (1.42, 0.34) if draw.random() < 0.45 else (1.38, draw.uniform(1.35, 1.55))
+        if rng.random() < 0.75:
+            y, size = rng.uniform(0.95, 1.2), rng.uniform(0.12, 0.24)
+            parts.append(Part(ellipse(x + rng.uniform(-0.1, 0.1), y, size * 1.2, size * 0.8), patch))
+    x, y = (1.42, 0.34) if rng.random() < 0.45 else (1.38, rng.uniform(1.35, 1.55))
     parts += [
         Part(bar(0.72, 1.12, x - 0.18, y + 0.04, 0.55, 0.28), shade(coat, 0.92)),
         Part(bar(x - 0.14, y + 0.26, x - 0.02, y + 0.42, 0.07), (226, 216, 190)),
@@ -97,7 +97,7 @@ def cow(draw: Random, view: View) -> list[Part]:
                 (x + 0.2, y - 0.24),
                 (x - 0.2, y - 0.16),
             ],
-            draw.choice((coat, patch)),
+            rng.choice((coat, patch)),
         ),
         Part(ellipse(x + 0.21, y - 0.14, 0.13, 0.11), (214, 160, 146)),
         Part(ellipse(x - 0.02, y + 0.11, 0.035, 0.035), (16, 14, 14)),
@@ -105,22 +105,22 @@ def cow(draw: Random, view: View) -> list[Part]:
     return parts
 
 
-def sheep(draw: Random, view: View) -> list[Part]:
-    """Draw a sheep, grazing or looking up: a cloud of wool on short thin legs."""
-    wool = draw.choice(((240, 236, 224), (214, 204, 184), (150, 128, 106), (74, 66, 62), (190, 190, 194)))
-    face = draw.choice(((40, 36, 36), (226, 206, 184), shade(wool, 0.8)))
-    parts = _legs((-0.36, -0.24, 0.24, 0.36), 0.42, 0.085, face, draw)
+def sheep(rng: Random, setting: Setting) -> list[Part]:
+    """Draw a sheep, grazing or looking up: round wool on short thin legs."""
+    wool = rng.choice(((240, 236, 224), (214, 204, 184), (150, 128, 106), (74, 66, 62), (190, 190, 194)))
+    face = rng.choice(((40, 36, 36), (226, 206, 184), shade(wool, 0.8)))
+    parts = _legs((-0.36, -0.24, 0.24, 0.36), 0.42, 0.085, face, rng)
     parts.append(Part(ellipse(-0.58, 0.6, 0.09, 0.12), shade(wool, 0.85)))
     parts.append(Part(ellipse(0, 0.58, 0.54, 0.28), wool))
     for k in range(9):
         angle = 2 * math.pi * k / 9
         tone = 0.8 + 0.16 * (math.sin(angle) + 1)
-        size = draw.uniform(0.13, 0.18)
+        size = rng.uniform(0.13, 0.18)
         parts.append(Part(ellipse(0.44 * math.cos(angle), 0.6 + 0.21 * math.sin(angle), size, size), shade(wool, tone)))
     for _ in range(4):
-        x, y = draw.uniform(-0.35, 0.3), draw.uniform(0.5, 0.72)
-        parts.append(Part(ellipse(x, y, 0.1, 0.07), shade(wool, draw.choice((0.86, 1.08)))))
-    x, y = (0.72, 0.22) if draw.random() < 0.45 else (0.68, draw.uniform(0.78, 0.88))
+        x, y = rng.uniform(-0.35, 0.3), rng.uniform(0.5, 0.72)
+        parts.append(Part(ellipse(x, y, 0.1, 0.07), shade(wool, rng.choice((0.86, 1.08)))))
+    x, y = (0.72, 0.22) if rng.random() < 0.45 else (0.68, rng.uniform(0.78, 0.88))
     parts += [
         Part(bar(0.42, 0.68, x - 0.04, y + 0.04, 0.3, 0.2), shade(wool, 0.95)),
         Part(ellipse(x, y, 0.15, 0.12), face),
@@ -132,7 +132,7 @@ def sheep(draw: Random, view: View) -> list[Part]:
     return parts
 
 
-def _hat(draw: Random, hands: list[Point], head: float, colour: Colour) -> list[Part]:
+def _hat(rng: Random, hands: list[Point], head: float, colour: Colour) -> list[Part]:
     brim = head + 0.07
     return [
         Part(box(-0.22, brim, 0.22, brim + 0.05), colour),
@@ -140,14 +140,14 @@ def _hat(draw: Random, hands: list[Point], head: float, colour: Colour) -> list[
     ]
 
 
-def _bag(draw: Random, hands: list[Point], head: float, colour: Colour) -> list[Part]:
+def _bag(rng: Random, hands: list[Point], head: float, colour: Colour) -> list[Part]:
     x, y = hands[0]
-    return [Part(box(x - 0.16, y - 0.36, x + 0.16, y - 0.06), paint(draw))]
+    return [Part(box(x - 0.16, y - 0.36, x + 0.16, y - 0.06), paint(rng))]
 
 
-def _umbrella(draw: Random, hands: list[Point], head: float, colour: Colour) -> list[Part]:
+def _umbrella(rng: Random, hands: list[Point], head: float, colour: Colour) -> list[Part]:
     x, y = hands[1]
-    cloth, rim = paint(draw), max(y + 0.5, head + 0.28)
+    cloth, rim = paint(rng), max(y + 0.5, head + 0.28)
     top, right = (x, rim + 0.38), [(x + 0.45, rim + 0.25), (x + 0.62, rim)]
     return [
         Part(bar(x, y, x, rim, 0.035), (40, 40, 44)),
@@ -159,18 +159,18 @@ def _umbrella(draw: Random, hands: list[Point], head: float, colour: Colour) -> 
 EXTRAS = (_hat, _bag, _umbrella, None, None)
 
 
-def person(draw: Random, view: View) -> list[Part]:
-    """Draw somebody standing, walking or waving, in trousers or a skirt, some with hat, bag or umbrella."""
-    skin, top, bottom = draw.choice(SKIN), paint(draw), paint(draw)
-    hair = draw.choice(((32, 26, 24), (96, 62, 38), (206, 168, 100), (176, 172, 168), (140, 60, 34)))
-    tall = draw.uniform(1.58, 1.9)
+def person(rng: Random, setting: Setting) -> list[Part]:
+    """Draw a person standing, walking or waving, in trousers or a skirt, some with hat, bag or umbrella."""
+    skin, top, bottom = rng.choice(SKIN), paint(rng), paint(rng)
+    hair = rng.choice(((32, 26, 24), (96, 62, 38), (206, 168, 100), (176, 172, 168), (140, 60, 34)))
+    tall = rng.uniform(1.58, 1.9)
     hip, shoulder, head = 0.48 * tall, 0.82 * tall, 0.91 * tall
-    stride, wide = draw.choice((0.05, 0.1, 0.24, 0.32)), draw.uniform(0.19, 0.25)
-    skirt = draw.random() < 0.35
+    stride, wide = rng.choice((0.05, 0.1, 0.24, 0.32)), rng.uniform(0.19, 0.25)
+    skirt = rng.random() < 0.35
     leg = skin if skirt else bottom
-    hands = [(-wide - draw.uniform(0.02, 0.3), hip * 0.98), (wide + draw.uniform(0.02, 0.3), hip * 0.98)]
-    if draw.random() < 0.3:
-        hands[1] = (wide + 0.24, tall * draw.uniform(0.75, 1.1))
+    hands = [(-wide - rng.uniform(0.02, 0.3), hip * 0.98), (wide + rng.uniform(0.02, 0.3), hip * 0.98)]
+    if rng.random() < 0.3:
+        hands[1] = (wide + 0.24, tall * rng.uniform(0.75, 1.1))
     parts = [Part(bar(-wide * 0.8, shoulder - 0.05, *hands[0], 0.12, 0.09), shade(top, 0.75))]
     for side, tone in ((-1, 0.72), (1, 1.0)):
         foot = side * stride
@@ -198,5 +198,5 @@ def person(draw: Random, view: View) -> list[Part]:
         Part(bar(wide * 0.85, shoulder - 0.05, *hands[1], 0.13, 0.09), shade(top, 1.1)),
     ]
     parts += [Part(ellipse(x, y, 0.06, 0.06), skin) for x, y in hands]
-    extra = draw.choice(EXTRAS)
-    return parts + extra(draw, hands, head, bottom) if extra else parts
+    extra = rng.choice(EXTRAS)
+    return parts + extra(rng, hands, head, bottom) if extra else parts

@@ -1,6 +1,6 @@
-"""How a composed scene of `scenes` becomes pixels: shadows and objects over the backdrop.
+"""Paint a composed scene: shadows and objects over the backdrop.
 
-Everything is painted at twice the size and averaged, the objects from the farthest to the nearest.
+Everything is painted at twice the size and averaged. Objects are painted from the farthest to the nearest.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Painting(NamedTuple):
     """A painted scene."""
 
     pixels: NDArray[np.uint8]
-    """H×W×3."""
+    """Pixels in RGB, H×W×3."""
     owner: NDArray[np.uint8]
-    """H×W: 0 for the backdrop, k + 1 where `scene.things[k]` is what one sees."""
+    """Which object each pixel shows, H×W: 0 for the backdrop, k + 1 for `scene.things[k]`."""
     visible: list[float]
-    """For each thing, the share of its pixels inside the picture that nothing hides."""
+    """Share of each object's pixels inside the picture that no other object hides."""
 
 
 def paint_scene(scene: Scene, size: int, grain: np.random.Generator) -> Painting:
@@ -43,7 +43,7 @@ def paint_scene(scene: Scene, size: int, grain: np.random.Generator) -> Painting
 
 
 def _corners(thing: Thing, points: Floats, side: int) -> list[list[float]]:
-    """Cut the drawing's points, in picture sides, into the corners of each part, in pixels."""
+    """Split an object's points, in picture sides, into the corners of each part, in pixels."""
     flat: list[float] = (points * side).ravel().tolist()
     corners, start = [], 0
     for part in thing.parts:
@@ -54,13 +54,13 @@ def _corners(thing: Thing, points: Floats, side: int) -> list[list[float]]:
 
 
 def _in_place(thing: Thing, stretch: float = 1.0) -> Floats:
-    """Return the drawing's points in picture sides; a negative `stretch` mirrors them at its ground line."""
+    """Return the points of an object in picture sides; a negative `stretch` mirrors them at its ground line."""
     scale = np.array((thing.scale, -thing.scale * stretch), dtype=np.float32)
     return thing.points * scale + np.array((thing.x, thing.y), dtype=np.float32)
 
 
 def _shadows(scene: Scene, sky: Weather, side: int) -> Image.Image:
-    """Project every object on the ground, away from the sun; return the light that is left, at most 255."""
+    """Project every object on the ground, away from the sun; return the remaining light, 0 to 255."""
     layer = Image.new("L", (side, side), 255)
     pen = ImageDraw.Draw(layer)
     cast = round(255 * (1 - scene.light.shadow))
@@ -83,7 +83,7 @@ def _shadows(scene: Scene, sky: Weather, side: int) -> Image.Image:
 
 
 def _inks(scene: Scene, thing: Thing) -> list[tuple[int, ...]]:
-    """Return the colour of each part in this light and at this distance."""
+    """Return the colour of each part under the scene's light and haze."""
     light = scene.light
     haze = 1 - np.exp(-1 / thing.scale / light.visibility)
     tint = np.array([(1.0, 1.0, 1.0) if part.glow else light.tint for part in thing.parts])
@@ -93,7 +93,7 @@ def _inks(scene: Scene, thing: Thing) -> list[tuple[int, ...]]:
 
 
 def _paint_reflections(scene: Scene, picture: Image.Image, side: int) -> None:
-    """Mirror the boats in the water, as far as the water reaches."""
+    """Mirror the boats in the water, clipped to the water's edge."""
     pen = ImageDraw.Draw(picture, "RGBA")
     ends = [*[start for _, start in scene.bands[1:]], 1.0]
     for thing in scene.things:
@@ -105,7 +105,7 @@ def _paint_reflections(scene: Scene, picture: Image.Image, side: int) -> None:
 
 
 def _paint_things(scene: Scene, picture: Image.Image, owner: Image.Image, side: int) -> list[int]:
-    """Paint the objects and, on `owner`, whose each pixel is; return how many each covers when painted."""
+    """Paint the objects, and their numbers on `owner`; return each object's pixel count before others hide it."""
     pen, mark = ImageDraw.Draw(picture), ImageDraw.Draw(owner)
     whole = []
     for number, thing in enumerate(scene.things, 1):
@@ -119,7 +119,7 @@ def _paint_things(scene: Scene, picture: Image.Image, owner: Image.Image, side: 
 def _finish(
     scene: Scene, sky: Weather, pixels: Floats, owner: NDArray[np.uint8], grain: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Give the flat colours volume and roughness, let lamps shine, and add grain."""
+    """Add shading and texture to the flat colours, the light of lamps at night, and film grain."""
     size = len(pixels)
     steps = np.arange(size, dtype=np.float32) / size
     x, y = steps[None, :], steps[:, None]

@@ -1,4 +1,4 @@
-"""The tables of `scenes`: times of day, kinds of place, and which class may stand where."""
+"""Tables of the lights and places of scenes, and of the surfaces where each class may stand."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ STANDS_ON: Mapping[str, frozenset[str]] = {
     "sheep": frozenset({"grass"}),
     "tree": frozenset({"grass", "square"}),
 }
-LANE = 3.4  # half the width in metres of a road that leads to the horizon
+LANE = 3.4
+"""Half the width in metres of a road to the horizon."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """A time of day: what the sky shows and what it does to the rest."""
+    """A time of day: the sky's colours and the light on everything else."""
 
     sky_top: Colour
     sky_low: Colour
     tint: Colour
-    """Factor on every surface's red, green and blue."""
+    """Factor on the red, green and blue of every surface."""
     visibility: float
-    """Distance in metres over which haze swallows 63 % of a colour."""
+    """Distance in metres at which haze hides 63 % of a colour."""
     shadow: float
-    """How dark cast shadows are, 0 to 1."""
+    """Darkness of cast shadows, 0 to 1."""
     disc: Colour | None = None
-    """Colour of the sun or moon, where it can be seen."""
+    """Colour of the sun or moon; None if neither is visible."""
     night: bool = False
 
 
@@ -52,15 +53,15 @@ LIGHTS: Mapping[str, Light] = {
 
 @dataclass(frozen=True)
 class Place:
-    """A kind of scene: its bands of ground from the horizon to the viewer, and who may be there."""
+    """A kind of scene: its bands of ground from the horizon to the viewer, and the classes in it."""
 
     bands: tuple[tuple[str, float, float], ...]
-    """Surface, and the range of where it begins: 0 at the horizon, 1 at the picture's lower edge."""
+    """Surface, and the range in which it begins: 0 is the horizon, 1 the lower edge of the picture."""
     backdrops: tuple[str, ...]
     classes: Mapping[str, float]
-    """Class and how often it is chosen as company. Any of them may be the picture's subject."""
+    """Classes with their weights when further objects are drawn. Each may be the subject."""
     lane: bool = False
-    """A road leads through the ground to the horizon."""
+    """Whether a road leads over the ground to the horizon."""
     lights: tuple[str, ...] = tuple(LIGHTS)
 
 

@@ -1,8 +1,8 @@
-"""What the drawings of `scenes` are made of: flat polygons in metres, and colours.
+"""The elements of drawings: flat polygons in metres, colours, and simple shapes.
 
-Coordinates are metres, x to the right and y up from the ground under the object's middle, so that one number,
-the pixels a metre takes at the object's distance, puts it in perspective. Colours are what the surface would
-show in full daylight; `glow` parts shine by themselves.
+Coordinates are in metres, x to the right and y up, from the ground below the object's centre. One factor, the
+picture sides per metre at the object's distance, then gives the perspective. Colours are those in full daylight;
+parts with `glow` emit light and are not tinted.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ Point = tuple[float, float]
 
 
 class Part(NamedTuple):
-    """One polygon: its corners in metres, its colour (0 to 255), and whether it shines by itself."""
+    """One polygon: its corners in metres, its colour (0 to 255), and whether it emits light."""
 
     points: Sequence[Point]
     colour: Colour
     glow: bool = False
 
 
-class View(NamedTuple):
-    """What a drawing must know of its surroundings."""
+class Setting(NamedTuple):
+    """Properties of the scene that a drawing depends on."""
 
     front: bool
-    """Vehicles are seen from the front or the back, not from the side."""
+    """Draw vehicles from the front or back, not from the side."""
     night: bool
-    """Windows and lamps are lit."""
+    """Light windows and lamps."""
 
 
-Drawing = Callable[[Random, View], list[Part]]
+Drawing = Callable[[Random, Setting], list[Part]]
 
 LIT = (255, 214, 130)
 GLASS = (92, 112, 128)
@@ -48,10 +48,10 @@ def shade(colour: Colour, factor: float) -> Colour:
     return (min(colour[0] * factor, 255), min(colour[1] * factor, 255), min(colour[2] * factor, 255))
 
 
-def paint(draw: Random) -> Colour:
-    """Return a colour that anything painted, dyed or sewn may have: any hue, or none."""
-    saturation = draw.choice((0.05, 0.25, 0.5, 0.75))
-    red, green, blue = hsv_to_rgb(draw.random(), saturation, draw.uniform(0.25, 0.97))
+def paint(rng: Random) -> Colour:
+    """Return a random colour of any hue, or nearly grey."""
+    saturation = rng.choice((0.05, 0.25, 0.5, 0.75))
+    red, green, blue = hsv_to_rgb(rng.random(), saturation, rng.uniform(0.25, 0.97))
     return (red * 255, green * 255, blue * 255)
 
 
@@ -61,12 +61,12 @@ def box(x0: float, y0: float, x1: float, y1: float) -> list[Point]:
 
 
 def ellipse(x: float, y: float, rx: float, ry: float) -> list[Point]:
-    """Return an ellipse of sixteen corners."""
+    """Return an ellipse as a polygon of 16 corners."""
     return [(x + rx * c, y + ry * s) for c, s in _CIRCLE]
 
 
 def bar(x0: float, y0: float, x1: float, y1: float, width: float, end_width: float | None = None) -> list[Point]:
-    """Return a straight limb from one point to another, `width` thick (tapering to `end_width`)."""
+    """Return a straight bar between two points, `width` thick, tapering to `end_width`."""
     length = math.hypot(x1 - x0, y1 - y0) or 1.0
     nx, ny = (y0 - y1) / length / 2, (x1 - x0) / length / 2
     end = width if end_width is None else end_width

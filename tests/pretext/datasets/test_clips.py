@@ -1,4 +1,4 @@
-"""Clips: which frames there are and in which order, what splits and limits do to them, and what a step sees of them."""
+"""Clips: the order of their frames, splits and limits of whole clips, and the frames in a training step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pretext.datasets import at_size, open_dataset
-from pretext.datasets.splitting import known_clips
 from pretext.system.errors import UserError
 from pretext.training.loading import load_batches
 
@@ -18,7 +17,7 @@ def flat(value):
 
 
 def numbered(root, lengths=(6, 9, 4, 7, 12, 5)):
-    """Write clips whose pictures say where they are from: red is the clip's number, green the frame's."""
+    """Write clips whose pixels hold the number of the clip in red and of the frame in green."""
     for clip, length in enumerate(lengths):
         for frame in range(length):
             dataset_samples.save(root / f"clip{clip}" / f"{frame}.png", flat((clip, frame, 0)))
@@ -26,7 +25,7 @@ def numbered(root, lengths=(6, 9, 4, 7, 12, 5)):
 
 
 def read(images):
-    """Return the clips and the frames that numbered pictures say they are."""
+    """Return the clip and frame numbers stored in the pixels of `numbered` pictures."""
     return images[..., 0, 0, 0].long(), images[..., 1, 0, 0].long()
 
 
@@ -36,14 +35,14 @@ def test_frames_follow_one_another_by_the_numbers_in_their_names(tmp_path):
         clips, frames = read(torch.stack([image for image, _ in part]))
         for clip in clips.unique():
             assert frames[clips == clip].tolist() == list(range((12, 11, 13)[int(clip)]))  # 2 before 10
-        assert torch.equal(known_clips(part), clips)
+        assert torch.equal(part.clip_of, clips)
         assert [int(target["clip"]) for _, target in part] == clips.tolist()
         assert part.annotations == {"clip"}
 
 
 def test_no_clip_is_in_two_splits(tmp_path):
     data = open_dataset(numbered(tmp_path, lengths=[3] * 20))
-    found = {name: set(known_clips(part).tolist()) for name, part in data.splits.items()}
+    found = {name: set(part.clip_of.tolist()) for name, part in data.splits.items()}
     assert {name: len(clips) for name, clips in found.items()} == {"train": 14, "val": 2, "test": 4}
     assert sorted(clip for clips in found.values() for clip in clips) == list(range(20))
     assert any("6 of 48 pictures, whole clips" in note for note in data.notes)
@@ -52,7 +51,7 @@ def test_no_clip_is_in_two_splits(tmp_path):
 def test_folders_for_splits_are_the_splits(tmp_path):
     data = open_dataset(dataset_samples.make("clips", tmp_path))
     assert [len(part) for part in data.splits.values()] == [7, 7, 7] and data.notes == ()
-    assert known_clips(data).tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert data.clip_of.tolist() == [0, 0, 0, 1, 1, 1, 1]
     swapped = open_dataset(f"clips:{tmp_path}?train=test&test=train")
     assert swapped.split("test").fingerprint == data.split("train").fingerprint
 
@@ -72,8 +71,8 @@ def test_short_and_empty_clips_are_left_out_by_name(tmp_path):
     ("lengths", "options", "message"),
     [
         ((1, 1), "", r"no clips of 2 or more frames in .*, only shorter ones: clip0, clip1"),
-        ((3, 3), "?shortest=1", "shortest=1: a clip has at least 2 frames"),
-        ((3,), "", r"1 clip\(s\) are too few to draw a split from"),
+        ((3, 3), "?shortest=1", "shortest=1; expected 2 frames or more"),
+        ((3,), "", r"1 clip\(s\) are too few to draw val and test from"),
     ],
 )
 def test_what_is_no_folder_of_clips_is_one_line(tmp_path, lengths, options, message):
@@ -84,7 +83,9 @@ def test_what_is_no_folder_of_clips_is_one_line(tmp_path, lengths, options, mess
 
 def test_a_folder_of_frames_is_not_one_of_clips(tmp_path):
     numbered(tmp_path)
-    with pytest.raises(UserError, match=r"clip0 holds pictures itself; give the folder that holds the clips"):
+    with pytest.raises(
+        UserError, match=r"clip0 contains pictures itself; give the folder that contains the folders of the clips"
+    ):
         open_dataset(f"clips:{tmp_path / 'clip0'}")
 
 
@@ -109,7 +110,7 @@ def test_a_frame_that_cannot_be_decoded_leaves_the_others_where_they_were(tmp_pa
 
 
 def neighbours(place, length, generator):
-    """Choose the frame and one after it, around the end."""
+    """Choose each frame and the next one, cyclically."""
     return torch.stack([place, (place + 1) % length], dim=1)
 
 
@@ -163,7 +164,7 @@ def test_a_clip_is_left_out_of_its_batch_where_one_frame_cannot_be_decoded(tmp_p
     (tmp_path / "train" / "clip0" / "1.png").write_bytes(b"no picture")
     loader = batches(at_size(open_dataset(spec), 8, bad_images="skip"))
     loaded = [next(loader) for _ in range(7)]  # 42 rows: each frame comes first six times
-    assert sum(len(each.images) for each in loaded) == 42 - 2 * 6  # first, and behind its forerunner
+    assert sum(len(each.images) for each in loaded) == 42 - 2 * 6  # as the first frame, and as the next one
     assert all(len(part) == len(each.images) for each in loaded for part in each.clips)
     assert not any((clips.number == 0)[:, None].logical_and(clips.place == 1).any() for _, _, _, clips in loaded)
 

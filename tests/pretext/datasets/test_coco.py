@@ -1,4 +1,4 @@
-"""`coco:DIR`: files, boxes, crowds, masks of polygons and run lengths, and the name of whatever is wrong."""
+"""`coco:DIR`: files, boxes, crowds, masks of polygons and run lengths, and the error messages."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import dataset_samples
 import numpy as np
 import pytest
+from dataset_samples import fails
 from pycocotools import mask as oracle
 
 from pretext.datasets import open_dataset
 from pretext.datasets.base import BadImage
 from pretext.datasets.classification import class_targets
-from pretext.system.errors import UserError
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def root(tmp_path):
 
 
 def edit(root, change, split="train"):
-    """Change a JSON file's content in place, by a function or by what it is to become."""
+    """Change the content of a JSON file with a function, or replace it by a value."""
     file = root / "annotations" / f"instances_{split}2017.json"
     content = json.loads(file.read_text())
     if callable(change):
@@ -32,12 +32,6 @@ def edit(root, change, split="train"):
     else:
         content = change
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-
-
-def fails(spec, match):
-    with pytest.raises(UserError, match=match) as excinfo:
-        open_dataset(spec)
-    assert "\n" not in str(excinfo.value)
 
 
 def test_boxes_classes_and_masks(root):
@@ -116,7 +110,7 @@ def test_files_by_stem_by_path_and_the_only_one(root, tmp_path):
     (root / "held_out").rename(alone / "pictures")
     data = open_dataset(f"coco:{alone}?images=pictures")
     assert sum(map(len, data.splits.values())) == 6 and len(data.notes) == 2
-    fails(f"coco:{alone}", r"0000\.png is not there, and .*labels\.json lists it; images= names the folder")
+    fails(f"coco:{alone}", r"0000\.png is missing, but .*labels\.json lists it; name its folder with images=")
 
 
 def test_of_several_years_the_most_recent_is_used_and_said(root):
@@ -142,15 +136,15 @@ def test_a_changed_annotation_changes_the_fingerprint(root):
         ({"images": []}, "'annotations' is missing"),
         (lambda c: c["annotations"][1].pop("bbox"), r"annotations\[1\]: 'bbox' is missing"),
         (lambda c: c["annotations"][1].update(image_id=7), "no image or category has the id 7"),
-        (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), "bbox is x, y, width, height"),
+        (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), r"bbox=\[1, 2, 3\]; expected x, y, width, height"),
         (lambda c: c["annotations"][1].update(bbox=["a", 2, 3, 4]), r"annotations\[1\]"),
         (lambda c: c["annotations"][1].update(segmentation=[[float("nan")] * 6]), r"\[1\]: segmentation"),
         (lambda c: c["annotations"][1].update(segmentation=[["a"] * 6]), r"annotations\[1\]: segmentation"),
         (lambda c: c["annotations"][1].update(segmentation={"counts": 3}), r"annotations\[1\]: segmentation"),
         (lambda c: c["images"][1].pop("file_name"), "'file_name' is missing"),
-        (lambda c: c["images"][1].update(id=10), "image id 10 is given 2 times"),
-        (lambda c: c["categories"][1].update(name="brush"), "category name 'brush' is given 2 times"),
-        (lambda c: c["images"].clear() or c["annotations"].clear(), "it has no images"),
+        (lambda c: c["images"][1].update(id=10), "image id 10 occurs 2 times"),
+        (lambda c: c["categories"][1].update(name="brush"), "category name 'brush' occurs 2 times"),
+        (lambda c: c["images"].clear() or c["annotations"].clear(), "it lists no images"),
     ],
 )  # fmt: skip
 def test_whatever_is_malformed_is_named(root, change, match):
@@ -163,7 +157,7 @@ def test_a_class_or_picture_that_is_not_there_is_named(root):
     fails(f"coco:{root}", "val has a class 'broom' that train lacks")
     edit(root, lambda content: content["categories"][0].update(name="brush"), "val")
     (root / "test2017" / "0003.png").unlink()
-    fails(f"coco:{root}", r"test2017/0003\.png is not there, and .*instances_test2017\.json lists it")
+    fails(f"coco:{root}", r"test2017/0003\.png is missing, but .*instances_test2017\.json lists it")
     fails(f"coco:{root}?train=instances_trian2017", "did you mean 'instances_train2017'")
 
 

@@ -1,4 +1,4 @@
-"""`scenes`: the same pictures everywhere, annotations that fit the pixels, and objects where they belong."""
+"""`scenes`: reproducible pictures, annotations that fit the pixels, and objects on the right surfaces."""
 
 from __future__ import annotations
 

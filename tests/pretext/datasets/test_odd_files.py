@@ -1,0 +1,113 @@
+"""Unusual and broken image files: all that can be decoded load, and the others are named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dataset_samples
+import numpy as np
+import pytest
+import torch
+from dataset_samples import one_line
+from PIL import Image
+
+from pretext.datasets import at_size, open_dataset
+from pretext.datasets.files import FileDataset, images_below
+from pretext.system.errors import UserError
+
+
+def odd_pictures(root):
+    rgb = Image.fromarray(dataset_samples.pixels(1, 0, 30, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures = {
+        "grey.jpg": (rgb.convert("L"), {}),
+        "cmyk.jpg": (rgb.convert("CMYK"), {}),
+        "alpha.png": (rgb.convert("RGBA"), {}),
+        "palette.png": (rgb.convert("P"), {}),
+        "one-bit.png": (rgb.convert("1"), {}),
+        "sixteen.png": (Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50), {}),
+        "web.webp": (rgb, {}),
+        "UPPER.JPG": (rgb, {}),
+        "turned.jpg": (rgb, {"exif": exif}),
+        "tall.png": (rgb.resize((3, 200)), {}),
+        "name with spaces äöü 한글.jpg": (rgb, {}),
+    }
+    root.mkdir(parents=True)
+    for name, (picture, options) in pictures.items():
+        picture.save(root / name, **options)
+    return len(pictures)
+
+
+def broken_pictures(root):
+    root.mkdir(parents=True, exist_ok=True)
+    whole = root / "whole.jpg"
+    Image.fromarray(dataset_samples.pixels(1, 0, 64, 64)).save(whole)
+    content = whole.read_bytes()
+    whole.unlink()
+    broken = {
+        "cut.jpg": content[: len(content) // 2],
+        "empty.jpg": b"",
+        "text.jpg": b"this is no picture",
+        "header.png": b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR",
+    }
+    for name, data in broken.items():
+        (root / name).write_bytes(data)
+    return sorted(broken)
+
+
+def check_good(folder, count):
+    data = open_dataset(f"folder:{folder}")
+    parts = list(data.splits.values())
+    assert sum(map(len, parts)) == count
+    for part in parts:
+        for image, _ in part:
+            assert image.dtype == torch.uint8 and image.shape[0] == 3
+        assert len(at_size(part, 8, bad_images="stop")) == len(part)
+
+
+def check_bad(good, bad, names, tmp_path, capsys):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for file in (*good.iterdir(), *bad.iterdir()):
+        (mixed / file.name).write_bytes(file.read_bytes())
+    sound = len(list(good.iterdir()))
+    whole = FileDataset(root=tmp_path, images=list(images_below(mixed)))
+    whole.spec, whole.splits = f"folder:{mixed}", {"train": whole}
+    packed = at_size(whole, 8, bad_images="skip")
+    assert len(packed) == sound and len(packed.skipped) == len(names)
+    for name in names:
+        assert sum(name in reason for reason in packed.skipped) == 1
+    assert packed.fingerprint != whole.fingerprint
+    assert f"left out {len(names)} of {len(whole)} pictures" in capsys.readouterr().err
+    assert any(f"{len(names)} of {len(whole)} pictures could not be decoded" in note for note in packed.notes)
+    with pytest.raises(UserError, match=f"{len(names)} of {len(whole)} pictures cannot be decoded") as excinfo:
+        at_size(whole, 8, bad_images="stop")
+    assert "--bad-images skip" in one_line(excinfo)
+
+
+def test_odd_pictures_load_and_broken_ones_are_named(tmp_path, capsys):
+    count = odd_pictures(tmp_path / "good")
+    names = broken_pictures(tmp_path / "bad")
+    check_good(tmp_path / "good", count)
+    turned = FileDataset(root=tmp_path, images=[str(tmp_path / "good" / "turned.jpg")])
+    assert turned[0][0].shape == (3, 40, 30)
+    check_bad(tmp_path / "good", tmp_path / "bad", names, tmp_path, capsys)
+
+
+def test_odd_files_of_the_wild(tmp_path, capsys):
+    if not (root := os.environ.get("PRETEXT_TEST_DATA")):
+        pytest.skip("PRETEXT_TEST_DATA names no folder of real photographs")
+    good, bad = Path(root) / "odd-files" / "good", Path(root) / "odd-files" / "bad"
+    check_good(good, len(list(good.iterdir())))
+    check_bad(good, bad, [file.name for file in bad.iterdir()], tmp_path, capsys)
+
+
+def test_nothing_but_broken_pictures_is_an_error_either_way(tmp_path):
+    broken_pictures(tmp_path)
+    whole = FileDataset(root=tmp_path, images=sorted(map(str, tmp_path.iterdir())))
+    whole.spec = "folder:x"
+    for bad_images in ("skip", "stop"):
+        with pytest.raises(UserError, match="all 4 pictures cannot be decoded"):
+            at_size(whole, 8, bad_images=bad_images)
