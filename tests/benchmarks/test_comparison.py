@@ -178,9 +178,9 @@ def test_two_folders_or_two_rows_are_compared_and_a_mixture_is_refused(tmp_path,
     assert "4 cells in common" in capsys.readouterr().out
     assert run_all.main(["compare", "x", "y", "--out", "a"]) == 0
     assert "x minus y" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"^x holds no results, and a does; give two results folders, or two rows"):
+    with pytest.raises(UserError, match=r"^x holds no results, but a does; give two results folders, or two rows"):
         run_all.main(["compare", "a", "x"])
-    with pytest.raises(UserError, match=r"^--out a is for two rows of one folder"):
+    with pytest.raises(UserError, match=r"^--out a applies to two rows of one folder"):
         run_all.main(["compare", "a", "b", "--out", "a"])
 
 

@@ -184,7 +184,7 @@ def test_an_error_is_one_line(words, message, tmp_path, monkeypatch):
 def test_list_names_everything(capsys):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
-    for name in ("context_encoder:released", "simclr", "alexnet", "voc"):
+    for name in ("context_encoder", ":released", "simclr", "alexnet", "voc"):
         assert name in printed
 
 
