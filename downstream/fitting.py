@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +31,8 @@ from pretext.modules.schedules import cosine
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.stopping import Stop, stop_politely
+
+Head = TypeVar("Head", bound=nn.Module)
 
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises."""
@@ -68,7 +72,56 @@ class FittedProbe(Probe):
         if not 0 <= self.encoder_learning_rate_factor <= 1:
             raise ValueError(f"encoder_learning_rate_factor is {self.encoder_learning_rate_factor}; allowed is 0 to 1")
 
-    def resume(self, out: Path | None, train: ImageDataset, *generators: torch.Generator) -> Resume | None:
+    def _fit(
+        self,
+        encoder: Encoder,
+        make_head: Callable[[], Head],
+        loss_of: Callable[[Head, NDArray[np.int64]], Tensor | None],
+        train: ImageDataset,
+        indices: NDArray[np.int64],
+        *,
+        name: str,
+        encoder_factor: float | Mapping[str, float],
+        out: Path | None,
+        generators: tuple[torch.Generator, ...] = (),
+    ) -> tuple[Head, list[float]]:
+        """Build a head and train it, and `encoder` in place, by the probe's settings. See `fit`.
+
+        Torch's own generators are seeded for it and restored afterwards.
+
+        Args:
+            encoder: The network to judge.
+            make_head: Builds the head with random weights.
+            loss_of: The loss of a head on a batch of indices; None skips the batch.
+            train: The training images.
+            indices: Those of `train` to train on.
+            name: The probe's name, for progress and errors.
+            encoder_factor: Learning rate of the encoder relative to the head's: one value, or one per parameter name.
+            out: Folder of the checkpoint; None writes none.
+            generators: Generators that the loss draws from, besides torch's own.
+
+        Returns:
+            The trained head, and the loss of every step that had one.
+        """
+        device = next(encoder.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            head = make_head().to(device)
+            curve = fit(
+                encoder,
+                head,
+                functools.partial(loss_of, head),
+                batches(indices, self.batch_size, self.steps, seed=self.seed),
+                name=name,
+                steps=self.steps,
+                learning_rate=self.learning_rate,
+                encoder_factor=encoder_factor,
+                weight_decay=self.weight_decay,
+                resume=self._resume(out, train, generators),
+            )
+        return head, curve
+
+    def _resume(self, out: Path | None, train: ImageDataset, generators: tuple[torch.Generator, ...]) -> Resume | None:
         """Return how `fit` keeps its checkpoint in `out`; None where there is no such folder.
 
         Args:
@@ -133,7 +186,7 @@ def flip_some(images: UInt8[Tensor, "B 3 S S"], targets: list[Target]) -> UInt8[
     """Mirror each picture, and what its target holds, with a chance of one half; targets change in place."""
     flipped = torch.rand(len(images)) < 0.5
     for target, turn in zip(targets, flipped, strict=True):
-        for name in ("boxes", "masks"):
+        for name in ("boxes", "proposals", "masks"):
             if turn and name in target:
                 target[name] = TF.horizontal_flip(target[name])
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)

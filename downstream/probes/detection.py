@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from downstream.detector import DetectionHead, Neck, stages_for
-from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, tested, write_curve
+from downstream.fitting import FittedProbe, draw, flip_some, read, tested, write_curve
 from downstream.metrics import Detections, Truth, coco_by_class, object_counts, voc07_by_class
+from downstream.per_class import write_per_class
 from downstream.proposals import SELECTIVE_SEARCH, proposals_for
 from downstream.sheets import Found, detection_sheet
 from pretext.datasets import at_size
@@ -26,7 +26,6 @@ from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.fingerprints import digest
 from pretext.encoders.base import Encoder
 from pretext.judging import Score
-from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 
 SHOWN = 12
@@ -99,7 +98,7 @@ class Detection(FittedProbe):
         by_class = {"AP50": coco[:, 1], "AP": coco[:, 0], "AP75": coco[:, 2], "VOC07 mAP": voc}
         if out is not None:
             write_curve(out, curve)
-            _write_by_class(out, data.classes, counts, by_class)
+            write_per_class(out, *_per_class(data.classes, counts, by_class), line_end="\n")
             detection_sheet(out / "detections.png", found[:SHOWN], data.classes)
         for metric, values in by_class.items():
             yield Score(
@@ -125,37 +124,26 @@ class Detection(FittedProbe):
             )
         train = self._with_proposals(train, indices)
 
-        def loss_of(batch: NDArray[np.int64]) -> Tensor:
-            images, targets = read(train, batch)
-            images = flip_some(images, targets).to(device)
-            proposals = self._split_off(targets, device)
-            wanted = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
-            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, wanted, proposals)[1]
-            return torch.stack(list(losses.values())).sum()
-
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            head = DetectionHead(
+        def make_head() -> DetectionHead:
+            return DetectionHead(
                 [encoder.stages[i].channels for i in stages],
                 width=self.width,
                 hidden=self.hidden,
                 num_classes=len(train.classes),
                 neck=self.neck,
                 proposals_given=self.proposals is not None,
-            ).to(device)
-            curve = fit(
-                encoder,
-                head,
-                loss_of,
-                batches(indices, self.batch_size, self.steps, seed=self.seed),
-                name="detection",
-                steps=self.steps,
-                learning_rate=self.learning_rate,
-                encoder_factor=0.0 if self.frozen else self.encoder_learning_rate_factor,
-                weight_decay=self.weight_decay,
-                resume=self.resume(out, train),
             )
-        return head, curve
+
+        def loss_of(head: DetectionHead, batch: NDArray[np.int64]) -> Tensor:
+            images, targets = read(train, batch)
+            images = flip_some(images, targets).to(device)
+            proposals = self._proposals_of(targets, device)
+            wanted = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
+            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, wanted, proposals)[1]
+            return torch.stack(list(losses.values())).sum()
+
+        factor = 0.0 if self.frozen else self.encoder_learning_rate_factor
+        return self._fit(encoder, make_head, loss_of, train, indices, name="detection", encoder_factor=factor, out=out)
 
     @torch.no_grad()
     def _detect(
@@ -170,34 +158,28 @@ class Detection(FittedProbe):
         device = next(encoder.parameters()).device
         for start in range(0, len(indices), 4 * self.batch_size):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
-            proposals = self._split_off(targets, device)
+            proposals = self._proposals_of(targets, device)
             moved = images.to(device)
             results: list[dict[str, Tensor]] = head(_maps(encoder, moved, stages), moved, None, proposals)[0]
             for image, target, result in zip(images, targets, results, strict=True):
                 yield _found(image, target, result)
 
     def _with_proposals(self, data: ImageDataset, indices: NDArray[np.int64]) -> ImageDataset:
-        """Return the data set with given proposals behind the objects' boxes of some pictures, where there are any."""
+        """Return the data set with the key `proposals` in the targets of some images; unchanged for Faster R-CNN."""
         if self.proposals is None:
             return data
         given = proposals_for(self.proposals, data, indices, most=self.most_proposals, seed=self.seed)
         return _Proposed(data, given)
 
-    def _split_off(self, targets: list[Target], device: torch.device) -> list[Tensor] | None:
-        """Take what `_with_proposals` put behind the objects' boxes from them again, and return it."""
+    def _proposals_of(self, targets: list[Target], device: torch.device) -> list[Tensor] | None:
+        """Return the given proposals of each image; None for Faster R-CNN."""
         if self.proposals is None:
             return None
-        proposals = []
-        for target in targets:
-            objects = len(target["labels"])
-            boxes = target["boxes"].as_subclass(Tensor)
-            target["boxes"] = tv_tensors.wrap(boxes[:objects], like=target["boxes"])
-            proposals.append(boxes[objects:].to(device))
-        return proposals
+        return [target["proposals"].as_subclass(Tensor).to(device) for target in targets]
 
 
 class _Proposed(ImageDataset):
-    """A data set whose pictures' `boxes` go on with proposals, so that what moves the one moves the other."""
+    """A data set with a further key in its targets: `proposals`, tv_tensors.BoundingBoxes M×4."""
 
     def __init__(self, base: ImageDataset, proposals: dict[int, Tensor]) -> None:
         self.base, self.proposals = base, proposals
@@ -208,9 +190,7 @@ class _Proposed(ImageDataset):
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
         image, target = self.base[index]
-        boxes = target["boxes"]
-        both = torch.cat([boxes.as_subclass(Tensor), self.proposals[index]])
-        return image, target | {"boxes": tv_tensors.wrap(both, like=boxes)}
+        return image, target | {"proposals": tv_tensors.wrap(self.proposals[index], like=target["boxes"])}
 
     @property
     def fingerprint(self) -> str:
@@ -248,13 +228,9 @@ def _found(image: UInt8[Tensor, "3 S S"], target: Target, result: dict[str, Tens
     return Found(image, truth, Detections(boxes, labels - 1, scores))
 
 
-def _write_by_class(
-    out: Path, classes: tuple[str, ...], counts: NDArray[np.int64], by_class: dict[str, NDArray[np.float64]]
-) -> None:
-    """Write a line for each class to `per_class.csv`; what has no number stays empty."""
-    with atomic_write(out / "per_class.csv") as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["class", "objects", *by_class])
-        for row, name in enumerate(classes):
-            values = (column[row] for column in by_class.values())
-            lines.writerow([name, counts[row], *("" if np.isnan(value) else f"{value:.2f}" for value in values)])
+def _per_class(
+    classes: tuple[str, ...], counts: NDArray[np.int64], by_class: dict[str, NDArray[np.float64]]
+) -> tuple[list[str], list[list[object]]]:
+    """Return the header and the rows of `per_class.csv`; undefined values are empty."""
+    columns = [["" if np.isnan(value) else f"{value:.2f}" for value in column] for column in by_class.values()]
+    return ["class", "objects", *by_class], [[*row] for row in zip(classes, counts, *columns, strict=True)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from downstream.classification import classification_scores
-from downstream.fitting import FittedProbe, batches, fit, read, tested, write_curve
+from downstream.fitting import FittedProbe, read, tested, write_curve
 from downstream.label_sampling import check_classes, draw_labelled
 from downstream.layer_rates import learning_rate_factors
 from pretext.datasets import at_size
@@ -24,6 +24,7 @@ from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.classification import class_targets, is_multi_label, multi_hot
 from pretext.encoders.base import Encoder
 from pretext.judging import Score
+from pretext.modules.losses import many_class_loss, one_class_loss
 from pretext.system.errors import UserError
 from pretext.transforms.augmentation import augment, cropping
 
@@ -85,6 +86,8 @@ class FineTune(FittedProbe):
     def _train(self, encoder: Encoder, train: ImageDataset, out: Path | None = None) -> tuple[nn.Module, list[float]]:
         """Train a classifier, and `encoder` in place."""
         device = next(encoder.parameters()).device
+        channels = encoder.stages[-1].channels
+        loss = many_class_loss if is_multi_label(train) else one_class_loss
         targets = class_targets(train)
         indices = draw_labelled(targets, self.train_images, seed=self.seed)
         indices = indices[known(targets[torch.from_numpy(indices)])]
@@ -98,34 +101,32 @@ class FineTune(FittedProbe):
             layer_decay=self.layer_decay,
         )
 
-        def loss_of(batch: NDArray[np.int64]) -> Tensor | None:
-            images, truth = read(train, batch)
-            if len(images) < 2:  # the others cannot be decoded, and one alone cannot be normalised
-                return None
-            crops = augment(images.to(device), views, generator)
-            return classification_loss(head(encoder(crops)[-1]), _classes(train, truth).to(device))
-
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            channels = encoder.stages[-1].channels
-            head = nn.Sequential(
+        def make_head() -> nn.Module:
+            return nn.Sequential(
                 nn.AdaptiveAvgPool2d(1),
                 nn.Flatten(),
                 nn.BatchNorm1d(channels),
                 nn.Linear(channels, len(train.classes)),
-            ).to(device)
-            curve = fit(
-                encoder,
-                head,
-                loss_of,
-                batches(indices, self.batch_size, self.steps, seed=self.seed),
-                name="fine_tune",
-                steps=self.steps,
-                learning_rate=self.learning_rate,
-                encoder_factor=factors,
-                weight_decay=self.weight_decay,
-                resume=self.resume(out, train, generator),
             )
+
+        def loss_of(head: nn.Module, batch: NDArray[np.int64]) -> Tensor | None:
+            images, truth = read(train, batch)
+            if len(images) < 2:  # the others cannot be decoded, and batch normalisation needs at least two
+                return None
+            crops = augment(images.to(device), views, generator)
+            return loss(head(encoder(crops)[-1]), _classes(train, truth).to(device))
+
+        head, curve = self._fit(
+            encoder,
+            make_head,
+            loss_of,
+            train,
+            indices,
+            name="fine_tune",
+            encoder_factor=factors,
+            out=out,
+            generators=(generator,),
+        )
         if not curve:
             raise UserError(f"{train.spec}: no two pictures of a batch can be decoded; see to the files")
         return head, curve
@@ -156,15 +157,6 @@ def _classes(data: ImageDataset, targets: list[Target]) -> Int[Tensor, "B ..."]:
 def known(targets: Int[Tensor, "N ..."]) -> NDArray[np.bool_]:
     """Return which pictures have a class at all; one that cannot be decoded has none."""
     return (targets >= 0 if targets.ndim == 1 else (targets >= 0).any(dim=1)).numpy()
-
-
-def classification_loss(logits: Float[Tensor, "B K"], targets: Int[Tensor, "B ..."]) -> Float[Tensor, ""]:
-    """Return the cross-entropy, or the binary ones of all classes; targets of -1 count neither way."""
-    if targets.ndim == 1:
-        return F.cross_entropy(logits, targets, ignore_index=-1)
-    known = targets >= 0
-    each = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 def ten_crops(images: UInt8[Tensor, "B 3 S S"]) -> list[UInt8[Tensor, "B 3 C C"]]:

@@ -18,6 +18,7 @@ from downstream.features import Features, labelled_features
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
+from pretext.modules.losses import many_class_terms
 
 SKETCHED = 512
 """Rows of the inputs from which their principal directions are estimated."""
@@ -124,13 +125,15 @@ class Classifier:
 def objective(
     logits: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], weight: Float[Tensor, "K D"], penalty: float
 ) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy (one class a picture) or the mean over pictures of binary ones, and the penalty."""
+    """Return the mean cross-entropy plus the penalty.
+
+    With several classes per image, the mean over images of the sum of the binary cross-entropies. This is K
+    independent logistic regressions; `many_class_loss` would weaken the penalty of each with the number of classes.
+    """
     if targets.ndim == 1:
         loss = F.cross_entropy(logits, targets)
     else:
-        known = targets >= 0
-        each = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits), reduction="none")
-        loss = (each * known).sum() / max(1, len(targets))
+        loss = many_class_terms(logits, targets).sum() / max(1, len(targets))
     return loss + 0.5 * penalty * weight.square().sum()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, tested, write_curve
+from downstream.fitting import FittedProbe, draw, flip_some, read, tested, write_curve
 from downstream.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from downstream.per_class import write_per_class
 from downstream.sheets import segmentation_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import IGNORE, ImageDataset
 from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.judging import Score
-from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 
 SHOWN = 12
@@ -87,7 +86,7 @@ class Segmentation(FittedProbe):
             raise UserError(f"{data.spec}: every pixel of {len(indices)} test pictures is marked to be ignored")
         if out is not None:
             write_curve(out, curve)
-            write_classes(out / "per_class.csv", confusion, names)
+            write_per_class(out, *_per_class(confusion, names), line_end="\r\n")
             segmentation_sheet(out / "segmentation.png", shown, names)
         background = torch.zeros_like(confusion)
         background[:, 0] = confusion.sum(dim=1)
@@ -115,7 +114,11 @@ class Segmentation(FittedProbe):
                 "one value cannot be normalised; raise batch_size"
             )
 
-        def loss_of(batch: NDArray[np.int64]) -> Tensor | None:
+        def make_head() -> SegmentationHead:
+            kind = HEADS[self.decoder]
+            return kind(encoder.stages, skips=self.skips, width=self.width, num_classes=len(train.classes) + 1)
+
+        def loss_of(head: SegmentationHead, batch: NDArray[np.int64]) -> Tensor | None:
             images, targets = read(train, batch)
             images = flip_some(images, targets).to(device)
             truth = torch.stack([target["masks"].as_subclass(Tensor) for target in targets]).long().to(device)
@@ -123,23 +126,10 @@ class Segmentation(FittedProbe):
                 return None
             return F.cross_entropy(head(encoder(images), images.shape[-1]), truth, ignore_index=IGNORE)
 
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            head = HEADS[self.decoder](
-                encoder.stages, skips=self.skips, width=self.width, num_classes=len(train.classes) + 1
-            ).to(device)
-            curve = fit(
-                encoder,
-                head,
-                loss_of,
-                batches(indices, self.batch_size, self.steps, seed=self.seed),
-                name="segmentation",
-                steps=self.steps,
-                learning_rate=self.learning_rate,
-                encoder_factor=0.0 if self.frozen else self.encoder_learning_rate_factor,
-                weight_decay=self.weight_decay,
-                resume=self.resume(out, train),
-            )
+        factor = 0.0 if self.frozen else self.encoder_learning_rate_factor
+        head, curve = self._fit(
+            encoder, make_head, loss_of, train, indices, name="segmentation", encoder_factor=factor, out=out
+        )
         if not curve:
             raise UserError(f"{train.spec}: every pixel of {len(indices)} training pictures is marked to be ignored")
         return head, curve
@@ -235,14 +225,14 @@ class LightHead(SegmentationHead):
 HEADS: dict[str, type[SegmentationHead]] = {"fcn": FCNHead, "light": LightHead}
 
 
-def write_classes(path: Path, confusion: Int[Tensor, "K K"], names: tuple[str, ...]) -> None:
-    """Write each class's name, IoU in percent (empty where it is neither there nor predicted), and pixels."""
-    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "iou", "pixels", "predicted_pixels"))
-        columns = (class_iou(confusion).tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist())
-        for name, iou, true, predicted in zip(names, *columns, strict=True):
-            writer.writerow((name, "" if math.isnan(iou) else round(iou, 4), true, predicted))
+def _per_class(confusion: Int[Tensor, "K K"], names: tuple[str, ...]) -> tuple[list[str], list[list[object]]]:
+    """Return the header and the rows of `per_class.csv`; IoU is in percent, and empty if undefined."""
+    columns = (class_iou(confusion).tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist())
+    rows: list[list[object]] = [
+        [name, "" if math.isnan(iou) else round(iou, 4), pixels, predicted]
+        for name, iou, pixels, predicted in zip(names, *columns, strict=True)
+    ]
+    return ["class", "iou", "pixels", "predicted_pixels"], rows
 
 
 def _convolved(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:

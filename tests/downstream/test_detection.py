@@ -32,6 +32,8 @@ from pretext.encoders import build_encoder
 from pretext.judging import Score
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SIZE = 32
 COLOURS = torch.tensor([[230, 20, 20], [20, 20, 230]], dtype=torch.uint8)
 
@@ -79,11 +81,6 @@ def squares(train=None, test=None):
     train, test = train or Squares(1, 80), test or Squares(2, 40)
     train.splits = test.splits = {"train": train, "val": test, "test": test}
     return train
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -18,10 +18,7 @@ from pretext.encoders import build_encoder
 from pretext.system.cache import cache_folder
 from pretext.system.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -239,7 +236,6 @@ def test_the_commands_set_the_limit(main, tmp_path, monkeypatch):
         raise stop
 
     monkeypatch.setattr("downstream.features.limit_cache", note)
-    monkeypatch.setattr("downstream.__main__.limit_cache", note)
     words = {
         downstream_main: ["knn", "--encoder", "random:alexnet", "--data", "scenes"],
         run_all_main: ["--profile", "smoke", "--out", str(tmp_path / "out")],

@@ -8,10 +8,7 @@ from probe_samples import colours, small_encoder
 from downstream.features import labelled_features
 from downstream.probes.knn import Knn, nearest, vote
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def unit(rng, n, d):

@@ -13,10 +13,7 @@ from downstream.probes.linear import Linear
 from pretext.datasets import open_dataset
 from pretext.system.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def normal(seed, *shape):

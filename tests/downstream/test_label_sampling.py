@@ -21,12 +21,9 @@ from downstream.label_sampling import (
 from pretext.datasets import at_size
 from pretext.judging import Score
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SINGLE = torch.tensor([0] * 200 + [1] * 40 + [2] * 7 + [-1] * 5)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 def several(seed=0, count=300):

@@ -11,10 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from downstream.features import Features
 from downstream.probes.linear import Linear, minimise, objective, principal
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def problem(seed, *, n, d, classes, noise):

@@ -15,14 +15,11 @@ from pretext.datasets import at_size
 from pretext.datasets.classification import class_targets
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 LINEAR = LowShot(
     percents=(10.0, 50.0), shots=(3,), samples=2, penalties=(1.0, 0.1), iterations=20, features=64, fine_tuned=False
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -23,12 +23,9 @@ from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 WIDTH, HEIGHT, SIZE = 80, 40, 32
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -152,7 +149,7 @@ def test_a_detector_that_is_given_the_true_boxes_names_them(folder):
 
 def test_a_fault_in_a_files_test_pictures_is_found_before_the_training(folder, monkeypatch):
     encoder = build_encoder("alexnet?width=0.125&stem_stride=2", input_size=SIZE, seed=0)
-    monkeypatch.setattr("downstream.probes.detection.fit", None)
+    monkeypatch.setattr("downstream.fitting.fit", None)
     with pytest.raises(UserError, match=r"no boxes for images/test1\.png"):
         list(Detection(proposals=str(boxes_file(folder, test1=None))).evaluate(encoder, open_dataset(f"coco:{folder}")))
 

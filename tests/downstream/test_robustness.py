@@ -13,14 +13,11 @@ from downstream.probes.robustness import Robustness
 from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 QUICK = {"train_images": 30, "penalties": (0.1,), "iterations": 20, "features": 64}
 HARD = "scenes?size=32&train=40&val=20&test=40"
 """Pictures on which every encoder errs."""
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 def by_metric(probe, data, out=None):

@@ -11,11 +11,14 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from downstream.metrics import confusion_matrix, mean_iou, pixel_accuracy
-from downstream.probes.segmentation import HEADS, Segmentation, write_classes
+from downstream.per_class import write_per_class
+from downstream.probes.segmentation import HEADS, Segmentation, _per_class
 from downstream.sheets import CELL, GAP, HEADING, class_colour, segmentation_sheet
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 SIZE = 32
 
@@ -55,11 +58,6 @@ def halves(train=None, test=None):
     train, test = train or Halves(1, 40), test or Halves(2, 20)
     train.splits = test.splits = {"train": train, "val": test, "test": test}
     return train
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -238,7 +236,8 @@ def test_each_class_has_its_intersection_over_union(tmp_path):
     truth, predicted = (torch.randint(0, 4, (3, 9, 9), generator=generator) for _ in range(2))
     truth[torch.rand(truth.shape, generator=generator) < 0.2] = 255
     confusion = confusion_matrix(truth, predicted, num_classes=5, ignore=255)
-    write_classes(tmp_path / "per_class.csv", confusion, ("background", "a, b", "ü", "c", "absent"))
+    header, rows = _per_class(confusion, ("background", "a, b", "ü", "c", "absent"))
+    write_per_class(tmp_path, header, rows, line_end="\r\n")
     with (tmp_path / "per_class.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     theirs = MulticlassJaccardIndex(num_classes=5, ignore_index=255, average=None)(predicted, truth)

@@ -23,12 +23,9 @@ from pretext.datasets.classification import class_targets
 from pretext.system.cache import cache_folder
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 QUICK = Svm(train_images=40, val_images=20, features=64, costs=(0.1, 10.0), shots=(1, 4), samples=3)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
