@@ -1,4 +1,4 @@
-"""Detection: Faster or Fast R-CNN on the encoder, trained on few pictures; average precision on the test split."""
+"""Detection: Faster or Fast R-CNN on the encoder, trained on few images; average precision on the test split."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from pretext.judging import Score
 from pretext.system.errors import UserError
 
 SHOWN = 12
-"""Test pictures on the sheet."""
+"""Number of test images on the sheet."""
 
 
 @final
 @dataclass(frozen=True)
 class Detection(FittedProbe):
-    """Faster R-CNN on the encoder's maps, fine-tuned, or Fast R-CNN with given proposals; AP50 is what a table quotes.
+    """Faster R-CNN, or Fast R-CNN with given proposals, fine-tuned on the encoder; headline AP50.
 
-    Difficult objects are left out of training and neither rewarded nor punished in the test.
+    Difficult objects are not used in training and are ignored in the evaluation.
 
     Source: Pathak et al. 2016, section 5.2 (Fast R-CNN on VOC 2007, with selective search: `proposals`); Ren et al.
     2015; Lin et al. 2017 for the neck `fpn`.
-    Deviations: by default Faster R-CNN, whose proposals come from the same features; AdamW with a cosine; one scale,
-    the pictures squashed to the encoder's input.
+    Deviations: Faster R-CNN by default; AdamW with a cosine schedule; one scale, with the images resized to the
+    encoder's square input.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}),)
@@ -50,20 +50,20 @@ class Detection(FittedProbe):
     train_images: int = 500
     steps: int = 300
     frozen: bool = False
-    """Leave the encoder as it is and train the head alone."""
+    """Freeze the encoder and train only the head."""
     cells: int = 8
-    """Objects are sought on the deepest map with at least so many cells a side; coarser ones are added."""
+    """Minimum side, in cells, of the map that detects objects: the deepest such map is used, coarser ones are added."""
     width: int = 64
-    """Channels of the map that objects are sought on."""
+    """Number of channels of the neck's output maps."""
     hidden: int = 256
-    """Units of each of the box head's two layers."""
+    """Number of units in each of the box head's two layers."""
     neck: Neck = "single"
-    """`single` seeks objects on one map; `fpn` on each level of a feature pyramid, the larger the coarser."""
+    """`single` detects on one map; `fpn` on every level of a feature pyramid, large objects on coarse levels."""
     proposals: str | None = None
-    """Where Fast R-CNN's boxes come from: `selective_search`, or an .npz file with an array M×4 (XYXY, in pixels of
-    the file) for each picture, under its path below the data set's folder. Where None, Faster R-CNN seeks them."""
+    """Proposals for Fast R-CNN: `selective_search`, or an .npz file with one M×4 array per image (XYXY in pixels of
+    the image file), keyed by the image's path below the data set's folder. None trains Faster R-CNN."""
     most_proposals: int = 300
-    """Given boxes a picture at most; the paper's protocol has some 2,000."""
+    """Maximum number of given proposals per image; the paper uses about 2,000."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,23 +76,25 @@ class Detection(FittedProbe):
             raise ValueError(f"proposals is {self.proposals}; allowed is {SELECTIVE_SEARCH} or an .npz file")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield AP50 (the headline), AP and AP75 as COCO defines them, and VOC 2007's mAP.
+        """Yield COCO's AP50 (the headline), AP and AP75, and VOC 2007's mAP.
 
         Writes `detections.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("labels", "boxes")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
-        shown = tested(test, self.test_images)
-        test = self._with_proposals(test, shown)  # before the training, which a fault in a file would waste
+        chosen = tested(test, self.test_images)
+        test = self._with_proposals(test, chosen)  # before training: an error in the file must not waste it
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         stages = stages_for(encoder, cells=self.cells)
         head, curve = self._train(encoder, train, stages, out)
-        found = list(self._detect(encoder, head, test, shown, stages))
+        found = list(self._detect(encoder, head, test, chosen, stages))
         truths, detections = [each.truth for each in found], [each.detections for each in found]
         counts = object_counts(truths, num_classes=len(data.classes))
         if not counts.any():
-            raise UserError(f"{data.spec}: no object to find in {len(truths)} test pictures; give more test pictures")
+            raise UserError(
+                f"{data.spec}: no object to find in {len(truths)} test images; raise test_images or give other data"
+            )
         coco = coco_by_class(truths, detections, num_classes=len(data.classes))
         voc = voc07_by_class(truths, detections, num_classes=len(data.classes))
         by_class = {"AP50": coco[:, 1], "AP": coco[:, 0], "AP75": coco[:, 2], "VOC07 mAP": voc}
@@ -114,12 +116,12 @@ class Detection(FittedProbe):
     def _train(
         self, encoder: Encoder, train: ImageDataset, stages: list[int], out: Path | None = None
     ) -> tuple[DetectionHead, list[float]]:
-        """Train a head, and `encoder` in place unless frozen."""
+        """Train a head, and `encoder` in place unless it is frozen."""
         device = next(encoder.parameters()).device
         indices = draw(train, self.train_images, seed=self.seed)
         if not any(_shows_objects(train, int(index)) for index in indices):
             raise UserError(
-                f"{train.spec}: none of {len(indices)} training pictures has an object that is not "
+                f"{train.spec}: none of {len(indices)} training images has an object that is not "
                 "difficult; raise train_images or give other data"
             )
         train = self._with_proposals(train, indices)
@@ -138,8 +140,8 @@ class Detection(FittedProbe):
             images, targets = read(train, batch)
             images = flip_some(images, targets).to(device)
             proposals = self._proposals_of(targets, device)
-            wanted = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
-            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, wanted, proposals)[1]
+            learnt = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
+            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, learnt, proposals)[1]
             return torch.stack(list(losses.values())).sum()
 
         factor = 0.0 if self.frozen else self.encoder_learning_rate_factor
@@ -154,13 +156,13 @@ class Detection(FittedProbe):
         indices: NDArray[np.int64],
         stages: list[int],
     ) -> Iterator[Found]:
-        """Yield each test picture with its truth and what was found in it."""
+        """Yield each test image with its true objects and its detections."""
         device = next(encoder.parameters()).device
         for start in range(0, len(indices), 4 * self.batch_size):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
             proposals = self._proposals_of(targets, device)
-            moved = images.to(device)
-            results: list[dict[str, Tensor]] = head(_maps(encoder, moved, stages), moved, None, proposals)[0]
+            on_device = images.to(device)
+            results: list[dict[str, Tensor]] = head(_maps(encoder, on_device, stages), on_device, None, proposals)[0]
             for image, target, result in zip(images, targets, results, strict=True):
                 yield _found(image, target, result)
 
@@ -204,7 +206,7 @@ def _maps(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"], stages: list[int])
 
 
 def _shows_objects(data: ImageDataset, index: int) -> bool:
-    """Whether a picture can be decoded and has something to learn from."""
+    """Return whether an image can be decoded and has an object to learn from."""
     try:
         return len(_learnable(data[index][1])["boxes"]) > 0
     except BadImage:
@@ -212,7 +214,7 @@ def _shows_objects(data: ImageDataset, index: int) -> bool:
 
 
 def _learnable(target: Target) -> dict[str, Tensor]:
-    """Return boxes and labels (from 1: torchvision's 0 is the background) of the objects to learn from."""
+    """Return boxes and labels of the objects that are not difficult; labels start at 1, 0 is the background."""
     kept = ~_difficult(target)
     return {"boxes": target["boxes"].as_subclass(Tensor)[kept], "labels": target["labels"][kept] + 1}
 

@@ -186,7 +186,7 @@ def test_frozen_leaves_the_trained_copy_alone_too(encoder, frozen):
 
 def test_no_object_to_learn_from_is_an_error(encoder):
     for train in (Squares(1, 8, boxes=False), Squares(1, 8, difficult=True)):
-        with pytest.raises(UserError, match="none of 8 training pictures has an object"):
+        with pytest.raises(UserError, match="none of 8 training images has an object"):
             list(QUICK.evaluate(encoder, squares(train)))
 
 
@@ -204,7 +204,7 @@ def test_a_first_picture_that_cannot_be_decoded_is_passed_over(encoder, monkeypa
 
 
 def test_no_object_to_find_is_an_error(encoder):
-    with pytest.raises(UserError, match="no object to find in 10 test pictures"):
+    with pytest.raises(UserError, match="no object to find in 10 test images"):
         list(QUICK.evaluate(encoder, squares(test=Squares(2, 20, difficult=True))))
 
 
@@ -299,7 +299,7 @@ def test_a_pyramids_anchors_grow_from_level_to_level(levels):
 def test_a_box_is_read_from_the_coarsest_level_on_which_it_spans_the_pooled_cells():
     sides = torch.tensor([1.0, 15.9, 16, 20, 31.9, 32, 60, 64, 500])
     boxes = torch.stack([0 * sides, 0 * sides, sides, sides], dim=1)
-    levels = levels_of([boxes[:4], boxes[4:]], cells_a_pixel=[1 / 4, 1 / 8, 1 / 16])
+    levels = levels_of([boxes[:4], boxes[4:]], cells_per_pixel=[1 / 4, 1 / 8, 1 / 16])
     strides = torch.tensor([4, 8, 16])[levels]
     assert strides.tolist() == [4, 4, 4, 4, 4, 8, 8, 16, 16] and ROI_SIZE == 4
 

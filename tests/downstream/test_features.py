@@ -96,7 +96,7 @@ def test_what_could_not_be_decoded_is_not_tried_again(encoder, computed, monkeyp
                 yield images[kept], [read[i] for i in kept]
 
     monkeypatch.setattr(downstream.features, "picture_batches", without_some)
-    with pytest.raises(UserError, match="no picture of this split can be decoded"):
+    with pytest.raises(UserError, match="no image of this split can be decoded"):
         split_features(encoder, data, "train", most=64, indices=np.array([2, 4]))
     for _ in range(2):
         found = split_features(encoder, data, "train", most=64, indices=np.array([1, 2, 3, 4]))
@@ -179,7 +179,7 @@ def test_a_full_disk_costs_a_line_and_no_features(encoder, computed, monkeypatch
     monkeypatch.setattr(downstream.features, "save_file", full)
     found = split_features(encoder, colours(), "test", most=64)
     assert all(torch.equal(values, expected.stages[stage]) for stage, values in found.stages.items())
-    assert "features are not kept for other probes: " in (said := capsys.readouterr().err) and "No space left" in said
+    assert "features are not cached: " in (said := capsys.readouterr().err) and "No space left" in said
 
 
 def test_a_limit_that_is_no_number_is_named_before_anything_is_computed(encoder, computed, monkeypatch):
@@ -260,10 +260,10 @@ def test_the_folder_may_be_deleted_at_any_time(encoder, computed, monkeypatch, w
         monkeypatch.setattr(downstream.features, name, wrapped)
 
     names = {
-        "before it is read": "_stored",
+        "before it is read": "_load",
         "while it is computed": "_computed",
         "before it is written": "save_file",
-        "while swept": "_sweep",
+        "while swept": "_evict",
     }
     deleting_first(names[when])
     if when != "before it is read":

@@ -95,7 +95,7 @@ def test_what_was_cut_off_goes_on_to_the_same_numbers(name, tmp_path, monkeypatc
     cut_off(monkeypatch, name, PROBES[name], out, at=2)  # the second time in what was its fourth batch
     capsys.readouterr()
     assert judged(PROBES[name], out) == whole
-    assert f"{name}: goes on after step 3 of {out / CHECKPOINT}" in capsys.readouterr().err
+    assert f"{name}: continues after step 3 of {out / CHECKPOINT}" in capsys.readouterr().err
     assert not (out / CHECKPOINT).exists() and not (tmp_path / "whole" / CHECKPOINT).exists()
 
 
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_anything_else_is_deleted_with_a_line(change, tmp_path, 
     capsys.readouterr()
     scores = list(probe.evaluate(encoder, data, out))
     printed = [line for line in capsys.readouterr().err.splitlines() if CHECKPOINT in line]
-    assert len(printed) == 1 and "deleted, training starts anew" in printed[0]
+    assert len(printed) == 1 and "deleted it, training starts over" in printed[0]
     fresh = list(probe.evaluate(encoder, data, tmp_path / "fresh"))
     assert [score.value for score in scores] == [score.value for score in fresh]
     assert (out / "curve.json").read_text() == (tmp_path / "fresh" / "curve.json").read_text()
@@ -170,7 +170,7 @@ def test_a_cell_of_the_comparison_goes_on_too(tmp_path, monkeypatch, capsys):
         values.append([(row.metric, row.value) for row in read_measurements(out)])
         assert {path.name for path in artifacts.iterdir()} == {"curve.json", "per_class.csv", "segmentation.png"}
     assert values[0] == values[1]
-    assert "segmentation: goes on after step 3" in capsys.readouterr().err
+    assert "segmentation: continues after step 3" in capsys.readouterr().err
 
 
 def test_fine_tunings_from_few_labels_go_on_after_the_last_that_was_finished(tmp_path, monkeypatch, capsys):
@@ -185,7 +185,7 @@ def test_fine_tunings_from_few_labels_go_on_after_the_last_that_was_finished(tmp
         assert [score.value for score in probe.evaluate(small_encoder(), scenes(), out)] == whole
     said = capsys.readouterr().err
     assert all(
-        f"goes on after step {k} of {out / f'50% sample {i}' / CHECKPOINT}" in said for i, k in ((0, STEPS), (1, 2))
+        f"continues after step {k} of {out / f'50% sample {i}' / CHECKPOINT}" in said for i, k in ((0, STEPS), (1, 2))
     )
     for end in (out, tmp_path / "whole"):
         assert {path.name for path in end.rglob("*") if path.is_file()} == {"curve.json"}

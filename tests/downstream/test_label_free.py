@@ -106,10 +106,10 @@ def test_every_stage_has_all_four_and_the_deepest_is_the_headline():
 
 def test_views_that_an_encoder_does_not_tell_apart_are_aligned(monkeypatch):
     encoder, probe = small_encoder(), LabelFree(images=8, features=64)
-    seeing = probe._apart(encoder, colours())
+    seeing = probe._view_distances(encoder, colours())
     maps = encoder.maps
     monkeypatch.setattr(encoder, "maps", lambda normalised: [torch.ones_like(each) for each in maps(normalised)])
-    for stage, values in probe._apart(encoder, colours()).items():
+    for stage, values in probe._view_distances(encoder, colours()).items():
         assert values.abs().max() == 0 < seeing[stage].min()
 
 
@@ -135,5 +135,5 @@ def test_features_are_those_of_the_linear_probe(monkeypatch):
 
 
 def test_one_picture_is_too_few():
-    with pytest.raises(UserError, match="1 test picture"):
+    with pytest.raises(UserError, match="1 test image"):
         list(LabelFree(images=1, features=64).evaluate(small_encoder(), small_scenes()))

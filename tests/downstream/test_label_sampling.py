@@ -117,7 +117,7 @@ def test_a_picture_counts_as_its_rarest_class():
 def test_a_number_that_a_class_does_not_reach_is_left_out_by_name(capsys):
     data = colours()
     assert reached_by_all(data, SINGLE, (1, 7, 8, 96)) == [1, 7]
-    assert capsys.readouterr().err == "colours: left out k=8, 96: 7 training picture(s) show c\n"
+    assert capsys.readouterr().err == "colours: left out k=8, 96: only 7 training image(s) show c\n"
     absent = torch.tensor([0, 0, 2, 2])  # a class that is not there at all cannot be asked
     assert reached_by_all(data, absent, (1, 2)) == [1, 2]
     many = several()

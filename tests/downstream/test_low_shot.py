@@ -85,7 +85,7 @@ def test_without_shares_the_smallest_k_is_the_headline_and_out_of_reach_is_refus
     data = colours(train=60)
     (headline,) = [s for s in replace(LINEAR, percents=(), shots=(2, 4)).evaluate(encoder, data) if s.headline]
     assert headline.metric == "top1@k=2"
-    with pytest.raises(UserError, match=r"colours: .*lower them"):
+    with pytest.raises(UserError, match=r"colours: .*lower shots"):
         list(replace(LINEAR, percents=(), shots=(1000,)).evaluate(encoder, data))
 
 

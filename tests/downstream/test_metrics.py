@@ -201,7 +201,7 @@ def test_nothing_to_find_is_an_error():
     empty = [truth([], []), truth([[0, 0, 5, 5]], [0], [True])]
     found = [detections([[0, 0, 5, 5]], [0], [0.5]), detections([], [], [])]
     for metric in (coco_by_class, voc07_by_class):
-        with pytest.raises(ValueError, match="no object to find"):
+        with pytest.raises(ValueError, match="no object that is not difficult"):
             metric(empty, found, num_classes=2)
 
 

@@ -12,9 +12,9 @@ from downstream.metrics import box_iou
 from downstream.probes.detection import Detection
 from downstream.proposals import (
     SELECTIVE_SEARCH,
+    _derivatives,
     _histograms,
     _Regions,
-    _slopes,
     proposals_for,
     read_proposals,
     selective_search,
@@ -93,9 +93,9 @@ def test_pictures_are_named_through_drawn_splits(folder):
         (None, "no boxes for images/train0.png"),
         (np.zeros((3, 5)), "3×5 of float64; expected M×4 numbers"),
         (np.array([["a", "b", "c", "d"]]), "1×4 of <U1; expected M×4 numbers"),
-        (np.array([[0, 0, 10, 10], [5, 5, np.nan, 9]]), "box 1 is .*nan.* in a picture of 80×40"),
+        (np.array([[0, 0, 10, 10], [5, 5, np.nan, 9]]), "box 1 is .*nan.* in an image of 80×40"),
         (np.array([[20, 10, 20, 30]]), "box 0 is .*; expected left < right and top < bottom"),
-        (np.array([[50, 10, 90, 30]]), "box 0 is .* in a picture of 80×40; .*within it"),
+        (np.array([[50, 10, 90, 30]]), "box 0 is .* in an image of 80×40; .*within the image"),
     ],
 )
 def test_what_is_no_box_of_a_picture_is_named(folder, boxes, said):
@@ -130,10 +130,10 @@ def test_what_is_no_file_of_boxes_is_named(folder):
 
 def test_a_file_cannot_name_pictures_that_are_not_files_or_not_whole(folder):
     scenes = at_size(open_dataset("scenes?size=32&train=2&val=1&test=1"), SIZE, bad_images="skip")
-    with pytest.raises(UserError, match=r"has no picture files .* use proposals=selective_search"):
+    with pytest.raises(UserError, match=r"has no image files .* use proposals=selective_search"):
         read_proposals(boxes_file(folder), scenes, np.arange(2))
     (folder / "images" / "train2.png").write_bytes(b"torn")
-    with pytest.raises(UserError, match=r"1 of 8 pictures cannot be decoded, the first of them .*train2.png"):
+    with pytest.raises(UserError, match=r"1 of 8 images cannot be decoded, the first of them .*train2.png"):
         read_proposals(boxes_file(folder), opened(folder), np.arange(7))
 
 
@@ -188,7 +188,7 @@ def test_selective_search_finds_more_objects_than_as_many_random_boxes():
 def by_hand(colours, segments, with_colour):
     """The paper's joining, measuring every region anew from its pixels."""
     height, width = segments.shape
-    slopes = _slopes(colours).reshape(height * width, -1)
+    slopes = _derivatives(colours).reshape(height * width, -1)
     low, high = slopes.min(), slopes.max()
     regions = [segments.ravel() == k for k in range(segments.max() + 1)]
 
@@ -226,14 +226,14 @@ def test_regions_are_joined_as_when_all_is_measured_anew(with_colour):
     image = open_dataset("scenes?size=24&train=2&val=1&test=1")[1][0].permute(1, 2, 0).numpy() / 255
     segments = felzenszwalb(image, scale=50, sigma=0.8, min_size=12, channel_axis=-1)
     assert 6 < segments.max() < 40
-    boxes = _Regions.of(image, segments).joined(with_colour=with_colour)
+    boxes = _Regions.of(image, segments).merge(with_colour=with_colour)
     np.testing.assert_array_equal(boxes, by_hand(image, segments, with_colour))
 
 
 def test_a_slope_is_the_gaussian_derivative_along_its_direction():
     y, x = np.mgrid[:21, :21] / 1.0
     ramp = np.repeat((0.03 * x - 0.01 * y)[:, :, None], 3, axis=2)
-    slopes = _slopes(ramp)[10, 10].reshape(8, 3)
+    slopes = _derivatives(ramp)[10, 10].reshape(8, 3)
     expected = [max(0, 0.03 * np.cos(k * np.pi / 4) - 0.01 * np.sin(k * np.pi / 4)) for k in range(8)]
     np.testing.assert_allclose(slopes, np.repeat(expected, 3).reshape(8, 3), atol=1e-5)  # a kernel cut at 4 σ
 

@@ -130,9 +130,9 @@ def test_pictures_with_nothing_but_ignored_pixels_are_not_counted(encoder):
 
 
 def test_nothing_but_ignored_pixels_is_an_error(encoder):
-    with pytest.raises(UserError, match="every pixel of 6 training pictures"):
+    with pytest.raises(UserError, match="every pixel of 6 training images"):
         list(QUICK.evaluate(encoder, halves(train=Halves(1, 6, ignored=range(6)))))
-    with pytest.raises(UserError, match="every pixel of 6 test pictures"):
+    with pytest.raises(UserError, match="every pixel of 6 test images"):
         list(QUICK.evaluate(encoder, halves(test=Halves(2, 6, ignored=range(6)))))
 
 

@@ -324,19 +324,19 @@ def test_others_samples_are_read_from_their_matrices(encoder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"0 files are called \*sample1_k1.csv"),
-        ("", "not a sample's file"),
+        (None, r"0 files are named \*sample1_k1.csv"),
+        ("", "not a sample file"),
         ("a,b\n", "begins with a,b"),
-        (HEAD, "names no picture"),
-        (HEAD + "0\n", "not a sample's file"),
-        (HEAD + "999,a,1\n", "has no training picture 999"),
+        (HEAD, "names no image"),
+        (HEAD + "0\n", "not a sample file"),
+        (HEAD + "999,a,1\n", "has no training image 999"),
         (HEAD + "0,aa,1\n", "no class 'aa'; did you mean 'a'"),
-        (HEAD + "0,a,2\n", "says 2 of 0"),
-        ("wrong", "against colours"),
+        (HEAD + "0,a,2\n", "says 2 for 0; expected 1 or -1"),
+        ("wrong", "which contradicts colours"),
         (np.zeros((3, 3), np.int32), "3×3 of int32; expected 60×3"),
         (np.full((60, 3), 7), "60×3 of int64; expected"),
-        (np.full((60, 3), -1), "names no picture"),
-        (np.array([{"a": 1}]), "not a sample's file"),
+        (np.full((60, 3), -1), "names no image"),
+        (np.array([{"a": 1}]), "not a sample file"),
     ],
 )
 def test_a_samples_file_that_is_not_about_these_pictures_is_named_in_one_line(encoder, tmp_path, content, message):
