@@ -60,7 +60,7 @@ def shot_noise(images: Float[Tensor, "B 3 S S"], severity: int, generator: torch
 def impulse_noise(
     images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator
 ) -> Float[Tensor, "B 3 S S"]:
-    """Replace a share of 0.04·severity·√(S/224) of all values by 0 or 1, independently per channel."""
+    """Replace a share of 0.04·severity·√(S/224) of all values by 0 or 1 with equal odds, per channel."""
     share = 0.04 * severity * _relative_strength(images)
     draws = torch.rand(images.shape, generator=generator, device=images.device)
     return torch.where(draws < share, (draws < share / 2).to(images), images)
@@ -90,8 +90,8 @@ def contrast(images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.G
 def jpeg(images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator) -> Float[Tensor, "B 3 S S"]:
     """Compress with quantisation steps of 140·severity·√(S/224) percent of the standard table, on the CPU."""
     quality = jpeg_quality(140 * severity * _relative_strength(images))
-    pictures = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    decoded = torch.from_numpy(np.stack([_through_jpeg(picture, quality) for picture in pictures]))
+    arrays = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    decoded = torch.from_numpy(np.stack([_through_jpeg(image, quality) for image in arrays]))
     return decoded.permute(0, 3, 1, 2).to(images) / 255
 
 
@@ -130,9 +130,9 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
-def _through_jpeg(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+def _through_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="JPEG", quality=quality)
+    Image.fromarray(image).save(file, format="JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 

@@ -47,7 +47,7 @@ class Features(NamedTuple):
     stages: dict[str, Float[Tensor, "N D"]]
     targets: Int[Tensor, "N ..."]
     """See `class_targets`; all -1 if the data set has no classes."""
-    places: Int[Tensor, "N"]
+    indices: Int[Tensor, "N"]
     """Indices of the images in the split: those requested, without those that cannot be decoded."""
 
     def drawn(self, count: int, *, seed: int) -> Features:
@@ -57,11 +57,11 @@ class Features(NamedTuple):
         """
         chosen = torch.from_numpy(np.sort(draw_labelled(self.targets, count, seed=seed)))
         stages = {stage: values[chosen] for stage, values in self.stages.items()}
-        return Features(stages, self.targets[chosen], self.places[chosen])
+        return Features(stages, self.targets[chosen], self.indices[chosen])
 
     def rows(self, indices: Int[np.ndarray, "M"]) -> Int[Tensor, "M"]:
         """Return the row of each image of the split; -1 if it is not here."""
-        return _rows_of(self.places, torch.from_numpy(indices))
+        return _rows_of(self.indices, torch.from_numpy(indices))
 
 
 def limit_cache(gigabytes: float) -> None:

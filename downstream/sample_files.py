@@ -38,15 +38,15 @@ def write_samples(folder: Path, data: ImageDataset, drawn: Mapping[int, Sequence
     names = _names(data)
     for k, samples in drawn.items():
         for number, (indices, targets) in enumerate(samples, 1):
-            said = _label_matrix(targets, len(data.classes))
+            labels = _label_matrix(targets, len(data.classes))
             with (
                 atomic_write(folder / f"sample{number}_k{k}.csv") as beside,
                 beside.open("w", encoding="utf-8", newline="") as file,
             ):
                 lines = csv.writer(file, lineterminator="\n")
                 lines.writerow(HEADER)
-                for row, label in said.nonzero().tolist():
-                    lines.writerow([names[indices[row]], data.classes[label], int(said[row, label])])
+                for row, label in labels.nonzero().tolist():
+                    lines.writerow([names[indices[row]], data.classes[label], int(labels[row, label])])
 
 
 def read_sample(folder: Path, data: ImageDataset, known: Int[Tensor, "N ..."], *, k: int, number: int) -> Sample:
@@ -69,49 +69,49 @@ def read_sample(folder: Path, data: ImageDataset, known: Int[Tensor, "N ..."], *
         raise UserError(f"{folder}: {len(files)} files are named *{name}.csv or *{name}.npy; expected one")
     truth = _label_matrix(known, len(data.classes))
     try:
-        indices, said = (_read_csv if files[0].suffix == ".csv" else _read_npy)(files[0], data)
+        indices, labels = (_read_csv if files[0].suffix == ".csv" else _read_npy)(files[0], data)
     except OSError as error:
         raise UserError(f"{files[0]}: {error.strerror or error}") from None
     except (ValueError, EOFError, csv.Error) as error:
         raise UserError(f"{files[0]}: not a sample file: {error}") from None
-    wrong = ((said >= 0) & (truth[indices] >= 0) & (said != truth[indices])).nonzero()
+    wrong = ((labels >= 0) & (truth[indices] >= 0) & (labels != truth[indices])).nonzero()
     if len(wrong):
         row, label = wrong[0].tolist()
-        picture, does = _names(data)[indices[row]], "shows" if said[row, label] else "does not show"
-        raise UserError(f"{files[0]}: says that {picture} {does} {data.classes[label]}, which contradicts {data.spec}")
-    return indices, said
+        image, does = _names(data)[indices[row]], "shows" if labels[row, label] else "does not show"
+        raise UserError(f"{files[0]}: says that {image} {does} {data.classes[label]}, which contradicts {data.spec}")
+    return indices, labels
 
 
 def _read_csv(file: Path, data: ImageDataset) -> tuple[NDArray[np.int64], Tensor]:
-    place, label_of = ({name: i for i, name in enumerate(names)} for names in (_names(data), data.classes))
+    row_of, column_of = ({name: i for i, name in enumerate(names)} for names in (_names(data), data.classes))
     rows: dict[int, Tensor] = {}
     with file.open(encoding="utf-8", newline="") as opened:
         header, *lines = csv.reader(opened)
         if header != HEADER:
             raise ValueError(f"begins with {','.join(header)}; expected {','.join(HEADER)}")
-        for picture, name, said in lines:
-            if picture not in place:
-                raise UserError(f"{file}: {data.spec} has no training image {picture}")
-            if name not in label_of:
+        for image, name, label in lines:
+            if image not in row_of:
+                raise UserError(f"{file}: {data.spec} has no training image {image}")
+            if name not in column_of:
                 raise UserError(f"{file}: no class {name!r}; {did_you_mean(name, data.classes)}")
-            if said not in ("1", "-1"):
-                raise ValueError(f"says {said} for {picture}; expected 1 or -1")
-            row = rows.setdefault(place[picture], torch.zeros(len(data.classes), dtype=torch.int64))
-            row[label_of[name]] = int(said)
+            if label not in ("1", "-1"):
+                raise ValueError(f"says {label} for {image}; expected 1 or -1")
+            row = rows.setdefault(row_of[image], torch.zeros(len(data.classes), dtype=torch.int64))
+            row[column_of[name]] = int(label)
     if not rows:
         raise ValueError("names no image")
     return np.array([*rows]), torch.stack([*rows.values()])
 
 
 def _read_npy(file: Path, data: ImageDataset) -> tuple[NDArray[np.int64], Tensor]:
-    said = np.load(file, allow_pickle=False)
-    if said.shape != (len(data), len(data.classes)) or not np.isin(said, (-1, 0, 1)).all():
-        size = "×".join(map(str, said.shape))
-        raise ValueError(f"{size} of {said.dtype}; expected {len(data)}×{len(data.classes)} of 1, 0 and -1")
-    indices = np.flatnonzero((said >= 0).any(axis=1))
+    labels = np.load(file, allow_pickle=False)
+    if labels.shape != (len(data), len(data.classes)) or not np.isin(labels, (-1, 0, 1)).all():
+        size = "×".join(map(str, labels.shape))
+        raise ValueError(f"{size} of {labels.dtype}; expected {len(data)}×{len(data.classes)} of 1, 0 and -1")
+    indices = np.flatnonzero((labels >= 0).any(axis=1))
     if not len(indices):
         raise ValueError("names no image")
-    return indices, torch.from_numpy(said[indices].astype(np.int64))
+    return indices, torch.from_numpy(labels[indices].astype(np.int64))
 
 
 def _names(data: ImageDataset) -> list[str]:

@@ -86,7 +86,7 @@ def segmentation_sheet(path: Path, shown: list[tuple[Tensor, Tensor, Tensor]], n
     rows = []
     for start in range(0, len(shown), COLUMNS):
         part = shown[start : start + COLUMNS]
-        rows.append(("picture", [_picture(image) for image, _, _ in part]))
+        rows.append(("image", [_resized(image) for image, _, _ in part]))
         rows.append(("truth", [_overlaid(image, truth, names) for image, truth, _ in part]))
         rows.append(("prediction", [_overlaid(image, predicted, names) for image, _, predicted in part]))
     _write(path, rows)
@@ -99,7 +99,7 @@ def picture_sheet(path: Path, rows: list[tuple[str, list[Tensor]]]) -> None:
         path: Path of the PNG file.
         rows: Headings, and images 3×S×S uint8.
     """
-    _write(path, [(heading, [_picture(each, Image.Resampling.NEAREST) for each in images]) for heading, images in rows])
+    _write(path, [(heading, [_resized(each, Image.Resampling.NEAREST) for each in images]) for heading, images in rows])
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
@@ -126,8 +126,8 @@ def _write(path: Path, rows: list[tuple[str, list[Image.Image]]]) -> None:
         sheet.save(beside, format="PNG")
 
 
-def _picture(image: UInt8[Tensor, "3 S S"], way: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).resize((CELL, CELL), way)
+def _resized(image: UInt8[Tensor, "3 S S"], resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).resize((CELL, CELL), resample)
 
 
 def _overlaid(image: UInt8[Tensor, "3 S S"], mask: Shaped[Tensor, "S S"], names: tuple[str, ...]) -> Image.Image:
@@ -136,7 +136,7 @@ def _overlaid(image: UInt8[Tensor, "3 S S"], mask: Shaped[Tensor, "S S"], names:
     palette[IGNORE] = 255
     classes = np.asarray(Image.fromarray(mask.numpy().astype(np.uint8)).resize((CELL, CELL), Image.Resampling.NEAREST))
     share = np.where(classes == 0, 1 - DIMMED, OPACITY)[..., None]
-    mixed = (1 - share) * np.asarray(_picture(image)) + share * palette[classes]
+    mixed = (1 - share) * np.asarray(_resized(image)) + share * palette[classes]
     overlaid = Image.fromarray(mixed.round().astype(np.uint8))
     pen = ImageDraw.Draw(overlaid)
     for k in np.unique(classes):
@@ -155,8 +155,8 @@ def _boxed(
     scores: NDArray[np.float32] | None,
     classes: tuple[str, ...],
 ) -> Image.Image:
-    picture = _picture(found.image)
-    pen = ImageDraw.Draw(picture)
+    drawn = _resized(found.image)
+    pen = ImageDraw.Draw(drawn)
     scale = CELL / found.image.shape[-1]
     # best detection last, names above all lines: legible where boxes overlap
     order = np.arange(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
@@ -176,4 +176,4 @@ def _boxed(
         colour = class_colour(int(labels[i]))
         pen.rectangle((corner[0] + left - 1, corner[1] + top, corner[0] + right, corner[1] + bottom), fill=colour)
         pen.text(corner, text, fill=_legible_on(colour), font_size=FONT_SIZE)
-    return picture
+    return drawn

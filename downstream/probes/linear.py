@@ -21,7 +21,7 @@ from pretext.judging import Probe, Score
 from pretext.modules.losses import many_class_terms
 
 SAMPLED = 512
-"""Number of inputs used to estimate the principal directions."""
+"""Maximum number of inputs used to estimate the principal directions."""
 DIRECTIONS = 256
 """Maximum number of principal directions used."""
 HISTORY = 10

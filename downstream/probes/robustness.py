@@ -124,7 +124,7 @@ class Robustness(Probe):
     ) -> tuple[dict[str, list[Float[Tensor, "N K"]]], list[int]]:
         """Return the logits by corruption, one per severity ("" is clean), and the indices of the decoded images."""
         device = next(encoder.parameters()).device
-        place = [each.name for each in encoder.stages].index(stage)
+        index = [each.name for each in encoder.stages].index(stage)
         found: dict[tuple[str, int], list[Tensor]] = {}
         kept: list[int] = []
         generators = {(n, s): torch.Generator(device).manual_seed(self.seed) for n in CORRUPTIONS for s in SEVERITIES}
@@ -134,7 +134,7 @@ class Robustness(Probe):
                 clean = images.to(device)
                 for name, severity in (("", 0), *generators):
                     shown = corrupted(clean, name, severity, generators[name, severity]) if name else clean
-                    features = pooled(encoder(shown)[place], self.features).float().cpu()
+                    features = pooled(encoder(shown)[index], self.features).float().cpu()
                     found.setdefault((name, severity), []).append(classifier(features))
         if not kept:
             raise UserError(f"{data.spec}: no image of its test split can be decoded; check the files")
@@ -148,9 +148,9 @@ class Robustness(Probe):
         rows = []
         for name in CORRUPTIONS:
             every = [corrupted(images, name, s, torch.Generator().manual_seed(self.seed)) for s in SEVERITIES]
-            for picture in range(len(images)):
+            for i in range(len(images)):
                 heading = f"{name.replace('_', ' ')}: clean, severities {SEVERITIES[0]} to {SEVERITIES[-1]}"
-                rows.append((heading, [images[picture], *(each[picture] for each in every)]))
+                rows.append((heading, [images[i], *(each[i] for each in every)]))
         picture_sheet(path, rows)
 
 

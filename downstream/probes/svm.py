@@ -106,13 +106,13 @@ class Svm(Probe):
         """
         if not self.can_judge(data):
             data.require("label")
-        pictures = at_size(data.split("train"), encoder.input_size, bad_images="skip")
-        known = class_targets(pictures)
+        train_data = at_size(data.split("train"), encoder.input_size, bad_images="skip")
+        known = class_targets(train_data)
         chosen = draw_labelled(known, self.train_images, seed=self.seed)
         check_classes(data.spec, known[torch.from_numpy(chosen)])
-        drawn = self._samples(pictures, known)
+        drawn = self._samples(train_data, known)
         if out is not None and self.samples_from is None:
-            write_samples(out / "samples", pictures, drawn)
+            write_samples(out / "samples", train_data, drawn)
         pool = np.unique(np.concatenate([chosen, *(indices for each in drawn.values() for indices, _ in each)]))
         train = split_features(encoder, data, "train", most=self.features, indices=pool)
         val, test = (split_features(encoder, data, split, most=self.features) for split in ("val", "test"))
@@ -153,14 +153,14 @@ class Svm(Probe):
                 found += over_samples(scores, f"{scores[0].metric}@k={k}")
         yield from with_headline(found, best)
 
-    def _samples(self, pictures: ImageDataset, known: Int[Tensor, "N ..."]) -> dict[int, list[Sample]]:
+    def _samples(self, train_data: ImageDataset, known: Int[Tensor, "N ..."]) -> dict[int, list[Sample]]:
         """Return the low-shot samples of each k."""
         if self.samples_from is not None:
             folder, numbers = Path(self.samples_from), range(1, self.samples + 1)
-            return {k: [read_sample(folder, pictures, known, k=k, number=i) for i in numbers] for k in self.shots}
+            return {k: [read_sample(folder, train_data, known, k=k, number=i) for i in numbers] for k in self.shots}
         return {
             k: [few_of_each(known, k, sample=sample) for sample in range(self.samples)]
-            for k in reached_by_all(pictures, known, self.shots)
+            for k in reached_by_all(train_data, known, self.shots)
         }
 
     def fit(self, inputs: Float[Tensor, "N D"], targets: Int[Tensor, "N ..."], classes: int) -> Float[Tensor, "D K"]:

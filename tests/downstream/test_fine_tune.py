@@ -58,7 +58,7 @@ def test_encoders_of_any_scale_start_alike(encoder):
 
 
 def test_ten_crops_make_a_picture_and_its_mirror_image_one(encoder):
-    data = colours(told=False)
+    data = colours(learnable=False)
     sized = at_size(data, SIZE, bad_images="stop")
     probe = dataclasses.replace(QUICK, ten_crops=True)
     trained = copy.deepcopy(encoder)
@@ -100,21 +100,21 @@ def test_crops_are_enlarged_to_the_size_that_a_transformer_was_made_for():
 
 
 def test_training_sees_crops_and_as_large_ones_as_asked_for(encoder):
-    sized = at_size(colours(told=False), SIZE, bad_images="stop")
+    sized = at_size(colours(learnable=False), SIZE, bad_images="stop")
     curves = [
         dataclasses.replace(QUICK, crop=crop)._train(copy.deepcopy(encoder), sized)[1] for crop in (1.0, 0.6, 0.3)
     ]
     assert curves[0] != curves[1] != curves[2]
 
 
-# Freezing, and slower layers
+# Freezing and layer-wise learning rates
 
 
 RESNET, VIT = "timm:resnet18", "timm:vit_tiny_patch16_224"
 
 
 def stage_by_name(spec, name, stages):
-    """What a reader of the architectures says, by a parameter's name."""
+    """The expected stage, derived from the parameter's name."""
     parts = name.split(".")
     if spec.startswith("alexnet"):
         if parts[0] == "downs":  # pool-free: downs.1 halves conv2 and so makes conv3 and what follows
@@ -168,7 +168,7 @@ def test_frozen_stages_stay_as_they_are_and_the_others_learn(spec, stage):
     names = [s.name for s in encoder.stages]
     stages = stage_of_parameters(encoder)
     after = inside.state_dict()
-    # a running mean lies where its weight does
+    # a running mean belongs to the stage of its weight
     for name, value in encoder.state_dict().items():
         weight = name.rsplit(".", 1)[0] + ".weight"
         frozen = stages[weight] <= names.index(stage)
@@ -224,7 +224,7 @@ def test_fields_out_of_range_are_named(wrong):
 
 
 @pytest.mark.parametrize("multi", [False, True])
-def test_a_class_that_train_lacks_is_judged_all_the_same(encoder, multi):
+def test_a_class_missing_in_train_is_evaluated(encoder, multi):
     data = colours(classes=6, without=(1,), multi=multi)
     score = next(iter(dataclasses.replace(QUICK, steps=20).evaluate(encoder, data)))
     assert np.isfinite(score.value)
@@ -233,9 +233,7 @@ def test_a_class_that_train_lacks_is_judged_all_the_same(encoder, multi):
         assert (labels == 1).any() and not score.items[labels == 1].any()
 
 
-def test_pictures_that_cannot_be_decoded_are_passed_over_though_their_folder_says_their_class(
-    tmp_path, encoder, monkeypatch
-):
+def test_images_that_cannot_be_decoded_are_skipped_though_their_folder_names_a_class(tmp_path, encoder, monkeypatch):
     rng = np.random.default_rng(0)
     for split in ("train", "val", "test"):
         for k, name in enumerate(("red", "blue")):
@@ -245,7 +243,7 @@ def test_pictures_that_cannot_be_decoded_are_passed_over_though_their_folder_say
                 pixels = np.zeros((SIZE, SIZE, 3), np.uint8) + np.array([[220, 30, 30], [30, 30, 220]][k], np.uint8)
                 Image.fromarray(pixels + rng.integers(0, 20, pixels.shape, np.uint8)).save(folder / f"{i}.png")
             (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:60])
-    monkeypatch.setenv("PRETEXT_PACK_GB", "0")  # too large to be packed: pictures turn out bad when they are read
+    monkeypatch.setenv("PRETEXT_PACK_GB", "0")  # no packing: bad images are found only when they are read
     (score,) = dataclasses.replace(QUICK, steps=20, batch_size=6).evaluate(
         encoder, open_dataset(f"folder:{tmp_path / 'set'}")
     )

@@ -33,7 +33,7 @@ def test_uniformity_is_the_formula():
 
 def test_uniformity_of_many_is_that_of_all_pairs_and_never_holds_them(monkeypatch):
     vectors = normal(1, 300, 7)
-    vectors[:3] = 0  # dead pictures are as one another
+    vectors[:3] = 0  # dead images are identical
     monkeypatch.setattr("downstream.probes.label_free.BLOCK", 64)
     rows = torch.nn.functional.normalize(vectors.double(), dim=1)
     assert uniformity(vectors) == pytest.approx(float((-2 * torch.pdist(rows).square()).exp().mean().log()), rel=1e-9)
@@ -104,7 +104,7 @@ def test_every_stage_has_all_four_and_the_deepest_is_the_headline():
         assert low < score.value < high
 
 
-def test_views_that_an_encoder_does_not_tell_apart_are_aligned(monkeypatch):
+def test_views_with_equal_features_are_aligned(monkeypatch):
     encoder, probe = small_encoder(), LabelFree(images=8, features=64)
     seeing = probe._view_distances(encoder, colours())
     maps = encoder.maps

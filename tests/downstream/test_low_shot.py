@@ -28,7 +28,7 @@ def encoder():
 
 
 def test_linear_is_the_linear_probe_on_those_pictures(encoder):
-    data = colours(train=90, told=False)
+    data = colours(train=90, learnable=False)
     scores = list(LINEAR.evaluate(encoder, data))
     targets = class_targets(at_size(data, SIZE, bad_images="stop"))
     drawn = {
@@ -70,7 +70,7 @@ def test_fine_tuned_is_the_fine_tuning_of_those_pictures(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("multi", [False, True])
-def test_colours_are_told_apart_from_few(encoder, multi):
+def test_colours_are_classified_from_few_labels(encoder, multi):
     probe = replace(LINEAR, percents=(10.0,), shots=(), fine_tuned=True, steps=40, batch_size=16)
     scores = list(probe.evaluate(encoder, colours(train=120, multi=multi)))
     name = "mAP" if multi else "top1"
@@ -90,7 +90,7 @@ def test_without_shares_the_smallest_k_is_the_headline_and_out_of_reach_is_refus
 
 
 def test_the_headlines_stage_is_chosen_at_the_smallest_share_alone(encoder, monkeypatch):
-    """Where a later share does better on val at another stage, that says nothing of the smallest."""
+    """A larger share that does better on val at another stage must not choose the stage."""
     stages = [stage.name for stage in encoder.stages]
     reached = iter(
         [value for stage in stages for value in ([50.0, 50, 0, 0] if stage == "conv2" else [10, 10, 90, 90])]

@@ -30,7 +30,7 @@ WIDTH, HEIGHT, SIZE = 80, 40, 32
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve pictures of 80×40 with a box each, and another kind of object in the last."""
+    """Twelve images of 80×40 with one box each; the last has another class of object."""
     root = tmp_path / "data"
     (root / "annotations").mkdir(parents=True)
     (root / "images").mkdir()
@@ -49,7 +49,7 @@ def folder(tmp_path):
 
 
 def boxes_file(folder, **changed):
-    """A file with the true box, and one of a corner, for every picture; `changed` names others by their stem."""
+    """A file with the true box and a corner box for every image; `changed` replaces some by file stem."""
     names = [f"images/{path.name}" for path in sorted((folder / "images").iterdir())]
     arrays = {name: np.array([[20.0, 10, 60, 30], [0, 0, 40, 40]]) for name in names}
     for stem, boxes in changed.items():
@@ -98,13 +98,13 @@ def test_pictures_are_named_through_drawn_splits(folder):
         (np.array([[50, 10, 90, 30]]), "box 0 is .* in an image of 80×40; .*within the image"),
     ],
 )
-def test_what_is_no_box_of_a_picture_is_named(folder, boxes, said):
+def test_an_invalid_box_is_named(folder, boxes, said):
     with pytest.raises(UserError, match=said) as caught:
         read_proposals(boxes_file(folder, train0=boxes), opened(folder), np.arange(8))
     assert "\n" not in str(caught.value) and "boxes.npz" in str(caught.value)
 
 
-def test_what_is_no_file_of_boxes_is_named(folder):
+def test_an_invalid_file_of_proposals_is_named(folder):
     data, indices = opened(folder), np.arange(8)
     with pytest.raises(UserError, match=r"nowhere\.npz: No such file"):
         read_proposals(folder / "nowhere.npz", data, indices)
@@ -186,7 +186,7 @@ def test_selective_search_finds_more_objects_than_as_many_random_boxes():
 
 
 def by_hand(colours, segments, with_colour):
-    """The paper's joining, measuring every region anew from its pixels."""
+    """The paper's merging, with every region measured again from its pixels."""
     height, width = segments.shape
     slopes = _derivatives(colours).reshape(height * width, -1)
     low, high = slopes.min(), slopes.max()
@@ -222,7 +222,7 @@ def by_hand(colours, segments, with_colour):
 
 
 @pytest.mark.parametrize("with_colour", [True, False])
-def test_regions_are_joined_as_when_all_is_measured_anew(with_colour):
+def test_merging_equals_measuring_all_regions_again(with_colour):
     image = open_dataset("scenes?size=24&train=2&val=1&test=1")[1][0].permute(1, 2, 0).numpy() / 255
     segments = felzenszwalb(image, scale=50, sigma=0.8, min_size=12, channel_axis=-1)
     assert 6 < segments.max() < 40
@@ -235,7 +235,9 @@ def test_a_slope_is_the_gaussian_derivative_along_its_direction():
     ramp = np.repeat((0.03 * x - 0.01 * y)[:, :, None], 3, axis=2)
     slopes = _derivatives(ramp)[10, 10].reshape(8, 3)
     expected = [max(0, 0.03 * np.cos(k * np.pi / 4) - 0.01 * np.sin(k * np.pi / 4)) for k in range(8)]
-    np.testing.assert_allclose(slopes, np.repeat(expected, 3).reshape(8, 3), atol=1e-5)  # a kernel cut at 4 σ
+    np.testing.assert_allclose(
+        slopes, np.repeat(expected, 3).reshape(8, 3), atol=1e-5
+    )  # the kernel is truncated at 4 σ
 
 
 def test_histograms_sum_to_1_a_region():
