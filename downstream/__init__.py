@@ -1,4 +1,21 @@
-"""Judges encoders by what they transfer to: classification, detection, segmentation."""
+"""Evaluate encoders on downstream tasks: classification, detection, segmentation.
+
+probes          the probes, one file each; the file name is the probe's name
+features        pooled features of every stage, and their cache
+fitting         the training loop of the probes that train a head: AdamW, warm-up, cosine schedule
+resuming        checkpoints of that loop
+classification  top-1, top-5 and mean average precision
+metrics         detection AP (COCO, VOC 2007), mean IoU
+label_sampling  draw labelled images: balanced draws, k per class, shares of the labels
+sample_files    read and write low-shot samples
+layer_rates     freeze stages; layer-wise learning rate decay
+detector        Faster and Fast R-CNN heads: necks, anchors, RoIAlign; NMS is in torchvision's heads
+proposals       object proposals: selective search, or from a file
+corruptions     common image corruptions
+sheets          sheets of images: detections, segmentations, corruptions
+per_class       write per_class.csv
+picture_files   names of a data set's image files
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of classification: top-1, top-5, and mean average precision over classes."""
+"""Metrics of classification: top-1, top-5, and mean average precision over classes."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from pretext.system.errors import UserError
 def classification_scores(
     scores: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], *, stage: str = "", spec: str = ""
 ) -> list[Score]:
-    """Return top-1 (and top-5 above five classes) where each picture has one class, else mAP; the headline first.
+    """Return top-1 (and top-5 with more than five classes) for one class per image, mAP for multi-label data.
 
     Args:
-        scores: Of each class, higher is likelier.
+        scores: One per class; higher is more likely.
         targets: See `class_targets`.
-        stage: The encoder's stage that was read.
-        spec: The data set's, for errors.
+        stage: The encoder stage that was read.
+        spec: Spec of the data set, for errors.
 
     Raises:
-        UserError: If no class can be judged.
+        UserError: If no class has both positive and negative images.
     """
     if targets.ndim == 1:
         known = targets >= 0
         return list(_top(scores[known], targets[known], stage))
     value = mean_average_precision(scores, targets)
     if math.isnan(value):
-        raise UserError(f"{spec}: no class is both in and not in the pictures to judge; give more data")
-    judged = [k for k in range(targets.shape[1]) if _both(targets[:, k])]
-    chance = 100 * float(np.mean([_share(targets[:, k]) for k in judged]))
+        raise UserError(f"{spec}: no class has both positive and negative test images; give more data")
+    evaluated = [k for k in range(targets.shape[1]) if _both(targets[:, k])]
+    chance = 100 * float(np.mean([_share(targets[:, k]) for k in evaluated]))
     return [Score("mAP", value, "%", higher_is_better=True, chance=chance, n=len(targets), stage=stage)]
 
 
 def quality(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."]) -> float:
-    """Return what validation goes by: top-1 with the log-likelihood as a tie-breaker, or mAP; nan where unknown."""
+    """Return the criterion for model selection: top-1 plus 1e-3 · mean log-likelihood, or mAP; nan if undefined."""
     if targets.ndim == 1:
         known = targets >= 0
         likelihood = -F.cross_entropy(scores[known].double(), targets[known]).item()
@@ -52,9 +52,9 @@ def quality(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."]) -> floa
 
 
 def mean_average_precision(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N K"]) -> float:
-    """Return the mean over classes of average precision in percent; targets of -1 count neither way.
+    """Return the mean over classes of average precision in percent; targets of -1 are ignored.
 
-    Classes without both a picture that shows them and one that does not are left out; nan where none is left.
+    Classes without both positive and negative images are left out; nan if none is left.
 
     Source: the area under the precision-recall curve as a sum over its steps (scikit-learn's, VOC's since 2010).
     """
@@ -62,10 +62,10 @@ def mean_average_precision(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N
 
 
 def average_precisions(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N K"]) -> Float[Tensor, "K"]:
-    """Return each class's average precision in percent, nan where not both kinds are there; see above."""
+    """Return each class's average precision in percent; see `mean_average_precision`. nan if undefined."""
     ordered, order = scores.double().sort(dim=0, descending=True)
     hits, counted = ((kind.gather(0, order)).double() for kind in (targets == 1, targets >= 0))
-    # pictures of equal score come at once: each has the precision at the end of its group
+    # tied images are retrieved together: each has the precision at the end of its group
     last = F.pad(ordered[1:] != ordered[:-1], (0, 0, 0, 1), value=True)
     places = torch.arange(len(scores))[:, None].expand_as(order)
     end = places.where(last, len(scores)).flip(0).cummin(dim=0).values.flip(0)
@@ -75,7 +75,7 @@ def average_precisions(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N K"]
 
 
 def with_headline(scores: list[Score], chosen: str) -> Iterator[Score]:
-    """Yield scores, the first of the chosen stage as the headline."""
+    """Yield the scores; the first one of the chosen stage becomes the headline."""
     done = False
     for score in scores:
         headline = not done and score.stage == chosen

@@ -1,11 +1,10 @@
-"""Common corruptions of pictures, at severities 1 to 5 that go by the pictures' size.
+"""Common image corruptions at severities 1 to 5, scaled to the image size.
 
 Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4 (the kinds, and five severities of each).
-Deviations: seven of the fifteen kinds: one blur of four, neither fog, frost nor snow, neither elastic changes nor
-    large pixels. Formulas and constants are our own, since the published ones are for 224 px alone: at side S,
-    noise and compression have √(S/224) times their strength at 224 px, and a blur reaches over a share of S,
-    beside the half pixel that a pixel has anyway. Brightness is added to all channels rather than to the value of
-    HSV. What comes out is rounded to 8 bits, as a file would be.
+Deviations: seven of the fifteen kinds: one blur of four; no fog, frost, snow, elastic transform or pixelation.
+    Formulas and constants are our own, since the published ones are for 224 px only. At side S, noise and compression
+    have √(S/224) times their strength at 224 px, and the blur radius is half a pixel plus a share of S. Brightness is
+    added to all channels instead of the value of HSV. The result is rounded to 8 bits, as in an image file.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 SEVERITIES = (1, 2, 3, 4, 5)
-FULL = 224
-"""Side in pixels for which the strengths are given."""
+REFERENCE_SIDE = 224
+"""Side in pixels at which the strengths are defined."""
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 
@@ -32,13 +31,13 @@ Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 def corrupted(
     images: UInt8[Tensor, "B 3 S S"], name: str, severity: int, generator: torch.Generator
 ) -> UInt8[Tensor, "B 3 S S"]:
-    """Return pictures corrupted.
+    """Return corrupted copies of images.
 
     Args:
-        images: On any device; left as they are.
+        images: Images on any device.
         name: One of `CORRUPTIONS`.
         severity: 1 to 5.
-        generator: Is on the images' device; only the noises draw from it.
+        generator: A generator on the images' device; only the noises use it.
     """
     changed = CORRUPTIONS[name](images.float() / 255, severity, generator)
     return (changed.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -47,22 +46,22 @@ def corrupted(
 def gaussian_noise(
     images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator
 ) -> Float[Tensor, "B 3 S S"]:
-    """Add noise of standard deviation 0.08·severity·√(S/224)."""
+    """Add Gaussian noise of standard deviation 0.08·severity·√(S/224)."""
     noise = torch.randn(images.shape, generator=generator, device=images.device)
-    return images + _noise(images, severity) * noise
+    return images + _noise_scale(images, severity) * noise
 
 
 def shot_noise(images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator) -> Float[Tensor, "B 3 S S"]:
-    """Count photons: Poisson's noise, which has the Gaussian one's deviation where a value is a half."""
-    photons = 0.5 / _noise(images, severity) ** 2
+    """Add Poisson noise; at value 0.5 its standard deviation is that of `gaussian_noise`."""
+    photons = 0.5 / _noise_scale(images, severity) ** 2
     return torch.poisson(images * photons, generator=generator) / photons
 
 
 def impulse_noise(
     images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator
 ) -> Float[Tensor, "B 3 S S"]:
-    """Put 0 or 1, at even odds, for a share of 0.04·severity·√(S/224) of all values, each channel by itself."""
-    share = 0.04 * severity * _relative(images)
+    """Replace a share of 0.04·severity·√(S/224) of all values by 0 or 1 with equal odds, per channel."""
+    share = 0.04 * severity * _relative_strength(images)
     draws = torch.rand(images.shape, generator=generator, device=images.device)
     return torch.where(draws < share, (draws < share / 2).to(images), images)
 
@@ -70,7 +69,7 @@ def impulse_noise(
 def defocus_blur(
     images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator
 ) -> Float[Tensor, "B 3 S S"]:
-    """Average over a disc of radius 0.5 + 0.01·severity·S pixels; beyond the border is what is on this side of it."""
+    """Average over a disc of radius 0.5 + 0.01·severity·S pixels; the border is replicated."""
     kernel = disc(0.5 + 0.01 * severity * images.shape[-1]).to(images)
     reach = len(kernel) // 2
     padded = F.pad(images, (reach,) * 4, mode="replicate")
@@ -78,37 +77,37 @@ def defocus_blur(
 
 
 def brightness(images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator) -> Float[Tensor, "B 3 S S"]:
-    """Add 0.1·severity."""
+    """Add 0.1·severity to all channels."""
     return images + 0.1 * severity
 
 
 def contrast(images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator) -> Float[Tensor, "B 3 S S"]:
-    """Leave 0.6^severity of the distance to each channel's mean."""
+    """Scale the distance to each channel's mean by 0.6^severity."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return mean + 0.6**severity * (images - mean)
 
 
 def jpeg(images: Float[Tensor, "B 3 S S"], severity: int, generator: torch.Generator) -> Float[Tensor, "B 3 S S"]:
-    """Compress with steps of 140·severity·√(S/224) percent of the standard's table; on the CPU, picture by picture."""
-    quality = jpeg_quality(140 * severity * _relative(images))
-    pictures = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    decoded = torch.from_numpy(np.stack([_through_jpeg(picture, quality) for picture in pictures]))
+    """Compress with quantisation steps of 140·severity·√(S/224) percent of the standard table, on the CPU."""
+    quality = jpeg_quality(140 * severity * _relative_strength(images))
+    arrays = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    decoded = torch.from_numpy(np.stack([_through_jpeg(image, quality) for image in arrays]))
     return decoded.permute(0, 3, 1, 2).to(images) / 255
 
 
 def jpeg_quality(percent: float) -> int:
-    """Return the quality, 1 to 100, whose quantisation steps are nearest to `percent` of the standard's table.
+    """Return the quality, 1 to 100, whose quantisation steps are nearest to `percent` of the standard table.
 
-    The library's own rule: 5000/quality percent up to a quality of 50, 200 - 2·quality above.
+    This inverts libjpeg's rule: 5000/quality percent up to a quality of 50, 200 - 2·quality above.
     """
     return min(100, max(1, round(5000 / percent if percent >= 100 else 100 - percent / 2)))
 
 
 def disc(radius: float) -> Float[Tensor, "K K"]:
-    """Return the weights, summing to 1, of averaging over a disc: how much of each pixel it covers.
+    """Return a normalised disc kernel: the share of each pixel that the disc covers, scaled to sum 1.
 
     Args:
-        radius: In pixels; below a half, the disc is within the middle pixel.
+        radius: Radius in pixels; at 0.5 or below the kernel has one pixel.
     """
     reach, parts = math.ceil(radius - 0.5) if radius > 0.5 else 0, 16
     fine = torch.arange((2 * reach + 1) * parts).add(0.5).div(parts) - (reach + 0.5)
@@ -131,15 +130,15 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
-def _through_jpeg(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+def _through_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="JPEG", quality=quality)
+    Image.fromarray(image).save(file, format="JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
-def _relative(images: Tensor) -> float:
-    return math.sqrt(images.shape[-1] / FULL)
+def _relative_strength(images: Tensor) -> float:
+    return math.sqrt(images.shape[-1] / REFERENCE_SIDE)
 
 
-def _noise(images: Tensor, severity: int) -> float:
-    return 0.08 * severity * _relative(images)
+def _noise_scale(images: Tensor, severity: int) -> float:
+    return 0.08 * severity * _relative_strength(images)

@@ -1,4 +1,4 @@
-"""Faster R-CNN, and Fast R-CNN, on an encoder's maps, in proportion to pictures of any size."""
+"""Faster R-CNN and Fast R-CNN heads on an encoder's maps, for images of any size."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from pretext.encoders.base import Encoder
 
 Neck = Literal["single", "fpn"]
 SMALLEST, LARGEST = 0.125, 0.8
-"""Sides of the smallest and largest square anchor, as shares of the picture's."""
+"""Sides of the smallest and the largest square anchor, as shares of the image side."""
 SCALES = 4
-"""Sizes of anchors from the one to the other, in equal ratios; on a pyramid at least so many in all."""
+"""Number of anchor sizes between the two, geometrically spaced; on a pyramid the minimum over all levels."""
 RATIOS = (0.5, 1.0, 2.0)
-"""Height over width of the anchors of each size."""
+"""Aspect ratios (height / width) of the anchors of each size."""
 ROI_SIZE = 4
-"""Side in cells to which a proposal's part of the map is brought."""
+"""Side, in cells, of RoIAlign's output."""
 
 
 def stages_for(encoder: Encoder, *, cells: int) -> list[int]:
-    """Return the deepest stage with at least `cells` cells a side, and the deepest of each coarser stride.
+    """Return the deepest stage whose map side has at least `cells` cells, and the deepest stage of each coarser stride.
 
-    Where every map has fewer cells, the finest takes the first one's place.
+    If every map has fewer cells, the first stage is the one with the finest map.
 
     Args:
         encoder: Its input size and strides decide.
-        cells: Fewest a side.
+        cells: Minimum side of the first map, in cells.
     """
     sides = [encoder.input_size / stage.stride for stage in encoder.stages]
     first = max((i for i, side in enumerate(sides) if side >= cells), default=sides.index(max(sides)))
@@ -47,15 +47,15 @@ def stages_for(encoder: Encoder, *, cells: int) -> list[int]:
 
 
 class DetectionHead(nn.Module):
-    """All of the detector that is not the encoder: a neck, the region proposals, and the box head.
+    """The detector without its encoder: a neck, the region proposal network, and the box head with NMS.
 
-    Source: Faster R-CNN, Ren et al. 2015, on RoIAlign (He et al. 2017) and with torchvision's parts and losses;
-    without region proposals of its own Fast R-CNN, Girshick 2015. The neck `fpn` is the feature pyramid of Lin et
-    al. 2017: proposals are sought on every level, the larger the coarser.
-    Deviations: batch normalisation follows the necks' convolutions, so that the head is the same for encoders of any
-    scale; the neck `single` adds the coarser maps to the finest, which alone is searched; anchors and numbers of
-    proposals fit small pictures; in the pyramid a box is read from the coarsest level on which it spans as many
-    cells as it is pooled to, in place of a rule for pictures of ImageNet's size (equation 1).
+    Source: Faster R-CNN, Ren et al. 2015, with RoIAlign (He et al. 2017) and torchvision's modules and losses. With
+    given proposals it is Fast R-CNN, Girshick 2015. The neck `fpn` is the feature pyramid of Lin et al. 2017, with
+    proposals from every level, larger ones from coarser levels.
+    Deviations: batch normalisation follows the necks' convolutions, so that the head suits encoders of any feature
+    scale; the neck `single` adds the coarser maps to the finest and detects only on that one; anchors and numbers of
+    proposals fit small images; in the pyramid a box is pooled from the coarsest level on which it spans at least as
+    many cells as it is pooled to, instead of equation 1, which is for images of ImageNet's size.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class DetectionHead(nn.Module):
         """Build it with random weights.
 
         Args:
-            channels: Of each of the encoder's maps, the finest first.
-            width: Channels of the maps that are made of them.
-            hidden: Units of each of the box head's two layers.
-            num_classes: Without the background.
-            neck: One map, or a pyramid with as many levels as there are maps.
-            proposals_given: Boxes to look at come with the pictures, and none are sought.
+            channels: Number of channels of each of the encoder's maps, finest first.
+            width: Number of channels of the neck's output maps.
+            hidden: Number of units in each of the box head's two layers.
+            num_classes: Number of classes, without the background.
+            neck: One map, or a pyramid with one level per map.
+            proposals_given: Use given proposals instead of a region proposal network.
         """
         super().__init__()
         self.neck: nn.Module = _Pyramid(channels, width) if neck == "fpn" else _Single(channels, width)
@@ -104,13 +104,13 @@ class DetectionHead(nn.Module):
         targets: list[dict[str, Tensor]] | None = None,
         proposals: list[Tensor] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Return detections (in evaluation) and losses (in training).
+        """Return detections (in evaluation mode) and losses (in training mode).
 
         Args:
-            features: The encoder's maps B×C_i×H_i×W_i, the finest first.
-            images: Its pictures; only their size is read.
-            targets: Per picture `boxes` N×4 XYXY in pixels and `labels` N, 1 and up; needed in training.
-            proposals: Per picture the boxes to look at, M×4 XYXY in pixels; only where they are given.
+            features: The encoder's maps B×C_i×H_i×W_i, finest first.
+            images: The images; only their size is read.
+            targets: For each image, `boxes` N×4 XYXY in pixels and `labels` N, from 1; required in training mode.
+            proposals: For each image, M×4 XYXY in pixels; required if `proposals_given`.
         """
         side = images.shape[-1]
         sizes = [(side, side)] * len(images)
@@ -118,33 +118,33 @@ class DetectionHead(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.rpn is not None:
             proposals, losses = self.rpn(ImageList(images, sizes), maps, targets)
-        # torchvision would take every stride for a power of two
+        # torchvision rounds every stride to a power of two
         self.pool.scales = [m.shape[-1] / side for m in maps.values()]
-        self.pool.map_levels = functools.partial(levels_of, cells_a_pixel=self.pool.scales)
+        self.pool.map_levels = functools.partial(levels_of, cells_per_pixel=self.pool.scales)
         detections, box_losses = self.roi_heads(maps, proposals, sizes, targets)
         return detections, losses | box_losses
 
 
-def levels_of(boxes: list[Tensor], *, cells_a_pixel: list[float]) -> Int[Tensor, "M"]:
-    """Return the level that each box is read from: the coarsest on which it spans `ROI_SIZE` cells, or the finest.
+def levels_of(boxes: list[Tensor], *, cells_per_pixel: list[float]) -> Int[Tensor, "M"]:
+    """Return the level each box is pooled from: the coarsest on which it spans `ROI_SIZE` cells, else the finest.
 
     Args:
-        boxes: Per picture, XYXY in pixels; M in all.
-        cells_a_pixel: Of each level, the finest first.
+        boxes: For each image, XYXY in pixels; M in total.
+        cells_per_pixel: One value per level, finest first.
     """
     sides = box_area(torch.cat(boxes)).sqrt()
-    spans = sides[:, None] * torch.tensor(cells_a_pixel, device=sides.device)
+    spans = sides[:, None] * torch.tensor(cells_per_pixel, device=sides.device)
     return ((spans > ROI_SIZE - 1e-4).sum(dim=1) - 1).clamp(min=0)
 
 
 class Anchors(nn.Module):
-    """The boxes that region proposals start from, in proportion to the picture.
+    """Anchors of the region proposal network, as shares of the image.
 
-    torchvision's own are rounded to whole pixels, which distorts the smallest.
+    torchvision rounds its anchors to whole pixels, which distorts small ones.
     """
 
     def __init__(self, levels: int) -> None:
-        """Share the sizes among `levels` maps, the smallest on the finest; each gets the same number."""
+        """Split the sizes equally among `levels` maps, the smallest on the finest."""
         super().__init__()
         each = math.ceil(SCALES / levels)
         sizes = np.geomspace(SMALLEST, LARGEST, levels * each).reshape(levels, each)
@@ -152,12 +152,12 @@ class Anchors(nn.Module):
         ratios = torch.tensor(RATIOS).sqrt()
         corners = torch.stack([half / ratios, half * ratios], dim=-1).flatten(1, 2)
         self.register_buffer("shapes", torch.cat([-corners, corners], dim=-1), persistent=False)
-        """Levels × anchors of a cell × 4: corners as shares of the picture's side, seen from the anchor's centre."""
+        """Levels × anchors per cell × 4: corners relative to the anchor's centre, as shares of the image side."""
 
     shapes: Tensor
 
     def forward(self, images: ImageList, maps: list[Tensor]) -> list[Float[Tensor, "A 4"]]:
-        """Return the same anchors for every picture: level by level, row by row, cell by cell."""
+        """Return the same anchors for every image, ordered by level, row and cell."""
         every = []
         for shapes, level in zip(self.shapes, maps, strict=True):
             height, width = level.shape[-2:]
@@ -172,7 +172,7 @@ class Anchors(nn.Module):
         return [anchors] * len(images.image_sizes)
 
     def num_anchors_per_location(self) -> list[int]:
-        """Return how many anchors each cell of a level has."""
+        """Return the number of anchors per cell of each level."""
         return [self.shapes.shape[1]] * len(self.shapes)
 
 

@@ -1,4 +1,4 @@
-"""An encoder's features of a split, every stage pooled, computed once and kept by content."""
+"""Pooled features of every stage of an encoder on a split, cached by content."""
 
 from __future__ import annotations
 
@@ -31,72 +31,70 @@ from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 
 VERSION = 2
-"""Rises whenever pooling or reading changes."""
+"""Part of the cache key; raise it whenever pooling or reading changes."""
 BATCH = 256
-FEWEST = 16
-"""Pictures a batch at least, so that a picture's features are the same whichever others are computed with it."""
+MIN_BATCH = 16
+"""Smaller batches are padded to this size, so that features do not depend on the other images of a batch."""
 CACHE_GB = 4.0
-"""Largest cache; the least recently used features go. The variable PRETEXT_FEATURES_GB overrides it, and
-`--cache-gb` sets that; at 0 nothing is kept, nor is read what was."""
+"""Maximum size of the cache in GB; the least recently used files are deleted. The environment variable
+PRETEXT_FEATURES_GB overrides it, and `--cache-gb` sets that variable. 0 disables reading and writing."""
 LIMIT = "PRETEXT_FEATURES_GB"
 
 
 class Features(NamedTuple):
-    """Features of some pictures of a split."""
+    """Features of some images of a split."""
 
     stages: dict[str, Float[Tensor, "N D"]]
     targets: Int[Tensor, "N ..."]
-    """See `class_targets`; -1 throughout where pictures have no classes."""
-    places: Int[Tensor, "N"]
-    """Which pictures of the split they are: as asked for, less those that turned out undecodable."""
+    """See `class_targets`; all -1 if the data set has no classes."""
+    indices: Int[Tensor, "N"]
+    """Indices of the images in the split: those requested, without those that cannot be decoded."""
 
     def drawn(self, count: int, *, seed: int) -> Features:
-        """Return `count` of them, in the order that they have here: a split may lie sorted by class.
+        """Return `count` images drawn by `draw_labelled`, in their present order.
 
-        Args:
-            count: See `draw_labelled`.
-            seed: See `draw_labelled`.
+        They are drawn because a split may be sorted by class.
         """
         chosen = torch.from_numpy(np.sort(draw_labelled(self.targets, count, seed=seed)))
         stages = {stage: values[chosen] for stage, values in self.stages.items()}
-        return Features(stages, self.targets[chosen], self.places[chosen])
+        return Features(stages, self.targets[chosen], self.indices[chosen])
 
     def rows(self, indices: Int[np.ndarray, "M"]) -> Int[Tensor, "M"]:
-        """Return where pictures of the split are among these; -1 where they are not."""
-        return _rows_of(self.places, torch.from_numpy(indices))
+        """Return the row of each image of the split; -1 if it is not here."""
+        return _rows_of(self.indices, torch.from_numpy(indices))
 
 
 def limit_cache(gigabytes: float) -> None:
-    """Bound the cache of this process and of those that it starts.
+    """Set the maximum cache size of this process and of those it starts.
 
     Raises:
-        UserError: If it is not a number from 0 on.
+        UserError: If `gigabytes` is negative or not finite.
     """
     if not 0 <= gigabytes < math.inf:
-        raise UserError(f"--cache-gb is {gigabytes}; allowed is 0 (keep nothing) or more")
+        raise UserError(f"--cache-gb is {gigabytes}; allowed is 0 (no cache) or more")
     os.environ[LIMIT] = str(gigabytes)
 
 
 def split_features(
     encoder: Encoder, data: ImageDataset, split: str, *, most: int, indices: Int[np.ndarray, "N"] | None = None
 ) -> Features:
-    """Return every stage's features of a split, adaptively pooled to at most `most` numbers a picture.
+    """Return the features of every stage on a split, adaptively pooled to at most `most` per image.
 
-    Every stage has about as many, as in the AlexNet protocol of Zhang et al. 2016 and Goyal et al. 2019.
+    All stages have about the same number, as in the AlexNet protocol of Zhang et al. 2016 and Goyal et al. 2019.
 
     Args:
-        encoder: In evaluation mode for the time being; left as it was.
-        data: Any of the splits.
-        split: Which one.
-        most: Numbers a picture and stage.
-        indices: Pictures of the split; all where None.
+        encoder: The encoder; its mode is restored.
+        data: Any split of the data set.
+        split: Name of the split to read.
+        most: Maximum number of features per image and stage.
+        indices: Images of the split; None reads all.
 
     Raises:
-        UserError: If no picture can be decoded, or features are not finite.
+        UserError: If no image can be decoded, or features are not finite.
     """
     limit = size_limit_gb(LIMIT, CACHE_GB)
     part = at_size(data.split(split), encoder.input_size, bad_images="skip")
-    asked = torch.arange(len(part)) if indices is None else torch.from_numpy(indices)
+    wanted = torch.arange(len(part)) if indices is None else torch.from_numpy(indices)
     device = next(encoder.parameters()).device
     key = digest(
         encoder_digest(encoder),
@@ -107,18 +105,18 @@ def split_features(
         str(VERSION),
     )
     file = cache_folder("features") / f"{key}.safetensors"
-    stored = _stored(file) if limit > 0 else None
-    missing = asked if stored is None else asked[~torch.isin(asked, stored["asked"])]
+    stored = _load(file) if limit > 0 else None
+    missing = wanted if stored is None else wanted[~torch.isin(wanted, stored["asked"])]
     if stored is None or len(missing):
         new = _computed(encoder, part, missing.numpy(), most)
-        stored = {name: _joined([stored[name], new[name]]) for name in new} if stored else new
+        stored = {name: _concatenated([stored[name], new[name]]) for name in new} if stored else new
         if limit > 0:
-            _keep(file, stored)
-            _sweep(file.parent, limit)
-    rows = _rows_of(stored["kept"], asked)
+            _store(file, stored)
+            _evict(file.parent, limit)
+    rows = _rows_of(stored["kept"], wanted)
     rows = rows[rows >= 0]
     if not len(rows):
-        raise UserError(f"{part.spec}: no picture of this split can be decoded; see to the files")
+        raise UserError(f"{part.spec}: no image of this split can be decoded; check the files")
     kept = stored["kept"][rows]
     has_classes = bool(part.annotations & {"label", "labels"})
     targets = class_targets(part)[kept] if has_classes else torch.full((len(kept),), -1)
@@ -128,17 +126,17 @@ def split_features(
 def labelled_features(
     encoder: Encoder, data: ImageDataset, *, train_images: int, most: int, seed: int
 ) -> tuple[Features, Features, Features]:
-    """Return the features of a few labelled training pictures, and of all of val and test.
+    """Return the features of drawn labelled training images, and of all of val and test.
 
     Args:
         encoder: See `split_features`.
-        data: Any of the splits.
-        train_images: See `draw_labelled`.
+        data: Any split of the data set.
+        train_images: Number of training images; see `draw_labelled`.
         most: See `split_features`.
-        seed: Draws the training pictures.
+        seed: Seed of the draw.
 
     Raises:
-        UserError: If pictures have no classes, or the training pictures fewer than two.
+        UserError: If the training images show fewer than two classes.
     """
     sized = at_size(data.split("train"), encoder.input_size, bad_images="skip")
     chosen = draw_labelled(class_targets(sized), train_images, seed=seed)
@@ -152,54 +150,56 @@ def labelled_features(
 
 
 def _rows_of(places: Int[Tensor, "N"], wanted: Int[Tensor, "M"]) -> Int[Tensor, "M"]:
-    """Return where each of the wanted is among the places; -1 where it is not."""
+    """Return the position of each wanted index in `places`; -1 if it is not there."""
     last = torch.cat((places, wanted, torch.tensor([-1]))).max().item()
     row_of = torch.full((1 + int(last),), -1)
     row_of[places] = torch.arange(len(places))
     return row_of[wanted]
 
 
-def _stored(file: Path) -> dict[str, Tensor] | None:
+def _load(file: Path) -> dict[str, Tensor] | None:
     try:
         tensors = load_file(file)
-    except (OSError, SafetensorError):  # absent, or damaged
+    except (OSError, SafetensorError):  # missing or damaged
         return None
-    with contextlib.suppress(OSError):  # swept away meanwhile
+    with contextlib.suppress(OSError):  # deleted by another process
         os.utime(file)
     return tensors
 
 
 def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"], most: int) -> dict[str, Tensor]:
-    """Return features by stage, which pictures they are of (`kept`), and which were asked for (`asked`)."""
+    """Return features by stage, the indices of decoded images (`kept`), and all requested indices (`asked`)."""
     device = next(encoder.parameters()).device
     found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
     kept: list[int] = []
     with evaluating(encoder), torch.inference_mode():
         for images, read in picture_batches(data, indices):
             kept += read
-            for stage, maps in zip(encoder.stages, encoder(_filled_up(images).to(device)), strict=True):
+            for stage, maps in zip(encoder.stages, encoder(_padded(images).to(device)), strict=True):
                 found[stage.name].append(pooled(maps[: len(read)], most).float().cpu())
-    stages = {name: _joined(parts) for name, parts in found.items()}
+    stages = {name: _concatenated(parts) for name, parts in found.items()}
     for name, values in stages.items():
         if not values.isfinite().all():
-            raise UserError(f"encoder {encoder.spec}: its stage {name} is not finite; check the encoder's weights")
+            raise UserError(
+                f"encoder {encoder.spec}: features of stage {name} are not finite; check the encoder's weights"
+            )
     return stages | {"kept": torch.tensor(kept, dtype=torch.int64), "asked": torch.from_numpy(indices.copy())}
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Return rows below one another; where no picture could be decoded there is none, whatever its length were."""
+def _concatenated(parts: list[Tensor]) -> Tensor:
+    """Concatenate rows. Empty parts, of images that cannot be decoded, have unknown width and are dropped."""
     some = [part for part in parts if len(part)]
     return torch.cat(some) if some else torch.empty(0, 0)
 
 
-def _filled_up(images: UInt8[Tensor, "B 3 S S"]) -> UInt8[Tensor, "B2 3 S S"]:
-    """Repeat the last picture of a few: alone it goes by another way through the processor, with other last bits."""
-    lacking = FEWEST - len(images)
-    return torch.cat([images, images[-1:].expand(lacking, -1, -1, -1)]) if lacking > 0 else images
+def _padded(images: UInt8[Tensor, "B 3 S S"]) -> UInt8[Tensor, "B2 3 S S"]:
+    """Pad small batches with the last image: kernels for tiny batches differ in the last bits."""
+    missing = MIN_BATCH - len(images)
+    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
 
 
 def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:
-    """Return maps averaged to the largest square grid with at most `most` numbers in all; at least one cell."""
+    """Return maps averaged to the largest square grid with at most `most` features; at least one cell."""
     side = max(1, min(int((most / maps.shape[1]) ** 0.5), *maps.shape[2:]))
     return F.adaptive_avg_pool2d(maps, side).flatten(1)
 
@@ -207,7 +207,7 @@ def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:
 def picture_batches(
     data: ImageDataset, indices: Int[np.ndarray, "N"]
 ) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], list[int]]]:
-    """Yield pictures in batches, each with its indices; those that cannot be decoded are passed over."""
+    """Yield batches of images and their indices; images that cannot be decoded are skipped."""
     for start in range(0, len(indices), BATCH):
         some = indices[start : start + BATCH]
         if isinstance(data, PackedDataset):
@@ -217,29 +217,29 @@ def picture_batches(
         for index in some.tolist():
             try:
                 images.append(data[index][0])
-            except BadImage:  # of data too large to be packed; packing has named all others
+            except BadImage:  # only in data too large to be packed: packing skips bad images beforehand
                 continue
             read.append(index)
         if read:
             yield torch.stack(images), read
 
 
-def _keep(file: Path, tensors: dict[str, Tensor]) -> None:
+def _store(file: Path, tensors: dict[str, Tensor]) -> None:
     try:
         with atomic_write(file) as beside:
             save_file(tensors, beside)
     except FileNotFoundError:  # the folder may be deleted at any time
         return
-    except OSError as error:  # a full disk costs other probes their time, and this one nothing
-        print(f"features are not kept for other probes: {file.parent}: {error.strerror}", file=sys.stderr)
+    except OSError as error:  # e.g. a full disk: other probes compute the features again
+        print(f"features are not cached: {file.parent}: {error.strerror}", file=sys.stderr)
 
 
-def _sweep(folder: Path, limit_gb: float) -> None:
-    """Remove the least recently used files beyond the limit, those that a killed process left half written too."""
+def _evict(folder: Path, limit_gb: float) -> None:
+    """Delete the least recently used files beyond the limit, including partial files of killed processes."""
     stats = []
-    with contextlib.suppress(FileNotFoundError):  # the whole folder is gone
+    with contextlib.suppress(FileNotFoundError):  # the folder was deleted
         for file in folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # another process was sooner
+            with contextlib.suppress(FileNotFoundError):  # deleted by another process
                 stat = file.stat()
                 stats.append((stat.st_mtime, stat.st_size, file))
     total = sum(size for _, size, _ in stats)

@@ -1,8 +1,9 @@
-"""Training a head on an encoder's maps, and the encoder with it: what detection and segmentation share."""
+"""Train a head on an encoder's maps, and the encoder with it: the loop of detection, segmentation and fine-tuning."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,32 +32,34 @@ from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.stopping import Stop, stop_politely
 
+Head = TypeVar("Head", bound=nn.Module)
+
 WARM_UP = 0.05
-"""Share of the steps over which the learning rate rises."""
+"""Share of the steps used for linear learning rate warm-up."""
 LARGEST_GRADIENT = 5.0
-"""Norm to which a longer gradient is cut."""
+"""Gradients are clipped to this norm."""
 EVERY_S = 60.0
-"""Seconds between checkpoints, and between lines of progress where there is no terminal for a bar."""
+"""Seconds between checkpoints, and between progress lines if stderr is not a terminal."""
 
 
 @dataclass(frozen=True)
 class FittedProbe(Probe):
-    """A probe that trains a head on the encoder, and the encoder with it."""
+    """A probe that trains a head on the encoder, and by default the encoder too."""
 
     train_images: int = 400
-    """Labelled training pictures, drawn by the seed; 0 takes all."""
+    """Number of labelled training images, drawn by the seed; 0 uses all."""
     test_images: int = 0
-    """Test pictures, the same for every seed; 0 takes all."""
+    """Number of test images, the same for every seed; 0 uses all."""
     steps: int = 250
-    """Batches to train on."""
+    """Number of training steps."""
     batch_size: int = 8
-    """Pictures a batch."""
+    """Number of images per batch."""
     learning_rate: float = 2e-3
-    """Highest learning rate of the head."""
+    """Peak learning rate of the head."""
     encoder_learning_rate_factor: float = 0.5
-    """The encoder's learning rate, as a share of the head's; 0 leaves the encoder as it is."""
+    """Learning rate of the encoder relative to the head's, from 0 to 1; 0 freezes the encoder."""
     weight_decay: float = 0.01
-    """AdamW's."""
+    """AdamW weight decay of the head and the encoder."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("train_images", 0), ("test_images", 0)):
@@ -68,13 +72,62 @@ class FittedProbe(Probe):
         if not 0 <= self.encoder_learning_rate_factor <= 1:
             raise ValueError(f"encoder_learning_rate_factor is {self.encoder_learning_rate_factor}; allowed is 0 to 1")
 
-    def resume(self, out: Path | None, train: ImageDataset, *generators: torch.Generator) -> Resume | None:
-        """Return how `fit` keeps its checkpoint in `out`; None where there is no such folder.
+    def _fit(
+        self,
+        encoder: Encoder,
+        make_head: Callable[[], Head],
+        loss_of: Callable[[Head, NDArray[np.int64]], Tensor | None],
+        train: ImageDataset,
+        indices: NDArray[np.int64],
+        *,
+        name: str,
+        encoder_factor: float | Mapping[str, float],
+        out: Path | None,
+        generators: tuple[torch.Generator, ...] = (),
+    ) -> tuple[Head, list[float]]:
+        """Build a head and train it, and `encoder` in place, by the probe's settings. See `fit`.
+
+        Torch's own generators are seeded for it and restored afterwards.
+
+        Args:
+            encoder: The network to judge.
+            make_head: Builds the head with random weights.
+            loss_of: The loss of a head on a batch of indices; None skips the batch.
+            train: The training images.
+            indices: Those of `train` to train on.
+            name: The probe's name, for progress and errors.
+            encoder_factor: Learning rate of the encoder relative to the head's: one value, or one per parameter name.
+            out: Folder of the checkpoint; None writes none.
+            generators: Generators that the loss draws from, besides torch's own.
+
+        Returns:
+            The trained head, and the loss of every step that had one.
+        """
+        device = next(encoder.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            head = make_head().to(device)
+            curve = fit(
+                encoder,
+                head,
+                functools.partial(loss_of, head),
+                batches(indices, self.batch_size, self.steps, seed=self.seed),
+                name=name,
+                steps=self.steps,
+                learning_rate=self.learning_rate,
+                encoder_factor=encoder_factor,
+                weight_decay=self.weight_decay,
+                resume=self._resume(out, train, generators),
+            )
+        return head, curve
+
+    def _resume(self, out: Path | None, train: ImageDataset, generators: tuple[torch.Generator, ...]) -> Resume | None:
+        """Return where `fit` keeps its checkpoint and what the checkpoint depends on; None if `out` is None.
 
         Args:
             out: See `evaluate`.
-            train: The pictures that are learned from.
-            generators: What the loss draws from, beside torch's own.
+            train: The training images.
+            generators: Generators that the loss draws from, besides torch's own.
         """
         if out is None:
             return None
@@ -83,24 +136,25 @@ class FittedProbe(Probe):
 
 
 def draw(data: ImageDataset, count: int, *, seed: int) -> NDArray[np.int64]:
-    """Return `count` of a data set's indices in random order; all of them where it is 0 or too many.
+    """Return `count` indices of a data set in random order; all if `count` is 0 or too large.
 
-    With the same seed, fewer are a part of more.
+    With the same seed, a smaller draw is a subset of a larger one.
     """
     order = np.random.default_rng(seed).permutation(len(data))
     return order[:count] if count else order
 
 
 def tested(data: ImageDataset, count: int) -> NDArray[np.int64]:
-    """Return the indices of `count` test pictures, in their order; all of them where it is 0 or too many.
+    """Return the indices of `count` test images in ascending order; all if `count` is 0 or too large.
 
-    They are drawn, since a split may lie sorted by class, by a fixed order, so that every seed is judged on the same.
+    The images are drawn because a split may be sorted by class. The draw is fixed, so that every seed is tested on the
+    same images.
     """
     return np.sort(fixed_order(len(data), sample=0)[: count or None])
 
 
 def batches(indices: NDArray[np.int64], batch_size: int, steps: int, *, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield `steps` batches: pass after pass, each in an order of its own, batches running across passes."""
+    """Yield `steps` batches of indices. Each epoch is shuffled anew; a batch may span two epochs."""
     rng = np.random.default_rng(seed)
     waiting = np.zeros(0, dtype=np.int64)
     for _ in range(steps):
@@ -111,30 +165,30 @@ def batches(indices: NDArray[np.int64], batch_size: int, steps: int, *, seed: in
 
 
 def read(data: ImageDataset, indices: NDArray[np.int64]) -> tuple[UInt8[Tensor, "B 3 S S"], list[Target]]:
-    """Return pictures and targets; a picture that turns out undecodable is left out.
+    """Return images and targets; images that cannot be decoded are left out.
 
     Raises:
-        UserError: If none of them can be decoded.
+        UserError: If none of the images can be decoded.
     """
     images, targets = [], []
     for index in indices:
         try:
             image, target = data[int(index)]
-        except BadImage:  # of data too large to be packed; packing has named all others
+        except BadImage:  # only in data too large to be packed: packing skips bad images beforehand
             continue
         images.append(image)
         targets.append(target)
     if not images:
-        raise UserError(f"{data.spec}: {len(indices)} pictures in a row cannot be decoded; see to the files")
+        raise UserError(f"{data.spec}: {len(indices)} images in a row cannot be decoded; check the files")
     return torch.stack(images), targets
 
 
 def flip_some(images: UInt8[Tensor, "B 3 S S"], targets: list[Target]) -> UInt8[Tensor, "B 3 S S"]:
-    """Mirror each picture, and what its target holds, with a chance of one half; targets change in place."""
+    """Mirror each image with probability 1/2, and its boxes, proposals and mask in place."""
     flipped = torch.rand(len(images)) < 0.5
-    for target, turn in zip(targets, flipped, strict=True):
-        for name in ("boxes", "masks"):
-            if turn and name in target:
+    for target, flip in zip(targets, flipped, strict=True):
+        for name in ("boxes", "proposals", "masks"):
+            if flip and name in target:
                 target[name] = TF.horizontal_flip(target[name])
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
@@ -152,51 +206,52 @@ def fit(
     weight_decay: float,
     resume: Resume | None = None,
 ) -> list[float]:
-    """Train by AdamW, the learning rate rising over the first steps and falling as a cosine to 0.
+    """Train with AdamW, linear warm-up and a cosine schedule to 0.
 
     Args:
-        encoder: Learns at `learning_rate` times `encoder_factor`. Parameters whose factor is 0 are left as they are,
-            and the parts that have no other ones stay in evaluation mode: their batch normalisation learns nothing.
-        head: Learns at `learning_rate`.
-        loss_of: The loss of a batch; None where the batch has nothing to learn from, and is passed over.
-        batch_indices: At least `steps` of them.
-        name: What is trained, for the progress bar and errors.
-        steps: Batches to train on.
-        learning_rate: The highest.
-        encoder_factor: See `encoder`: one for all, or one for each parameter by its name.
-        weight_decay: AdamW's.
-        resume: Where a checkpoint is written every minute, when asked to stop, and at the end; a call that finds one
-            goes on from it, on a CPU to the same bits. `write_curve` deletes it. No checkpoint where None.
+        encoder: Trained at `learning_rate` times `encoder_factor`. Parameters with factor 0 are frozen. Modules with
+            only frozen parameters stay in evaluation mode, so that their batch normalisation statistics do not change.
+        head: Trained at `learning_rate`.
+        loss_of: Returns the loss of a batch; None skips the batch.
+        batch_indices: At least `steps` batches of indices.
+        name: Name for the progress bar and errors.
+        steps: Number of training steps.
+        learning_rate: Peak learning rate.
+        encoder_factor: See `encoder`: one value for all parameters, or one per parameter name.
+        weight_decay: AdamW weight decay.
+        resume: Checkpoint settings. A checkpoint is written every minute, on a stop signal, and at the end. A call that
+            finds one continues from it; on a CPU the result is bit-identical. `write_curve` deletes it. None writes
+            no checkpoint.
 
     Returns:
         The loss of every step that had one.
 
     Raises:
         UserError: If the loss is not finite.
-        KeyboardInterrupt: On SIGINT or SIGTERM, once the step at hand is saved.
+        KeyboardInterrupt: On SIGINT or SIGTERM, after the current step is saved.
     """
     from tqdm import tqdm
 
     groups = [{"params": [*head.parameters()], "lr": learning_rate}]
     groups += [
         {"params": parameters, "lr": learning_rate * factor}
-        for factor, parameters in _thawed(encoder, encoder_factor).items()
+        for factor, parameters in _trainable(encoder, encoder_factor).items()
     ]
     parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
     optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
-    highest = [group["lr"] for group in optimiser.param_groups]
+    peaks = [group["lr"] for group in optimiser.param_groups]
     head.train()
     fitting = None if resume is None else Fitting(name, encoder, head, optimiser, resume)
     first, curve = (0, []) if fitting is None else fitting.load()
-    ahead = itertools.islice(batch_indices, first, steps)
-    started = told = time.monotonic()
+    remaining = itertools.islice(batch_indices, first, steps)
+    started = reported = time.monotonic()
     with (
         nullcontext(Stop()) if fitting is None else stop_politely() as stop,
-        tqdm(ahead, name, steps, initial=first, delay=2, disable=None, leave=False, unit="step") as bar,
+        tqdm(remaining, name, steps, initial=first, delay=2, disable=None, leave=False, unit="step") as bar,
     ):
         for step, indices in enumerate(bar, first):
-            for group, most in zip(optimiser.param_groups, highest, strict=True):
-                group["lr"] = most * _rate(step, steps)
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                group["lr"] = peak * _rate(step, steps)
             loss = loss_of(indices)
             if loss is not None:
                 if not math.isfinite(loss.item()):
@@ -211,13 +266,13 @@ def fit(
                 curve.append(loss.item())
                 bar.set_postfix(loss=f"{curve[-1]:.4f}", refresh=False)
             done, now = step + 1, time.monotonic()
-            due = now - told >= EVERY_S
+            due = now - reported >= EVERY_S
             if fitting is not None and (due or stop.requested or done == steps):
                 fitting.save(done, curve)
                 if stop.requested:
                     raise KeyboardInterrupt
             if due:
-                told = now
+                reported = now
                 if bar.disable:
                     left = tqdm.format_interval((now - started) / (done - first) * (steps - done))
                     loss_now = f", loss {curve[-1]:.4f}" if curve else ""
@@ -228,14 +283,14 @@ def fit(
 
 
 def write_curve(out: Path, curve: list[float]) -> None:
-    """Write the loss of every step to `curve.json`, and delete the checkpoint: nothing is left to go on with."""
+    """Write the loss of every step to `curve.json`, and delete the checkpoint, which is no longer needed."""
     with atomic_write(out / "curve.json") as path:
         path.write_text(json.dumps({"loss": [round(loss, 6) for loss in curve]}))
     (out / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _thawed(encoder: Encoder, factors: float | Mapping[str, float]) -> dict[float, list[nn.Parameter]]:
-    """Freeze the parameters whose factor is 0, and the parts that have no other ones; return the others by factor."""
+def _trainable(encoder: Encoder, factors: float | Mapping[str, float]) -> dict[float, list[nn.Parameter]]:
+    """Freeze the parameters with factor 0 and the modules that have no others; return the rest by factor."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in encoder.named_parameters():
         factor = factors[name] if isinstance(factors, Mapping) else factors
@@ -243,14 +298,14 @@ def _thawed(encoder: Encoder, factors: float | Mapping[str, float]) -> dict[floa
         if factor > 0:
             groups.setdefault(factor, []).append(parameter)
     encoder.train()
-    for part in encoder.modules():
-        own = [*part.parameters()]
+    for module in encoder.modules():
+        own = [*module.parameters()]
         if own and not any(parameter.requires_grad for parameter in own):
-            part.eval()
+            module.eval()
     return groups
 
 
 def _rate(step: int, steps: int) -> float:
-    """Return the share of the highest learning rate at a step."""
-    rising = (step + 1) / max(1.0, WARM_UP * steps)
-    return min(rising, cosine(step, steps))
+    """Return the learning rate at a step, relative to its peak."""
+    warm_up = (step + 1) / max(1.0, WARM_UP * steps)
+    return min(warm_up, cosine(step, steps))

@@ -1,4 +1,4 @@
-"""Which labelled pictures a probe may learn from: the same few for every encoder; and what several draws say."""
+"""Draw the labelled images that a probe trains on, the same for every encoder; average scores over samples."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pretext.system.errors import UserError
 
 
 def draw_labelled(targets: Int[Tensor, "N ..."], count: int, *, seed: int) -> NDArray[np.int64]:
-    """Return the indices of `count` pictures in random order, classes in turn where each picture has one.
+    """Return the indices of `count` images in random order, balanced by class if each image has one.
 
     Args:
-        targets: See `class_targets`; pictures of class -1 are passed over.
-        count: How many; all where it is 0 or too large.
-        seed: Of the order; with the same seed, fewer are a part of more.
+        targets: See `class_targets`; images of class -1 are skipped.
+        count: Number of images; all if 0 or too large.
+        seed: Seed of the order; with the same seed, a smaller draw is a subset of a larger one.
     """
     order = np.random.default_rng(seed).permutation(len(targets))
     if targets.ndim == 1:
@@ -39,16 +39,16 @@ def draw_labelled(targets: Int[Tensor, "N ..."], count: int, *, seed: int) -> ND
 def few_of_each(
     targets: Int[Tensor, "N ..."], count: int, *, sample: int
 ) -> tuple[NDArray[np.int64], Int[Tensor, "M ..."]]:
-    """Return the indices of `count` pictures of every class, and their targets; a class with fewer gives all.
+    """Return the indices of `count` images of every class, and their targets; a class with fewer gives all.
 
-    Fewer are a part of more. Where pictures have any number of classes, one that is drawn for one class may show
-    another; what a class has beyond its `count` is set to -1, so that each class has `count` that show it, and up to
-    `count` times as many as there are other classes that do not.
+    A smaller sample is a subset of a larger one. In multi-label data, an image drawn for one class may show another.
+    The surplus positives of a class are set to -1: each class has `count` positives, and at most `count`·(K - 1)
+    negatives.
 
     Args:
-        targets: See `class_targets`; what is -1 is not drawn for.
-        count: k.
-        sample: Which of the fixed samples; see `fixed_order`.
+        targets: See `class_targets`; -1 is not drawn.
+        count: Number of images per class, k.
+        sample: Number of the fixed sample; see `fixed_order`.
     """
     order = fixed_order(len(targets), sample=sample)
     ordered = targets[torch.from_numpy(order)]
@@ -63,15 +63,15 @@ def few_of_each(
 
 
 def share_of_each(targets: Int[Tensor, "N ..."], share: float, *, sample: int) -> NDArray[np.int64]:
-    """Return the indices of a share of the pictures, the same share of every class, at least one of each.
+    """Return the indices of the same share of every class, at least one image of each.
 
-    A smaller share is a part of a larger one. Where pictures have any number of classes, each counts as one of the
-    rarest class that it shows, and those that show none as a class of their own, which may be left with no picture.
+    A smaller share is a subset of a larger one. In multi-label data, an image counts for the rarest class that it
+    shows. Images without any class form a class of their own, which may be left without images.
 
     Args:
-        targets: See `class_targets`; pictures that are -1 throughout are passed over.
-        share: Above 0, at most 1; of a class's pictures, rounded to the nearest whole number.
-        sample: Which of the fixed samples; see `fixed_order`.
+        targets: See `class_targets`; images that are -1 in all classes are skipped.
+        share: Share of each class's images, above 0 and at most 1; the count is rounded to the nearest integer.
+        sample: Number of the fixed sample; see `fixed_order`.
     """
     order = fixed_order(len(targets), sample=sample)
     kinds = strata(targets)[order]
@@ -89,9 +89,11 @@ def share_of_each(targets: Int[Tensor, "N ..."], share: float, *, sample: int) -
 
 
 def fixed_order(count: int, *, sample: int) -> NDArray[np.int64]:
-    """Return 0 to `count` - 1 by a hash of sample and number: the same for any seed, machine and version of NumPy.
+    """Return a permutation of 0 to `count` - 1, fixed for each `sample`, on any machine and version of NumPy.
 
-    Source: Steele et al. 2014 (SplitMix64's step, a bijection of 64 bits: no two numbers of a sample tie).
+    The numbers are sorted by a hash of sample and number.
+
+    Source: Steele et al. 2014 (the step of SplitMix64, a bijection of 64 bits: no two hashes of a sample tie).
     """
     places: NDArray[np.uint64] = np.arange(count, dtype=np.uint64)
     start = _mixed(np.full(1, sample, dtype=np.uint64))
@@ -99,7 +101,7 @@ def fixed_order(count: int, *, sample: int) -> NDArray[np.int64]:
 
 
 def strata(targets: Int[Tensor, "N ..."]) -> NDArray[np.int64]:
-    """Return the one class that a picture counts as: its own, or the rarest shown; K shows none, -1 is unknown."""
+    """Return one class per image: its own, or the rarest it shows; K if it shows none, -1 if unknown."""
     if targets.ndim == 1:
         return targets.numpy()
     shown = targets == 1
@@ -110,7 +112,7 @@ def strata(targets: Int[Tensor, "N ..."]) -> NDArray[np.int64]:
 
 
 def turns(kinds: Int[np.ndarray, "N"]) -> NDArray[np.int64]:
-    """Return how many before each are of the same kind."""
+    """Return how many earlier entries have the same kind, for each entry."""
     order = np.argsort(kinds, kind="stable")
     _, starts, sizes = np.unique(kinds[order], return_index=True, return_counts=True)
     found = np.empty(len(kinds), dtype=np.int64)
@@ -119,12 +121,12 @@ def turns(kinds: Int[np.ndarray, "N"]) -> NDArray[np.int64]:
 
 
 def reached_by_all(data: ImageDataset, targets: Int[Tensor, "N ..."], counts: Sequence[int]) -> list[int]:
-    """Return those counts that no class has fewer pictures than, and say on stderr which are left out and why.
+    """Return the counts for which every class has enough images; print those left out on stderr.
 
     Args:
-        data: Names the data set and its classes.
-        targets: See `class_targets`. A class that no picture shows is passed over.
-        counts: Pictures of each class.
+        data: The data set, for the names of its classes.
+        targets: See `class_targets`. A class without images is ignored.
+        counts: Numbers of images per class.
     """
     shown = targets[targets >= 0].bincount() if targets.ndim == 1 else (targets == 1).sum(0)
     present = shown.nonzero()[:, 0]
@@ -132,18 +134,18 @@ def reached_by_all(data: ImageDataset, targets: Int[Tensor, "N ..."], counts: Se
     most = int(shown[rarest])
     if beyond := [str(count) for count in counts if count > most]:
         print(
-            f"{data.spec}: left out k={', '.join(beyond)}: {most} training picture(s) show {data.classes[rarest]}",
+            f"{data.spec}: left out k={', '.join(beyond)}: only {most} training image(s) show {data.classes[rarest]}",
             file=sys.stderr,
         )
     return [count for count in counts if count <= most]
 
 
 def with_train(data: ImageDataset, indices: NDArray[np.int64], *, size: int) -> ImageDataset:
-    """Return a data set at size×size whose training split is some pictures of `data`'s, all else as it was.
+    """Return the data set at size×size with only some images in its training split.
 
     Args:
-        data: Any of the splits.
-        indices: Pictures of the training split as it is at that size, undecodable ones left out.
+        data: Any split of the data set.
+        indices: Images of the training split at that size, where undecodable images are already left out.
         size: Side in pixels.
     """
     sized = at_size(data.split("train"), size, bad_images="skip")
@@ -153,11 +155,11 @@ def with_train(data: ImageDataset, indices: NDArray[np.int64], *, size: int) -> 
 
 
 def over_samples(scores: Sequence[Score], name: str) -> list[Score]:
-    """Return the mean over samples of one metric, and its standard deviation where there are two samples or more.
+    """Return the mean of a metric over samples, and its standard deviation if there are at least two.
 
     Args:
-        scores: One of each sample, of one metric, stage and set of test items.
-        name: The metric's, in place of theirs.
+        scores: One score per sample, all of the same metric, stage and test items.
+        name: Name of the new metric.
     """
     first, values = scores[0], [score.value for score in scores]
     items = [score.items for score in scores if score.items is not None]
@@ -177,12 +179,14 @@ def over_samples(scores: Sequence[Score], name: str) -> list[Score]:
 
 
 def check_classes(spec: str, targets: Int[Tensor, "N ..."]) -> None:
-    """Raise a `UserError` unless there are two classes to tell apart among the training pictures."""
+    """Raise a `UserError` unless the training images can train a classifier: two classes, or both labels of one."""
     if targets.ndim == 1:
         if len(torch.unique(targets[targets >= 0])) < 2:
-            raise UserError(f"{spec}: {len(targets)} training pictures show fewer than two classes; give more data")
+            raise UserError(f"{spec}: {len(targets)} training images show fewer than two classes; give more data")
     elif not ((targets == 1).any(0) & (targets == 0).any(0)).any():
-        raise UserError(f"{spec}: no class is in some of {len(targets)} training pictures but not all; give more data")
+        raise UserError(
+            f"{spec}: no class has both positive and negative images in {len(targets)} training images; give more data"
+        )
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""Which of an encoder's parameters lie how deep: for freezing the first stages, and for slowing them down."""
+"""The depth of an encoder's parameters: for freezing stages, and for layer-wise learning rate decay."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from pretext.encoders.base import Encoder
 from pretext.system.errors import UserError, did_you_mean
 
 BLOCK = re.compile(r"(?:.*?\.)?\d+(?=\.)")
-"""The name of a numbered part, `model.layer1.0` or `model.blocks.11`: the outermost one that a parameter lies in."""
+"""The outermost numbered module in a parameter's name: `model.layer1.0`, `model.blocks.11`."""
 
 
 def stage_of_parameters(encoder: Encoder) -> dict[str, int]:
-    """Return the index of the first stage whose map depends on each parameter, by the parameter's name.
+    """Return the index of the first stage whose map depends on each parameter, by parameter name.
 
-    What no map depends on counts as the deepest stage's.
-
-    Args:
-        encoder: Any; left as it was.
+    A parameter that no map depends on belongs to the deepest stage. The encoder is not changed.
     """
     encoder = copy.deepcopy(encoder).eval().requires_grad_(True)
     names, parameters = zip(*encoder.named_parameters(), strict=True)
@@ -37,21 +34,18 @@ def stage_of_parameters(encoder: Encoder) -> dict[str, int]:
 
 
 def depth_of_parameters(encoder: Encoder) -> dict[str, int]:
-    """Return how many blocks lie before each parameter's, by the parameter's name: 0 for the stem.
+    """Return the number of blocks before each parameter's block, by parameter name; 0 is the stem.
 
-    A block is a numbered part of a stage (a transformer's block, one of ResNet's, a convolution of AlexNet's). Blocks
-    come stage by stage, within a stage as the encoder registers them; what is in no numbered part (a stem, the
-    tokens, the embedding of patches) is a block of its own, before its stage's others.
-
-    Args:
-        encoder: Any; left as it was.
+    A block is a numbered module of a stage (a transformer block, a ResNet block, an AlexNet convolution). Blocks are
+    ordered by stage, then by registration. Parameters outside of numbered modules (a stem, tokens, the patch embedding)
+    form a block before the others of their stage. The encoder is not changed.
     """
     stages = stage_of_parameters(encoder)
     blocks: dict[tuple[int, str], list[str]] = {}
     for name, stage in stages.items():
         numbered = BLOCK.match(name)
         blocks.setdefault((stage, numbered[0] if numbered else ""), []).append(name)
-    # sorted() keeps the order of registration where stage and kind are the same
+    # sorted() is stable: registration order within a stage
     ordered = sorted(blocks, key=lambda block: (block[0], block[1] != ""))
     return {name: depth for depth, block in enumerate(ordered) for name in blocks[block]}
 
@@ -59,12 +53,12 @@ def depth_of_parameters(encoder: Encoder) -> dict[str, int]:
 def learning_rate_factors(
     encoder: Encoder, *, factor: float, freeze_to: str = "", layer_decay: float = 1.0
 ) -> dict[str, float]:
-    """Return each parameter's share of the head's learning rate, by the parameter's name; 0 is frozen.
+    """Return the learning rate of each parameter relative to the head's, by parameter name; 0 is frozen.
 
     Args:
-        encoder: Any; left as it was.
-        factor: Of all parameters.
-        freeze_to: Name of the last stage that is left as it is; none where empty.
+        encoder: The encoder; not changed.
+        factor: Factor of all parameters.
+        freeze_to: Name of the last frozen stage; empty freezes none.
         layer_decay: Factor from each block to the one before it; the head counts as the block after the last.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The numbers of detection and segmentation: average precision (COCO's, VOC 2007's) and mean IoU."""
+"""Metrics of detection and segmentation: average precision (COCO, VOC 2007) and mean IoU."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 
 
 class Truth(NamedTuple):
-    """The objects of one picture."""
+    """The true objects of one image."""
 
     boxes: NDArray[np.float32]
     """N×4, XYXY in pixels."""
     labels: NDArray[np.int64]
     difficult: NDArray[np.bool_]
-    """Objects that are neither rewarded when found nor missed when not."""
+    """Objects that the evaluation ignores, found or not."""
 
 
 class Detections(NamedTuple):
-    """What a detector found in one picture."""
+    """The detections in one image."""
 
     boxes: NDArray[np.float32]
     """N×4, XYXY in pixels."""
@@ -34,19 +34,19 @@ class Detections(NamedTuple):
 def coco_by_class(
     truths: Sequence[Truth], detections: Sequence[Detections], *, num_classes: int
 ) -> Float[NDArray[np.float64], "K 3"]:
-    """Return each class's AP, AP50 and AP75 in percent; NaN where it has no object that is not difficult.
+    """Return AP, AP50 and AP75 of each class in percent; NaN if it has no object that is not difficult.
 
     Args:
-        truths: One per picture.
-        detections: One per picture; the 100 of highest score in each class count.
+        truths: One per image.
+        detections: One per image; only the 100 with the highest scores in each class count.
         num_classes: K; labels are 0 to K - 1.
 
     Raises:
-        ValueError: If no object is to be found.
+        ValueError: If there is no object that is not difficult.
 
     Source: Lin et al. 2014 and COCO's own evaluation (101 recall points, areas of all sizes).
-    Deviations: COCO has no difficult objects; here they are its `crowd` objects, ignored in the same way,
-    save that what counts is the share of a detection's own area that is inside.
+    Deviations: COCO has no difficult objects. Here they are its `crowd` objects, which it also ignores; a detection
+    matches one by the share of its own area inside, not by IoU.
     """
     _require_objects(truths)
     from faster_coco_eval import COCO, COCOeval_faster
@@ -76,21 +76,21 @@ def coco_by_class(
 def voc07_by_class(
     truths: Sequence[Truth], detections: Sequence[Detections], *, num_classes: int
 ) -> Float[NDArray[np.float64], "K"]:
-    """Return each class's average precision in percent: IoU of at least 0.5, eleven recall points.
+    """Return the average precision of each class in percent, at IoU 0.5 with eleven recall points.
 
-    It is NaN where a class has no object that is not difficult. A detection of a difficult object is ignored; a
-    second detection of an object is wrong.
+    It is NaN if a class has no object that is not difficult. A detection of a difficult object is ignored; a second
+    detection of an object is a false positive.
 
     Args:
-        truths: One per picture.
-        detections: One per picture.
+        truths: One per image.
+        detections: One per image.
         num_classes: K; labels are 0 to K - 1.
 
     Raises:
-        ValueError: If no object is to be found.
+        ValueError: If there is no object that is not difficult.
 
     Source: Everingham et al. 2010, section 4.2, and the development kit of 2007.
-    Deviations: boxes are continuous, so that none is a pixel larger than its corners say.
+    Deviations: box coordinates are continuous; the kit adds one pixel to width and height.
     """
     _require_objects(truths)
     values = np.full(num_classes, np.nan)
@@ -102,7 +102,7 @@ def voc07_by_class(
 
 
 def object_counts(truths: Sequence[Truth], *, num_classes: int) -> Int[NDArray[np.int64], "K"]:
-    """Return how many objects of each class are not difficult."""
+    """Return the number of objects of each class that are not difficult."""
     labels = [truth.labels[~truth.difficult] for truth in truths]
     return np.bincount(np.concatenate([*labels, np.zeros(0, np.int64)]), minlength=num_classes)
 
@@ -125,37 +125,37 @@ def confusion_matrix(
     Args:
         truth: Classes 0 to `num_classes` - 1, or `ignore`.
         predicted: Classes 0 to `num_classes` - 1.
-        num_classes: K, the background among them.
-        ignore: The value in `truth` of pixels that do not count.
+        num_classes: K, including the background.
+        ignore: The value in `truth` of pixels to ignore.
     """
-    counted = truth != ignore
-    pairs = truth[counted].long() * num_classes + predicted[counted].long()
+    valid = truth != ignore
+    pairs = truth[valid].long() * num_classes + predicted[valid].long()
     return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def mean_iou(confusion: Int[Tensor, "K K"]) -> float:
-    """Return the mean of `class_iou` in percent, over the classes in the truth or the prediction.
+    """Return the mean of `class_iou` in percent, over the classes in truth or prediction.
 
-    Source: Everingham et al. 2010 (VOC's segmentation accuracy): one matrix over all pixels of all pictures.
+    Source: Everingham et al. 2010 (VOC's segmentation accuracy), with one matrix over the pixels of all images.
     """
     return float(class_iou(confusion).nanmean())
 
 
 def class_iou(confusion: Int[Tensor, "K K"]) -> Float[Tensor, "K"]:
-    """Return each class's intersection over union in percent; nan where neither truth nor prediction has it."""
+    """Return the intersection over union of each class in percent; nan if neither truth nor prediction has it."""
     counts = confusion.double()
     both = counts.diagonal()
     return 100 * both / (counts.sum(0) + counts.sum(1) - both)
 
 
 def pixel_accuracy(confusion: Int[Tensor, "K K"]) -> float:
-    """Return the share of pixels whose class is right, in percent."""
+    """Return the share of correctly classified pixels, in percent."""
     return 100 * float(confusion.diagonal().sum()) / float(confusion.sum())
 
 
 def _require_objects(truths: Sequence[Truth]) -> None:
     if not any((~truth.difficult).any() for truth in truths):
-        raise ValueError("there is no object to find, so average precision has no meaning")
+        raise ValueError("there is no object that is not difficult; average precision is undefined")
 
 
 def _entry(number: int, image: int, box: NDArray[np.float32], label: np.int64) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _entry(number: int, image: int, box: NDArray[np.float32], label: np.int64) -
 def _matched(
     truths: Sequence[Truth], detections: Sequence[Detections], label: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return score and success of every detection of a class, those of difficult objects left out."""
+    """Return the scores of a class's detections and whether each is correct, without those of difficult objects."""
     scores, hits = [], []
     for truth, detection in zip(truths, detections, strict=True):
         objects, mine = truth.labels == label, np.flatnonzero(detection.labels == label)
@@ -194,9 +194,9 @@ def _matched(
 
 
 def _eleven_points(hits: NDArray[np.bool_], total: int) -> float:
-    """Return the mean, over recalls of 0, 0.1, …, 1, of the best precision at that recall or above."""
+    """Return the mean over recalls of 0, 0.1, …, 1 of the best precision at that recall or above."""
     right = np.cumsum(hits)
     precision = right / np.arange(1, len(hits) + 1)
-    # whole numbers: a recall of 3/10 reaches 0.3
+    # integers, so that a recall of 3/10 reaches 0.3
     reached = [precision[10 * right >= point * total] for point in range(11)]
     return float(np.mean([values.max() if len(values) else 0.0 for values in reached]))

@@ -1,4 +1,4 @@
-"""Boxes for Fast R-CNN to look at: read from a file, or made by selective search."""
+"""Object proposals for Fast R-CNN: from selective search, or read from a file."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ Boxes = Float[NDArray[np.float32], "M 4"]
 def proposals_for(
     source: str, data: ImageDataset, indices: NDArray[np.int64], *, most: int, seed: int
 ) -> dict[int, Float[Tensor, "M 4"]]:
-    """Return boxes for some pictures of a data set that was brought to size, XYXY in its pixels, by index.
+    """Return proposals for some images of a resized data set, XYXY in its pixels, by index.
 
     Args:
         source: `selective_search`, or an .npz file; see `read_proposals`.
-        data: What `at_size` returned.
-        indices: The pictures; one that cannot be decoded is left out.
-        most: Boxes a picture at most: the first of a file's, the best ranked of selective search's.
-        seed: Of the ranking of selective search.
+        data: A data set returned by `at_size`.
+        indices: The images; those that cannot be decoded are left out.
+        most: Maximum number of boxes per image: the first in the file, or the best ranked by selective search.
+        seed: Seed of the ranking of selective search.
 
     Raises:
-        UserError: If the file cannot be used with these pictures.
+        UserError: If the file cannot be used with these images.
     """
     from tqdm import tqdm
 
     if source != SELECTIVE_SEARCH:
         boxes = read_proposals(Path(source), data, indices)
-        return {index: torch.from_numpy(some[:most]) for index, some in boxes.items()}
+        return {index: torch.from_numpy(boxes_of[:most]) for index, boxes_of in boxes.items()}
     found = {}
     for index in tqdm(indices.tolist(), SELECTIVE_SEARCH, delay=2, disable=None, leave=False, unit="img"):
         try:
@@ -58,40 +58,39 @@ def proposals_for(
 
 
 def read_proposals(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -> dict[int, Boxes]:
-    """Read a file of proposals and return the boxes of some pictures, scaled to the pixels that they were brought to.
+    """Read the proposals of some images from a file, and scale them to the pixels of the resized data set.
 
-    The file is NumPy's `.npz` without pickled objects, which `np.savez` writes: of each picture one array M×4, XYXY
-    in pixels of the picture as it lies on disk, best first, under the picture's path below the data set's folder
-    (for VOC, `JPEGImages/000005.jpg`). Boxes may end at a picture's edge and not beyond; a picture without any has
-    an array 0×4.
+    The file is an `.npz` archive without pickled objects, as `np.savez` writes it. It has one array M×4 per image: XYXY
+    in pixels of the image file, best first. The key is the image's path below the data set's folder (for VOC,
+    `JPEGImages/000005.jpg`). Boxes must lie within the image. An image without proposals has an array 0×4.
 
     Args:
-        file: The file.
-        data: What `at_size` returned.
-        indices: The pictures; one that cannot be decoded is left out.
+        file: Path of the archive.
+        data: A data set returned by `at_size`.
+        indices: The images; those that cannot be decoded are left out.
 
     Raises:
-        UserError: If the file cannot be read, lacks a picture or holds what is not a box of it, or if the data set's
-            pictures do not lie in files.
+        UserError: If the file cannot be read, lacks an image or has an invalid box, or if the data set has no image
+            files.
     """
     if not isinstance(data, PackedDataset | ResizedDataset):
-        raise TypeError(f"{type(data).__name__} was not brought to size")
+        raise TypeError(f"{type(data).__name__} is not resized; pass the result of at_size")
     if isinstance(data, PackedDataset) and data.skipped:
         raise UserError(
-            f"{file}: {len(data.skipped)} of {len(data.base)} pictures cannot be decoded, the first of them "
-            f"{data.skipped[0]}; leave them out of the data set, or use proposals={SELECTIVE_SEARCH}"
+            f"{file}: {len(data.skipped)} of {len(data.base)} images cannot be decoded, the first of them "
+            f"{data.skipped[0]}; remove them from the data set, or use proposals={SELECTIVE_SEARCH}"
         )
     boxes: dict[int, Boxes] = {}
     try:
         with file.open("rb") as stream:
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"{file}: one array; expected an .npz file with an array for each picture")
+                raise UserError(f"{file}: one array; expected an .npz file with one array per image")
             for index, path, name in _named(file, data.base, indices):
                 if name not in archive:
                     raise UserError(
-                        f"{file}: no boxes for {name}, nor perhaps for others; "
-                        f"its {len(archive.files)} pictures begin with {', '.join(archive.files[:2]) or 'nothing'}"
+                        f"{file}: no boxes for {name}; "
+                        f"its {len(archive.files)} images begin with {', '.join(archive.files[:2]) or 'nothing'}"
                     )
                 try:
                     height, width = decode_draft(path, 1)[1]
@@ -107,12 +106,12 @@ def read_proposals(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -
 
 
 def _named(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -> Iterator[tuple[int, str, str]]:
-    """Yield each picture's index, its file, and its name in a file of proposals."""
+    """Yield the index, the path and the key in the archive of each image."""
     for index in indices.tolist():
         source, row = source_of(data, index)
         if not isinstance(source, FileDataset):
             raise UserError(
-                f"{file}: {source.spec or type(source).__name__} has no picture files that proposals could name; "
+                f"{file}: {source.spec or type(source).__name__} has no image files that proposals could name; "
                 f"use proposals={SELECTIVE_SEARCH}"
             )
         yield index, source.images[row], name_of(source, row)
@@ -124,44 +123,44 @@ def _checked(boxes: NDArray[np.generic], where: str, width: int, height: int) ->
         raise UserError(f"{where}: {shape} of {boxes.dtype}; expected M×4 numbers, XYXY in pixels")
     values = boxes.astype(np.float64)
     wrong = ~(np.isfinite(values).all(axis=1) & (values[:, 2:] > values[:, :2]).all(axis=1))
-    # a pixel of grace, for coordinates that count from 1
+    # tolerate one pixel, for coordinates that start at 1
     wrong |= ~((values >= -1) & (values <= [width + 1, height + 1] * 2)).all(axis=1)
     if wrong.any():
         row = int(wrong.argmax())
         raise UserError(
-            f"{where}: box {row} is {values[row].tolist()} in a picture of {width}×{height}; "
-            "expected left < right and top < bottom, within it"
+            f"{where}: box {row} is {values[row].tolist()} in an image of {width}×{height}; "
+            "expected left < right and top < bottom, within the image"
         )
     return values.clip(0, [width, height] * 2)
 
 
 COLOUR_BINS, TEXTURE_BINS, DIRECTIONS = 25, 10, 8
 GRANULARITIES = (50.0, 100.0)
-"""Felzenszwalb and Huttenlocher's k: the larger, the larger the first regions."""
+"""Felzenszwalb and Huttenlocher's k; larger values give larger initial regions."""
 SMALLEST_REGION = 0.002
-"""Share of the picture below which a first region joins another."""
+"""Minimum area of an initial region, as a share of the image; smaller ones are merged."""
 
 
 def selective_search(image: UInt8[NDArray[np.uint8], "H W 3"], rng: np.random.Generator) -> Boxes:
-    """Return boxes that may hold an object, most likely first.
+    """Return boxes that may contain an object, most likely first.
 
-    Regions of a first, fine segmentation are joined, always the two most alike, until one is left; the box of each
-    region on the way is a proposal. This is done in eight ways: in two colour spaces, from two granularities, by two
-    measures of likeness.
+    The regions of a fine initial segmentation are merged, always the two most similar, until one is left. The box of
+    every region on the way is a proposal. This runs eight times: two colour spaces, two granularities, two similarity
+    measures.
 
     Args:
         image: RGB.
-        rng: Draws the ranking among the levels of the hierarchy.
+        rng: Randomises the ranking of the hierarchy levels.
 
     Returns:
-        Boxes XYXY in pixels, each once.
+        Distinct boxes, XYXY in pixels.
 
     Source: Uijlings et al. 2013, "Selective Search for Object Recognition": sections 3 and 4, its "fast" set of
     strategies (HSV and Lab; k of 50 and 100; colour + texture + size + fill, and texture + size + fill), the
     segmentation of Felzenszwalb and Huttenlocher 2004, and the ranking of section 4.3.
-    Deviations: the smallest first region is a share of the picture, so that small pictures have some; of a derivative
-    only what is above 0 counts in its direction (the opposite one has the rest); histograms of texture run over the
-    picture's own range of derivatives.
+    Deviations: the minimum area of an initial region is a share of the image, so that small images have several
+    regions; derivatives are clipped at 0, since the opposite direction has the negative part; texture histograms span
+    the image's own range of derivatives.
     """
     from skimage.color import rgb2hsv, rgb2lab
     from skimage.segmentation import felzenszwalb
@@ -179,8 +178,8 @@ def selective_search(image: UInt8[NDArray[np.uint8], "H W 3"], rng: np.random.Ge
             )
             regions = _Regions.of(colours, segments)
             for with_colour in (True, False):
-                boxes = regions.joined(with_colour=with_colour)
-                # the last, which is the whole picture, comes first but for the draw
+                boxes = regions.merge(with_colour=with_colour)
+                # the last box is the whole image; before randomisation it ranks first
                 drawn = rng.random(len(boxes)) * np.arange(len(boxes), 0, -1)
                 for box, rank in zip(map(tuple, boxes.tolist()), drawn.tolist(), strict=True):
                     ranks[box] = min(rank, ranks.get(box, rank))
@@ -188,7 +187,7 @@ def selective_search(image: UInt8[NDArray[np.uint8], "H W 3"], rng: np.random.Ge
 
 
 class _Regions:
-    """A segmentation's regions: what is compared of each, and which touch."""
+    """The regions of a segmentation: sizes, boxes, histograms, and pairs of neighbours."""
 
     def __init__(
         self,
@@ -198,13 +197,13 @@ class _Regions:
         colour_bins: int,
         pairs: NDArray[np.int64],
     ) -> None:
-        """Keep R regions: pixels R, XYXY R×4, colour and texture R×D, and the pairs P×2 that touch."""
+        """Hold R regions: pixel counts R, XYXY R×4, colour and texture histograms R×D, adjacent pairs P×2."""
         self.sizes, self.boxes, self.histograms = sizes, boxes, histograms
         self.colour_bins, self.pairs = colour_bins, pairs
 
     @classmethod
     def of(cls, colours: NDArray[np.float64], segments: NDArray[np.int64]) -> _Regions:
-        """Measure the regions of a segmentation of a picture H×W×3 with values in [0, 1]."""
+        """Measure the regions of a segmentation of an image H×W×3 with values in [0, 1]."""
         height, width, channels = colours.shape
         which = segments.ravel()
         sizes = np.bincount(which).astype(np.float64)
@@ -215,8 +214,8 @@ class _Regions:
         boxes[:, 0], boxes[:, 1] = (np.minimum.reduceat(axis[order], starts) for axis in (x, y))
         boxes[:, 2], boxes[:, 3] = (np.maximum.reduceat(axis[order], starts) + 1 for axis in (x, y))
         colour = _histograms(colours.reshape(-1, channels), which, COLOUR_BINS, 0.0, 1.0)
-        slopes = _slopes(colours).reshape(height * width, -1)
-        texture = _histograms(slopes, which, TEXTURE_BINS, float(slopes.min()), float(slopes.max()))
+        derivatives = _derivatives(colours).reshape(height * width, -1)
+        texture = _histograms(derivatives, which, TEXTURE_BINS, float(derivatives.min()), float(derivatives.max()))
         touching = np.concatenate(
             [
                 np.stack([segments[:, :-1].ravel(), segments[:, 1:].ravel()], axis=1),
@@ -227,8 +226,8 @@ class _Regions:
         pairs = np.unique(touching[touching[:, 0] != touching[:, 1]], axis=0)
         return cls(sizes, boxes, np.concatenate([colour, texture], axis=1), colour.shape[1], pairs)
 
-    def joined(self, *, with_colour: bool) -> NDArray[np.float64]:
-        """Join the two most alike until one is left; return the boxes of all regions, the joined ones last."""
+    def merge(self, *, with_colour: bool) -> NDArray[np.float64]:
+        """Merge the two most similar regions until one is left; return all boxes, merged ones last."""
         first, total = len(self.sizes), 2 * len(self.sizes) - 1
         area = self.sizes.sum()
         start = 0 if with_colour else self.colour_bins
@@ -236,29 +235,29 @@ class _Regions:
         histograms = np.zeros((total, self.histograms.shape[1] - start))
         sizes[:first], boxes[:first], histograms[:first] = self.sizes, self.boxes, self.histograms[:, start:]
 
-        def likeness(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
-            around = _around(boxes[one], boxes[other])
+        def similarity(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
+            around = _union(boxes[one], boxes[other])
             sides = around[:, 2:] - around[:, :2]
             both = sizes[one] + sizes[other]
             fill = 1 - (sides.prod(axis=1) - both) / area
             return np.minimum(histograms[one], histograms[other]).sum(axis=1) + (1 - both / area) + fill
 
-        pairs, alike = self.pairs, likeness(self.pairs[:, 0], self.pairs[:, 1])
+        pairs, similarities = self.pairs, similarity(self.pairs[:, 0], self.pairs[:, 1])
         for new in range(first, total):
-            a, b = pairs[alike.argmax()]
+            a, b = pairs[similarities.argmax()]
             sizes[new] = sizes[a] + sizes[b]
-            boxes[new] = _around(boxes[a][None], boxes[b][None])[0]
+            boxes[new] = _union(boxes[a][None], boxes[b][None])[0]
             histograms[new] = (sizes[a] * histograms[a] + sizes[b] * histograms[b]) / sizes[new]
             gone = ((pairs == a) | (pairs == b)).any(axis=1)
             neighbours = np.unique(pairs[gone])
             neighbours = neighbours[(neighbours != a) & (neighbours != b)]
             added = np.stack([neighbours, np.full_like(neighbours, new)], axis=1)
-            alike = np.concatenate([alike[~gone], likeness(added[:, 0], added[:, 1])])
+            similarities = np.concatenate([similarities[~gone], similarity(added[:, 0], added[:, 1])])
             pairs = np.concatenate([pairs[~gone], added])
         return boxes
 
 
-def _around(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+def _union(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the smallest boxes around pairs of boxes."""
     return np.concatenate([np.minimum(one[:, :2], other[:, :2]), np.maximum(one[:, 2:], other[:, 2:])], axis=1)
 
@@ -266,7 +265,7 @@ def _around(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.
 def _histograms(
     values: NDArray[np.float64], which: NDArray[np.int64], bins: int, low: float, high: float
 ) -> NDArray[np.float64]:
-    """Return each region's histogram over `bins` bins of each of C values a pixel, R×(C·bins), summing to 1."""
+    """Return each region's normalised histograms of C values per pixel, `bins` bins each: R×(C·bins)."""
     columns = values.shape[1]
     spread = (values - low) / max(high - low, 1e-12)
     place = np.minimum((spread * bins).astype(np.int64), bins - 1) + bins * np.arange(columns)
@@ -276,11 +275,11 @@ def _histograms(
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def _slopes(colours: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Gaussian derivatives (σ = 1) of each channel in eight directions, H×W×(3·8)."""
+def _derivatives(colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Gaussian derivatives (σ = 1) of each channel in eight directions, clipped at 0: H×W×(3·8)."""
     from scipy.ndimage import gaussian_filter
 
     down, right = (gaussian_filter(colours, sigma=(1, 1, 0), order=order) for order in ((1, 0, 0), (0, 1, 0)))
     angles = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
-    # the derivative along a direction is a sum of the two, none below nought: the opposite one has the rest
+    # steerable: each direction is a weighted sum of the two
     return np.concatenate([(np.cos(t) * right + np.sin(t) * down).clip(min=0) for t in angles], axis=2)

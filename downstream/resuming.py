@@ -1,4 +1,4 @@
-"""Fitting that goes on where it was cut off, to the same numbers: its checkpoint in the probe's folder."""
+"""Checkpoints of probe training: an interrupted run continues and gives the same numbers."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from pretext.system.checkpoint import load_optimizer, optimizer_tensors, read_ch
 from pretext.system.errors import UserError
 
 CHECKPOINT = "fitting.safetensors"
-"""Lies in the probe's folder while it is at work. A pretraining's is called otherwise: it is never touched."""
+"""File name in the probe's folder while it runs. It differs from the name of a pretraining checkpoint."""
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a fitting keeps its checkpoint, and what a checkpoint must agree with to be gone on from."""
+    """Path of a checkpoint, and what must match for training to continue from it."""
 
     path: Path
     depends_on: dict[str, Any]
-    """What decides the result beside the weights and the kind of device: settings and the data's fingerprint."""
+    """Settings and data fingerprint, which decide the result besides the weights and the device type."""
     generators: tuple[torch.Generator, ...] = ()
-    """What the loss draws from, beside torch's own generators."""
+    """Generators that the loss draws from, besides torch's own."""
 
 
 class Fitting:
-    """What changes while a head is fitted. With a `Resume`, it can be written to a file and read back."""
+    """The state of training that a checkpoint saves and restores."""
 
     def __init__(
         self, name: str, encoder: Encoder, head: nn.Module, optimiser: torch.optim.Optimizer, resume: Resume
     ) -> None:
-        """Take note of where the fitting starts; nothing has been learned yet.
+        """Compute the key of this training. Call before the first step.
 
         Args:
-            name: What is fitted, for what is printed.
-            encoder: With the weights to judge.
-            head: With its first weights.
-            optimiser: Of both.
-            resume: Where to, and what else counts.
+            name: Name for printed lines.
+            encoder: The encoder to judge, with its initial weights.
+            head: The head, with its initial weights.
+            optimiser: The optimiser of both.
+            resume: Path of the checkpoint, and what else the key depends on.
         """
         self.name, self.encoder, self.head, self.optimiser, self.resume = name, encoder, head, optimiser, resume
         self.device = next(head.parameters()).device
@@ -58,9 +58,9 @@ class Fitting:
         self.key = digest(name, settings, encoder_digest(encoder), self.device.type, *first)
 
     def load(self) -> tuple[int, list[float]]:
-        """Return the steps that an earlier call made and their losses, everything set as it was then.
+        """Restore the checkpoint; return the number of completed steps and their losses.
 
-        A checkpoint of anything else is deleted with a line on stderr, and the fitting starts from the beginning.
+        A checkpoint with another key is deleted with a line on stderr, and training starts from the beginning.
         """
         path = self.resume.path
         if not path.exists():
@@ -70,23 +70,25 @@ class Fitting:
         except UserError:
             tensors, about = {}, {}
         if about.get("key") != self.key:
-            self._say(f"{path} is damaged, or of other settings, data or weights: deleted, training starts anew")
+            self._print(
+                f"{path} is damaged or belongs to other settings, data or weights; deleted it, training starts over"
+            )
             path.unlink()
             return 0, []
         for prefix, module in (("encoder.", self.encoder), ("head.", self.head)):
-            mine = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            load_strictly(module, mine, str(path))
+            own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            load_strictly(module, own, str(path))
         load_optimizer("fit", self.optimiser, tensors)
         torch.set_rng_state(tensors["random"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         for i, generator in enumerate(self.resume.generators):
             generator.set_state(tensors[f"random.{i}"])
-        self._say(f"goes on after step {about['step']} of {path}")
+        self._print(f"continues after step {about['step']} of {path}")
         return int(about["step"]), tensors["curve"].tolist()
 
     def save(self, step: int, curve: list[float]) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         tensors = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
         tensors |= {f"head.{key}": value for key, value in self.head.state_dict().items()}
         tensors |= optimizer_tensors("fit", self.optimiser)
@@ -96,5 +98,5 @@ class Fitting:
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         save_checkpoint(self.resume.path, tensors, {"key": self.key, "step": step})
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(f"{self.name}: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Low-shot samples as files: which pictures, and what each is said to show, so that others learn from the same ones."""
+"""Low-shot samples as files: the images and their labels, so that others can train on the same ones."""
 
 from __future__ import annotations
 
@@ -23,97 +23,97 @@ from pretext.system.errors import UserError, did_you_mean
 
 HEADER = ["picture", "class", "said"]
 Sample = tuple[NDArray[np.int64], Int[Tensor, "M ..."]]
-"""Indices of pictures, and what they are said to show; see `few_of_each`."""
+"""Indices of images, and their targets; see `few_of_each`."""
 
 
 def write_samples(folder: Path, data: ImageDataset, drawn: Mapping[int, Sequence[Sample]]) -> None:
-    """Write `sample1_k4.csv` and so on: a line for each class that a picture shows (1) or is not asked about (-1).
+    """Write `sample1_k4.csv` etc.: one line for each class that an image shows (1) or is not used for (-1).
 
-    A picture goes by its path below the data set's folder; by its number in the split where pictures are no files, or
-    some were left out. It does not show the classes that it has no line for.
+    An image is named by its path below the data set's folder. If the images are not files, or some were left out, it is
+    named by its number in the split. A class without a line is absent from the image.
 
     Args:
-        folder: Where to.
-        data: The training split, brought to size.
-        drawn: By k, the samples.
+        folder: Folder to write to.
+        data: The training split, resized.
+        drawn: Samples by k.
     """
     names = _names(data)
     for k, samples in drawn.items():
         for number, (indices, targets) in enumerate(samples, 1):
-            said = _matrix(targets, len(data.classes))
+            labels = _label_matrix(targets, len(data.classes))
             with (
                 atomic_write(folder / f"sample{number}_k{k}.csv") as beside,
                 beside.open("w", encoding="utf-8", newline="") as file,
             ):
                 lines = csv.writer(file, lineterminator="\n")
                 lines.writerow(HEADER)
-                for row, label in said.nonzero().tolist():
-                    lines.writerow([names[indices[row]], data.classes[label], int(said[row, label])])
+                for row, label in labels.nonzero().tolist():
+                    lines.writerow([names[indices[row]], data.classes[label], int(labels[row, label])])
 
 
 def read_sample(folder: Path, data: ImageDataset, known: Int[Tensor, "N ..."], *, k: int, number: int) -> Sample:
-    """Return a sample that `write_samples` wrote, or one in the layout of Goyal et al. 2019: `…sample1_k4.npy`, N×K.
+    """Read a sample in the format of `write_samples`, or of Goyal et al. 2019: `…sample1_k4.npy`, N×K.
 
     Args:
-        folder: Holds one file of that number and k.
-        data: The training split, brought to size.
+        folder: Folder with one file for this number and k.
+        data: The training split, resized.
         known: Its `class_targets`.
-        k: Pictures a class.
-        number: From 1.
+        k: Number of images per class.
+        number: Number of the sample, from 1.
 
     Raises:
-        UserError: If there is no such file or more than one, if it is not about these pictures and classes, or if it
-            says of a picture what is not so.
+        UserError: If there is not exactly one such file, if its images or classes are not the data set's, or if its
+            labels contradict the data set's.
     """
     name = f"sample{number}_k{k}"
     files = [path for kind in ("csv", "npy") for path in folder.glob(f"*{name}.{kind}")]
     if len(files) != 1:
-        raise UserError(f"{folder}: {len(files)} files are called *{name}.csv or *{name}.npy; expected one")
-    truth = _matrix(known, len(data.classes))
+        raise UserError(f"{folder}: {len(files)} files are named *{name}.csv or *{name}.npy; expected one")
+    truth = _label_matrix(known, len(data.classes))
     try:
-        indices, said = (_read_csv if files[0].suffix == ".csv" else _read_npy)(files[0], data)
+        indices, labels = (_read_csv if files[0].suffix == ".csv" else _read_npy)(files[0], data)
     except OSError as error:
         raise UserError(f"{files[0]}: {error.strerror or error}") from None
     except (ValueError, EOFError, csv.Error) as error:
-        raise UserError(f"{files[0]}: not a sample's file: {error}") from None
-    wrong = ((said >= 0) & (truth[indices] >= 0) & (said != truth[indices])).nonzero()
+        raise UserError(f"{files[0]}: not a sample file: {error}") from None
+    wrong = ((labels >= 0) & (truth[indices] >= 0) & (labels != truth[indices])).nonzero()
     if len(wrong):
         row, label = wrong[0].tolist()
-        picture, does = _names(data)[indices[row]], "shows" if said[row, label] else "does not show"
-        raise UserError(f"{files[0]}: says that {picture} {does} {data.classes[label]}, against {data.spec}")
-    return indices, said
+        image, does = _names(data)[indices[row]], "shows" if labels[row, label] else "does not show"
+        raise UserError(f"{files[0]}: says that {image} {does} {data.classes[label]}, which contradicts {data.spec}")
+    return indices, labels
 
 
 def _read_csv(file: Path, data: ImageDataset) -> tuple[NDArray[np.int64], Tensor]:
-    place, label_of = ({name: i for i, name in enumerate(names)} for names in (_names(data), data.classes))
+    row_of, column_of = ({name: i for i, name in enumerate(names)} for names in (_names(data), data.classes))
     rows: dict[int, Tensor] = {}
     with file.open(encoding="utf-8", newline="") as opened:
         header, *lines = csv.reader(opened)
         if header != HEADER:
-            raise ValueError(f"begins with {','.join(header)} and not with {','.join(HEADER)}")
-        for picture, name, said in lines:
-            if picture not in place:
-                raise UserError(f"{file}: {data.spec} has no training picture {picture}")
-            if name not in label_of:
+            raise ValueError(f"begins with {','.join(header)}; expected {','.join(HEADER)}")
+        for image, name, label in lines:
+            if image not in row_of:
+                raise UserError(f"{file}: {data.spec} has no training image {image}")
+            if name not in column_of:
                 raise UserError(f"{file}: no class {name!r}; {did_you_mean(name, data.classes)}")
-            if said not in ("1", "-1"):
-                raise ValueError(f"says {said} of {picture}, neither 1 nor -1")
-            row = rows.setdefault(place[picture], torch.zeros(len(data.classes), dtype=torch.int64))
-            row[label_of[name]] = int(said)
+            if label not in ("1", "-1"):
+                raise ValueError(f"says {label} for {image}; expected 1 or -1")
+            row = rows.setdefault(row_of[image], torch.zeros(len(data.classes), dtype=torch.int64))
+            row[column_of[name]] = int(label)
     if not rows:
-        raise ValueError("names no picture")
+        raise ValueError("names no image")
     return np.array([*rows]), torch.stack([*rows.values()])
 
 
 def _read_npy(file: Path, data: ImageDataset) -> tuple[NDArray[np.int64], Tensor]:
-    said = np.load(file, allow_pickle=False)
-    if said.shape != (len(data), len(data.classes)) or not np.isin(said, (-1, 0, 1)).all():
-        size = "×".join(map(str, said.shape))
-        raise ValueError(f"{size} of {said.dtype}; expected {len(data)}×{len(data.classes)} of 1, 0 and -1")
-    indices = np.flatnonzero((said >= 0).any(axis=1))
+    labels = np.load(file, allow_pickle=False)
+    if labels.shape != (len(data), len(data.classes)) or not np.isin(labels, (-1, 0, 1)).all():
+        size = "×".join(map(str, labels.shape))
+        raise ValueError(f"{size} of {labels.dtype}; expected {len(data)}×{len(data.classes)} of 1, 0 and -1")
+    indices = np.flatnonzero((labels >= 0).any(axis=1))
     if not len(indices):
-        raise ValueError("names no picture")
-    return indices, torch.from_numpy(said[indices].astype(np.int64))
+        raise ValueError("names no image")
+    return indices, torch.from_numpy(labels[indices].astype(np.int64))
 
 
 def _names(data: ImageDataset) -> list[str]:
@@ -127,7 +127,7 @@ def _names(data: ImageDataset) -> list[str]:
     ]
 
 
-def _matrix(targets: Int[Tensor, "N ..."], classes: int) -> Int[Tensor, "N K"]:
+def _label_matrix(targets: Int[Tensor, "N ..."], classes: int) -> Int[Tensor, "N K"]:
     if targets.ndim == 2:
         return targets
     return torch.where(targets[:, None] >= 0, F.one_hot(targets.clamp(min=0), classes), -1)

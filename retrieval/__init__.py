@@ -11,8 +11,10 @@ sheets           sheets of nearest neighbours
 originals        the original picture behind a resized one, and its file
 filling          fill holes from the nearest picture, with Poisson blending
 filling_command  `python -m retrieval inpaint`
+index_command    `python -m retrieval index`
+search_command   `python -m retrieval search`
 demo             `python -m retrieval demo`: the search page
-__main__         the command line: index, search, inpaint, demo
+__main__         picks the command: index, search, inpaint, demo
 
 The package evaluates encoders and trains none; it does not import `downstream`. The public names below are imported on
 first use, so `import retrieval` is cheap.

@@ -144,3 +144,8 @@ def _class_in(target: Target, box: Box, size: int) -> int:
         if x <= centre_x < x + w and y <= centre_y < y + h and area > largest:
             largest, found = area, label
     return found
+
+
+def region_noun(mode: Mode) -> str:
+    """Return what the regions of a mode are called, in the plural."""
+    return "patches" if mode == "grid" else mode

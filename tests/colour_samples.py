@@ -1,10 +1,11 @@
-"""Colours as four kinds of eye see them."""
+"""Colours under normal vision and three kinds of colour blindness."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Machado, Oliveira and Fernandes 2009, table of severity 1: what linear RGB becomes without red, green or blue cones
+# Machado, Oliveira and Fernandes 2009, table for severity 1: matrices on linear RGB
+# that simulate missing red, green or blue cones
 EYES = {
     "full": np.eye(3),
     "protan": [
@@ -26,7 +27,7 @@ EYES = {
 
 
 def seen(colours, eye):
-    """Return colours in CIELAB (D65) as an eye sees them."""
+    """Return colours in CIELAB (D65) as seen with one of `EYES`."""
     from skimage.color import rgb2lab
 
     values = np.asarray(colours, dtype=float) / 255

@@ -1,4 +1,4 @@
-"""Small data sets for the probes' tests: classes that are colours, and scenes whose test truth can be shuffled."""
+"""Small data sets for probe tests: coloured images, and scenes whose test targets can be shuffled."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HUES = torch.tensor([[220, 40, 40], [40, 200, 40], [50, 50, 220], [210, 210, 60]
 
 
 class Colours(ImageDataset):
-    """One colour a class under noise; with `told` False, labels that say nothing about the picture."""
+    """One colour a class under noise; without `learnable`, the labels are independent of the image."""
 
-    def __init__(self, name, count, *, classes=3, multi=False, told=True, without=()):
-        self.name, self.count, self.multi, self.told, self.without = name, count, multi, told, tuple(without)
+    def __init__(self, name, count, *, classes=3, multi=False, learnable=True, without=()):
+        self.name, self.count, self.multi, self.learnable, self.without = name, count, multi, learnable, tuple(without)
         self.spec = "colours"
         self.classes = tuple("abcdefgh"[:classes])
         self.annotations = frozenset({"labels"} if multi else {"label"})
@@ -36,18 +36,18 @@ class Colours(ImageDataset):
         possible = [k for k in range(len(self.classes)) if k not in self.without]
         shown = int(rng.choice(possible))
         image = HUES[shown % len(HUES)].view(3, 1, 1) + torch.from_numpy(rng.normal(0, 20, (3, SIZE, SIZE)))
-        named = shown if self.told else int(rng.choice(possible))
+        named = shown if self.learnable else int(rng.choice(possible))
         image = image.clamp(0, 255).to(torch.uint8)
         if not self.multi:
             return image, {"label": torch.tensor(named)}
-        # the last class is difficult to see in half of the pictures, and says nothing
+        # the last class is in every image, and marked difficult in half of them
         labels = torch.tensor([named, len(self.classes) - 1])
         difficult = torch.tensor([False, bool(rng.random() < 0.5)])
         return image, {"labels": labels, "difficult": difficult}
 
 
 def colours(train=60, test=40, **settings):
-    """The training split of a data set of colours; `without` names classes that train alone lacks."""
+    """The training split of a data set of colours; `without` lists classes that only the training split lacks."""
     lacking = settings.pop("without", ())
     splits = {
         "train": Colours("train", train, without=lacking, **settings),
@@ -60,7 +60,7 @@ def colours(train=60, test=40, **settings):
 
 
 class Altered(View):
-    """Another data set whose truth is shuffled among its pictures, is partly hidden, or partly unreadable."""
+    """A data set with shuffled targets, fewer annotations, or images that cannot be decoded."""
 
     def __init__(self, base, *, shuffled=False, only=None, unreadable=()):
         super().__init__(base)
@@ -88,7 +88,7 @@ class Altered(View):
 
 
 def small_scenes(*, train=40, val=12, test=16, shuffle_test=False, **alterations):
-    """The training split of a few drawn scenes at 32 px."""
+    """The training split of a few synthetic scenes at 32 px."""
     opened = open_dataset(f"scenes?size={SIZE}&train={train}&val={val}&test={test}").splits
     splits = {
         name: Altered(part, shuffled=shuffle_test and name == "test", **alterations) for name, part in opened.items()
@@ -99,5 +99,5 @@ def small_scenes(*, train=40, val=12, test=16, shuffle_test=False, **alterations
 
 
 def small_encoder():
-    """An encoder of random weights that runs in no time."""
+    """A small, fast encoder with random weights."""
     return build_encoder("alexnet?width=0.125&stem_stride=2", input_size=SIZE, seed=0)

@@ -1,9 +1,8 @@
-"""Detection: Faster or Fast R-CNN on the encoder, trained on few pictures; average precision on the test split."""
+"""Detection: Faster or Fast R-CNN on the encoder, trained on few images; average precision on the test split."""
 
 from __future__ import annotations
 
 import copy
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,33 +16,34 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from downstream.detector import DetectionHead, Neck, stages_for
-from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, tested, write_curve
+from downstream.fitting import FittedProbe, draw, flip_some, read, tested, write_curve
 from downstream.metrics import Detections, Truth, coco_by_class, object_counts, voc07_by_class
+from downstream.per_class import write_per_class
 from downstream.proposals import SELECTIVE_SEARCH, proposals_for
 from downstream.sheets import Found, detection_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.fingerprints import digest
+from pretext.datasets.view import View
 from pretext.encoders.base import Encoder
 from pretext.judging import Score
-from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 
 SHOWN = 12
-"""Test pictures on the sheet."""
+"""Number of test images on the sheet."""
 
 
 @final
 @dataclass(frozen=True)
 class Detection(FittedProbe):
-    """Faster R-CNN on the encoder's maps, fine-tuned, or Fast R-CNN with given proposals; AP50 is what a table quotes.
+    """Faster R-CNN, or Fast R-CNN with given proposals, fine-tuned on the encoder; headline AP50.
 
-    Difficult objects are left out of training and neither rewarded nor punished in the test.
+    Difficult objects are not used in training and are ignored in the evaluation.
 
     Source: Pathak et al. 2016, section 5.2 (Fast R-CNN on VOC 2007, with selective search: `proposals`); Ren et al.
     2015; Lin et al. 2017 for the neck `fpn`.
-    Deviations: by default Faster R-CNN, whose proposals come from the same features; AdamW with a cosine; one scale,
-    the pictures squashed to the encoder's input.
+    Deviations: Faster R-CNN by default; AdamW with a cosine schedule; one scale, with the images resized to the
+    encoder's square input.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}),)
@@ -51,20 +51,20 @@ class Detection(FittedProbe):
     train_images: int = 500
     steps: int = 300
     frozen: bool = False
-    """Leave the encoder as it is and train the head alone."""
+    """Freeze the encoder and train only the head."""
     cells: int = 8
-    """Objects are sought on the deepest map with at least so many cells a side; coarser ones are added."""
+    """Minimum side, in cells, of the map that detects objects: the deepest such map is used, coarser ones are added."""
     width: int = 64
-    """Channels of the map that objects are sought on."""
+    """Number of channels of the neck's output maps."""
     hidden: int = 256
-    """Units of each of the box head's two layers."""
+    """Number of units in each of the box head's two layers."""
     neck: Neck = "single"
-    """`single` seeks objects on one map; `fpn` on each level of a feature pyramid, the larger the coarser."""
+    """`single` detects on one map; `fpn` on every level of a feature pyramid, large objects on coarse levels."""
     proposals: str | None = None
-    """Where Fast R-CNN's boxes come from: `selective_search`, or an .npz file with an array M×4 (XYXY, in pixels of
-    the file) for each picture, under its path below the data set's folder. Where None, Faster R-CNN seeks them."""
+    """Proposals for Fast R-CNN: `selective_search`, or an .npz file with one M×4 array per image (XYXY in pixels of
+    the image file), keyed by the image's path below the data set's folder. None trains Faster R-CNN."""
     most_proposals: int = 300
-    """Given boxes a picture at most; the paper's protocol has some 2,000."""
+    """Maximum number of given proposals per image; the paper uses about 2,000."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,29 +77,31 @@ class Detection(FittedProbe):
             raise ValueError(f"proposals is {self.proposals}; allowed is {SELECTIVE_SEARCH} or an .npz file")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield AP50 (the headline), AP and AP75 as COCO defines them, and VOC 2007's mAP.
+        """Yield COCO's AP50 (the headline), AP and AP75, and VOC 2007's mAP.
 
         Writes `detections.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("labels", "boxes")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
-        shown = tested(test, self.test_images)
-        test = self._with_proposals(test, shown)  # before the training, which a fault in a file would waste
+        chosen = tested(test, self.test_images)
+        test = self._with_proposals(test, chosen)  # before training: an error in the file must not waste it
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         stages = stages_for(encoder, cells=self.cells)
         head, curve = self._train(encoder, train, stages, out)
-        found = list(self._detect(encoder, head, test, shown, stages))
+        found = list(self._detect(encoder, head, test, chosen, stages))
         truths, detections = [each.truth for each in found], [each.detections for each in found]
         counts = object_counts(truths, num_classes=len(data.classes))
         if not counts.any():
-            raise UserError(f"{data.spec}: no object to find in {len(truths)} test pictures; give more test pictures")
+            raise UserError(
+                f"{data.spec}: no object to find in {len(truths)} test images; raise test_images or give other data"
+            )
         coco = coco_by_class(truths, detections, num_classes=len(data.classes))
         voc = voc07_by_class(truths, detections, num_classes=len(data.classes))
         by_class = {"AP50": coco[:, 1], "AP": coco[:, 0], "AP75": coco[:, 2], "VOC07 mAP": voc}
         if out is not None:
             write_curve(out, curve)
-            _write_by_class(out, data.classes, counts, by_class)
+            write_per_class(out, *_per_class(data.classes, counts, by_class), line_end="\n")
             detection_sheet(out / "detections.png", found[:SHOWN], data.classes)
         for metric, values in by_class.items():
             yield Score(
@@ -115,47 +117,36 @@ class Detection(FittedProbe):
     def _train(
         self, encoder: Encoder, train: ImageDataset, stages: list[int], out: Path | None = None
     ) -> tuple[DetectionHead, list[float]]:
-        """Train a head, and `encoder` in place unless frozen."""
+        """Train a head, and `encoder` in place unless it is frozen."""
         device = next(encoder.parameters()).device
         indices = draw(train, self.train_images, seed=self.seed)
         if not any(_shows_objects(train, int(index)) for index in indices):
             raise UserError(
-                f"{train.spec}: none of {len(indices)} training pictures has an object that is not "
+                f"{train.spec}: none of {len(indices)} training images has an object that is not "
                 "difficult; raise train_images or give other data"
             )
         train = self._with_proposals(train, indices)
 
-        def loss_of(batch: NDArray[np.int64]) -> Tensor:
-            images, targets = read(train, batch)
-            images = flip_some(images, targets).to(device)
-            proposals = self._split_off(targets, device)
-            wanted = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
-            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, wanted, proposals)[1]
-            return torch.stack(list(losses.values())).sum()
-
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            head = DetectionHead(
+        def make_head() -> DetectionHead:
+            return DetectionHead(
                 [encoder.stages[i].channels for i in stages],
                 width=self.width,
                 hidden=self.hidden,
                 num_classes=len(train.classes),
                 neck=self.neck,
                 proposals_given=self.proposals is not None,
-            ).to(device)
-            curve = fit(
-                encoder,
-                head,
-                loss_of,
-                batches(indices, self.batch_size, self.steps, seed=self.seed),
-                name="detection",
-                steps=self.steps,
-                learning_rate=self.learning_rate,
-                encoder_factor=0.0 if self.frozen else self.encoder_learning_rate_factor,
-                weight_decay=self.weight_decay,
-                resume=self.resume(out, train),
             )
-        return head, curve
+
+        def loss_of(head: DetectionHead, batch: NDArray[np.int64]) -> Tensor:
+            images, targets = read(train, batch)
+            images = flip_some(images, targets).to(device)
+            proposals = self._proposals_of(targets, device)
+            learnt = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
+            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, learnt, proposals)[1]
+            return torch.stack(list(losses.values())).sum()
+
+        factor = 0.0 if self.frozen else self.encoder_learning_rate_factor
+        return self._fit(encoder, make_head, loss_of, train, indices, name="detection", encoder_factor=factor, out=out)
 
     @torch.no_grad()
     def _detect(
@@ -166,51 +157,46 @@ class Detection(FittedProbe):
         indices: NDArray[np.int64],
         stages: list[int],
     ) -> Iterator[Found]:
-        """Yield each test picture with its truth and what was found in it."""
+        """Yield each test image with its true objects and its detections."""
         device = next(encoder.parameters()).device
         for start in range(0, len(indices), 4 * self.batch_size):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
-            proposals = self._split_off(targets, device)
-            moved = images.to(device)
-            results: list[dict[str, Tensor]] = head(_maps(encoder, moved, stages), moved, None, proposals)[0]
+            proposals = self._proposals_of(targets, device)
+            on_device = images.to(device)
+            results: list[dict[str, Tensor]] = head(_maps(encoder, on_device, stages), on_device, None, proposals)[0]
             for image, target, result in zip(images, targets, results, strict=True):
                 yield _found(image, target, result)
 
     def _with_proposals(self, data: ImageDataset, indices: NDArray[np.int64]) -> ImageDataset:
-        """Return the data set with given proposals behind the objects' boxes of some pictures, where there are any."""
+        """Return the data set with the key `proposals` in the targets of some images; unchanged for Faster R-CNN."""
         if self.proposals is None:
             return data
         given = proposals_for(self.proposals, data, indices, most=self.most_proposals, seed=self.seed)
         return _Proposed(data, given)
 
-    def _split_off(self, targets: list[Target], device: torch.device) -> list[Tensor] | None:
-        """Take what `_with_proposals` put behind the objects' boxes from them again, and return it."""
+    def _proposals_of(self, targets: list[Target], device: torch.device) -> list[Tensor] | None:
+        """Return the given proposals of each image; None for Faster R-CNN."""
         if self.proposals is None:
             return None
-        proposals = []
-        for target in targets:
-            objects = len(target["labels"])
-            boxes = target["boxes"].as_subclass(Tensor)
-            target["boxes"] = tv_tensors.wrap(boxes[:objects], like=target["boxes"])
-            proposals.append(boxes[objects:].to(device))
-        return proposals
+        return [target["proposals"].as_subclass(Tensor).to(device) for target in targets]
 
 
-class _Proposed(ImageDataset):
-    """A data set whose pictures' `boxes` go on with proposals, so that what moves the one moves the other."""
+class _Proposed(View):
+    """A data set with a further key in its targets: `proposals`, tv_tensors.BoundingBoxes M×4."""
 
     def __init__(self, base: ImageDataset, proposals: dict[int, Tensor]) -> None:
-        self.base, self.proposals = base, proposals
-        self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
+        super().__init__(base)
+        self.proposals = proposals
+
+    def origin(self, index: int) -> tuple[ImageDataset, int]:
+        return self.base, index
 
     def __len__(self) -> int:
         return len(self.base)
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
         image, target = self.base[index]
-        boxes = target["boxes"]
-        both = torch.cat([boxes.as_subclass(Tensor), self.proposals[index]])
-        return image, target | {"boxes": tv_tensors.wrap(both, like=boxes)}
+        return image, target | {"proposals": tv_tensors.wrap(self.proposals[index], like=target["boxes"])}
 
     @property
     def fingerprint(self) -> str:
@@ -224,7 +210,7 @@ def _maps(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"], stages: list[int])
 
 
 def _shows_objects(data: ImageDataset, index: int) -> bool:
-    """Whether a picture can be decoded and has something to learn from."""
+    """Return whether an image can be decoded and has an object to learn from."""
     try:
         return len(_learnable(data[index][1])["boxes"]) > 0
     except BadImage:
@@ -232,7 +218,7 @@ def _shows_objects(data: ImageDataset, index: int) -> bool:
 
 
 def _learnable(target: Target) -> dict[str, Tensor]:
-    """Return boxes and labels (from 1: torchvision's 0 is the background) of the objects to learn from."""
+    """Return boxes and labels of the objects that are not difficult; labels start at 1, 0 is the background."""
     kept = ~_difficult(target)
     return {"boxes": target["boxes"].as_subclass(Tensor)[kept], "labels": target["labels"][kept] + 1}
 
@@ -248,13 +234,9 @@ def _found(image: UInt8[Tensor, "3 S S"], target: Target, result: dict[str, Tens
     return Found(image, truth, Detections(boxes, labels - 1, scores))
 
 
-def _write_by_class(
-    out: Path, classes: tuple[str, ...], counts: NDArray[np.int64], by_class: dict[str, NDArray[np.float64]]
-) -> None:
-    """Write a line for each class to `per_class.csv`; what has no number stays empty."""
-    with atomic_write(out / "per_class.csv") as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["class", "objects", *by_class])
-        for row, name in enumerate(classes):
-            values = (column[row] for column in by_class.values())
-            lines.writerow([name, counts[row], *("" if np.isnan(value) else f"{value:.2f}" for value in values)])
+def _per_class(
+    classes: tuple[str, ...], counts: NDArray[np.int64], by_class: dict[str, NDArray[np.float64]]
+) -> tuple[list[str], list[list[object]]]:
+    """Return the header and the rows of `per_class.csv`; undefined values are empty."""
+    columns = [["" if np.isnan(value) else f"{value:.2f}" for value in column] for column in by_class.values()]
+    return ["class", "objects", *by_class], [[*row] for row in zip(classes, counts, *columns, strict=True)]

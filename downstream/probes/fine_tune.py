@@ -1,4 +1,4 @@
-"""Fine-tuning: the encoder and a linear layer trained end to end, from few labels."""
+"""Fine-tuning: the encoder and a linear classifier, trained end to end on few labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from downstream.classification import classification_scores
-from downstream.fitting import FittedProbe, batches, fit, read, tested, write_curve
+from downstream.fitting import FittedProbe, read, tested, write_curve
 from downstream.label_sampling import check_classes, draw_labelled
 from downstream.layer_rates import learning_rate_factors
 from pretext.datasets import at_size
@@ -24,6 +24,7 @@ from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.classification import class_targets, is_multi_label, multi_hot
 from pretext.encoders.base import Encoder
 from pretext.judging import Score
+from pretext.modules.losses import many_class_loss, one_class_loss
 from pretext.system.errors import UserError
 from pretext.transforms.augmentation import augment, cropping
 
@@ -31,43 +32,46 @@ from pretext.transforms.augmentation import augment, cropping
 @final
 @dataclass(frozen=True)
 class FineTune(FittedProbe):
-    """Classification end to end; top-1 where a picture has one class, mAP where it has any number.
+    """The encoder and a linear classifier, trained end to end; headline top-1 or mAP.
+
+    The headline is top-1 for data with one class per image and mAP for multi-label data.
 
     Source: Pathak et al. 2016, section 5.2 (VOC 2007: random crops in training, ten crops averaged at test).
-    Deviations: few labels; AdamW with a cosine; the classifier is one linear layer on the averaged, batch-normalised
-    deepest map; one view at test by default; crops are enlarged to the picture's side, in training and at test.
+    Deviations: few labels; AdamW with a cosine schedule; the classifier is one linear layer on the averaged,
+    batch-normalised deepest map; one view at test by default; crops are resized to the encoder's input size, in
+    training and at test.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
     batch_size: int = 32
     crop: float = 0.6
-    """Smallest share of the area that a training crop shows; 1 crops nothing."""
+    """Minimum area of a training crop, as a share of the image; 1 disables cropping."""
     ten_crops: bool = False
-    """Average over the corners and the centre, and their mirror images, as the paper does."""
+    """Average test logits over ten crops, as in the paper: the corners, the centre and their mirror images."""
     freeze_to: str = ""
-    """Name of the last stage that is left as it is, batch normalisation too, `conv3` say; none where empty."""
+    """Freeze this stage and all before it, including batch normalisation, e.g. `conv3`; empty freezes none."""
     layer_decay: float = 1.0
-    """Factor of the learning rate from each block of the encoder to the one before it, 0.75 say."""
+    """Learning rate factor from each encoder block to the one before it, e.g. 0.75; 1 disables the decay."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch_size < 2:
-            raise ValueError(f"batch_size is {self.batch_size}; allowed is 2 or more: a batch is normalised")
+            raise ValueError(f"batch_size is {self.batch_size}; allowed is 2 or more, for batch normalisation")
         if not 0.05 <= self.crop <= 1:
             raise ValueError(f"crop is {self.crop}; allowed is 0.05 to 1")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay is {self.layer_decay}; allowed is above 0 and up to 1")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP; the first is the headline. Writes `curve.json`. See `Probe.evaluate`."""
+        """Yield top-1 and top-5, or mAP. Writes `curve.json`. See `Probe.evaluate`."""
         scores, curve = self.tuned(encoder, data, out)
         if out is not None:
             write_curve(out, curve)
         yield from scores
 
     def tuned(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> tuple[list[Score], list[float]]:
-        """Return the scores and the loss of every step; see `evaluate`, but `out` keeps its checkpoint."""
+        """Return the scores and the loss of every step, as `evaluate` does, but keep the checkpoint in `out`."""
         if not self.can_judge(data):
             data.require("label")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
@@ -78,13 +82,15 @@ class FineTune(FittedProbe):
         targets = class_targets(test)
         shown = shown[known(targets[torch.from_numpy(shown)])]
         if not len(shown):
-            raise UserError(f"{data.spec}: no test picture has a class; give more data")
+            raise UserError(f"{data.spec}: no test image has a class; give more data")
         scores = classification_scores(*self._classify(encoder, head, test, shown), spec=data.spec)
         return [replace(score, headline=i == 0) for i, score in enumerate(scores)], curve
 
     def _train(self, encoder: Encoder, train: ImageDataset, out: Path | None = None) -> tuple[nn.Module, list[float]]:
         """Train a classifier, and `encoder` in place."""
         device = next(encoder.parameters()).device
+        channels = encoder.stages[-1].channels
+        loss = many_class_loss if is_multi_label(train) else one_class_loss
         targets = class_targets(train)
         indices = draw_labelled(targets, self.train_images, seed=self.seed)
         indices = indices[known(targets[torch.from_numpy(indices)])]
@@ -98,77 +104,66 @@ class FineTune(FittedProbe):
             layer_decay=self.layer_decay,
         )
 
-        def loss_of(batch: NDArray[np.int64]) -> Tensor | None:
-            images, truth = read(train, batch)
-            if len(images) < 2:  # the others cannot be decoded, and one alone cannot be normalised
-                return None
-            crops = augment(images.to(device), views, generator)
-            return classification_loss(head(encoder(crops)[-1]), _classes(train, truth).to(device))
-
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            channels = encoder.stages[-1].channels
-            head = nn.Sequential(
+        def make_head() -> nn.Module:
+            return nn.Sequential(
                 nn.AdaptiveAvgPool2d(1),
                 nn.Flatten(),
                 nn.BatchNorm1d(channels),
                 nn.Linear(channels, len(train.classes)),
-            ).to(device)
-            curve = fit(
-                encoder,
-                head,
-                loss_of,
-                batches(indices, self.batch_size, self.steps, seed=self.seed),
-                name="fine_tune",
-                steps=self.steps,
-                learning_rate=self.learning_rate,
-                encoder_factor=factors,
-                weight_decay=self.weight_decay,
-                resume=self.resume(out, train, generator),
             )
+
+        def loss_of(head: nn.Module, batch: NDArray[np.int64]) -> Tensor | None:
+            images, truth = read(train, batch)
+            if len(images) < 2:  # the others cannot be decoded, and batch normalisation needs at least two
+                return None
+            crops = augment(images.to(device), views, generator)
+            return loss(head(encoder(crops)[-1]), _classes(train, truth).to(device))
+
+        head, curve = self._fit(
+            encoder,
+            make_head,
+            loss_of,
+            train,
+            indices,
+            name="fine_tune",
+            encoder_factor=factors,
+            out=out,
+            generators=(generator,),
+        )
         if not curve:
-            raise UserError(f"{train.spec}: no two pictures of a batch can be decoded; see to the files")
+            raise UserError(f"{train.spec}: no batch has two images that can be decoded; check the files")
         return head, curve
 
     @torch.no_grad()
     def _classify(
         self, encoder: Encoder, head: nn.Module, test: ImageDataset, indices: NDArray[np.int64]
     ) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N ..."]]:
-        """Return the logits of the test pictures, averaged over crops where asked for, and their classes."""
+        """Return the logits of the test images, averaged over ten crops if set, and their classes."""
         device = next(encoder.parameters()).device
-        found, classes = [], []
+        logits, classes = [], []
         for start in range(0, len(indices), 256):
             images, truth = read(test, indices[start : start + 256])
             images, side = images.to(device), images.shape[-1]
             views = [enlarged(crop, side) for crop in ten_crops(images)] if self.ten_crops else [images]
-            found.append(torch.stack([head(encoder(view)[-1]) for view in views]).mean(0).cpu())
+            logits.append(torch.stack([head(encoder(view)[-1]) for view in views]).mean(0).cpu())
             classes.append(_classes(test, truth))
-        return torch.cat(found), torch.cat(classes)
+        return torch.cat(logits), torch.cat(classes)
 
 
 def _classes(data: ImageDataset, targets: list[Target]) -> Int[Tensor, "B ..."]:
-    """Return the classes of pictures that were read, as `class_targets` does of a whole split."""
+    """Return the classes of a batch, in the format of `class_targets`."""
     if is_multi_label(data):
         return torch.stack([multi_hot(target, len(data.classes)) for target in targets])
     return torch.stack([target["label"] for target in targets])
 
 
 def known(targets: Int[Tensor, "N ..."]) -> NDArray[np.bool_]:
-    """Return which pictures have a class at all; one that cannot be decoded has none."""
+    """Return which images have a known class; an image that cannot be decoded has none."""
     return (targets >= 0 if targets.ndim == 1 else (targets >= 0).any(dim=1)).numpy()
 
 
-def classification_loss(logits: Float[Tensor, "B K"], targets: Int[Tensor, "B ..."]) -> Float[Tensor, ""]:
-    """Return the cross-entropy, or the binary ones of all classes; targets of -1 count neither way."""
-    if targets.ndim == 1:
-        return F.cross_entropy(logits, targets, ignore_index=-1)
-    known = targets >= 0
-    each = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
-
-
 def ten_crops(images: UInt8[Tensor, "B 3 S S"]) -> list[UInt8[Tensor, "B 3 C C"]]:
-    """Return corners and centre of 7/8 of the side, and their mirror images."""
+    """Return crops of 7/8 of the side, at the corners and the centre, and their mirror images."""
     side = images.shape[-1]
     crop, far = side * 7 // 8, side - side * 7 // 8
     corners = [(0, 0), (0, far), (far, 0), (far, far), (far // 2, far // 2)]
@@ -177,5 +172,5 @@ def ten_crops(images: UInt8[Tensor, "B 3 S S"]) -> list[UInt8[Tensor, "B 3 C C"]
 
 
 def enlarged(crops: UInt8[Tensor, "B 3 C C"], side: int) -> Float[Tensor, "B 3 S S"]:
-    """Return crops in [0, 1] at side S, which an encoder was made for: a transformer takes no other."""
+    """Return crops in [0, 1], resized to side S; a vision transformer accepts only its own input size."""
     return F.interpolate(crops.float() / 255, size=(side, side), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Weighted k-NN: each test picture takes the classes of the training pictures that are nearest by cosine."""
+"""Weighted k-NN: the training images nearest by cosine vote on the class of each test image."""
 
 from __future__ import annotations
 
@@ -23,24 +23,26 @@ from pretext.judging import Probe, Score
 @final
 @dataclass(frozen=True)
 class Knn(Probe):
-    """Neighbours vote by exp(cosine / temperature); stage and k are chosen on val, every stage is told at its best k.
+    """Weighted k-NN on frozen features; stage and k are chosen on val.
+
+    A neighbour's vote has weight exp(cosine / temperature). Every stage is reported, each with its best k.
 
     Source: Wu et al. 2018, section 3.4 (weighted k-NN, temperature 0.07).
-    Deviations: several k, and every stage; features are centred before they are brought to length 1.
+    Deviations: several k, and every stage; features are centred before they are normalised to unit length.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
     train_images: int = 2000
-    """Labelled pictures that are searched, drawn by the seed, classes in turn; 0 takes all."""
+    """Number of labelled training images to search, drawn by the seed, balanced by class; 0 uses all."""
     val_images: int = 500
-    """Pictures on which stage and k are chosen, drawn as those that are searched; 0 takes all."""
+    """Number of val images that choose stage and k, drawn like the training images; 0 uses all."""
     ks: tuple[int, ...] = (5, 20, 100)
-    """Numbers of neighbours; a number larger than the pictures that are searched takes all of them."""
+    """Numbers of neighbours to try; larger than the number of training images means all of them."""
     temperature: float = 0.07
-    """Of the votes."""
+    """Temperature of the votes; lower gives near neighbours more weight."""
     features: int = 1024
-    """Numbers a picture that a stage is pooled to, at most."""
+    """Maximum number of features per image after pooling a stage."""
 
     def __post_init__(self) -> None:
         for name in ("train_images", "val_images"):
@@ -54,7 +56,7 @@ class Knn(Probe):
             raise ValueError(f"features is {self.features}; allowed is 1 or more")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP, of every stage. See `Probe.evaluate`."""
+        """Yield top-1 and top-5, or mAP, for every stage. See `Probe.evaluate`."""
         if not self.can_judge(data):
             data.require("label")
         train, val, test = labelled_features(
@@ -103,27 +105,27 @@ def vote(
     ks: list[int],
     temperature: float,
 ) -> dict[int, Float[Tensor, "Q K"]]:
-    """Return the logarithm of each class's share of the votes, for each k.
+    """Return the logarithm of each class's share of the votes, by k.
 
     Args:
-        database: Vectors of length 1.
-        targets: Their classes; see `class_targets`. One that is unknown votes neither for nor against.
-        queries: Vectors of length 1.
-        classes: K.
-        ks: Numbers of neighbours, none above N.
+        database: Unit vectors to search.
+        targets: Classes of the database; see `class_targets`. Unknown labels do not vote.
+        queries: Unit vectors to classify.
+        classes: Number of classes K.
+        ks: Numbers of neighbours, at most N.
         temperature: A neighbour's vote is exp(cosine / temperature).
     """
     cosines, rows = nearest(queries, database, max(ks))
-    weights = ((cosines - cosines[:, :1]) / temperature).exp()  # the nearest has 1: no overflow
+    weights = ((cosines - cosines[:, :1]) / temperature).exp()  # relative to the nearest, against overflow
     found = {}
     for k in ks:
         if targets.ndim == 1:
             votes = torch.zeros(len(queries), classes).scatter_add_(1, targets[rows[:, :k]], weights[:, :k])
             all_votes = weights[:, :k].sum(1, keepdim=True)
         else:
-            theirs = targets[rows[:, :k]]
+            labels = targets[rows[:, :k]]
             votes, all_votes = (
-                torch.einsum("qk,qkc->qc", weights[:, :k], each.float()) for each in (theirs == 1, theirs >= 0)
+                torch.einsum("qk,qkc->qc", weights[:, :k], each.float()) for each in (labels == 1, labels >= 0)
             )
         found[k] = (votes / all_votes.clamp(min=1e-12) + 1e-6).log()
     return found
@@ -132,9 +134,9 @@ def vote(
 def nearest(
     queries: Float[Tensor, "Q D"], database: Float[Tensor, "N D"], k: int
 ) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
-    """Return the cosines and rows of the k nearest, best first, all vectors being of length 1: FAISS, exact.
+    """Return the cosines and rows of the k nearest vectors, best first, by exact search with FAISS.
 
-    No matrix of queries by database is ever held, so that whole data sets can be searched.
+    All vectors have unit length. The Q×N matrix is never held in memory, so whole data sets can be searched.
     """
     import faiss
 

@@ -1,4 +1,4 @@
-"""Feature quality without labels: how many directions are used, and how views of a picture lie."""
+"""Feature quality without labels: rank, effective dimension, and the distances between views of an image."""
 
 from __future__ import annotations
 
@@ -26,33 +26,34 @@ from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
 
 BLOCK = 1024
-"""Vectors that are compared with all others at once; bounds the memory."""
+"""Number of vectors compared with all others at once; limits the memory."""
 VIEWS = Augmentation(crop_min=0.2, colour_strength=0.5)
-"""SimCLR's views of small pictures."""
+"""SimCLR's augmentation for small images."""
 
 
 @final
 @dataclass(frozen=True)
 class LabelFree(Probe):
-    """RankMe, effective dimension, alignment and uniformity of every stage; RankMe of the deepest is the headline.
+    """RankMe, effective dimension, alignment and uniformity of every stage, without labels.
 
-    A stage's vector is the mean over its map. RankMe lies between 1 and the smaller of pictures and channels, so
-    that only rows of one architecture, on equally many pictures, compare. None of the four says that an encoder is
-    good: random weights can have a high rank, and collapsed ones the best alignment there is. Read them together.
+    The headline is RankMe of the deepest stage. A stage's vector is the mean over its map. RankMe lies between 1 and
+    the smaller of the numbers of images and channels. Compare it only between encoders of one architecture, on the same
+    number of images. No single metric shows that an encoder is good: random weights can have a high rank, and collapsed
+    ones have perfect alignment. Read them together.
 
     Source: Garrido et al. 2023, arXiv 2210.02885 (RankMe); Wang and Isola 2020, arXiv 2005.10242 (alignment with
         exponent 2, uniformity with t = 2).
-    Deviations: RankMe of pictures of the test split, fewer than the 25,600 of training as published; uniformity of
-        the pictures themselves, not of their views; the mean is over the cells that the linear probe reads, which
-        overlap where they do not divide the map.
+    Deviations: RankMe on test images, fewer than the published 25,600 training images; uniformity of the images
+        themselves, not of their views; the mean is over the pooled cells that the linear probe reads, which overlap if
+        the grid does not divide the map.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset(),)
 
     images: int = 2000
-    """Test pictures, drawn by the seed; 0 takes all."""
+    """Number of test images, drawn by the seed; 0 uses all."""
     features: int = Linear.features
-    """See the linear probe's; with the same number here, the two share what they computed."""
+    """Maximum number of features per image after pooling; if equal to the linear probe's, both share the cache."""
 
     def __post_init__(self) -> None:
         if self.images < 0:
@@ -61,16 +62,16 @@ class LabelFree(Probe):
             raise ValueError(f"features is {self.features}; allowed is 1 or more")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield `RankMe`, `effective dimension`, `alignment` and `uniformity` of every stage. See `Probe.evaluate`."""
+        """Yield `RankMe`, `effective dimension`, `alignment` and `uniformity` for every stage. See `Probe.evaluate`."""
         test = split_features(encoder, data, "test", most=self.features)
         order = torch.randperm(len(test.targets), generator=torch.Generator().manual_seed(self.seed))
         chosen = order[: self.images or None]
         if len(chosen) < 2:
-            raise UserError(f"{data.spec}: {len(chosen)} test picture, and pairs are compared; give more data")
-        apart = self._apart(encoder, data)
+            raise UserError(f"{data.spec}: {len(chosen)} test image; at least 2 are needed, give more data")
+        distances = self._view_distances(encoder, data)
         for stage in encoder.stages:
             vectors = averaged(test.stages[stage.name][chosen], stage.channels)
-            n, items = len(vectors), apart[stage.name]
+            n, items = len(vectors), distances[stage.name]
             last = stage is encoder.stages[-1]
             for metric, value, up in (
                 ("RankMe", float(rank_me(vectors)), True),
@@ -82,8 +83,8 @@ class LabelFree(Probe):
             mean = float(items.mean())
             yield Score("alignment", mean, "", False, None, len(items), stage=stage.name, items=items.numpy())
 
-    def _apart(self, encoder: Encoder, data: ImageDataset) -> dict[str, Float[Tensor, "N"]]:
-        """Return each picture's squared distance between two views, by stage."""
+    def _view_distances(self, encoder: Encoder, data: ImageDataset) -> dict[str, Float[Tensor, "N"]]:
+        """Return the squared distance between two views of each image, by stage."""
         part = at_size(data.split("test"), encoder.input_size, bad_images="skip")
         indices = draw(part, self.images, seed=self.seed)
         device = next(encoder.parameters()).device
@@ -104,7 +105,7 @@ def averaged(features: Float[Tensor, "B D"], channels: int) -> Float[Tensor, "B 
 
 
 def squared_distances(first: Float[Tensor, "N D"], second: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
-    """Return how far apart two views' vectors, brought to length 1, are, from 0 to 4; their mean is the alignment.
+    """Return the squared distances, 0 to 4, of two views' normalised vectors; their mean is the alignment.
 
     Source: Wang and Isola 2020, section 4.1, exponent 2.
     """
@@ -113,20 +114,20 @@ def squared_distances(first: Float[Tensor, "N D"], second: Float[Tensor, "N D"])
 
 
 def uniformity(vectors: Float[Tensor, "N D"]) -> float:
-    """Return the logarithm of the mean Gaussian potential over all pairs: 0 where all are one, down to -8.
+    """Return the logarithm of the mean Gaussian potential over all pairs: from 0 (all vectors equal) down to -8.
 
-    Source: Wang and Isola 2020, section 4.1, t = 2, of vectors brought to length 1.
+    Source: Wang and Isola 2020, section 4.1, t = 2, on normalised vectors.
     """
     vectors = F.normalize(vectors.double(), dim=1)
     total, count, lengths = 0.0, len(vectors), vectors.square().sum(dim=1)
     for block in torch.split(vectors, BLOCK):
-        apart = block.square().sum(dim=1, keepdim=True) + lengths - 2 * block @ vectors.T
-        total += float((-2 * apart).exp().sum())
-    return math.log((total - count) / (count * (count - 1)))  # of each with itself the potential is 1
+        distances = block.square().sum(dim=1, keepdim=True) + lengths - 2 * block @ vectors.T
+        total += float((-2 * distances).exp().sum())
+    return math.log((total - count) / (count * (count - 1)))  # the potential of a vector with itself is 1
 
 
 def effective_dimension(vectors: Float[Tensor, "N D"]) -> float:
-    """Return the participation ratio of the covariance's eigenvalues: (Σλ)² / Σλ², from 1 to D; 0 if nothing varies."""
+    """Return the participation ratio of the covariance's eigenvalues: (Σλ)² / Σλ², 1 to D; 0 without variance."""
     vectors = vectors.double()
     centred = vectors - vectors.mean(dim=0)
     total = centred.square().sum()

@@ -18,37 +18,40 @@ from downstream.features import Features, labelled_features
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
+from pretext.modules.losses import many_class_terms
 
-SKETCHED = 512
-"""Rows of the inputs from which their principal directions are estimated."""
+SAMPLED = 512
+"""Maximum number of inputs used to estimate the principal directions."""
 DIRECTIONS = 256
-"""How many of these are used."""
-REMEMBERED = 10
-"""Moves that L-BFGS goes by."""
+"""Maximum number of principal directions used."""
+HISTORY = 10
+"""Number of past steps that L-BFGS uses."""
 
 
 @final
 @dataclass(frozen=True)
 class Linear(Probe):
-    """Logistic regression on standardised features; stage and penalty are chosen on val, every stage is told.
+    """Logistic regression on frozen features; stage and penalty are chosen on val.
+
+    Features are standardised. Every stage is reported, each with its best penalty.
 
     Source: Zhang et al. 2016 and Goyal et al. 2019 (AlexNet's stages, pooled to about the same size).
-    Deviations: few labels; L-BFGS on the whole objective in place of SGD, so that there is no learning rate; it
-    starts each penalty where the one before ended. `benchmarks/speed.py --linear` times it beside scikit-learn's.
+    Deviations: few labels; full-batch L-BFGS instead of SGD, so that there is no learning rate; each penalty starts
+    from the solution of the one before. `benchmarks/speed.py --linear` compares its speed with scikit-learn.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
     train_images: int = 400
-    """Labelled pictures, drawn by the seed, classes in turn; 0 takes all."""
+    """Number of labelled training images, drawn by the seed, balanced by class; 0 uses all."""
     val_images: int = 1000
-    """Pictures on which stage and penalty are chosen, drawn as those for training; 0 takes all."""
+    """Number of val images that choose stage and penalty, drawn like the training images; 0 uses all."""
     features: int = 1024
-    """Numbers a picture that a stage is pooled to, at most."""
+    """Maximum number of features per image after pooling a stage."""
     penalties: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001)
-    """Weights of half the squared norm of the classifier, beside the mean loss; tried from the first to the last."""
+    """L2 penalties to try, in this order: weights of half the squared norm, added to the mean loss."""
     iterations: int = 60
-    """Of L-BFGS for each penalty, at most; it mostly takes 10 to 25."""
+    """Maximum number of L-BFGS iterations per penalty; 10 to 25 are usual."""
 
     def __post_init__(self) -> None:
         for name in ("train_images", "val_images"):
@@ -61,7 +64,7 @@ class Linear(Probe):
             raise ValueError(f"penalties are {self.penalties}; give one or more, each 0 or above")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP, of every stage. See `Probe.evaluate`."""
+        """Yield top-1 and top-5, or mAP, for every stage. See `Probe.evaluate`."""
         if not self.can_judge(data):
             data.require("label")
         train, val, test = labelled_features(
@@ -74,7 +77,7 @@ class Linear(Probe):
         yield from with_headline(found, best)
 
     def classifiers(self, train: Features, val: Features, classes: int) -> tuple[dict[str, Classifier], str]:
-        """Return every stage's classifier, and the stage whose classifier did best on val."""
+        """Return the classifier of every stage, and the stage that does best on val."""
         val = val.drawn(self.val_images, seed=self.seed)
         found = {
             stage: self.fit(features, train.targets, val.stages[stage], val.targets, classes)
@@ -92,7 +95,7 @@ class Linear(Probe):
         val_targets: Int[Tensor, "V ..."],
         classes: int,
     ) -> tuple[Classifier, float]:
-        """Return the classifier whose penalty did best on val, and how well it did."""
+        """Return the classifier with the best penalty on val, and its `quality` there."""
         mean = features.mean(0)
         scale = features.std(0, unbiased=False).clamp(min=1e-6)
         inputs = (features - mean) / scale
@@ -111,7 +114,7 @@ class Linear(Probe):
 
 
 class Classifier:
-    """A linear classifier of standardised features."""
+    """A linear classifier that standardises its inputs."""
 
     def __init__(self, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> None:
         self.mean, self.scale, self.weight, self.bias = mean, scale, weight, bias
@@ -124,33 +127,35 @@ class Classifier:
 def objective(
     logits: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], weight: Float[Tensor, "K D"], penalty: float
 ) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy (one class a picture) or the mean over pictures of binary ones, and the penalty."""
+    """Return the mean cross-entropy plus the penalty.
+
+    With several classes per image, the mean over images of the sum of the binary cross-entropies. This is K
+    independent logistic regressions; `many_class_loss` would weaken the penalty of each with the number of classes.
+    """
     if targets.ndim == 1:
         loss = F.cross_entropy(logits, targets)
     else:
-        known = targets >= 0
-        each = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits), reduction="none")
-        loss = (each * known).sum() / max(1, len(targets))
+        loss = many_class_terms(logits, targets).sum() / max(1, len(targets))
     return loss + 0.5 * penalty * weight.square().sum()
 
 
 class Directions(NamedTuple):
-    """Where inputs vary most: what the solver knows of the objective's curvature beforehand."""
+    """Principal directions of the inputs, from which the solver builds its preconditioner."""
 
     vectors: Float[Tensor, "D R"]
-    """Of length 1, at right angles to one another."""
+    """Orthonormal columns."""
     variances: Float[Tensor, "R"]
-    """Of the inputs along them, from the largest."""
+    """Variances of the inputs along `vectors`, in descending order."""
 
 
 def principal(inputs: Float[Tensor, "N D"]) -> Directions:
-    """Return the directions of the largest variance, estimated on some of the inputs.
+    """Return the directions of largest variance, estimated on a random sample of the inputs.
 
     Args:
-        inputs: Centred.
+        inputs: Centred inputs.
     """
-    some = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:SKETCHED].to(inputs.device)
-    part = inputs[some]
+    rows = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[:SAMPLED].to(inputs.device)
+    part = inputs[rows]
     squares, vectors = torch.linalg.eigh(part @ part.T)
     squares, vectors = squares.flip(0)[:DIRECTIONS], vectors.flip(1)[:, :DIRECTIONS]
     kept = squares > 1e-5 * squares[0]
@@ -168,49 +173,49 @@ def minimise(
     tolerance: float = 1e-5,
     directions: Directions | None = None,
 ) -> tuple[Float[Tensor, "K D"], Float[Tensor, "K"]]:
-    """Return weight and bias that minimise `objective`, from where they are given: L-BFGS, preconditioned.
+    """Return the weight and the bias that minimise `objective`, by preconditioned L-BFGS.
 
-    Plain L-BFGS spends most of its passes over the data on learning that features vary far more in some directions
-    than in others. Here its first guess of the Hessian is c·Σ + penalty, where Σ is the inputs' covariance along
-    their principal directions and the same in all others, and c the mean of p(1 - p) at the start. With that, a
-    whole step is nearly always right, and half of gradient·step is a rough guess at what the minimum lies below.
+    Plain L-BFGS spends most of its passes over the data on learning that features vary much more in some directions
+    than in others. Here the initial Hessian is c·Σ + penalty. Σ is the inputs' covariance along their principal
+    directions and constant in all others; c is the mean of p(1 - p) at the start. A full step is then nearly always
+    accepted, and gradient·step / 2 estimates how far the loss is above its minimum.
 
     Args:
-        inputs: Centred, and best of like scale.
+        inputs: Centred inputs, preferably of similar scale.
         targets: See `class_targets`; at least one.
-        weight: Where to start.
-        bias: Where to start.
+        weight: Initial weight.
+        bias: Initial bias.
         penalty: See `objective`.
-        iterations: At most.
-        tolerance: Ends when the minimum lies no farther below than this, by that guess.
-        directions: `principal(inputs)`, where somebody has them.
+        iterations: Maximum number of iterations.
+        tolerance: Stop when the estimated distance of the loss from its minimum is below this.
+        directions: `principal(inputs)`; computed if None.
     """
     directions = principal(inputs) if directions is None else directions
 
     def evaluate(at: Tensor) -> tuple[float, Tensor, Tensor]:
         weight, bias = at[:, :-1], at[:, -1]
         logits = torch.addmm(bias, inputs, weight.T.contiguous())
-        with torch.enable_grad():  # to the logits alone: PyTorch is slow from them to the weights
+        with torch.enable_grad():  # only up to the logits: the products below are faster than autograd
             loss = objective(logits.requires_grad_(), targets, weight, penalty)
-        off = torch.autograd.grad(loss, logits)[0]
-        gradient = torch.cat([off.T @ inputs + penalty * weight, off.sum(0)[:, None]], dim=1)
+        by_logit = torch.autograd.grad(loss, logits)[0]
+        gradient = torch.cat([by_logit.T @ inputs + penalty * weight, by_logit.sum(0)[:, None]], dim=1)
         return loss.item(), gradient, logits.detach()
 
     at = torch.cat([weight, bias[:, None]], dim=1)
     loss, gradient, logits = evaluate(at)
-    likely = logits.softmax(1) if targets.ndim == 1 else logits.sigmoid()
-    curvature = float((likely * (1 - likely)).mean().clamp(min=1e-3))
+    probability = logits.softmax(1) if targets.ndim == 1 else logits.sigmoid()
+    curvature = float((probability * (1 - probability)).mean().clamp(min=1e-3))
     vectors, variances = directions
     rest = curvature * float(variances[-1]) + penalty if len(variances) else 1.0
     shrink = rest / (curvature * variances + penalty) - 1
 
-    def scaled(gradient: Tensor) -> Tensor:
+    def preconditioned(gradient: Tensor) -> Tensor:
         main, last = gradient[:, :-1], gradient[:, -1:]
         return torch.cat([(main + (main @ vectors * shrink) @ vectors.T) / rest, last / curvature], dim=1)
 
     history: list[tuple[Tensor, Tensor]] = []
     for _ in range(iterations):
-        step = _two_loops(gradient, history, scaled)
+        step = _two_loops(gradient, history, preconditioned)
         slope = float((gradient * step).sum())
         if not slope / 2 > tolerance:
             break
@@ -218,29 +223,31 @@ def minimise(
         while new_loss > loss - 1e-4 * size * slope and size > 1e-3:
             size /= 2
             new_loss, new_gradient, _ = evaluate(at - size * step)
-        if not new_loss < loss:  # no more to be had at this precision
+        if not new_loss < loss:  # no further decrease at this precision
             break
-        moved, turned = -size * step, new_gradient - gradient
-        if float((moved * turned).sum()) > 0:
-            history = [*history[1 - REMEMBERED :], (moved, turned)]
+        moved, change = -size * step, new_gradient - gradient
+        if float((moved * change).sum()) > 0:
+            history = [*history[1 - HISTORY :], (moved, change)]
         at, loss, gradient = at + moved, new_loss, new_gradient
     return at[:, :-1].clone(), at[:, -1].clone()
 
 
-def _two_loops(gradient: Tensor, history: list[tuple[Tensor, Tensor]], scaled: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the inverse Hessian, as the last moves show it, times the gradient.
+def _two_loops(
+    gradient: Tensor, history: list[tuple[Tensor, Tensor]], preconditioned: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return the L-BFGS step: the approximate inverse Hessian times the gradient.
 
-    Source: Nocedal and Wright 2006, algorithm 7.4 and equation 7.20 (its first guess in the metric of `scaled`).
+    Source: Nocedal and Wright 2006, algorithm 7.4 and equation 7.20 (the initial scale in the preconditioned metric).
     """
     shares = []
-    for moved, turned in reversed(history):
-        share = (moved * gradient).sum() / (moved * turned).sum()
-        gradient = gradient - share * turned
+    for moved, change in reversed(history):
+        share = (moved * gradient).sum() / (moved * change).sum()
+        gradient = gradient - share * change
         shares.append(share)
-    step = scaled(gradient)
+    step = preconditioned(gradient)
     if history:
-        moved, turned = history[-1]
-        step = step * ((moved * turned).sum() / (turned * scaled(turned)).sum())
-    for (moved, turned), share in zip(history, reversed(shares), strict=True):
-        step = step + (share - (turned * step).sum() / (moved * turned).sum()) * moved
+        moved, change = history[-1]
+        step = step * ((moved * change).sum() / (change * preconditioned(change)).sum())
+    for (moved, change), share in zip(history, reversed(shares), strict=True):
+        step = step + (share - (change * step).sum() / (moved * change).sum()) * moved
     return step

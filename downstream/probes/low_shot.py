@@ -1,4 +1,4 @@
-"""Few labels: a share of the labels or k pictures a class, on the frozen encoder and with the encoder fine-tuned."""
+"""Few labels: a share of the labels or k images per class, on the frozen encoder and by fine-tuning."""
 
 from __future__ import annotations
 
@@ -34,45 +34,46 @@ from pretext.system.errors import UserError
 @final
 @dataclass(frozen=True)
 class LowShot(Probe):
-    """Linear probe and fine-tuning from 1 %, 5 % and 10 % of the labels, or from k a class: means over samples.
+    """Linear probe and fine-tuning on a share of the labels or k per class; mean over samples.
 
-    Linear, every stage is told and the penalty chosen on val; fine-tuned, the whole encoder is trained. The headline is
-    linear, from the smallest share (without shares the smallest k), at the stage that does best on val.
+    The linear probe is evaluated at every stage, with the penalty chosen on val; fine-tuning trains the whole encoder.
+    The headline is the linear probe on the smallest share (the smallest k if there are no shares), at the stage that
+    does best on val.
 
-    The samples depend on the place of a picture in the training split alone, not on the seed, and smaller ones are
-    parts of larger ones. A share is the same of every class, with at least one picture of each, so that it is more in
-    all where classes are rare. k pictures of each of several classes may show some class more often. A k that some
-    class does not reach is left out, and a line says so. `sd` is the standard deviation over samples, with one degree
-    of freedom less than there are samples.
+    A sample depends only on the positions of images in the training split, not on the seed. Smaller samples are subsets
+    of larger ones. Every class gives the same share of its images, but at least one; with rare classes the total share
+    is therefore larger. In multi-label data, an image drawn for one class may also show others, so a class may have
+    more than k. If a class has fewer than k images, that k is left out with a message. `sd` is the standard deviation
+    over samples, with n - 1 degrees of freedom.
 
     Source: Hénaff et al. 2020, arXiv 1905.09272, and Chen et al. 2020, arXiv 2002.05709 (from 1 % and 10 % of
         ImageNet's labels).
-    Deviations: several samples of this package's own, not the lists of files that others share for ImageNet; the
-        protocols are those of the probes `linear` and `fine_tune`; val keeps all its labels.
+    Deviations: several samples drawn by this package instead of the published file lists for ImageNet; the protocols
+        are those of the probes `linear` and `fine_tune`; val keeps all its labels.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
     percents: tuple[float, ...] = (1.0, 5.0, 10.0)
-    """Shares of the labels in percent."""
+    """Shares of the labels to train on, in percent."""
     shots: tuple[int, ...] = ()
-    """Pictures a class, as in `1 4 16`."""
+    """Numbers of images per class to train on, e.g. `1 4 16`."""
     samples: int = 3
-    """Samples of each share and each k."""
+    """Number of samples for each share and each k."""
     fine_tuned: bool = True
-    """Whether to fine-tune too, which takes most of the time."""
+    """Also fine-tune; this takes most of the time."""
     steps: int = 100
-    """Batches of one fine-tuning."""
+    """Number of steps of each fine-tuning."""
     batch_size: int = FineTune.batch_size
-    """Pictures a batch of fine-tuning."""
+    """Number of images per batch in fine-tuning."""
     val_images: int = Linear.val_images
-    """Pictures on which stage and penalty are chosen, drawn by the seed, classes in turn; 0 takes all."""
+    """Number of val images that choose stage and penalty, drawn by the seed, balanced by class; 0 uses all."""
     features: int = Linear.features
-    """Numbers a picture that a stage is pooled to, at most."""
+    """Maximum number of features per image after pooling a stage."""
     penalties: tuple[float, ...] = Linear.penalties
-    """See the linear probe's."""
+    """L2 penalties that the linear probe tries; see the linear probe."""
     iterations: int = Linear.iterations
-    """See the linear probe's."""
+    """Maximum number of L-BFGS iterations per penalty; see the linear probe."""
 
     def __post_init__(self) -> None:
         if not all(0 < percent <= 100 for percent in self.percents):
@@ -83,12 +84,12 @@ class LowShot(Probe):
             raise ValueError(f"percents are {self.percents} and shots are {self.shots}; give one or more of either")
         if self.samples < 1:
             raise ValueError(f"samples is {self.samples}; allowed is 1 or more")
-        self._linear(), self._fine_tune()  # they know their ranges
+        self._linear(), self._fine_tune()  # check the ranges of their fields
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 or mAP of every share and k: linear of every stage, then fine-tuned. See `Probe.evaluate`.
+        """Yield top-1 or mAP for every share and k: linear at every stage, then fine-tuned. See `Probe.evaluate`.
 
-        Writes the curve of each fine-tuning to a folder of its own, where its checkpoint lies until all are done.
+        Writes the loss curve of each fine-tuning to its own folder, which keeps the checkpoint until all are done.
         """
         if not self.can_judge(data):
             data.require("label")
@@ -100,12 +101,14 @@ class LowShot(Probe):
             for k in reached_by_all(data, known, self.shots)
         }
         if not drawn:
-            raise UserError(f"{data.spec}: some class has too few training pictures for any of shots; lower them")
-        yield from self._judge_linear(encoder, data, drawn)
+            raise UserError(
+                f"{data.spec}: some class has fewer training images than the smallest of shots; lower shots"
+            )
+        yield from self._evaluate_linear(encoder, data, drawn)
         if self.fine_tuned:
-            yield from self._judge_tuned(encoder, data, drawn, out)
+            yield from self._evaluate_fine_tuned(encoder, data, drawn, out)
 
-    def _judge_linear(
+    def _evaluate_linear(
         self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]]
     ) -> Iterator[Score]:
         pool = np.unique(np.concatenate([indices for samples in drawn.values() for indices in samples]))
@@ -136,7 +139,7 @@ class LowShot(Probe):
                 found += over_samples(scores, f"{scores[0].metric}@{name}")
         yield from with_headline(found, best)
 
-    def _judge_tuned(
+    def _evaluate_fine_tuned(
         self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]], out: Path | None
     ) -> Iterator[Score]:
         curves: dict[Path, list[float]] = {}
@@ -150,7 +153,10 @@ class LowShot(Probe):
                 if folder is not None:
                     curves[folder] = curve
             yield from over_samples(scores, f"tuned {scores[0].metric}@{name}")
-        for folder, curve in curves.items():  # not sooner: cut off, it goes on after the last one that was finished
+        for (
+            folder,
+            curve,
+        ) in curves.items():  # only now, since it deletes the checkpoints that an interrupted run resumes from
             write_curve(folder, curve)
 
     def _linear(self) -> Linear:

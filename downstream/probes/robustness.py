@@ -1,4 +1,4 @@
-"""Robustness: the linear probe, fitted on clean pictures, on test pictures that are corrupted."""
+"""Robustness: the linear probe, fitted on clean images and tested on corrupted ones."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from pretext.system.errors import UserError
 from pretext.system.specs import without_options
 
 SHOWN = 1
-"""Test pictures on the sheet."""
+"""Number of test images on the sheet."""
 
 
 @final
 @dataclass(frozen=True)
 class Robustness(Probe):
-    """Error under seven common corruptions at five severities each, at the stage that the linear probe chooses.
+    """Error of the linear probe under seven corruptions at five severities each.
 
-    `mCE` is the mean over all of them. `mCE relative to random`, in percent, divides each corruption's error, summed
-    over its severities, by that of random weights of the same architecture and seed, probed in the same way, before
-    it takes the mean: the paper's equation, with random weights where it has an AlexNet trained on ImageNet. Below 100
-    is sturdier. It is left out where random weights make no error at all under some corruption.
+    The linear probe chooses the stage. `mCE`, the headline, is the mean over all corruptions and severities.
+    `mCE relative to random` is the paper's relative metric, in percent: each corruption's error, summed over its
+    severities, is divided by that of the baseline, then averaged over the corruptions. The baseline here is the same
+    probe on random weights of the same architecture and seed; the paper's is an AlexNet trained on ImageNet. A value
+    below 100 is more robust than random weights. It is left out if the baseline has no error under some corruption.
 
-    An error is 100 - top-1, or 100 - mAP where a picture has any number of classes. Every encoder is shown the same
-    corrupted pictures.
+    An error is 100 - top-1, or 100 - mAP for multi-label data. Every encoder is tested on the same corrupted images.
 
     Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4; deviations in `downstream.corruptions`.
     """
@@ -50,17 +50,17 @@ class Robustness(Probe):
     needs: ClassVar[tuple[frozenset[str], ...]] = Linear.needs
 
     train_images: int = Linear.train_images
-    """See the linear probe's, as for all that follow but `test_images`."""
+    """Number of labelled clean training images, drawn by the seed, balanced by class; 0 uses all."""
     val_images: int = Linear.val_images
-    """Pictures on which stage and penalty are chosen; 0 takes all."""
+    """Number of clean val images that choose stage and penalty; 0 uses all."""
     test_images: int = 500
-    """Test pictures that are corrupted, drawn by the seed; 0 takes all."""
+    """Number of test images to corrupt, drawn by the seed; 0 uses all."""
     features: int = Linear.features
-    """Numbers a picture that a stage is pooled to, at most."""
+    """Maximum number of features per image after pooling a stage."""
     penalties: tuple[float, ...] = Linear.penalties
-    """Weights of half the squared norm of the classifier."""
+    """L2 penalties to try; see the linear probe."""
     iterations: int = Linear.iterations
-    """For each penalty, at most."""
+    """Maximum number of L-BFGS iterations per penalty."""
 
     def __post_init__(self) -> None:
         self._linear()
@@ -89,10 +89,10 @@ class Robustness(Probe):
             yield Score("mCE relative to random", relative, "%", False, None, clean.n, stage=clean.stage)
         if out is not None:
             part = at_size(data.split("test"), encoder.input_size, bad_images="skip")
-            self._show(part, shown[:SHOWN], out / "corruptions.png")
+            self._write_sheet(part, shown[:SHOWN], out / "corruptions.png")
 
     def _errors(self, encoder: Encoder, data: ImageDataset) -> tuple[dict[str, list[Score]], list[int]]:
-        """Return the errors of every severity of every corruption, "" for none, and the pictures that were judged."""
+        """Return the errors by corruption, one per severity ("" is clean), and the indices of the tested images."""
         train, val, _ = labelled_features(
             encoder, data, train_images=self.train_images, most=self.features, seed=self.seed
         )
@@ -122,9 +122,9 @@ class Robustness(Probe):
         classifier: Classifier,
         stage: str,
     ) -> tuple[dict[str, list[Float[Tensor, "N K"]]], list[int]]:
-        """Return logits of every severity of every corruption, "" for none, and the pictures that could be decoded."""
+        """Return the logits by corruption, one per severity ("" is clean), and the indices of the decoded images."""
         device = next(encoder.parameters()).device
-        place = [each.name for each in encoder.stages].index(stage)
+        index = [each.name for each in encoder.stages].index(stage)
         found: dict[tuple[str, int], list[Tensor]] = {}
         kept: list[int] = []
         generators = {(n, s): torch.Generator(device).manual_seed(self.seed) for n in CORRUPTIONS for s in SEVERITIES}
@@ -134,28 +134,28 @@ class Robustness(Probe):
                 clean = images.to(device)
                 for name, severity in (("", 0), *generators):
                     shown = corrupted(clean, name, severity, generators[name, severity]) if name else clean
-                    features = pooled(encoder(shown)[place], self.features).float().cpu()
+                    features = pooled(encoder(shown)[index], self.features).float().cpu()
                     found.setdefault((name, severity), []).append(classifier(features))
         if not kept:
-            raise UserError(f"{data.spec}: no picture of its test split can be decoded; see to the files")
+            raise UserError(f"{data.spec}: no image of its test split can be decoded; check the files")
         logits: dict[str, list[Tensor]] = {}
         for (name, _), parts in found.items():
             logits.setdefault(name, []).append(torch.cat(parts))
         return logits, kept
 
-    def _show(self, data: ImageDataset, indices: list[int], path: Path) -> None:
+    def _write_sheet(self, data: ImageDataset, indices: list[int], path: Path) -> None:
         images = torch.stack([data[index][0] for index in indices])
         rows = []
         for name in CORRUPTIONS:
             every = [corrupted(images, name, s, torch.Generator().manual_seed(self.seed)) for s in SEVERITIES]
-            for picture in range(len(images)):
+            for i in range(len(images)):
                 heading = f"{name.replace('_', ' ')}: clean, severities {SEVERITIES[0]} to {SEVERITIES[-1]}"
-                rows.append((heading, [images[picture], *(each[picture] for each in every)]))
+                rows.append((heading, [images[i], *(each[i] for each in every)]))
         picture_sheet(path, rows)
 
 
 def _error(logits: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], stage: str, spec: str) -> Score:
-    """Return the error that goes with the first of the classification's scores."""
+    """Return 100 minus the first of the classification scores."""
     score = classification_scores(logits, targets, stage=stage, spec=spec)[0]
     assert score.chance is not None
     items = None if score.items is None else 100 - score.items
@@ -163,7 +163,7 @@ def _error(logits: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], stage: s
 
 
 def _mean(metric: str, errors: list[Score], *, headline: bool = False) -> Score:
-    """Return the mean of errors on the same pictures."""
+    """Return the mean of errors on the same images."""
     items = [error.items for error in errors if error.items is not None]
     return Score(
         metric,

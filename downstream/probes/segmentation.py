@@ -1,9 +1,8 @@
-"""Segmentation: a fully convolutional network on the encoder, trained on few pictures; mean IoU."""
+"""Segmentation: a fully convolutional network on the encoder, trained on few images; mean IoU."""
 
 from __future__ import annotations
 
 import copy
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,27 +16,27 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from downstream.fitting import FittedProbe, batches, draw, fit, flip_some, read, tested, write_curve
+from downstream.fitting import FittedProbe, draw, flip_some, read, tested, write_curve
 from downstream.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from downstream.per_class import write_per_class
 from downstream.sheets import segmentation_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import IGNORE, ImageDataset
 from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.judging import Score
-from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 
 SHOWN = 12
-"""Test pictures on the sheet."""
+"""Number of test images on the sheet."""
 
 
 @final
 @dataclass(frozen=True)
 class Segmentation(FittedProbe):
-    """A fully convolutional network on the encoder's maps, fine-tuned; mean IoU is what a table quotes.
+    """A fully convolutional network, fine-tuned on the encoder; headline mean IoU.
 
     Source: Pathak et al. 2016, section 5.2, after Long et al. 2015; mIoU as in Everingham et al. 2010.
-    Deviations: few labels, a narrow head, AdamW with a cosine; see also `FCNHead` and `LightHead`.
+    Deviations: few labels; a narrow head; AdamW with a cosine schedule; see also `FCNHead` and `LightHead`.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"masks"}),)
@@ -46,13 +45,13 @@ class Segmentation(FittedProbe):
     steps: int = 200
     learning_rate: float = 5e-3
     frozen: bool = False
-    """Leave the encoder as it is and train the head alone."""
+    """Freeze the encoder and train only the head."""
     decoder: Literal["fcn", "light"] = "fcn"
-    """fcn adds up the scores of several maps, as the paper does; light joins the maps and scores them once."""
+    """`fcn` sums the class scores of several maps, as in the paper; `light` fuses the maps and scores them once."""
     skips: int = 2
-    """Finer maps that the deepest one is joined by; for fcn, 0 is FCN-32s's way, 1 FCN-16s's, 2 FCN-8s's."""
+    """Number of finer maps used besides the deepest; with `fcn`, 0 is FCN-32s, 1 is FCN-16s, 2 is FCN-8s."""
     width: int = 64
-    """Channels between a map and its scores."""
+    """Number of channels between a map and its class scores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +63,7 @@ class Segmentation(FittedProbe):
             raise ValueError(f"width is {self.width}; allowed is 1 or more")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield mean IoU over the classes and the background (the headline), and pixel accuracy.
+        """Yield mean IoU over the classes and the background (the headline) and pixel accuracy.
 
         Writes `segmentation.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
@@ -84,10 +83,12 @@ class Segmentation(FittedProbe):
             confusion += confusion_matrix(truth, predicted, num_classes=num_classes, ignore=IGNORE)
             shown += list(zip(images, truth, predicted, strict=True))[: SHOWN - len(shown)]
         if not confusion.any():
-            raise UserError(f"{data.spec}: every pixel of {len(indices)} test pictures is marked to be ignored")
+            raise UserError(
+                f"{data.spec}: every pixel of {len(indices)} test images is marked as ignored; give other data"
+            )
         if out is not None:
             write_curve(out, curve)
-            write_classes(out / "per_class.csv", confusion, names)
+            write_per_class(out, *_per_class(confusion, names), line_end="\r\n")
             segmentation_sheet(out / "segmentation.png", shown, names)
         background = torch.zeros_like(confusion)
         background[:, 0] = confusion.sum(dim=1)
@@ -105,50 +106,43 @@ class Segmentation(FittedProbe):
     def _train(
         self, encoder: Encoder, train: ImageDataset, out: Path | None = None
     ) -> tuple[SegmentationHead, list[float]]:
-        """Train a head, and `encoder` in place unless frozen."""
+        """Train a head, and `encoder` in place unless it is frozen."""
         device = next(encoder.parameters()).device
         indices = draw(train, self.train_images, seed=self.seed)
         one_cell = deepest_shape(encoder)[1:] == (1, 1)
         if one_cell and self.batch_size == 1:
             raise UserError(
                 f"batch_size is 1, and the deepest map of {encoder.spec} has one cell at {encoder.input_size} px: "
-                "one value cannot be normalised; raise batch_size"
+                "batch normalisation needs more than one value; raise batch_size"
             )
 
-        def loss_of(batch: NDArray[np.int64]) -> Tensor | None:
+        def make_head() -> SegmentationHead:
+            kind = HEADS[self.decoder]
+            return kind(encoder.stages, skips=self.skips, width=self.width, num_classes=len(train.classes) + 1)
+
+        def loss_of(head: SegmentationHead, batch: NDArray[np.int64]) -> Tensor | None:
             images, targets = read(train, batch)
             images = flip_some(images, targets).to(device)
             truth = torch.stack([target["masks"].as_subclass(Tensor) for target in targets]).long().to(device)
-            if (truth == IGNORE).all() or (len(images) == 1 and one_cell):  # one value cannot be normalised
+            if (truth == IGNORE).all() or (len(images) == 1 and one_cell):  # one value cannot be batch-normalised
                 return None
             return F.cross_entropy(head(encoder(images), images.shape[-1]), truth, ignore_index=IGNORE)
 
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            head = HEADS[self.decoder](
-                encoder.stages, skips=self.skips, width=self.width, num_classes=len(train.classes) + 1
-            ).to(device)
-            curve = fit(
-                encoder,
-                head,
-                loss_of,
-                batches(indices, self.batch_size, self.steps, seed=self.seed),
-                name="segmentation",
-                steps=self.steps,
-                learning_rate=self.learning_rate,
-                encoder_factor=0.0 if self.frozen else self.encoder_learning_rate_factor,
-                weight_decay=self.weight_decay,
-                resume=self.resume(out, train),
-            )
+        factor = 0.0 if self.frozen else self.encoder_learning_rate_factor
+        head, curve = self._fit(
+            encoder, make_head, loss_of, train, indices, name="segmentation", encoder_factor=factor, out=out
+        )
         if not curve:
-            raise UserError(f"{train.spec}: every pixel of {len(indices)} training pictures is marked to be ignored")
+            raise UserError(
+                f"{train.spec}: every pixel of {len(indices)} training images is marked as ignored; give other data"
+            )
         return head, curve
 
     @torch.no_grad()
     def _segment(
         self, encoder: Encoder, head: SegmentationHead, test: ImageDataset, indices: NDArray[np.int64]
     ) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"], Int[Tensor, "B S S"]]]:
-        """Yield pictures, truth and predicted classes, batch by batch."""
+        """Yield images, true masks and predicted classes, batch by batch."""
         device = next(encoder.parameters()).device
         for start in range(0, len(indices), 4 * self.batch_size):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
@@ -158,19 +152,19 @@ class Segmentation(FittedProbe):
 
 
 class SegmentationHead(nn.Module):
-    """What names pixels from an encoder's maps: the deepest one and finer ones, each batch-normalised first.
+    """Classifies pixels from an encoder's deepest map and finer ones, each batch-normalised first.
 
-    Without that, encoders of different scales would not start alike.
+    The normalisation makes training comparable across encoders whose features differ in scale.
     """
 
     def __init__(self, stages: tuple[Stage, ...], *, skips: int, width: int, num_classes: int) -> None:
-        """Build it with random weights.
+        """Choose the maps to read.
 
         Args:
-            stages: The encoder's.
-            skips: Finer maps to read, where there are so many: of each stride the deepest.
-            width: Channels between a map and its scores.
-            num_classes: With the background.
+            stages: The encoder's stages.
+            skips: Maximum number of finer maps to read: the deepest of each stride.
+            width: Number of channels between a map and its class scores.
+            num_classes: Number of classes, including the background.
         """
         super().__init__()
         deepest = {stage.stride: i for i, stage in enumerate(stages)}
@@ -178,77 +172,77 @@ class SegmentationHead(nn.Module):
 
 
 class FCNHead(SegmentationHead):
-    """Scores of each class from the deepest map, and from finer ones that are added as they are reached.
+    """Class scores of the deepest map, upsampled and added to those of each finer map.
 
     Source: Long et al. 2015, section 4.2.
-    Deviations: bilinear upsampling is fixed; one 3×3 convolution takes the place of fc6 and fc7; every map is
-    batch-normalised first.
+    Deviations: bilinear upsampling is fixed; one 3×3 convolution replaces fc6 and fc7; every map is batch-normalised
+    first.
     """
 
     def __init__(self, stages: tuple[Stage, ...], *, skips: int, width: int, num_classes: int) -> None:
-        """See `SegmentationHead`."""
+        """Build it with random weights. See `SegmentationHead`."""
         super().__init__(stages, skips=skips, width=width, num_classes=num_classes)
         self.scores = nn.ModuleList(
             nn.Sequential(
                 nn.BatchNorm2d(stages[i].channels),
-                *_convolved(stages[i].channels, width, 3),
+                *_conv_block(stages[i].channels, width, 3),
                 nn.Conv2d(width, num_classes, 1),
             )
             for i in self.read
         )
 
     def forward(self, maps: list[Tensor], side: int) -> Float[Tensor, "B K S S"]:
-        """Return the scores of every pixel of pictures of side S."""
+        """Return class scores of every pixel, for images of side S."""
         total: Tensor | None = None
         for i, score in zip(self.read, self.scores, strict=True):
-            here = score(maps[i])
-            total = here if total is None else here + _resized(total, here.shape[-2:])
+            scores = score(maps[i])
+            total = scores if total is None else scores + _resize(total, scores.shape[-2:])
         assert total is not None
-        return _resized(total, (side, side))
+        return _resize(total, (side, side))
 
 
 class LightHead(SegmentationHead):
-    """Maps projected to equal widths, each finer one joined to what is known so far; scores from the finest.
+    """Projects maps to equal widths, fuses them from coarse to fine, and scores the finest.
 
     Source: the decoder of Chen et al. 2018 (DeepLabv3+): upsample, concatenate a narrow finer map, 3×3 convolution.
-    Deviations: no atrous pooling before it; one plain 3×3 convolution a step; as many steps as there are finer maps.
+    Deviations: no atrous pooling before it; one plain 3×3 convolution per step; one step per finer map.
     """
 
     def __init__(self, stages: tuple[Stage, ...], *, skips: int, width: int, num_classes: int) -> None:
-        """See `SegmentationHead`."""
+        """Build it with random weights. See `SegmentationHead`."""
         super().__init__(stages, skips=skips, width=width, num_classes=num_classes)
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(stages[i].channels), *_convolved(stages[i].channels, width, 1))
+            nn.Sequential(nn.BatchNorm2d(stages[i].channels), *_conv_block(stages[i].channels, width, 1))
             for i in self.read
         )
-        self.joints = nn.ModuleList(nn.Sequential(*_convolved(2 * width, width, 3)) for _ in self.read[1:])
+        self.joints = nn.ModuleList(nn.Sequential(*_conv_block(2 * width, width, 3)) for _ in self.read[1:])
         self.score = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, maps: list[Tensor], side: int) -> Float[Tensor, "B K S S"]:
-        """Return the scores of every pixel of pictures of side S."""
+        """Return class scores of every pixel, for images of side S."""
         deepest, *finer = (project(maps[i]) for i, project in zip(self.read, self.projections, strict=True))
-        for here, join in zip(finer, self.joints, strict=True):
-            deepest = join(torch.cat([_resized(deepest, here.shape[-2:]), here], dim=1))
-        return _resized(self.score(deepest), (side, side))
+        for skip, join in zip(finer, self.joints, strict=True):
+            deepest = join(torch.cat([_resize(deepest, skip.shape[-2:]), skip], dim=1))
+        return _resize(self.score(deepest), (side, side))
 
 
 HEADS: dict[str, type[SegmentationHead]] = {"fcn": FCNHead, "light": LightHead}
 
 
-def write_classes(path: Path, confusion: Int[Tensor, "K K"], names: tuple[str, ...]) -> None:
-    """Write each class's name, IoU in percent (empty where it is neither there nor predicted), and pixels."""
-    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "iou", "pixels", "predicted_pixels"))
-        columns = (class_iou(confusion).tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist())
-        for name, iou, true, predicted in zip(names, *columns, strict=True):
-            writer.writerow((name, "" if math.isnan(iou) else round(iou, 4), true, predicted))
+def _per_class(confusion: Int[Tensor, "K K"], names: tuple[str, ...]) -> tuple[list[str], list[list[object]]]:
+    """Return the header and the rows of `per_class.csv`; IoU is in percent, and empty if undefined."""
+    columns = (class_iou(confusion).tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist())
+    rows: list[list[object]] = [
+        [name, "" if math.isnan(iou) else round(iou, 4), pixels, predicted]
+        for name, iou, pixels, predicted in zip(names, *columns, strict=True)
+    ]
+    return ["class", "iou", "pixels", "predicted_pixels"], rows
 
 
-def _convolved(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
+def _conv_block(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return conv, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
-def _resized(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+def _resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

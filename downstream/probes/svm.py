@@ -1,4 +1,4 @@
-"""Linear SVMs on each stage of the frozen encoder: from all labels that are allowed, and from k pictures a class."""
+"""Linear SVMs on every stage of the frozen encoder: full-shot, and low-shot from k images per class."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
 
 AT_ONCE = 2**25
-"""Pictures times problems that are solved side by side; bounds the memory."""
+"""Maximum number of images times problems solved at once; limits the memory."""
 
 
-class Taught(NamedTuple):
-    """What is learnt from: rows of the training features, and what they are said to show."""
+class TrainingSet(NamedTuple):
+    """Rows of the training features, and their targets."""
 
     rows: Int[Tensor, "M"]
     targets: Int[Tensor, "M ..."]
@@ -46,47 +46,47 @@ class Taught(NamedTuple):
 @final
 @dataclass(frozen=True)
 class Svm(Probe):
-    """One-vs-rest linear SVMs (L2, squared hinge) on features of length 1; mAP, or top-1 where a picture has one class.
+    """Linear SVMs on frozen features, full-shot and low-shot; headline full-shot mAP or top-1.
 
-    Full-shot, the cost is chosen by cross-validation: of each class by itself for mAP, and one of all for top-1, where
-    classes compete. Low-shot, k pictures a class are too few to be divided: one cost for each k does best on val.
-    Every stage is told; the headline is full-shot, at the stage that does best on val.
+    The SVMs are one-vs-rest, with L2 penalty and squared hinge loss, on features of unit length. The metric is mAP for
+    multi-label data and top-1 otherwise. Full-shot, cross-validation chooses the cost: one per class for mAP, one for
+    all classes for top-1, where classes compete. Low-shot, k images per class are too few for cross-validation: one
+    cost per k is chosen on val. Every stage is reported; the headline is at the stage that does best on val.
 
-    The low-shot samples depend on the place of a picture in the training split alone, not on the seed; k pictures are
-    a part of 2k. A k that some class does not reach is left out, and a line says so. `sd` is the standard deviation
-    over samples, with one degree of freedom less than there are samples.
+    A low-shot sample depends only on the positions of images in the training split, not on the seed; k images are a
+    subset of 2k. If a class has fewer than k images, that k is left out with a message. `sd` is the standard deviation
+    over samples, with n - 1 degrees of freedom.
 
-    Source: Goyal et al. 2019, arXiv 1905.01235, and its published code (features of length 1, weight 2 for the
-        pictures that show the class, three folds, costs 0.1, 0.01 and 2^-4, 2^-5, …, 2^-19).
-    Deviations: fewer and larger costs by default, for fewer features of smaller encoders; the published code seems to
-        take the low-shot cost that is best on test; its sample files list pictures of VOC 2007 trainval and say nothing
-        of other data, so that they are not part of this package (`samples_from` reads them): samples are drawn in the
-        same manner, save that a class's negatives are the pictures drawn for other classes. The objective is
-        liblinear's; Newton's method solves it for all classes and costs together, since liblinear took seconds where
-        this takes tenths.
+    Source: Goyal et al. 2019, arXiv 1905.01235, and its published code (unit features, weight 2 for positives, three
+        folds, costs 0.1, 0.01 and 2^-4, 2^-5, …, 2^-19).
+    Deviations: fewer and larger costs by default, for the fewer features of smaller encoders; the published code seems
+        to choose the low-shot cost on test; the published sample files cover only VOC 2007 trainval and are not
+        included (`samples_from` reads them), so samples are drawn in the same manner, except that a class's negatives
+        are the images drawn for other classes. The objective is liblinear's; Newton's method solves it for all classes
+        and costs together, since liblinear took seconds where this takes tenths.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
     train_images: int = 1000
-    """Labelled pictures of the full-shot SVMs, drawn by the seed, classes in turn; 0 takes all."""
+    """Number of labelled images for the full-shot SVMs, drawn by the seed, balanced by class; 0 uses all."""
     val_images: int = Linear.val_images
-    """Pictures on which stage and low-shot cost are chosen, drawn as those for training; 0 takes all."""
+    """Number of val images that choose stage and low-shot cost, drawn like the training images; 0 uses all."""
     features: int = Linear.features
-    """Numbers a picture that a stage is pooled to, at most."""
+    """Maximum number of features per image after pooling a stage."""
     costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    """Weights of the summed losses beside half the squared norm; where two do equally well, the first is taken."""
+    """SVM costs C to try: weights of the summed losses, added to half the squared norm; the first wins a tie."""
     folds: int = 3
-    """Of the cross-validation, at least 2."""
+    """Number of cross-validation folds, at least 2."""
     positive_weight: float = 2.0
-    """How often a picture that shows the class counts."""
+    """Weight of the images that show the class; the others have weight 1."""
     shots: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 96)
-    """Pictures a class, low-shot."""
+    """Numbers of images per class for the low-shot SVMs."""
     samples: int = 5
-    """Low-shot samples."""
+    """Number of low-shot samples per k."""
     samples_from: str | None = None
-    """Folder of low-shot samples to take: `sample1_k4.csv` and so on, as this probe writes them, or Goyal et al.'s
-    `…sample1_k4.npy`. Drawn where None."""
+    """Folder of low-shot samples to read: `sample1_k4.csv` etc. as this probe writes them, or `…sample1_k4.npy` of
+    Goyal et al. None draws them."""
 
     def __post_init__(self) -> None:
         for name, least in (("train_images", 0), ("val_images", 0), ("features", 1), ("folds", 2), ("samples", 1)):
@@ -100,35 +100,35 @@ class Svm(Probe):
             raise ValueError(f"shots are {self.shots}; each is at least 1")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP, of every stage, and those of each k. See `Probe.evaluate`.
+        """Yield top-1 and top-5, or mAP, for every stage, full-shot and for each k. See `Probe.evaluate`.
 
-        Writes the samples that were drawn to the folder `samples`.
+        Writes drawn low-shot samples to the folder `samples`.
         """
         if not self.can_judge(data):
             data.require("label")
-        pictures = at_size(data.split("train"), encoder.input_size, bad_images="skip")
-        known = class_targets(pictures)
+        train_data = at_size(data.split("train"), encoder.input_size, bad_images="skip")
+        known = class_targets(train_data)
         chosen = draw_labelled(known, self.train_images, seed=self.seed)
         check_classes(data.spec, known[torch.from_numpy(chosen)])
-        drawn = self._samples(pictures, known)
+        drawn = self._samples(train_data, known)
         if out is not None and self.samples_from is None:
-            write_samples(out / "samples", pictures, drawn)
+            write_samples(out / "samples", train_data, drawn)
         pool = np.unique(np.concatenate([chosen, *(indices for each in drawn.values() for indices, _ in each)]))
         train = split_features(encoder, data, "train", most=self.features, indices=pool)
         val, test = (split_features(encoder, data, split, most=self.features) for split in ("val", "test"))
 
-        def taught(indices: Int[np.ndarray, "M"], targets: Int[Tensor, "M ..."]) -> Taught:
+        def training_set(indices: Int[np.ndarray, "M"], targets: Int[Tensor, "M ..."]) -> TrainingSet:
             rows = train.rows(indices)
-            return Taught(rows[rows >= 0], targets[rows >= 0])
+            return TrainingSet(rows[rows >= 0], targets[rows >= 0])
 
-        full = taught(chosen, known[torch.from_numpy(chosen)])
-        few = {k: [taught(*each) for each in of_k] for k, of_k in drawn.items()}
+        full = training_set(chosen, known[torch.from_numpy(chosen)])
+        few = {k: [training_set(*each) for each in of_k] for k, of_k in drawn.items()}
         val = val.drawn(self.val_images, seed=self.seed)
         found: list[Score] = []
         best, best_quality = encoder.stages[-1].name, -1.0
         for stage, values in train.stages.items():
             inputs = unit(values)
-            # along principal axes the solver's guess of the curvature is right at the start
+            # along principal axes the solver's diagonal preconditioner is nearly exact
             axes = torch.linalg.eigh(inputs.T.double() @ inputs.double()).eigenvectors.float()
             inputs, val_inputs, test_inputs = (
                 each @ axes for each in (inputs, unit(val.stages[stage]), unit(test.stages[stage]))
@@ -153,23 +153,23 @@ class Svm(Probe):
                 found += over_samples(scores, f"{scores[0].metric}@k={k}")
         yield from with_headline(found, best)
 
-    def _samples(self, pictures: ImageDataset, known: Int[Tensor, "N ..."]) -> dict[int, list[Sample]]:
+    def _samples(self, train_data: ImageDataset, known: Int[Tensor, "N ..."]) -> dict[int, list[Sample]]:
         """Return the low-shot samples of each k."""
         if self.samples_from is not None:
             folder, numbers = Path(self.samples_from), range(1, self.samples + 1)
-            return {k: [read_sample(folder, pictures, known, k=k, number=i) for i in numbers] for k in self.shots}
+            return {k: [read_sample(folder, train_data, known, k=k, number=i) for i in numbers] for k in self.shots}
         return {
             k: [few_of_each(known, k, sample=sample) for sample in range(self.samples)]
-            for k in reached_by_all(pictures, known, self.shots)
+            for k in reached_by_all(train_data, known, self.shots)
         }
 
     def fit(self, inputs: Float[Tensor, "N D"], targets: Int[Tensor, "N ..."], classes: int) -> Float[Tensor, "D K"]:
-        """Return the SVMs of all classes, their costs chosen by cross-validation.
+        """Return the SVMs of all classes, with costs chosen by cross-validation.
 
         Args:
             inputs: See `unit`; fastest along their principal axes.
             targets: See `class_targets`.
-            classes: K.
+            classes: Number of classes K.
         """
         costs = torch.tensor(self.costs)
         which = self._chosen_costs(inputs, targets, classes) if len(costs) > 1 else torch.zeros(classes).long()
@@ -178,7 +178,7 @@ class Svm(Probe):
     def _chosen_costs(
         self, inputs: Float[Tensor, "N D"], targets: Int[Tensor, "N ..."], classes: int
     ) -> Int[Tensor, "K"]:
-        """Return each class's cost, as a number into `costs`: the best on pictures that were held out."""
+        """Return the index into `costs` for each class: the best on the held-out folds."""
         fold = torch.empty(len(targets), dtype=torch.int64)
         fold[torch.from_numpy(np.argsort(strata(targets), kind="stable"))] = torch.arange(len(targets)) % self.folds
         held_out = torch.zeros(len(self.costs), len(targets), classes)
@@ -205,19 +205,19 @@ class Svm(Probe):
 
 
 def unit(features: Float[Tensor, "N D"]) -> Float[Tensor, "N D1"]:
-    """Return features at length 1, and a 1 that bears the bias, as in liblinear with an intercept scaling of 1."""
+    """Return unit features with a constant 1 appended for the bias, as liblinear does with intercept scaling 1."""
     return F.pad(F.normalize(features, dim=1), (0, 1), value=1.0)
 
 
 def signs_of(targets: Int[Tensor, "N ..."], classes: int) -> Float[Tensor, "N K"]:
-    """Return 1 where a picture shows a class, -1 where it does not, 0 where that is unknown."""
+    """Return 1 where an image shows a class, -1 where it does not, 0 where that is unknown."""
     if targets.ndim == 1:
         return 2 * F.one_hot(targets, classes).float() - 1
     return torch.where(targets >= 0, 2 * targets - 1, 0).float()
 
 
 def best_of(qualities: list[float]) -> int:
-    """Return the place of the first of the largest; nan is below all."""
+    """Return the index of the first maximum; nan ranks last."""
     return max(range(len(qualities)), key=lambda i: (qualities[i] == qualities[i], qualities[i]))
 
 
@@ -230,19 +230,19 @@ def solve(
     tolerance: float = 1e-5,
     rounds: int = 50,
 ) -> Float[Tensor, "D P"]:
-    """Return the weights w that minimise ½|w|² + cost · Σ weight · max(0, 1 - sign · w·input)², of P problems.
+    """Return the weights w that minimise ½|w|² + cost · Σ weight · max(0, 1 - sign · w·input)² for P problems.
 
-    Newton's method on all problems side by side, each step by conjugate gradients with the Hessian's diagonal as
-    preconditioner, halved where it overshoots.
+    Newton's method runs on all problems in parallel. Conjugate gradients, preconditioned by the Hessian's diagonal,
+    find each step. A step that overshoots is halved.
 
     Args:
-        inputs: Of all problems.
-        signs: 1, -1, or 0 for an input that a problem does not have.
-        costs: One a problem.
-        positive_weight: Of inputs with sign 1; the others have 1.
-        tolerance: The last step starts where the objective is above its minimum by this share of itself, as Newton's
-            method estimates it; it ends far nearer.
-        rounds: Newton steps, at most; it mostly takes 5 to 10.
+        inputs: Inputs, shared by all problems.
+        signs: 1, -1, or 0 for an input that a problem does not use.
+        costs: One per problem.
+        positive_weight: Weight of inputs with sign 1; the others have weight 1.
+        tolerance: Stop after the step from a point whose objective is estimated to be within this relative distance
+            of its minimum; the result is much closer.
+        rounds: Maximum number of Newton steps; 5 to 10 are usual.
 
     Source: Keerthi and DeCoste 2005 (the finite Newton method); the objective is that of Fan et al. 2008 (LIBLINEAR).
     """
@@ -264,24 +264,24 @@ def _newton(
         return 0.5 * weights.square().sum(0) + (importance * (1 - signs * outputs).clamp(min=0).square()).sum(0)
 
     for _ in range(rounds):
-        missing = (1 - signs * outputs).clamp(min=0)
-        gradient = weights - 2 * inputs.T @ (importance * signs * missing)
-        step, change = _conjugate_gradients(inputs, 2 * importance * (missing > 0), gradient, diagonal)
+        hinge = (1 - signs * outputs).clamp(min=0)
+        gradient = weights - 2 * inputs.T @ (importance * signs * hinge)
+        step, change = _conjugate_gradients(inputs, 2 * importance * (hinge > 0), gradient, diagonal)
         value, slope = objective(weights, outputs), (gradient * step).sum(0)
         length = torch.ones_like(value)
         for _ in range(12):
             new = objective(weights + length * step, outputs + length * change)
-            too_long = new > value + 1e-4 * length * slope + 1e-6 * value  # the last is rounding
+            too_long = new > value + 1e-4 * length * slope + 1e-6 * value  # the last term allows for rounding
             if not too_long.any():
                 break
             length = torch.where(too_long, length / 2, length)
         weights, outputs = weights + length * step, outputs + length * change
         found[:, which] = weights
-        going_on = -slope > 2 * tolerance * value
-        if not going_on.any():
+        active = -slope > 2 * tolerance * value
+        if not active.any():
             break
         which, signs, importance, diagonal, weights, outputs = (
-            each[..., going_on] for each in (which, signs, importance, diagonal, weights, outputs)
+            each[..., active] for each in (which, signs, importance, diagonal, weights, outputs)
         )
     return found
 
@@ -289,12 +289,12 @@ def _newton(
 def _conjugate_gradients(
     inputs: Tensor, curvature: Tensor, gradient: Tensor, diagonal: Tensor, most: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Return the Newton step of every problem, and by how much it changes the outputs."""
+    """Return the Newton step of every problem, and the change of the outputs."""
     step, change = torch.zeros_like(gradient), torch.zeros_like(curvature)
     left = -gradient
     scaled = left / diagonal
     direction, energy = scaled, (left * scaled).sum(0)
-    enough = 1e-2 * energy  # a tenth of the norm
+    enough = 1e-2 * energy  # a tenth of the initial norm
     for _ in range(most):
         seen = inputs @ direction
         bent = direction + inputs.T @ (curvature * seen)

@@ -16,26 +16,13 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
+from pretext.modules.losses import many_class_loss, one_class_loss
 from pretext.tasks.base import Batch, LabelKind, Task
 from pretext.transforms.augmentation import augment, cropping
-
-
-def one_class_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, "B"]) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of the pictures whose class is known; -1 is unknown."""
-    total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
-    return total / (labels >= 0).sum().clamp(min=1)
-
-
-def many_class_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """Return the mean binary cross-entropy of the known entries: 1 is there, 0 is not, -1 is unknown."""
-    known = labels >= 0
-    each = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 @final

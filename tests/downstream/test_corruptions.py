@@ -23,7 +23,7 @@ def flat(value, *, side=56, count=4):
 
 
 def textured(side, count=3):
-    """Smooth pictures with some detail."""
+    """Smooth images with some detail."""
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.uniform(40, 215, (count, 3, 8, 8))).float()
     smooth = torch.nn.functional.interpolate(coarse, size=side, mode="bilinear")
@@ -115,7 +115,7 @@ def test_jpeg_is_what_a_file_would_hold():
 
 
 @pytest.mark.parametrize(("percent", "quality"), [(0.1, 100), (50, 75), (100, 50), (200, 25), (700, 7), (1e6, 1)])
-def test_the_quality_has_the_steps_that_are_asked_for(percent, quality):
+def test_jpeg_quality_has_the_requested_quantisation_steps(percent, quality):
     assert jpeg_quality(percent) == quality
 
 

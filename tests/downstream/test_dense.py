@@ -1,4 +1,4 @@
-"""Dense features as colour: the components are the principal ones, and eyes of all kinds see them."""
+"""Dense features as colours: the components are the principal ones, visible with any colour vision."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_components_are_the_principal_ones():
     found = colours.permute(0, 2, 3, 1).reshape(-1, 3).double().numpy()
     wanted = pca.transform(maps.permute(0, 2, 3, 1).reshape(-1, 7).double().numpy())
     for component in range(3):
-        inside = (found[:, component] > 0) & (found[:, component] < 1)  # what the cut range leaves alone
+        inside = (found[:, component] > 0) & (found[:, component] < 1)  # values that are not clipped
         assert inside.sum() > 110
         assert abs(np.corrcoef(found[inside, component], wanted[inside, component])[0, 1]) == pytest.approx(1, abs=1e-5)
 

@@ -32,12 +32,14 @@ from pretext.encoders import build_encoder
 from pretext.judging import Score
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SIZE = 32
 COLOURS = torch.tensor([[230, 20, 20], [20, 20, 230]], dtype=torch.uint8)
 
 
 class Squares(ImageDataset):
-    """Squares of one colour a class on noise: what the smallest network can find."""
+    """Squares on noise, one colour per class: easy for the smallest network."""
 
     classes = ("red", "blue", "never")
     annotations = frozenset({"labels", "boxes"})
@@ -58,7 +60,7 @@ class Squares(ImageDataset):
         image = torch.from_numpy(rng.integers(90, 160, (3, SIZE, SIZE), dtype=np.uint8))
         boxes, labels = [], []
         for left in (0, 16):
-            if not self.boxes or rng.random() < 0.3:  # some pictures stay empty
+            if not self.boxes or rng.random() < 0.3:  # some images stay empty
                 continue
             side, x, y = rng.integers(10, 15), left + rng.integers(0, 2), rng.integers(0, 17)
             labels.append(int(rng.integers(2)))
@@ -81,11 +83,6 @@ def squares(train=None, test=None):
     return train
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def encoder():
     return build_encoder("alexnet?width=0.125&stem_stride=2", input_size=SIZE, seed=0)
@@ -98,7 +95,7 @@ def by_metric(scores):
     return {score.metric: score.value for score in scores}
 
 
-def test_the_detector_finds_what_it_was_taught(encoder, tmp_path):
+def test_the_detector_learns_to_find_objects(encoder, tmp_path):
     scores = list(Detection(train_images=0, steps=120).evaluate(encoder, squares(), tmp_path / "out"))
     assert [score.metric for score in scores] == ["AP50", "AP", "AP75", "VOC07 mAP"]
     assert [score.headline for score in scores] == [True, False, False, False]
@@ -121,7 +118,7 @@ def test_the_detector_finds_what_it_was_taught(encoder, tmp_path):
 
 
 @pytest.mark.slow
-def test_on_a_pyramid_the_detector_finds_what_it_was_taught(encoder):
+def test_the_detector_with_a_pyramid_learns_to_find_objects(encoder):
     values = by_metric(Detection(train_images=0, steps=120, neck="fpn").evaluate(encoder, squares()))
     assert values["AP50"] > 60 and values["VOC07 mAP"] > 60
 
@@ -131,7 +128,7 @@ def test_on_a_pyramid_the_detector_finds_what_it_was_taught(encoder):
     [{"neck": "fpn"}, {"proposals": "selective_search"}, {"neck": "fpn", "proposals": "selective_search"}],
     ids=["pyramid", "given", "both"],
 )
-def test_every_kind_of_detector_repeats_itself_and_can_do_without_objects_in_a_picture(encoder, settings):
+def test_every_kind_of_detector_is_deterministic_and_accepts_images_without_objects(encoder, settings):
     probe = dataclasses.replace(QUICK, train_images=1, batch_size=1, **settings)
     mixed = Squares(1, 12)
     empty = next(i for i in range(12) if not len(mixed[i][1]["labels"]))
@@ -143,7 +140,7 @@ def test_every_kind_of_detector_repeats_itself_and_can_do_without_objects_in_a_p
     assert all(np.isfinite(score.value) for score in probe.evaluate(encoder, pictures))
 
 
-def test_a_class_that_train_lacks_scores_nothing_and_counts(encoder, tmp_path):
+def test_a_class_missing_in_train_scores_0_and_counts(encoder, tmp_path):
     class Red(Squares):
         def __getitem__(self, index):
             image, target = super().__getitem__(index)
@@ -189,7 +186,7 @@ def test_frozen_leaves_the_trained_copy_alone_too(encoder, frozen):
 
 def test_no_object_to_learn_from_is_an_error(encoder):
     for train in (Squares(1, 8, boxes=False), Squares(1, 8, difficult=True)):
-        with pytest.raises(UserError, match="none of 8 training pictures has an object"):
+        with pytest.raises(UserError, match="none of 8 training images has an object"):
             list(QUICK.evaluate(encoder, squares(train)))
 
 
@@ -207,7 +204,7 @@ def test_a_first_picture_that_cannot_be_decoded_is_passed_over(encoder, monkeypa
 
 
 def test_no_object_to_find_is_an_error(encoder):
-    with pytest.raises(UserError, match="no object to find in 10 test pictures"):
+    with pytest.raises(UserError, match="no object to find in 10 test images"):
         list(QUICK.evaluate(encoder, squares(test=Squares(2, 20, difficult=True))))
 
 
@@ -302,13 +299,13 @@ def test_a_pyramids_anchors_grow_from_level_to_level(levels):
 def test_a_box_is_read_from_the_coarsest_level_on_which_it_spans_the_pooled_cells():
     sides = torch.tensor([1.0, 15.9, 16, 20, 31.9, 32, 60, 64, 500])
     boxes = torch.stack([0 * sides, 0 * sides, sides, sides], dim=1)
-    levels = levels_of([boxes[:4], boxes[4:]], cells_a_pixel=[1 / 4, 1 / 8, 1 / 16])
+    levels = levels_of([boxes[:4], boxes[4:]], cells_per_pixel=[1 / 4, 1 / 8, 1 / 16])
     strides = torch.tensor([4, 8, 16])[levels]
     assert strides.tolist() == [4, 4, 4, 4, 4, 8, 8, 16, 16] and ROI_SIZE == 4
 
 
 @pytest.mark.parametrize("neck", ["single", "fpn"])
-def test_every_map_has_a_say(neck):
+def test_every_map_affects_the_neck(neck):
     torch.manual_seed(0)
     head = DetectionHead([3, 4, 5], width=8, hidden=4, num_classes=1, neck=neck).eval()
     maps = [torch.rand(1, channels, side, side) for channels, side in ((3, 8), (4, 4), (5, 2))]
@@ -327,7 +324,7 @@ def test_pictures_are_mirrored_in_training(encoder, monkeypatch):
 
 
 def test_a_box_is_read_from_where_it_lies_whatever_the_stride():
-    """Maps of 14 px a cell, as some ViTs have: torchvision's own rule would take them for 16."""
+    """torchvision's own rule would round the stride of 14 px, as some ViTs have, to 16."""
     head = DetectionHead([1], width=1, hidden=4, num_classes=1).eval()
     ramp = torch.arange(16.0).expand(1, 1, 16, 16)  # a cell's value is its column
     head.neck = torch.nn.Identity()
@@ -346,13 +343,14 @@ def test_the_deepest_map_with_enough_cells_and_the_coarser_ones_are_read():
     assert stages_for(encoder, cells=1000) == [0, 1, 4, 5]
 
 
-def test_flipping_moves_picture_boxes_and_mask_together():
+def test_flipping_moves_image_boxes_proposals_and_mask_together():
     torch.manual_seed(0)
     image = torch.zeros(8, 3, 10, 10, dtype=torch.uint8)
     image[:, :, 2:5, 1:4] = 255
     targets = [
         {
             "boxes": tv_tensors.BoundingBoxes([[1.0, 2, 4, 5]], format="XYXY", canvas_size=(10, 10)),
+            "proposals": tv_tensors.BoundingBoxes([[1.0, 0, 4, 1]], format="XYXY", canvas_size=(10, 10)),
             "masks": tv_tensors.Mask(image[0, 0] // 255),
         }
         for _ in image
@@ -363,6 +361,7 @@ def test_flipping_moves_picture_boxes_and_mask_together():
         x1, y1, x2, y2 = target["boxes"][0].int().tolist()
         assert (picture[:, y1:y2, x1:x2] == 255).all() and picture.sum() == image[0].sum()
         assert torch.equal(target["masks"] * 255, picture[0])
+        assert target["proposals"][0].tolist() == [x1, 0, x2, 1]
         lefts.add(x1)
     assert lefts == {1, 6}
 

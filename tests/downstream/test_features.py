@@ -18,10 +18,7 @@ from pretext.encoders import build_encoder
 from pretext.system.cache import cache_folder
 from pretext.system.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def encoder():
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The encodings that were computed rather than read."""
+    """Calls that computed features instead of reading them from the cache."""
     calls = []
     compute = downstream.features._computed
 
@@ -73,7 +70,7 @@ def test_nothing_is_computed_twice_and_everything_that_matters_is(encoder, compu
 
 
 @pytest.mark.parametrize("spec", ["alexnet?width=0.1&stem_stride=2", "timm:resnet18?pretrained=false"])
-def test_probes_that_ask_for_other_pictures_share_what_they_have_in_common(computed, spec):
+def test_probes_with_different_images_share_the_common_ones(computed, spec):
     encoder = build_encoder(spec, input_size=32, seed=0)
     ways = [[7, 3, 11], [3, 39, 7, 0], [39], [20, 3]]
     found = [split_features(encoder, colours(train=40), "train", most=64, indices=np.array(way)) for way in ways]
@@ -82,9 +79,9 @@ def test_probes_that_ask_for_other_pictures_share_what_they_have_in_common(compu
     for way, shared in zip(ways, found, strict=True):
         files()[0].unlink(missing_ok=True)
         alone = split_features(encoder, colours(train=40), "train", most=64, indices=np.array(way))
-        assert shared.places.tolist() == alone.places.tolist() == way
+        assert shared.indices.tolist() == alone.indices.tolist() == way
         assert torch.equal(shared.targets, alone.targets)
-        for stage, values in alone.stages.items():  # to the last bit, whatever they were computed with
+        for stage, values in alone.stages.items():  # bit-identical, whatever the rest of the batch
             assert torch.equal(shared.stages[stage], values), stage
 
 
@@ -99,11 +96,11 @@ def test_what_could_not_be_decoded_is_not_tried_again(encoder, computed, monkeyp
                 yield images[kept], [read[i] for i in kept]
 
     monkeypatch.setattr(downstream.features, "picture_batches", without_some)
-    with pytest.raises(UserError, match="no picture of this split can be decoded"):
+    with pytest.raises(UserError, match="no image of this split can be decoded"):
         split_features(encoder, data, "train", most=64, indices=np.array([2, 4]))
     for _ in range(2):
         found = split_features(encoder, data, "train", most=64, indices=np.array([1, 2, 3, 4]))
-        assert found.places.tolist() == [1, 3] and all(len(values) == 2 for values in found.stages.values())
+        assert found.indices.tolist() == [1, 3] and all(len(values) == 2 for values in found.stages.values())
     assert [call[2].tolist() for call in computed] == [[2, 4], [1, 3]]
 
 
@@ -130,7 +127,7 @@ def test_a_damaged_or_deleted_file_is_computed_again(encoder, computed, damage):
     assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
 
 
-def test_beyond_the_limit_the_longest_unused_go(encoder, monkeypatch):
+def test_beyond_the_limit_the_least_recently_used_files_are_deleted(encoder, monkeypatch):
     data = colours()
     for age, split in ((300, "train"), (200, "val")):
         before = set(files())
@@ -147,19 +144,19 @@ def test_beyond_the_limit_the_longest_unused_go(encoder, monkeypatch):
 def test_the_cache_never_stays_beyond_its_limit(encoder, monkeypatch):
     split_features(encoder, colours(), "val", most=64)
     (file,) = files()
-    begun = file.with_name(f".{file.name}.1.tmp")  # as a process that was killed leaves one
+    begun = file.with_name(f".{file.name}.1.tmp")  # left by a killed process
     begun.write_bytes(bytes(1000))
     os.utime(begun, (0, 0))
     limit = 2 * file.stat().st_size
     monkeypatch.setenv("PRETEXT_FEATURES_GB", str(limit / 1e9))
-    split_features(encoder, colours(), "train", most=64)  # twice as many pictures
+    split_features(encoder, colours(), "train", most=64)  # twice as many images
     assert not begun.exists() and sum(path.stat().st_size for path in file.parent.iterdir()) <= limit
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "1e-7")
     split_features(encoder, colours(), "test", most=64)
     assert not list(file.parent.iterdir())
 
 
-def test_what_is_read_is_used_last(encoder, monkeypatch):
+def test_reading_marks_a_file_as_recently_used(encoder, monkeypatch):
     split_features(encoder, colours(), "val", most=64)
     (read,) = files()
     os.utime(read, (0, 0))
@@ -182,7 +179,7 @@ def test_a_full_disk_costs_a_line_and_no_features(encoder, computed, monkeypatch
     monkeypatch.setattr(downstream.features, "save_file", full)
     found = split_features(encoder, colours(), "test", most=64)
     assert all(torch.equal(values, expected.stages[stage]) for stage, values in found.stages.items())
-    assert "features are not kept for other probes: " in (said := capsys.readouterr().err) and "No space left" in said
+    assert "features are not cached: " in (said := capsys.readouterr().err) and "No space left" in said
 
 
 def test_a_limit_that_is_no_number_is_named_before_anything_is_computed(encoder, computed, monkeypatch):
@@ -192,7 +189,7 @@ def test_a_limit_that_is_no_number_is_named_before_anything_is_computed(encoder,
     assert not computed
 
 
-def test_a_cache_of_no_size_keeps_nothing_and_leaves_what_others_keep(encoder, computed, monkeypatch):
+def test_a_limit_of_0_writes_nothing_and_deletes_nothing(encoder, computed, monkeypatch):
     split_features(encoder, colours(), "val", most=64)
     before = files()
     monkeypatch.setenv("PRETEXT_FEATURES_GB", "0")
@@ -201,7 +198,7 @@ def test_a_cache_of_no_size_keeps_nothing_and_leaves_what_others_keep(encoder, c
     assert len(computed) == 3 and files() == before
 
 
-def test_a_cache_of_no_size_does_not_answer_either(encoder, computed, monkeypatch):
+def test_a_limit_of_0_reads_nothing(encoder, computed, monkeypatch):
     for _ in range(2):
         split_features(encoder, colours(), "test", most=64)
     assert len(computed) == 1 and files()
@@ -239,7 +236,6 @@ def test_the_commands_set_the_limit(main, tmp_path, monkeypatch):
         raise stop
 
     monkeypatch.setattr("downstream.features.limit_cache", note)
-    monkeypatch.setattr("downstream.__main__.limit_cache", note)
     words = {
         downstream_main: ["knn", "--encoder", "random:alexnet", "--data", "scenes"],
         run_all_main: ["--profile", "smoke", "--out", str(tmp_path / "out")],
@@ -249,7 +245,9 @@ def test_the_commands_set_the_limit(main, tmp_path, monkeypatch):
     assert seen == [2.5]
 
 
-@pytest.mark.parametrize("when", ["before it is read", "while it is computed", "before it is written", "while swept"])
+@pytest.mark.parametrize(
+    "when", ["before it is read", "while it is computed", "before it is written", "while evicting"]
+)
 def test_the_folder_may_be_deleted_at_any_time(encoder, computed, monkeypatch, when):
     first = split_features(encoder, colours(), "test", most=64)
     folder = cache_folder("features")
@@ -264,10 +262,10 @@ def test_the_folder_may_be_deleted_at_any_time(encoder, computed, monkeypatch, w
         monkeypatch.setattr(downstream.features, name, wrapped)
 
     names = {
-        "before it is read": "_stored",
+        "before it is read": "_load",
         "while it is computed": "_computed",
         "before it is written": "save_file",
-        "while swept": "_sweep",
+        "while evicting": "_evict",
     }
     deleting_first(names[when])
     if when != "before it is read":
@@ -308,14 +306,14 @@ def test_every_stage_has_about_as_many_numbers():
     assert all(64 < values.shape[1] <= 256 for values in found.stages.values())
 
 
-def test_some_of_a_split_that_lies_sorted_show_every_class_and_all_are_left_as_they_are():
+def test_a_draw_from_a_sorted_split_shows_every_class_and_keeps_the_order():
     targets = torch.arange(4).repeat_interleave(25)
     whole = Features({"a": torch.arange(100.0)[:, None]}, targets, torch.arange(100) + 7)
     some = whole.drawn(8, seed=1)
     assert some.targets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    rows = (some.places - 7).tolist()
-    assert rows == sorted(rows) == some.stages["a"][:, 0].tolist() != (whole.drawn(8, seed=2).places - 7).tolist()
+    rows = (some.indices - 7).tolist()
+    assert rows == sorted(rows) == some.stages["a"][:, 0].tolist() != (whole.drawn(8, seed=2).indices - 7).tolist()
     assert torch.equal(targets[rows], some.targets)
     for count in (0, 100, 101):
         every = whole.drawn(count, seed=1)
-        assert torch.equal(every.places, whole.places) and torch.equal(every.stages["a"], whole.stages["a"])
+        assert torch.equal(every.indices, whole.indices) and torch.equal(every.stages["a"], whole.stages["a"])

@@ -10,20 +10,17 @@ import torch
 from PIL import Image
 from probe_samples import SIZE, colours, small_encoder
 
+from downstream import fitting
 from downstream.fitting import fit
 from downstream.layer_rates import depth_of_parameters, learning_rate_factors, stage_of_parameters
-from downstream.probes import fine_tune
-from downstream.probes.fine_tune import FineTune, classification_loss, enlarged, ten_crops
+from downstream.probes.fine_tune import FineTune, enlarged, ten_crops
 from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 QUICK = FineTune(train_images=24, steps=4, batch_size=8)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -60,16 +57,8 @@ def test_encoders_of_any_scale_start_alike(encoder):
     np.testing.assert_allclose(loud_curve, quiet_curve, rtol=0.05)
 
 
-def test_unknown_classes_have_no_gradient():
-    logits = torch.randn(4, 3, requires_grad=True, generator=torch.Generator().manual_seed(0))
-    targets = torch.tensor([[1, 0, -1], [-1, -1, -1], [0, 1, 1], [1, -1, 0]])
-    classification_loss(logits, targets).backward()
-    assert torch.equal(logits.grad == 0, targets == -1)
-    assert classification_loss(logits, torch.full((4, 3), -1)).item() == 0
-
-
 def test_ten_crops_make_a_picture_and_its_mirror_image_one(encoder):
-    data = colours(told=False)
+    data = colours(learnable=False)
     sized = at_size(data, SIZE, bad_images="stop")
     probe = dataclasses.replace(QUICK, ten_crops=True)
     trained = copy.deepcopy(encoder)
@@ -111,21 +100,21 @@ def test_crops_are_enlarged_to_the_size_that_a_transformer_was_made_for():
 
 
 def test_training_sees_crops_and_as_large_ones_as_asked_for(encoder):
-    sized = at_size(colours(told=False), SIZE, bad_images="stop")
+    sized = at_size(colours(learnable=False), SIZE, bad_images="stop")
     curves = [
         dataclasses.replace(QUICK, crop=crop)._train(copy.deepcopy(encoder), sized)[1] for crop in (1.0, 0.6, 0.3)
     ]
     assert curves[0] != curves[1] != curves[2]
 
 
-# Freezing, and slower layers
+# Freezing and layer-wise learning rates
 
 
 RESNET, VIT = "timm:resnet18", "timm:vit_tiny_patch16_224"
 
 
 def stage_by_name(spec, name, stages):
-    """What a reader of the architectures says, by a parameter's name."""
+    """The expected stage, derived from the parameter's name."""
     parts = name.split(".")
     if spec.startswith("alexnet"):
         if parts[0] == "downs":  # pool-free: downs.1 halves conv2 and so makes conv3 and what follows
@@ -179,7 +168,7 @@ def test_frozen_stages_stay_as_they_are_and_the_others_learn(spec, stage):
     names = [s.name for s in encoder.stages]
     stages = stage_of_parameters(encoder)
     after = inside.state_dict()
-    # a running mean lies where its weight does
+    # a running mean belongs to the stage of its weight
     for name, value in encoder.state_dict().items():
         weight = name.rsplit(".", 1)[0] + ".weight"
         frozen = stages[weight] <= names.index(stage)
@@ -204,7 +193,7 @@ def test_each_block_is_given_its_own_rate(encoder, monkeypatch):
         given.append(named["encoder_factor"])
         return fit(*args, **named)
 
-    monkeypatch.setattr(fine_tune, "fit", listening)
+    monkeypatch.setattr(fitting, "fit", listening)
     probe = dataclasses.replace(QUICK, layer_decay=0.5, freeze_to="conv1")
     list(probe.evaluate(encoder, colours()))
     assert [given[0][f"convs.{i}.0.weight"] for i in range(5)] == [0.0, 0.5 / 16, 0.5 / 8, 0.5 / 4, 0.5 / 2]
@@ -235,7 +224,7 @@ def test_fields_out_of_range_are_named(wrong):
 
 
 @pytest.mark.parametrize("multi", [False, True])
-def test_a_class_that_train_lacks_is_judged_all_the_same(encoder, multi):
+def test_a_class_missing_in_train_is_evaluated(encoder, multi):
     data = colours(classes=6, without=(1,), multi=multi)
     score = next(iter(dataclasses.replace(QUICK, steps=20).evaluate(encoder, data)))
     assert np.isfinite(score.value)
@@ -244,9 +233,7 @@ def test_a_class_that_train_lacks_is_judged_all_the_same(encoder, multi):
         assert (labels == 1).any() and not score.items[labels == 1].any()
 
 
-def test_pictures_that_cannot_be_decoded_are_passed_over_though_their_folder_says_their_class(
-    tmp_path, encoder, monkeypatch
-):
+def test_images_that_cannot_be_decoded_are_skipped_though_their_folder_names_a_class(tmp_path, encoder, monkeypatch):
     rng = np.random.default_rng(0)
     for split in ("train", "val", "test"):
         for k, name in enumerate(("red", "blue")):
@@ -256,7 +243,7 @@ def test_pictures_that_cannot_be_decoded_are_passed_over_though_their_folder_say
                 pixels = np.zeros((SIZE, SIZE, 3), np.uint8) + np.array([[220, 30, 30], [30, 30, 220]][k], np.uint8)
                 Image.fromarray(pixels + rng.integers(0, 20, pixels.shape, np.uint8)).save(folder / f"{i}.png")
             (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:60])
-    monkeypatch.setenv("PRETEXT_PACK_GB", "0")  # too large to be packed: pictures turn out bad when they are read
+    monkeypatch.setenv("PRETEXT_PACK_GB", "0")  # no packing: bad images are found only when they are read
     (score,) = dataclasses.replace(QUICK, steps=20, batch_size=6).evaluate(
         encoder, open_dataset(f"folder:{tmp_path / 'set'}")
     )

@@ -1,4 +1,4 @@
-"""Fitting that was cut off goes on to the same numbers; what is frozen stays as it is; progress without a terminal."""
+"""Interrupted training continues to the same numbers; frozen parameters do not change; progress without a terminal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _often(monkeypatch):
 
 @contextmanager
 def cut(monkeypatch, name, *, at, how=Cut):
-    """Stop a probe while it reads its batch number `at`, from 1: by an error, or by a signal."""
+    """Interrupt a probe while it reads batch number `at`, from 1, by an error or a signal."""
     module = importlib.import_module(f"downstream.probes.{name}")
     read, calls = module.read, []
 
@@ -72,7 +72,7 @@ def cut(monkeypatch, name, *, at, how=Cut):
 
 
 def cut_off(monkeypatch, name, probe, out, *, at, how=Cut, data=None):
-    """Begin a probe and stop it; see `cut`."""
+    """Start a probe and interrupt it; see `cut`."""
     error = Cut if how is Cut else KeyboardInterrupt
     with cut(monkeypatch, name, at=at, how=how), pytest.raises(error):
         list(probe.evaluate(small_encoder(), data or scenes(), out))
@@ -87,21 +87,21 @@ def judged(probe, out, data=None):
 
 
 @every_probe
-def test_what_was_cut_off_goes_on_to_the_same_numbers(name, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_continues_to_the_same_numbers(name, tmp_path, monkeypatch, capsys):
     whole = judged(PROBES[name], tmp_path / "whole")
     out = tmp_path / "cut"
     cut_off(monkeypatch, name, PROBES[name], out, at=3)
     assert not (out / "curve.json").exists()
-    cut_off(monkeypatch, name, PROBES[name], out, at=2)  # the second time in what was its fourth batch
+    cut_off(monkeypatch, name, PROBES[name], out, at=2)  # now in its fourth batch overall
     capsys.readouterr()
     assert judged(PROBES[name], out) == whole
-    assert f"{name}: goes on after step 3 of {out / CHECKPOINT}" in capsys.readouterr().err
+    assert f"{name}: continues after step 3 of {out / CHECKPOINT}" in capsys.readouterr().err
     assert not (out / CHECKPOINT).exists() and not (tmp_path / "whole" / CHECKPOINT).exists()
 
 
 @every_probe
 def test_weights_and_moments_are_those_of_an_uninterrupted_run(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(f"downstream.probes.{name}.write_curve", lambda *_: None)  # which would delete the checkpoint
+    monkeypatch.setattr(f"downstream.probes.{name}.write_curve", lambda *_: None)  # it would delete the checkpoint
     list(PROBES[name].evaluate(small_encoder(), scenes(), tmp_path / "whole"))
     cut_off(monkeypatch, name, PROBES[name], tmp_path / "cut", at=4)
     list(PROBES[name].evaluate(small_encoder(), scenes(), tmp_path / "cut"))
@@ -112,7 +112,7 @@ def test_weights_and_moments_are_those_of_an_uninterrupted_run(name, tmp_path, m
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_the_step_at_hand(number, tmp_path, monkeypatch):
+def test_a_signal_saves_the_current_step(number, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "EVERY_S", 1e9)
     before = signal.getsignal(number)
     cut_off(monkeypatch, "fine_tune", PROBES["fine_tune"], tmp_path / "cut", at=2, how=number)
@@ -121,7 +121,7 @@ def test_asked_to_stop_it_saves_the_step_at_hand(number, tmp_path, monkeypatch):
     assert judged(PROBES["fine_tune"], tmp_path / "cut") == judged(PROBES["fine_tune"], tmp_path / "whole")
 
 
-def test_cut_off_in_the_test_nothing_is_learned_again(tmp_path, monkeypatch):
+def test_interrupted_during_the_test_it_does_not_train_again(tmp_path, monkeypatch):
     probe = PROBES["segmentation"]
     whole = judged(probe, tmp_path / "whole")
     cut_off(monkeypatch, "segmentation", probe, tmp_path / "cut", at=STEPS + 1)
@@ -130,7 +130,7 @@ def test_cut_off_in_the_test_nothing_is_learned_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["settings", "data", "weights", "damage"])
-def test_a_checkpoint_of_anything_else_is_deleted_with_a_line(change, tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_with_another_key_is_deleted_with_a_line(change, tmp_path, monkeypatch, capsys):
     probe, out, data = PROBES["fine_tune"], tmp_path / "out", colours()
     cut_off(monkeypatch, "fine_tune", probe, out, at=3, data=data)
     encoder = small_encoder()
@@ -147,13 +147,13 @@ def test_a_checkpoint_of_anything_else_is_deleted_with_a_line(change, tmp_path, 
     capsys.readouterr()
     scores = list(probe.evaluate(encoder, data, out))
     printed = [line for line in capsys.readouterr().err.splitlines() if CHECKPOINT in line]
-    assert len(printed) == 1 and "deleted, training starts anew" in printed[0]
+    assert len(printed) == 1 and "deleted it, training starts over" in printed[0]
     fresh = list(probe.evaluate(encoder, data, tmp_path / "fresh"))
     assert [score.value for score in scores] == [score.value for score in fresh]
     assert (out / "curve.json").read_text() == (tmp_path / "fresh" / "curve.json").read_text()
 
 
-def test_a_cell_of_the_comparison_goes_on_too(tmp_path, monkeypatch, capsys):
+def test_a_cell_of_the_benchmark_continues_too(tmp_path, monkeypatch, capsys):
     spec = f"scenes?size={SIZE}&train=12&val=2&test=8"
     source, _ = open_data(spec, SIZE, bad_images="skip", download=False)
     maker = encoder_cell("random", seed=0, data=source, encoder=small_encoder().spec)
@@ -165,27 +165,29 @@ def test_a_cell_of_the_comparison_goes_on_too(tmp_path, monkeypatch, capsys):
         if out.name == "cut":
             with cut(monkeypatch, "segmentation", at=4):
                 assert run_cell(cell, out).state == "failed"
-            (artifacts / ".segmentation.png.1.tmp").touch()  # a writer that was killed leaves such a one
+            (artifacts / ".segmentation.png.1.tmp").touch()  # left by a killed writer
         assert run_cell(cell, out).state == "done"
         values.append([(row.metric, row.value) for row in read_measurements(out)])
         assert {path.name for path in artifacts.iterdir()} == {"curve.json", "per_class.csv", "segmentation.png"}
     assert values[0] == values[1]
-    assert "segmentation: goes on after step 3" in capsys.readouterr().err
+    assert "segmentation: continues after step 3" in capsys.readouterr().err
 
 
-def test_fine_tunings_from_few_labels_go_on_after_the_last_that_was_finished(tmp_path, monkeypatch, capsys):
+def test_low_shot_continues_after_its_last_finished_fine_tuning(tmp_path, monkeypatch, capsys):
     probe = LowShot(percents=(50.0,), samples=2, steps=STEPS, batch_size=4, penalties=(1.0,), iterations=1)
     whole = [score.value for score in probe.evaluate(small_encoder(), scenes(), tmp_path / "whole")]
     out = tmp_path / "out"
-    second = STEPS + 1  # after the first's batches and its test
+    second = STEPS + 1  # reads of the first fine-tuning: its batches and its test
     with cut(monkeypatch, "fine_tune", at=second + 3), pytest.raises(Cut):
         list(probe.evaluate(small_encoder(), scenes(), out))
     capsys.readouterr()
-    with cut(monkeypatch, "fine_tune", at=1 + (STEPS - 2) + 1 + 1):  # one more than two tests and what was left
+    with cut(
+        monkeypatch, "fine_tune", at=1 + (STEPS - 2) + 1 + 1
+    ):  # one more than the remaining steps and the two tests
         assert [score.value for score in probe.evaluate(small_encoder(), scenes(), out)] == whole
     said = capsys.readouterr().err
     assert all(
-        f"goes on after step {k} of {out / f'50% sample {i}' / CHECKPOINT}" in said for i, k in ((0, STEPS), (1, 2))
+        f"continues after step {k} of {out / f'50% sample {i}' / CHECKPOINT}" in said for i, k in ((0, STEPS), (1, 2))
     )
     for end in (out, tmp_path / "whole"):
         assert {path.name for path in end.rglob("*") if path.is_file()} == {"curve.json"}
@@ -233,7 +235,7 @@ def test_without_a_terminal_lines_say_how_far_it_is(capsys, monkeypatch):
         assert capsys.readouterr().err == ""
 
 
-def test_a_finished_fitting_is_not_done_again_until_its_curve_is_written(tmp_path):
+def test_finished_training_is_not_repeated_until_its_curve_is_written(tmp_path):
     with torch.random.fork_rng():
         resume = Resume(tmp_path / CHECKPOINT, {"a": 1})
         curve = small_fit(small_encoder(), resume=resume)
@@ -260,7 +262,7 @@ def test_each_parameter_learns_at_its_own_rate():
 
 @every_probe
 def test_some_test_pictures_are_drawn_and_the_same_for_every_seed(name, monkeypatch):
-    """Of a split that lies sorted by class, the first ones would show few classes."""
+    """In a split sorted by class, the first images would show few classes."""
     probe, shown = PROBES[name], []
     method = {"detection": "_detect", "fine_tune": "_classify", "segmentation": "_segment"}[name]
     judge = getattr(type(probe), method)

@@ -8,10 +8,7 @@ from probe_samples import colours, small_encoder
 from downstream.features import labelled_features
 from downstream.probes.knn import Knn, nearest, vote
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def unit(rng, n, d):
@@ -66,7 +63,7 @@ def test_more_neighbours_than_pictures_are_all_pictures():
 
 
 def test_the_number_of_neighbours_is_chosen_on_val():
-    data = colours(train=60)  # all 60 neighbours, at so high a temperature, name the same class for everything
+    data = colours(train=60)  # all 60 neighbours at a high temperature: every query gets the same class
     one, every, both = (
         [s.value for s in Knn(ks=ks, features=64, temperature=100.0).evaluate(small_encoder(), data)]
         for ks in ((1,), (60,), (1, 60))
@@ -92,8 +89,8 @@ def test_the_search_is_exact():
 
 
 def test_stages_votes_are_those_of_centred_features_of_length_one():
-    """The whole probe against a loop, for the stage and k that it chose."""
-    encoder, data = small_encoder(), colours(train=45, told=False)  # any error shows
+    """The whole probe equals a loop, for the chosen stage and k."""
+    encoder, data = small_encoder(), colours(train=45, learnable=False)  # any error shows
     probe = Knn(ks=(7,), features=64, train_images=0)
     scores = list(probe.evaluate(encoder, data))
     train, _, test = labelled_features(encoder, data, train_images=0, most=64, seed=0)

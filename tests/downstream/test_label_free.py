@@ -13,10 +13,7 @@ from downstream.probes.linear import Linear
 from pretext.datasets import open_dataset
 from pretext.system.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def normal(seed, *shape):
@@ -36,7 +33,7 @@ def test_uniformity_is_the_formula():
 
 def test_uniformity_of_many_is_that_of_all_pairs_and_never_holds_them(monkeypatch):
     vectors = normal(1, 300, 7)
-    vectors[:3] = 0  # dead pictures are as one another
+    vectors[:3] = 0  # dead images are identical
     monkeypatch.setattr("downstream.probes.label_free.BLOCK", 64)
     rows = torch.nn.functional.normalize(vectors.double(), dim=1)
     assert uniformity(vectors) == pytest.approx(float((-2 * torch.pdist(rows).square()).exp().mean().log()), rel=1e-9)
@@ -107,12 +104,12 @@ def test_every_stage_has_all_four_and_the_deepest_is_the_headline():
         assert low < score.value < high
 
 
-def test_views_that_an_encoder_does_not_tell_apart_are_aligned(monkeypatch):
+def test_views_with_equal_features_are_aligned(monkeypatch):
     encoder, probe = small_encoder(), LabelFree(images=8, features=64)
-    seeing = probe._apart(encoder, colours())
+    seeing = probe._view_distances(encoder, colours())
     maps = encoder.maps
     monkeypatch.setattr(encoder, "maps", lambda normalised: [torch.ones_like(each) for each in maps(normalised)])
-    for stage, values in probe._apart(encoder, colours()).items():
+    for stage, values in probe._view_distances(encoder, colours()).items():
         assert values.abs().max() == 0 < seeing[stage].min()
 
 
@@ -138,5 +135,5 @@ def test_features_are_those_of_the_linear_probe(monkeypatch):
 
 
 def test_one_picture_is_too_few():
-    with pytest.raises(UserError, match="1 test picture"):
+    with pytest.raises(UserError, match="1 test image"):
         list(LabelFree(images=1, features=64).evaluate(small_encoder(), small_scenes()))

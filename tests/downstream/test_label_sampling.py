@@ -1,4 +1,4 @@
-"""Which few pictures are drawn, and what is told of several draws."""
+"""Which images are drawn, and the statistics over several draws."""
 
 from __future__ import annotations
 
@@ -21,16 +21,13 @@ from downstream.label_sampling import (
 from pretext.datasets import at_size
 from pretext.judging import Score
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SINGLE = torch.tensor([0] * 200 + [1] * 40 + [2] * 7 + [-1] * 5)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
-
-
 def several(seed=0, count=300):
-    """Targets of four classes the last rare, some unknown; pictures with none, and some not read at all."""
+    """Targets of four classes, the last one rare; some labels unknown, some images without classes or not decodable."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((count, 4)) < [0.5, 0.2, 0.1, 0.03]).astype(np.int64)
     targets[rng.random((count, 4)) < 0.05] = -1
@@ -39,7 +36,7 @@ def several(seed=0, count=300):
 
 
 def splitmix(state):
-    """SplitMix64's next output, in Python's whole numbers."""
+    """SplitMix64's next output, in Python integers."""
     mask = 2**64 - 1
     z = (state + 0x9E3779B97F4A7C15) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
@@ -54,7 +51,7 @@ def test_the_order_is_that_of_a_hash_in_whole_numbers(sample):
     assert fixed_order(500, sample=sample).tolist() == sorted(range(500), key=keys.__getitem__)
 
 
-def test_the_order_is_this_one_for_ever():
+def test_the_order_is_fixed():
     assert fixed_order(8, sample=0).tolist() == [5, 7, 1, 4, 2, 0, 6, 3]
     assert fixed_order(8, sample=1).tolist() == [6, 7, 0, 5, 1, 3, 2, 4]
 
@@ -82,7 +79,7 @@ def test_of_several_classes_a_picture_each_has_exactly_as_many_and_no_more(count
     assert (targets == 1).sum(0).tolist() == shown.clamp(max=count).tolist()
     assert ((targets == 0).sum(0) <= count * 3).all()
     truth = all_targets[torch.from_numpy(indices)]
-    assert torch.equal(targets[targets >= 0], truth[targets >= 0])  # what is said is true
+    assert torch.equal(targets[targets >= 0], truth[targets >= 0])  # known labels are true
     assert ((truth == 1) & (targets == -1)).any() == (len(indices) < shown.clamp(max=count).sum() or count > 1)
     assert set(few_of_each(all_targets, max(1, count // 2), sample=3)[0]) <= set(indices)
 
@@ -117,11 +114,11 @@ def test_a_picture_counts_as_its_rarest_class():
     assert strata(targets).tolist() == [1, 0, 0, 3, -1, 3]
 
 
-def test_a_number_that_a_class_does_not_reach_is_left_out_by_name(capsys):
+def test_a_k_above_a_class_s_images_is_left_out_with_a_message(capsys):
     data = colours()
     assert reached_by_all(data, SINGLE, (1, 7, 8, 96)) == [1, 7]
-    assert capsys.readouterr().err == "colours: left out k=8, 96: 7 training picture(s) show c\n"
-    absent = torch.tensor([0, 0, 2, 2])  # a class that is not there at all cannot be asked
+    assert capsys.readouterr().err == "colours: left out k=8, 96: only 7 training image(s) show c\n"
+    absent = torch.tensor([0, 0, 2, 2])  # a class without images is ignored
     assert reached_by_all(data, absent, (1, 2)) == [1, 2]
     many = several()
     assert reached_by_all(colours(classes=4, multi=True), many, (1, 10**6)) == [1]

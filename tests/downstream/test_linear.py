@@ -11,10 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from downstream.features import Features
 from downstream.probes.linear import Linear, minimise, objective, principal
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def problem(seed, *, n, d, classes, noise):
@@ -106,14 +103,14 @@ def test_several_classes_a_picture_end_to_end():
 
 
 def test_a_seed_draws_other_pictures():
-    data = colours(told=False, train=200)
+    data = colours(learnable=False, train=200)
     probe, encoder = Linear(train_images=30, penalties=(0.1,), features=64), small_encoder()
     first, other = ([s.value for s in replace(probe, seed=seed).evaluate(encoder, data)] for seed in (0, 1))
     assert first != other
 
 
 def wide(seed, *, n, d, classes, multi=False):
-    """Standardised float32 features with a steep spectrum, and noisy labels of them."""
+    """Standardised float32 features with a steep spectrum, and noisy labels."""
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=(n, 60)) / np.arange(1, 61) ** 0.7
     features = hidden @ rng.normal(size=(60, d)) + 0.1 * rng.normal(size=(n, d))
@@ -152,7 +149,7 @@ def test_it_ends_about_as_near_to_the_minimum_as_it_says(penalty, multi, monkeyp
     for tolerance in (1e-3, 1e-5):
         passes.clear()
         found = value(*minimise(inputs, targets, *start, penalty=penalty, iterations=100, tolerance=tolerance))
-        assert best - 1e-6 <= found <= best + 30 * tolerance  # the estimate is a rough one
+        assert best - 1e-6 <= found <= best + 30 * tolerance  # the estimate is rough
         assert len(passes) < 60
     plain = torch.optim.LBFGS([w := start[0].clone().requires_grad_()], max_iter=len(passes), max_eval=len(passes))
 
@@ -163,7 +160,7 @@ def test_it_ends_about_as_near_to_the_minimum_as_it_says(penalty, multi, monkeyp
         return loss
 
     plain.step(closure)
-    assert value(w.detach(), start[1]) > found + tolerance  # as many passes without the directions
+    assert value(w.detach(), start[1]) > found + tolerance  # the same number of passes without preconditioner
 
 
 def test_principal_directions_are_the_covariances():

@@ -15,14 +15,11 @@ from pretext.datasets import at_size
 from pretext.datasets.classification import class_targets
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 LINEAR = LowShot(
     percents=(10.0, 50.0), shots=(3,), samples=2, penalties=(1.0, 0.1), iterations=20, features=64, fine_tuned=False
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def encoder():
 
 
 def test_linear_is_the_linear_probe_on_those_pictures(encoder):
-    data = colours(train=90, told=False)
+    data = colours(train=90, learnable=False)
     scores = list(LINEAR.evaluate(encoder, data))
     targets = class_targets(at_size(data, SIZE, bad_images="stop"))
     drawn = {
@@ -73,7 +70,7 @@ def test_fine_tuned_is_the_fine_tuning_of_those_pictures(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("multi", [False, True])
-def test_colours_are_told_apart_from_few(encoder, multi):
+def test_colours_are_classified_from_few_labels(encoder, multi):
     probe = replace(LINEAR, percents=(10.0,), shots=(), fine_tuned=True, steps=40, batch_size=16)
     scores = list(probe.evaluate(encoder, colours(train=120, multi=multi)))
     name = "mAP" if multi else "top1"
@@ -88,12 +85,12 @@ def test_without_shares_the_smallest_k_is_the_headline_and_out_of_reach_is_refus
     data = colours(train=60)
     (headline,) = [s for s in replace(LINEAR, percents=(), shots=(2, 4)).evaluate(encoder, data) if s.headline]
     assert headline.metric == "top1@k=2"
-    with pytest.raises(UserError, match=r"colours: .*lower them"):
+    with pytest.raises(UserError, match=r"colours: .*lower shots"):
         list(replace(LINEAR, percents=(), shots=(1000,)).evaluate(encoder, data))
 
 
 def test_the_headlines_stage_is_chosen_at_the_smallest_share_alone(encoder, monkeypatch):
-    """Where a later share does better on val at another stage, that says nothing of the smallest."""
+    """A larger share that does better on val at another stage must not choose the stage."""
     stages = [stage.name for stage in encoder.stages]
     reached = iter(
         [value for stage in stages for value in ([50.0, 50, 0, 0] if stage == "conv2" else [10, 10, 90, 90])]

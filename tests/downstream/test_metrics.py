@@ -32,7 +32,7 @@ def detections(boxes, labels, scores):
 
 
 def random_case(seed, *, pictures=25, classes=4, difficult_share=0.2):
-    """Objects, and detections of which about half are an object moved a little."""
+    """Random objects, and detections of which about half are slightly moved objects."""
     rng = np.random.default_rng(seed)
     truths, found = [], []
     for _ in range(pictures):
@@ -110,13 +110,13 @@ def test_coco_ap_equals_pycocotools(seed):
     np.testing.assert_allclose(ours, by_class, atol=1e-6)
 
 
-def test_coco_ap_says_nothing(capfd):
+def test_coco_ap_prints_nothing(capfd):
     coco_by_class(*random_case(0), num_classes=4)
     assert capfd.readouterr() == ("", "")
 
 
 def brute_force_voc07(truths, found, classes):
-    """The development kit's loop: all detections of a class in order of score, over all pictures."""
+    """The development kit's loop: all detections of a class in order of score, over all images."""
     values = []
     for label in range(classes):
         total = sum(1 for t in truths for k, hard in zip(t.labels, t.difficult, strict=True) if k == label and not hard)
@@ -201,7 +201,7 @@ def test_nothing_to_find_is_an_error():
     empty = [truth([], []), truth([[0, 0, 5, 5]], [0], [True])]
     found = [detections([[0, 0, 5, 5]], [0], [0.5]), detections([], [], [])]
     for metric in (coco_by_class, voc07_by_class):
-        with pytest.raises(ValueError, match="no object to find"):
+        with pytest.raises(ValueError, match="no object that is not difficult"):
             metric(empty, found, num_classes=2)
 
 

@@ -1,4 +1,4 @@
-"""What every judge of an encoder keeps, downstream's and retrieval's; new ones are found by themselves."""
+"""The contract of every probe, in downstream and retrieval; new probes are found automatically."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_scores_are_whole_and_one_of_them_is_the_headline(name, encoder, tmp_pat
     stages = {"", *(stage.name for stage in encoder.stages)}
     for score in scores:
         assert np.isfinite(score.value) and score.n > 0 and score.metric and score.stage in stages
-        if name in NEED_NOTHING:  # nothing is right or wrong where nothing is asked
+        if name in NEED_NOTHING:  # no chance level without a task
             assert score.chance is None
         else:
             relative = "relative to" in score.metric  # a ratio, which may be above 100
@@ -92,7 +92,7 @@ def test_scores_are_whole_and_one_of_them_is_the_headline(name, encoder, tmp_pat
 def test_same_seed_same_numbers_and_torchs_own_generator_is_left_alone(name, encoder):
     first = plain(quick(name, seed=3).evaluate(encoder, small_scenes()))
     torch.rand(5)
-    shutil.rmtree(cache_folder("features"))  # else the second would only read what the first wrote
+    shutil.rmtree(cache_folder("features"))  # otherwise the second run reads the cache of the first
     state = torch.get_rng_state()
     assert plain(quick(name, seed=3).evaluate(encoder, small_scenes())) == first
     assert torch.equal(torch.get_rng_state(), state)
@@ -110,7 +110,7 @@ def test_the_encoder_is_left_as_it_was(name, training):
 
 
 @every_probe
-def test_the_test_splits_truth_changes_nothing_that_was_fitted_or_chosen(name, encoder, tmp_path, monkeypatch):
+def test_test_labels_do_not_affect_fitting_or_selection(name, encoder, tmp_path, monkeypatch):
     module = importlib.import_module(PROBES[name].__module__)
     predicted = []
     if hasattr(module, "classification_scores"):
@@ -133,7 +133,7 @@ def test_the_test_splits_truth_changes_nothing_that_was_fitted_or_chosen(name, e
     if name in NEED_NOTHING:
         assert values[0] == values[1]
         return
-    assert values[0] != values[1]  # else the shuffling would prove nothing
+    assert values[0] != values[1]  # otherwise shuffling proves nothing
     assert len(predicted[0]) == len(predicted[1])
     assert all(torch.equal(a, b) for a, b in zip(*predicted, strict=True))
 
@@ -162,7 +162,7 @@ def test_very_little_data_is_judged_or_refused_in_one_line(name, encoder):
 
 
 @every_probe
-def test_pictures_that_turn_out_unreadable_are_passed_over(name, encoder, monkeypatch):
+def test_images_that_cannot_be_decoded_are_skipped(name, encoder, monkeypatch):
     monkeypatch.setenv("PRETEXT_PACK_GB", "0")
     data = small_scenes(unreadable=(1, 4, 5))
     scores = list(quick(name, **_all_pictures(name)).evaluate(encoder, data))
@@ -199,7 +199,7 @@ def test_several_classes_a_picture_are_judged_by_map(name, encoder):
 
 
 @pytest.mark.parametrize("name", [name for name, probe in PROBES.items() if hasattr(probe, "val_images")])
-def test_what_is_chosen_is_chosen_among_all_classes_though_val_lies_sorted(name, encoder, monkeypatch):
+def test_selection_sees_all_classes_though_val_is_sorted(name, encoder, monkeypatch):
     data = colours()
     val = data.splits["val"]
     labels = [int(val[i][1]["label"]) for i in range(len(val))]
@@ -220,17 +220,17 @@ CLASSIFYING = [name for name, probe in PROBES.items() if frozenset({"label"}) in
 
 
 @pytest.mark.parametrize("name", CLASSIFYING)
-def test_labels_that_say_nothing_score_chance(name, encoder):
+def test_random_labels_score_chance(name, encoder):
     settings = _all_pictures(name) | {"val_images": 0}
     fields = {field.name for field in dataclasses.fields(PROBES[name])}
     probe = quick(name, **{key: value for key, value in settings.items() if key in fields})
-    for score in probe.evaluate(encoder, colours(told=False, train=60, test=150)):
+    for score in probe.evaluate(encoder, colours(learnable=False, train=60, test=150)):
         if score.chance is not None:
             assert abs(score.value - score.chance) < 4.5 * 100 * (2 / 9 / 150) ** 0.5, score.metric
 
 
 @pytest.mark.parametrize("multi", [False, True])
 @pytest.mark.parametrize("name", CLASSIFYING)
-def test_a_class_that_train_lacks_is_judged_all_the_same(name, multi, encoder):
+def test_a_class_missing_in_train_is_evaluated(name, multi, encoder):
     scores = list(quick(name).evaluate(encoder, colours(classes=4, without=[1], train=60, multi=multi)))
     assert scores and all(np.isfinite(score.value) for score in scores)

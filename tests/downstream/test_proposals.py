@@ -12,9 +12,9 @@ from downstream.metrics import box_iou
 from downstream.probes.detection import Detection
 from downstream.proposals import (
     SELECTIVE_SEARCH,
+    _derivatives,
     _histograms,
     _Regions,
-    _slopes,
     proposals_for,
     read_proposals,
     selective_search,
@@ -23,17 +23,14 @@ from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 WIDTH, HEIGHT, SIZE = 80, 40, 32
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve pictures of 80×40 with a box each, and another kind of object in the last."""
+    """Twelve images of 80×40 with one box each; the last has another class of object."""
     root = tmp_path / "data"
     (root / "annotations").mkdir(parents=True)
     (root / "images").mkdir()
@@ -52,7 +49,7 @@ def folder(tmp_path):
 
 
 def boxes_file(folder, **changed):
-    """A file with the true box, and one of a corner, for every picture; `changed` names others by their stem."""
+    """A file with the true box and a corner box for every image; `changed` replaces some by file stem."""
     names = [f"images/{path.name}" for path in sorted((folder / "images").iterdir())]
     arrays = {name: np.array([[20.0, 10, 60, 30], [0, 0, 40, 40]]) for name in names}
     for stem, boxes in changed.items():
@@ -96,18 +93,18 @@ def test_pictures_are_named_through_drawn_splits(folder):
         (None, "no boxes for images/train0.png"),
         (np.zeros((3, 5)), "3×5 of float64; expected M×4 numbers"),
         (np.array([["a", "b", "c", "d"]]), "1×4 of <U1; expected M×4 numbers"),
-        (np.array([[0, 0, 10, 10], [5, 5, np.nan, 9]]), "box 1 is .*nan.* in a picture of 80×40"),
+        (np.array([[0, 0, 10, 10], [5, 5, np.nan, 9]]), "box 1 is .*nan.* in an image of 80×40"),
         (np.array([[20, 10, 20, 30]]), "box 0 is .*; expected left < right and top < bottom"),
-        (np.array([[50, 10, 90, 30]]), "box 0 is .* in a picture of 80×40; .*within it"),
+        (np.array([[50, 10, 90, 30]]), "box 0 is .* in an image of 80×40; .*within the image"),
     ],
 )
-def test_what_is_no_box_of_a_picture_is_named(folder, boxes, said):
+def test_an_invalid_box_is_named(folder, boxes, said):
     with pytest.raises(UserError, match=said) as caught:
         read_proposals(boxes_file(folder, train0=boxes), opened(folder), np.arange(8))
     assert "\n" not in str(caught.value) and "boxes.npz" in str(caught.value)
 
 
-def test_what_is_no_file_of_boxes_is_named(folder):
+def test_an_invalid_file_of_proposals_is_named(folder):
     data, indices = opened(folder), np.arange(8)
     with pytest.raises(UserError, match=r"nowhere\.npz: No such file"):
         read_proposals(folder / "nowhere.npz", data, indices)
@@ -133,10 +130,10 @@ def test_what_is_no_file_of_boxes_is_named(folder):
 
 def test_a_file_cannot_name_pictures_that_are_not_files_or_not_whole(folder):
     scenes = at_size(open_dataset("scenes?size=32&train=2&val=1&test=1"), SIZE, bad_images="skip")
-    with pytest.raises(UserError, match=r"has no picture files .* use proposals=selective_search"):
+    with pytest.raises(UserError, match=r"has no image files .* use proposals=selective_search"):
         read_proposals(boxes_file(folder), scenes, np.arange(2))
     (folder / "images" / "train2.png").write_bytes(b"torn")
-    with pytest.raises(UserError, match=r"1 of 8 pictures cannot be decoded, the first of them .*train2.png"):
+    with pytest.raises(UserError, match=r"1 of 8 images cannot be decoded, the first of them .*train2.png"):
         read_proposals(boxes_file(folder), opened(folder), np.arange(7))
 
 
@@ -152,7 +149,7 @@ def test_a_detector_that_is_given_the_true_boxes_names_them(folder):
 
 def test_a_fault_in_a_files_test_pictures_is_found_before_the_training(folder, monkeypatch):
     encoder = build_encoder("alexnet?width=0.125&stem_stride=2", input_size=SIZE, seed=0)
-    monkeypatch.setattr("downstream.probes.detection.fit", None)
+    monkeypatch.setattr("downstream.fitting.fit", None)
     with pytest.raises(UserError, match=r"no boxes for images/test1\.png"):
         list(Detection(proposals=str(boxes_file(folder, test1=None))).evaluate(encoder, open_dataset(f"coco:{folder}")))
 
@@ -189,9 +186,9 @@ def test_selective_search_finds_more_objects_than_as_many_random_boxes():
 
 
 def by_hand(colours, segments, with_colour):
-    """The paper's joining, measuring every region anew from its pixels."""
+    """The paper's merging, with every region measured again from its pixels."""
     height, width = segments.shape
-    slopes = _slopes(colours).reshape(height * width, -1)
+    slopes = _derivatives(colours).reshape(height * width, -1)
     low, high = slopes.min(), slopes.max()
     regions = [segments.ravel() == k for k in range(segments.max() + 1)]
 
@@ -225,20 +222,22 @@ def by_hand(colours, segments, with_colour):
 
 
 @pytest.mark.parametrize("with_colour", [True, False])
-def test_regions_are_joined_as_when_all_is_measured_anew(with_colour):
+def test_merging_equals_measuring_all_regions_again(with_colour):
     image = open_dataset("scenes?size=24&train=2&val=1&test=1")[1][0].permute(1, 2, 0).numpy() / 255
     segments = felzenszwalb(image, scale=50, sigma=0.8, min_size=12, channel_axis=-1)
     assert 6 < segments.max() < 40
-    boxes = _Regions.of(image, segments).joined(with_colour=with_colour)
+    boxes = _Regions.of(image, segments).merge(with_colour=with_colour)
     np.testing.assert_array_equal(boxes, by_hand(image, segments, with_colour))
 
 
 def test_a_slope_is_the_gaussian_derivative_along_its_direction():
     y, x = np.mgrid[:21, :21] / 1.0
     ramp = np.repeat((0.03 * x - 0.01 * y)[:, :, None], 3, axis=2)
-    slopes = _slopes(ramp)[10, 10].reshape(8, 3)
+    slopes = _derivatives(ramp)[10, 10].reshape(8, 3)
     expected = [max(0, 0.03 * np.cos(k * np.pi / 4) - 0.01 * np.sin(k * np.pi / 4)) for k in range(8)]
-    np.testing.assert_allclose(slopes, np.repeat(expected, 3).reshape(8, 3), atol=1e-5)  # a kernel cut at 4 σ
+    np.testing.assert_allclose(
+        slopes, np.repeat(expected, 3).reshape(8, 3), atol=1e-5
+    )  # the kernel is truncated at 4 σ
 
 
 def test_histograms_sum_to_1_a_region():

@@ -13,14 +13,11 @@ from downstream.probes.robustness import Robustness
 from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 QUICK = {"train_images": 30, "penalties": (0.1,), "iterations": 20, "features": 64}
 HARD = "scenes?size=32&train=40&val=20&test=40"
-"""Pictures on which every encoder errs."""
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
+"""Images on which every encoder makes errors."""
 
 
 def by_metric(probe, data, out=None):
@@ -58,7 +55,7 @@ def test_every_error_is_the_linear_probes_own_on_corrupted_pictures():
 
 
 def test_the_clean_error_is_what_the_linear_probe_leaves():
-    data = colours(told=True)
+    data = colours(learnable=True)
     clean = by_metric(Robustness(**QUICK, test_images=0), data)["clean error"]
     top1 = next(score for score in Linear(**QUICK).evaluate(small_encoder(), data) if score.headline)
     assert clean.value == pytest.approx(100 - top1.value) and clean.stage == top1.stage
@@ -90,8 +87,8 @@ def test_each_corruption_is_divided_by_random_weights_error_before_the_mean():
     assert found["mCE relative to random"] != pytest.approx(100 * found["mCE"] / baseline["mCE"], abs=1e-3)
 
 
-def test_nothing_is_said_relative_to_random_weights_that_do_not_err():
-    assert "mCE relative to random" not in by_metric(Robustness(**QUICK, test_images=0), colours(told=True))
+def test_no_relative_error_if_random_weights_have_none():
+    assert "mCE relative to random" not in by_metric(Robustness(**QUICK, test_images=0), colours(learnable=True))
 
 
 def test_the_sheet_shows_every_severity(tmp_path):

@@ -11,17 +11,20 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from downstream.metrics import confusion_matrix, mean_iou, pixel_accuracy
-from downstream.probes.segmentation import HEADS, Segmentation, write_classes
+from downstream.per_class import write_per_class
+from downstream.probes.segmentation import HEADS, Segmentation, _per_class
 from downstream.sheets import CELL, GAP, HEADING, class_colour, segmentation_sheet
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SIZE = 32
 
 
 class Halves(ImageDataset):
-    """A coloured rectangle on noise; the mask is the rectangle, with a rim to be ignored."""
+    """A coloured rectangle on noise; the mask is the rectangle, with an ignored border."""
 
     classes = ("red", "blue", "never")
     annotations = frozenset({"masks"})
@@ -57,11 +60,6 @@ def halves(train=None, test=None):
     return train
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def encoder():
     return build_encoder("alexnet?width=0.125&stem_stride=2", input_size=SIZE, seed=0)
@@ -71,7 +69,7 @@ QUICK = Segmentation(train_images=16, test_images=10, steps=3, batch_size=4)
 
 
 @pytest.mark.parametrize("decoder", HEADS)
-def test_the_network_names_the_pixels_it_was_taught(encoder, tmp_path, decoder):
+def test_the_network_learns_to_segment(encoder, tmp_path, decoder):
     data = halves()
     miou, accuracy = Segmentation(steps=60, decoder=decoder).evaluate(encoder, data, tmp_path / "out")
     assert (miou.metric, miou.headline, accuracy.metric) == ("mIoU", True, "pixel accuracy")
@@ -132,9 +130,9 @@ def test_pictures_with_nothing_but_ignored_pixels_are_not_counted(encoder):
 
 
 def test_nothing_but_ignored_pixels_is_an_error(encoder):
-    with pytest.raises(UserError, match="every pixel of 6 training pictures"):
+    with pytest.raises(UserError, match="every pixel of 6 training images"):
         list(QUICK.evaluate(encoder, halves(train=Halves(1, 6, ignored=range(6)))))
-    with pytest.raises(UserError, match="every pixel of 6 test pictures"):
+    with pytest.raises(UserError, match="every pixel of 6 test images"):
         list(QUICK.evaluate(encoder, halves(test=Halves(2, 6, ignored=range(6)))))
 
 
@@ -190,12 +188,12 @@ def test_skips_read_the_deepest_map_of_each_finer_stride(encoder, decoder, skips
     assert [i for i, gradient in enumerate(gradients) if gradient is not None] == sorted(read)
 
 
-def test_the_light_head_is_what_its_description_says(encoder):
+def test_the_light_head_equals_its_description(encoder):
     """Step by step, by hand: project, upsample, concatenate, convolve, score."""
     torch.manual_seed(0)
     head = HEADS["light"](encoder.stages, skips=1, width=8, num_classes=3).eval()
     maps = [m.detach() for m in encoder.eval()(torch.randint(0, 256, (1, 3, SIZE, SIZE), dtype=torch.uint8))]
-    scale = 1 / np.sqrt(1 + 1e-5)  # batch normalisation that has seen nothing
+    scale = 1 / np.sqrt(1 + 1e-5)  # batch normalisation with initial statistics
 
     def projected(i, which):
         weight = head.projections[which][1].weight[:, :, 0, 0]
@@ -210,7 +208,7 @@ def test_the_light_head_is_what_its_description_says(encoder):
     torch.testing.assert_close(head(maps, SIZE), expected)
 
 
-def test_a_class_that_train_lacks_is_judged_and_scores_0(encoder, tmp_path):
+def test_a_class_missing_in_train_is_evaluated_and_scores_0(encoder, tmp_path):
     class OnlyRed(Halves):
         def __getitem__(self, index):
             image, target = super().__getitem__(index)
@@ -238,7 +236,8 @@ def test_each_class_has_its_intersection_over_union(tmp_path):
     truth, predicted = (torch.randint(0, 4, (3, 9, 9), generator=generator) for _ in range(2))
     truth[torch.rand(truth.shape, generator=generator) < 0.2] = 255
     confusion = confusion_matrix(truth, predicted, num_classes=5, ignore=255)
-    write_classes(tmp_path / "per_class.csv", confusion, ("background", "a, b", "ü", "c", "absent"))
+    header, rows = _per_class(confusion, ("background", "a, b", "ü", "c", "absent"))
+    write_per_class(tmp_path, header, rows, line_end="\r\n")
     with (tmp_path / "per_class.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     theirs = MulticlassJaccardIndex(num_classes=5, ignore_index=255, average=None)(predicted, truth)
@@ -247,7 +246,7 @@ def test_each_class_has_its_intersection_over_union(tmp_path):
     assert rows[4] == {"class": "absent", "iou": "", "pixels": "0", "predicted_pixels": "0"}
 
 
-def test_the_sheet_lays_classes_over_the_picture(tmp_path):
+def test_the_sheet_overlays_classes_on_the_image(tmp_path):
     image = torch.full((3, CELL, CELL), 100, dtype=torch.uint8)
     truth = torch.zeros(CELL, CELL, dtype=torch.uint8)
     truth[:, CELL // 2 :] = 2
@@ -255,7 +254,7 @@ def test_the_sheet_lays_classes_over_the_picture(tmp_path):
     segmentation_sheet(tmp_path / "s.png", [(image, truth, truth.long().clamp(max=2))], ("background", "a", "b"))
     with Image.open(tmp_path / "s.png") as sheet:
         pixels = np.asarray(sheet).astype(int)
-    top = CELL + GAP + 2 * HEADING  # of the second row's picture
+    top = CELL + GAP + 2 * HEADING  # of the second row's image
     assert pixels[HEADING + 30, GAP + 30].tolist() == [100, 100, 100]
     assert pixels[top + 30, GAP + 30].tolist() == [50, 50, 50]  # background: half as bright
     mixed = [round(0.4 * 100 + 0.6 * value) for value in class_colour(1)]

@@ -1,4 +1,4 @@
-"""What sheets are drawn with: colours that every eye tells apart, and letters that can be read on them."""
+"""Class colours are distinct with any colour vision, and text on them is legible."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from downstream.sheets import CELL, GAP, HEADING, PALETTE, Found, class_colour, 
 
 
 @pytest.mark.parametrize("eye", EYES)
-def test_classes_are_told_apart_by_every_eye(eye):
-    lab = seen([*PALETTE, (0, 0, 0), (255, 255, 255)], eye)  # the background, and what is ignored
-    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(len(lab), 1)]
-    assert apart.min() > 13  # 2.3 is what a full eye just notices
+def test_class_colours_are_distinct_to_every_eye(eye):
+    lab = seen([*PALETTE, (0, 0, 0), (255, 255, 255)], eye)  # background and ignored pixels
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(len(lab), 1)]
+    assert distances.min() > 13  # 2.3 is the just noticeable difference
 
 
 def test_more_classes_than_colours_begin_anew():
@@ -42,7 +42,7 @@ def test_names_can_be_read_on_every_colour(colour):
 @pytest.mark.parametrize(
     ("scores", "drawn"), [([], []), ([0.05, 0.1], [1]), ([0.1, 0.5, 0.4], [1, 2]), ([0.9, 0.2], [0])]
 )
-def test_a_pictures_surest_detection_is_drawn_and_of_the_others_the_sure_ones(tmp_path, scores, drawn):
+def test_the_best_detection_and_others_above_the_minimum_score_are_drawn(tmp_path, scores, drawn):
     boxes = np.array([[2, 8, 6, 12], [10, 8, 14, 12], [18, 8, 22, 12]], np.float32)[: len(scores)]
     truth = Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     found = Detections(boxes, np.arange(len(scores)), np.array(scores, np.float32))
@@ -50,7 +50,7 @@ def test_a_pictures_surest_detection_is_drawn_and_of_the_others_the_sure_ones(tm
     detection_sheet(tmp_path / "sheet.png", [Found(grey, truth, found)], ("a", "b", "c"))
     with Image.open(tmp_path / "sheet.png") as sheet:
         pixels = np.asarray(sheet)
-    top, scale = CELL + HEADING + GAP + HEADING, CELL / 32  # of the second row's picture
+    top, scale = CELL + HEADING + GAP + HEADING, CELL / 32  # of the second row's image
     lower_edges = [pixels[top + int(12 * scale) - 1, GAP + int((x1 + 2) * scale)].tolist() for x1, *_ in boxes]
     assert [i for i, colour in enumerate(lower_edges) if colour == list(PALETTE[i])] == drawn
 
@@ -62,4 +62,4 @@ def test_a_box_thinner_than_a_pixel_of_the_sheet_is_drawn(tmp_path):
     grey = torch.full((3, 32, 32), 128, dtype=torch.uint8)
     detection_sheet(tmp_path / "sheet.png", [Found(grey, empty, found)], ("a",))
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert len(sheet.convert("RGB").getcolors(1 << 20)) > 2  # more than the picture and the paper
+        assert len(sheet.convert("RGB").getcolors(1 << 20)) > 2  # more than the image and the background

@@ -23,12 +23,9 @@ from pretext.datasets.classification import class_targets
 from pretext.system.cache import cache_folder
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 QUICK = Svm(train_images=40, val_images=20, features=64, costs=(0.1, 10.0), shots=(1, 4), samples=3)
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def encoder():
 
 
 def problem(seed, *, n=150, d=40, classes=4):
-    """Features of length 1, correlated and far from centred, and noisy classes."""
+    """Unit features, correlated and far from centred, and noisy classes."""
     rng = np.random.default_rng(seed)
     features = np.maximum(rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + 2, 0)
     labels = (features @ rng.normal(size=(d, classes)) + 8 * rng.gumbel(size=(n, classes))).argmax(1)
@@ -45,7 +42,7 @@ def problem(seed, *, n=150, d=40, classes=4):
 
 
 def objective(weights, inputs, signs, cost, positive_weight):
-    """The objective, as a sum over pictures in whole precision."""
+    """The objective, as a sum over images in double precision."""
     value = 0.5 * sum(w * w for w in weights)
     for x, sign in zip(inputs, signs, strict=True):
         if sign:
@@ -57,7 +54,7 @@ def objective(weights, inputs, signs, cost, positive_weight):
 @pytest.mark.parametrize("n", [25, 150])
 def test_the_solver_finds_liblinears_minimum(n, positive_weight):
     features, labels = problem(0, n=n)
-    labels[-8:] = torch.arange(8) % 4  # none is missing
+    labels[-8:] = torch.arange(8) % 4  # every class occurs
     inputs, costs = unit(features), (0.01, 1.0, 100.0)
     signs = signs_of(labels, 4)
     signs[:5, 2] = 0  # unknown
@@ -94,7 +91,7 @@ def test_the_cost_is_the_one_that_does_best_on_held_out_folds(multi):
     classes = 3 if multi else 4
     probe = Svm(costs=(1e-3, 1e-1, 10.0))
     inputs = unit(features)
-    # the folds: by class (for several, by the rarest shown), then round and round
+    # the folds: by class (for several, by the rarest shown), then in turn
     if multi:
         counts = (targets == 1).sum(0).tolist()
         kinds = [min((counts[k], k) for k in range(3) if row[k] == 1)[1] if row.any() else 3 for row in targets]
@@ -149,7 +146,7 @@ def test_the_first_of_equals_and_never_nan_is_best():
 
 
 @pytest.mark.parametrize("multi", [False, True])
-def test_colours_are_told_apart_full_and_low_shot(encoder, multi):
+def test_colours_are_classified_full_and_low_shot(encoder, multi):
     probe = replace(QUICK, train_images=0)
     scores = list(probe.evaluate(encoder, colours(multi=multi)))
     (headline,) = [score for score in scores if score.headline]
@@ -157,13 +154,13 @@ def test_colours_are_told_apart_full_and_low_shot(encoder, multi):
     name = "mAP" if multi else "top1"
     assert list(at) == [name, f"{name}@k=1", f"{name}@k=1 sd", f"{name}@k=4", f"{name}@k=4 sd"]
     assert headline.metric == name and headline.n == 40
-    # of several classes, the last is in every picture, difficult or not, and cannot be judged
+    # multi-label: the last class has no negatives and no average precision
     assert at[name].value > 95 and at[f"{name}@k=4"].value > 80
     assert len({score.stage for score in scores}) == len(encoder.stages)
 
 
 def test_the_seed_draws_the_full_shot_pictures_and_not_the_samples(encoder):
-    data = colours(told=False, train=200, test=200)
+    data = colours(learnable=False, train=200, test=200)
     first, other = (
         {(s.stage, s.metric): s.value for s in replace(QUICK, seed=seed).evaluate(encoder, data)} for seed in (0, 1)
     )
@@ -179,7 +176,7 @@ def test_one_sample_has_no_deviation_and_a_class_too_rare_is_named(encoder, caps
     assert "colours: left out k=90" in capsys.readouterr().err
 
 
-def test_a_class_that_train_lacks_is_never_said(encoder):
+def test_a_class_missing_in_train_is_never_predicted(encoder):
     data = colours(without=[1], train=60)
     scores = list(QUICK.evaluate(encoder, data))
     assert all(np.isfinite(score.value) for score in scores)
@@ -287,7 +284,7 @@ def test_where_pictures_were_left_out_they_go_by_number(encoder, tmp_path):
     assert values(again.evaluate(encoder, data)) == pytest.approx(first)
 
 
-def test_what_the_data_does_not_say_a_sample_may_say(tmp_path):
+def test_a_sample_may_label_what_the_data_set_does_not(tmp_path):
     data = at_size(colours(multi=True), SIZE, bad_images="stop")
     known = class_targets(data)
     row = int((known[:, 2] == -1).nonzero()[0])
@@ -297,8 +294,8 @@ def test_what_the_data_does_not_say_a_sample_may_say(tmp_path):
     assert indices.tolist() == [row] and said[0, 2] == 1
 
 
-def test_others_samples_are_read_from_their_matrices(encoder, tmp_path):
-    """One matrix a sample and k, as published: 1 and 0 for the drawn pictures of each class, -1 for all others."""
+def test_published_samples_are_read_from_their_matrices(encoder, tmp_path):
+    """One matrix per sample and k, as published: 1 and 0 for the drawn images of each class, -1 otherwise."""
     data = colours(train=60)
     labels = class_targets(at_size(data, SIZE, bad_images="stop")).numpy()
     rng = np.random.default_rng(0)
@@ -314,7 +311,7 @@ def test_others_samples_are_read_from_their_matrices(encoder, tmp_path):
     train, val, test = (split_features(encoder, data, split, most=64) for split in ("train", "val", "test"))
     known = said.max(axis=1) >= 0
     inputs, signs = unit(train.stages["conv3"][known]), torch.from_numpy(np.array([0, -1, 1])[said[known] + 1]).float()
-    # index 0 of the table is -1: not asked about
+    # index 0 of the table is -1: not used
     right = {}
     for cost in probe.costs:
         weights = solve(inputs, signs, torch.full((3,), cost), positive_weight=2.0)
@@ -327,19 +324,19 @@ def test_others_samples_are_read_from_their_matrices(encoder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"0 files are called \*sample1_k1.csv"),
-        ("", "not a sample's file"),
+        (None, r"0 files are named \*sample1_k1.csv"),
+        ("", "not a sample file"),
         ("a,b\n", "begins with a,b"),
-        (HEAD, "names no picture"),
-        (HEAD + "0\n", "not a sample's file"),
-        (HEAD + "999,a,1\n", "has no training picture 999"),
+        (HEAD, "names no image"),
+        (HEAD + "0\n", "not a sample file"),
+        (HEAD + "999,a,1\n", "has no training image 999"),
         (HEAD + "0,aa,1\n", "no class 'aa'; did you mean 'a'"),
-        (HEAD + "0,a,2\n", "says 2 of 0"),
-        ("wrong", "against colours"),
+        (HEAD + "0,a,2\n", "says 2 for 0; expected 1 or -1"),
+        ("wrong", "which contradicts colours"),
         (np.zeros((3, 3), np.int32), "3×3 of int32; expected 60×3"),
         (np.full((60, 3), 7), "60×3 of int64; expected"),
-        (np.full((60, 3), -1), "names no picture"),
-        (np.array([{"a": 1}]), "not a sample's file"),
+        (np.full((60, 3), -1), "names no image"),
+        (np.array([{"a": 1}]), "not a sample file"),
     ],
 )
 def test_a_samples_file_that_is_not_about_these_pictures_is_named_in_one_line(encoder, tmp_path, content, message):

@@ -79,8 +79,8 @@ def pages():
     found = {"pretext train": pretext_command._help(""), "run_all": run_all._help()}
     found |= {f"pretext train {name}": pretext_command._help(name) for name in task_names()}
     found |= {f"downstream {name}": downstream_command._help(name) for name in PROBES}
-    found |= {f"retrieval {name}": retrieval_command._help(name) for name in ("index", "search", "inpaint", "demo")}
     for name, home in {
+        **{f"retrieval {name}": home for name, home in retrieval_command.OPTIONS.items()},
         "pretext inpaint": "pretext.inpainting.command:Inpaint",
         **{f"run_all {kind.__name__}": f"benchmarks.commands:{kind.__name__}" for kind in SUBCOMMANDS},
     }.items():

@@ -1,10 +1,7 @@
-"""Supervised: the two cross-entropies against their definitions, and the need for labels."""
+"""The supervised task, the only one that needs labels."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 import torch
 from task_samples import SMALL, generator, noise, step
@@ -12,7 +9,6 @@ from task_samples import SMALL, generator, noise, step
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 from pretext.tasks import Batch, LabelKind, build_task
-from pretext.tasks.supervised import many_class_loss, one_class_loss
 
 
 def built(labels, spec="supervised"):
@@ -22,38 +18,6 @@ def built(labels, spec="supervised"):
 
 def batch(labels, seed=0):
     return Batch(noise(len(labels), seed=seed), labels, generator(seed))
-
-
-def logits(rows, classes):
-    return torch.randn(rows, classes, generator=generator(1), dtype=torch.float64)
-
-
-def test_one_class_loss_is_minus_the_log_of_the_softmax_over_known_labels():
-    scores, labels = logits(5, 3), [2, -1, 0, 1, -1]
-    terms = []
-    for row, label in zip(scores.tolist(), labels, strict=True):
-        if label >= 0:
-            terms.append(-math.log(math.exp(row[label]) / sum(math.exp(x) for x in row)))
-    assert one_class_loss(scores, torch.tensor(labels)).item() == pytest.approx(sum(terms) / 3, rel=1e-12)
-
-
-def test_many_class_loss_is_the_mean_over_known_entries():
-    scores = logits(4, 3)
-    labels = np.array([[1, 0, -1], [-1, -1, -1], [0, 0, 1], [1, 1, 0]])
-    terms = []
-    for i, j in np.argwhere(labels >= 0):
-        probability = 1 / (1 + math.exp(-scores[i, j].item()))
-        terms.append(-math.log(probability if labels[i, j] else 1 - probability))
-    expected = sum(terms) / len(terms)
-    assert many_class_loss(scores, torch.from_numpy(labels)).item() == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("unknown", [torch.full((3,), -1), torch.full((3, 4), -1)])
-def test_a_batch_without_known_labels_has_no_gradient(unknown):
-    scores = logits(3, 4).requires_grad_()
-    loss = (one_class_loss if unknown.ndim == 1 else many_class_loss)(scores, unknown)
-    loss.backward()
-    assert loss.item() == 0 and not scores.grad.any()
 
 
 @pytest.mark.parametrize("labels", [None, LabelKind(0, False)])
