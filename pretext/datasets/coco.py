@@ -98,10 +98,10 @@ class CocoMasks(Masks):
                     runs = segmentation
                 inside = coco_mask.decode(runs)
             except (ValueError, TypeError, RuntimeError, KeyError) as error:
-                raise BadImage(f"{self.images[index]}: one of its segmentations cannot be drawn: {error}") from None
+                raise BadImage(f"{self.images[index]}: a segmentation of it cannot be drawn: {error}") from None
             if inside.shape != painted.shape:
                 size = f"{inside.shape[1]}×{inside.shape[0]}"
-                raise BadImage(f"{self.images[index]}: is {width}×{height}, but one of its segmentations is for {size}")
+                raise BadImage(f"{self.images[index]}: is {width}×{height}, a segmentation of it {size}")
             painted[inside.astype(bool)] = number
         return painted
 

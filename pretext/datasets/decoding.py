@@ -87,9 +87,9 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
     except Exception as error:  # as above
         raise BadImage(f"{path}: {_reason(path, error)}") from None
     if values.ndim != 2 or mode == "F":
-        raise BadImage(f"{path}: mode {mode}; a mask must be a palette or greyscale picture of class indices")
+        raise BadImage(f"{path}: a mask is a palette or greyscale picture of class indices, not {mode}")
     if values.max(initial=0) > 255 or values.min(initial=0) < 0:
-        raise BadImage(f"{path}: mask values from {values.min()} to {values.max()}; expected 0 to 255")
+        raise BadImage(f"{path}: a mask's indices run from 0 to 255; this one reaches {values.max()}")
     return values.astype(np.uint8)
 
 
@@ -157,5 +157,5 @@ def _reason(path: str | Path | BinaryIO, error: Exception) -> str:
     if isinstance(path, str | Path) and Path(path).is_file() and Path(path).stat().st_size == 0:
         return "empty file"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image format that Pillow can read"
+        return "not a picture that Pillow can read"
     return " ".join(str(error).split()) or type(error).__name__

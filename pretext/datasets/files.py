@@ -70,9 +70,7 @@ class MaskFiles(Masks):
         table = self.tables[self.rows[index] if self.rows else 0]
         unknown = np.flatnonzero((np.bincount(stored.ravel(), minlength=256) > 0) & (table < 0))
         if len(unknown):
-            raise BadImage(
-                f"{path}: mask value {unknown[0]} is no class; name it in classes=, or ignore it with ignore="
-            )
+            raise BadImage(f"{path}: index {unknown[0]} in the mask is no class; name them (classes=) or it (ignore=)")
         return table.astype(np.uint8)[stored]
 
     def digest(self) -> str:

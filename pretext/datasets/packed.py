@@ -111,7 +111,7 @@ class PackedDataset(View):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of `base`; if pictures were left out, a hash of it and of their names."""
+        """The fingerprint of `base`; if pictures were left out, a hash of it and of their names and reasons."""
         return digest(self.base.fingerprint, *self.skipped) if self.skipped else self.base.fingerprint
 
 

@@ -33,7 +33,7 @@ def test_masks_open_in_all_three_layouts(tmp_path):
 def test_mask_classes_can_be_chosen_and_a_number_ignored(tmp_path):
     spec = dataset_samples.make("masks", tmp_path)
     data = open_dataset(f"{spec}?classes=land&ignore=0")
-    with pytest.raises(BadImage, match=r"masks/train/0\.png: mask value 255 is no class"):
+    with pytest.raises(BadImage, match=r"masks/train/0\.png: index 255 in the mask is no class"):
         data[0]
     for file in (tmp_path / "masks").rglob("*.png"):
         stored = np.array(Image.open(file))

@@ -12,7 +12,8 @@ import torch
 from dataset_samples import one_line
 from PIL import Image
 
-from pretext.datasets import at_size, open_dataset
+from pretext.datasets import BadImage, at_size, open_dataset
+from pretext.datasets.decoding import decode, decode_mask
 from pretext.datasets.files import FileDataset, images_below
 from pretext.system.errors import UserError
 
@@ -111,3 +112,25 @@ def test_nothing_but_broken_pictures_is_an_error_either_way(tmp_path):
     for bad_images in ("skip", "stop"):
         with pytest.raises(UserError, match="all 4 pictures cannot be decoded"):
             at_size(whole, 8, bad_images=bad_images)
+
+
+def test_the_reasons_of_broken_pictures_keep_their_words(tmp_path):
+    """A pack's fingerprint hashes them: with other words stored results would seem to be of other data."""
+    with pytest.raises(BadImage) as empty:
+        (tmp_path / "empty.png").write_bytes(b"")
+        decode(tmp_path / "empty.png")
+    with pytest.raises(BadImage) as text:
+        (tmp_path / "text.png").write_text("no picture at all")
+        decode(tmp_path / "text.png")
+    with pytest.raises(BadImage) as coloured:
+        Image.new("RGB", (4, 3)).save(tmp_path / "colours.png")
+        decode_mask(tmp_path / "colours.png")
+    with pytest.raises(BadImage) as deep:
+        Image.fromarray(np.full((3, 4), 300, np.uint16)).save(tmp_path / "deep.png")
+        decode_mask(tmp_path / "deep.png")
+    assert [str(error.value).removeprefix(f"{tmp_path}/") for error in (empty, text, coloured, deep)] == [
+        "empty.png: empty file",
+        "text.png: not a picture that Pillow can read",
+        "colours.png: a mask is a palette or greyscale picture of class indices, not RGB",
+        "deep.png: a mask's indices run from 0 to 255; this one reaches 300",
+    ]
