@@ -173,7 +173,7 @@ def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"
     found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
     kept: list[int] = []
     with evaluating(encoder), torch.inference_mode():
-        for images, read in picture_batches(data, indices):
+        for images, read in image_batches(data, indices):
             kept += read
             for stage, maps in zip(encoder.stages, encoder(_padded(images).to(device)), strict=True):
                 found[stage.name].append(pooled(maps[: len(read)], most).float().cpu())
@@ -204,7 +204,7 @@ def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:
     return F.adaptive_avg_pool2d(maps, side).flatten(1)
 
 
-def picture_batches(
+def image_batches(
     data: ImageDataset, indices: Int[np.ndarray, "N"]
 ) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], list[int]]]:
     """Yield batches of images and their indices; images that cannot be decoded are skipped."""

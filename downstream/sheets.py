@@ -92,7 +92,7 @@ def segmentation_sheet(path: Path, shown: list[tuple[Tensor, Tensor, Tensor]], n
     _write(path, rows)
 
 
-def picture_sheet(path: Path, rows: list[tuple[str, list[Tensor]]]) -> None:
+def image_sheet(path: Path, rows: list[tuple[str, list[Tensor]]]) -> None:
     """Write a sheet with rows of images below headings, enlarged without interpolation.
 
     Args:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from downstream.features import picture_batches, pooled, split_features
+from downstream.features import image_batches, pooled, split_features
 from downstream.fitting import draw
 from downstream.probes.linear import Linear
 from pretext.datasets import at_size
@@ -91,7 +91,7 @@ class LabelFree(Probe):
         generator = torch.Generator(device).manual_seed(self.seed)
         found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
         with evaluating(encoder), torch.inference_mode():
-            for images, _ in picture_batches(part, indices):
+            for images, _ in image_batches(part, indices):
                 both = [encoder(view) for view in two_views(images.to(device), VIEWS, VIEWS, generator)]
                 for stage, *maps in zip(encoder.stages, *both, strict=True):
                     first, second = (averaged(pooled(each, self.features), stage.channels) for each in maps)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from downstream.classification import classification_scores
 from downstream.corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from downstream.features import labelled_features, picture_batches, pooled
+from downstream.features import image_batches, labelled_features, pooled
 from downstream.fitting import draw
 from downstream.probes.linear import Classifier, Linear
-from downstream.sheets import picture_sheet
+from downstream.sheets import image_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
@@ -129,7 +129,7 @@ class Robustness(Probe):
         kept: list[int] = []
         generators = {(n, s): torch.Generator(device).manual_seed(self.seed) for n in CORRUPTIONS for s in SEVERITIES}
         with evaluating(encoder), torch.inference_mode():
-            for images, read in picture_batches(data, indices):
+            for images, read in image_batches(data, indices):
                 kept += read
                 clean = images.to(device)
                 for name, severity in (("", 0), *generators):
@@ -151,7 +151,7 @@ class Robustness(Probe):
             for i in range(len(images)):
                 heading = f"{name.replace('_', ' ')}: clean, severities {SEVERITIES[0]} to {SEVERITIES[-1]}"
                 rows.append((heading, [images[i], *(each[i] for each in every)]))
-        picture_sheet(path, rows)
+        image_sheet(path, rows)
 
 
 def _error(logits: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], stage: str, spec: str) -> Score:

@@ -87,7 +87,7 @@ def test_probes_with_different_images_share_the_common_ones(computed, spec):
 
 def test_what_could_not_be_decoded_is_not_tried_again(encoder, computed, monkeypatch):
     data = colours(train=40)
-    batches = downstream.features.picture_batches
+    batches = downstream.features.image_batches
 
     def without_some(part, indices):
         for images, read in batches(part, indices):
@@ -95,7 +95,7 @@ def test_what_could_not_be_decoded_is_not_tried_again(encoder, computed, monkeyp
             if kept:
                 yield images[kept], [read[i] for i in kept]
 
-    monkeypatch.setattr(downstream.features, "picture_batches", without_some)
+    monkeypatch.setattr(downstream.features, "image_batches", without_some)
     with pytest.raises(UserError, match="no image of this split can be decoded"):
         split_features(encoder, data, "train", most=64, indices=np.array([2, 4]))
     for _ in range(2):
