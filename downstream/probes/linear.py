@@ -143,7 +143,7 @@ class Directions(NamedTuple):
     """Principal directions of the inputs, from which the solver builds its preconditioner."""
 
     vectors: Float[Tensor, "D R"]
-    """Orthonormal columns."""
+    """Matrix with orthonormal columns."""
     variances: Float[Tensor, "R"]
     """Variances of the inputs along `vectors`, in descending order."""
 

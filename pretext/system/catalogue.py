@@ -24,7 +24,7 @@ class DeclaredTask:
     """The settings in which a variant differs from the defaults, by variant."""
     variant_help: Mapping[str, str]
     training_defaults: Mapping[str, Mapping[str, Any]]
-    """See `Task`."""
+    """See `training_defaults` of `Task`."""
 
 
 def declared_tasks() -> dict[str, DeclaredTask]:

@@ -262,10 +262,10 @@ def _typed(setting: Setting, annotation: ast.expr, module: Module) -> Setting:
     if kind == "UseAppendAction":  # one value each time the flag is given
         return replace(_typed(setting, inside, module), many=False)
     if kind == "Annotated":
-        told = module.evaluate(parts[1])
+        extra = module.evaluate(parts[1])
         typed = _typed(setting, parts[0], module)
-        if isinstance(told, dict):
-            typed = replace(typed, values=told.get("metavar", typed.values), aliases=told.get("aliases", ()))
+        if isinstance(extra, dict):
+            typed = replace(typed, values=extra.get("metavar", typed.values), aliases=extra.get("aliases", ()))
         return typed
     if kind == "tuple":
         each = _typed(setting, parts[0], module).values

@@ -26,7 +26,7 @@ def file_row(spec: str) -> str:
 def module_of_file(path: Path, what: str) -> ModuleType:
     """Import a file. The same content is imported only once.
 
-    The module's name holds a hash of the content, by which results of another version are told apart.
+    The module's name contains a hash of the content, so that results of different versions differ in identity.
 
     Args:
         path: The file; importing it runs it.

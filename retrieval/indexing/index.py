@@ -36,7 +36,7 @@ class PatchIndex:
     table: NDArray[Any]
     """Rows of `PATCH`, in the order of the vectors."""
     vectors: Any
-    """A `faiss.Index`."""
+    """The opened `faiss.Index`."""
 
     def search(
         self,
