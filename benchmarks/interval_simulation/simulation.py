@@ -9,7 +9,6 @@ each seed shifts all items. A metric that is no mean over items is one normal nu
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -240,33 +239,27 @@ def _items(items: int) -> str:
     return "none" if items == 1 else str(items)
 
 
-def main() -> None:
+def print_tables(seed_counts: Sequence[int], trials: int) -> None:
     """Print all tables as Markdown."""
-    parser = argparse.ArgumentParser(description="Measure coverage and false positives by simulation.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4, 5], help="numbers of seeds, 2 or more")
-    parser.add_argument("--trials", type=int, default=TRIALS)
-    options = parser.parse_args()
-    if min(options.seeds) < 2 or options.trials < 1:
-        parser.error("--seeds must be 2 or more, --trials 1 or more")
     _head("seeds", "items", "seed sd", *RATES, "detectable", "unmoderated", "power %")
-    for seeds in options.seeds:
-        _print_equal(seeds, options.trials)
+    for seeds in seed_counts:
+        _print_equal(seeds, trials)
     _head("table", "seeds", "items", "seed sd", *(RATES * 2))
-    for seeds in options.seeds:
-        _print_unequal(seeds, options.trials)
+    for seeds in seed_counts:
+        _print_unequal(seeds, trials)
     _head("seeds", "items", "seed sd", "share coverage %", "share defined %", *MARKS)
-    for seeds in options.seeds:
+    for seeds in seed_counts:
         for items, sd in [(500, 0.0), (500, 1.0), (500, 2.0), (500, 4.0), (4000, 1.0), (4000, 2.0), (4000, 4.0)]:
             rng = np.random.default_rng((seeds, items, round(10 * sd)))
-            covered, defined = share_coverage(rng, seeds, items, sd, options.trials)
-            marks = holm_errors(rng, seeds, items, sd * EQUAL, options.trials)
+            covered, defined = share_coverage(rng, seeds, items, sd, trials)
+            marks = holm_errors(rng, seeds, items, sd * EQUAL, trials)
             _line(str(seeds), str(items), f"{sd}", covered, defined, *marks)
     _head("table", "seeds", "items", "seed sd", *MARKS)
-    for seeds in options.seeds:
+    for seeds in seed_counts:
         for kind, sds in UNEQUAL.items():
-            marks = holm_errors(np.random.default_rng((seeds, 4000, 20)), seeds, 4000, 2.0 * sds, options.trials)
+            marks = holm_errors(np.random.default_rng((seeds, 4000, 20)), seeds, 4000, 2.0 * sds, trials)
             _line(kind, str(seeds), "4000", "2.0", *marks)
-    overall, pairs = rank_errors(np.random.default_rng(0), trials=options.trials)
+    overall, pairs = rank_errors(np.random.default_rng(0), trials=trials)
     print(
         f"\nfalse positives for 8 equal rows and 6 probes: Friedman {100 * overall:.1f} %, "
         f"any pair (Nemenyi) {100 * pairs:.1f} %"

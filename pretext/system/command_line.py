@@ -8,6 +8,7 @@ import difflib
 import io
 import itertools
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
         UserError: If an argument is unknown, missing or unusable.
     """
     if help_page.is_asked(argv):
-        declared = read_class(f"{cls.__module__}:{cls.__name__}")
+        module = sys.modules[cls.__module__]
+        declared = read_class(f"{module.__spec__.name if module.__spec__ else cls.__module__}:{cls.__name__}")
         print(help_page.HelpPage(prog, declared.about, help_page.groups_of(declared, rest="flags")).text())
         raise SystemExit(0)
     flat: Any = (tyro.conf.OmitArgPrefixes,)

@@ -89,6 +89,10 @@ class Declared:
                 continue
             if "ClassVar" in ast.unparse(node.annotation):
                 continue
+            nested = self.module.find(node.annotation.id) if isinstance(node.annotation, ast.Name) else None
+            if nested is not None:  # a dataclass whose fields are flags of the command itself
+                found |= {setting.name: setting for setting in nested.settings()}
+                continue
             own = self._setting(node, _text_behind(self.node.body, at))
             inherited = found.get(own.name)
             found[own.name] = own if own.help or inherited is None else replace(own, help=inherited.help)

@@ -39,6 +39,8 @@ COMMANDS = [
     "-m downstream --help",
     "-m downstream detection --help",
     *(f"-m retrieval {command}--help" for command in ("", "index ", "search ", "inpaint ", "demo ")),
+    "benchmarks/timing/speed.py --help",
+    "-m benchmarks.interval_simulation --help",
     *(f"benchmarks/run_all.py {command}--help" for command in ("", "status ", "compare ", "reproduce ", "clean ")),
 ]
 IN_PROCESS = """
@@ -82,6 +84,8 @@ def pages():
     for name, home in {
         **{f"retrieval {name}": home for name, home in retrieval_command.OPTIONS.items()},
         "pretext inpaint": "pretext.inpainting.command:Inpaint",
+        "speed": "benchmarks.timing.measuring:Speed",
+        "interval_simulation": "benchmarks.interval_simulation.__main__:Simulation",
         **{f"run_all {kind.__name__}": f"benchmarks.commands:{kind.__name__}" for kind in SUBCOMMANDS},
     }.items():
         declared = read_class(home)
