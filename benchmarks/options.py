@@ -27,7 +27,7 @@ WORKER_BYTES = 1.2e9
 class Options:
     """Train encoders by pretext tasks, judge them by probes, and write one table and one report.
 
-    The same command goes on where it was stopped.
+    The same command resumes an interrupted comparison.
 
     Examples:
         python benchmarks/run_all.py --profile smoke

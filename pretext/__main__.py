@@ -34,7 +34,7 @@ PROG = "python -m pretext"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train an encoder by one pretext task. The same command goes on where it was stopped.
+    """Train an encoder by one pretext task. The same command resumes an interrupted run.
 
     Examples:
         python -m pretext train context_encoder --data folder:photos --out runs/mine
