@@ -1,4 +1,4 @@
-"""Compare pretext tasks from one command; start it again and it goes on where it stopped.
+"""Compare pretext tasks from one command; start it again to resume.
 
 python benchmarks/run_all.py [--profile smoke|laptop|tasks|workstation|paper] [--data SPEC] [--tasks A B …]
                              [--probes A B …] [--seeds N] [--out DIR]

@@ -2,3 +2,6 @@
 
 simulation    draws tables with known truth and prints the tables of docs/statistics.md
 """
+
+TRIALS = 2000
+"""Simulated tables for each line that is printed."""

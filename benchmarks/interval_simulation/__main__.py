@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from benchmarks.interval_simulation import TRIALS
 from pretext.system.command_line import parse
 from pretext.system.errors import run_command
 
@@ -21,7 +22,7 @@ class Simulation:
 
     seeds: tuple[int, ...] = (2, 3, 4, 5)
     """Numbers of seeds to simulate, each 2 or more."""
-    trials: int = 2000
+    trials: int = TRIALS
     """Simulated tables for each line that is printed."""
 
     def __post_init__(self) -> None:

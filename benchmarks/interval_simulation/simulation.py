@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from benchmarks.interval_simulation import TRIALS
 from benchmarks.intervals import (
     LEVEL,
     NO_PRIOR,
@@ -26,7 +27,6 @@ from benchmarks.intervals import (
     rank,
 )
 
-TRIALS = 2000
 MEAN = 40.0
 AGREEMENT = 0.45
 """Latent correlation of two seeds on an item; 0.3 between binary items, as in the linear probe on scenes."""
