@@ -11,6 +11,7 @@ weights   read the tensors of a .safetensors or .pth file
 refusals  say what a refused weight file holds besides tensors
 foreign   external checkpoints: find an encoder among their tensors
 layouts   tables of the tensor names of other projects
+translated torchvision's names of the networks that timm has too
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = [
 
 def encoder_names() -> list[str]:
     """Return the names of the encoder families."""
-    other = ("base", "files", "foreign", "layouts", "refusals", "weights")
+    other = ("base", "files", "foreign", "layouts", "refusals", "translated", "weights")
     return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in other]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder, Stage
 from pretext.encoders.foreign import FILE_OPTIONS, Match, WeightsConfig, match_weights
+from pretext.encoders.translated import translated
 from pretext.encoders.weights import read_weights
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import without_options
@@ -56,7 +57,7 @@ class TimmEncoder(Encoder):
     def maps(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         """See `Encoder.maps`."""
         maps = self.model(normalised)
-        if self.model.output_fmt == "NHWC":  # such as Swin
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":  # such as Swin; EfficientNets do not say
             return [x.permute(0, 3, 1, 2) for x in maps]
         return list(maps)
 
@@ -125,8 +126,10 @@ def _match_file(create: Any, path: str, config: Config) -> tuple[Match, dict[str
         model = create(path).state_dict()
         kept = {_flat(name) for name in create(path, features_only=True).state_dict()}
     needed = [name for name in model if _flat(name) in kept]
-    tensors = read_weights(Path(str(config.weights)))
+    tensors, layout = translated(read_weights(Path(str(config.weights))), path, config.weights)
     match = match_weights(tensors, model, needed, config, f"timm:{path}", resampled="pos")
+    if layout is not None:
+        match = replace(match, layout=layout)
     if match.random:
         return match, create(path).state_dict() | match.tensors
     # the other tensors are not part of the encoder, but timm requires them
