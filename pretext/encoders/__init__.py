@@ -8,8 +8,10 @@ released  family: encoder of the released inpainting network
 timm      family: any timm model, as `timm:NAME`
 files     encoder files: write, load, read the header, hash
 weights   read the tensors of a .safetensors or .pth file
+refusals  say what a refused weight file holds besides tensors
 foreign   external checkpoints: find an encoder among their tensors
 layouts   tables of the tensor names of other projects
+translated torchvision's names of the networks that timm has too
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ __all__ = [
 
 def encoder_names() -> list[str]:
     """Return the names of the encoder families."""
-    other = ("base", "files", "foreign", "layouts", "weights")
+    other = ("base", "files", "foreign", "layouts", "refusals", "translated", "weights")
     return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in other]
 
 

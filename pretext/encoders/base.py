@@ -11,6 +11,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from pretext.system.errors import UserError
+
+ROUNDING = 1e-3
+"""How far floats may lie outside 0 to 1, as they do after conversion from half precision."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -84,8 +89,31 @@ class Encoder(nn.Module, ABC):
         return images * self._std + self._mean
 
     def embed(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Return one vector per image: the spatial mean of the deepest map."""
+        """Return one vector per image: the spatial mean of the deepest map.
+
+        Args:
+            images: As in `forward`. In evaluation mode the range of floats is checked.
+
+        Raises:
+            UserError: If floats lie outside 0 to 1 (by more than rounding), or the images are other whole numbers.
+        """
+        if not self.training:
+            _check_range(images)
         return self(images)[-1].mean(dim=(2, 3))
+
+
+def _check_range(images: Tensor) -> None:
+    """Refuse images that are neither uint8 nor floats in [0, 1]; uint8 costs nothing."""
+    if images.dtype == torch.uint8 or images.numel() == 0:
+        return
+    if not images.is_floating_point():
+        raise UserError(f"images have type {images.dtype}; give uint8 from 0 to 255 or floats from 0 to 1")
+    low, high = (float(value) for value in torch.aminmax(images.detach()))
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also if they are not numbers
+        raise UserError(
+            f"images have values from {low:.3g} to {high:.3g}; give uint8 from 0 to 255 or floats from 0 to 1, "
+            "not normalised by mean and deviation"
+        )
 
 
 @contextmanager

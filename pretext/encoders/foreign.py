@@ -117,6 +117,11 @@ def match_weights(
     votes = {place: (fitting[place], number) for place, number in named.items()}
     layout, prefix = _choose(votes, config, mismatch, tensors)
 
+    others = tuple(
+        place[1] for place, number in votes.items() if number == votes[layout, prefix] and place[1] != prefix
+    )
+    others = tuple(other for other in others if other.startswith(prefix))  # encoders below the chosen one
+
     ours = {prefix + layout.theirs(name): name for name in model}
     matched = {ours[name]: value for name, value in tensors.items() if name in ours and fits(ours[name], value)}
     left = tuple(name for name in needed if name not in matched)
@@ -127,6 +132,7 @@ def match_weights(
         and name not in ours
         and not name.removeprefix(prefix).startswith(HEADS)
         and not name.endswith(NO_WEIGHTS)
+        and not name.startswith(others)
     ]
     any_matched = len(left) < len(needed)
     if not (config.allow_partial and any_matched):
@@ -203,12 +209,7 @@ def _choose(
         mismatch: Start of the error message.
         tensors: Tensors of the file, for the error message.
     """
-    ending = "." + (config.prefix or "").strip(".")
-    candidates = {
-        place: number
-        for place, number in votes.items()
-        if config.prefix is None or ("." + place[1].rstrip(".")).endswith(ending)
-    }
+    candidates = {place: number for place, number in votes.items() if _is_under(place[1], config.prefix)}
     if not candidates:
         names = list(tensors)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -217,14 +218,29 @@ def _choose(
     best = max(candidates.values())
     # reversed: of layouts that tie under one prefix, the first in `LAYOUTS` remains
     tied = {place[1]: place[0] for place in reversed(candidates) if candidates[place] == best}
-    primary = {prefix: layout for prefix, layout in tied.items() if not set(prefix.split(".")) & set(SECONDARY)}
-    prefix, *others = sorted(primary or tied)
+    prefix, *others = sorted(prefix for prefix in tied if not any(_is_secondary(prefix, other) for other in tied))
     if others:
+        more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
         raise UserError(
-            f"{mismatch}: it contains one encoder under {prefix or 'no prefix'} and another under {others[0]}; "
-            f"choose one, for example &prefix={others[0].rstrip('.')}"
+            f"{mismatch}: it contains one encoder under {prefix or 'no prefix'} and another under {others[0]}{more}; "
+            f"choose one, for example &prefix={others[0].rstrip('.')} or &prefix={prefix.rstrip('.')}"
         )
-    return (primary or tied)[prefix], prefix
+    return tied[prefix], prefix
+
+
+def _is_under(prefix: str, wanted: str | None) -> bool:
+    """Return whether the parts of `wanted` stand in a prefix, side by side; an empty one stands for no prefix."""
+    if not wanted:
+        return wanted is None or not prefix
+    return f".{wanted.strip('.')}." in f".{prefix}"
+
+
+def _is_secondary(prefix: str, other: str) -> bool:
+    """Return whether two prefixes first differ in words of which `SECONDARY` says that the other is meant."""
+    for word, its in zip(prefix.split("."), other.split("."), strict=False):
+        if word != its:
+            return its in SECONDARY.get(word, ())
+    return False
 
 
 def _part_starts(name: str) -> Iterable[int]:

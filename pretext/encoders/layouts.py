@@ -70,17 +70,20 @@ LAYOUTS = (
     ),
 )
 
-SECONDARY = (
-    "encoder_k",  # MoCo: beside encoder_q
-    "momentum_encoder",  # MoCo v3: beside base_encoder; older solo-learn: beside encoder
-    "momentum_backbone",  # solo-learn: beside backbone
-    "backbone_momentum",  # lightly: beside backbone
-    "target_encoder",  # BYOL: beside online_encoder
-    "student",  # DINO: its authors evaluate the teacher
-    "student_backbone",  # lightly's DINO: beside backbone or teacher_backbone
-    "loss",  # VISSL: its losses contain the momentum encoders
-)
-"""Name parts of encoders that are ignored when another encoder in the file matches equally well."""
+SECONDARY = {
+    "encoder_k": ("encoder_q",),  # MoCo
+    "momentum_encoder": ("base_encoder", "encoder"),  # MoCo v3; older solo-learn
+    "momentum_backbone": ("backbone",),  # solo-learn
+    "backbone_momentum": ("backbone",),  # lightly
+    "target_encoder": ("online_encoder",),  # BYOL; not beside `encoder`: MSN and I-JEPA evaluate the target
+    "student": ("teacher",),  # DINO: its authors evaluate the teacher
+    "student_backbone": ("teacher_backbone", "backbone"),  # lightly's DINO
+    "loss": ("base_model",),  # VISSL: its losses contain the momentum encoders
+}
+"""Name parts of encoders that are ignored when an equally good encoder stands under one of the name parts beside.
+
+Only pairs are listed whose two names are one project's own and say which encoder the project evaluates.
+"""
 
 HEADS = (
     "fc",

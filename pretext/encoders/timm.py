@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder, Stage
 from pretext.encoders.foreign import FILE_OPTIONS, Match, WeightsConfig, match_weights
+from pretext.encoders.translated import translated
 from pretext.encoders.weights import read_weights
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import without_options
@@ -56,7 +58,7 @@ class TimmEncoder(Encoder):
     def maps(self, normalised: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         """See `Encoder.maps`."""
         maps = self.model(normalised)
-        if self.model.output_fmt == "NHWC":  # such as Swin
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":  # such as Swin; EfficientNets do not say
             return [x.permute(0, 3, 1, 2) for x in maps]
         return list(maps)
 
@@ -122,15 +124,37 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
 def _match_file(create: Any, path: str, config: Config) -> tuple[Match, dict[str, Tensor]]:
     """Return the match of the weight file, and a state dict of the whole model that contains its tensors."""
     with torch.device("meta"):  # names and shapes only
-        model = create(path).state_dict()
+        whole = create(path)
         kept = {_flat(name) for name in create(path, features_only=True).state_dict()}
+    model = whole.state_dict()
     needed = [name for name in model if _flat(name) in kept]
-    tensors = read_weights(Path(str(config.weights)))
+    tensors, layout = translated(read_weights(Path(str(config.weights))), path, config.weights)
+    tensors = _dinov2(tensors, whole)
     match = match_weights(tensors, model, needed, config, f"timm:{path}", resampled="pos")
+    if layout is not None:
+        match = replace(match, layout=layout)
     if match.random:
         return match, create(path).state_dict() | match.tensors
     # the other tensors are not part of the encoder, but timm requires them
     return match, {name: torch.zeros_like(value, device="cpu") for name, value in model.items()} | match.tensors
+
+
+def _dinov2(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Return a file's tensors with those of DINOv2's own networks (registers, gated MLPs) converted by timm."""
+    from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+
+    if not isinstance(model, VisionTransformer):
+        return tensors
+    marks = re.compile(r"(.*\.)?(register_tokens|blocks\.0\.mlp\.w12\.weight)")
+    starts = {found[1] or "" for name in tensors if (found := marks.fullmatch(name))}
+    for start in sorted(starts):
+        part = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+        if not {"cls_token", "pos_embed"} <= set(part):
+            continue  # an incomplete network: `match_weights` says what is missing
+        beside = {name: value for name, value in tensors.items() if not name.startswith(start)}
+        part.setdefault("mask_token", torch.zeros(()))  # by this one timm recognises DINOv2
+        tensors = beside | {start + name: value for name, value in checkpoint_filter_fn(part, model).items()}
+    return tensors
 
 
 def _flat(name: str) -> str:

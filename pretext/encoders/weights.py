@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Size, Tensor
 
+from pretext.encoders.refusals import why_refused
 from pretext.system.errors import UserError
 from pretext.system.specs import parse_spec
 
@@ -45,9 +46,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         TypeError,
         AttributeError,
     ) as error:  # bytes that are not a pickle can raise any of these
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"weights {path}: not a complete file of plain tensors ({reason}); save only model.state_dict()"
+            f"weights {path}: not a complete file of plain tensors ({why_refused(path, error)}); "
+            "save only model.state_dict()"
         ) from error
     tensors = dict(_flatten(found, ""))
     if not tensors:

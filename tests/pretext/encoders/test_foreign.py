@@ -47,6 +47,51 @@ def test_of_two_equally_good_ones_the_user_says_which(resnet, other, tmp_path):
         load_encoder(f"timm:resnet10_of_test?weights={path}&prefix=coder_k", input_size=32)
 
 
+def msn(ours, other):
+    encoders = {"encoder": under("module.", ours.state_dict()), "target_encoder": under("module.", other.state_dict())}
+    return encoders | {"prototypes": torch.zeros(8, 8), "epoch": 1}
+
+
+PAIRS = {
+    "msn": (msn, "encoder", "target_encoder"),
+    "timm": (
+        lambda a, b: {"state_dict": a.state_dict(), "state_dict_ema": b.state_dict()},
+        "state_dict",
+        "state_dict_ema",
+    ),
+    "mmselfsup": (
+        lambda a, b: under("online_net.0.", a.state_dict()) | under("target_net.0.", b.state_dict()),
+        "online_net",
+        "target_net",
+    ),
+    "a student alone": (
+        lambda a, b: {"model": a.state_dict(), "student": b.state_dict()},
+        "model",
+        "student",
+    ),
+    "a part apart": (
+        lambda a, b: {"a": under("target_encoder.", a.state_dict()), "b": under("online_encoder.", b.state_dict())},
+        "a",
+        "b.online_encoder",
+    ),
+    "no prefix": (lambda a, b: under("", a.state_dict()) | under("ema.", b.state_dict()), "", "ema"),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_no_encoder_is_taken_because_of_its_name_alone(resnet, other, tmp_path, pair):
+    make, first, second = PAIRS[pair]
+    spec = f"timm:resnet10_of_test?weights={saved(make(resnet, other), tmp_path)}"
+    with pytest.raises(UserError) as caught:
+        load_encoder(spec, input_size=32)
+    assert f"under {first or 'no prefix'}" in str(caught.value) and f"under {second}" in str(caught.value)
+    for part in str(caught.value).split("for example ")[1].split(" or "):  # both proposals are valid
+        load_encoder(spec + part, input_size=32)
+    for prefix, model in ((first, resnet), (second, other)):
+        found = load_encoder(f"{spec}&prefix={prefix}", input_size=32).model.state_dict()
+        assert torch.equal(found["conv1.weight"], model.conv1.weight)
+
+
 def test_options_of_a_file_need_one():
     for spec in ("timm:resnet10_of_test?prefix=a", "alexnet?allow_partial=true"):
         with pytest.raises(UserError, match="give weights=FILE too"):
