@@ -83,6 +83,7 @@ def train_command(argv: list[str]) -> int:
     _check_task(spec)
 
     from pretext.datasets import open_dataset
+    from pretext.system.distributed import rank
     from pretext.tasks import task_config
     from pretext.training.loop import train
 
@@ -99,7 +100,8 @@ def train_command(argv: list[str]) -> int:
         image_size=options.image_size,
         task_settings=settings_in(options, field="task_settings", kind=type(settings)),
     )
-    print(f"{file}: trained by {spec} on {options.data}")
+    if rank() == 0:
+        print(f"{file}: trained by {spec} on {options.data}")
     return 0
 
 

@@ -11,8 +11,9 @@ plugins       tasks and probes in a user's own Python file
 checkpoint    atomic writes; training checkpoints as safetensors files
 cache         the folder for packed data sets and features
 device        `--device auto`
-distributed   torchrun: rank, gathered rows, averaged gradients
-stopping      finish and save the current step on Ctrl-C or SIGTERM
+distributed   torchrun: rank, gathered rows, averaged gradients, common decisions
+stopping      finish and save the current step on Ctrl-C, SIGTERM or SIGHUP
+locks         a folder that one process at a time writes to
 memory        peak memory
 revision      the Git commit of the running code
 """

@@ -1,4 +1,4 @@
-"""Training on several processes: rank and world size, gathered rows, averaged gradients.
+"""Training on several processes: rank and world size, gathered rows, averaged gradients, decisions made in common.
 
 In a single process these functions do nothing, so that callers need no special case.
 """
@@ -6,13 +6,21 @@ In a single process these functions do nothing, so that callers need no special 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
+
+from pretext.system.errors import UserError
+
+Value = TypeVar("Value")
+_control: dict[Any, Any] = {}
+"""The group for `everyones`, by the group of all processes that it belongs to."""
 
 
 def join_processes(device: torch.device) -> None:
@@ -29,6 +37,33 @@ def world() -> int:
 def rank() -> int:
     """Return the number of this process, from 0."""
     return dist.get_rank() if _initialised() else 0
+
+
+def everyones(value: Value) -> list[Value]:
+    """Return the values of all processes, ordered by rank, so that all can decide the same. Values are pickled.
+
+    They travel over the CPU, so that a GPU is not waited for.
+    """
+    if world() == 1:
+        return [value]
+    everybody = dist.group.WORLD
+    if everybody not in _control:
+        _control.clear()
+        _control[everybody] = dist.new_group(backend="gloo")
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value, group=_control[everybody])
+    return values
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Let the first process alone report an error or a stop that all meet; the others exit with the same code."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt) as reason:
+        if (rank() if _initialised() else int(os.environ.get("RANK", "0"))) > 0:
+            sys.exit(2 if isinstance(reason, UserError) else 130)
+        raise
 
 
 def gather(local: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "N ..."]:
@@ -61,6 +96,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         flat /= world()
         for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+
+def mean_losses(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return each loss averaged over all processes; every process names the same losses in the same order."""
+    if world() == 1 or not losses:
+        return dict(losses)
+    means = torch.stack([loss.detach().float() for loss in losses.values()])
+    dist.all_reduce(means)
+    return dict(zip(losses, means / world(), strict=True))
 
 
 class _Gather(torch.autograd.Function):

@@ -3,6 +3,8 @@
 loop           `train`: the training loop, read from top to bottom
 config         TrainConfig: every setting of a run and its default
 loading        batches in an order that depends on seed and step only
+left_out       images that cannot be decoded: skipped or not, counted, reported
+micro_batches  the parts of a batch: sizes and seeds
 optimisers     AdamW, Adam, SGD and the learning-rate schedule
 run_folder     the run's folder: checkpoint, encoder file, `load_task`
 log            log.jsonl and the progress bar

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from pretext.datasets.base import ImageDataset
 from pretext.tasks.base import Batch, Task, label_kind
 
-IMAGES = 2
-"""Images in the measured batch; two, because some losses compare images."""
 
-
-def flops_per_image(model: Task, data: ImageDataset, device: torch.device) -> float:
+def flops_per_image(
+    model: Task, data: ImageDataset, images: Sequence[UInt8[Tensor, "3 S S"]], device: torch.device
+) -> float:
     """Return the floating-point operations per image of every player's forward and backward pass.
 
     They are counted on a copy of the model, so that its weights and state do not change.
+
+    Args:
+        model: The task.
+        data: The data set, for the kind of its labels.
+        images: The images of the measured batch.
+        device: Where the model is.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    images = torch.stack([data[k % len(data)][0] for k in range(IMAGES)]).to(device)
     labels = None
     if model.needs_labels:
         kind = label_kind(data)
         assert kind is not None
-        shape = (IMAGES, kind.classes) if kind.multi_label else (IMAGES,)
+        shape = (len(images), kind.classes) if kind.multi_label else (len(images),)
         labels = torch.zeros(shape, dtype=torch.int64, device=device)
-    batch = Batch(images, labels, torch.Generator(device).manual_seed(0))
+    batch = Batch(torch.stack(list(images)).to(device), labels, torch.Generator(device).manual_seed(0))
     duplicate = copy.deepcopy(model)
     with FlopCounterMode(display=False) as counter:
         for _, loss in duplicate.losses(batch):
             torch.autograd.backward(loss)
-    return counter.get_total_flops() / IMAGES
+    return counter.get_total_flops() / len(images)
+
+
+def takes_one_image(model: Task, data: ImageDataset, image: UInt8[Tensor, "3 S S"], device: torch.device) -> bool:
+    """Return whether the task can be trained on batches of one image: batch normalisation may need two."""
+    try:
+        flops_per_image(model, data, [image], device)
+    except (ValueError, RuntimeError, IndexError):  # two images have passed before
+        return False
+    return True

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import functools
+import io
+import pickle
+import signal
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -18,6 +24,7 @@ from pretext.datasets.classification import class_targets
 from pretext.datasets.packed import PackedDataset
 from pretext.system.errors import UserError
 from pretext.tasks.base import Batch, Clips
+from pretext.training.left_out import LeftOut
 
 ChooseFrames = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """See `Task.choose_frames`."""
@@ -35,11 +42,12 @@ def load_batches(
     workers: int,
     frames: int = 1,
     choose: ChooseFrames | None = None,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Batch]:
     """Yield CPU batches without end, from step `first` on.
 
     Each epoch has its own random order, and a batch may span two epochs. Labels are read only if `labels` is True.
-    An image that cannot be decoded is left out of its batch.
+    An image that cannot be decoded is left out of its batch, which may so have no rows at all.
 
     Args:
         data: Images of one size.
@@ -52,12 +60,13 @@ def load_batches(
         workers: Decoding processes; used only if the data set is not packed.
         frames: Frames per clip that the task sees; above 1 it applies to data sets with clips.
         choose: `Task.choose_frames`; required if `frames` is above 1.
+        left_out: Notes the images that cannot be decoded.
 
     Yields:
         Batches whose generator is not seeded: the caller replaces it.
 
     Raises:
-        UserError: If a clip has fewer than `frames` frames, or no image of a batch can be decoded.
+        UserError: If a clip has fewer than `frames` frames, or the workers cannot be started.
     """
     targets = class_targets(data) if labels else None
     order = _order(len(data), batch_size, seed=seed, first=first)
@@ -84,17 +93,74 @@ def load_batches(
             indices = torch.from_numpy(packed_rows)
             yield batch_of(indices, data.images[indices])
         return
+    streamed = _IndexedImages(data)
     loader = DataLoader(
-        _IndexedImages(data),
+        streamed,
         batch_sampler=(indices.ravel().tolist() for indices in own_rows),
         num_workers=workers,
         collate_fn=functools.partial(_stack, frames=1 if clips is None else frames),
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_outlive_signals,
     )
-    for indices, images in loader:
-        if not len(indices):
-            raise UserError(f"{data.spec}: cannot decode any of {batch_size} images in a row; check the files")
+    with _without_the_script(streamed) if workers else nullcontext():
+        batches = iter(loader)
+    for indices, images, reasons in batches:
+        for index, reason in reasons:
+            if left_out is not None:
+                left_out.add(index, reason)
         yield batch_of(indices, images)
+
+
+@contextmanager
+def _without_the_script(data: Dataset[Any]) -> Iterator[None]:
+    """Keep workers that are started from running the main script again, as `spawn` does.
+
+    A script without a guard would start its training once more in each worker, and its start would never end.
+
+    Raises:
+        UserError: If the workers need the script, because the data set's class is defined in it, and it has no guard.
+    """
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if _refers_to(data, {"__main__", "__mp_main__"}):
+        if file and "__main__" not in Path(file).read_text(encoding="utf-8", errors="replace"):
+            raise UserError(
+                f"{file}: its data set is read by worker processes, which run the script again; put what it does "
+                "under `if __name__ == '__main__':`, or set workers to 0"
+            )
+        yield
+        return
+    spec = getattr(main, "__spec__", None)
+    main.__spec__ = None
+    if file is not None:
+        del main.__file__
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
+
+
+def _refers_to(value: Any, modules: set[str]) -> bool:
+    """Whether a value's pickle names a class or function of one of these modules."""
+    found = False
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            nonlocal found
+            found = found or module in modules
+            return super().find_class(module, name)
+
+    Reader(io.BytesIO(pickle.dumps(value))).load()
+    return found
+
+
+def _outlive_signals(_: int) -> None:
+    """Leave it to the main process to end a worker: a terminal sends its signals to both."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class _ClipIndex:
@@ -133,7 +199,7 @@ def _order(length: int, batch_size: int, *, seed: int, first: int) -> Iterator[N
 
 @final
 class _IndexedImages(Dataset[Any]):
-    """Images with their indices; None in place of an image that cannot be decoded."""
+    """Images with their indices; the reason in place of an image that cannot be decoded."""
 
     def __init__(self, data: ImageDataset) -> None:
         self.data = data
@@ -141,17 +207,22 @@ class _IndexedImages(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | None]:
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         try:
             return int(index), self.data[int(index)][0]
-        except BadImage:  # only in data too large to be packed: packing has already dropped the others
-            return int(index), None
+        except BadImage as error:  # only in data too large to be packed: packing has already dropped the others
+            return int(index), str(error)
 
 
-def _stack(items: list[tuple[int, Tensor | None]], *, frames: int) -> tuple[Tensor, Tensor]:
-    """Return indices (B×F) and images (B×F×3×S×S) of the rows whose `frames` images can all be decoded."""
+def _stack(items: list[tuple[int, Tensor | str]], *, frames: int) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
+    """Return indices (B×F) and images (B×F×3×S×S) of the rows whose `frames` images can all be decoded.
+
+    The third value lists the images that cannot be decoded, with the reasons.
+    """
     rows = [items[start : start + frames] for start in range(0, len(items), frames)]
-    decoded = [[(index, image) for index, image in row if image is not None] for row in rows]
+    decoded = [[(index, image) for index, image in row if isinstance(image, Tensor)] for row in rows]
     whole = [row for row in decoded if len(row) == frames]
-    images = torch.stack([torch.stack([image for _, image in row]) for row in whole]) if whole else torch.empty(0)
-    return torch.tensor([[index for index, _ in row] for row in whole], dtype=torch.int64), images
+    stacked = [torch.stack([image for _, image in row]) for row in whole]
+    images = torch.stack(stacked) if stacked else torch.empty(0, frames, 3, 0, 0, dtype=torch.uint8)
+    indices = torch.tensor([[index for index, _ in row] for row in whole], dtype=torch.int64).reshape(-1, frames)
+    return indices, images, [(index, reason) for index, reason in items if isinstance(reason, str)]

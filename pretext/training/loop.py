@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import math
 import time
-from operator import itemgetter
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.packed import at_size
+from pretext.datasets.packed import PackedDataset, at_size
 from pretext.encoders import build_encoder
 from pretext.system.device import device_of
-from pretext.system.distributed import average_gradients, join_processes, rank, world
-from pretext.system.stopping import stop_politely
+from pretext.system.distributed import (
+    average_gradients,
+    everyones,
+    join_processes,
+    mean_losses,
+    one_voice,
+    rank,
+    world,
+)
+from pretext.system.errors import UserError
+from pretext.system.locks import lock_folder
+from pretext.system.stopping import Stop, stop_at_once, stop_politely
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Task, label_kind
 from pretext.training.config import TrainConfig
 from pretext.training.flops import flops_per_image
+from pretext.training.left_out import LeftOut, sound_images
 from pretext.training.loading import load_batches
 from pretext.training.log import TrainingLog
+from pretext.training.micro_batches import equal_part, least_rows, micro_batches, seeded_generator
 from pretext.training.optimisers import make_optimizer, rate_at
-from pretext.training.run_folder import RunFolder, RunState, run_settings
+from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_settings
 from pretext.training.sample_sheets import write_sample
 
 
@@ -54,23 +66,62 @@ def train(
         The encoder file.
 
     Raises:
-        UserError: If a setting does not fit, the folder holds a run with other settings, or a loss is not finite.
-        KeyboardInterrupt: On SIGINT or SIGTERM, after the current step is finished and saved.
+        UserError: If a setting does not fit, the folder holds a run with other settings or another process trains in
+            it, or a loss is not finite.
+        KeyboardInterrupt: On SIGINT, SIGTERM or SIGHUP, after the current step is finished and saved.
     """
-    # 1. The data, the encoder, and the checkpoint of an earlier call.
-    task_settings = task_settings or task_config(task)
-    device = device_of(config.device)
-    join_processes(device)
+    with one_voice(), stop_at_once():
+        task_settings = task_settings or task_config(task)
+        device = device_of(config.device)
+        join_processes(device)
+        if config.batch_size % world():
+            raise UserError(
+                f"batch_size {config.batch_size} is not divisible by the {world()} processes; "
+                f"give a multiple of {world()}"
+            )
+        return _train(task, encoder, data, config, out, device, image_size=image_size, task_settings=task_settings)
+
+
+def _train(
+    task: str,
+    encoder: str,
+    data: ImageDataset,
+    config: TrainConfig,
+    out: Path,
+    device: torch.device,
+    *,
+    image_size: int,
+    task_settings: Any,
+) -> Path:
+    """Find or make the run's data and encoder, and go on with the run if it is not finished; see `train`."""
     built_encoder = build_encoder(encoder, input_size=image_size, seed=config.seed)  # a typo fails before decoding
     train_data = at_size(data.split("train"), image_size, bad_images=config.bad_images)
     folder = RunFolder(out, run_settings(task, task_settings, encoder, train_data, config, image_size=image_size))
-    checkpoint = folder.checkpoint()
-    folder.remove_unfinished_files()
-    if checkpoint is not None and checkpoint.state.finished and folder.encoder.is_file():
+    if _finished(folder, folder.checkpoint()):  # without a lock: the folder may be read-only
         return folder.encoder
+    model = build_task(task_settings, built_encoder, labels=label_kind(train_data), seed=config.seed).to(device)
+    with lock_folder(out) if rank() == 0 else nullcontext(True) as locked:
+        if not all(everyones(locked)):
+            raise UserError(f"{out}: another process is training in this folder; wait for it, or give another --out")
+        return _run(model, train_data, config, folder, device)
+
+
+def _finished(folder: RunFolder, checkpoint: Checkpoint | None) -> bool:
+    return checkpoint is not None and checkpoint.state.finished and folder.encoder.is_file()
+
+
+def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: RunFolder, device: torch.device) -> Path:
+    """Start a run, or resume it from the checkpoint in its locked folder; return the encoder file."""
+    # 1. The checkpoint of an earlier call.
+    out = folder.path
+    checkpoint = folder.checkpoint()
+    if _finished(folder, checkpoint):  # by a process that held the lock until now
+        return folder.encoder
+    if rank() == 0:
+        folder.remove_unfinished_files()
 
     # 2. The task and its optimisers, new or restored.
-    model = build_task(task_settings, built_encoder, labels=label_kind(train_data), seed=config.seed).to(device)
+    left_out = LeftOut(train_data, config.bad_images)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config)
@@ -79,7 +130,7 @@ def train(
         folder.restore(model, optimizers, checkpoint.tensors)
         step, earlier_seconds = checkpoint.state.step, checkpoint.state.seconds
     elif model.prepares_on:
-        earlier_seconds = _prepare(model, train_data, config, device)
+        earlier_seconds = _prepare(model, train_data, config, device, left_out)
     if config.compile:
         model.encoder.compile()
 
@@ -95,10 +146,17 @@ def train(
         workers=config.workers,
         frames=model.frames,
         choose=model.choose_frames,
+        left_out=left_out,
     )
-    flops = flops_per_image(model, train_data, device) if checkpoint is None else checkpoint.state.flops_per_image
+    first_images = sound_images(train_data, 2, left_out)  # two, because some losses compare images
+    if checkpoint is None:
+        flops = flops_per_image(model, train_data, first_images, device)
+    else:
+        flops = checkpoint.state.flops_per_image
     # None if the budget is in seconds; 0 if the task has no optimisers: `Task.prepare` was all of its training
     total_steps = config.total_steps(image_count=len(train_data), flops_per_image=flops) if optimizers else 0
+    streamed = not isinstance(train_data, PackedDataset)
+    least = least_rows(model, train_data, first_images[0], config, device, streamed=streamed) if optimizers else 1
     sample_steps = _sample_steps(total_steps, config.samples)
     log = TrainingLog(out, task=folder.settings["task"], step=step, total_steps=total_steps, config=config)
 
@@ -109,40 +167,56 @@ def train(
     def trained_seconds() -> float:
         return earlier_seconds + time.monotonic() - started
 
-    with stop_politely() as stop, log:
-        while total_steps != 0:
-            progress = step / total_steps if total_steps else trained_seconds() / (config.seconds or 1.0)
-            if progress >= 1 or stop.requested:
-                break
-            rate_factor = rate_at(progress, schedule=config.schedule, warmup=config.warmup)
-            for optimizer in optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = rate_factor * group["peak_lr"]
+    stopped = False
+    with stop_politely() as stop:
+        with log:
+            while total_steps != 0:
+                progress = step / total_steps if total_steps else trained_seconds() / (config.seconds or 1.0)
+                decided = everyones((progress, stop.requested))
+                progress = decided[0][0]  # the clock of the first process counts for all
+                stopped = any(requested for _, requested in decided)
+                if progress >= 1 or stopped:
+                    break
+                rate_factor = rate_at(progress, schedule=config.schedule, warmup=config.warmup)
+                for optimizer in optimizers.values():
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate_factor * group["peak_lr"]
 
-            waiting_since = time.monotonic()
-            batch = next(batches)
-            log.add_waiting(time.monotonic() - waiting_since)
-            batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
-            micro_batches = _micro_batches(batch, config, step, device)
-            losses = _step(model, micro_batches, optimizers, config, device)
-            step += 1
-            model.after_step(step / total_steps if total_steps else progress)
-            log.step(step, losses, rate_factor * config.learning_rate, model, batch.images)
+                waiting_since = time.monotonic()
+                batch = _next(batches, stop)
+                if streamed:
+                    rows = left_out.share(-1 if batch is None else len(batch.images), config.batch_size)
+                    if rows < 0:  # the signal that requests the stop has ended the workers of a process too
+                        continue
+                    batch = equal_part(batch, rows, config.accumulate, least)
+                log.add_waiting(time.monotonic() - waiting_since)
+                step += 1
+                if batch is None or not len(batch.images):  # too few images can be decoded: all skip the step
+                    log.bar.update()
+                    continue
+                batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
+                parts = micro_batches(batch, config, step - 1, device)
+                losses = mean_losses(_step(model, parts, optimizers, config, device))
+                model.after_step(step / total_steps if total_steps else progress)
+                log.step(step, losses, rate_factor * config.learning_rate, model, batch.images)
 
-            if step in sample_steps and rank() == 0:
-                write_sample(model, micro_batches[0], out / "samples" / f"step-{step:07d}.png")
-            if time.monotonic() - last_saved > config.checkpoint_seconds and rank() == 0:
-                folder.save(model, optimizers, RunState(step, trained_seconds(), flops, finished=False))
-                last_saved = time.monotonic()
+                if step in sample_steps and rank() == 0:
+                    write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
+                if time.monotonic() - last_saved > config.checkpoint_seconds and rank() == 0:
+                    folder.save(model, optimizers, RunState(step, trained_seconds(), flops, finished=False))
+                    last_saved = time.monotonic()
 
-    # 5. The last checkpoint and the encoder file. Only the first process writes them.
-    if rank() != 0:
-        return folder.encoder
-    state = RunState(step, trained_seconds(), flops, finished=not stop.requested)
-    folder.save(model, optimizers, state)
-    if stop.requested:
+        # 5. The last checkpoint and the encoder file. Only the first process writes them; the others wait.
+        if rank() == 0:
+            state = RunState(step, trained_seconds(), flops, finished=not stopped)
+            folder.save(model, optimizers, state)
+            if not stopped:
+                images_seen = step * config.batch_size + min(model.prepares_on, len(train_data))
+                folder.finish(model, state, images_seen=images_seen)
+        left_out.report()
+        everyones(None)
+    if stopped:
         raise KeyboardInterrupt
-    folder.finish(model, state, images_seen=step * config.batch_size + min(model.prepares_on, len(train_data)))
     return folder.encoder
 
 
@@ -161,12 +235,18 @@ def make_optimizers(model: Task, config: TrainConfig) -> dict[str, torch.optim.O
     }
 
 
-def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device) -> float:
+def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device, left_out: LeftOut) -> float:
     """Call `Task.prepare` on the same images in every process; return the seconds that it took."""
     started = time.monotonic()
     count = min(model.prepares_on, len(data))
-    batch = next(load_batches(data, count, seed=config.seed, first=0, rank=0, world=1, labels=False, workers=0))
-    generator = _seeded_generator(device, config.seed, 0, 0, 0, 1)
+    batch = next(
+        load_batches(
+            data, count, seed=config.seed, first=0, rank=0, world=1, labels=False, workers=0, left_out=left_out
+        )
+    )
+    if not left_out.share(len(batch.images), count):
+        raise UserError(f"{data.spec}: cannot decode any of {count} images in a row; check the files")
+    generator = seeded_generator(device, config.seed, 0, 0, 0, 1)
     model.prepare(batch.map(lambda tensor: tensor.to(device))._replace(generator=generator))
     return time.monotonic() - started
 
@@ -176,28 +256,19 @@ def _sample_steps(total_steps: int | None, count: int) -> set[int]:
     return {math.ceil((k + 1) * total_steps / count) for k in range(count)} if total_steps else set()
 
 
-def _micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.device) -> list[Batch]:
-    """Split a batch into at most `config.accumulate` parts, each with a generator of its own."""
-    size = math.ceil(len(batch.images) / config.accumulate)
-    return [
-        batch.map(itemgetter(slice(start, start + size)))._replace(
-            generator=_seeded_generator(device, config.seed, step, rank(), k)
-        )
-        for k, start in enumerate(range(0, len(batch.images), size))
-    ]
-
-
-def _seeded_generator(device: torch.device, *entropy: int) -> torch.Generator:
-    """Return a generator seeded by some numbers. Torch's global generator gets the same seed."""
-    state = np.random.SeedSequence(entropy).generate_state(2, np.uint32)
-    seed = int(state[0]) << 31 | int(state[1]) >> 1
-    torch.manual_seed(seed)  # dropout and stochastic depth draw from the global generator
-    return torch.Generator(device).manual_seed(seed)
+def _next(batches: Iterator[Batch], stop: Stop) -> Batch | None:
+    """Return the next batch; None if a signal has ended the workers that decode it."""
+    try:
+        return next(batches)
+    except RuntimeError:
+        if not stop.requested:
+            raise
+        return None
 
 
 def _step(
     model: Task,
-    micro_batches: list[Batch],
+    parts: list[Batch],
     optimizers: dict[str, torch.optim.Optimizer],
     config: TrainConfig,
     device: torch.device,
@@ -208,7 +279,7 @@ def _step(
     """
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
-    pending = [model.losses(micro_batch) for micro_batch in micro_batches]
+    pending = [model.losses(micro_batch) for micro_batch in parts]
     losses: dict[str, Tensor] = {}
     while True:
         player = None
@@ -221,8 +292,8 @@ def _step(
                 player = item[0]
                 optimizers[player].zero_grad(set_to_none=True)
             loss = item[1]
-            torch.autograd.backward(loss / len(micro_batches))  # frees this graph before the next one is built
-            losses[player] = losses.get(player, 0) + loss.detach() / len(micro_batches)
+            torch.autograd.backward(loss / len(parts))  # frees this graph before the next one is built
+            losses[player] = losses.get(player, 0) + loss.detach() / len(parts)
         if player is None:
             return losses
         parameters = [parameter for group in optimizers[player].param_groups for parameter in group["params"]]

@@ -23,6 +23,7 @@ from pretext.system.errors import UserError
 from pretext.tasks.base import Batch, Inpainter, Task
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
+from pretext.training.micro_batches import micro_batches
 from pretext.training.run_folder import load_task
 
 loop = importlib.import_module("pretext.training.loop")
@@ -137,7 +138,7 @@ def test_accumulated_parts_step_like_one_batch():
         task = Brightness(build_encoder(f"{ENCODER}&norm=none", input_size=32, seed=0))
         optimizers = {"task": torch.optim.SGD(task.parameters(), lr=0.1)}
         config = TrainConfig(batch_size=8, accumulate=parts, precision="float32")
-        batches = loop._micro_batches(Batch(images, None, torch.Generator()), config, 0, torch.device("cpu"))
+        batches = micro_batches(Batch(images, None, torch.Generator()), config, 0, torch.device("cpu"))
         losses = loop._step(task, batches, optimizers, config, torch.device("cpu"))
         assert task.ended == parts
         found.append((losses["task"], task.state_dict()))
