@@ -78,6 +78,7 @@ def demo_command(argv: list[str]) -> int:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", options.port))
+            listener.listen()  # before the address is printed: a client that reads it may connect at once
         except OSError as error:
             raise UserError(f"--port {options.port}: {error.strerror}; give another port") from None
         print(f"http://127.0.0.1:{listener.getsockname()[1]}/  (stop with Ctrl-C)", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -232,6 +233,15 @@ def test_the_command_refuses_in_one_line(tmp_path):
         demo.demo_command(["--index", str(tmp_path)])
 
 
+def test_the_printed_address_can_be_connected_to(folders, monkeypatch, capsys):
+    def connect(server, sockets):
+        port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", capsys.readouterr().out)[1])
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
+
+    monkeypatch.setattr("uvicorn.Server.run", connect)
+    assert demo.demo_command(["--index", str(folders[0]), "--port", "0"]) == 0
+
+
 @pytest.fixture
 def address(folders):
     """URL of the page as the command serves it."""
@@ -266,8 +276,9 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         return pytest.approx(browser.run("state.box"), abs=0.01)
 
     def press(key, modifiers=0):
+        number = {"windowsVirtualKeyCode": 9} if key == "Tab" else {}  # moves the focus only with its number
         for kind in ("keyDown", "keyUp"):
-            browser.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers)
+            browser.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers, **number)
 
     def upload(name, content, said):
         (tmp_path / name).write_bytes(content)
@@ -291,9 +302,17 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         press("ArrowDown", modifiers=8)
         assert browser.run("state.box") == pytest.approx([0.22, 0.3, 0.5, 0.42], abs=0.01)
         assert drag((0.05, 0.05), (0.9, 0.9), "right") == [0.22, 0.3, 0.5, 0.42]
+        browser.run("$('choices').lastElementChild.focus()")
+        for focused in ("#box", "[value=box]", "#k"):
+            press("Tab")
+            assert browser.run(f"document.activeElement.matches('{focused}')")
         browser.run("document.querySelector('[value=hole]').click(); $('fill').click()")
         wait_for(browser, "fills.querySelectorAll('img').length == 7")
         assert browser.run("[...document.images].every(each => each.alt)")
+        browser.run("for (let i = 0; i < 3; i++) $('more').click()")  # now another button shows the chosen picture
+        assert browser.run("choices.querySelector('[aria-pressed=true]') === choices.children[1]")
+        browser.run("$('k').value = 70; $('k').dispatchEvent(new Event('change'))")
+        assert browser.run("$('k').value") == "50"
         # The response to an outdated query is not shown.
         browser.run("(async () => { const late = fill(); choices.children[3].click(); await late; })()")
         assert browser.run("fills.children.length") == 0
@@ -305,6 +324,8 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         for dark in (False, True):
             browser.show(f"{address}?number=3&how=hole&box=0.2,0.2,0.5,0.5&fill=1", width=360, dark=dark, mobile=True)
             wait_for(browser, "fills.querySelectorAll('img').length == 7")
+            assert browser.run("choices.querySelector('[aria-pressed=true] img').alt") == "Picture 3"
+            browser.run("setStatus('a_long_path/'.repeat(20).replaceAll('/', '_'))")
             assert browser.run("document.documentElement.scrollWidth") == 360
             assert browser.complaints == []
             assert all(url.startswith(address) for url in browser.requests)
