@@ -68,7 +68,7 @@ def _check_source(method: str, headers: Headers) -> None:
     Raises:
         RequestError: If the name of the host is not this machine's (DNS rebinding), or another site sends it.
     """
-    host = headers.get("host", "")
+    host = headers.get("host", "").lower()
     if host.partition(":")[0] not in HOSTS:
         raise RequestError(f"this page is served at {' and '.join(HOSTS)} only; open it there")
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")

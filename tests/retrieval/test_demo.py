@@ -15,7 +15,7 @@ import pytest
 from browser import Browser, browser_path
 from PIL import Image
 
-from pretext.datasets import open_dataset
+from pretext.datasets import BadImage, open_dataset
 from pretext.encoders import build_encoder, save_encoder
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
@@ -201,6 +201,15 @@ def test_what_cannot_be_asked_gets_a_sentence(page, asked, said):
 def test_a_question_of_another_form_gets_a_sentence(page, content):
     answer = page.post("/api/search", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400 and answer.json() == {"error": "/api/search: the request has the wrong form"}
+
+
+def test_a_picture_that_cannot_be_read_any_more_gets_a_sentence(page, monkeypatch):
+    def gone(*given):
+        raise BadImage("3.jpg: No such file or directory")
+
+    monkeypatch.setattr(demo, "original", gone)
+    for answer in (page.get("/api/picture/0/3"), page.get("/api/region/0/3"), search(page)):
+        assert answer.status_code == 400 and answer.json() == {"error": "3.jpg: No such file or directory"}
 
 
 def test_a_program_that_draws_a_picture_is_not_run(page, monkeypatch):

@@ -136,9 +136,13 @@ def test_another_host_name_is_refused(page, host):
     assert answer.status_code == 400 and "served at 127.0.0.1 and localhost only" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "localhost:9000", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "localhost:9000", "localhost", "LOCALHOST:8000"])
 def test_the_own_page_and_command_lines_are_served(page, host):
-    for headers in ({}, {"Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
+    for headers in (
+        {},
+        {"Origin": f"http://{host.lower()}", "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+    ):
         assert page.get("/api/indexes", headers={"Host": host} | headers).status_code == 200
 
 
@@ -148,11 +152,26 @@ def test_every_response_has_the_security_headers(page):
         assert {name: answer.headers.get(name) for name in guard.RESPONSE_HEADERS} == guard.RESPONSE_HEADERS
 
 
-def send(path, chunks, headers=()):
+def test_an_unexpected_error_has_them_too(page, upload, monkeypatch):
+    monkeypatch.setattr(demo, "fill_by_all", lambda *given: 1 / 0)
+    with TestClient(page.app, base_url="http://127.0.0.1", raise_server_exceptions=False) as opened:
+        answer = opened.post("/api/fill", json={"query": {"upload": upload}, "box": [0, 0, 0.5, 0.5]})
+    assert answer.status_code == 500
+    assert {name: answer.headers.get(name) for name in guard.RESPONSE_HEADERS} == guard.RESPONSE_HEADERS
+
+
+def test_a_client_that_leaves_raises_no_error():
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    assert send("/api/upload", [], receive=receive)[0] == 400
+
+
+def send(path, chunks, headers=(), receive=None):
     """Return the status of a POST request, and how many of its chunks were read."""
     left, sent = list(chunks), []
 
-    async def receive():
+    async def next_chunk():
         return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
 
     async def record(message):
@@ -167,7 +186,7 @@ def send(path, chunks, headers=()):
         "query_string": b"",
         "headers": [(b"host", b"127.0.0.1"), *headers],
     }
-    asyncio.run(demo.make_app([], ())(scope, receive, record))
+    asyncio.run(demo.make_app([], ())(scope, receive or next_chunk, record))
     return sent[0]["status"], len(chunks) - len(left)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pretext.datasets import BadImage
 from pretext.datasets.decoding import decode
 
 uploads = pytest.importorskip("retrieval.demo.uploads", reason="fastapi is not installed")
@@ -125,6 +126,12 @@ def test_a_declared_size_is_refused_undecoded(no_decoding, forged, size):
 def test_a_broken_file_gets_a_sentence(content):
     with pytest.raises(RequestError, match=r"not a readable picture|more than 40 million pixels"):
         uploads.decode_upload(content)
+
+
+def test_decoding_tries_the_given_formats_only():
+    with pytest.raises(BadImage):
+        decode(io.BytesIO(written("TIFF")), formats=uploads.FORMATS)
+    assert decode(io.BytesIO(written("TIFF"))).shape == (3, 30, 40)
 
 
 def test_any_error_of_a_plug_in_gets_a_sentence(monkeypatch):
