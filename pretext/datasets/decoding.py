@@ -46,22 +46,29 @@ def image_suffixes() -> frozenset[str]:
     )
 
 
-def decode(path: str | Path | BinaryIO) -> UInt8[Tensor, "3 H W"]:
+def decode(path: str | Path | BinaryIO, *, formats: tuple[str, ...] | None = None) -> UInt8[Tensor, "3 H W"]:
     """Return the picture in a file, in RGB with its EXIF orientation applied.
+
+    Args:
+        path: The file.
+        formats: Formats to try, by Pillow's names; None tries all.
 
     Raises:
         BadImage: If it cannot be decoded.
     """
-    return decode_draft(path, None)[0]
+    return decode_draft(path, None, formats=formats)[0]
 
 
-def decode_draft(path: str | Path | BinaryIO, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
+def decode_draft(
+    path: str | Path | BinaryIO, at_least: int | None, *, formats: tuple[str, ...] | None = None
+) -> tuple[UInt8[Tensor, "3 H W"], tuple[int, int]]:
     """Return a picture, decoded at reduced size where possible, and its full height and width.
 
     Args:
         path: The file.
         at_least: Decode a JPEG at 1/2, 1/4 or 1/8 of its size, which is several times faster, if both sides keep
             at least this many pixels. None decodes at full size.
+        formats: See `decode`.
 
     Raises:
         BadImage: If it cannot be decoded.
@@ -69,7 +76,7 @@ def decode_draft(path: str | Path | BinaryIO, at_least: int | None) -> tuple[UIn
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of doubtful metadata; only the pixels matter
-            with Image.open(path) as image:
+            with Image.open(path, formats=formats) as image:
                 return _upright(image, at_least)
     except Exception as error:  # Pillow's plug-ins raise errors of every kind on a broken file
         raise BadImage(f"{path}: {_reason(path, error)}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 from browser import Browser, browser_path
 from PIL import Image
 
-from pretext.datasets import open_dataset
+from pretext.datasets import BadImage, open_dataset
 from pretext.encoders import build_encoder, save_encoder
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
@@ -23,6 +24,7 @@ from retrieval.__main__ import main
 from retrieval.searcher import Searchable
 
 demo = pytest.importorskip("retrieval.demo.server", reason="fastapi is not installed")
+uploads = pytest.importorskip("retrieval.demo.uploads", reason="fastapi is not installed")
 TestClient = pytest.importorskip("starlette.testclient", reason="httpx is not installed").TestClient
 
 DATA, SIZE = "scenes?size=32&train=30&val=6&test=6", 32
@@ -152,7 +154,7 @@ def test_an_upload_is_a_query(page):
     assert Image.open(io.BytesIO(page.get(f"/api/upload/{query['upload']}").content)).size == (40, 30)
     (whole, *_) = search(page, query=query).json()
     assert len(whole["neighbours"]) == 4
-    for _ in range(demo.MAX_UPLOADS):
+    for _ in range(uploads.MAX_UPLOADS):
         page.post("/api/upload", content=png())
     answer = search(page, query=query)
     assert answer.status_code == 400 and "has expired" in answer.json()["error"]
@@ -164,7 +166,6 @@ def test_an_upload_is_a_query(page):
         (b"", "not a readable picture"),
         (b"<html>", "not a readable picture"),
         (png()[:60], "not a readable picture"),
-        (b"x" * (demo.MAX_BYTES + 1), "larger than 20 MB"),
         (png((8000, 5001)), "more than 40 million pixels"),
     ],
 )
@@ -181,7 +182,7 @@ def test_what_is_no_picture_gets_a_sentence(page, content, said):
         ({"query": {"index": True, "number": 1}}, "not a whole number"),
         ({"query": {}}, "not a whole number"),
         ({"box": [0, 0, 2, 1]}, "outside the picture"),
-        ({"box": ["nan", 0, 1, 1]}, "outside the picture"),
+        ({"box": ["nan", 0, 1, 1]}, "left, top, width and height"),
         ({"box": [0, 1]}, "left, top, width and height"),
         ({"query": "3"}, "query must be {upload: NAME}"),
         ({"query": {"upload": [3]}}, "has expired"),
@@ -200,6 +201,15 @@ def test_what_cannot_be_asked_gets_a_sentence(page, asked, said):
 def test_a_question_of_another_form_gets_a_sentence(page, content):
     answer = page.post("/api/search", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400 and answer.json() == {"error": "/api/search: the request has the wrong form"}
+
+
+def test_a_picture_that_cannot_be_read_any_more_gets_a_sentence(page, monkeypatch):
+    def gone(*given):
+        raise BadImage("3.jpg: No such file or directory")
+
+    monkeypatch.setattr(demo, "original", gone)
+    for answer in (page.get("/api/picture/0/3"), page.get("/api/region/0/3"), search(page)):
+        assert answer.status_code == 400 and answer.json() == {"error": "3.jpg: No such file or directory"}
 
 
 def test_a_program_that_draws_a_picture_is_not_run(page, monkeypatch):
@@ -230,6 +240,15 @@ def test_the_command_refuses_in_one_line(tmp_path):
         demo.demo_command([])
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         demo.demo_command(["--index", str(tmp_path)])
+
+
+def test_the_printed_address_can_be_connected_to(folders, monkeypatch, capsys):
+    def connect(server, sockets):
+        port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", capsys.readouterr().out)[1])
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
+
+    monkeypatch.setattr("uvicorn.Server.run", connect)
+    assert demo.demo_command(["--index", str(folders[0]), "--port", "0"]) == 0
 
 
 @pytest.fixture
@@ -266,8 +285,9 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         return pytest.approx(browser.run("state.box"), abs=0.01)
 
     def press(key, modifiers=0):
+        number = {"windowsVirtualKeyCode": 9} if key == "Tab" else {}  # moves the focus only with its number
         for kind in ("keyDown", "keyUp"):
-            browser.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers)
+            browser.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers, **number)
 
     def upload(name, content, said):
         (tmp_path / name).write_bytes(content)
@@ -291,9 +311,17 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         press("ArrowDown", modifiers=8)
         assert browser.run("state.box") == pytest.approx([0.22, 0.3, 0.5, 0.42], abs=0.01)
         assert drag((0.05, 0.05), (0.9, 0.9), "right") == [0.22, 0.3, 0.5, 0.42]
+        browser.run("$('choices').lastElementChild.focus()")
+        for focused in ("#box", "[value=box]", "#k"):
+            press("Tab")
+            assert browser.run(f"document.activeElement.matches('{focused}')")
         browser.run("document.querySelector('[value=hole]').click(); $('fill').click()")
         wait_for(browser, "fills.querySelectorAll('img').length == 7")
         assert browser.run("[...document.images].every(each => each.alt)")
+        browser.run("for (let i = 0; i < 3; i++) $('more').click()")  # now another button shows the chosen picture
+        assert browser.run("choices.querySelector('[aria-pressed=true]') === choices.children[1]")
+        browser.run("$('k').value = 70; $('k').dispatchEvent(new Event('change'))")
+        assert browser.run("$('k').value") == "50"
         # The response to an outdated query is not shown.
         browser.run("(async () => { const late = fill(); choices.children[3].click(); await late; })()")
         assert browser.run("fills.children.length") == 0
@@ -305,6 +333,8 @@ def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
         for dark in (False, True):
             browser.show(f"{address}?number=3&how=hole&box=0.2,0.2,0.5,0.5&fill=1", width=360, dark=dark, mobile=True)
             wait_for(browser, "fills.querySelectorAll('img').length == 7")
+            assert browser.run("choices.querySelector('[aria-pressed=true] img').alt") == "Picture 3"
+            browser.run("setStatus('a_long_path/'.repeat(20).replaceAll('/', '_'))")
             assert browser.run("document.documentElement.scrollWidth") == 360
             assert browser.complaints == []
             assert all(url.startswith(address) for url in browser.requests)

@@ -3,6 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const state = { indexes: [], query: null, start: 0, box: [0.25, 0.25, 0.5, 0.5], how: "whole", searches: 0 };
 const CHOICES = 12;
+const MAX_UPLOAD_MB = 20; // as on the server, which may close the connection before a longer file is sent
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -35,16 +36,22 @@ function showChoices() {
   for (let i = 0; i < Math.min(CHOICES, count); i++) {
     const number = (state.start + i * step) % count;
     const image = make("img", { src: `/api/picture/0/${number}`, alt: `Picture ${number}`, loading: "lazy" });
-    const button = make("button", { type: "button", "aria-pressed": "false" }, image);
-    button.addEventListener("click", () => choose({ index: 0, number }, `/api/picture/0/${number}`, button));
+    const button = make("button", { type: "button", "data-number": number }, image);
+    button.addEventListener("click", () => choose({ index: 0, number }, `/api/picture/0/${number}`));
     buttons.push(button);
   }
   $("choices").replaceChildren(...buttons);
+  markChosen();
 }
 
-function choose(query, url, button) {
+function markChosen() {
+  const chosen = state.query?.number;
+  for (const each of $("choices").children) each.setAttribute("aria-pressed", String(Number(each.dataset.number) === chosen));
+}
+
+function choose(query, url) {
   state.query = query;
-  for (const each of $("choices").children) each.setAttribute("aria-pressed", String(each === button));
+  markChosen();
   $("picture").src = url;
   $("stage").hidden = false;
   search();
@@ -99,7 +106,7 @@ async function search() {
 }
 
 function resultView(result) {
-  const section = make("section", {}, make("h3", {}, result.name));
+  const section = make("section", {}, make("h3", {}, result.name.replaceAll("_", " ")));
   if (result.error) {
     section.append(make("p", { class: "hint" }, result.error));
     return section;
@@ -194,8 +201,9 @@ async function onUpload(event) {
   if (!file) return;
   setStatus("Uploading the picture …");
   try {
+    if (file.size > MAX_UPLOAD_MB * 1e6) throw new Error(`This file is larger than ${MAX_UPLOAD_MB} MB; choose a smaller file.`);
     const query = await call("/api/upload", { method: "POST", body: file });
-    choose(query, `/api/upload/${query.upload}`, null);
+    choose(query, `/api/upload/${query.upload}`);
   } catch (error) {
     setStatus(error.message, true);
   }
@@ -215,10 +223,10 @@ async function start() {
   }
   setHow(available.whole ? "whole" : "hole");
   showChoices();
-  setStatus(state.indexes.map((e) => `${e.name}: ${e.regions.toLocaleString("en")} ${e.mode === "grid" ? "patches" : e.mode} of ${e.data}`).join("; "));
+  setStatus(state.indexes.map((e) => `${e.name.replaceAll("_", " ")}: ${e.regions.toLocaleString("en")} ${e.mode === "grid" ? "patches" : e.mode} of ${e.data}`).join("; "));
   $("more").addEventListener("click", () => { state.start += 1; showChoices(); });
   $("file").addEventListener("change", onUpload);
-  $("k").addEventListener("change", search);
+  $("k").addEventListener("change", () => { $("k").value = requestBody().k; search(); });
   $("fill").addEventListener("click", fill);
   $("frame").addEventListener("pointerdown", onPointerDown);
   $("box").addEventListener("keydown", onKeyDown);
@@ -234,7 +242,7 @@ async function main() {
   if (box.length === 4 && box.every(Number.isFinite)) state.box = box;
   placeBox();
   const number = Number(parameters.get("number"));
-  choose({ index: 0, number }, `/api/picture/0/${number}`, null);
+  choose({ index: 0, number }, `/api/picture/0/${number}`);
   if (parameters.has("fill")) fill();
 }
 
