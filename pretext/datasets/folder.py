@@ -125,7 +125,7 @@ def _files(
         patterns = [pattern.strip().strip("/") for pattern in exclude.split(",")]
         matched: dict[str, list[str]] = {pattern: [] for pattern in patterns}
         for name, found in files.items():
-            kept = []
+            kept: list[str] = []
             for image, path in zip(found, _relative(root, found), strict=True):
                 pattern = next((pattern for pattern in patterns if _matches(path, pattern)), None)
                 (kept if pattern is None else matched[pattern]).append(image)
