@@ -21,6 +21,8 @@ Kinds of data set:
     masks              pictures and index masks, for segmentation
     voc                PASCAL VOC
     coco               COCO's JSON
+    coco_format        read and check one of its files
+    coco_turned        match its annotations to photographs that EXIF turns
     torchvision_sets   torchvision's data sets by name (`cifar10`, …)
     scenes             the embedded data set of drawn pictures
     scenery            the program that draws them
