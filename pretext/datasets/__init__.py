@@ -131,7 +131,7 @@ def _mend_boxes(name: str, part: ImageDataset) -> list[str]:
     notes = []
     for fault, pictures in faults.items():
         files = [Path(part.images[index]).name for index in pictures.nonzero().flatten().tolist()]
-        notes.append(f"Boxes of {len(files):,} of {len(part):,} pictures in {name} are {fault}: {some(files)}.")
+        notes.append(f"Boxes of {len(files):,} of {len(part):,} pictures in {name} {fault}: {some(files)}.")
     return notes
 
 

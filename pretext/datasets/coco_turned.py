@@ -37,11 +37,11 @@ def turn_annotations(read: Mapping[str, Annotated], images: Mapping[str, Sequenc
         return []
     upright = any(_reaches_out(annotated, row, size) for annotated, row, size in frames)
     stored = any(_reaches_out(annotated, row, size[::-1]) for annotated, row, size in frames)
-    counts = [
-        f"{len(rows):,} of {len(images[split]):,} pictures in {split} ({some([read[split].names[row] for row in rows])})"
-        for split, rows in turned.items()
-        if rows
-    ]
+    counts = []
+    for split, rows in turned.items():
+        if rows:
+            files = some([read[split].names[row] for row in rows])
+            counts.append(f"{len(rows):,} of {len(images[split]):,} pictures in {split} ({files})")
     start = f"The EXIF orientation turns {', '.join(counts)}, and the JSON states their stored size: "
     if upright and stored:
         return [f"{start}their boxes fit neither frame, so they do not match their pictures."]

@@ -160,8 +160,8 @@ def _why_no_classes(root: Path, folder: Path, images: list[str]) -> str:
         return ""
     beside = [image for image, parts in zip(images, inside, strict=True) if not parts]
     if beside:
-        names = some(_relative(root, beside))
-        return f"{names} lie beside the folders {some(top)}; exclude={_relative(root, beside)[0]} leaves a picture out"
+        names = _relative(root, beside)
+        return f"pictures lie beside the folders {some(top)} ({some(names)}); exclude={names[0]} leaves one out"
     deep = next(image for image, parts in zip(images, inside, strict=True) if len(parts) > 1)
     return (
         f"{_relative(root, [deep])[0]} lies deeper than the folders {some(top)}; "

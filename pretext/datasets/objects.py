@@ -82,9 +82,9 @@ class Objects:
         edge = torch.tensor(sizes, dtype=torch.float32).flip(1)[picture] if sizes else torch.full((1, 2), torch.inf)
         outside = ~empty & ((boxes[:, :2] >= edge) | (boxes[:, 2:] <= 0)).any(dim=1)
         faults = {
-            "corners swapped, put in order": swapped,
-            "empty, taken as one pixel": empty,
-            "outside the picture, taken as the pixel at its edge": outside,
+            "have swapped corners, which were put in order": swapped,
+            "are empty and count as one pixel": empty,
+            "lie outside the picture and count as the pixel at its edge": outside,
         }
         found = {
             fault: torch.zeros(len(self.offsets) - 1, dtype=torch.bool) for fault, rows in faults.items() if rows.any()

@@ -33,7 +33,7 @@ def with_fault(kind, root, given):
         for file in (root / "annotations").iterdir():
             content = json.loads(file.read_text())
             for entry in content["annotations"][::2]:
-                entry["bbox"] = [x0, y0, x1 - x0, y1 - y0]
+                entry.update(bbox=[x0, y0, x1 - x0, y1 - y0], segmentation=[])  # an outline would give the box
             file.write_text(json.dumps(content))
     return spec
 

@@ -45,9 +45,9 @@ def test_a_picture_beside_the_class_folders_is_named(tmp_path):
     fill(tmp_path / "dog", start=10)
     save(tmp_path / "contact-sheet.png", pixels(7, 99))
     data = open_dataset(f"folder:{tmp_path}")
-    assert any("contact-sheet.png lie beside the folders cat, dog" in note for note in data.notes)
+    assert any("pictures lie beside the folders cat, dog (contact-sheet.png)" in note for note in data.notes)
     for part in (*data.splits.values(), at_size(data, 8, bad_images="stop")):
-        with pytest.raises(UserError, match=r"needs label.*contact-sheet\.png lie beside.*exclude=contact-sheet\.png"):
+        with pytest.raises(UserError, match=r"needs label.*pictures lie beside.*exclude=contact-sheet\.png"):
             part.require("label")
     data = open_dataset(f"folder:{tmp_path}?exclude=contact-*")
     assert data.classes == ("cat", "dog") and sum(map(len, data.splits.values())) == 12
