@@ -13,6 +13,7 @@ Pictures in files:
     decoding           decode an image file; resize a picture together with its target
     objects            labels and boxes of many pictures in flat arrays
     fingerprints       content hashes of files, cached
+    layouts            the kind of data set that fits a folder
 
 Kinds of data set:
     folder             a folder of pictures, with or without class folders
@@ -20,6 +21,8 @@ Kinds of data set:
     masks              pictures and index masks, for segmentation
     voc                PASCAL VOC
     coco               COCO's JSON
+    coco_format        read and check one of its files
+    coco_turned        match its annotations to photographs that EXIF turns
     torchvision_sets   torchvision's data sets by name (`cifar10`, …)
     scenes             the embedded data set of drawn pictures
     scenery            the program that draws them
@@ -40,10 +43,13 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, ImageDataset, Target
+from pretext.datasets.files import FileDataset, some
+from pretext.datasets.layouts import fitting_kind
 from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset, complete, limited
 from pretext.system.errors import UserError, did_you_mean
@@ -103,6 +109,8 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     # the data set may keep its options, and the class made above cannot be pickled
     own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options_type)}
     given = open_splits(parsed.path, options_type(**own))
+    for name, part in given.items():
+        part.notes += tuple(_mend_boxes(name, part))
     notes = [note for part in given.values() for note in part.notes]
     splits, drawn = complete(spec, given)
     notes += drawn
@@ -111,7 +119,20 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
         notes.append(f"limit={options.limit}: at most that many pictures of each split, drawn by a fixed seed.")
     for part in splits.values():
         part.spec, part.splits, part.notes = spec, splits, tuple(dict.fromkeys(notes))
+        part.lacking = given["train"].lacking
     return splits["train"]
+
+
+def _mend_boxes(name: str, part: ImageDataset) -> list[str]:
+    """Put faulty boxes of a split right, and return notes on them."""
+    if not isinstance(part, FileDataset) or part.objects is None:
+        return []
+    part.objects, faults = part.objects.mended(part.sizes)
+    notes = []
+    for fault, pictures in faults.items():
+        files = [Path(part.images[index]).name for index in pictures.nonzero().flatten().tolist()]
+        notes.append(f"Boxes of {len(files):,} of {len(part):,} pictures in {name} {fault}: {some(files)}.")
+    return notes
 
 
 def _opener(kind: str) -> tuple[type, OpenSplits]:
@@ -121,6 +142,10 @@ def _opener(kind: str) -> tuple[type, OpenSplits]:
         return torchvision_sets.Options, functools.partial(torchvision_sets.open_named, kind)
     known = dataset_kinds()
     if kind not in known:
+        if Path(kind).expanduser().exists() or "/" in kind:
+            raise UserError(
+                f"{kind}: a path alone does not say what lies there; write {fitting_kind(Path(kind))}:{kind}"
+            )
         raise UserError(f"unknown kind of data set {kind!r}; {did_you_mean(kind, known)}")
     module = _module(kind)
     assert module is not None

@@ -47,6 +47,7 @@ class ImageDataset(ABC):
         annotations: The keys that every target holds, out of label, labels, boxes, masks and clip.
         splits: All splits by name, this one included. `open_dataset` guarantees train, val and test.
         notes: Sentences that a report must repeat, such as that a validation split was drawn.
+        lacking: Why an annotation is missing that the source nearly has, by its key; `require` says it.
         synthetic: True if the pictures are drawn, not photographed.
         label: The class of each picture, if known without decoding; else None.
         clip_of: The clip number of each picture, if pictures are frames of clips; else None.
@@ -58,6 +59,7 @@ class ImageDataset(ABC):
     annotations: frozenset[str] = frozenset()
     splits: Mapping[str, ImageDataset] = {}
     notes: tuple[str, ...] = ()
+    lacking: Mapping[str, str] = {}
     synthetic: bool = False
     label: Int[Tensor, "N"] | None = None
     clip_of: Int[Tensor, "N"] | None = None
@@ -94,7 +96,7 @@ class ImageDataset(ABC):
         missing = [name for name in annotations if name not in self.annotations]
         if missing:
             has = ", ".join(sorted(self.annotations)) or "nothing"
-            raise UserError(
-                f"{self.spec}: this needs {' and '.join(missing)}, and the data set annotates {has}; "
-                "give a data set that has them"
+            why = next(
+                (self.lacking[name] for name in missing if name in self.lacking), "give a data set that has them"
             )
+            raise UserError(f"{self.spec}: this needs {' and '.join(missing)}, and the data set annotates {has}; {why}")

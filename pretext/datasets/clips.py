@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.files import FileDataset, folder_at, images_below
+from pretext.datasets.files import FileDataset, folder_at, images_below, some
 from pretext.datasets.folder import SPLITS, split_folders
 from pretext.system.errors import UserError
 
@@ -53,20 +53,21 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
 
 def _clips(spec: str, root: Path, folder: Path, shortest: int) -> FileDataset:
     clips: dict[Path, list[str]] = {}
-    for image in images_below(folder):
+    outputs: list[str] = []
+    for image in images_below(folder, outputs):
         clips.setdefault(Path(image).parent, []).append(image)
     if folder in clips:
         raise UserError(
             f"{spec}: {folder} contains pictures itself; give the folder that contains the folders of the clips"
         )
-    filled = {clip.relative_to(folder).parts[0] for clip in clips}
+    filled = {clip.relative_to(folder).parts[0] for clip in [*clips, *map(Path, outputs)]}
     for below in folder.iterdir():
         if below.is_dir() and below.name not in filled and not below.name.startswith("."):
             clips[below] = []
     in_order = sorted(clips, key=_natural)
     kept = [clips[clip] for clip in in_order if len(clips[clip]) >= shortest]
     short = [clip.relative_to(root).as_posix() for clip in in_order if len(clips[clip]) < shortest]
-    which = ", ".join(short[:NAMED]) + (f" and {len(short) - NAMED:,} more" if len(short) > NAMED else "")
+    which = some(short, NAMED)
     if not kept:
         found = f", only shorter ones: {which}" if short else "; a clip is a folder of pictures"
         raise UserError(f"{spec}: no clips of {shortest} or more frames in {folder}{found}")
@@ -75,8 +76,11 @@ def _clips(spec: str, root: Path, folder: Path, shortest: int) -> FileDataset:
         images=[frame for frames in kept for frame in sorted(frames, key=_natural)],
         clip_of=torch.arange(len(kept)).repeat_interleave(torch.tensor([len(frames) for frames in kept])),
     )
+    if outputs:
+        names = [Path(output).relative_to(root).as_posix() for output in outputs]
+        data.notes += (f"Outputs of commands are no data and were left out: {some(names)}.",)
     if short:
-        data.notes = (f"Left out of {len(clips):,} clips, for fewer than {shortest} frames: {which}.",)
+        data.notes += (f"Left out of {len(clips):,} clips, for fewer than {shortest} frames: {which}.",)
     return data
 
 

@@ -1,17 +1,20 @@
 """`coco:DIR`: annotations in COCO's JSON format, and pictures.
 
 Splits: `instances_SPLIT.json` or `SPLIT.json`, with or without a year, in DIR/annotations or DIR, for each SPLIT of
-train, val and test. A single JSON file of any name is train. The keys train, val and test name other files.
+train, val and test. A single JSON file of any name is train. If there is none, the only JSON file in each of the
+folders `train`, `val` (or `valid`, `validation`) and `test`. The keys train, val and test name other files.
 
 Pictures: each `file_name` is relative to the first of these folders that contains the first picture: DIR, the
 folder named like the JSON file (`train2017` for `instances_train2017.json`), `images`, that folder in `images`, and
 the folder of the JSON file. The key `images` names another folder.
 
-Classes: the categories of the training file, in the order of their ids. If every picture of every split shows
+Classes: the categories of the training file, in the order of their ids, without those that only group others: that
+are a supercategory and have no objects. If every picture of every split shows
 exactly one class, it is the picture's `label` too.
 
-Masks: available if every annotation has a segmentation. They are drawn when a picture is read, smaller objects over
-larger ones. Crowds (`iscrowd`) are `difficult` objects.
+Masks: available if at least half of the objects of every split have a segmentation; the boxes of the others are
+ignored (255). They are drawn when a picture is read, smaller objects over larger ones. Crowds (`iscrowd`) are
+`difficult` objects.
 
 Source: Lin et al. 2014, "Microsoft COCO: Common Objects in Context"; cocodataset.org/#format-data.
 """
@@ -20,9 +23,7 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,14 +35,18 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from pretext.datasets.base import IGNORE, BadImage, ImageDataset
+from pretext.datasets.coco_format import Annotated, boxes_from_outlines, named_classes, read_json
+from pretext.datasets.coco_turned import turn_annotations
 from pretext.datasets.files import FileDataset, Masks, chosen_classes, folder_at
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
-FARTHEST = 1e6
-"""Largest absolute coordinate of a polygon, in pixels."""
+FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""Folders with a JSON file of their own, where none lies in DIR or DIR/annotations."""
+LEAST_OUTLINED = 0.5
+"""Share of a split's objects that must have an outline for masks."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +64,6 @@ class Options:
     """Folder below DIR that contains the pictures; None looks in the default folders."""
     classes: str | None = None
     """Categories to keep, separated by commas, in this order; None keeps all of train's."""
-
-
-@dataclass(frozen=True)
-class _Annotated:
-    """The checked content of one JSON file."""
-
-    file: Path
-    classes: tuple[str, ...]
-    names: list[str]
-    """The `file_name` of each picture."""
-    sizes: list[tuple[int, int]]
-    """Height and width of each picture; empty if the file lacks any of them."""
-    objects: list[list[dict[str, Any]]]
-    """The annotations of each picture; `category` is the class name."""
 
 
 @final
@@ -118,30 +109,33 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     """
     root, spec = folder_at("coco", path), f"coco:{path}"
     files, notes = _json_files(spec, root, options)
-    read = {split: _read(file) for split, file in files.items()}
+    read = {split: read_json(file) for split, file in files.items()}
     if "train" not in read:
         return {}  # the caller raises
+    notes += named_classes(read)
     known = read["train"].classes
     for split, annotated in read.items():
         used = {entry["category"] for entries in annotated.objects for entry in entries}
         if unknown := sorted(used - set(known)):
             raise UserError(f"{spec}: {split} has a class {unknown[0]!r} that train lacks")
     classes = chosen_classes(spec, options.classes, known)
-    for annotated in read.values():
+    pictures = {split: _pictures(spec, root, options.images, annotated) for split, annotated in read.items()}
+    notes += turn_annotations(read, pictures)
+    for split, annotated in read.items():
         for entries in annotated.objects:
             entries[:] = [entry for entry in entries if entry["category"] in classes]
+        notes += boxes_from_outlines(split, annotated)
     everywhere = [entries for annotated in read.values() for entries in annotated.objects]
     single = all(len({entry["category"] for entry in entries}) == 1 for entries in everywhere)
-    segmented = any(everywhere) and all(
-        entry["segmentation"] is not None for entries in everywhere for entry in entries
-    )
+    segmented, about_masks = _outlined(read)
     if segmented and len(classes) >= IGNORE - 1:
-        notes.append(f"{len(classes)} classes do not fit a mask of 8 bits: masks are not used.")
+        about_masks = f"{len(classes)} classes do not fit a mask of 8 bits: masks are not used."
         segmented = False
+    notes += [about_masks] if about_masks else []
 
     splits: dict[str, ImageDataset] = {}
     for split, annotated in read.items():
-        images = _pictures(spec, root, options.images, annotated)
+        images = pictures[split]
         labels = [[classes.index(entry["category"]) for entry in entries] for entries in annotated.objects]
         splits[split] = FileDataset(
             root=root,
@@ -162,7 +156,27 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             sizes=annotated.sizes,
         )
         splits[split].notes = tuple(notes)
+        splits[split].lacking = {} if segmented or not about_masks else {"masks": about_masks.removesuffix(".")}
     return splits
+
+
+def _outlined(read: Mapping[str, Annotated]) -> tuple[bool, str]:
+    """Return whether there are enough outlines for masks, and a note on objects without one; "" if none lacks it."""
+    lacking, enough, some_outline = [], True, False
+    for split, annotated in read.items():
+        has = [[entry["segmentation"] is not None for entry in entries] for entries in annotated.objects]
+        count, missing = sum(map(len, has)), sum(entries.count(False) for entries in has)
+        some_outline |= count > missing
+        enough &= missing <= (1 - LEAST_OUTLINED) * count
+        if missing:
+            first = next(name for name, entries in zip(annotated.names, has, strict=True) if False in entries)
+            lacking.append(f"{missing:,} of {count:,} objects in {split}, the first in {first}")
+    if not some_outline:
+        return False, ""
+    if not lacking:
+        return True, ""
+    end = "in masks, their boxes are ignored" if enough else "too many for masks, which are not used"
+    return enough, f"Without an outline (segmentation) are {' and '.join(lacking)}: {end}."
 
 
 def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path], list[str]]:
@@ -189,6 +203,8 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
         if len(found) > 1:
             notes.append(f"Several files fit {split}: {', '.join(found)}. The last is used; {split}= chooses another.")
     if not candidates and not files:
+        files = _in_split_folders(root)
+    if not candidates and not files:
         raise UserError(f"{spec}: no JSON file in {root / 'annotations'} or {root}")
     if not files and len(candidates) == 1:
         files["train"] = candidates[0]
@@ -197,68 +213,14 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
     return files, notes
 
 
-def _read(file: Path) -> _Annotated:
-    """Read and check one JSON file.
-
-    Raises:
-        UserError: If it cannot be read or violates COCO's format.
-    """
-    try:
-        content = json.loads(file.read_bytes())
-        images, annotations = content["images"], content["annotations"]
-        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-        row_of = {entry["id"]: row for row, entry in enumerate(images)}
-        names = [str(entry["file_name"]) for entry in images]
-        sizes = [(int(entry["height"]), int(entry["width"])) for entry in images if entry.get("width")]
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON: {error}") from None
-    except KeyError as error:
-        raise UserError(f"{file}: not in COCO's format: {error} is missing") from None
-    except (TypeError, AttributeError):
-        raise UserError(f"{file}: not in COCO's format: expected lists of images, annotations and categories") from None
-    classes = tuple(categories[number] for number in sorted(categories))
-    for what, values in (("category name", classes), ("image id", [entry["id"] for entry in images])):
-        value, count = Counter(values).most_common(1)[0] if values else (None, 0)
-        if count > 1:
-            raise UserError(f"{file}: the {what} {value!r} occurs {count} times")
-    objects: list[list[dict[str, Any]]] = [[] for _ in images]
-    for number, entry in enumerate(annotations):
-        try:
-            box = [float(value) for value in entry["bbox"]]
-            row, category = row_of[entry["image_id"]], categories[entry["category_id"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{file}: annotations[{number}]: {_fault(error)}") from None
-        if len(box) != 4 or not all(map(math.isfinite, box)):
-            raise UserError(f"{file}: annotations[{number}]: bbox={entry['bbox']}; expected x, y, width, height")
-        segmentation = _checked(entry.get("segmentation"), f"{file}: annotations[{number}]")
-        objects[row].append(
-            {"bbox": box, "category": category, "iscrowd": entry.get("iscrowd"), "segmentation": segmentation}
-        )
-    return _Annotated(file, classes, names, sizes if len(sizes) == len(images) else [], objects)
-
-
-def _fault(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        key = error.args[0]
-        return f"{key!r} is missing" if isinstance(key, str) else f"no image or category has the id {key}"
-    return "expected an object with image_id, category_id and bbox"
-
-
-def _checked(segmentation: Any, where: str) -> Any:
-    """Return a segmentation without polygons of fewer than three points, or None if it is empty."""
-    if not segmentation:
-        return None
-    if isinstance(segmentation, dict):
-        if isinstance(segmentation.get("counts"), list | str) and isinstance(segmentation.get("size"), list):
-            return segmentation
-    elif isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation):
-        points = np.array([value for polygon in segmentation for value in polygon])
-        # the rasteriser never returns from a NaN coordinate
-        if points.dtype.kind in "iuf" and np.all(np.abs(points) <= FARTHEST):
-            return [polygon for polygon in segmentation if len(polygon) >= 6]
-    raise UserError(f"{where}: segmentation must be a list of polygons, or run lengths with their size")
+def _in_split_folders(root: Path) -> dict[str, Path]:
+    """Return the only JSON file in the folder of each split."""
+    files = {}
+    for split, names in FOLDERS.items():
+        found = next((found for name in names if (found := sorted((root / name).glob("*.json")))), [])
+        if len(found) == 1:
+            files[split] = found[0]
+    return files
 
 
 def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
@@ -271,8 +233,9 @@ def _is_crowd(entry: Mapping[str, Any]) -> bool:
 
 
 def _to_draw(entries: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> bytes:
-    largest_first = sorted(entries, key=lambda entry: -entry["bbox"][2] * entry["bbox"][3])
-    drawn = [
+    largest_first = sorted(entries, key=lambda entry: -abs(entry["bbox"][2] * entry["bbox"][3]))
+    drawn = [[IGNORE, [_outline_of(entry["bbox"])]] for entry in largest_first if not entry["segmentation"]]
+    drawn += [
         [classes.index(entry["category"]) + 1, entry["segmentation"]]
         for entry in largest_first
         if entry["segmentation"]
@@ -280,7 +243,12 @@ def _to_draw(entries: Iterable[Mapping[str, Any]], classes: Sequence[str]) -> by
     return json.dumps(drawn, separators=(",", ":")).encode()
 
 
-def _pictures(spec: str, root: Path, images: str | None, annotated: _Annotated) -> list[str]:
+def _outline_of(box: Sequence[float]) -> list[float]:
+    left, top, right, bottom = _corners(box)
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def _pictures(spec: str, root: Path, images: str | None, annotated: Annotated) -> list[str]:
     """Return the path of each picture.
 
     Raises:
@@ -297,6 +265,9 @@ def _pictures(spec: str, root: Path, images: str | None, annotated: _Annotated) 
         return path.name in in_folder(path.parent)
 
     first = annotated.names[0]
+    if "\\" in first and not any(exists(folder / first) for folder in folders):
+        annotated.names[:] = [name.replace("\\", "/") for name in annotated.names]  # written on Windows
+        first = annotated.names[0]
     folder = next((folder for folder in folders if exists(folder / first)), folders[0])
     paths = [folder / name for name in annotated.names]
     for path in paths:

@@ -24,6 +24,11 @@ from pretext.datasets.fingerprints import digest, digest_files
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
 
+OUTPUTS = frozenset(
+    {"run.json", "log.jsonl", "encoder.safetensors", "checkpoint.safetensors", "plan.json", "judged.json"}
+)
+"""Names of files that mark a folder as the output of a command."""
+
 
 class Masks(ABC):
     """One index mask for each picture of a `FileDataset`."""
@@ -210,19 +215,40 @@ def folder_at(kind: str, path: str) -> Path:
     return folder
 
 
-def images_below(folder: Path) -> Iterator[str]:
-    """Yield the sorted paths of all pictures below a folder, by suffix; hidden files and folders are skipped."""
+def images_below(folder: Path, outputs: list[str] | None = None) -> Iterator[str]:
+    """Yield the sorted paths of all pictures below a folder, by suffix.
+
+    Hidden files and folders are skipped, and so are the folders below it that hold one of `OUTPUTS`: sheets of
+    pictures that a command has drawn are no data.
+
+    Args:
+        folder: The folder.
+        outputs: A list that receives the path of each output folder that is skipped.
+    """
     seen = set()
     for where, folders, files in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(where)) in seen:  # a symbolic link to a parent folder
             folders.clear()
             continue
         seen.add(real)
+        if not OUTPUTS.isdisjoint(files):
+            is_whole = where != str(folder)  # else only the samples in the data's own folder are output
+            if outputs is not None:
+                outputs += [where] if is_whole else [os.path.join(where, "samples")] * ("samples" in folders)  # noqa: PTH118
+            folders[:] = [] if is_whole else [name for name in folders if name != "samples"]
+            if is_whole:
+                continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             # strings, because a million Path objects are slow
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in image_suffixes():  # noqa: PTH122
                 yield os.path.join(where, name)  # noqa: PTH118
+
+
+def some(names: Sequence[str], at_most: int = 3) -> str:
+    """Return the first names of many, joined by commas, and how many more there are."""
+    rest = f" and {len(names) - at_most:,} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + rest
 
 
 def chosen_classes(kind: str, text: str | None, known: Sequence[str]) -> tuple[str, ...]:

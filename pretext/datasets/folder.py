@@ -1,28 +1,38 @@
 """`folder:DIR`: a folder of pictures, at any depth, with or without splits and classes.
 
-Splits: the sub-folders `train`, `val` and `test` are the splits if `train` exists and either another of them
-exists too or `train` contains all pictures; other folders are then ignored. Otherwise the whole folder is train.
-The keys `train=`, `val=` and `test=` give other names.
+Splits: the sub-folders `train`, `val` (or `valid`, `validation`) and `test` are the splits if `train` exists and either
+another of them exists too or `train` contains all pictures; other folders are then ignored. Otherwise the whole folder
+is train. The keys `train=`, `val=` and `test=` give other names.
 
 Classes: the sub-folders are the classes if there are at least two and every training picture lies exactly one
-level down. Otherwise the pictures are unlabelled.
+level down. Otherwise the pictures are unlabelled, unless the key `label` says which folder names the class. A note
+says so where class folders seem to be there.
 
-Pictures are recognised by their suffix, in upper or lower case. Other files and hidden ones are ignored.
+Pictures are recognised by their suffix, in upper or lower case. Other files and hidden ones are ignored, and so are
+the folders below it that commands have written (those that hold a run.json, plan.json, judged.json, encoder or
+checkpoint). The key `exclude` leaves out more.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.files import FileDataset, chosen_classes, folder_at, images_below
+from pretext.datasets.files import FileDataset, chosen_classes, folder_at, images_below, some
 from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
+OTHER_NAMES = {"val": ("valid", "validation")}
+"""Names of a split's folder that are taken if there is none of its own name."""
+SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+"""Names, in lower case, of folders that are splits rather than classes."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,16 @@ class Options:
     train: str | None = None
     """Sub-folder of the training pictures; None looks for `train`."""
     val: str | None = None
-    """Sub-folder of the validation pictures; None looks for `val`."""
+    """Sub-folder of the validation pictures; None looks for `val`, `valid` and `validation`."""
     test: str | None = None
     """Sub-folder of the test pictures; None looks for `test`."""
     classes: str | None = None
     """Class folders to use, separated by commas, in this order; None uses all of train's, sorted by name."""
+    label: Literal["top", "parent"] | None = None
+    """Folder that names a picture's class: top, the one right below its split, or parent, the one that contains the
+    picture; None reads classes only where these are the same folder for all training pictures."""
+    exclude: str | None = None
+    """Files and folders to leave out, separated by commas: names, paths below DIR, or patterns with * and ?."""
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
@@ -47,31 +62,111 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     """
     root, spec = folder_at("folder", path), f"folder:{path}"
     folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLITS})
-    files = {name: list(images_below(folder)) for name, folder in folders.items()}
-    for name, found in files.items():
-        if not found:
-            where = root if folders[name] == root else folders[name]
-            raise UserError(f"{spec}: no pictures in {where}; {_formats()}")
-    labelled = {name: _classes(folders[name], found) for name, found in files.items()}
+    files, notes = _files(spec, root, folders, options.exclude)
+    labelled = {name: _classes(folders[name], found, options.label) for name, found in files.items()}
     known = labelled["train"] if len(labelled["train"]) > 1 else ()
     if options.classes is not None and not known:
         raise UserError(f"{spec}: classes={options.classes}, but {folders['train']} has no class folders")
+    if options.label is not None and not known:
+        raise UserError(f"{spec}: label={options.label}, but {folders['train']} has no two class folders at that level")
     classes = chosen_classes(spec, options.classes, known)
 
     splits: dict[str, ImageDataset] = {}
-    left_out = []
     for name, found in files.items():
         if not classes:
             splits[name] = FileDataset(root=root, images=found)
         elif unknown := set(labelled[name]) - set(known):
             first = min(unknown)
-            raise UserError(f"{spec}: {name} has a class {first!r} that train lacks; {did_you_mean(first, known)}")
+            leave = f"; exclude={_relative(root, [str(folders[name])])[0]} leaves this split out"
+            raise UserError(
+                f"{spec}: {name} has a class {first!r} that train lacks; {did_you_mean(first, known)}{leave}"
+            )
         elif labelled[name] or name == "train":
-            splits[name] = _labelled(root, folders[name], found, classes)
+            splits[name] = _labelled(root, folders[name], found, classes, options.label)
         else:
-            left_out.append(f"The folder {name} has no class folders, unlike train: it is not used.")
-    splits["train"].notes = tuple(left_out)
+            why = _why_no_classes(root, folders[name], found) or f"{some(_relative(root, found))} lie in none"
+            notes.append(f"The folder {name} has no class folders, unlike train: it is not used ({why}).")
+    if not classes and (why := _why_no_classes(root, folders["train"], files["train"])):
+        notes.append(f"The pictures have no classes: {why}.")
+        splits["train"].lacking = {"label": why}
+    if classes:
+        notes += _doubts(folders["train"], classes)
+    splits["train"].notes = tuple(notes)
     return splits
+
+
+def _doubts(folder: Path, classes: Sequence[str]) -> list[str]:
+    """Return notes on class folders that may be splits, or hold no pictures."""
+    notes = []
+    if splits := [name for name in classes if name.lower() in SPLIT_WORDS]:
+        notes.append(
+            f"The folder {some(splits)} is read as a class; if it is a split, name it with train=, val= or test=."
+        )
+    empty = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and not any(entry.iterdir())]
+    if empty:
+        notes.append(f"The folder {some(empty)} is empty: it is no class.")
+    return notes
+
+
+def _files(
+    spec: str, root: Path, folders: dict[str, Path], exclude: str | None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the pictures of each split, and notes on what was left out.
+
+    Raises:
+        UserError: If a split has no pictures, or a pattern of `exclude` leaves nothing out.
+    """
+    outputs: list[str] = []
+    files = {name: list(images_below(folder, outputs)) for name, folder in folders.items()}
+    notes = []
+    if outputs:
+        notes.append(f"Outputs of commands are no data and were left out: {some(_relative(root, outputs))}.")
+    if exclude is not None:
+        patterns = [pattern.strip().strip("/") for pattern in exclude.split(",")]
+        matched: dict[str, list[str]] = {pattern: [] for pattern in patterns}
+        for name, found in files.items():
+            kept: list[str] = []
+            for image, path in zip(found, _relative(root, found), strict=True):
+                pattern = next((pattern for pattern in patterns if _matches(path, pattern)), None)
+                (kept if pattern is None else matched[pattern]).append(image)
+            files[name] = kept
+        for pattern, gone in matched.items():
+            if not gone:
+                raise UserError(f"{spec}: exclude={pattern}: no picture is there or below; give a name or a pattern")
+            notes.append(f"exclude={pattern} leaves out {len(gone):,} pictures: {some(_relative(root, gone))}.")
+    for name, found in files.items():
+        if not found and (name == "train" or exclude is None):
+            left = f" besides what was left out ({' '.join(notes)})" if notes else ""
+            raise UserError(f"{spec}: no pictures in {folders[name]}{left}; {_formats()}")
+    return {name: found for name, found in files.items() if found}, notes
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Return whether a picture's relative path, a folder of it, or one of their names fits the pattern."""
+    parts = path.split("/")
+    whole = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return any(fnmatchcase(part, pattern) for part in (*parts, *whole))
+
+
+def _relative(root: Path, paths: Sequence[str]) -> list[str]:
+    return [Path(os.path.relpath(path, root)).as_posix() for path in paths]
+
+
+def _why_no_classes(root: Path, folder: Path, images: list[str]) -> str:
+    """Return why the sub-folders of `folder` are not its classes, and what to do; "" if nothing looks like classes."""
+    inside = [Path(image).relative_to(folder).parts[:-1] for image in images]
+    top = sorted({parts[0] for parts in inside if parts})
+    if len(top) < 2:
+        return ""
+    beside = [image for image, parts in zip(images, inside, strict=True) if not parts]
+    if beside:
+        names = _relative(root, beside)
+        return f"pictures lie beside the folders {some(top)} ({some(names)}); exclude={names[0]} leaves one out"
+    deep = next(image for image, parts in zip(images, inside, strict=True) if len(parts) > 1)
+    return (
+        f"{_relative(root, [deep])[0]} lies deeper than the folders {some(top)}; "
+        "label=top takes these as the classes, label=parent the folders that contain the pictures"
+    )
 
 
 def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[str, Path]:
@@ -87,8 +182,9 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
     """
     found: dict[str, Path] = {}
     for split, name in named.items():
-        folder = root / (split if name is None else name)
-        if folder.is_dir():
+        names = (split, *OTHER_NAMES.get(split, ())) if name is None else (name,)
+        folder = next((root / name for name in names if (root / name).is_dir()), None)
+        if folder is not None:
             found[split] = folder
         elif name is not None:
             existing = [entry.name for entry in root.iterdir() if entry.is_dir()]
@@ -107,22 +203,27 @@ def _is_all(root: Path, folder: Path) -> bool:
     return all(Path(image).is_relative_to(folder) for image in images_below(root))
 
 
-def _classes(folder: Path, images: list[str]) -> tuple[str, ...]:
-    """Return the sub-folders that contain the images, or nothing if any image is not exactly one level down."""
+def _classes(folder: Path, images: list[str], label: str | None) -> tuple[str, ...]:
+    """Return the names of the class folders; nothing if any image is not exactly one level down, or has no folder."""
     parents = {os.path.relpath(Path(image).parent, folder) for image in images}
-    one_level = all(parent != os.curdir and os.sep not in parent for parent in parents)
-    return tuple(sorted(parents)) if one_level else ()
+    if os.curdir in parents or (label is None and any(os.sep in parent for parent in parents)):
+        return ()
+    return tuple(sorted({_class_in(parent, label) for parent in parents}))
 
 
-def _labelled(root: Path, folder: Path, images: list[str], classes: tuple[str, ...]) -> FileDataset:
+def _class_in(parent: str, label: str | None) -> str:
+    return Path(parent).parts[0 if label == "top" else -1]
+
+
+def _labelled(root: Path, folder: Path, images: list[str], classes: tuple[str, ...], label: str | None) -> FileDataset:
     index = {name: position for position, name in enumerate(classes)}
-    kept, label = [], []
+    kept, numbers = [], []
     for image in images:
-        name = Path(image).parent.name
+        name = _class_in(os.path.relpath(Path(image).parent, folder), label)
         if name in index:
             kept.append(image)
-            label.append(index[name])
-    return FileDataset(root=root, images=kept, classes=classes, label=torch.tensor(label, dtype=torch.int64))
+            numbers.append(index[name])
+    return FileDataset(root=root, images=kept, classes=classes, label=torch.tensor(numbers, dtype=torch.int64))
 
 
 def _formats() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -48,20 +49,52 @@ class Objects:
         )
 
     def target(self, index: int, height: int, width: int) -> Target:
-        """Return the target of picture `index`; boxes are clipped to height×width, and empty ones removed."""
+        """Return the target of picture `index`; boxes are clipped to height×width, see `_clipped`."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         if self.boxes is None:
             return {"labels": self.labels[rows].clone()}
-        edge = torch.tensor([width, height, width, height], dtype=torch.float32)
-        boxes = self.boxes[rows].clamp(min=0).minimum(edge)
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        edge = torch.tensor([width, height], dtype=torch.float32)
+        boxes = _clipped(self.boxes[rows], edge)
         target: Target = {
-            "labels": self.labels[rows][kept],
-            "boxes": tv_tensors.BoundingBoxes(boxes[kept], format="XYXY", canvas_size=(height, width)),
+            "labels": self.labels[rows].clone(),
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
         }
         if self.difficult is not None:
-            target["difficult"] = self.difficult[rows][kept]
+            target["difficult"] = self.difficult[rows].clone()
         return target
+
+    def mended(self, sizes: Sequence[tuple[int, int]]) -> tuple[Objects, dict[str, Bool[Tensor, "N"]]]:
+        """Return the objects with faulty boxes put right, and the pictures of each fault.
+
+        Every object stays, because a faulty box says nothing against the class.
+
+        Args:
+            sizes: Height and width of each picture, or nothing if they are unknown.
+        """
+        if self.boxes is None or not len(self.boxes):
+            return self, {}
+        picture = torch.arange(len(self.offsets) - 1).repeat_interleave(self.offsets.diff())
+        swapped = (self.boxes[:, 2:] < self.boxes[:, :2]).any(dim=1)
+        boxes = torch.cat(
+            [self.boxes[:, :2].minimum(self.boxes[:, 2:]), self.boxes[:, :2].maximum(self.boxes[:, 2:])], 1
+        )
+        empty = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+        edge = torch.tensor(sizes, dtype=torch.float32).flip(1)[picture] if sizes else torch.full((1, 2), torch.inf)
+        outside = ~empty & ((boxes[:, :2] >= edge) | (boxes[:, 2:] <= 0)).any(dim=1)
+        faults = {
+            "have swapped corners, which were put in order": swapped,
+            "are empty and count as one pixel": empty,
+            "lie outside the picture and count as the pixel at its edge": outside,
+        }
+        found = {
+            fault: torch.zeros(len(self.offsets) - 1, dtype=torch.bool) for fault, rows in faults.items() if rows.any()
+        }
+        for fault, pictures in found.items():
+            pictures[picture[faults[fault]]] = True
+        if not found:
+            return self, {}
+        mended = torch.where((empty | outside)[:, None], _clipped(boxes, edge), boxes)
+        return dataclasses.replace(self, boxes=mended), found
 
     def take(self, indices: Int[Tensor, "K"]) -> Objects:
         """Return the objects of the pictures at `indices`, in their order."""
@@ -88,3 +121,14 @@ class Objects:
     def digest(self) -> str:
         """Return a hash of all arrays."""
         return digest(*(part for name, array in self.arrays().items() for part in (name, array.tobytes())))
+
+
+def _clipped(boxes: Float[Tensor, "K 4"], edge: Float[Tensor, "... 2"]) -> Float[Tensor, "K 4"]:
+    """Return boxes inside a picture of the width and height `edge`; those without an area there become one pixel wide.
+
+    A box in the frame of a resized picture may be thinner than one pixel; it stays as it is.
+    """
+    low, high = boxes[:, :2].clamp(min=0).minimum(edge), boxes[:, 2:].clamp(min=0).minimum(edge)
+    pixel = low.minimum((edge - 1).clamp(min=0))
+    empty = high <= low
+    return torch.cat([torch.where(empty, pixel, low), torch.where(empty, pixel + 1, high)], dim=1)

@@ -229,7 +229,10 @@ def _read(file: Path) -> _Annotation:
         if not name:
             raise UserError(f"{file}: object {number} has no name")
         names.append(name)
-        boxes.append((left - 1, top - 1, right, bottom))
+        # swapped sides stay swapped, around the same pixels; `Objects.mended` puts them in order
+        x0, x1 = (left - 1, right) if left <= right else (left, right - 1)
+        y0, y1 = (top - 1, bottom) if top <= bottom else (top, bottom - 1)
+        boxes.append((x0, y0, x1, y1))
         difficult.append(is_difficult)
     try:
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))

@@ -23,7 +23,7 @@ class Spec:
 
 
 def parse_spec(text: str) -> Spec:
-    """Split `KIND[:PATH][?key=value&…]`.
+    """Split `KIND[:PATH][?key=value&…]`. A value is taken as typed, `+` included; only `%XX` is decoded.
 
     Raises:
         UserError: If the kind is missing or an option is not `key=value`.
@@ -33,7 +33,9 @@ def parse_spec(text: str) -> Spec:
     if not kind:
         raise UserError(f"spec {text!r} has no kind; write KIND[:PATH][?key=value], e.g. folder:photos")
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+        # parse_qsl is made for HTML forms, where + is a space
+        typed = query.replace("+", "%2B")
+        pairs = parse_qsl(typed, True, True, errors="surrogateescape") if query else []
     except ValueError:
         raise UserError(f"spec {text!r}: after '?' write key=value pairs joined by '&'") from None
     return Spec(kind, path, dict(pairs))
@@ -70,7 +72,7 @@ def format_spec(kind: str, path: str, options: Any) -> str:
         for field in dataclasses.fields(options)
         if getattr(options, field.name) != field.default
     }
-    query = "&".join(f"{key}={quote(str(value), safe='/,.')}" for key, value in changed.items())
+    query = "&".join(f"{key}={_quoted(str(value))}" for key, value in changed.items())
     return kind + (f":{path}" if path else "") + (f"?{query}" if query else "")
 
 
@@ -84,7 +86,11 @@ def without_options(text: str, *names: str) -> str:
 def with_option(text: str, name: str, value: str) -> str:
     """Return a spec with the option `name` set to `value`."""
     text = without_options(text, name)
-    return f"{text}{'&' if '?' in text else '?'}{name}={quote(value, safe='/,.')}"
+    return f"{text}{'&' if '?' in text else '?'}{name}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    return quote(value, safe="/,.", errors="surrogateescape")  # file names need not be UTF-8
 
 
 def _convert(text: str, kind: Any) -> Any:

@@ -79,11 +79,6 @@ def test_polygons_are_drawn_as_cocos_own_tools_draw_them(root):
     assert np.array_equal(drawn, oracle.decode(oracle.merge(oracle.frPyObjects(polygons, 20, 24))).astype(bool))
 
 
-def test_no_masks_where_an_annotation_has_no_segmentation(root):
-    edit(root, lambda content: content["annotations"][3].update(segmentation=[]), "val")
-    assert open_dataset(f"coco:{root}").annotations == {"label", "labels", "boxes"}
-
-
 def test_a_picture_without_objects_has_no_label(root):
     edit(root, lambda content: content["annotations"].pop(0))
     data = open_dataset(f"coco:{root}")
@@ -134,7 +129,10 @@ def test_a_changed_annotation_changes_the_fingerprint(root):
         ("[1, 2", "not JSON"),
         ("[1, 2]", "expected lists of images, annotations and categories"),
         ({"images": []}, "'annotations' is missing"),
-        (lambda c: c["annotations"][1].pop("bbox"), r"annotations\[1\]: 'bbox' is missing"),
+        (lambda c: c["annotations"][1].pop("bbox") and c["annotations"][1].pop("segmentation"), "'bbox' is missing"),
+        (lambda c: c["annotations"][1].update(bbox=[10**400, 2, 3, 4]), r"annotations\[1\]"),
+        (lambda c: c["annotations"][1].update(segmentation=[[[1, 2], 3, 4, 5, 6]]), r"\[1\]: segmentation"),
+        (lambda c: c["images"][1].update(width=float("inf")), "expected lists of images"),
         (lambda c: c["annotations"][1].update(image_id=7), "no image or category has the id 7"),
         (lambda c: c["annotations"][1].update(bbox=[1, 2, 3]), r"bbox=\[1, 2, 3\]; expected x, y, width, height"),
         (lambda c: c["annotations"][1].update(bbox=["a", 2, 3, 4]), r"annotations\[1\]"),

@@ -173,3 +173,15 @@ def test_unknown_kinds_are_named_with_those_that_are_known():
     with pytest.raises(UserError, match="unknown kind of data set 'scense'; did you mean 'scenes'") as excinfo:
         open_dataset("scense")
     assert "cifar10" in one_line(excinfo) and "voc" in one_line(excinfo)
+
+
+@pytest.mark.parametrize("kind", ["folder", "voc", "coco", "masks"])
+def test_a_path_without_a_kind_suggests_the_one_that_fits(kind, tmp_path, monkeypatch):
+    dataset_samples.make(kind, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "data", "data", "./data"):
+        with pytest.raises(UserError, match=f"write {kind}:{path}$") as excinfo:
+            open_dataset(f"{path}?limit=3")
+        one_line(excinfo)
+    with pytest.raises(UserError, match="write folder:/no/where"):
+        open_dataset("/no/where")
