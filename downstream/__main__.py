@@ -98,12 +98,12 @@ def _judge(name: str, argv: list[str]) -> int:
     source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=probe.seed).to(device_of(options.device))
     scores = list(probe.evaluate(encoder, data, options.out))
+    if options.out is not None:  # before printing: a closed pipe must not lose the scores
+        _write(options.out / "scores.json", [_plain(score) for score in scores])
+        _write(options.out / "judged.json", _judged(name, options, probe, encoder, data))
     print(table(scores))
     for note in data.notes:
         print(note)
-    if options.out is not None:
-        _write(options.out / "scores.json", [_plain(score) for score in scores])
-        _write(options.out / "judged.json", _judged(name, options, probe, encoder, data))
     return 0
 
 
