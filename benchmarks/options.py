@@ -117,9 +117,13 @@ def check_profile(name: str) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Create the folder; raise a UserError if a file of one megabyte cannot be written to it."""
+    """Create the folder; raise a UserError if its name is not UTF-8, or it does not take a file of one megabyte."""
     from pretext.system.checkpoint import atomic_write
 
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:  # safetensors cannot open such a path
+        raise UserError(f"results folder {out}: its name is not UTF-8; give another --out") from None
     try:
         with atomic_write(out / ".writable") as beside:
             beside.write_bytes(bytes(1_000_000))
@@ -134,6 +138,7 @@ def plan_of(options: Options) -> Plan:
     Raises:
         UserError: If a name is unknown, a data set cannot be used, or the folder holds another comparison.
     """
+    from benchmarks.cells import check_slugs
     from benchmarks.plan import make_plan, open_data
     from benchmarks.recipes import PROFILES
 
@@ -145,6 +150,8 @@ def plan_of(options: Options) -> Plan:
     rows = task_rows(options.tasks, recipe.rows)
     foreign = encoder_rows(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
     probes = chosen_probes(options.probes, recipe.probes)
+    check_slugs("rows", (*rows, *foreign))
+    check_slugs("probes", probes)
     spec = options.data or recipe.data
     pretrain_spec = options.pretrain_data or spec
     check_same(options.folder, options.profile, spec, pretrain_spec)
