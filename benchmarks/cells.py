@@ -23,6 +23,7 @@ from pretext.encoders.weights import is_spec, weights_file
 from pretext.judging import Probe
 from pretext.system.checkpoint import file_sha256
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_numbers
 from pretext.system.specs import without_options
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Inpainting:
     """Maximum number of test images; the seed draws them."""
     seed: int = 0
     """Seed of the images and holes."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        if self.test_images < 1:
+            raise ValueError(f"test_images is {self.test_images}; allowed is 1 or more")
 
 
 AnyProbe = Probe | Inpainting

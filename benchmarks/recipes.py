@@ -86,7 +86,7 @@ def smoke() -> Recipe:
     cheap = {"val_images": 32, "features": 128}
     return Recipe(
         name="smoke",
-        rows=laptop().rows | {"context_encoder": "context_encoder"},
+        rows={**laptop().rows, "context_encoder": "context_encoder"},
         encoder="alexnet?width=0.1&stem_stride=2",
         image_size=32,
         train=TrainConfig(images=512, batch_size=64, workers=0),

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pretext.judging import Score
 
 PROG = "python -m downstream"
+MOST_SIDE = 4096
+"""Largest side in pixels that `--image-size` takes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,10 @@ class Judge:
     """Maximum size in GB of the cache of features; 4 if omitted, 0 disables the cache."""
     out: Path | None = None
     """Folder for scores.json, judged.json (what was judged), sheets and curves; nothing is written if omitted."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and not 8 <= self.image_size <= MOST_SIDE:
+            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 to {MOST_SIDE}")
 
 
 def main(argv: list[str]) -> int:
