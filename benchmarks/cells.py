@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from pretext.datasets.packed import BadImages
 from pretext.encoders.weights import is_spec, weights_file
 from pretext.judging import Probe
 from pretext.system.checkpoint import file_sha256
+from pretext.system.errors import UserError
+from pretext.system.ranges import check_numbers
 from pretext.system.specs import without_options
 
 if TYPE_CHECKING:
@@ -43,6 +45,11 @@ class Inpainting:
     """Maximum number of test images; the seed draws them."""
     seed: int = 0
     """Seed of the images and holes."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        if self.test_images < 1:
+            raise ValueError(f"test_images is {self.test_images}; allowed is 1 or more")
 
 
 AnyProbe = Probe | Inpainting
@@ -196,6 +203,17 @@ def probe_cell(encoder: Cell, name: str, protocol: AnyProbe, *, seed: int, data:
 def slug(name: str) -> str:
     """Return a name with only letters, digits, `_`, `=` and `-`, as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9_=]+", "-", name).strip("-")
+
+
+def check_slugs(kind: str, names: Iterable[str]) -> None:
+    """Raise a UserError if two names of rows or of probes give the same file names."""
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(slug(name), name)
+        if other != name:
+            raise UserError(
+                f"{kind} {other!r} and {name!r} would share the files of {slug(name)!r}; rename one of them"
+            )
 
 
 @functools.lru_cache(maxsize=2)  # training data and probe data

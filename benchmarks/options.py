@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pretext.datasets.base import ImageDataset
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
+MOST_SEEDS, MOST_SIDE = 1000, 4096
 WORKER_BYTES = 1.2e9
 """Memory that a worker of the laptop profile may need."""
 
@@ -92,10 +93,10 @@ class Options:
     """Print the plan and its cost, and compute nothing."""
 
     def __post_init__(self) -> None:
-        if self.seeds is not None and self.seeds < 1:
-            raise ValueError(f"--seeds is {self.seeds}; allowed is 1 or more")
-        if self.image_size is not None and self.image_size < 8:
-            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 or more")
+        if self.seeds is not None and not 1 <= self.seeds <= MOST_SEEDS:
+            raise ValueError(f"--seeds is {self.seeds}; allowed is 1 to {MOST_SEEDS}")
+        if self.image_size is not None and not 8 <= self.image_size <= MOST_SIDE:
+            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 to {MOST_SIDE}")
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; allowed is 1 or more")
 
@@ -117,9 +118,13 @@ def check_profile(name: str) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Create the folder; raise a UserError if a file of one megabyte cannot be written to it."""
+    """Create the folder; raise a UserError if its name is not UTF-8, or it does not take a file of one megabyte."""
     from pretext.system.checkpoint import atomic_write
 
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:  # safetensors cannot open such a path
+        raise UserError(f"results folder {out}: its name is not UTF-8; give another --out") from None
     try:
         with atomic_write(out / ".writable") as beside:
             beside.write_bytes(bytes(1_000_000))
@@ -134,6 +139,7 @@ def plan_of(options: Options) -> Plan:
     Raises:
         UserError: If a name is unknown, a data set cannot be used, or the folder holds another comparison.
     """
+    from benchmarks.cells import check_slugs
     from benchmarks.plan import make_plan, open_data
     from benchmarks.recipes import PROFILES
 
@@ -145,6 +151,8 @@ def plan_of(options: Options) -> Plan:
     rows = task_rows(options.tasks, recipe.rows)
     foreign = encoder_rows(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
     probes = chosen_probes(options.probes, recipe.probes)
+    check_slugs("rows", (*rows, *foreign))
+    check_slugs("probes", probes)
     spec = options.data or recipe.data
     pretrain_spec = options.pretrain_data or spec
     check_same(options.folder, options.profile, spec, pretrain_spec)
@@ -187,7 +195,7 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
         budgets: dict[str, Any] = dict.fromkeys(BUDGETS) | {kind: int(value) if kind in ("images", "steps") else value}
         train = dataclasses.replace(recipe.train, **budgets)
     except (ValueError, OverflowError):
-        raise UserError(f"--budget {text}: {number!r} is not a number above 0") from None
+        raise UserError(f"--budget {text}: {number!r} is not a number above 0 and up to 1e30") from None
     return recipe.with_training(train)
 
 

@@ -225,7 +225,7 @@ def _mean(numbers: Iterable[float]) -> float:
 def write_csv(out: Path) -> Path:
     """Write `results.csv` from the JSON files; return its path."""
     path = out / "results.csv"
-    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(vars(row) for row in read_measurements(out))
@@ -243,7 +243,11 @@ def write_parquet(out: Path) -> Path | None:
         return None
     import pandas as pd
 
-    frame = pd.DataFrame([[getattr(row, name) for name in COLUMNS] for row in read_measurements(out)], columns=COLUMNS)
+    def printable(value: Any) -> Any:
+        return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+    rows = [[printable(getattr(row, name)) for name in COLUMNS] for row in read_measurements(out)]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     with atomic_write(path) as beside:
         # a column that is all None would have the type object
         frame.astype({"chance": float}).to_parquet(beside, engine="pyarrow", index=False)

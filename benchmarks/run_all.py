@@ -97,20 +97,20 @@ def _help() -> str:
 
 
 def finish(out: Path) -> None:
-    """Print the table; write CSV, Parquet and report unless they are up to date with the results and this code."""
+    """Write CSV, Parquet and report unless they are up to date with the results and this code; print the table."""
     from benchmarks.report import digest_of_inputs, write_report
     from benchmarks.results import read_costs, read_measurements, write_csv, write_parquet
     from benchmarks.terminal import text_table
     from benchmarks.verdict import summarise
 
     csv, report, made_of = out / "results.csv", out / "report.html", out / ".report-inputs"
-    print(text_table(summarise(read_measurements(out)), read_costs(out)))
+    table = text_table(summarise(read_measurements(out)), read_costs(out))
     now = digest_of_inputs(out)
     if not (csv.exists() and report.exists() and made_of.exists() and made_of.read_text() == now):
         csv, report = write_csv(out), write_report(out)
         write_parquet(out)
         made_of.write_text(now)
-    print(f"{csv}\n{report}")
+    print(f"{table}\n{csv}\n{report}")
 
 
 if __name__ == "__main__":

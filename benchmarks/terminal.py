@@ -34,7 +34,7 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
     ]
     body = [
         [
-            row,
+            " ".join(row.splitlines()),
             *(value_text(cells[row, probe]) if (row, probe) in cells else "–" for probe in probes),
             *_cost(row, costs.get(row)),
         ]

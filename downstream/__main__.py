@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pretext.judging import Score
 
 PROG = "python -m downstream"
+MOST_SIDE = 4096
+"""Largest side in pixels that `--image-size` takes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,10 @@ class Judge:
     """Maximum size in GB of the cache of features; 4 if omitted, 0 disables the cache."""
     out: Path | None = None
     """Folder for scores.json, judged.json (what was judged), sheets and curves; nothing is written if omitted."""
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and not 8 <= self.image_size <= MOST_SIDE:
+            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 to {MOST_SIDE}")
 
 
 def main(argv: list[str]) -> int:
@@ -98,12 +104,12 @@ def _judge(name: str, argv: list[str]) -> int:
     source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=probe.seed).to(device_of(options.device))
     scores = list(probe.evaluate(encoder, data, options.out))
+    if options.out is not None:  # before printing: a closed pipe must not lose the scores
+        _write(options.out / "scores.json", [_plain(score) for score in scores])
+        _write(options.out / "judged.json", _judged(name, options, probe, encoder, data))
     print(table(scores))
     for note in data.notes:
         print(note)
-    if options.out is not None:
-        _write(options.out / "scores.json", [_plain(score) for score in scores])
-        _write(options.out / "judged.json", _judged(name, options, probe, encoder, data))
     return 0
 
 

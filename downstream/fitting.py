@@ -62,6 +62,7 @@ class FittedProbe(Probe):
     """AdamW weight decay of the head and the encoder."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("steps", 1), ("batch_size", 1), ("train_images", 0), ("test_images", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is {least} or more")

@@ -22,6 +22,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
 from pretext.system.errors import UserError
 from pretext.system.plugins import module_of_file
+from pretext.system.ranges import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Probe(ABC):
 
     needs: ClassVar[tuple[frozenset[str], ...]] = ()
     """Sets of annotations, as alternatives: the data set must have every annotation of at least one set."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def can_judge(self, data: ImageDataset) -> bool:
         """Return whether the data set has the annotations that this probe needs."""

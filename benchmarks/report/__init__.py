@@ -69,7 +69,7 @@ def write_report(out: Path) -> Path:
     texts = {page_path: page(run, draw), out / "report.md": markdown(run), out / "report.tex": latex(run)}
     for path, text in texts.items():
         with atomic_write(path) as beside:
-            beside.write_text(text, encoding="utf-8")
+            beside.write_text(text, encoding="utf-8", errors="replace")  # specs and notes may name files
     for old in (out / "figures").glob("*"):
         if FIGURE.fullmatch(old.name):  # perhaps of a row or probe that no longer exists
             old.unlink()

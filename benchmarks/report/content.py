@@ -229,7 +229,10 @@ def read_run(out: Path) -> Run:
     Raises:
         UserError: If the folder holds neither results nor failures.
     """
-    measurements = latest(read_measurements(out))
+    measurements = [
+        dataclasses.replace(m, pretext=_printable(m.pretext), probe=_printable(m.probe))
+        for m in latest(read_measurements(out))
+    ]
     plan = read_plan(out)
     planned = {cell["name"] for cell in plan.get("cells", ())}
     done = {m.cell for m in measurements}
@@ -241,8 +244,13 @@ def read_run(out: Path) -> Run:
     if not measurements and not failures:
         raise UserError(f"{out}: no results to report; python benchmarks/run_all.py --out {out} computes them")
     summaries = summarise(measurements)
-    costs, environments = read_costs(out), read_environments(out)
+    costs, environments = {_printable(row): cost for row, cost in read_costs(out).items()}, read_environments(out)
     return Run(out, plan, measurements, summaries, costs, failures, ranking(summaries), environments)
+
+
+def _printable(name: str) -> str:
+    """Return a name with `?` for bytes that are not UTF-8, which no figure or file of the report can hold."""
+    return name.encode(errors="replace").decode()
 
 
 def probe_title(summary: Summary) -> str:

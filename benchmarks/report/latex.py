@@ -19,6 +19,8 @@ ESCAPED = {
     '"': "''",
     "[": "{[}",  # at the start of a line it would be an argument of the line break
     "]": "{]}",
+    "\n": " ",  # two in a row would end the paragraph
+    "\r": " ",
     "\N{NO-BREAK SPACE}": "~",
     "–": "--",
     "−": "$-$",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from benchmarks.report.content import Run
@@ -11,23 +12,41 @@ from benchmarks.report.sentences import caveats, data_sentence, verdict
 from benchmarks.wording import LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
+MARKUP = re.compile(r"[\\`*<>|~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
+"""What Markdown, as GitHub extends it, would not print as given within a line."""
 
 
 def markdown(run: Run) -> str:
     """Return the report as Markdown."""
-    parts = [f"# {TITLE}", data_sentence(run), " ".join(verdict(run)), *caveats(run)]
+    parts = [f"# {TITLE}", *map(escape, [data_sentence(run), " ".join(verdict(run)), *caveats(run)])]
     if run.rows:
         parts += [_main_table(run), f"{LEGEND}; best in bold."]
         parts += [_evidence(table) for table in (without_network(run), *evidence(run)) if table is not None]
     if run.notes():
-        parts += ["## Notes", "\n".join(f"- {note}" for note in run.notes())]
-    parts += ["## Run details", "\n".join(f"- {name}: `{value}`" for name, value in run.facts())]
+        parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in run.notes())]
+    parts += ["## Run details", "\n".join(f"- {name}: {code(value)}" for name, value in run.facts())]
     if run.failures:
         parts += [
             "## Failed cells",
-            "\n".join(f"- `{f['cell']}`: {(f['error'].splitlines() or [''])[0]}" for f in run.failures),
+            "\n".join(f"- {code(f['cell'])}: {escape((f['error'].splitlines() or [''])[0])}" for f in run.failures),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """Escape plain text for a line of Markdown."""
+    return MARKUP.sub(r"\\\g<0>", _in_one_line(text))
+
+
+def code(text: str) -> str:
+    """Return plain text as a code span; its fence is longer than any run of backticks in the text."""
+    text = _in_one_line(text)
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
+def _in_one_line(text: str) -> str:
+    return re.sub(r"[\r\n]+", " ", text)
 
 
 def _main_table(run: Run) -> str:
@@ -35,7 +54,7 @@ def _main_table(run: Run) -> str:
     units = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
     head = [
         "row",
-        *(f"{probe} ({units[probe].metric} {units[probe].unit}".rstrip() + ")" for probe in run.probes),
+        *(escape(f"{probe} ({units[probe].metric} {units[probe].unit}".rstrip() + ")") for probe in run.probes),
         "images seen",
         "seconds",
         "memory (MB)",
@@ -45,7 +64,7 @@ def _main_table(run: Run) -> str:
         cells = []
         for probe in run.probes:
             summary = headlines.get((row, probe))
-            text = value_text(summary).strip() if summary else "–"
+            text = escape(value_text(summary).strip()) if summary else "–"
             cells.append(f"**{text}**" if row in run.best(probe) else text)
         cost = run.costs.get(row)
         costs = (
@@ -53,13 +72,13 @@ def _main_table(run: Run) -> str:
             if cost
             else ["0" if row == "random" else "–", "–", "–"]
         )
-        body.append([row, *cells, *costs])
+        body.append([escape(row), *cells, *costs])
     return _table(head, body)
 
 
 def _evidence(table: Evidence) -> str:
-    body = [[cell.text for cell in line] for line in table.body]
-    return "\n\n".join([f"### {table.title}", _table(table.head, body), table.legend])
+    head, body = [*map(escape, table.head)], [[escape(cell.text) for cell in line] for line in table.body]
+    return "\n\n".join([f"### {escape(table.title)}", _table(head, body), escape(table.legend)])
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -67,4 +86,4 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"

@@ -166,7 +166,7 @@ def _sheets(run: Run) -> str:
     for probe in gallery.SHEETS:
         for row, sheet in gallery.sheets(run, probe).items():
             shown = " open" if row in gallery.OPEN_ROWS else ""
-            parts.append(f"<details{shown}><summary>{probe}: {escape(row)}</summary>{sheet}</details>")
+            parts.append(f"<details{shown}><summary>{escape(probe)}: {escape(row)}</summary>{sheet}</details>")
     return "".join([*parts, _shown_rows(run)]) if parts else ""
 
 

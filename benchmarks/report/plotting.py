@@ -75,6 +75,7 @@ def style(**more: Any) -> Iterator[None]:
     style: Any = {  # Any: the stubs accept literal keys only
         "svg.hashsalt": "pretext-bench",
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a dollar sign in a name is a dollar sign
         "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -45,6 +45,7 @@ class Knn(Probe):
     """Maximum number of features per image after pooling a stage."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("train_images", "val_images"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")

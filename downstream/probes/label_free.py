@@ -56,6 +56,7 @@ class LabelFree(Probe):
     """Maximum number of features per image after pooling; if equal to the linear probe's, both share the cache."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.images < 0:
             raise ValueError(f"images is {self.images}; allowed is 0 or more")
         if self.features < 1:

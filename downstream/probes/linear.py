@@ -54,6 +54,7 @@ class Linear(Probe):
     """Maximum number of L-BFGS iterations per penalty; 10 to 25 are usual."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("train_images", "val_images"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")

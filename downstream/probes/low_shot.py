@@ -76,6 +76,7 @@ class LowShot(Probe):
     """Maximum number of L-BFGS iterations per penalty; see the linear probe."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not all(0 < percent <= 100 for percent in self.percents):
             raise ValueError(f"percents are {self.percents}; each is above 0 and at most 100")
         if not all(k >= 1 for k in self.shots):

@@ -63,6 +63,7 @@ class Robustness(Probe):
     """Maximum number of L-BFGS iterations per penalty."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._linear()
         if self.test_images < 0:
             raise ValueError(f"test_images is {self.test_images}; allowed is 0 or more")

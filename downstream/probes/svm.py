@@ -89,6 +89,7 @@ class Svm(Probe):
     Goyal et al. None draws them."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("train_images", 0), ("val_images", 0), ("features", 1), ("folds", 2), ("samples", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is {least} or more")

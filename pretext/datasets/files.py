@@ -23,6 +23,7 @@ from pretext.datasets.decoding import decode_draft, decode_mask, image_suffixes
 from pretext.datasets.fingerprints import digest, digest_files
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.specs import path_of
 
 OUTPUTS = frozenset(
     {"run.json", "log.jsonl", "encoder.safetensors", "checkpoint.safetensors", "plan.json", "judged.json"}
@@ -209,7 +210,7 @@ def folder_at(kind: str, path: str) -> Path:
     """
     if not path:
         raise UserError(f"{kind}: the path is missing; write {kind}:DIR")
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     if not folder.is_dir():
         raise UserError(f"{kind}:{path}: {'is not a folder' if folder.exists() else 'no such folder'}")
     return folder

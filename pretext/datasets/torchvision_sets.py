@@ -23,6 +23,7 @@ from pretext.datasets.base import IGNORE, ImageDataset, Target
 from pretext.datasets.files import FileDataset, MaskFiles
 from pretext.datasets.fingerprints import digest
 from pretext.system.errors import UserError
+from pretext.system.specs import path_of
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def open_named(kind: str, path: str, options: Options) -> dict[str, ImageDataset
     """
     if not path:
         raise UserError(f"{kind}: the path is missing; write {kind}:DIR, the folder of its files or for its download")
-    root = Path(path).expanduser()
+    root = path_of(path)
     if options.download and kind in BY_HAND:
         raise UserError(f"{kind}: torchvision cannot download it; {_where_from(kind, root)}")
     if not options.download and not root.is_dir():  # some of torchvision's classes would create the folder

@@ -28,6 +28,7 @@ from pretext.datasets.decoding import image_suffixes
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, mask_table
 from pretext.datasets.objects import Listed, Objects
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.specs import path_of
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -159,7 +160,7 @@ def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
             for folder in (options.sets, *(folders if name else ()), "")
         ]
         if name and ("/" in name or os.sep in name or Path(name).suffix):
-            candidates.append(Path(name).expanduser())
+            candidates.append(path_of(name))
         match = next((file for file in candidates if file.is_file()), None)
         if match is not None:
             found[split] = match

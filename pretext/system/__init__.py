@@ -6,6 +6,7 @@ help_page     the page that `--help` prints
 declarations  classes and settings read from source text, so that help needs no import of torch
 catalogue     names of all tasks, probes, data sets and encoders, read in the same way
 lazy_imports  public names of a package that are imported on first use
+ranges        ranges that hold for every setting: seeds, 64 bits, finite numbers
 specs         the grammar of specs: KIND[:PATH][?key=value&…]
 plugins       tasks and probes in a user's own Python file
 checkpoint    atomic writes; training checkpoints as safetensors files

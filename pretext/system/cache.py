@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pretext.system.errors import UserError
+from pretext.system.specs import path_of
 
 
 def cache_folder(purpose: str) -> Path:
@@ -14,7 +15,7 @@ def cache_folder(purpose: str) -> Path:
     Raises:
         UserError: If it cannot be made or written.
     """
-    root = Path(os.environ.get("PRETEXT_CACHE") or "~/.cache/pretext-bench").expanduser()
+    root = path_of(os.environ.get("PRETEXT_CACHE") or "~/.cache/pretext-bench")
     folder = root / purpose
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ import tyro
 from pretext.system import help_page
 from pretext.system.declarations import read_class
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_numbers
 
 Options = TypeVar("Options")
 
@@ -45,7 +46,9 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(cls, args=argv, prog=prog, config=flat)
+            options = tyro.cli(cls, args=argv, prog=prog, config=flat)
+        check_numbers(options)
+        return options
     except SystemExit as leaving:
         if not leaving.code:
             raise

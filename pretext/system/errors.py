@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -29,8 +30,11 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Run a command line's `main(argv)` and exit the process.
 
     Exit codes: the return value of `main` (None is 0), 2 for a `UserError` or a file system error, 130 for Ctrl-C,
-    141 if the reader of the output has closed it.
+    141 if the reader of the output has closed it. What the terminal's encoding cannot show is printed as `?`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.ranges import check_numbers
 
 Options = TypeVar("Options")
 
@@ -60,9 +62,24 @@ def options_into(cls: type[Options], spec: Spec, *, start: Options | None = None
         except ValueError as error:
             raise UserError(f"{spec.kind}: {key}={text}: {error}") from None
     try:
-        return dataclasses.replace(start, **values) if start is not None else cls(**values)  # type: ignore[type-var]
+        made = dataclasses.replace(start, **values) if start is not None else cls(**values)  # type: ignore[type-var]
+        check_numbers(made)
     except ValueError as error:  # a range check in __post_init__
         raise UserError(f"{spec.kind}: {error}") from None
+    return made
+
+
+def path_of(text: str) -> Path:
+    """Return the path that a user wrote, with `~` as a home folder.
+
+    Raises:
+        UserError: If there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.partition("/")[0]
+        raise UserError(f"{text}: {user} is nobody's home folder; write the whole path, or ./{text}") from None
 
 
 def format_spec(kind: str, path: str, options: Any) -> str:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pretext.datasets.packed import BadImages
+from pretext.system.ranges import check_numbers
 from pretext.training.optimisers import OptimizerName, ScheduleName
 
 BUDGETS = ("images", "steps", "epochs", "seconds", "flops")
 DEFAULT_IMAGES = 100_000
 """Budget in images if no budget is given."""
+MOST_BUDGET = 1e30
+"""Larger budgets are refused: their number of steps would not be finite."""
 NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples")
 """Settings that do not change the trained encoder; a run may be resumed with other values of them."""
 
@@ -94,13 +97,16 @@ class TrainConfig:
     }
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given; give at most one budget")
         for name in (*given, "batch_size", "accumulate", "learning_rate", "log_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
-        for name in ("weight_decay", "workers", "samples", "checkpoint_seconds", "seed"):
+            if name in BUDGETS and getattr(self, name) > MOST_BUDGET:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed is at most {MOST_BUDGET:g}")
+        for name in ("weight_decay", "workers", "samples", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
         for name in ("beta1", "beta2", "warmup"):

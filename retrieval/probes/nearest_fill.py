@@ -41,6 +41,7 @@ class NearestFill(Probe):
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset(),)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, minimum in (("database", 1), ("test_images", 0)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is {minimum} or more")

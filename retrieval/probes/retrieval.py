@@ -73,6 +73,7 @@ class Retrieval(Probe):
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}), frozenset({"label"}))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k < 1 or self.queries < 1:
             raise ValueError(f"k is {self.k} and queries is {self.queries}; both must be 1 or more")
         if self.database < self.k:

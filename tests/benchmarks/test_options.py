@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from comparison_samples import SPEC, recipe, run_smoke
 
+from benchmarks import plan as plans
 from benchmarks import recipes, run_all
 from benchmarks.cells import Inpainting
 from benchmarks.options import Options, encoder_rows, plan_of, task_rows, with_budget
+from downstream.probes import knn
 from pretext.system.errors import UserError
 
 
@@ -52,12 +56,21 @@ def test_another_comparison_in_the_folder_is_refused(smoke):
             "nowhere.safetensors does not exist",
         ),
         (["--profile", "smoke", "--encoder", "random=x"], "a row is called random already"),
+        (
+            ["--profile", "smoke", "--tasks", "rotation", "rotation?"],
+            "rows 'rotation' and 'rotation?' would share the files of 'rotation'; rename one of them",
+        ),
+        (
+            ["--profile", "smoke", "--encoder", "a b=timm:resnet18", "--encoder", "a-b=timm:resnet18"],
+            "rows 'a b' and 'a-b' would share the files of 'a-b'",
+        ),
+        (["--profile", "smoke", "--out", "caf\udce9"], "its name is not UTF-8; give another --out"),
         (["--seeds", "0"], "--seeds is 0"),
         (["clean", "--older-than", "-1", "--out", "nowhere"], "--older-than is -1.0; allowed is 0 or more days"),
         (["clen", "--out", "nowhere"], "unknown command 'clen'; did you mean 'clean'"),
         (["compare", "random", "random"], "random is given twice; name two different rows"),
         (["compare", "random", "rotation", "--out", "nowhere"], "nowhere holds no results"),
-        (["--image-size", "7"], "--image-size is 7; allowed is 8 or more"),
+        (["--image-size", "7"], "--image-size is 7; allowed is 8 to 4096"),
         (["--sedes", "1"], "did you mean --seeds"),
         (["status", "--out", "nowhere"], "no comparison was started there"),
     ],
@@ -68,6 +81,15 @@ def test_an_unusable_value_is_refused_in_one_line(smoke, arguments, message, mon
         run_all.main(arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_two_probes_of_one_name_in_files_are_refused(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "open_data", lambda *_, **__: pytest.fail("data was opened"))
+    source = Path(knn.__file__).read_text()
+    for name in ("a b.py", "a-b.py"):
+        (tmp_path / name).write_text(source)
+    with pytest.raises(UserError, match="probes 'a b' and 'a-b' would share the files of 'a-b'"):
+        run_smoke(smoke, "--probes", str(tmp_path / "a b.py"), str(tmp_path / "a-b.py"))
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(smoke, tmp_path):

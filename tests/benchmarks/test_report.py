@@ -83,6 +83,7 @@ def test_failures_and_run_details_are_shown_and_escaped(tmp_path):
     words = "".join(page.words)
     for shown in ("rotation.svm.s0.0", "ValueError: a <b> & c", "run --data 'x<y'", "two | <bad>"):
         assert shown in words
+    for shown in ("rotation.svm.s0.0", r"ValueError: a \<b\> & c", "run --data 'x<y'", r"two \| \<bad\>"):
         assert shown in markdown
     assert "<b>" not in text
     assert not page.wrong

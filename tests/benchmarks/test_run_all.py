@@ -12,6 +12,7 @@ import time
 
 import pytest
 from comparison_samples import run_smoke
+from report_samples import three_rows
 
 from benchmarks import executor, report, run_all
 from benchmarks.results import read_json, write_json
@@ -176,3 +177,14 @@ def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
     assert fourth.returncode == 0, printed
     assert "nothing to compute" in printed
     assert time.monotonic() - begun < 30
+
+
+def test_the_files_are_written_although_the_output_is_closed(tmp_path, monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError
+
+    three_rows(tmp_path)
+    monkeypatch.setattr("builtins.print", closed)
+    with pytest.raises(BrokenPipeError):
+        run_all.finish(tmp_path)
+    assert (tmp_path / "results.csv").is_file() and (tmp_path / "report.html").is_file()

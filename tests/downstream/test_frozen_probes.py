@@ -283,6 +283,18 @@ def test_what_was_judged_lies_beside_the_scores(tmp_path, encoder):
     assert judged["data"]["fingerprints"] == {name: part.fingerprint for name, part in data.splits.items()}
 
 
+def test_scores_are_written_although_the_output_is_closed(tmp_path, monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    words = f"knn --encoder random:alexnet?width=0.1&stem_stride=2 --image-size 32 --data {DATA} --train-images 40"
+    with pytest.raises(BrokenPipeError):
+        main([*words.split(), "--out", str(tmp_path)])
+    assert json.loads((tmp_path / "scores.json").read_text())
+    assert json.loads((tmp_path / "judged.json").read_text())
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_judged(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(Knn, "evaluate", lambda *_: pytest.fail("judged"))

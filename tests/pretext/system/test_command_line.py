@@ -88,3 +88,18 @@ def test_a_reader_that_leaves_is_no_error():
     with os.fdopen(writer, "wb") as nobody:
         done = subprocess.run([sys.executable, "-c", command], stdout=nobody, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_an_output_cannot_show_is_replaced(encoding):
+    command = (
+        "import sys; from pretext.system.errors import UserError, run_command\n"
+        "def main(argv):\n"
+        "    print('▲ caf\\udce9')\n"
+        "    raise UserError('▲ caf\\udce9')\n"
+        "run_command(main)"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, env=environment, check=False)
+    shown = "▲ caf?" if encoding == "utf-8" else "? caf?"
+    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (2, f"{shown}\n", f"error: {shown}\n")

@@ -1,0 +1,37 @@
+"""Ranges that hold for every setting: seeds of 32 bits, whole numbers of 64 bits, finite numbers, sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+MOST_SEED = 2**32 - 1
+"""The largest seed that NumPy, scikit-learn and PyTorch all take."""
+MOST = {"width": 2**14, "hidden": 2**14, "batch_size": 2**20, "image_size": 2**13}
+"""Limits by the end of a setting's name: more is a typing error that would end in a lack of memory."""
+MOST_TIMES = 64
+"""Limit of a width that is a factor, not a number of channels."""
+
+
+def check_numbers(settings: Any) -> None:
+    """Raise a ValueError if a field of a dataclass, or of one inside it, holds a number that nothing can use.
+
+    A subclass of a settings class checks narrower ranges in its own `__post_init__`.
+    """
+    for field in dataclasses.fields(settings):
+        name, value = field.name, getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            check_numbers(value)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, float) and not math.isfinite(each):
+                raise ValueError(f"{name} is {each}; give a finite number")
+            if isinstance(each, int) and not -(2**63) <= each < 2**63:
+                raise ValueError(f"{name} is {each}; allowed is a whole number of 64 bits")
+        most = next((most for end, most in MOST.items() if name.endswith(end)), None)
+        if most is not None and isinstance(value, int | float):
+            most = MOST_TIMES if isinstance(value, float) else most
+            if value > most:
+                raise ValueError(f"{name} is {value}; allowed is at most {most}")
+        if name == "seed" and isinstance(value, int | float) and not 0 <= value <= MOST_SEED:
+            raise ValueError(f"seed is {value}; allowed is 0 to {MOST_SEED}")
