@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from downstream.label_sampling import check_classes, draw_labelled
@@ -39,6 +41,8 @@ CACHE_GB = 4.0
 """Maximum size of the cache in GB; the least recently used files are deleted. The environment variable
 PRETEXT_FEATURES_GB overrides it, and `--cache-gb` sets that variable. 0 disables reading and writing."""
 LIMIT = "PRETEXT_FEATURES_GB"
+CHECKSUM = "crc32"
+"""Key of the checksum in a file's metadata."""
 
 
 class Features(NamedTuple):
@@ -159,12 +163,25 @@ def _rows_of(places: Int[Tensor, "N"], wanted: Int[Tensor, "M"]) -> Int[Tensor, 
 
 def _load(file: Path) -> dict[str, Tensor] | None:
     try:
-        tensors = load_file(file)
+        with safe_open(file, framework="pt") as opened:
+            known = (opened.metadata() or {}).get(CHECKSUM)
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError):  # missing or damaged
+        return None
+    if known != _checksum(tensors):
         return None
     with contextlib.suppress(OSError):  # deleted by another process
         os.utime(file)
     return tensors
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """Return a checksum of names, types, shapes and values."""
+    known = 0
+    for name, values in sorted(tensors.items()):
+        known = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode(), known)
+        known = zlib.crc32(np.ascontiguousarray(values.numpy()).data, known)
+    return f"{known:08x}"
 
 
 def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"], most: int) -> dict[str, Tensor]:
@@ -227,7 +244,7 @@ def image_batches(
 def _store(file: Path, tensors: dict[str, Tensor]) -> None:
     try:
         with atomic_write(file) as beside:
-            save_file(tensors, beside)
+            save_file(tensors, beside, {CHECKSUM: _checksum(tensors)})
     except FileNotFoundError:  # the folder may be deleted at any time
         return
     except OSError as error:  # e.g. a full disk: other probes compute the features again
@@ -235,10 +252,15 @@ def _store(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _evict(folder: Path, limit_gb: float) -> None:
-    """Delete the least recently used files beyond the limit, including partial files of killed processes."""
+    """Delete the least recently used files beyond the limit, including partial files of killed processes.
+
+    Files that the cache has not written are neither counted nor deleted.
+    """
     stats = []
     with contextlib.suppress(FileNotFoundError):  # the folder was deleted
         for file in folder.iterdir():
+            if re.fullmatch(r"\.?[0-9a-f]{32}\.safetensors(\.\d+\.tmp)?", file.name) is None:
+                continue
             with contextlib.suppress(FileNotFoundError):  # deleted by another process
                 stat = file.stat()
                 stats.append((stat.st_mtime, stat.st_size, file))
@@ -246,5 +268,6 @@ def _evict(folder: Path, limit_gb: float) -> None:
     for _, size, file in sorted(stats):
         if total <= limit_gb * 1e9:
             return
-        file.unlink(missing_ok=True)
-        total -= size
+        with contextlib.suppress(PermissionError):  # another user's, in a shared cache
+            file.unlink(missing_ok=True)
+            total -= size

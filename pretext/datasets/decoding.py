@@ -7,6 +7,7 @@ its first frame.
 
 from __future__ import annotations
 
+import errno
 import functools
 import warnings
 from pathlib import Path
@@ -22,7 +23,21 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from pretext.datasets.base import BadImage, Target
+from pretext.system.errors import UserError
 
+_OF_THE_FILE = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EINVAL,  # a broken file makes its reader seek to a place that no file has
+    errno.ENXIO,
+    errno.EOVERFLOW,
+}
+"""Errors of the operating system that a file gives each time. All others (EIO, EMFILE, ENOMEM, ESTALE, …) may pass."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,6 +70,7 @@ def decode(path: str | Path | BinaryIO, *, formats: tuple[str, ...] | None = Non
 
     Raises:
         BadImage: If it cannot be decoded.
+        UserError: If it cannot be read at the moment; see `passing_fault`.
     """
     return decode_draft(path, None, formats=formats)[0]
 
@@ -72,6 +88,7 @@ def decode_draft(
 
     Raises:
         BadImage: If it cannot be decoded.
+        UserError: If it cannot be read at the moment; see `passing_fault`.
     """
     try:
         with warnings.catch_warnings():
@@ -79,7 +96,7 @@ def decode_draft(
             with Image.open(path, formats=formats) as image:
                 return _upright(image, at_least)
     except Exception as error:  # Pillow's plug-ins raise errors of every kind on a broken file
-        raise BadImage(f"{path}: {_reason(path, error)}") from None
+        raise _fault(path, error) from None
 
 
 def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
@@ -87,17 +104,32 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
 
     Raises:
         BadImage: If it cannot be decoded, is a colour picture, or holds values outside 0 to 255.
+        UserError: If it cannot be read at the moment; see `passing_fault`.
     """
     try:
         with Image.open(path) as image:
             mode, values = image.mode, np.array(image)
     except Exception as error:  # as above
-        raise BadImage(f"{path}: {_reason(path, error)}") from None
+        raise _fault(path, error) from None
     if values.ndim != 2 or mode == "F":
         raise BadImage(f"{path}: a mask is a palette or greyscale picture of class indices, not {mode}")
     if values.max(initial=0) > 255 or values.min(initial=0) < 0:
         raise BadImage(f"{path}: a mask's indices run from 0 to 255; this one reaches {values.max()}")
     return values.astype(np.uint8)
+
+
+def passing_fault(error: Exception) -> str | None:
+    """Return the reason if an error comes from the machine's state and not from the picture; else None.
+
+    Such an error may be gone at the next attempt: too little memory, too many open files, a disk or a network that
+    fails. A picture must not be counted as broken for it.
+    """
+    # torch reports too little memory as a RuntimeError
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return "not enough memory"
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_THE_FILE:
+        return error.strerror or str(error)
+    return None
 
 
 def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
@@ -134,7 +166,9 @@ def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[in
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken metadata, valid pixels; Pillow raises SyntaxError, struct.error, …
+    except Exception as error:  # broken metadata, valid pixels; Pillow raises SyntaxError, struct.error, …
+        if passing_fault(error) is not None:
+            raise
         return 1
 
 
@@ -156,6 +190,14 @@ def _to_rgb(image: Image.Image, file_format: str | None) -> NDArray[np.uint8]:
 
 def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.repeat(np.rint(values).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _fault(path: str | Path | BinaryIO, error: Exception) -> Exception:
+    """Return the error to raise for a file whose decoding raised `error`."""
+    passing = passing_fault(error)
+    if passing is not None:
+        return UserError(f"{path}: {passing}; the picture itself may be sound, run the same command again")
+    return BadImage(f"{path}: {_reason(path, error)}")
 
 
 def _reason(path: str | Path | BinaryIO, error: Exception) -> str:

@@ -2,18 +2,19 @@
 
 A pack is built in a temporary folder and renamed, so that it is complete or absent. The manifest holds a checksum
 of each file; a pack with a wrong checksum is built again.
+
+Who builds a pack holds its lock; other processes wait and open what it has built. The operating system frees the lock
+of a dead process, so a temporary folder whose lock is free was left by one and is deleted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import multiprocessing
 import os
-import shutil
-import tempfile
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,12 +29,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pretext.datasets.base import BadImage, ImageDataset, Target
-from pretext.datasets.decoding import resize
+from pretext.datasets.decoding import passing_fault, resize
 from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.objects import Objects
 from pretext.datasets.splitting import Subset
-from pretext.system.cache import cache_folder
+from pretext.system.cache import cache_folder, locked_entry, new_folder, remove, remove_leftovers, sweep
+from pretext.system.errors import UserError
 
 VERSION = 1
 """Raise it whenever decoding, resizing or the layout of a pack changes."""
@@ -41,8 +43,6 @@ CHUNK = 64
 """Number of pictures that a worker returns at once."""
 IN_PROCESS = 500
 """Up to this number of pictures, decoding here is faster than starting workers."""
-STALE_S = 24 * 3600
-"""Age in seconds from which a temporary folder, left by a killed process, is deleted."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +73,35 @@ def item_at(data: ImageDataset, index: int, size: int) -> tuple[UInt8[Tensor, "3
 
 
 def open_or_build(data: ImageDataset, size: int) -> Pack:
-    """Return the pack of `data` at `size` from the cache, or decode the data into it."""
+    """Return the pack of `data` at `size` from the cache, or decode the data into it.
+
+    Raises:
+        UserError: If a picture cannot be read at the moment; nothing is stored then.
+        OSError: If the pack cannot be written. The error names the folder.
+    """
     packs = cache_folder("packs")
     folder = packs / digest(data.fingerprint, str(size), str(VERSION))
     pack = _opened(folder, size)
     if pack is not None:
         return pack
-    for leftover in packs.glob(".*"):
-        if time.time() - leftover.stat().st_mtime > STALE_S:
-            shutil.rmtree(leftover, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=packs))
-    try:
-        _build(data, size, temporary)
-        _move(temporary, folder, size)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    pack = _opened(folder, size)
+    sweep(packs)
+    with locked_entry(folder, waiting_for=data.spec) as alone:
+        pack = _opened(folder, size)  # another process may have built it meanwhile
+        if pack is not None:
+            return pack
+        if alone:
+            remove_leftovers(folder)
+        temporary = new_folder(folder)
+        try:
+            _build(data, size, temporary)
+            _move(temporary, folder, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), error.filename or str(packs)) from error
+        finally:
+            remove(temporary)
+        pack = _opened(folder, size)
     if pack is None:
-        raise OSError(5, "the pack just written does not match its checksums; check the disk", str(folder))
+        raise OSError(errno.EIO, "the pack just written does not match its checksums; check the disk", str(folder))
     return pack
 
 
@@ -105,14 +116,18 @@ def _move(temporary: Path, folder: Path, size: int) -> None:
                 raise
         if _opened(folder, size) is not None:
             return
-        damaged = Path(tempfile.mkdtemp(prefix=".damaged.", dir=folder.parent)) / "pack"
+        damaged = new_folder(folder)
         with contextlib.suppress(FileNotFoundError):  # another process moved it first
-            folder.rename(damaged)
-        shutil.rmtree(damaged.parent)
+            folder.rename(damaged / "pack")
+        remove(damaged)
 
 
 def _opened(folder: Path, size: int) -> Pack | None:
-    """Return the pack in a folder, or None if it is absent or damaged."""
+    """Return the pack in a folder, or None if it is absent or damaged.
+
+    Raises:
+        UserError: If a pack is there and cannot be read.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         arrays = {}
@@ -131,7 +146,15 @@ def _opened(folder: Path, size: int) -> Pack | None:
             objects = Objects(arrays["labels"], arrays["offsets"], arrays.get("boxes"), arrays.get("difficult"))
         skipped = tuple(manifest["skipped"])
         return Pack(arrays["images"], arrays.get("label"), arrays.get("clip"), objects, arrays.get("masks"), skipped)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except PermissionError:
+        raise UserError(
+            f"{folder}: another user's pack, which you may not read; "
+            f"let its owner run chmod -R a+rX {folder}, or set PRETEXT_CACHE to a folder of your own"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        passing = passing_fault(error)
+        if passing is not None:
+            raise UserError(f"{folder}: {passing}; run the same command again, or delete the folder") from None
         return None
 
 
@@ -148,6 +171,8 @@ def _build(data: ImageDataset, size: int, folder: Path) -> None:
             sums["masks"] = 0
         with tqdm(None, f"decode {data.spec}", len(data), delay=2, disable=None, leave=False, unit="img") as bar:
             for chunk in _chunks(data, size):
+                if "failed" in chunk:
+                    raise UserError(chunk["failed"])
                 for name, known in sums.items():
                     sums[name] = zlib.crc32(chunk[name], known)
                     streams[name].write(chunk[name])
@@ -161,7 +186,7 @@ def _build(data: ImageDataset, size: int, folder: Path) -> None:
     shapes = {"images": (count, 3, size, size), "masks": (count, size, size)}
     arrays = {name: {"shape": shapes[name], "dtype": "uint8", "crc32": sums[name]} for name in sums}
     for name, array in _small_arrays(targets, data.annotations).items():
-        array.tofile(folder / f"{name}.bin")
+        (folder / f"{name}.bin").write_bytes(array.tobytes())  # `tofile` does not say that the disk is full
         arrays[name] = {"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(array.tobytes())}
     manifest = {"spec": data.spec, "size": size, "version": VERSION, "skipped": skipped, "arrays": arrays}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -192,6 +217,18 @@ class _Chunks(Dataset[dict[str, Any]]):
         return math.ceil(len(self.data) / CHUNK)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a chunk, or one line under `failed`: an error that a worker raises arrives as a traceback."""
+        try:
+            return self._decoded(index)
+        except UserError as error:
+            return {"failed": str(error)}
+        except Exception as error:
+            passing = passing_fault(error)
+            if passing is None:
+                raise
+            return {"failed": f"{self.data.spec}: {passing}; run the same command again"}
+
+    def _decoded(self, index: int) -> dict[str, Any]:
         images, masks, targets, bad = [], [], [], []
         numbers = range(index * CHUNK, min((index + 1) * CHUNK, len(self.data)))
         for number in numbers:
@@ -221,7 +258,14 @@ def _chunks(data: ImageDataset, size: int) -> Iterator[dict[str, Any]]:
     if len(data) <= IN_PROCESS or workers < 2 or is_worker:
         yield from (chunks[index] for index in range(len(chunks)))
     else:
-        yield from DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_unchanged)
+        try:
+            yield from DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_unchanged)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise UserError(
+                f"{data.spec}: a process that decodes was killed, perhaps for want of memory; run it again"
+            ) from None
 
 
 def _unchanged(chunk: Any) -> Any:

@@ -1,12 +1,31 @@
-"""The cache folder on disk, and the size limits of what is kept there."""
+"""The cache folder on disk, the size limits of what is kept there, and entries that one process builds for all.
+
+Such an entry is a folder whose name is a hash. Who builds it holds its lock. The operating system frees the lock of a
+dead process, so a temporary folder whose lock is free was left by one and may be deleted.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from pretext.system.errors import UserError
 from pretext.system.specs import path_of
+
+NOTICE_S = 2
+"""Seconds after which a process says that it waits for another one."""
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+"""Errors of a file system without locks: there several processes may build the same entry, and the first one counts."""
 
 
 def cache_folder(purpose: str) -> Path:
@@ -37,6 +56,68 @@ def size_limit_gb(variable: str, default: float) -> float:
         return default if text is None else float(text)
     except ValueError:
         raise UserError(f"{variable}={text}: expected a number of gigabytes") from None
+
+
+@contextmanager
+def locked_entry(folder: Path, *, waiting_for: str | None = None) -> Iterator[bool]:
+    """Hold the lock of an entry, and yield whether it is held.
+
+    The holder removes the lock file as its last step. Who has opened the removed file makes a new one.
+
+    Args:
+        folder: The folder of the entry.
+        waiting_for: What the entry holds, to be said while another process builds it; None does not wait.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock outlives a dead process
+    try:
+        try:
+            lock.acquire(timeout=NOTICE_S if waiting_for else 0)
+        except Timeout:
+            if waiting_for is None:
+                yield False
+                return
+            print(f"{waiting_for}: another process is decoding it; waiting", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes have left in a folder of entries."""
+    found = (re.fullmatch(r"\.([0-9a-f]{32})\.\w+", entry.name) for entry in folder.iterdir())
+    for name in {match[1] for match in found if match}:
+        # what another user has left is his to delete
+        with contextlib.suppress(PermissionError), locked_entry(folder / name) as alone:
+            if alone:
+                remove_leftovers(folder / name)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary folders of an entry whose lock is held."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        if leftover.is_dir():
+            remove(leftover)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder; another process may do so at the same time."""
+    shutil.rmtree(folder, ignore_errors=True)  # the user may delete the cache at any time
+
+
+def new_folder(folder: Path) -> Path:
+    """Make a temporary folder beside an entry, with the permissions that the umask gives."""
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
+    temporary.mkdir()
+    return temporary
 
 
 def _unusable(root: Path, reason: str | None) -> UserError:

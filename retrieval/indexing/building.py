@@ -7,16 +7,15 @@ write its folder inside OUT.blocks, move it to OUT.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float32, Int32
-from numpy.lib.format import open_memmap
+from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import NDArray
 
 from pretext.datasets.base import ImageDataset
@@ -28,6 +27,7 @@ from pretext.system.errors import UserError
 from retrieval.indexing.blocks import (
     DIGEST,
     FINISHED,
+    ROWS,
     Block,
     KnownPictures,
     discard,
@@ -153,7 +153,8 @@ def build_index(
             discard(working)
             raise no_regions_error(data, regions)
         manifest = dataclasses.replace(manifest, factory=kind)
-        _write(working, manifest, vectors, old_rows, len(pictures), len(data))
+        with _naming(working):
+            _write(working, manifest, vectors, old_rows, len(pictures), len(data))
         move_into_place(working, out)
     return PatchIndex(manifest, np.load(out / TABLE, mmap_mode="r", allow_pickle=False), vectors)
 
@@ -223,11 +224,10 @@ def _write(
     """Write the files of an index: the old rows with their pictures renumbered, then the rows of the blocks."""
     folder = working / FINISHED
     folder.mkdir()
-    try:
-        use_faiss().write_index(vectors, str(folder / VECTORS))
-    except RuntimeError as error:  # FAISS reports a full disk this way
-        free = shutil.disk_usage(folder).free
-        raise OSError(errno.EIO, f"FAISS cannot write the index; {free:,} bytes are free", str(folder)) from error
+    with (folder / VECTORS).open("wb") as file:
+        # FAISS's own file does not report a disk that is full when it is closed
+        writer = use_faiss().PyCallbackIOWriter(file.write)
+        use_faiss().write_index(vectors, writer)
     _write_tables(folder, vectors.ntotal, read_blocks(working), old, old_pictures, pictures)
     content = {
         "format": FORMAT,
@@ -240,21 +240,40 @@ def _write(
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
 
 
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Name a folder in file system errors that name no file, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), error.filename or str(folder)) from error
+
+
 def _write_tables(
     folder: Path, rows: int, blocks: Iterator[Block], old: NDArray[Any] | None, old_pictures: int, pictures: int
 ) -> None:
-    table = open_memmap(folder / TABLE, "w+", PATCH, (rows,))
-    hashes = open_memmap(folder / PICTURES, "w+", np.dtype(np.uint8), (pictures, DIGEST))
+    """Write the patch table and the pictures' hashes.
+
+    The files are written in the ordinary way, because a full disk kills the process that writes to a memory map.
+    """
     new_numbers: Int32[np.ndarray, " P"] = np.full(old_pictures, -1, np.int32)
-    at = 0 if old is None else len(old)
-    for block in blocks:
-        table[at : at + len(block.rows)] = block.rows
-        hashes[block.start : block.start + len(block.pictures)] = block.pictures
-        matched = np.flatnonzero(block.known >= 0)
-        new_numbers[block.known[matched]] = block.start + matched
-        at += len(block.rows)
-    if old is not None:
-        table[: len(old)] = old
-        table["image"][: len(old)] = new_numbers[old["image"]]
-    table.flush()
-    hashes.flush()
+    kept = np.empty(0, PATCH) if old is None else old
+    with (folder / TABLE).open("wb") as table, (folder / PICTURES).open("wb") as hashes:
+        _write_header(table, PATCH, (rows,))
+        _write_header(hashes, np.dtype(np.uint8), (pictures, DIGEST))
+        start = table.tell()
+        table.seek(start + len(kept) * PATCH.itemsize)  # the old rows follow when the new numbers are known
+        for block in blocks:
+            table.write(block.rows.tobytes())
+            hashes.write(block.pictures.tobytes())
+            matched = np.flatnonzero(block.known >= 0)
+            new_numbers[block.known[matched]] = block.start + matched
+        table.seek(start)
+        for first in range(0, len(kept), ROWS):
+            some = np.array(kept[first : first + ROWS])
+            some["image"] = new_numbers[some["image"]]
+            table.write(some.tobytes())
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    write_array_header_1_0(file, {"descr": dtype_to_descr(dtype), "fortran_order": False, "shape": shape})

@@ -114,17 +114,47 @@ def test_batches_make_no_difference(encoder, monkeypatch):
     assert torch.equal(parts.targets, whole.targets)
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a tensor", None])
-def test_a_damaged_or_deleted_file_is_computed_again(encoder, computed, damage):
+def flipped(content, at):
+    return content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda content: content[:-100],
+        lambda content: b"not a tensor",
+        lambda content: b"",
+        lambda content: flipped(content, len(content) // 2),  # a number is another
+        lambda content: flipped(content, len(content) - 1),
+        lambda content: content.replace(b'"kept"', b'"kepT"'),  # a name is another
+        lambda content: content.replace(b'"crc32"', b'"crc31"'),
+        None,
+    ],
+    ids=["cut", "text", "empty", "flip", "flip at the end", "name", "no checksum", "deleted"],
+)
+def test_a_damaged_or_deleted_file_is_computed_again(encoder, computed, harm):
     first = split_features(encoder, colours(), "test", most=64)
     (file,) = files()
-    if damage is None:
+    sound = file.read_bytes()
+    if harm is None:
         file.unlink()
     else:
-        file.write_bytes(damage or file.read_bytes()[:-100])
+        assert harm(sound) != sound
+        file.write_bytes(harm(sound))
     again = split_features(encoder, colours(), "test", most=64)
-    assert len(computed) == 2 and files() == [file]
+    assert len(computed) == 2 and files() == [file] and file.read_bytes() == sound
     assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
+    assert torch.equal(again.targets, first.targets) and torch.equal(again.indices, first.indices)
+
+
+def test_files_of_others_in_the_cache_are_left_alone(encoder, monkeypatch):
+    folder = cache_folder("features")
+    notes, subfolder = folder / "notes.txt", folder / "mine"
+    notes.write_text("mine")
+    subfolder.mkdir()
+    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1e-7")
+    split_features(encoder, colours(), "test", most=64)
+    assert sorted(folder.iterdir()) == [subfolder, notes]
 
 
 def test_beyond_the_limit_the_least_recently_used_files_are_deleted(encoder, monkeypatch):
