@@ -96,11 +96,11 @@ def status(argv: list[str]) -> int:
     out = parse(Progress, argv, prog="run_all.py status").folder
     from benchmarks.progress import seconds_left
     from benchmarks.progress import status as status_of
-    from benchmarks.results import failure_path, read_json
+    from benchmarks.results import failure_path, read_failure
     from benchmarks.wording import duration
 
     plan, found = status_of(out)
-    print(f"{out}: {plan['profile']} on {plan['data']}")
+    print(f"{out}: {plan.get('profile', 'a comparison')} on {plan.get('data', 'unknown data')}")
     counts = {field.name: len(getattr(found, field.name)) for field in dataclasses.fields(found)}
     line = ", ".join(f"{count} {name}" for name, count in counts.items())
     if found.running or found.left:
@@ -110,7 +110,7 @@ def status(argv: list[str]) -> int:
     for name in found.running:
         print(f"running  {name}")
     for name in found.failed:
-        print(f"failed   {name}: {read_json(failure_path(out, name))['error'].splitlines()[0]}")
+        print(f"failed   {name}: {(read_failure(failure_path(out, name))['error'].splitlines() or [''])[0]}")
     return 1 if found.failed else 0
 
 

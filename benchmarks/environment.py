@@ -8,12 +8,19 @@ import re
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from benchmarks.results import read_json, write_json
+from benchmarks.results import write_json
+from pretext.system.stored_json import Shape, read_json
 
 FILE = "environment.json"
 """Name of the file in OUT."""
+ENTRIES: Shape = [
+    dict.fromkeys(("python", "system", "processor", "device", "driver", "cuda", "instructions?"), str)
+    | dict.fromkeys(("workers", "threads"), int)
+    | {"cores": (NoneType, int), "packages": {"*": str}}
+]
 
 
 def write_environment(out: Path, *, workers: int, threads: int) -> None:
@@ -38,7 +45,10 @@ def read_environments(out: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: If the file is not valid JSON.
     """
-    return read_json(out / FILE) if (out / FILE).exists() else []
+    if not (out / FILE).exists():
+        return []
+    entries: list[dict[str, Any]] = read_json(out / FILE, ENTRIES, remedy="move it away; a new one is written")
+    return entries
 
 
 def environment(*, workers: int, threads: int) -> dict[str, Any]:

@@ -291,7 +291,8 @@ def check_same(out: Path, profile: str, spec: str, pretrain_spec: str) -> None:
     plan = read_plan(out)
     if not plan:
         return
-    stored = plan["profile"], plan["data"], plan.get("pretrain_data", plan["data"])
+    data = plan.get("data", "unknown data")
+    stored = plan.get("profile", "unknown"), data, plan.get("pretrain_data", data)
     if stored != (profile, spec, pretrain_spec):
         was, now = (
             f"{name} on {data}" + (f", trained on {pretrain_data}" if pretrain_data != data else "")

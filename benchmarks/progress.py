@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.environment import read_environments
 from benchmarks.locks import is_locked
-from benchmarks.results import encoder_path, failure_path, read_cell, read_json, read_plan, result_path
+from benchmarks.results import encoder_path, failure_path, read_cell, read_plan, read_run_file, result_path
 from benchmarks.schedule import Estimate
 from pretext.system.errors import UserError
 
@@ -75,4 +75,4 @@ def _took(out: Path, cell: _Planned) -> float:
     if cell.probe:
         return read_cell(result_path(out, cell.name))[0].wall_s
     path = encoder_path(out, cell.name).parent / "run.json"
-    return float(read_json(path)["wall_s"]) if path.exists() else 0.0
+    return float(read_run_file(path)["wall_s"]) if path.exists() else 0.0

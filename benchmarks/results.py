@@ -13,10 +13,12 @@ import math
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
+from pretext.system.stored_json import Shape, misfit, parse_json, read_json
 
 SCHEMA_VERSION = 1
 """Increase it when a field of `Measurement` is added, removed or changes its meaning."""
@@ -66,6 +68,33 @@ class Measurement:
     """Per-item results whose mean is `value`; only in the JSON, not in the CSV."""
 
 
+_KINDS: dict[str, Shape] = {"str": str, "int": int, "float": float, "bool": bool, "float | None": (NoneType, float)}
+_KINDS["list[float] | None"] = (NoneType, [float])
+CELL: Shape = {
+    "measurements": [
+        {
+            field.name + "?" * (field.name == "items"): _KINDS[str(field.type)]
+            for field in dataclasses.fields(Measurement)
+        }
+    ]
+}
+"""What a results file must hold; the shapes below are those of the other files."""
+FAILURE: Shape = {"cell": str, "error": str, "traceback": str}
+RUN: Shape = {
+    "images_seen": float,
+    "wall_s": float,
+    "peak_mem_bytes": float,
+    "flops_per_image?": float,
+    "train_config?": {"seconds?": (NoneType, float)},
+}
+PLAN: Shape = {
+    "cells": [{"name": str, "pretext": str, "probe": str, "trains?": bool}],
+    **dict.fromkeys(("profile?", "data?", "pretrain_data?", "command?", "encoder?", "sized?", "bad_images?"), str),
+    "image_size?": int,
+    "expected_s?": {"*": float},
+    "notes?": [str],
+    "left_out?": [str],
+}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Measurement) if field.name != "items")
 
 
@@ -116,8 +145,22 @@ def write_failure(out: Path, cell_name: str, error: BaseException | str, **about
 
 
 def read_failures(out: Path) -> list[dict[str, Any]]:
-    """Return the failures: cell, error, traceback and further fields."""
-    return [read_json(path) for path in sorted((out / "failures").glob("*.json"))]
+    """Return the failures: cell, error, traceback and further fields.
+
+    Raises:
+        UserError: If a file is damaged.
+    """
+    return [read_failure(path) for path in sorted((out / "failures").glob("*.json"))]
+
+
+def read_failure(path: Path) -> dict[str, Any]:
+    """Return one failure.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    failure: dict[str, Any] = read_json(path, FAILURE, remedy="delete it; its cell is computed again")
+    return failure
 
 
 def read_measurements(out: Path) -> list[Measurement]:
@@ -135,14 +178,18 @@ def read_cell(path: Path) -> list[Measurement]:
     Raises:
         UserError: If the file has another schema version, or cannot be read.
     """
-    content = read_json(path)
-    _check_schema(path, content, "move the file away to compute its cell again")
+    remedy = "move the file away to compute its cell again"
+    content = read_json(path, remedy=remedy)
+    _check_schema(path, content, remedy)
+    wrong = misfit(content, CELL)
     try:
-        rows = [Measurement(**row) for row in content["measurements"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the results of a cell ({error}); move it away to compute it again") from None
+        rows = [] if wrong else [Measurement(**row) for row in content["measurements"]]
+    except TypeError as error:  # an unknown field
+        raise UserError(f"{path}: not the results of a cell ({error}); {remedy}") from None
     if not rows:
-        raise UserError(f"{path}: not the results of a cell (no rows); move it away to compute it again")
+        raise UserError(f"{path}: not the results of a cell ({wrong or 'no rows'}); {remedy}")
+    for row in rows:
+        parse_json(row.config_json, dict, source=f"{path}: config_json", remedy=remedy)
     return rows
 
 
@@ -170,10 +217,12 @@ def read_plan(out: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     remedy = "move it away and start the same command again"
-    plan: Any = read_json(path, remedy)
+    plan: Any = read_json(path, remedy=remedy)
     if not (isinstance(plan, dict) and isinstance(plan.get("cells"), list)):
         raise UserError(f"{path}: not the plan of a comparison; {remedy}")
     _check_schema(path, {"schema_version": SCHEMA_VERSION} | plan, remedy)  # early plans have no version
+    if wrong := misfit(plan, PLAN):
+        raise UserError(f"{path}: not the plan of a comparison ({wrong}); {remedy}")
     return plan
 
 
@@ -202,7 +251,7 @@ def read_costs(out: Path) -> dict[str, Cost]:
     for cell in read_plan(out).get("cells", ()):
         path = out / "pretrain" / cell["name"] / "run.json"
         if not cell["probe"] and path.exists():
-            runs.setdefault(cell["pretext"], []).append(read_json(path))
+            runs.setdefault(cell["pretext"], []).append(read_run_file(path))
     return {
         row: Cost(
             images_seen=_mean(run["images_seen"] for run in seeds),
@@ -215,6 +264,16 @@ def read_costs(out: Path) -> dict[str, Cost]:
         )
         for row, seeds in runs.items()
     }
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """Return the content of a `run.json`.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    run: dict[str, Any] = read_json(path, RUN, remedy="move its folder away to train again")
+    return run
 
 
 def _mean(numbers: Iterable[float]) -> float:
@@ -262,19 +321,3 @@ def write_json(path: Path, content: Any) -> None:
     """
     with atomic_write(path) as beside:
         beside.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-
-
-def read_json(path: Path, remedy: str = "move it away to compute its cell again") -> Any:
-    """Return the content of a JSON file.
-
-    Args:
-        path: The file.
-        remedy: Advice at the end of the error message.
-
-    Raises:
-        UserError: If the file is not valid JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); {remedy}") from None

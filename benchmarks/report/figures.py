@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -121,12 +120,10 @@ def _depth_line(axes: Axes, row: str, run: Run, readings: Sequence[Reading], sta
 
 def _learning_plots(run: Run) -> list[Plot]:
     """Draw the training losses over images seen, one panel per row because units differ."""
+    from pretext.training.log import read_log
+
     logs = {
-        row: [
-            [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-            for folder in seeds.values()
-            if (folder / "log.jsonl").exists()
-        ]
+        row: [read_log(folder / "log.jsonl") for folder in seeds.values() if (folder / "log.jsonl").exists()]
         for row, seeds in run.pretrained().items()
     }
     logs = {row: kept for row, seeds in logs.items() if (kept := [log for log in seeds if log])}
@@ -162,7 +159,8 @@ def _learning_plot(logs: Mapping[str, list[list[dict[str, Any]]]], part_number: 
         if len(names) > 1:
             axes.legend(fontsize=8.5)
         first = names[0]
-        ends.append(f"{row} from {seeds[0][0]['loss'][first]:.3g} to {seeds[0][-1]['loss'][first]:.3g}")
+        of_first = [entry["loss"][first] for entry in seeds[0] if first in entry["loss"]]
+        ends.append(f"{row} from {of_first[0]:.3g} to {of_first[-1]:.3g}")
     for axes in panels[-2:]:
         axes.set_xlabel("images seen")
     return Plot(

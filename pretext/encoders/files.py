@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 
 from pretext.encoders.base import Encoder
 from pretext.encoders.foreign import FILE_OPTIONS
 from pretext.encoders.weights import check_keys, is_spec, weights_file
-from pretext.system.checkpoint import atomic_write, file_sha256
+from pretext.system.checkpoint import UNREADABLE, file_sha256, write_tensors
 from pretext.system.errors import UserError
 from pretext.system.specs import without_options
+from pretext.system.stored_json import Shape, parse_json
 
 # A single key: safetensors writes several keys in no fixed order, and equal encoders must give equal files.
 METADATA_KEY = "pretext_bench"
+HEADER: Shape = {"architecture": str, "input_size": int, "mean": [float], "std": [float], "record": dict}
+LARGEST_INPUT = 1 << 14
+REMEDY = "the file is damaged; write it again, or restore it"
 
 
 def save_encoder(encoder: Encoder, path: str | Path, record: dict[str, Any]) -> None:
@@ -39,8 +42,7 @@ def save_encoder(encoder: Encoder, path: str | Path, record: dict[str, Any]) -> 
         "record": record,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    with atomic_write(path) as beside:
-        save_file(tensors, beside, {METADATA_KEY: json.dumps(header, sort_keys=True)})
+    write_tensors(path, tensors, {METADATA_KEY: json.dumps(header, sort_keys=True)})
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -55,13 +57,16 @@ def read_record(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
-    except SafetensorError as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is not a complete safetensors file ({error}); write it again") from None
     if METADATA_KEY not in metadata:
         raise UserError(
             f"{path} is a safetensors file without pretext-bench metadata; give an encoder.safetensors of pretext-bench"
         )
-    return json.loads(metadata[METADATA_KEY])
+    header: dict[str, Any] = parse_json(metadata[METADATA_KEY], HEADER, source=f"{path}: its header", remedy=REMEDY)
+    if not 0 < header["input_size"] <= LARGEST_INPUT:
+        raise UserError(f"{path}: its header: input_size is {header['input_size']}; {REMEDY}")
+    return header
 
 
 def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encoder:
@@ -91,8 +96,11 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
     header = read_record(path)
     spec = without_options(header["architecture"], "pretrained", *FILE_OPTIONS)
     encoder = build(spec, input_size=header["input_size"], seed=0)
-    with safe_open(path, framework="pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    except UNREADABLE as error:
+        raise UserError(f"{path}: its tensors cannot be read ({error}); {REMEDY}") from None
     load_strictly(encoder, tensors, str(path))
     encoder.record = header["record"]
     return encoder.eval()

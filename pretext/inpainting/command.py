@@ -26,6 +26,7 @@ from pretext.judging import Score
 from pretext.system.checkpoint import atomic_write
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError
+from pretext.system.stored_json import read_json
 from pretext.tasks.base import Inpainter
 from pretext.training.run_folder import load_task
 from pretext.training.sample_sheets import sample_sheet
@@ -125,7 +126,9 @@ def inpainters(folders: tuple[Path, ...]) -> dict[str, Inpainter]:
 
 def _task_name(folder: Path) -> str:
     path = folder / "run.json"  # written when a run finishes
-    return str(json.loads(path.read_text())["task"]) if path.is_file() else folder.name
+    if not path.is_file():
+        return folder.name
+    return str(read_json(path, {"task": str}, remedy="move it away; the folder's name is shown then")["task"])
 
 
 def columns_of(fills: dict[str, Tensor], pictures: HoledPictures, count: int) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ ranges        ranges that hold for every setting: seeds, 64 bits, finite numbers
 specs         the grammar of specs: KIND[:PATH][?key=value&…]
 plugins       tasks and probes in a user's own Python file
 checkpoint    atomic writes; training checkpoints as safetensors files
+stored_json   reading JSON files that an earlier call has written, with one-line errors
 cache         the folder for packed data sets and features
 device        `--device auto`
 distributed   torchrun: rank, gathered rows, averaged gradients, common decisions

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import platform
 import re
+import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +21,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pretext.system.errors import UserError
+from pretext.system.stored_json import parse_json
 
 CHECKPOINT_KEY = "pretext_bench_checkpoint"
+CHECKSUM = "crc32"
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+"""The machine, in names of temporary files: a process number says nothing on another one."""
+UNREADABLE = (SafetensorError,)
+"""What reading a safetensors file raises where it is damaged; the type depends on what is damaged."""
 
 
 def file_sha256(path: Path) -> str:
@@ -31,15 +41,17 @@ def file_sha256(path: Path) -> str:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` when the block ends without an error.
 
-    A missing folder is created. If the block raises, `path` is unchanged and the temporary file is deleted.
+    A missing folder is created. If the block raises, `path` is unchanged and the temporary file is deleted. What a
+    killed process of this machine left while it wrote the same file is deleted first.
 
     Raises:
         OSError: If the file cannot be written, for example on a full disk. The error names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
+        remove_leftovers(path)
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
@@ -57,18 +69,56 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def remove_leftovers(path: Path) -> None:
+    """Delete what processes of this machine that no longer run left beside `path`, which they were to write."""
+    for beside in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):
+        number = beside.name.removesuffix(".tmp").removesuffix(".folder").rpartition("-")[2]
+        if not number.isdecimal() or _runs(int(number)):
+            continue
+        if beside.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically.
+
+    safetensors writes a temporary file of its own, of a name that nobody could tell from a user's. It lies in a folder
+    beside `path`, which the next writer of `path` deletes after a kill.
+    """
+    with atomic_write(path) as temporary:
+        folder = temporary.with_suffix(".folder.tmp")
+        try:
+            folder.mkdir(exist_ok=True)
+            save_file(tensors, folder / temporary.name, metadata)
+            (folder / temporary.name).replace(temporary)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors, and `about` as JSON metadata, to one safetensors file, atomically."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    with atomic_write(path) as temporary:
-        save_file(plain, temporary, {CHECKPOINT_KEY: json.dumps(about, sort_keys=True)})
+    content = json.dumps(about | {CHECKSUM: _checksum(plain, about)}, sort_keys=True)
+    write_tensors(path, plain, {CHECKPOINT_KEY: content})
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the metadata of a checkpoint.
 
     Raises:
-        UserError: If the file is missing, truncated, or not a checkpoint.
+        UserError: If the file is missing, truncated, changed, or not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,11 +129,25 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         with safe_open(path, framework="pt") as opened:
             about = (opened.metadata() or {}).get(CHECKPOINT_KEY)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is not a checkpoint, or is truncated ({error}); delete it and train again") from None
     if about is None:
         raise UserError(f"{path} holds tensors but no training checkpoint; give the --out folder of a training run")
-    return tensors, json.loads(about)
+    remedy = "delete it and train again"
+    content: dict[str, Any] = parse_json(about, dict, source=f"{path}: its record", remedy=remedy)
+    checksum = content.pop(CHECKSUM, None)  # early checkpoints have none
+    if checksum is not None and checksum != _checksum(tensors, content):
+        raise UserError(f"{path} is damaged (checksum mismatch); {remedy}")
+    return tensors, content
+
+
+def _checksum(tensors: dict[str, Tensor], about: dict[str, Any]) -> int:
+    """Return the CRC-32 of everything in a checkpoint."""
+    state = zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        state = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), state)
+        state = zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy().data, state)
+    return state
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -106,7 +170,9 @@ def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[st
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith(prefix):
-            index, field = key.removeprefix(prefix).split(".", 1)
+            index, _, field = key.removeprefix(prefix).partition(".")
+            if not index.isdecimal() or int(index) >= len(parameters) or not field:
+                raise UserError(f"the checkpoint has a tensor {key} that this optimiser has no use for; train again")
             parameter = parameters[int(index)]
             like = torch.empty_like(parameter if value.shape == parameter.shape else value, dtype=value.dtype)
             state.setdefault(int(index), {})[field] = like.copy_(value)

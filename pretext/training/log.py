@@ -15,9 +15,30 @@ from pretext.system.checkpoint import atomic_write
 from pretext.system.distributed import rank
 from pretext.system.errors import UserError
 from pretext.system.memory import peak_memory
+from pretext.system.stored_json import Shape, parse_json
 from pretext.tasks.base import Task
 from pretext.training.collapse import COLLAPSED, feature_statistics
 from pretext.training.config import TrainConfig
+
+ROW: Shape = {"step": int, "images": int, "loss": {"*": float}}
+"""What every line of a log has; at least one player has a loss."""
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `log.jsonl`; those that cannot be read, such as a torn last one, are left out and said."""
+    rows, dropped = [], []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = parse_json(line, ROW, source=f"{path}, line {number}", remedy="left out")
+            if not row["loss"]:
+                raise UserError(f"{path}, line {number}: no loss; left out")
+            rows.append(row)
+        except UserError as error:
+            dropped.append(str(error))
+    if dropped:
+        more = f" (and {len(dropped) - 1} more lines)" if dropped[1:] else ""
+        print(f"{dropped[0]}{more}", file=sys.stderr)
+    return rows
 
 
 class TrainingLog:
@@ -40,7 +61,7 @@ class TrainingLog:
         self.collapsed = False
         path = out / "log.jsonl"
         if step and path.is_file():
-            self.rows = [row for row in map(json.loads, path.read_text().splitlines()) if row["step"] <= step]
+            self.rows = [row for row in read_log(path) if row["step"] <= step]
         self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
         hidden = True if rank() else None  # None hides the bar unless stderr is a terminal
         self.bar = tqdm(None, task, total_steps, initial=step, delay=2, disable=hidden, leave=False, unit="step")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -22,6 +24,7 @@ from pretext.system.checkpoint import (
     load_optimizer,
     optimizer_tensors,
     read_checkpoint,
+    remove_leftovers,
     save_checkpoint,
 )
 from pretext.system.errors import UserError
@@ -29,11 +32,20 @@ from pretext.system.memory import peak_memory
 from pretext.system.plugins import is_file
 from pretext.system.revision import revision
 from pretext.system.specs import parse_spec, without_options
+from pretext.system.stored_json import Shape, misfit
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import LabelKind, Task, label_kind
 from pretext.training.config import NOT_IN_RESULT, TrainConfig
 
 CHECKPOINT = "checkpoint.safetensors"
+STATE: Shape = {"step": int, "seconds": float, "flops_per_image": float, "finished": bool}
+SETTINGS: Shape = {
+    "task": str,
+    "task_config": dict,
+    "encoder": str,
+    "image_size": int,
+    "labels": (NoneType, list),
+}
 
 
 class RunState(NamedTuple):
@@ -79,19 +91,28 @@ class RunFolder:
         if not file.is_file():
             return None
         tensors, about = read_checkpoint(file)
-        stored = _flat(about.pop("settings", {}))
+        stored = _flat(parsed_settings(about, file, {}))
         for key, value in _flat(self.settings).items():
             if key != "data" and stored.get(key) != value:  # the fingerprint decides, wherever the data lies
                 raise UserError(
                     f"{self.path} holds a run with {key} = {stored.get(key)}, but this run has {key} = {value}; "
                     "give another --out, or delete the folder"
                 )
-        return Checkpoint(tensors, RunState(**about))
+        wrong = misfit(about, STATE)
+        if wrong:
+            raise UserError(f"{file}: its record: {wrong}; delete it and train again")
+        return Checkpoint(tensors, RunState(**{field: about[field] for field in RunState._fields}))
 
     def remove_unfinished_files(self) -> None:
-        """Delete the temporary files of a run that was killed while it wrote."""
-        for temporary in self.path.glob(".*.tmp"):
-            temporary.unlink(missing_ok=True)
+        """Delete the temporary files of a run that was killed while it wrote; no file of another name is touched."""
+        for name in (CHECKPOINT, self.encoder.name, "run.json", "log.jsonl"):
+            remove_leftovers(self.path / name)
+        for sheet in {
+            self.path / "samples" / found[1]
+            for file in (self.path / "samples").glob(".step-*.tmp")
+            if (found := re.match(r"\.(step-\d+\.png)\.", file.name))
+        }:
+            remove_leftovers(sheet)
 
     def restore(self, model: Task, optimizers: Mapping[str, Optimizer], tensors: dict[str, Tensor]) -> None:
         """Load a checkpoint's tensors into the task and its optimisers."""
@@ -161,14 +182,30 @@ def load_task(folder: str | Path) -> Task:
     """
     file = Path(folder) / CHECKPOINT
     tensors, about = read_checkpoint(file)
-    settings = about["settings"]
+    settings = parsed_settings(about, file, SETTINGS)
     kind = settings["labels"]
-    config = dataclasses.replace(task_config(settings["task"]), **settings["task_config"])
+    try:
+        config = dataclasses.replace(task_config(settings["task"]), **settings["task_config"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file}: task_config cannot be read ({error}); train again") from None
     architecture = without_options(settings["encoder"], "pretrained", *FILE_OPTIONS)
     encoder = build_encoder(architecture, input_size=settings["image_size"], seed=0)
     task = build_task(config, encoder, labels=LabelKind(*kind) if kind else None, seed=0)
     load_strictly(task, _task_tensors(tensors), str(file))
     return task.eval()
+
+
+def parsed_settings(about: dict[str, Any], file: Path, shape: Shape) -> dict[str, Any]:
+    """Return the settings in the record of a checkpoint.
+
+    Raises:
+        UserError: If they have another shape.
+    """
+    wrong = misfit(about, {"settings": shape})
+    if wrong:
+        raise UserError(f"{file} is not the checkpoint of a training run ({wrong}); train again")
+    settings: dict[str, Any] = about["settings"]
+    return settings
 
 
 def _task_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import errno
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
-from pretext.system.checkpoint import atomic_write
+from pretext.system.checkpoint import (
+    CHECKPOINT_KEY,
+    atomic_write,
+    read_checkpoint,
+    remove_leftovers,
+    save_checkpoint,
+    write_tensors,
+)
+from pretext.system.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -49,3 +59,50 @@ def test_a_command_says_which_file_and_what_to_do(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert str(tmp_path / "plain") in done.stderr and "give another folder" in done.stderr
+
+
+WRITES = (
+    "import sys, pathlib, torch\n"
+    "from pretext.system.checkpoint import atomic_write, write_tensors\n"
+    "import pretext.system.checkpoint as module\n"
+    "def killed(tensors, file, metadata):\n"
+    "    file.with_name('.tmpA1b2C3').write_bytes(b'half')\n"
+    "    import os; os.kill(os.getpid(), 9)\n"
+    "module.save_file = killed\n"
+    "write_tensors(sys.argv[1], {'a': torch.zeros(3)}, {})\n"
+)
+
+
+def test_the_next_writer_deletes_what_a_killed_one_left_and_nothing_else(tmp_path):
+    others = [".tmpZ9y8X7", ".file.1.tmp", ".other.tmp", ".file.backup.tmp", ".file.00000000-1.tmp"]
+    for name in others:
+        (tmp_path / name).write_text("a user's")
+    file = tmp_path / "file"
+    killed = subprocess.run([sys.executable, "-c", WRITES, str(file)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == len(others) + 2
+    write_tensors(file, {"a": torch.zeros(3)}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "file"])
+
+
+def test_a_file_that_a_running_process_writes_stays(tmp_path):
+    with atomic_write(tmp_path / "file") as first:
+        remove_leftovers(tmp_path / "file")
+        assert first.exists()
+
+
+def test_a_checkpoint_of_which_anything_changed_is_refused(tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(file, {"a": torch.arange(64.0), "b": torch.ones(2, dtype=torch.bfloat16)}, {"step": 123})
+    assert read_checkpoint(file)[1] == {"step": 123}
+    sound = file.read_bytes()
+    for at in (sound.index(b": 123") + 3, len(sound) - 100):
+        file.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        with pytest.raises(UserError, match=r"checkpoint\.safetensors is damaged .checksum mismatch.; delete it"):
+            read_checkpoint(file)
+
+
+def test_an_early_checkpoint_without_a_checksum_is_read(tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    write_tensors(file, {"a": torch.arange(64.0)}, {CHECKPOINT_KEY: '{"step": 3}'})
+    assert read_checkpoint(file)[1] == {"step": 3}

@@ -1,0 +1,213 @@
+"""Every file that the project writes, damaged in many ways: it is read, or refused by one line, and nothing else."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import random
+import shutil
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from comparison_samples import SPEC, plan
+from damage_samples import damaged
+from index_samples import build, make_encoder, opened, photographs
+from matplotlib.pyplot import close
+from training_samples import run
+
+from benchmarks import recipes, run_all
+from benchmarks.comparison import facts_of
+from benchmarks.environment import write_environment
+from benchmarks.executor import run_cell
+from benchmarks.progress import seconds_left, status
+from benchmarks.report.content import read_run
+from benchmarks.report.figures import _learning_plots
+from benchmarks.reproduction import compare_values, stored_cell
+from benchmarks.results import read_costs, read_measurements, write_csv, write_failure
+from benchmarks.terminal import text_table
+from benchmarks.verdict import summarise
+from pretext.datasets import open_dataset
+from pretext.datasets.packing import open_or_build
+from pretext.encoders import load_encoder
+from pretext.system.cache import cache_folder
+from pretext.system.errors import UserError
+from pretext.training.config import TrainConfig
+from pretext.training.log import TrainingLog, read_log
+from pretext.training.loop import make_optimizers
+from pretext.training.run_folder import RunFolder, load_task
+from retrieval.indexing.index import PatchIndex
+from retrieval.regions import Regions
+
+SETTINGS = TrainConfig(steps=4, batch_size=8, log_every=2, workers=0, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    """One sound file of each format: a training run, a comparison, an index; a pack is in the cache."""
+    root = tmp_path_factory.mktemp("sound")
+    run(root / "run", steps=4, batch_size=8)
+    out = root / "comparison"
+    planned = plan({"knn": recipes.probe_types()["knn"]()})
+    for cell in planned.cells:
+        assert run_cell(cell, out).state == "done"
+    planned.write(out, ["--out", "OUT"])
+    write_environment(out, workers=1, threads=1)
+    write_failure(out, "supervised.b.s0.00000000", "RuntimeError: a bad day", pretext="supervised", probe="b", seed=0)
+    build(make_encoder(), opened(photographs(root / "photographs", range(6))), Regions(), root / "index")
+    return root
+
+
+def read_encoder(root: Path) -> None:
+    load_encoder(root / "run" / "encoder.safetensors")
+
+
+def read_checkpoint(root: Path) -> None:
+    folder = root / "run"
+    model = load_task(folder)
+    optimizers = make_optimizers(model, SETTINGS)
+    stored = RunFolder(folder, {}).checkpoint()
+    assert stored is not None
+    RunFolder(folder, {}).restore(model, optimizers, stored.tensors)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for optimizer in optimizers.values():
+        optimizer.step()
+
+
+def read_training_log(root: Path) -> None:
+    folder = root / "run"
+    with TrainingLog(folder, task="t", step=4, total_steps=8, config=SETTINGS):
+        pass
+    assert read_log(folder / "log.jsonl") == read_log(folder / "log.jsonl")
+
+
+def read_comparison(root: Path) -> None:
+    """Read a comparison as `status`, the table, `compare`, `reproduce` and the facts and plots of the report do."""
+    out = root / "comparison"
+    problems = []
+    for reader in (_status, _table, facts_of, _facts, _reproduction):
+        try:
+            reader(out)
+        except UserError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def _status(out: Path) -> None:
+    run_all.main(["status", "--out", str(out)])
+    seconds_left(out, *status(out))
+
+
+def _table(out: Path) -> None:
+    text_table(summarise(read_measurements(out)), read_costs(out))
+    write_csv(out)
+
+
+def _facts(out: Path) -> None:
+    found = read_run(out)
+    found.facts()
+    found.notes()
+    for drawn in _learning_plots(found):
+        close(drawn.figure)
+
+
+def _reproduction(out: Path) -> None:
+    for measured in read_measurements(out)[:1]:
+        stored_cell(out, measured)
+        compare_values([measured], [measured])
+
+
+def read_index(root: Path) -> None:
+    encoder = make_encoder()
+    index = PatchIndex.open(root / "index")
+    index.search(np.zeros((1, index.vectors.d), np.float32) + 1, 3, encoder=encoder)
+
+
+def read_pack(root: Path) -> None:
+    """A damaged pack is made again."""
+    pack = open_or_build(open_dataset(SPEC).split("test"), 16)
+    assert torch.equal(pack.images, _pictures())
+
+
+@functools.cache
+def _pictures() -> torch.Tensor:
+    return open_or_build(open_dataset(SPEC).split("test"), 16).images.clone()
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "encoder file": ("run/encoder.safetensors", read_encoder),
+    "checkpoint": ("run/checkpoint.safetensors", read_checkpoint),
+    "training log": ("run/log.jsonl", read_training_log),
+    "log in a comparison": ("comparison/pretrain/*/log.jsonl", read_comparison),
+    "run.json": ("comparison/pretrain/*/run.json", read_comparison),
+    "results": ("comparison/results/*.json", read_comparison),
+    "plan": ("comparison/plan.json", read_comparison),
+    "failure": ("comparison/failures/*.json", read_comparison),
+    "environment": ("comparison/environment.json", read_comparison),
+    "index manifest": ("index/manifest.json", read_index),
+    "index vectors": ("index/index.faiss", read_index),
+    "index table": ("index/patches.npy", read_index),
+    "pack manifest": ("PACK/manifest.json", read_pack),
+    "pack pictures": ("PACK/images.bin", read_pack),
+}
+
+
+def answers(name: str, sound: Path, folder: Path, count: int) -> collections.Counter[str]:
+    """Read `count` damaged files of a format; return how often they were read, were refused, or raised what where."""
+    pattern, reader = FORMATS[name]
+    shutil.copytree(sound, folder, dirs_exist_ok=True)
+    if pattern.startswith("PACK"):
+        _pictures()
+        manifest = max((cache_folder("packs")).glob("*/manifest.json"), key=lambda file: file.stat().st_mtime)
+        files = [manifest.with_name(Path(pattern).name)]
+    else:
+        files = sorted(folder.glob(pattern))
+    reader(folder)  # undamaged
+    before = {file: file.read_bytes() for file in files}
+    seen: collections.Counter[str] = collections.Counter()
+    for number in range(count):
+        drawn = random.Random(f"{name} {number}")
+        file = drawn.choice(files)
+        way, content = damaged(before[file], drawn)
+        file.write_bytes(content)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                reader(folder)
+            seen["read"] += 1
+        except UserError as error:
+            seen["refused" if "\n" not in str(error) else f"more than one line: {error}"] += 1
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = next(
+                (f for f in reversed(traceback.extract_tb(error.__traceback__)) if "/tests/" not in f.filename), frame
+            )
+            seen[f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {error}"[:160]] += 1
+            print(f"{name}, number {number}, {way}: {error!r:.300}")
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(before[file])
+    return seen
+
+
+def check(name: str, sound: Path, folder: Path, count: int) -> None:
+    seen = answers(name, sound, folder, count)
+    print(f"{name}: {count} damaged files: {seen['read']} read, {seen['refused']} refused by one line")
+    assert not set(seen) - {"read", "refused"}, "\n".join(f"{times} x {what}" for what, times in seen.most_common())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_damaged_file_is_read_or_refused(name, sound, tmp_path):
+    check(name, sound, tmp_path, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", FORMATS)
+def test_many_damaged_files_are_read_or_refused(name, sound, tmp_path):
+    check(name, sound, tmp_path, 500)
