@@ -10,6 +10,7 @@ Every data set:
 
 Pictures in files:
     files              pictures, labels, boxes and masks in files: `FileDataset`
+    mask_values        what the values in index masks mean
     decoding           decode an image file; resize a picture together with its target
     objects            labels and boxes of many pictures in flat arrays
     fingerprints       content hashes of files, cached

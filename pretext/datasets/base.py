@@ -47,6 +47,7 @@ class ImageDataset(ABC):
         annotations: The keys that every target holds, out of label, labels, boxes, masks and clip.
         splits: All splits by name, this one included. `open_dataset` guarantees train, val and test.
         notes: Sentences that a report must repeat, such as that a validation split was drawn.
+        has_background: False if no pixel of a mask is background, which is then no class to predict.
         synthetic: True if the pictures are drawn, not photographed.
         label: The class of each picture, if known without decoding; else None.
         clip_of: The clip number of each picture, if pictures are frames of clips; else None.
@@ -58,6 +59,7 @@ class ImageDataset(ABC):
     annotations: frozenset[str] = frozenset()
     splits: Mapping[str, ImageDataset] = {}
     notes: tuple[str, ...] = ()
+    has_background: bool = True
     synthetic: bool = False
     label: Int[Tensor, "N"] | None = None
     clip_of: Int[Tensor, "N"] | None = None

@@ -79,29 +79,6 @@ class MaskFiles(Masks):
         return digest(self.tables.tobytes(), ",".join(map(str, self.rows)), has_mask)
 
 
-def mask_table(known: Sequence[str], chosen: Sequence[str], ignore: int) -> Int[NDArray[np.int16], "1 256"]:
-    """Return the table for `MaskFiles` whose masks hold 0 for background and number the classes from 1.
-
-    Args:
-        known: The classes, in the order of their numbers in the masks.
-        chosen: The classes to keep, in the order of the target's numbers; the others become background.
-        ignore: The mask value of ignored pixels; it overrides the background or class of that number.
-
-    Raises:
-        UserError: If there are more than 253 classes, or `ignore` is outside 0 to 255.
-    """
-    if len(known) >= IGNORE - 1:
-        raise UserError(f"{len(known)} classes do not fit an 8-bit mask; at most {IGNORE - 2} are allowed")
-    if not 0 <= ignore <= 255:
-        raise UserError(f"ignore={ignore}; expected a mask value from 0 to 255")
-    table = np.full(256, -1, dtype=np.int16)
-    table[0] = 0
-    for number, name in enumerate(known, 1):
-        table[number] = chosen.index(name) + 1 if name in chosen else 0
-    table[ignore] = IGNORE
-    return table[None]
-
-
 @final
 class FileDataset(ImageDataset):
     """Pictures in files. Annotations are in memory; masks are read or drawn with each item."""
@@ -208,6 +185,22 @@ def folder_at(kind: str, path: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{kind}:{path}: {'is not a folder' if folder.exists() else 'no such folder'}")
     return folder
+
+
+def text_lines(file: Path, what: str) -> list[str]:
+    """Return the lines of a text file, stripped; a byte order mark is no part of the first.
+
+    Args:
+        file: The path of the file.
+        what: What the file should be, for the error message.
+
+    Raises:
+        UserError: If the file cannot be read or is not UTF-8.
+    """
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not {what}: {error}") from None
 
 
 def images_below(folder: Path) -> Iterator[str]:

@@ -23,6 +23,7 @@ class View(ImageDataset):
         self.base = base
         self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
         self.splits, self.notes, self.synthetic = base.splits, base.notes, base.synthetic
+        self.has_background = base.has_background
 
     @abstractmethod
     def origin(self, index: int) -> tuple[ImageDataset, int]:
