@@ -8,6 +8,7 @@ its first frame.
 from __future__ import annotations
 
 import functools
+import stat
 import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,6 +70,7 @@ def decode_draft(path: str | Path | BinaryIO, at_least: int | None) -> tuple[UIn
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of doubtful metadata; only the pixels matter
+            _check_kind(path)
             with Image.open(path) as image:
                 return _upright(image, at_least)
     except Exception as error:  # Pillow's plug-ins raise errors of every kind on a broken file
@@ -82,6 +84,7 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
         BadImage: If it cannot be decoded, is a colour picture, or holds values outside 0 to 255.
     """
     try:
+        _check_kind(path)
         with Image.open(path) as image:
             mode, values = image.mode, np.array(image)
     except Exception as error:  # as above
@@ -108,6 +111,14 @@ def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UI
     if image.shape[1:] != (size, size):
         image = F.resize(image, square, interpolation=InterpolationMode.BILINEAR, antialias=True)
     return image.contiguous(), moved
+
+
+def _check_kind(path: str | Path | BinaryIO) -> None:
+    """Raise an `OSError` for a named pipe, a device or a socket: reading it may never end."""
+    if isinstance(path, str | Path):
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError("not a regular file")
 
 
 def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[int, int]]:

@@ -83,7 +83,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     if values and note is None:
         raise UserError(
             f"{spec}: no mask shows a class: the masks hold {_listed(values)}, and the classes {_listed(known)} are "
-            f"numbered from {first}; renumber the masks, or name the one class with classes= if they hold only 0 and 255"
+            f"numbered from {first}; renumber the masks, or name the one class with classes= if it is 255"
         )
     splits: dict[str, ImageDataset] = {}
     for split, (images, masks) in files.items():
@@ -114,8 +114,8 @@ def _classes(spec: str, root: Path, options: Options) -> tuple[str, ...]:
         names = [name.strip() for name in options.classes.split(",")]
         if with_background and options.ignore and names[0].lower() == "background":
             raise UserError(
-                f"{spec}: number 0 in the masks is the background already; leave {names[0]} out of classes=, or make it "
-                "class 0 with background=none"
+                f"{spec}: number 0 in the masks is the background already; leave {names[0]} out of classes=, or make "
+                "it class 0 with background=none"
             )
     else:
         raise UserError(

@@ -134,3 +134,29 @@ def test_the_reasons_of_broken_pictures_keep_their_words(tmp_path):
         "colours.png: a mask is a palette or greyscale picture of class indices, not RGB",
         "deep.png: a mask's indices run from 0 to 255; this one reaches 300",
     ]
+
+
+def test_what_is_no_regular_file_is_a_bad_picture_or_mask(tmp_path):
+    folder = tmp_path / "masks"
+    spec = dataset_samples.make("masks", folder)
+    sound = open_dataset(spec).fingerprint
+    images, masks = folder / "images" / "train", folder / "masks" / "train"
+    for file in (images / "0.jpg", masks / "1.png", images / "2.jpg", masks / "3.png"):
+        file.unlink()
+    os.mkfifo(images / "0.jpg")
+    os.mkfifo(masks / "1.png")
+    (images / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+    (masks / "3.png").symlink_to(masks / "3.png")
+    data = open_dataset(spec)
+    packed = at_size(data, 8, bad_images="skip")
+    assert len(packed) == 2 and [reason.removeprefix(f"{folder}/") for reason in packed.skipped] == [
+        "images/train/0.jpg: not a regular file",
+        "masks/train/1.png: not a regular file",
+        "images/train/2.jpg: No such file or directory",
+        "masks/train/3.png: Too many levels of symbolic links",
+    ]
+    before = data.fingerprint
+    dataset_samples.save(tmp_path / "gone.jpg", dataset_samples.pixels(1, 2))
+    assert len({sound, before, open_dataset(spec).fingerprint}) == 3
+    with pytest.raises(UserError, match=r"0\.jpg: not a regular file"):
+        at_size(open_dataset(spec), 8, bad_images="stop")
