@@ -45,6 +45,7 @@ from types import ModuleType
 from typing import Any
 
 from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, ImageDataset, Target
+from pretext.datasets.files import FileDataset
 from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset, complete, limited
 from pretext.system.errors import UserError, did_you_mean
@@ -105,6 +106,9 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options_type)}
     given = open_splits(parsed.path, options_type(**own))
     notes = [note for part in given.values() for note in part.notes]
+    for path in filter(None, (part.few_bits for part in given.values() if isinstance(part, FileDataset))):
+        notes.append(f"16-bit pictures that use 12 bits or fewer, such as {path}, are scaled to full brightness.")
+        break
     splits, drawn = complete(spec, given)
     notes += drawn
     if options.limit is not None and any(len(part) > options.limit for part in splits.values()):

@@ -5,6 +5,7 @@ A kind reads and checks its layout once, when it is opened, into lists and array
 
 from __future__ import annotations
 
+import functools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,13 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
-from pretext.datasets.decoding import decode_draft, decode_mask, image_suffixes
+from pretext.datasets.decoding import decode_draft, decode_mask, image_suffixes, uses_few_bits
 from pretext.datasets.fingerprints import digest, digest_files
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
+
+FEW = 8
+"""Number of pictures that are looked at for unused bits."""
 
 
 class Masks(ABC):
@@ -157,6 +161,12 @@ class FileDataset(ImageDataset):
                 target["labels"] = torch.from_numpy(present[(present > 0) & (present != IGNORE)] - 1)
         return image, target
 
+    @functools.cached_property
+    def few_bits(self) -> str | None:
+        """The first of a few pictures that uses 12 of its 16 bits or fewer; None if there is none."""
+        some = self.images[:: max(1, len(self.images) // FEW)][:FEW]
+        return next((path for path in some if uses_few_bits(path)), None)
+
     @property
     def fingerprint(self) -> str:
         """A hash of the bytes of all files and of the annotations."""
@@ -169,6 +179,8 @@ class FileDataset(ImageDataset):
             parts.append(self.masks.digest() if self.masks else "")
             if self.clip_of is not None:
                 parts.append(digest(self.clip_of.numpy().tobytes()))
+            if self.few_bits is not None:  # else packs from before these were scaled would stay in use
+                parts.append("few bits")
             self._fingerprint = digest(*parts)
         return self._fingerprint
 

@@ -13,7 +13,7 @@ from dataset_samples import one_line
 from PIL import Image
 
 from pretext.datasets import BadImage, at_size, open_dataset
-from pretext.datasets.decoding import decode, decode_mask
+from pretext.datasets.decoding import decode, decode_mask, uses_few_bits
 from pretext.datasets.files import FileDataset, images_below
 from pretext.system.errors import UserError
 
@@ -160,3 +160,28 @@ def test_what_is_no_regular_file_is_a_bad_picture_or_mask(tmp_path):
     assert len({sound, before, open_dataset(spec).fingerprint}) == 3
     with pytest.raises(UserError, match=r"0\.jpg: not a regular file"):
         at_size(open_dataset(spec), 8, bad_images="stop")
+
+
+@pytest.mark.parametrize(("highest", "white"), [(255, 255), (1023, 1023), (3000, 4095), (4095, 4095), (4096, 65535)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_few_bits_in_sixteen_are_not_black(tmp_path, highest, white, suffix):
+    values = np.linspace(0, highest, 400).astype(np.uint16).reshape(20, 20)
+    for number in range(6):
+        Image.fromarray(values).save(tmp_path / f"{number}.{suffix}")
+    data = open_dataset(f"folder:{tmp_path}")
+    expected = np.rint(values * (255 / white)).astype(int)
+    assert np.abs(data[0][0].numpy() - expected).max() <= 1
+    assert any("use 12 bits or fewer" in note for note in data.notes) == (highest < 4096)
+    assert sum("use 12 bits or fewer" in note for note in data.notes) <= 1
+
+
+def test_a_fingerprint_changes_only_where_few_bits_are_scaled(tmp_path, monkeypatch):
+    fingerprints = []
+    for highest in (4095, 65535):
+        values = np.full((20, 20), highest, np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{highest}.png")
+        for known in (uses_few_bits, lambda path: False):
+            monkeypatch.setattr("pretext.datasets.files.uses_few_bits", known)
+            whole = FileDataset(root=tmp_path, images=[str(tmp_path / f"{highest}.png")])
+            fingerprints.append(whole.fingerprint)
+    assert fingerprints[0] != fingerprints[1] and fingerprints[2] == fingerprints[3]
