@@ -17,6 +17,7 @@ Source: Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challeng
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -235,11 +236,13 @@ def _read(file: Path) -> _Annotation:
     Raises:
         UserError: If the file is missing or malformed.
     """
+    if file.is_fifo():  # reading it may never end
+        raise UserError(f"{file}: not a regular file")
     try:
         tree = ElementTree.parse(file).getroot()
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
         raise UserError(f"{file}: not well-formed XML: {error}") from None
     names, boxes, difficult = [], [], []
     # not iter(): the parts of a person are nested in its object
@@ -250,6 +253,8 @@ def _read(file: Path) -> _Annotation:
                 float(entry.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")
             )
             is_difficult = int(entry.findtext("difficult") or 0) != 0
+            if not math.isfinite(left + top + right + bottom):
+                raise ValueError
         except ValueError:
             raise UserError(f"{file}: object {number}: expected numbers in bndbox and difficult") from None
         if not name:
@@ -259,7 +264,7 @@ def _read(file: Path) -> _Annotation:
         difficult.append(is_difficult)
     try:
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"{file}: expected numbers in size") from None
     # some tools write 0 for an unknown size
     return _Annotation((height, width) if height and width else None, names, boxes, difficult)

@@ -212,11 +212,19 @@ def test_whatever_is_missing_or_malformed_is_named(year, tmp_path):
         (sound.replace("<xmin>6</xmin>", ""), r"val_2\.xml: object 1: expected numbers"),
         (sound.replace("<name>car</name>", ""), r"val_2\.xml: object 1 has no name"),
         (sound.replace("<width>24", "<width>wide"), r"val_2\.xml: expected numbers in size"),
+        (sound.replace("<width>24", "<width>inf"), r"val_2\.xml: expected numbers in size"),
+        (sound.replace("<xmin>6</xmin>", "<xmin>nan</xmin>"), r"val_2\.xml: object 1: expected numbers"),
+        (sound.replace("<xmax>15</xmax>", "<xmax>1e999</xmax>"), r"val_2\.xml: object 1: expected numbers"),
+        (f"<?xml version='1.0' encoding='gbk'?>{sound}", r"val_2\.xml: not well-formed XML: multi-byte"),
+        (f"<?xml version='1.0' encoding='nosuch'?>{sound}", r"val_2\.xml: not well-formed XML: unknown encoding"),
     ):
         file.write_text(text)
         fails(spec, match)
     file.unlink()
     fails(spec, r"Annotations/val_2\.xml: No such file")
+    os.mkfifo(file)
+    fails(spec, r"Annotations/val_2\.xml: not a regular file")
+    file.unlink()
     file.write_text(sound)
     (year / "JPEGImages" / "test_1.jpg").unlink()
     fails(spec, r"JPEGImages/test_1\.jpg is missing, but .*test\.txt lists it")
