@@ -1,7 +1,8 @@
 """`masks:DIR`: a folder of pictures beside a folder of index masks, for segmentation.
 
 Layout: DIR/images and DIR/masks, both with or without the sub-folders train, val and test; or DIR/train, DIR/val
-and DIR/test, each with the folders images and masks. A picture and its mask have the same relative path, except
+and DIR/test, each with the folders images and masks; or DIR/train beside DIR/trainannot, DIR/val beside DIR/valannot
+and so on. A picture and its mask have the same relative path, except
 for the suffix.
 
 Masks are greyscale or palette pictures: 0 is background, k is the k-th class, and pixels of the value `ignore` are
@@ -134,10 +135,13 @@ def _folders(spec: str, root: Path, options: Options) -> dict[str, tuple[Path, P
         named: str | None = getattr(options, split)
         name = split if named is None else named
         inside, outside = root / options.images / name, root / name / options.images
+        beside = root / name, root / f"{name}annot"
         if inside.is_dir():
             found[split] = inside, root / options.masks / name
         elif outside.is_dir():
             found[split] = outside, root / name / options.masks
+        elif beside[0].is_dir() and beside[1].is_dir():
+            found[split] = beside
         elif named is not None:
             existing = [entry.name for folder in (root / options.images, root) for entry in _folders_in(folder)]
             raise UserError(f"{spec}: {split}={named}: no such folder of pictures; {did_you_mean(named, existing)}")

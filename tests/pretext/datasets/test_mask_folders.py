@@ -134,3 +134,14 @@ def test_number_0_can_be_a_class(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_the_first_class(tmp_path, lines):
     data = open_dataset(mask_folder(tmp_path, (0, 2), lines))
     assert data.classes == ("sea", "land") and data[0][1]["labels"].tolist() == [1]
+
+
+def test_folders_with_annot_beside_them_are_read(tmp_path):
+    spec = mask_folder(tmp_path, (0, 1, 11), b"sky\nroad\n") + "?background=none&ignore=11"
+    for split in ("train", "test"):
+        (tmp_path / "images" / split).rename(tmp_path / split)
+        (tmp_path / "masks" / split).rename(tmp_path / f"{split}annot")
+    data = open_dataset(spec)
+    assert len(data.split("test")) == 4 and data[0][1]["masks"].unique().tolist() == [1, 2, 255]
+    (tmp_path / "trainannot").rename(tmp_path / "elsewhere")
+    fails(spec, "found test, but no train")
