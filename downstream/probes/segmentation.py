@@ -63,9 +63,10 @@ class Segmentation(FittedProbe):
             raise ValueError(f"width is {self.width}; allowed is 1 or more")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield mean IoU over the classes and the background (the headline) and pixel accuracy.
+        """Yield mean IoU (the headline) and pixel accuracy, over the classes and the background if there is one.
 
-        Writes `segmentation.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
+        Chance is the background everywhere, or the most frequent class if there is no background. Writes
+        `segmentation.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("masks")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
@@ -74,6 +75,7 @@ class Segmentation(FittedProbe):
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train, out)
         names = ("background", *data.classes)
+        first = 0 if data.has_background else 1
         num_classes = len(names)
         confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         shown: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -88,17 +90,18 @@ class Segmentation(FittedProbe):
             )
         if out is not None:
             write_curve(out, curve)
-            write_per_class(out, *_per_class(confusion, names), line_end="\r\n")
+            write_per_class(out, *_per_class(confusion[first:, first:], names[first:]), line_end="\r\n")
             segmentation_sheet(out / "segmentation.png", shown, names)
-        background = torch.zeros_like(confusion)
-        background[:, 0] = confusion.sum(dim=1)
+        pixels = confusion.sum(dim=1)
+        constant = torch.zeros_like(confusion)
+        constant[:, 0 if data.has_background else int(pixels.argmax())] = pixels
         for metric, measure in (("mIoU", mean_iou), ("pixel accuracy", pixel_accuracy)):
             yield Score(
                 metric,
                 measure(confusion),
                 "%",
                 higher_is_better=True,
-                chance=measure(background),
+                chance=measure(constant),
                 n=n,
                 headline=metric == "mIoU",
             )
@@ -148,7 +151,8 @@ class Segmentation(FittedProbe):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
             truth = torch.stack([target["masks"].as_subclass(Tensor) for target in targets])
             scores = head(encoder(images.to(device)), images.shape[-1])
-            yield images, truth, scores.argmax(dim=1).cpu()
+            first = 0 if test.has_background else 1
+            yield images, truth, scores[:, first:].argmax(dim=1).cpu() + first
 
 
 class SegmentationHead(nn.Module):

@@ -10,6 +10,7 @@ Every data set:
 
 Pictures in files:
     files              pictures, labels, boxes and masks in files: `FileDataset`
+    mask_values        what the values in index masks mean
     decoding           decode an image file; resize a picture together with its target
     objects            labels and boxes of many pictures in flat arrays
     fingerprints       content hashes of files, cached
@@ -112,6 +113,9 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     for name, part in given.items():
         part.notes += tuple(_mend_boxes(name, part))
     notes = [note for part in given.values() for note in part.notes]
+    for path in filter(None, (part.few_bits for part in given.values() if isinstance(part, FileDataset))):
+        notes.append(f"16-bit pictures that use 12 bits or fewer, such as {path}, are scaled to full brightness.")
+        break
     splits, drawn = complete(spec, given)
     notes += drawn
     if options.limit is not None and any(len(part) > options.limit for part in splits.values()):

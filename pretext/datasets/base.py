@@ -48,6 +48,7 @@ class ImageDataset(ABC):
         splits: All splits by name, this one included. `open_dataset` guarantees train, val and test.
         notes: Sentences that a report must repeat, such as that a validation split was drawn.
         lacking: Why an annotation is missing that the source nearly has, by its key; `require` says it.
+        has_background: False if no pixel of a mask is background, which is then no class to predict.
         synthetic: True if the pictures are drawn, not photographed.
         label: The class of each picture, if known without decoding; else None.
         clip_of: The clip number of each picture, if pictures are frames of clips; else None.
@@ -60,6 +61,7 @@ class ImageDataset(ABC):
     splits: Mapping[str, ImageDataset] = {}
     notes: tuple[str, ...] = ()
     lacking: Mapping[str, str] = {}
+    has_background: bool = True
     synthetic: bool = False
     label: Int[Tensor, "N"] | None = None
     clip_of: Int[Tensor, "N"] | None = None

@@ -1,14 +1,16 @@
 """Decode image files of any mode to 8-bit RGB, upright, and resize pictures together with their targets.
 
-Conversions to 8-bit RGB: transparent pixels are composited on white. 16-bit values are divided by 257. 32-bit
-greyscale has no agreed white, so it is stretched from its darkest to its brightest pixel. An animation gives
-its first frame.
+Conversions to 8-bit RGB: transparent pixels are composited on white. 16-bit values are divided by 257; but
+if a greyscale picture uses 8, 10 or 12 of its 16 bits, which would be nearly black, the brightest value of that many
+bits is white. 32-bit greyscale has no agreed white, so it is stretched from its darkest to its brightest pixel. An
+animation gives its first frame.
 """
 
 from __future__ import annotations
 
 import errno
 import functools
+import stat
 import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,10 +95,23 @@ def decode_draft(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of doubtful metadata; only the pixels matter
+            _check_kind(path)
             with Image.open(path, formats=formats) as image:
                 return _upright(image, at_least)
     except Exception as error:  # Pillow's plug-ins raise errors of every kind on a broken file
         raise _fault(path, error) from None
+
+
+def uses_few_bits(path: str | Path) -> bool:
+    """Whether a file is a 16-bit greyscale picture of 12 bits or fewer; one that cannot be decoded is not."""
+    try:
+        _check_kind(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            with Image.open(path) as image:
+                return _has_16_bits(image.mode, image.format) and _bits_used(np.asarray(image)) < 16
+    except Exception:  # of every kind, as above; decoding the picture reports it
+        return False
 
 
 def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
@@ -107,6 +122,7 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
         UserError: If it cannot be read at the moment; see `passing_fault`.
     """
     try:
+        _check_kind(path)
         with Image.open(path) as image:
             mode, values = image.mode, np.array(image)
     except Exception as error:  # as above
@@ -149,6 +165,14 @@ def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UI
     return image.contiguous(), moved
 
 
+def _check_kind(path: str | Path | BinaryIO) -> None:
+    """Raise an `OSError` for a named pipe, a device or a socket: reading it may never end."""
+    if isinstance(path, str | Path):
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError("not a regular file")
+
+
 def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[int, int]]:
     width, height = image.size
     drafted = at_least is not None and image.draft(None, (at_least, at_least)) is not None  # type: ignore[arg-type]
@@ -174,8 +198,9 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image, file_format: str | None) -> NDArray[np.uint8]:
     """Return the pixels in 8-bit RGB, H×W×3; see the module for the conversions."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
-        return _grey(np.asarray(image) / 257.0)
+    if _has_16_bits(image.mode, file_format):
+        values = np.asarray(image)
+        return _grey(values * (255 / (2**bits - 1)) if (bits := _bits_used(values)) < 16 else values / 257.0)
     if image.mode in ("I", "F"):
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         low, high = values.min(), values.max()
@@ -186,6 +211,16 @@ def _to_rgb(image: Image.Image, file_format: str | None) -> NDArray[np.uint8]:
         page.alpha_composite(image)
         image = page
     return np.array(image.convert("RGB"))
+
+
+def _has_16_bits(mode: str, file_format: str | None) -> bool:
+    return mode.startswith("I;16") or (mode == "I" and file_format == "PNG")
+
+
+def _bits_used(values: NDArray[Any]) -> int:
+    """Return 8, 10 or 12 if the values fit that many bits, else 16."""
+    highest = int(values.max(initial=0))
+    return next((bits for bits in (8, 10, 12) if highest < 2**bits), 16)
 
 
 def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ A kind reads and checks its layout once, when it is opened, into lists and array
 
 from __future__ import annotations
 
+import functools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
-from pretext.datasets.decoding import decode_draft, decode_mask, image_suffixes
+from pretext.datasets.decoding import decode_draft, decode_mask, image_suffixes, uses_few_bits
 from pretext.datasets.fingerprints import digest, digest_files
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
@@ -29,6 +30,9 @@ OUTPUTS = frozenset(
     {"run.json", "log.jsonl", "encoder.safetensors", "checkpoint.safetensors", "plan.json", "judged.json"}
 )
 """Names of files that mark a folder as the output of a command."""
+
+FEW = 8
+"""Number of pictures that are looked at for unused bits."""
 
 
 class Masks(ABC):
@@ -83,29 +87,6 @@ class MaskFiles(Masks):
         """Return a hash of the tables and of which pictures have a mask; see `Masks.digest`."""
         has_mask = bytes(bool(path) for path in self._file_of)
         return digest(self.tables.tobytes(), ",".join(map(str, self.rows)), has_mask)
-
-
-def mask_table(known: Sequence[str], chosen: Sequence[str], ignore: int) -> Int[NDArray[np.int16], "1 256"]:
-    """Return the table for `MaskFiles` whose masks hold 0 for background and number the classes from 1.
-
-    Args:
-        known: The classes, in the order of their numbers in the masks.
-        chosen: The classes to keep, in the order of the target's numbers; the others become background.
-        ignore: The mask value of ignored pixels; it overrides the background or class of that number.
-
-    Raises:
-        UserError: If there are more than 253 classes, or `ignore` is outside 0 to 255.
-    """
-    if len(known) >= IGNORE - 1:
-        raise UserError(f"{len(known)} classes do not fit an 8-bit mask; at most {IGNORE - 2} are allowed")
-    if not 0 <= ignore <= 255:
-        raise UserError(f"ignore={ignore}; expected a mask value from 0 to 255")
-    table = np.full(256, -1, dtype=np.int16)
-    table[0] = 0
-    for number, name in enumerate(known, 1):
-        table[number] = chosen.index(name) + 1 if name in chosen else 0
-    table[ignore] = IGNORE
-    return table[None]
 
 
 @final
@@ -186,6 +167,12 @@ class FileDataset(ImageDataset):
                 target["labels"] = torch.from_numpy(present[(present > 0) & (present != IGNORE)] - 1)
         return image, target
 
+    @functools.cached_property
+    def few_bits(self) -> str | None:
+        """The first of a few pictures that uses 12 of its 16 bits or fewer; None if there is none."""
+        some = self.images[:: max(1, len(self.images) // FEW)][:FEW]
+        return next((path for path in some if uses_few_bits(path)), None)
+
     @property
     def fingerprint(self) -> str:
         """A hash of the bytes of all files and of the annotations."""
@@ -198,6 +185,8 @@ class FileDataset(ImageDataset):
             parts.append(self.masks.digest() if self.masks else "")
             if self.clip_of is not None:
                 parts.append(digest(self.clip_of.numpy().tobytes()))
+            if self.few_bits is not None:  # else packs from before these were scaled would stay in use
+                parts.append("few bits")
             self._fingerprint = digest(*parts)
         return self._fingerprint
 
@@ -214,6 +203,22 @@ def folder_at(kind: str, path: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"{kind}:{path}: {'is not a folder' if folder.exists() else 'no such folder'}")
     return folder
+
+
+def text_lines(file: Path, what: str) -> list[str]:
+    """Return the lines of a text file, stripped; a byte order mark is no part of the first.
+
+    Args:
+        file: The path of the file.
+        what: What the file should be, for the error message.
+
+    Raises:
+        UserError: If the file cannot be read or is not UTF-8.
+    """
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not {what}: {error}") from None
 
 
 def images_below(folder: Path, outputs: list[str] | None = None) -> Iterator[str]:

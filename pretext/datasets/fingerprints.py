@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,9 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
 
     The hash is cached under the files' paths, sizes and modification times, so a second call reads no contents.
 
+    A path without a regular file, such as a dangling link or a named pipe, counts as a file of no content that is not
+    an empty one: its picture is reported where it is decoded.
+
     Args:
         root: The folder that paths are relative to; moving the folder does not change the hash.
         files: Paths, in any order.
@@ -43,22 +48,35 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
     paths = sorted(set(files))
     names = [os.path.relpath(path, root) for path in paths]
     try:
-        stats = [Path(path).stat() for path in paths]
+        found = [_regular(path) for path in paths]
         listing = [
-            f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
-            for path, stat in zip(map(os.path.abspath, paths), stats, strict=True)
+            f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}" if state else f"{path}\0absent"
+            for path, state in zip(map(os.path.abspath, paths), found, strict=True)
         ]
         cached = cache_folder("fingerprints") / digest(str(root), *listing)
         if cached.is_file() and len(known := cached.read_text()) == 32:
             return known
-        result = digest(*(part for pair in zip(names, _contents(paths), strict=True) for part in pair))
+        contents = iter(_contents([path for path, state in zip(paths, found, strict=True) if state]))
+        parts = [(name, next(contents) if state else b"") for name, state in zip(names, found, strict=True)]
+        result = digest(*(part for pair in parts for part in pair))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
-    newest = max((max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats), default=0)
+    newest = max((max(state.st_mtime_ns, state.st_ctime_ns) for state in found if state), default=0)
     if time.time_ns() - newest > SETTLED_NS:
         with atomic_write(cached) as temporary:
             temporary.write_text(result)
     return result
+
+
+def _regular(path: str) -> os.stat_result | None:
+    """Return the state of a regular file, or None if there is none at the path."""
+    try:
+        state = Path(path).stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    return state if stat.S_ISREG(state.st_mode) else None
 
 
 def _contents(paths: Sequence[str]) -> list[bytes]:

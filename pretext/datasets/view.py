@@ -24,6 +24,7 @@ class View(ImageDataset):
         self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
         self.splits, self.notes, self.synthetic = base.splits, base.notes, base.synthetic
         self.lacking = base.lacking
+        self.has_background = base.has_background
 
     @abstractmethod
     def origin(self, index: int) -> tuple[ImageDataset, int]:

@@ -4,7 +4,7 @@ DIR is a VOCdevkit folder or one of its VOCyyyy folders.
 
 Splits: lists in ImageSets. A list is searched in the folder `sets`, then in the other folders of ImageSets.
 `Segmentation/train` names folder and list. A name with a slash or a suffix may also be the path of any list file.
-In a list with a second column (VOC's `car_train`), pictures marked -1 are left out.
+In a list with a second column (VOC's `car_train`), pictures marked -1 are left out. Names may have spaces or suffixes.
 
 Classes: VOC's twenty classes in alphabetical order, the order of their numbers in the masks. If any object has
 another class, the classes are the sorted names of all objects in the splits.
@@ -17,6 +17,7 @@ Source: Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challeng
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from xml.etree import ElementTree
 
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.decoding import image_suffixes
-from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, mask_table
+from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, text_lines
+from pretext.datasets.mask_values import mask_table, read_white, values_without_class
 from pretext.datasets.objects import Listed, Objects
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import path_of
@@ -54,7 +56,7 @@ class Options:
     classes: str | None = None
     """Classes to keep, separated by commas, in this order; the others become background in masks. None keeps all."""
     ignore: int = 255
-    """Mask value of pixels to ignore, 0 to 255."""
+    """Mask value of pixels to ignore, 0 to 255; not the number of a class."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     spec = f"voc:{path}"
     root, notes = _year_folder(spec, folder_at("voc", path), options.year)
     lists = _lists(spec, root, options)
-    ids = {split: _ids(spec, file) for split, file in lists.items()}
+    pictures = _by_stem(root / "JPEGImages")
+    ids = {split: _ids(spec, file, pictures) for split, file in lists.items()}
     if options.test is None and "test" in ids and not any(_annotation_of(root, name).is_file() for name in ids["test"]):
         notes.append(f"No picture of {lists['test'].name} is annotated: that list is not used.")
         del ids["test"]
@@ -87,7 +90,6 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             notes.append(f"{lists['train'].name} holds pictures of {lists[split].name}: that list is not used.")
             del ids[split]
 
-    pictures = _by_stem(root / "JPEGImages")
     for split, names in ids.items():
         for name in names:
             if name not in pictures:
@@ -99,6 +101,18 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     classes = chosen_classes(spec, options.classes, known)
     masks = _masks(spec, root, lists, ids)
     table = mask_table(known, classes, options.ignore) if masks else None
+    if table is not None:
+        numbers = set(range(1, len(known) + 1)) - {options.ignore}
+        files = [file for part in masks.values() for file in part if file]
+        values = values_without_class(root, files, numbers)
+        if (note := read_white(table, known, values)) is not None:
+            notes.append(note)
+        elif values:
+            table, masks = None, {}
+            notes.append(
+                f"Masks are not used: they hold {', '.join(map(str, values[:10]))}, but no number of a class "
+                f"(1 to {len(known)})."
+            )
 
     splits: dict[str, ImageDataset] = {}
     for split, part in annotations.items():
@@ -173,22 +187,35 @@ def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
     return found
 
 
-def _ids(spec: str, file: Path) -> list[str]:
-    """Return the names of the pictures in a list file, without duplicates."""
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a list of pictures: {error}") from None
+def _ids(spec: str, file: Path, pictures: Mapping[str, str]) -> list[str]:
+    """Return the names of the pictures in a list file, without duplicates and suffixes.
+
+    A name may contain spaces if there is a picture of that name.
+    """
     names = []
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if len(words) > 2 or (len(words) == 2 and not words[1].lstrip("-").isdigit()):
+    for number, line in enumerate(text_lines(file, "a list of pictures"), 1):
+        name, column = (line, "") if _known(line, pictures) else _last_word(line)
+        if len(name.split()) > 1 and _known(name, pictures) is None:
             raise UserError(f"{file}, line {number}: expected the name of a picture, optionally with 1, 0 or -1")
-        if words and words[1:] != ["-1"]:
-            names.append(words[0])
+        if name and column != "-1":
+            names.append(_known(name, pictures) or name)
     if not names:
         raise UserError(f"{spec}: {file} lists no picture")
     return list(dict.fromkeys(names))
+
+
+def _last_word(line: str) -> tuple[str, str]:
+    """Return a line in two: the name, and the number in the second column or "" if there is none."""
+    words = line.rsplit(maxsplit=1)
+    return (words[0], words[1]) if len(words) == 2 and words[1].lstrip("-").isdigit() else (line, "")
+
+
+def _known(name: str, pictures: Mapping[str, str]) -> str | None:
+    """Return the picture that a list names, with or without the suffix of its file; None if there is none."""
+    if name in pictures:
+        return name
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path would drop a slash
+    return stem if suffix.lower() in image_suffixes() and stem in pictures else None
 
 
 def _by_stem(folder: Path) -> dict[str, str]:
@@ -210,11 +237,13 @@ def _read(file: Path) -> _Annotation:
     Raises:
         UserError: If the file is missing or malformed.
     """
+    if file.is_fifo():  # reading it may never end
+        raise UserError(f"{file}: not a regular file")
     try:
         tree = ElementTree.parse(file).getroot()
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
         raise UserError(f"{file}: not well-formed XML: {error}") from None
     names, boxes, difficult = [], [], []
     # not iter(): the parts of a person are nested in its object
@@ -225,6 +254,8 @@ def _read(file: Path) -> _Annotation:
                 float(entry.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")
             )
             is_difficult = int(entry.findtext("difficult") or 0) != 0
+            if not math.isfinite(left + top + right + bottom):
+                raise ValueError
         except ValueError:
             raise UserError(f"{file}: object {number}: expected numbers in bndbox and difficult") from None
         if not name:
@@ -237,7 +268,7 @@ def _read(file: Path) -> _Annotation:
         difficult.append(is_difficult)
     try:
         height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"{file}: expected numbers in size") from None
     # some tools write 0 for an unknown size
     return _Annotation((height, width) if height and width else None, names, boxes, difficult)

@@ -68,6 +68,31 @@ def encoder():
 QUICK = Segmentation(train_images=16, test_images=10, steps=3, batch_size=4)
 
 
+class Sides(Halves):
+    """Every pixel of a picture is red or blue; there is no background."""
+
+    has_background = False
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng((self.seed, index))
+        mask = np.full((SIZE, SIZE), 1, np.uint8)
+        mask[:, : int(rng.integers(6, 14))] = 2
+        mask[0] = 255
+        image = np.where(mask == 2, 200, 60)[None].repeat(3, axis=0).astype(np.uint8)
+        return torch.from_numpy(image), {"masks": tv_tensors.Mask(torch.from_numpy(mask))}
+
+
+def test_without_a_background_none_is_scored_predicted_or_named(encoder, tmp_path):
+    data = halves(Sides(1, 20), Sides(2, 10))
+    miou, accuracy = Segmentation(steps=2, learning_rate=1e-6).evaluate(encoder, data, tmp_path / "out")
+    with (tmp_path / "out" / "per_class.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["red", "blue", "never"]
+    assert sum(int(row["predicted_pixels"]) for row in rows) == 10 * (SIZE - 1) * SIZE
+    red = 100 * int(rows[0]["pixels"]) / (10 * (SIZE - 1) * SIZE)
+    assert accuracy.chance == pytest.approx(red) and miou.chance == pytest.approx(red / 2)
+
+
 @pytest.mark.parametrize("decoder", HEADS)
 def test_the_network_learns_to_segment(encoder, tmp_path, decoder):
     data = halves()

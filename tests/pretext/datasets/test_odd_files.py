@@ -13,7 +13,7 @@ from dataset_samples import one_line
 from PIL import Image
 
 from pretext.datasets import BadImage, at_size, open_dataset
-from pretext.datasets.decoding import decode, decode_mask
+from pretext.datasets.decoding import decode, decode_mask, uses_few_bits
 from pretext.datasets.files import FileDataset, images_below
 from pretext.system.errors import UserError
 
@@ -134,3 +134,54 @@ def test_the_reasons_of_broken_pictures_keep_their_words(tmp_path):
         "colours.png: a mask is a palette or greyscale picture of class indices, not RGB",
         "deep.png: a mask's indices run from 0 to 255; this one reaches 300",
     ]
+
+
+def test_what_is_no_regular_file_is_a_bad_picture_or_mask(tmp_path):
+    folder = tmp_path / "masks"
+    spec = dataset_samples.make("masks", folder)
+    sound = open_dataset(spec).fingerprint
+    images, masks = folder / "images" / "train", folder / "masks" / "train"
+    for file in (images / "0.jpg", masks / "1.png", images / "2.jpg", masks / "3.png"):
+        file.unlink()
+    os.mkfifo(images / "0.jpg")
+    os.mkfifo(masks / "1.png")
+    (images / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+    (masks / "3.png").symlink_to(masks / "3.png")
+    data = open_dataset(spec)
+    packed = at_size(data, 8, bad_images="skip")
+    assert len(packed) == 2 and [reason.removeprefix(f"{folder}/") for reason in packed.skipped] == [
+        "images/train/0.jpg: not a regular file",
+        "masks/train/1.png: not a regular file",
+        "images/train/2.jpg: No such file or directory",
+        "masks/train/3.png: Too many levels of symbolic links",
+    ]
+    before = data.fingerprint
+    dataset_samples.save(tmp_path / "gone.jpg", dataset_samples.pixels(1, 2))
+    assert len({sound, before, open_dataset(spec).fingerprint}) == 3
+    with pytest.raises(UserError, match=r"0\.jpg: not a regular file"):
+        at_size(open_dataset(spec), 8, bad_images="stop")
+
+
+@pytest.mark.parametrize(("highest", "white"), [(255, 255), (1023, 1023), (3000, 4095), (4095, 4095), (4096, 65535)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_few_bits_in_sixteen_are_not_black(tmp_path, highest, white, suffix):
+    values = np.linspace(0, highest, 400).astype(np.uint16).reshape(20, 20)
+    for number in range(6):
+        Image.fromarray(values).save(tmp_path / f"{number}.{suffix}")
+    data = open_dataset(f"folder:{tmp_path}")
+    expected = np.rint(values * (255 / white)).astype(int)
+    assert np.abs(data[0][0].numpy() - expected).max() <= 1
+    assert any("use 12 bits or fewer" in note for note in data.notes) == (highest < 4096)
+    assert sum("use 12 bits or fewer" in note for note in data.notes) <= 1
+
+
+def test_a_fingerprint_changes_only_where_few_bits_are_scaled(tmp_path, monkeypatch):
+    fingerprints = []
+    for highest in (4095, 65535):
+        values = np.full((20, 20), highest, np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{highest}.png")
+        for known in (uses_few_bits, lambda path: False):
+            monkeypatch.setattr("pretext.datasets.files.uses_few_bits", known)
+            whole = FileDataset(root=tmp_path, images=[str(tmp_path / f"{highest}.png")])
+            fingerprints.append(whole.fingerprint)
+    assert fingerprints[0] != fingerprints[1] and fingerprints[2] == fingerprints[3]

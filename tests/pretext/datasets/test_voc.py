@@ -131,6 +131,31 @@ def test_lists_by_name_by_path_and_of_one_class(year, tmp_path):
     assert len(open_dataset(f"voc:{year}?test=mylist").split("test")) == 1
 
 
+def test_lists_may_have_a_byte_order_mark_suffixes_and_names_with_spaces(year):
+    for number, name in enumerate(("my photo", "photo 1", "photo.v2", "photo -1")):
+        (year / "JPEGImages" / f"train_{number}.jpg").rename(year / "JPEGImages" / f"{name}.jpg")
+        (year / "SegmentationClass" / f"train_{number}.png").rename(year / "SegmentationClass" / f"{name}.png")
+        annotate(year, name, OBJECTS)
+    listed = "my photo.jpg\r\nphoto 1\r\nphoto.v2 1\r\nphoto -1 -1\r\ntrain_4.JPG -1\r\ntrain_5.jpg\r\n"
+    (year / "ImageSets" / "Main" / "train.txt").write_bytes(b"\xef\xbb\xbf" + listed.encode())
+    names = [Path(image).stem for image in open_dataset(f"voc:{year}").images]
+    assert names == ["my photo", "photo 1", "photo.v2", "train_5"]
+
+
+def test_masks_that_show_no_class_are_not_used_and_white_can_be_the_only_one(year):
+    for file in (year / "SegmentationClass").iterdir():
+        Image.fromarray((np.array(Image.open(file)) == 7).astype(np.uint8) * 255).save(file)
+    data = open_dataset(f"voc:{year}")
+    assert "masks" not in data.annotations and any(
+        "they hold 0, 255, but no number of a class" in n for n in data.notes
+    )
+    for split in ("train", "val", "test"):
+        for number in range(6):
+            annotate(year, f"{split}_{number}", [("lesion", (6, 7, 15, 14), 0)])
+    data = open_dataset(f"voc:{year}")
+    assert data[0][1]["masks"].unique().tolist() == [0, 1] and any("255 is read as lesion" in n for n in data.notes)
+
+
 def test_trainval_leaves_nothing_of_val_held_out(year):
     both = "".join((year / "ImageSets" / "Main" / f"{split}.txt").read_text() for split in ("train", "val"))
     dataset_samples.write(year / "ImageSets" / "Main" / "trainval.txt", both)
@@ -178,6 +203,7 @@ def test_whatever_is_missing_or_malformed_is_named(year, tmp_path):
     fails(f"{spec}?sets=Layout", "sets=Layout")
     fails(f"{spec}?classes=unicorn", "no class 'unicorn'")
     fails(f"{spec}?ignore=256", "ignore=256")
+    fails(f"{spec}?ignore=7", "ignore=7 is the number of class 'car'")
     file = year / "Annotations" / "val_2.xml"
     sound = file.read_text()
     for text, match in (
@@ -186,11 +212,19 @@ def test_whatever_is_missing_or_malformed_is_named(year, tmp_path):
         (sound.replace("<xmin>6</xmin>", ""), r"val_2\.xml: object 1: expected numbers"),
         (sound.replace("<name>car</name>", ""), r"val_2\.xml: object 1 has no name"),
         (sound.replace("<width>24", "<width>wide"), r"val_2\.xml: expected numbers in size"),
+        (sound.replace("<width>24", "<width>inf"), r"val_2\.xml: expected numbers in size"),
+        (sound.replace("<xmin>6</xmin>", "<xmin>nan</xmin>"), r"val_2\.xml: object 1: expected numbers"),
+        (sound.replace("<xmax>15</xmax>", "<xmax>1e999</xmax>"), r"val_2\.xml: object 1: expected numbers"),
+        (f"<?xml version='1.0' encoding='gbk'?>{sound}", r"val_2\.xml: not well-formed XML: multi-byte"),
+        (f"<?xml version='1.0' encoding='nosuch'?>{sound}", r"val_2\.xml: not well-formed XML: unknown encoding"),
     ):
         file.write_text(text)
         fails(spec, match)
     file.unlink()
     fails(spec, r"Annotations/val_2\.xml: No such file")
+    os.mkfifo(file)
+    fails(spec, r"Annotations/val_2\.xml: not a regular file")
+    file.unlink()
     file.write_text(sound)
     (year / "JPEGImages" / "test_1.jpg").unlink()
     fails(spec, r"JPEGImages/test_1\.jpg is missing, but .*test\.txt lists it")
