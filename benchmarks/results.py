@@ -189,7 +189,7 @@ def read_cell(path: Path) -> list[Measurement]:
     if not rows:
         raise UserError(f"{path}: not the results of a cell ({wrong or 'no rows'}); {remedy}")
     for row in rows:
-        parse_json(row.config_json, dict, source=f"{path}: config_json", remedy=remedy)
+        parse_json(row.config_json, {"pretrain?": str, "train?": dict}, source=f"{path}: config_json", remedy=remedy)
     return rows
 
 
@@ -284,7 +284,10 @@ def _mean(numbers: Iterable[float]) -> float:
 def write_csv(out: Path) -> Path:
     """Write `results.csv` from the JSON files; return its path."""
     path = out / "results.csv"
-    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_write(path) as beside,
+        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(vars(row) for row in read_measurements(out))
