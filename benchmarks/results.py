@@ -189,7 +189,7 @@ def read_cell(path: Path) -> list[Measurement]:
     if not rows:
         raise UserError(f"{path}: not the results of a cell ({wrong or 'no rows'}); {remedy}")
     for row in rows:
-        parse_json(row.config_json, dict, source=f"{path}: config_json", remedy=remedy)
+        parse_json(row.config_json, {"pretrain?": str, "train?": dict}, source=f"{path}: config_json", remedy=remedy)
     return rows
 
 
@@ -267,11 +267,7 @@ def read_costs(out: Path) -> dict[str, Cost]:
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
-    """Return the content of a `run.json`.
-
-    Raises:
-        UserError: If the file is damaged.
-    """
+    """Return the content of a `run.json`; a damaged one raises a UserError."""
     run: dict[str, Any] = read_json(path, RUN, remedy="move its folder away to train again")
     return run
 

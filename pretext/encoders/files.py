@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from pretext.encoders.base import Encoder
 from pretext.encoders.foreign import FILE_OPTIONS
 from pretext.encoders.weights import check_keys, is_spec, weights_file
-from pretext.system.checkpoint import UNREADABLE, file_sha256, write_tensors
+from pretext.system.checkpoint import file_sha256, write_tensors
 from pretext.system.errors import UserError
 from pretext.system.specs import without_options
 from pretext.system.stored_json import Shape, parse_json
@@ -57,7 +57,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
-    except UNREADABLE as error:
+    except SafetensorError as error:
         raise UserError(f"{path} is not a complete safetensors file ({error}); write it again") from None
     if METADATA_KEY not in metadata:
         raise UserError(
@@ -99,7 +99,7 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
     try:
         with safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except UNREADABLE as error:
+    except SafetensorError as error:
         raise UserError(f"{path}: its tensors cannot be read ({error}); {REMEDY}") from None
     load_strictly(encoder, tensors, str(path))
     encoder.record = header["record"]

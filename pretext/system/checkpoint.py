@@ -27,8 +27,6 @@ CHECKPOINT_KEY = "pretext_bench_checkpoint"
 CHECKSUM = "crc32"
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """The machine, in names of temporary files: a process number says nothing on another one."""
-UNREADABLE = (SafetensorError,)
-"""What reading a safetensors file raises where it is damaged; the type depends on what is damaged."""
 
 
 def file_sha256(path: Path) -> str:
@@ -129,7 +127,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         with safe_open(path, framework="pt") as opened:
             about = (opened.metadata() or {}).get(CHECKPOINT_KEY)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except UNREADABLE as error:
+    except SafetensorError as error:
         raise UserError(f"{path} is not a checkpoint, or is truncated ({error}); delete it and train again") from None
     if about is None:
         raise UserError(f"{path} holds tensors but no training checkpoint; give the --out folder of a training run")

@@ -210,3 +210,15 @@ def test_costs_are_the_mean_over_seeds(tmp_path):
         (tmp_path / "pretrain" / cell["name"] / "run.json").write_text(json.dumps(more))
     assert dataclasses.astuple(read_costs(tmp_path)["rotation"])[-2:] == (5 * 200, True)
     assert read_costs(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize("config", ["null", "{", '{"pretrain": 0.5}', '{"train": null}'])
+def test_damaged_settings_in_a_result_are_one_line(tmp_path, config):
+    write_cell(tmp_path, "c", [dataclasses.replace(BLANK, config_json=config)])
+    with pytest.raises(UserError, match=r"c\.json: config_json: .*; move the file away"):
+        read_measurements(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_reaches_the_csv_escaped(tmp_path):
+    write_cell(tmp_path, "c", [dataclasses.replace(BLANK, data="folder:\udcff")])
+    assert "folder:\\udcff" in write_csv(tmp_path).read_text()
