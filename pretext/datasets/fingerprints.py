@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +51,8 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
             for path, stat in zip(map(os.path.abspath, paths), stats, strict=True)
         ]
         cached = cache_folder("fingerprints") / digest(str(root), *listing)
-        if cached.is_file() and len(known := cached.read_text()) == 32:
+        known = _known(cached)
+        if known is not None:
             return known
         result = digest(*(part for pair in zip(names, _contents(paths), strict=True) for part in pair))
     except OSError as error:
@@ -61,6 +64,14 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
     return result
 
 
+def _known(cached: Path) -> str | None:
+    """Return a stored hash; None if there is none, or something else stands there."""
+    with contextlib.suppress(FileNotFoundError):
+        found = re.fullmatch(rb"[0-9a-f]{32}", cached.read_bytes())
+        return found[0].decode() if found else None
+    return None
+
+
 def _contents(paths: Sequence[str]) -> list[bytes]:
     from tqdm import tqdm
 
@@ -70,5 +81,8 @@ def _contents(paths: Sequence[str]) -> list[bytes]:
 
 
 def _content(path: str) -> bytes:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except OSError as error:  # an error while reading names no file
+        raise OSError(error.errno, error.strerror or str(error), path) from error
