@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Sequence
@@ -54,7 +56,8 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
             for path, state in zip(map(os.path.abspath, paths), found, strict=True)
         ]
         cached = cache_folder("fingerprints") / digest(str(root), *listing)
-        if cached.is_file() and len(known := cached.read_text()) == 32:
+        known = _known(cached)
+        if known is not None:
             return known
         contents = iter(_contents([path for path, state in zip(paths, found, strict=True) if state]))
         parts = [(name, next(contents) if state else b"") for name, state in zip(names, found, strict=True)]
@@ -79,6 +82,14 @@ def _regular(path: str) -> os.stat_result | None:
     return state if stat.S_ISREG(state.st_mode) else None
 
 
+def _known(cached: Path) -> str | None:
+    """Return a stored hash; None if there is none, or something else stands there."""
+    with contextlib.suppress(FileNotFoundError):
+        found = re.fullmatch(rb"[0-9a-f]{32}", cached.read_bytes())
+        return found[0].decode() if found else None
+    return None
+
+
 def _contents(paths: Sequence[str]) -> list[bytes]:
     from tqdm import tqdm
 
@@ -88,5 +99,8 @@ def _contents(paths: Sequence[str]) -> list[bytes]:
 
 
 def _content(path: str) -> bytes:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except OSError as error:  # an error while reading names no file
+        raise OSError(error.errno, error.strerror or str(error), path) from error
