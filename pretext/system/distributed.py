@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from pretext.system.errors import UserError
 
 Value = TypeVar("Value")
+GRACE_S = 2.0
+"""Seconds that the other processes leave the first one to report an error: torchrun ends it as soon as one exits."""
 _control: dict[Any, Any] = {}
 """The group for `everyones`, by the group of all processes that it belongs to."""
 
@@ -62,6 +65,7 @@ def one_voice() -> Iterator[None]:
         yield
     except (UserError, KeyboardInterrupt) as reason:
         if (rank() if _initialised() else int(os.environ.get("RANK", "0"))) > 0:
+            time.sleep(GRACE_S)
             sys.exit(2 if isinstance(reason, UserError) else 130)
         raise
 

@@ -195,7 +195,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                     log.bar.update()
                     continue
                 batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
-                parts = micro_batches(batch, config, step - 1, device)
+                parts = micro_batches(batch, config, step - 1, device, least)
                 losses = mean_losses(_step(model, parts, optimizers, config, device))
                 model.after_step(step / total_steps if total_steps else progress)
                 log.step(step, losses, rate_factor * config.learning_rate, model, batch.images)

@@ -37,21 +37,22 @@ def least_rows(
     return 2
 
 
-def _smallest(rows: int, accumulate: int) -> int:
+def _smallest(rows: int, accumulate: int, least: int = 1) -> int:
     """Return the rows of the smallest of `micro_batches`."""
-    return rows - (rows - 1) // math.ceil(rows / accumulate) * math.ceil(rows / accumulate) if rows else 0
+    size = max(math.ceil(rows / accumulate), least)
+    return rows - (rows - 1) // size * size if rows else 0
 
 
 def equal_part(batch: Batch | None, rows: int, accumulate: int, least: int) -> Batch | None:
     """Cut a batch to at most `rows` rows, of which each micro-batch gets at least `least`; no row if there are none."""
-    while rows and _smallest(rows, accumulate) < least:
+    while rows and _smallest(rows, accumulate, least) < least:
         rows -= 1
     return batch and batch.map(itemgetter(slice(rows)))
 
 
-def micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.device) -> list[Batch]:
+def micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.device, least: int = 1) -> list[Batch]:
     """Split a batch into at most `config.accumulate` parts, each with a generator of its own."""
-    size = math.ceil(len(batch.images) / config.accumulate)
+    size = max(math.ceil(len(batch.images) / config.accumulate), least)
     return [
         batch.map(itemgetter(slice(start, start + size)))._replace(
             generator=seeded_generator(device, config.seed, step, rank(), k)

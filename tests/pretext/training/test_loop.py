@@ -20,6 +20,7 @@ from pretext.__main__ import main
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.system.errors import UserError
+from pretext.system.locks import lock_folder
 from pretext.tasks.base import Batch, Inpainter, Task
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
@@ -74,8 +75,20 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert file.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("task", ["context_encoder:adversarial", "simclr:small"])
-def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, task, monkeypatch):
+def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(tmp_path):
+    with lock_folder(tmp_path / "run") as locked:
+        assert locked
+        (tmp_path / "run" / ".log.jsonl.7.tmp").touch()
+        with pytest.raises(UserError, match="another process is training in this folder"):
+            run(tmp_path / "run")
+        assert {file.name for file in (tmp_path / "run").iterdir()} == {".lock", ".log.jsonl.7.tmp"}
+    assert run(tmp_path / "run", steps=1).is_file()
+
+
+@pytest.mark.parametrize(
+    ("task", "number"), [("context_encoder:adversarial", signal.SIGTERM), ("simclr:small", signal.SIGHUP)]
+)
+def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, task, number, monkeypatch):
     whole = run(tmp_path / "whole", task).read_bytes()
     real, calls = loop._step, 0
 
@@ -83,7 +96,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, task, monkeypatch):
         nonlocal calls
         calls += 1
         if calls == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return real(*given)
 
     monkeypatch.setattr(loop, "_step", interrupted)
