@@ -187,3 +187,14 @@ def test_boxes_that_fit_neither_frame_are_said(root):
         Image.open(file).save(file, exif=exif.tobytes())
     assert any("their boxes fit neither frame" in note for note in open_dataset(f"coco:{root}").notes)
     fails(f"coco:{root}?images=nowhere", "is missing")
+
+
+def test_all_splits_are_read_in_the_frame_that_one_of_them_shows(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for file in root.glob("*2017/*.png"):
+        Image.open(file).save(file, exif=exif.tobytes())  # stored 24×20, read as 20×24
+    edit(root, lambda content: content["annotations"][0].update(bbox=[5, 6, 10, 18], segmentation=[]), ["train"])
+    data = open_dataset(f"coco:{root}")
+    assert any("6 of 6 pictures in train" in note and "fit the turned picture" in note for note in data.notes)
+    assert data.split("val")[0][1]["boxes"].tolist() == [[5, 6, 15, 14]]
