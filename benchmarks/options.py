@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
 MOST_SEEDS, MOST_SIDE = 1000, 4096
-WORKER_BYTES = 1.2e9
-"""Memory that a worker of the laptop profile may need."""
+WORKER_BYTES = 1.2e9  # memory that a worker of the laptop profile may need
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from pretext.datasets import open_dataset
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
@@ -15,3 +18,15 @@ ENCODER = "alexnet?width=0.1&stem_stride=2"
 def run(out: Path, task: str = "context_encoder", **settings) -> Path:
     settings = {"steps": 6, "batch_size": 16, "log_every": 2, "workers": 0, "device": "cpu"} | settings
     return train(task, ENCODER, open_dataset(DATA), TrainConfig(**settings), out, image_size=32)
+
+
+def pictures(folder: Path, broken=()) -> str:
+    """Write 32 noise pictures, some of them cut short; return the spec of the folder."""
+    folder.mkdir()
+    for k in range(32):
+        file = folder / f"{k:02}.png"
+        noise = np.random.default_rng(k).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file)
+        if k in broken:
+            file.write_bytes(file.read_bytes()[:60])
+    return f"folder:{folder}"

@@ -25,7 +25,7 @@ def check_numbers(settings: Any) -> None:
             check_numbers(value)
         for each in value if isinstance(value, tuple) else (value,):
             if each is value and isinstance(each, float) and not math.isfinite(each):  # a tuple has checks of its own
-                raise ValueError(f"{name} is {each}; give a finite number")
+                raise ValueError(f"{name} is {each}; allowed is a finite number")
             if isinstance(each, int) and not -(2**63) <= each < 2**63:
                 raise ValueError(f"{name} is {each}; allowed is a whole number of 64 bits")
         most = next((most for end, most in MOST.items() if name.endswith(end)), None)

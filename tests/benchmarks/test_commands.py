@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ from comparison_samples import Constant, run_smoke
 
 from benchmarks import computing, run_all
 from benchmarks.locks import cell_lock
-from benchmarks.results import read_json, write_json
+from benchmarks.results import write_json
 from pretext.system.errors import UserError
 
 
@@ -34,7 +35,7 @@ def test_status_says_how_long_the_rest_takes(smoke, capsys):
     assert run_all.main(["status", "--out", str(smoke)]) == 0
     assert "18 done, 0 running, 0 failed, 0 left\n" in capsys.readouterr().out
     for path in (smoke / "results").iterdir():
-        content = read_json(path)
+        content = json.loads(path.read_text())
         content["measurements"][0]["wall_s"] = 60 if ".linear." in path.name else 150
         write_json(path, content)
     for name in ("rotation.linear.s0", "rotation.linear.s1", "random.segmentation.s1"):
@@ -95,7 +96,7 @@ def test_a_cell_is_reproduced_by_the_beginning_of_its_name(smoke, capsys, monkey
         run_all.main(["reproduce", "rotation", "--out", str(smoke)])
     assert "random." not in str(found.value)
     (path,) = (smoke / "results").glob("rotation.linear.s1.*")
-    content = read_json(path)
+    content = json.loads(path.read_text())
     content["measurements"][0]["value"] = 40.999
     write_json(path, content)
     assert run_all.main(["reproduce", "rotation.linear.s1", "--out", str(smoke)]) == 1

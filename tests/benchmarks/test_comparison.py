@@ -145,7 +145,9 @@ def test_the_header_names_versions_and_hardware(tmp_path):
     other = folder(
         tmp_path / "b", seeds("x", (1.0, 2.0), git_sha="new", git_dirty=True, torch_version="2.9", device="L4")
     )
-    write_json(one / "environment.json", [{"threads": 1, "processor": "EPYC"}])
+    named = dict.fromkeys(("python", "system", "device", "driver", "cuda"), "")
+    entry = named | {"threads": 1, "processor": "EPYC", "workers": 1, "cores": 2, "packages": {}}
+    write_json(one / "environment.json", [entry])
     lines = text(one, other).splitlines()
     assert lines[:2] == [f"A: {one}", f"B: {other}"]
     assert "revision: A old; B new with uncommitted changes" in lines

@@ -128,14 +128,15 @@ def test_missing_data_leaves_the_other_sections(tmp_path):
     assert sum("filters of the first layer" in image.get("alt", "") for image in page.images) == 3
 
 
-def test_a_truncated_log_costs_the_figures_and_not_the_page(tmp_path):
+def test_a_truncated_log_costs_its_lines_and_not_the_page(tmp_path, capsys):
     three_rows(tmp_path, config_json=json.dumps({"pretrain": "random.s0.0"}))
     folder = tmp_path / "pretrain" / "random.s0.0"
     folder.mkdir(parents=True)
     (folder / "encoder.safetensors").touch()
     (folder / "log.jsonl").write_text('{"images": 1, "loss": {"ta')
     text, page, _ = written(tmp_path)
-    assert "Figures left out: JSONDecodeError" in text
+    assert "Figures left out" not in text
+    assert "log.jsonl, line 1: " in capsys.readouterr().err
     assert "First-layer filters left out: " in text
     assert "interval of the difference excludes zero): supervised in linear and knn." in "".join(page.words)
 

@@ -219,6 +219,6 @@ def test_damaged_settings_in_a_result_are_one_line(tmp_path, config):
         read_measurements(tmp_path)
 
 
-def test_a_name_that_is_not_utf8_reaches_the_csv_escaped(tmp_path):
+def test_a_name_that_is_not_utf8_reaches_the_csv(tmp_path):
     write_cell(tmp_path, "c", [dataclasses.replace(BLANK, data="folder:\udcff")])
-    assert "folder:\\udcff" in write_csv(tmp_path).read_text()
+    assert "folder:?" in write_csv(tmp_path).read_text()

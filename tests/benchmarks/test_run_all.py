@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from comparison_samples import run_smoke
 from report_samples import three_rows
 
 from benchmarks import executor, report, run_all
-from benchmarks.results import read_json, write_json
+from benchmarks.results import write_json
 from pretext.system.errors import UserError
 
 
@@ -61,7 +62,7 @@ def test_tasks_and_probes_narrow_but_keep_what_a_table_needs(smoke, capsys):
 def test_results_of_another_schema_are_refused_before_anything_is_computed(smoke, capsys, monkeypatch):
     run_smoke(smoke, "--probes", "linear")
     (path,) = (smoke / "results").glob("random.*")
-    write_json(path, read_json(path) | {"schema_version": 0})
+    write_json(path, json.loads(path.read_text()) | {"schema_version": 0})
     monkeypatch.setattr(executor, "LocalProcesses", lambda *given, **more: pytest.fail("it computes"))
     for arguments in (
         ["--profile", "smoke", "--out", str(smoke), "--workers", "1"],

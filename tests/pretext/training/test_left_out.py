@@ -8,8 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from test_processes import pictures
-from training_samples import ENCODER
+from training_samples import ENCODER, pictures
 
 from pretext.datasets import BadImage, open_dataset
 from pretext.system.errors import UserError

@@ -13,24 +13,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from PIL import Image
-from training_samples import ENCODER
+from training_samples import ENCODER, pictures
 
 from pretext.datasets import open_dataset
 from pretext.training.config import TrainConfig
 
 loop = importlib.import_module("pretext.training.loop")
-
-
-def pictures(folder: Path, broken=()) -> str:
-    folder.mkdir()
-    for k in range(32):
-        file = folder / f"{k:02}.png"
-        noise = np.random.default_rng(k).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(file)
-        if k in broken:
-            file.write_bytes(file.read_bytes()[:60])
-    return f"folder:{folder}"
 
 
 def one_of_two(number, data, folder, task, settings, signalled, streamed):
