@@ -280,10 +280,7 @@ def _mean(numbers: Iterable[float]) -> float:
 def write_csv(out: Path) -> Path:
     """Write `results.csv` from the JSON files; return its path."""
     path = out / "results.csv"
-    with (
-        atomic_write(path) as beside,
-        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
+    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(vars(row) for row in read_measurements(out))
