@@ -68,7 +68,7 @@ def why_refused(path: Path, error: Exception) -> str:
     reason = _COLOURS.sub("", str(error)).strip()
     named = re.search(r"GLOBAL (\S+)", reason)
     try:
-        places = list(_places(_structure(path), ""))
+        places = list(_places(_structure(path), "", set()))
     except Exception:  # the bytes can be anything; then torch's reason is all that is known
         places = []
     if named is None and not places:
@@ -97,14 +97,21 @@ def _load(opened: IO[bytes]) -> object:
     return _Unpickler(opened, encoding="utf-8", errors="replace").load()
 
 
-def _places(value: object, key: str) -> Iterator[tuple[str, str]]:
-    """Yield the key and the class of every object that is no plain value and no tensor."""
+def _places(value: object, key: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Yield the key and the class of every object that is no plain value and no tensor.
+
+    Each container is looked through once: a file can hold one a million times over, or in itself.
+    """
+    if isinstance(value, dict | list | tuple | set):
+        if id(value) in seen:
+            return
+        seen.add(id(value))
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _places(inner, f"{key}.{name}" if key else str(name))
+            yield from _places(inner, f"{key}.{name}" if key else str(name), seen)
     elif isinstance(value, list | tuple | set):
         for inner in value:
-            yield from _places(inner, key)
+            yield from _places(inner, key, seen)
     elif isinstance(value, _Named) or (isinstance(value, type) and issubclass(value, _Named)):
         name = value.its_class
         if name.rpartition(".")[0] not in _TENSORS and name not in _FURTHER:

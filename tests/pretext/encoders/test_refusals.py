@@ -73,6 +73,16 @@ def test_a_pickled_model_and_a_plain_pickle_are_named_too(tmp_path):
         read_weights(tmp_path / "plain.pth")
 
 
+def test_a_list_that_holds_itself_many_times_over_is_looked_through_once(tmp_path):
+    nested = [Harm()]
+    for _ in range(60):  # 2⁶⁰ ways to the innermost
+        nested = [nested, nested]
+    nested.append(nested)
+    (tmp_path / "nested.pth").write_bytes(pickle.dumps({"a": nested}))
+    with pytest.raises(UserError, match=r"\(the key a holds _pytest\.outcomes\._Fail\)"):
+        read_weights(tmp_path / "nested.pth")
+
+
 def test_an_optimiser_alone_is_no_reason(tmp_path):
     assert "model.weight" in read_weights(saved(trained(), tmp_path))
 
