@@ -306,7 +306,7 @@ def _read_settings(folder: Path) -> Any:
         return json.loads((folder / SETTINGS).read_text())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 

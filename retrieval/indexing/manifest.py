@@ -106,7 +106,7 @@ def _content(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} {what}; make one with python -m retrieval index")
     try:
         content = json.loads(path.read_text())
-    except ValueError:  # includes UnicodeDecodeError
+    except (ValueError, RecursionError):  # includes UnicodeDecodeError
         raise UserError(f"{path} is not JSON, or is truncated; make the index again") from None
     if not isinstance(content, dict) or "format" not in content or not isinstance(content.get("sha256"), dict):
         raise UserError(f"{path} is not the manifest of an index; make the index again")

@@ -127,6 +127,10 @@ def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
         "smoke",
         "--out",
         str(out),
+        "--tasks",
+        "context_encoder",
+        "--probes",
+        *("linear", "knn", "segmentation", "retrieval", "inpainting"),
     ]
 
     def start():
