@@ -51,7 +51,11 @@ def test_a_picture_can_be_kept_out_of_its_neighbours(grid: PatchIndex, encoder: 
 
 
 @pytest.mark.parametrize(
-    "factory", ["Flat", "IVF6,Flat", "IVF6_HNSW8,SQfp16", "HNSW32", "IVF6,PQ16x4", "OPQ16,IVF6,PQ16"]
+    "factory",
+    [
+        *("Flat", "IVF6,Flat", "IVF6_HNSW8,SQfp16", "HNSW32", "IVF6,PQ16x4"),
+        pytest.param("OPQ16,IVF6,PQ16", marks=pytest.mark.slow),  # the rotation takes half a minute to train
+    ],
 )
 def test_neighbours_of_some_regions_are_those_of_an_index_of_them_alone(
     factory: str, grid: PatchIndex, encoder: Encoder, features: np.ndarray

@@ -96,12 +96,14 @@ def script(folder, text):
     )
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_may_stream(tmp_path):
     data = pictures(tmp_path / "data")
     ended = script(tmp_path, SCRIPT.format(encoder=ENCODER, data=f'open_dataset("{data}")'))
     assert ended.stderr == "" and ended.stdout == "out/encoder.safetensors\n" and ended.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_script_with_a_data_set_of_its_own_is_told_of_the_guard(tmp_path):
     data = pictures(tmp_path / "data")
     lines = SCRIPT.format(encoder=ENCODER, data="data").replace("config =", OWN.format(data=data) + "config =", 1)

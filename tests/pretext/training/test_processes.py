@@ -19,6 +19,7 @@ from pretext.datasets import open_dataset
 from pretext.training.config import TrainConfig
 
 loop = importlib.import_module("pretext.training.loop")
+pytestmark = pytest.mark.slow  # two processes each
 
 
 def one_of_two(number, data, folder, task, settings, signalled, streamed):
