@@ -1,4 +1,4 @@
-"""Train an encoder without labels, measure its decoder, list what there is.
+"""Train an encoder without labels, fill holes by its decoder, look at data.
 
 Examples:
   python -m pretext train context_encoder --data folder:photos --out runs/mine
@@ -8,6 +8,7 @@ Commands:
   list                    List pretext tasks, encoders and kinds of data set.
   train TASK              Train an encoder by one pretext task.
   inpaint                 Fill holes by the decoder of a training run.
+  data SPEC               Look at a data set: counts, duplicates, faults.
 
 `python -m pretext COMMAND --help` explains a command's flags, and
 `python -m pretext train TASK --help` a task's own settings too.
@@ -62,7 +63,7 @@ class Train:
 
 def main(argv: list[str]) -> int:
     """Run one of the commands; return the exit code."""
-    commands = {"train": train_command, "inpaint": inpaint, "list": list_names}
+    commands = {"train": train_command, "inpaint": inpaint, "data": look_at_data, "list": list_names}
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__.strip())
         return 0
@@ -82,7 +83,7 @@ def train_command(argv: list[str]) -> int:
         raise UserError(f"{prog}: name the task first; {did_you_mean('', _task_names())}")
     _check_task(spec)
 
-    from pretext.datasets import open_dataset
+    from pretext.datasets import open_dataset, say_opened
     from pretext.system.distributed import rank
     from pretext.tasks import task_config
     from pretext.training.loop import train
@@ -91,10 +92,12 @@ def train_command(argv: list[str]) -> int:
     options: Any = parse(_flags_of(spec, settings), argv, prog=prog)
     name = file_row(spec) if is_file(spec) else spec
     out = options.out or Path("runs") / name.split("?", maxsplit=1)[0].replace(":", "-")
+    data = open_dataset(options.data, download=options.download)
+    say_opened(data)
     file = train(
         spec.split("?", maxsplit=1)[0],
         options.encoder,
-        open_dataset(options.data, download=options.download),
+        data,
         options.loop,
         out,
         image_size=options.image_size,
@@ -108,13 +111,27 @@ def train_command(argv: list[str]) -> int:
 def inpaint(argv: list[str]) -> int:
     """Run `python -m pretext inpaint`."""
     if help_page.is_asked(argv):
-        declared = read_class("pretext.inpainting.command:Inpaint")
-        page = help_page.HelpPage(f"{PROG} inpaint", declared.about, help_page.groups_of(declared, rest="flags"))
-        print(page.text())
-        return 0
+        return _print_help("inpaint", "pretext.inpainting.command:Inpaint")
     from pretext.inpainting.command import inpaint_command
 
     return inpaint_command(argv)
+
+
+def look_at_data(argv: list[str]) -> int:
+    """Run `python -m pretext data`."""
+    if help_page.is_asked(argv):
+        return _print_help("data", "pretext.auditing.command:Data")
+    from pretext.auditing.command import data_command
+
+    return data_command(argv)
+
+
+def _print_help(command: str, options: str) -> int:
+    """Print the help of a command without its own settings, and return the exit code."""
+    declared = read_class(options)
+    page = help_page.HelpPage(f"{PROG} {command}", declared.about, help_page.groups_of(declared, rest="flags"))
+    print(page.text())
+    return 0
 
 
 def list_names(argv: list[str]) -> int:

@@ -284,8 +284,12 @@ def test_what_was_judged_lies_beside_the_scores(tmp_path, encoder):
 
 
 def test_scores_are_written_although_the_output_is_closed(tmp_path, monkeypatch):
-    def closed(*_, **__):
-        raise BrokenPipeError
+    written = print
+
+    def closed(*words, file=None):
+        if file is None:
+            raise BrokenPipeError
+        written(*words, file=file)
 
     monkeypatch.setattr("builtins.print", closed)
     words = f"knn --encoder random:alexnet?width=0.1&stem_stride=2 --image-size 32 --data {DATA} --train-images 40"
