@@ -6,6 +6,7 @@ one. Annotations in the stored frame are turned with their pictures; where both 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -69,7 +70,8 @@ def _turned_in(annotated: Annotated, images: Sequence[str]) -> dict[int, int]:
 
 def _turned(annotated: Annotated, images: Sequence[str], rows: Sequence[int]) -> dict[int, int]:
     """Return the orientation of those pictures whose stored size is the stated one and whose sides change places."""
-    with ThreadPoolExecutor(8) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of doubtful metadata; only the pixels matter
         headers = list(pool.map(_header, [images[row] for row in rows]))
     return {
         row: orientation

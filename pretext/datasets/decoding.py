@@ -123,8 +123,10 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
     """
     try:
         _check_kind(path)
-        with Image.open(path) as image:
-            mode, values = image.mode, np.array(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            with Image.open(path) as image:
+                mode, values = image.mode, np.array(image)
     except Exception as error:  # as above
         raise _fault(path, error) from None
     if values.ndim != 2 or mode == "F":

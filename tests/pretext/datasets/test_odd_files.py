@@ -185,3 +185,10 @@ def test_a_fingerprint_changes_only_where_few_bits_are_scaled(tmp_path, monkeypa
             whole = FileDataset(root=tmp_path, images=[str(tmp_path / f"{highest}.png")])
             fingerprints.append(whole.fingerprint)
     assert fingerprints[0] != fingerprints[1] and fingerprints[2] == fingerprints[3]
+
+
+def test_a_large_mask_is_read_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    Image.new("L", (20, 20), 3).save(tmp_path / "mask.png")
+    assert decode_mask(tmp_path / "mask.png").max() == 3
+    assert not uses_few_bits(tmp_path / "mask.png")
