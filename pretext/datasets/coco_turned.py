@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from pretext.datasets.coco_format import Annotated, box_around
+from pretext.datasets.decoding import check_regular
 from pretext.datasets.files import some
 
 SAMPLED = 32
@@ -83,6 +84,7 @@ def _turned(annotated: Annotated, images: Sequence[str], rows: Sequence[int]) ->
 def _header(path: str) -> tuple[tuple[int, int], int]:
     """Return the stored height and width of a picture and its EXIF orientation; (0, 0) if it cannot be read."""
     try:
+        check_regular(path)
         with Image.open(path) as image:
             return (image.height, image.width), int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's plug-ins raise errors of every kind; decoding the picture reports it
