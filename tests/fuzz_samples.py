@@ -6,13 +6,14 @@ import collections
 import contextlib
 import io
 import random
+import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from pretext.system.errors import UserError
+from pretext.system.errors import UserError, run_command
 
 SHARES = {
     "damaged files": 3000,
@@ -26,6 +27,7 @@ SHARES = {
     "files of users": 200,
 }
 """Inputs by surface: 10,000 together."""
+BEGUN = "all flags were accepted and the computation began"
 SLOW_S = 5.0
 """Inputs that took longer are printed."""
 
@@ -88,6 +90,27 @@ def answered(attempt: Callable[[random.Random], object], drawn: random.Random) -
     elif answer == "used" and warned:
         answer = f"warned: {warned[0].message} at {Path(warned[0].filename).name}:{warned[0].lineno}"[:200]
     return repr(about)[:600], answer
+
+
+def command(main: Callable[[list[str]], int | None], words: list[str]) -> None:
+    """Run a command line as its process would; what it refuses is raised as the line that it printed."""
+    before, sys.argv = sys.argv, ["command", *words]
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            run_command(main)
+    except SystemExit as leaving:
+        lines = [line for line in printed.getvalue().split("\n") if line.strip()]
+        assert leaving.code in (0, None, 1, 2), (leaving.code, lines)
+        if leaving.code == 2:
+            errors = [line for line in lines if line.startswith("error: ")]
+            assert errors == lines[-1:], lines
+            if errors == [f"error: {BEGUN}"]:
+                return
+            raise UserError(errors[0]) from None
+        assert leaving.code == 0, lines
+    finally:
+        sys.argv = before
 
 
 def _is_ours(file: str) -> bool:

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 
-
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Characters that break a line, turn its direction or command the terminal."""
 
@@ -23,7 +22,7 @@ class UserError(Exception):
 
 
 def on_one_line(text: str) -> str:
-    """Return a text with line breaks and control characters as Python writes them: `\\n`."""
+    """Return a text with line breaks and control characters as Python writes them."""
     return _UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
