@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -88,7 +89,8 @@ def test_a_damaged_data_set_opens_or_is_refused(kind, tmp_path):
                 file = root / drawn.choice(texts)
                 change = BY_SUFFIX.get(file.suffix, lambda content, r: damaged(content, r)[1])
                 if file.is_file() and not file.is_symlink():
-                    file.write_bytes(change(file.read_bytes() or b"x\n", drawn))
+                    with contextlib.suppress(ValueError):  # the first damage has left no text to change
+                        file.write_bytes(change(file.read_bytes() or b"x\n", drawn))
             else:
                 file = root / drawn.choice(files)
                 if file.is_file() and not file.is_symlink():

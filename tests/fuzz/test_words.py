@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from damage_samples import ODD
 from fuzz_samples import BEGUN, check, command, share
-from index_samples import build, make_encoder, opened, photographs
+from index_samples import build, opened, photographs
 from training_samples import run
 
 import downstream.__main__ as judge_command
@@ -23,7 +23,7 @@ import pretext.__main__ as pretext_command
 import retrieval.__main__ as retrieval_command
 from benchmarks import run_all
 from pretext.datasets import ImageDataset, dataset_kinds, open_dataset
-from pretext.encoders import build_encoder
+from pretext.encoders import build_encoder, load_encoder
 from pretext.system.errors import UserError
 from pretext.tasks import task_class, task_config, task_names
 from retrieval.indexing.factory import make_vectors
@@ -174,7 +174,9 @@ def made(tmp_path_factory) -> Path:
     """A training run, an index and a folder of pictures."""
     root = tmp_path_factory.mktemp("made")
     run(root / "run", steps=1, batch_size=8)
-    build(make_encoder(), opened(photographs(root / "photographs", range(4))), Regions(), root / "index")
+    file = root / "run" / "encoder.safetensors"
+    pictures = opened(photographs(root / "photographs", range(4)))
+    build(load_encoder(file), pictures, Regions(), root / "index", encoder_source=str(file), split="all")
     return root
 
 
