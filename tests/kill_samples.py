@@ -41,7 +41,7 @@ COMMANDS = {
     "report": f"benchmarks.run_all {SUITE} --out OUT",
 }
 WEIGHTS = {"train": 4, "inpaint": 2, "fine_tune": 3, "linear": 2, "index": 3, "add": 3, "suite": 2, "report": 2}
-ALTERS = ("log.jsonl", "run.json", "environment.json", "plan.json", ".lock")
+ALTERS = ("log.jsonl", "run.json", "environment.json", "plan.json", ".report-inputs", ".lock")
 """Files that hold times or the command line, or nothing."""
 SHOW_TIMES = (".csv", ".html", ".parquet", ".md", ".tex")
 TEMPORARY = re.compile(r"\.tmp|^\.[0-9a-f]{32}\.|\.blocks(/|$)|fitting\.safetensors|(^|/)(old|finished)(/|$)")
@@ -229,7 +229,7 @@ def content(out: Path, *, timed: bool) -> dict[str, bytes]:
             stored = tensors(file)
         elif file.parent.name == "results" and file.suffix == ".json":
             stored = scores(file)
-        elif file.name in ALTERS or (timed and (file.suffix in SHOW_TIMES or file.stem in ("cost", ".report-inputs"))):
+        elif file.name in ALTERS or (timed and (file.suffix in SHOW_TIMES or file.stem == "cost")):
             stored = b""
         found[name] = stored
     return found
