@@ -106,7 +106,7 @@ def finish(out: Path) -> None:
     csv, report, made_of = out / "results.csv", out / "report.html", out / ".report-inputs"
     table = text_table(summarise(read_measurements(out)), read_costs(out))
     now = digest_of_inputs(out)
-    if not (csv.exists() and report.exists() and made_of.exists() and made_of.read_text() == now):
+    if not (csv.exists() and report.exists() and made_of.exists() and made_of.read_bytes() == now.encode()):
         csv, report = write_csv(out), write_report(out)
         write_parquet(out)
         made_of.write_text(now)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pretext.datasets.decoding import check_regular
 from pretext.datasets.files import some
 from pretext.system.errors import UserError
 
@@ -44,6 +45,7 @@ def read_json(file: Path) -> Annotated:
         UserError: If it cannot be read or violates COCO's format.
     """
     try:
+        check_regular(file)
         content = json.loads(file.read_bytes())
         images, annotations = content["images"], content["annotations"]
         categories = {entry["id"]: (str(entry["name"]), entry.get("supercategory")) for entry in content["categories"]}

@@ -6,6 +6,7 @@ one. Annotations in the stored frame are turned with their pictures; where both 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from pretext.datasets.coco_format import Annotated, box_around
+from pretext.datasets.decoding import check_regular
 from pretext.datasets.files import some
 
 SAMPLED = 32
@@ -69,7 +71,8 @@ def _turned_in(annotated: Annotated, images: Sequence[str]) -> dict[int, int]:
 
 def _turned(annotated: Annotated, images: Sequence[str], rows: Sequence[int]) -> dict[int, int]:
     """Return the orientation of those pictures whose stored size is the stated one and whose sides change places."""
-    with ThreadPoolExecutor(8) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of doubtful metadata; only the pixels matter
         headers = list(pool.map(_header, [images[row] for row in rows]))
     return {
         row: orientation
@@ -81,6 +84,7 @@ def _turned(annotated: Annotated, images: Sequence[str], rows: Sequence[int]) ->
 def _header(path: str) -> tuple[tuple[int, int], int]:
     """Return the stored height and width of a picture and its EXIF orientation; (0, 0) if it cannot be read."""
     try:
+        check_regular(path)
         with Image.open(path) as image:
             return (image.height, image.width), int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's plug-ins raise errors of every kind; decoding the picture reports it

@@ -95,7 +95,7 @@ def decode_draft(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of doubtful metadata; only the pixels matter
-            _check_kind(path)
+            check_regular(path)
             with Image.open(path, formats=formats) as image:
                 return _upright(image, at_least)
     except Exception as error:  # Pillow's plug-ins raise errors of every kind on a broken file
@@ -136,7 +136,7 @@ def read_header(path: str | Path) -> Header:
 def uses_few_bits(path: str | Path) -> bool:
     """Whether a file is a 16-bit greyscale picture of 12 bits or fewer; one that cannot be decoded is not."""
     try:
-        _check_kind(path)
+        check_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as above
             with Image.open(path) as image:
@@ -153,9 +153,11 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
         UserError: If it cannot be read at the moment; see `passing_fault`.
     """
     try:
-        _check_kind(path)
-        with Image.open(path) as image:
-            mode, values = image.mode, np.array(image)
+        check_regular(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            with Image.open(path) as image:
+                mode, values = image.mode, np.array(image)
     except Exception as error:  # as above
         raise _fault(path, error) from None
     if values.ndim != 2 or mode == "F":
@@ -163,6 +165,14 @@ def decode_mask(path: str | Path) -> UInt8[NDArray[np.uint8], "H W"]:
     if values.max(initial=0) > 255 or values.min(initial=0) < 0:
         raise BadImage(f"{path}: a mask's indices run from 0 to 255; this one reaches {values.max()}")
     return values.astype(np.uint8)
+
+
+def check_regular(path: str | Path | BinaryIO) -> None:
+    """Raise an `OSError` for a named pipe, a device or a socket: reading it may never end."""
+    if isinstance(path, str | Path):
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "not a regular file")
 
 
 def passing_fault(error: Exception) -> str | None:
@@ -194,14 +204,6 @@ def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UI
     if image.shape[1:] != (size, size):
         image = F.resize(image, square, interpolation=InterpolationMode.BILINEAR, antialias=True)
     return image.contiguous(), moved
-
-
-def _check_kind(path: str | Path | BinaryIO) -> None:
-    """Raise an `OSError` for a named pipe, a device or a socket: reading it may never end."""
-    if isinstance(path, str | Path):
-        mode = Path(path).stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise OSError("not a regular file")
 
 
 def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[int, int]]:

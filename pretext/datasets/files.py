@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
-from pretext.datasets.decoding import decode_draft, decode_mask, image_suffixes, uses_few_bits
+from pretext.datasets.decoding import check_regular, decode_draft, decode_mask, image_suffixes, uses_few_bits
 from pretext.datasets.fingerprints import digest, digest_files
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
@@ -216,6 +216,7 @@ def text_lines(file: Path, what: str) -> list[str]:
         UserError: If the file cannot be read or is not UTF-8.
     """
     try:
+        check_regular(file)
         return [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not {what}: {error}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretext.datasets.decoding import check_regular
+
 
 def fitting_kind(path: Path) -> str:
     """Return the kind whose layout the folder has; `folder` if it has none of the others'."""
@@ -21,6 +23,7 @@ def fitting_kind(path: Path) -> str:
 def _starts_like_coco(file: Path) -> bool:
     """Return whether a JSON file names COCO's lists near its start or its end; large files are not read whole."""
     try:
+        check_regular(file)
         with file.open("rb") as stream:
             start = stream.read(1 << 16)
             stream.seek(max(0, file.stat().st_size - (1 << 16)))

@@ -25,7 +25,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.decoding import image_suffixes
+from pretext.datasets.decoding import check_regular, image_suffixes
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, text_lines
 from pretext.datasets.mask_values import mask_table, read_white, values_without_class
 from pretext.datasets.objects import Listed, Objects
@@ -237,9 +237,8 @@ def _read(file: Path) -> _Annotation:
     Raises:
         UserError: If the file is missing or malformed.
     """
-    if file.is_fifo():  # reading it may never end
-        raise UserError(f"{file}: not a regular file")
     try:
+        check_regular(file)
         tree = ElementTree.parse(file).getroot()
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None

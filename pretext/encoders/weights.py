@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Size, Tensor
 
@@ -25,7 +23,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     dictionary `state_dict` becomes `state_dict.a`.
 
     Raises:
-        UserError: If the file is missing or damaged, or holds objects other than tensors.
+        UserError: If the file is missing or damaged, or holds objects other than dense tensors of real numbers.
     """
     if not path.is_file():
         raise UserError(f"weights {path}: there is no such file; check the path")
@@ -35,17 +33,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about other pickle protocols
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        OSError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:  # bytes that are not a pickle can raise any of these
+    except Exception as error:  # of every kind, because the bytes can be anything
         raise UserError(
             f"weights {path}: not a complete file of plain tensors ({why_refused(path, error)}); "
             "save only model.state_dict()"
@@ -53,6 +41,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     tensors = dict(_flatten(found, ""))
     if not tensors:
         raise UserError(f"weights {path}: contains no named tensors; save model.state_dict()")
+    for name, value in tensors.items():
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized or value.is_meta:
+            kind = f"{value.dtype} {value.layout}".replace("torch.", "")
+            raise UserError(f"weights {path}: {name} is of another kind ({kind}); save dense tensors of real numbers")
     return tensors
 
 

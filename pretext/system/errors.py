@@ -5,12 +5,25 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
+
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that break a line, turn its direction or command the terminal."""
 
 
 class UserError(Exception):
     """The user's input cannot be used. The message is one line that says what is wrong and what to do."""
+
+    def __init__(self, message: object) -> None:
+        """Store the message; characters that would break the line, which file names may have, are shown escaped."""
+        super().__init__(on_one_line(str(message)))
+
+
+def on_one_line(text: str) -> str:
+    """Return a text with line breaks and control characters as Python writes them."""
+    return _UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -46,7 +59,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         code = 141
     except OSError as error:  # a full disk or a read-only folder
         named = f"{error.filename}: " if error.filename else ""
-        print(f"error: {named}{error.strerror or error}; free some space, or give another folder", file=sys.stderr)
+        line = on_one_line(f"error: {named}{error.strerror or error}")
+        print(f"{line}; free some space, or give another folder", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)

@@ -108,6 +108,9 @@ def test_the_report_is_written_again_only_if_its_inputs_changed(smoke, monkeypat
     monkeypatch.setattr(report, "__file__", str(smoke / "report" / "__init__.py"))  # another version of this code
     run_smoke(smoke, "--bad-images", "stop")
     assert len(made) == 4
+    (smoke / ".report-inputs").write_bytes(b"\xff\xfe")
+    run_smoke(smoke, "--bad-images", "stop")
+    assert len(made) == 5
 
 
 def test_a_dry_run_writes_nothing(smoke, capsys):

@@ -16,9 +16,10 @@ import pytest
 import torch
 from comparison_samples import SPEC, plan
 from damage_samples import damaged
+from fuzz_samples import share
 from index_samples import build, make_encoder, opened, photographs
 from matplotlib.pyplot import close
-from training_samples import run
+from training_samples import DATA, run
 
 from benchmarks import recipes, run_all
 from benchmarks.comparison import facts_of
@@ -31,9 +32,11 @@ from benchmarks.reproduction import compare_values, stored_cell
 from benchmarks.results import read_costs, read_measurements, write_csv, write_failure
 from benchmarks.terminal import text_table
 from benchmarks.verdict import summarise
+from downstream.features import split_features
 from pretext.datasets import open_dataset
 from pretext.datasets.packing import open_or_build
 from pretext.encoders import load_encoder
+from pretext.inpainting.command import inpainters
 from pretext.system.cache import cache_folder
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
@@ -59,7 +62,84 @@ def sound(tmp_path_factory) -> Path:
     write_environment(out, workers=1, threads=1)
     write_failure(out, "supervised.b.s0.00000000", "RuntimeError: a bad day", pretext="supervised", probe="b", seed=0)
     build(make_encoder(), opened(photographs(root / "photographs", range(6))), Regions(), root / "index")
+    with pytest.MonkeyPatch.context() as patch:  # stopped before it ends, so that its blocks are kept
+        patch.setattr("retrieval.indexing.building.make_vectors", stop)
+        with pytest.raises(UserError, match="stopped"):
+            build(make_encoder(), opened(root / "photographs"), Regions(), root / "begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("downstream.fitting.Path.unlink", lambda *given, **options: None)
+        judge(root)
+    finish(root)
     return root
+
+
+def stop(*given, **options):
+    raise UserError("stopped")
+
+
+def judge(root: Path) -> list[float]:
+    """Judge by the probe whose training can be resumed; return its scores."""
+    encoder = load_encoder(root / "run" / "encoder.safetensors")
+    probe = recipes.probe("fine_tune", train_images=8, test_images=8, steps=2)
+    return [score.value for score in probe.evaluate(encoder, open_dataset(DATA), root / "fitting")]
+
+
+def read_fitting(root: Path) -> None:
+    """Continue, or start over from a damaged checkpoint; the scores are the same."""
+    kept = (root / "fitting" / "fitting.safetensors").read_bytes()
+    assert judge(root) == judge(root.parent / root.name)
+    (root / "fitting" / "fitting.safetensors").write_bytes(kept)
+
+
+def read_blocks_of_a_build(root: Path) -> None:
+    """Go on with a build; what is damaged is computed again."""
+    shutil.rmtree(root / "made", ignore_errors=True)
+    shutil.rmtree(root / "made.blocks", ignore_errors=True)
+    shutil.copytree(root / "begun.blocks", root / "made.blocks")
+    made = build(make_encoder(), opened(root / "photographs"), Regions(), root / "made")
+    assert len(made.table) == len(PatchIndex.open(root / "index").table)
+    assert not (root / "made.blocks").exists()
+
+
+def read_growing_index(root: Path) -> None:
+    shutil.rmtree(root / "grown", ignore_errors=True)
+    shutil.copytree(root / "index", root / "grown")
+    build(make_encoder(), opened(root / "photographs"), Regions(), root / "grown", add=True)
+
+
+def read_features(root: Path) -> None:
+    """A damaged file of features is computed again."""
+    encoder = load_encoder(root / "run" / "encoder.safetensors")
+    found = split_features(encoder, open_dataset(SPEC), "test", most=64)
+    expected = _features(root)
+    assert all(torch.equal(found.stages[name], values) for name, values in expected.items())
+
+
+@functools.cache
+def _features(root: Path) -> dict[str, torch.Tensor]:
+    encoder = load_encoder(root / "run" / "encoder.safetensors")
+    return split_features(encoder, open_dataset(SPEC), "test", most=64).stages
+
+
+def read_training_run(root: Path) -> None:
+    """Read a training run as `inpaint`, the page and the next `train` in its folder do."""
+    problems = []
+    for use in (_inpaint, _train_again):
+        try:
+            use(root)
+        except UserError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def _inpaint(root: Path) -> None:
+    load_task(root / "run")
+    inpainters((root / "run",))
+
+
+def _train_again(root: Path) -> None:
+    run(root / "run", steps=4, batch_size=8)
 
 
 def read_encoder(root: Path) -> None:
@@ -123,6 +203,11 @@ def _reproduction(out: Path) -> None:
         compare_values([measured], [measured])
 
 
+def finish(root: Path) -> None:
+    """Write tables and report, as a comparison does at its end."""
+    run_all.finish(root / "comparison")
+
+
 def read_index(root: Path) -> None:
     encoder = make_encoder()
     index = PatchIndex.open(root / "index")
@@ -150,6 +235,15 @@ FORMATS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "plan": ("comparison/plan.json", read_comparison),
     "failure": ("comparison/failures/*.json", read_comparison),
     "environment": ("comparison/environment.json", read_comparison),
+    "run.json of a run": ("run/run.json", read_training_run),
+    "report's inputs": ("comparison/.report-inputs", finish),
+    "table": ("comparison/results.csv", finish),
+    "fitting": ("fitting/fitting.safetensors", read_fitting),
+    "features": ("FEATURES/*.safetensors", read_features),
+    "blocks": ("begun.blocks/*.npz", read_blocks_of_a_build),
+    "settings of blocks": ("begun.blocks/asked.json", read_blocks_of_a_build),
+    "pictures of an index": ("index/pictures.npy", read_growing_index),
+    "manifest of a growing index": ("index/manifest.json", read_growing_index),
     "index manifest": ("index/manifest.json", read_index),
     "index vectors": ("index/index.faiss", read_index),
     "index table": ("index/patches.npy", read_index),
@@ -158,11 +252,18 @@ FORMATS: dict[str, tuple[str, Callable[[Path], None]]] = {
 }
 
 
+QUICK = dict.fromkeys(("fitting", "run.json of a run", "report's inputs", "table"), 3)
+"""Inputs of formats whose reading takes long."""
+
+
 def answers(name: str, sound: Path, folder: Path, count: int) -> collections.Counter[str]:
     """Read `count` damaged files of a format; return how often they were read, were refused, or raised what where."""
     pattern, reader = FORMATS[name]
     shutil.copytree(sound, folder, dirs_exist_ok=True)
-    if pattern.startswith("PACK"):
+    if pattern.startswith("FEATURES"):
+        _features(folder)
+        files = [max(cache_folder("features").glob("*.safetensors"), key=lambda file: file.stat().st_mtime)]
+    elif pattern.startswith("PACK"):
         _pictures()
         manifest = max((cache_folder("packs")).glob("*/manifest.json"), key=lambda file: file.stat().st_mtime)
         files = [manifest.with_name(Path(pattern).name)]
@@ -203,11 +304,11 @@ def check(name: str, sound: Path, folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_damaged_file_is_read_or_refused(name, sound, tmp_path):
-    check(name, sound, tmp_path, 40)
+    check(name, sound, tmp_path, QUICK.get(name, 20))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", FORMATS)
 def test_many_damaged_files_are_read_or_refused(name, sound, tmp_path):
-    check(name, sound, tmp_path, 500)
+    check(name, sound, tmp_path, share("damaged files", name, list(FORMATS)))

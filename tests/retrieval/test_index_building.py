@@ -127,7 +127,7 @@ def test_a_killed_process_leaves_whole_blocks_alone(
     assert not (tmp_path / "index.blocks").exists()
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "remove"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "remove", "method"])
 def test_a_damaged_block_is_computed_again(
     encoder: Encoder, data: ImageDataset, grid_folder: Path, tmp_path: Path, small_blocks: None, harm: str
 ) -> None:
@@ -140,6 +140,9 @@ def test_a_damaged_block_is_computed_again(
     block.write_bytes({"cut": content[: len(content) // 2], "flip": content}.get(harm, b""))
     if harm == "remove":
         block.unlink()
+    if harm == "method":  # one that Python's zipfile does not know
+        content[content.index(b"PK\1\2") + 10] = 0xFE
+        block.write_bytes(content)
     build(encoder, data, Regions(), tmp_path / "index")
     assert contents(tmp_path / "index") == contents(grid_folder)
 

@@ -185,3 +185,37 @@ def test_a_fingerprint_changes_only_where_few_bits_are_scaled(tmp_path, monkeypa
             whole = FileDataset(root=tmp_path, images=[str(tmp_path / f"{highest}.png")])
             fingerprints.append(whole.fingerprint)
     assert fingerprints[0] != fingerprints[1] and fingerprints[2] == fingerprints[3]
+
+
+def test_a_large_mask_is_read_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    Image.new("L", (20, 20), 3).save(tmp_path / "mask.png")
+    assert decode_mask(tmp_path / "mask.png").max() == 3
+    assert not uses_few_bits(tmp_path / "mask.png")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["voc", "coco", "masks"])
+def test_a_named_pipe_among_the_annotations_does_not_hang(kind, tmp_path):
+    spec = dataset_samples.make(kind, tmp_path / kind)
+    for file in [path for path in sorted((tmp_path / kind).rglob("*")) if path.suffix in (".xml", ".txt", ".json")]:
+        content = file.read_bytes()
+        file.unlink()
+        os.mkfifo(file)
+        try:
+            open_dataset(spec)
+        except UserError as error:
+            assert file.stem in str(error)
+        with pytest.raises(UserError, match=f"write {kind}:|write folder:"):
+            open_dataset(str(tmp_path / kind))
+        file.unlink()
+        file.write_bytes(content)
+    open_dataset(spec)
+
+
+@pytest.mark.timeout(60)
+def test_a_named_pipe_among_pictures_that_exif_may_turn_does_not_hang(tmp_path):
+    spec = dataset_samples.make("coco", tmp_path)
+    (tmp_path / "train2017" / "0000.png").unlink()
+    os.mkfifo(tmp_path / "train2017" / "0000.png")
+    assert len(at_size(open_dataset(spec), 8, bad_images="skip")) == dataset_samples.PER_SPLIT - 1

@@ -93,3 +93,28 @@ def test_other_bytes_are_one_printable_line(tmp_path, text):
     with pytest.raises(UserError) as caught:
         read_weights(tmp_path / "w.pth")
     assert str(caught.value).isprintable() and str(caught.value).startswith(f"weights {tmp_path / 'w.pth'}: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.eye(3).to_sparse(), "a.weight is of another kind (float32 sparse_coo)"),
+        (torch.zeros(3, dtype=torch.complex64), "a.weight is of another kind (complex64 strided)"),
+    ],
+)
+def test_tensors_of_another_kind_are_named(tmp_path, value, said):
+    torch.save({"a.weight": value}, tmp_path / "weights.pth")
+    with pytest.raises(UserError) as caught:
+        read_weights(tmp_path / "weights.pth")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_old_file_that_lacks_a_storage_is_one_line(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(3), "b": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    keys = pickle.loads(content[-200:][content[-200:].rindex(b"\x80\x02]") :].split(b".")[0] + b".")
+    path.write_bytes(content.replace(keys[0].encode(), b"1" * len(keys[0]), 1))
+    with pytest.raises(UserError, match="not a complete file of plain tensors") as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
