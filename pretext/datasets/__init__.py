@@ -17,13 +17,16 @@ Pictures in files:
     drawing            draw boxes, masks and class names on a picture
     objects            labels and boxes of many pictures in flat arrays
     fingerprints       content hashes of files, cached
-    layouts            the kind of data set that fits a folder
+    layouts            the kind of data set that fits a folder, and annotations there that no kind reads
 
 Kinds of data set:
     folder             a folder of pictures, with or without class folders
+    tiny_imagenet      class folders and lists as Tiny-ImageNet has them
     clips              a folder of clips, each a folder of frames
     masks              pictures and index masks, for segmentation
     voc                PASCAL VOC
+    voc_format         read one of its XML files
+    voc_folders        its XML files without lists in ImageSets
     coco               COCO's JSON
     coco_format        read and check one of its files
     coco_turned        match its annotations to photographs that EXIF turns

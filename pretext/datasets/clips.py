@@ -31,7 +31,7 @@ class Options:
     train: str | None = None
     """Sub-folder of the training clips; None looks for `train`."""
     val: str | None = None
-    """Sub-folder of the validation clips; None looks for `val`."""
+    """Sub-folder of the validation clips; None looks for `val`, `valid` and `validation`."""
     test: str | None = None
     """Sub-folder of the test clips; None looks for `test`."""
     shortest: int = 2
