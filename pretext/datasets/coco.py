@@ -35,7 +35,7 @@ import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from pretext.datasets.base import IGNORE, BadImage, ImageDataset
+from pretext.datasets.base import IGNORE, BadImage, Fault, ImageDataset
 from pretext.datasets.coco_format import Annotated, boxes_from_outlines, named_classes, read_json
 from pretext.datasets.coco_turned import turn_annotations
 from pretext.datasets.files import FileDataset, Masks, chosen_classes, folder_at
@@ -133,7 +133,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     if segmented and len(classes) >= IGNORE - 1:
         about_masks = f"{len(classes)} classes do not fit a mask of 8 bits: masks are not used."
         segmented = False
-    notes += [about_masks] if about_masks else []
+    notes += [Fault(about_masks)] if about_masks else []
 
     splits: dict[str, ImageDataset] = {}
     for split, annotated in read.items():

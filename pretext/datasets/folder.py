@@ -26,7 +26,7 @@ from typing import Literal
 
 import torch
 
-from pretext.datasets.base import ImageDataset
+from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.files import FileDataset, chosen_classes, folder_at, images_below, some
 from pretext.datasets.layouts import unread_annotations
 from pretext.datasets.tiny_imagenet import is_flat, is_tiny_imagenet, list_of_classes, listed_classes
@@ -91,13 +91,13 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             splits[name] = _labelled(root, found, names[name], classes)
         else:
             why = _why_no_classes(root, folders[name], found) or f"{some(_relative(root, found))} lie in none"
-            notes.append(f"The folder {name} has no class folders, unlike train: it is not used ({why}).")
+            notes.append(Fault(f"The folder {name} has no class folders, unlike train: it is not used ({why})."))
     unread = unread_annotations(root, files["train"])
     if not classes and (why := unread or _why_no_classes(root, folders["train"], files["train"])):
         splits["train"].lacking = {"label": why}
-        notes.append(f"The pictures have no classes: {why}.")
+        notes.append(Fault(f"The pictures have no classes: {why}."))
     elif unread:
-        notes.append(f"The pictures have annotations that are not used: {unread}.")
+        notes.append(Fault(f"The pictures have annotations that are not used: {unread}."))
     if unread:
         splits["train"].lacking = {**splits["train"].lacking, **dict.fromkeys(("labels", "boxes", "masks"), unread)}
     if classes:
@@ -125,14 +125,13 @@ def _names(
 
 def _doubts(folder: Path, classes: Sequence[str]) -> list[str]:
     """Return notes on class folders that may be splits, or hold no pictures."""
-    notes = []
+    notes: list[str] = []
     if splits := [name for name in classes if name.lower() in SPLIT_WORDS]:
-        notes.append(
-            f"The folder {some(splits)} is read as a class; if it is a split, name it with train=, val= or test=."
-        )
+        about = f"The folder {some(splits)} is read as a class; if it is a split, name it with train=, val= or test=."
+        notes.append(Fault(about))
     empty = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and not any(entry.iterdir())]
     if empty:
-        notes.append(f"The folder {some(empty)} is empty: it is no class.")
+        notes.append(Fault(f"The folder {some(empty)} is empty: it is no class."))
     return notes
 
 

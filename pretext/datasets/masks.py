@@ -24,6 +24,9 @@ from pretext.datasets.folder import OTHER_NAMES, SPLITS
 from pretext.datasets.mask_values import mask_table, read_white, values_without_class
 from pretext.system.errors import UserError, did_you_mean
 
+MOST_NUMBERS = 4
+"""Numbers in masks that a note explains."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -94,8 +97,16 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             labels_from_masks=True,
         )
         splits[split].has_background = first == 1
-        splits[split].notes = (note,) if note else ()
+        splits[split].notes = (note or _numbering(known, first),)
     return splits
+
+
+def _numbering(known: Sequence[str], first: int) -> str:
+    """Return a note on what the numbers in the masks stand for: a background that is none shows only here."""
+    names = ["background", *known] if first else list(known)
+    named = [f"{number} is {name}" for number, name in enumerate(names)]
+    shown = named if len(named) <= MOST_NUMBERS else [*named[: MOST_NUMBERS - 1], "…", named[-1]]
+    return f"In the masks {', '.join(shown)}."
 
 
 def _listed(things: Sequence[object]) -> str:

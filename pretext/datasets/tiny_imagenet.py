@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pretext.datasets.base import Fault
 from pretext.datasets.files import some, text_lines
 from pretext.system.errors import UserError
 
@@ -42,7 +43,7 @@ def is_tiny_imagenet(root: Path, files: Mapping[str, Sequence[str]], folders: Ma
     return nested and (listed or (root / "wnids.txt").is_file())
 
 
-def listed_classes(file: Path, images: Sequence[str]) -> tuple[list[str], list[str]]:
+def listed_classes(file: Path, images: Sequence[str]) -> tuple[list[str], list[Fault]]:
     """Return the class of each picture, and a note on listed pictures that do not exist.
 
     Raises:
@@ -59,5 +60,5 @@ def listed_classes(file: Path, images: Sequence[str]) -> tuple[list[str], list[s
     if missing := [name for name in names if name not in class_of]:
         raise UserError(f"{file}: it lists no class for {some(missing)}; exclude=NAME leaves a picture out")
     gone = sorted(class_of.keys() - set(names))
-    note = [f"{file.name} lists {len(gone):,} pictures that are not there: {some(gone)}."] if gone else []
-    return [class_of[name] for name in names], note
+    about = Fault(f"{file.name} lists {len(gone):,} pictures that are not there: {some(gone)}.")
+    return [class_of[name] for name in names], [about] if gone else []

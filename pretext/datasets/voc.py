@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretext.datasets.base import ImageDataset
+from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.decoding import image_suffixes
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, text_lines
 from pretext.datasets.mask_values import mask_table, read_white, values_without_class
@@ -93,10 +93,9 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             notes.append(note)
         elif values:
             table, masks = None, {}
-            notes.append(
-                f"Masks are not used: they hold {', '.join(map(str, values[:10]))}, but no number of a class "
-                f"(1 to {len(known)})."
-            )
+            held = ", ".join(map(str, values[:10]))
+            about = f"Masks are not used: they hold {held}, but no number of a class (1 to {len(known)})."
+            notes.append(Fault(about))
 
     splits: dict[str, ImageDataset] = {}
     for split, found in annotations.items():
@@ -122,11 +121,12 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
 
 def _listed_parts(spec: str, root: Path, options: Options) -> tuple[dict[str, Part], list[str]]:
     """Return the files of each split that has a list, and notes on lists that are not used."""
-    lists, notes = _lists(spec, root, options), []
+    lists = _lists(spec, root, options)
+    notes: list[str] = []
     pictures, drawn = by_stem(root / "JPEGImages"), by_stem(root / "SegmentationClass")
     ids = {split: _ids(spec, file, pictures) for split, file in lists.items()}
     if options.test is None and "test" in ids and not any(_annotation_of(root, name).is_file() for name in ids["test"]):
-        notes.append(f"No picture of {lists['test'].name} is annotated: that list is not used.")
+        notes.append(Fault(f"No picture of {lists['test'].name} is annotated: that list is not used."))
         del ids["test"]
 
     for split in ("val", "test"):  # with train=trainval, VOC's own val is no longer held out

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pretext.datasets.base import Fault
 from pretext.datasets.files import some
 from pretext.datasets.folder import split_folders
 from pretext.datasets.voc_format import Part, by_stem, xml_and_pictures
@@ -25,7 +26,8 @@ def parts_in_folders(spec: str, root: Path, named: Mapping[str, str | None]) -> 
     Raises:
         UserError: If no XML file lies beside a picture, or an XML file has no picture.
     """
-    parts, notes = {}, []
+    parts: dict[str, Part] = {}
+    notes: list[str] = []
     for split, folder in split_folders(spec, root, dict(named)).items():
         pair = xml_and_pictures(folder)
         if pair is None:
@@ -34,14 +36,14 @@ def parts_in_folders(spec: str, root: Path, named: Mapping[str, str | None]) -> 
                     f"{spec}: no lists in ImageSets, here or in a VOCyyyy folder, and in {folder} no XML files beside "
                     "pictures or in Annotations beside JPEGImages; give a VOCdevkit folder, or the folder of both"
                 )
-            notes.append(f"No picture in the folder {folder.name} has an XML file: it is not used.")
+            notes.append(Fault(f"No picture in the folder {folder.name} has an XML file: it is not used."))
             continue
         annotations, pictures = pair
         if alone := sorted(annotations.keys() - pictures.keys()):
             raise UserError(f"{spec}: {annotations[alone[0]]} has no picture: {alone[0]}.jpg is missing")
         if bare := sorted(pictures.keys() - annotations.keys()):
             files = some([Path(pictures[name]).name for name in bare])
-            notes.append(f"{len(bare):,} pictures in {split} have no XML file and are left out: {files}.")
+            notes.append(Fault(f"{len(bare):,} pictures in {split} have no XML file and are left out: {files}."))
         names, masks = sorted(annotations), by_stem(folder / "SegmentationClass")
         parts[split] = Part(
             [pictures[name] for name in names],
