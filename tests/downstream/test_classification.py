@@ -107,7 +107,9 @@ def test_chance_is_never_below_guessing_at_random():
 def test_the_mean_over_classes_is_scikit_learns_balanced_accuracy():
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        tested = np.append([0, 1, 4], rng.choice([0, 1, 4], 57, p=[0.8, 0.15, 0.05]))  # classes 2, 3 and 5 are not tested
+        tested = np.append(
+            [0, 1, 4], rng.choice([0, 1, 4], 57, p=[0.8, 0.15, 0.05])
+        )  # classes 2, 3 and 5 are not tested
         predicted = np.where(rng.random(60) < 0.5, tested, rng.choice([0, 1, 4], 60))
         expected = 100 * balanced_accuracy_score(tested, predicted)
         assert mean_class_accuracy(torch.from_numpy(predicted), torch.from_numpy(tested)) == pytest.approx(expected)
