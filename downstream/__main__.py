@@ -114,12 +114,13 @@ def _judge(name: str, argv: list[str]) -> int:
 
 def table(scores: list[Score]) -> str:
     """Return scores as lines of text; an arrow marks the headline."""
-    lines = [f"  {'stage':12} {'metric':14} {'value':>8} {'chance':>8} {'n':>7}"]
+    width = max([14, *(len(score.metric) for score in scores)])
+    lines = [f"  {'stage':12} {'metric':{width}} {'value':>8} {'chance':>8} {'n':>7}"]
     for score in scores:
         chance = "" if score.chance is None else f"{score.chance:.1f}"
         mark = "→" if score.headline else " "
         value = f"{score.value:.2f}{score.unit}"
-        lines.append(f"{mark} {score.stage or '-':12} {score.metric:14} {value:>8} {chance:>8} {score.n:>7}")
+        lines.append(f"{mark} {score.stage or '-':12} {score.metric:{width}} {value:>8} {chance:>8} {score.n:>7}")
     return "\n".join(lines)
 
 
