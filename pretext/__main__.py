@@ -17,6 +17,7 @@ Commands:
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -137,10 +138,16 @@ def _print_help(command: str, options: str) -> int:
 def list_names(argv: list[str]) -> int:
     """Run `python -m pretext list`: names of tasks with what they do, of encoders and of data sets, in 80 columns."""
     if help_page.is_asked(argv):
-        print(f"usage: {PROG} list\n\nList pretext tasks, encoders and kinds of data set.")
+        print(
+            f"usage: {PROG} list [data]\n\nList pretext tasks, encoders and kinds of data set. With `data`, describe\n"
+            "each kind of data set: its layout on disk and the keys of its spec."
+        )
+        return 0
+    if argv == ["data"]:
+        print(_described_datasets())
         return 0
     if argv:
-        raise UserError(f"{PROG} list: {argv[0]} is not understood; it takes no flags")
+        raise UserError(f"{PROG} list: {argv[0]!r} is not understood; {did_you_mean(argv[0], ['data'])}")
     tasks: list[tuple[str, str]] = []
     for name, task in catalogue.declared_tasks().items():
         tasks.append((name, task.about.partition(": ")[2] or task.about))
@@ -149,6 +156,23 @@ def list_names(argv: list[str]) -> int:
     for title, names in (("encoders", catalogue.encoder_names()), ("data sets", catalogue.dataset_kinds())):
         print(f"{title}\n{help_page.list_of_names((name, '') for name in names)}")
     return 0
+
+
+def _described_datasets() -> str:
+    """Return the layout and the keys of each kind of data set, in 80 columns."""
+    limit = ("limit=N", "At most N pictures of each split, drawn by a fixed seed; every kind has this key.")
+    blocks = ["A data set is KIND[:PATH][?key=value&…], such as folder:photos?val=held_out."]
+    for about, settings in catalogue.declared_datasets().values():
+        first, *paragraphs = about.split("\n\n")
+        blocks.append("\n".join(textwrap.wrap(first.replace("`", ""), 80)))
+        for paragraph in paragraphs:
+            drawn = paragraph.startswith("    ")  # a layout, line by line
+            blocks.append(
+                paragraph if drawn else textwrap.indent(textwrap.fill(paragraph.replace("\n", " "), 78), "  ")
+            )
+        keys = [(f"{each.name}={each.values}", each.help) for each in settings]
+        blocks.append(help_page.list_of_names(keys))
+    return "\n\n".join([*blocks, help_page.list_of_names([limit])])
 
 
 def _task_names() -> list[str]:

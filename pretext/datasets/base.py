@@ -31,11 +31,7 @@ IGNORE = 255
 
 
 class BadImage(Exception):  # noqa: N818 - the name needs no suffix
-    """A file that cannot be decoded; its message names the file and the reason on one line.
-
-    The messages of left-out pictures are hashed into a pack's fingerprint: another wording would make stored results
-    look like those of other data.
-    """
+    """A file that cannot be decoded; its message names the file and the reason on one line."""
 
 
 class Fault(str):

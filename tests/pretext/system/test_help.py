@@ -33,6 +33,7 @@ PROBES = sorted(catalogue.declared_probes("downstream.probes"))
 COMMANDS = [
     "-m pretext --help",
     "-m pretext list",
+    "-m pretext list data",
     "-m pretext train --help",
     "-m pretext train context_encoder:adversarial -h",
     "-m pretext inpaint --help",
