@@ -51,11 +51,12 @@ def listed_classes(file: Path, images: Sequence[str]) -> tuple[list[str], list[F
     """
     class_of: dict[str, str] = {}
     for number, line in enumerate(text_lines(file, "a list of pictures and classes"), 1):
+        if not line:
+            continue
         name, *rest = (word.strip() for word in (line.split("\t") if "\t" in line else line.split()))
-        if line and (not name or not rest or not rest[0]):
+        if not name or not rest or not rest[0]:
             raise UserError(f"{file}, line {number}: expected the name of a picture, a tab and its class")
-        if line:
-            class_of[name] = rest[0]
+        class_of[name] = rest[0]
     names = [Path(image).name for image in images]
     if missing := [name for name in names if name not in class_of]:
         raise UserError(f"{file}: it lists no class for {some(missing)}; exclude=NAME leaves a picture out")

@@ -28,7 +28,7 @@ def test_tiny_imagenet_is_read_with_the_classes_that_its_lists_name(tmp_path):
         picture(tmp_path / "val" / "images" / f"val_{number}.jpg", 10 + number)
         picture(tmp_path / "test" / "images" / f"test_{number}.jpg", 20 + number)
         lines.append(f"val_{number}.jpg\tn0{1 + (number == 3)}\t0\t0\t5\t5")
-    dataset_samples.write(tmp_path / "val" / "val_annotations.txt", "\n".join(lines))
+    dataset_samples.write(tmp_path / "val" / "val_annotations.txt", "\n".join(lines) + "\n\n")
     data = open_dataset(f"folder:{tmp_path}")
     assert data.classes == ("n01", "n02")
     held_out = next(part for part in data.splits.values() if len(part) == 4 and part is not data)
