@@ -189,12 +189,14 @@ def move_into_place(folder: Path, out: Path) -> None:
 
 
 def recover_interrupted_move(folder: Path, out: Path) -> None:
-    """Restore an index that a killed process had moved aside; remove leftovers of its move."""
+    """Restore an index that a killed process had moved aside; remove leftovers of its move and of `discard`."""
     if (folder / OLD).is_dir() and not out.exists():
         (folder / OLD).rename(out)
     for leftover in (folder / OLD, folder / FINISHED):
         if leftover.is_dir():
             shutil.rmtree(leftover)
+    if not (folder / SETTINGS).exists():  # blocks without settings are never used
+        discard(folder)
 
 
 def read_blocks(folder: Path) -> Iterator[Block]:

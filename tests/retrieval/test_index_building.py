@@ -352,3 +352,15 @@ def test_files_that_may_not_grow_end_a_build_with_an_error_and_it_can_go_on(
     assert process.exitcode == 2 and not (tmp_path / "index").exists()
     build(encoder, data, Regions(), tmp_path / "index")
     assert contents(tmp_path / "index") == contents(grid_folder)
+
+
+def test_blocks_that_a_killed_process_was_removing_do_not_stay(
+    encoder: Encoder, data: ImageDataset, tmp_path: Path
+) -> None:
+    out, working = tmp_path / "index", tmp_path / "index.blocks"
+    build(encoder, data, Regions(mode="images"), out)
+    working.mkdir()
+    (working / "000000.npz").touch()
+    with pytest.raises(UserError, match="already holds an index"):
+        build(encoder, data, Regions(mode="images"), out)
+    assert not working.exists()
