@@ -74,7 +74,7 @@ def _run_probe(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
     encoder = load_encoder(path)
     data = cell.data.open()
     sheets = out / "artifacts" / cell.name
-    for partial in sheets.rglob(".*.tmp"):  # left by a killed worker; its checkpoint stays
+    for partial in sheets.rglob(".*.*-[0-9]*.tmp"):  # as `atomic_write` names them: left by a killed worker
         partial.unlink(missing_ok=True)
     if isinstance(cell.protocol, Inpainting):
         return encoder, _score_inpainting(cell, cell.protocol, data, path.parent, sheets)

@@ -12,7 +12,7 @@ from benchmarks.ordering import row_key
 from benchmarks.recipes import Recipe
 from benchmarks.results import write_plan
 from benchmarks.wording import duration
-from pretext.datasets import at_size, open_dataset
+from pretext.datasets import at_size, open_dataset, say_opened
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.judging import Probe
@@ -109,7 +109,9 @@ def open_data(spec: str, size: int, *, bad_images: BadImages, download: bool) ->
     Raises:
         UserError: If the data set cannot be opened, or an image cannot be decoded and `bad_images` is `stop`.
     """
-    sized = at_size(open_dataset(spec, download=download), size, bad_images=bad_images)
+    opened = open_dataset(spec, download=download)
+    say_opened(opened, notes=False)  # the plan says them
+    sized = at_size(opened, size, bad_images=bad_images)
     prints = tuple((name, sized.split(name).fingerprint) for name in SPLITS)
     return DataSource(spec=spec, size=size, bad_images=bad_images, fingerprints=prints), sized
 

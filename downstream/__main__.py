@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
 def _judge(name: str, argv: list[str]) -> int:
     import downstream.probes
     from downstream.features import limit_cache
-    from pretext.datasets import open_dataset
+    from pretext.datasets import open_dataset, say_opened
     from pretext.encoders.foreign import with_allow_partial
     from pretext.judging import probe_in_file, probes_in
     from pretext.system.device import device_of
@@ -101,6 +101,7 @@ def _judge(name: str, argv: list[str]) -> int:
     if options.cache_gb is not None:
         limit_cache(options.cache_gb)
     data = open_dataset(options.data, download=options.download)
+    say_opened(data)
     source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=probe.seed).to(device_of(options.device))
     scores = list(probe.evaluate(encoder, data, options.out))
@@ -108,19 +109,18 @@ def _judge(name: str, argv: list[str]) -> int:
         _write(options.out / "scores.json", [_plain(score) for score in scores])
         _write(options.out / "judged.json", _judged(name, options, probe, encoder, data))
     print(table(scores))
-    for note in data.notes:
-        print(note)
     return 0
 
 
 def table(scores: list[Score]) -> str:
     """Return scores as lines of text; an arrow marks the headline."""
-    lines = [f"  {'stage':12} {'metric':14} {'value':>8} {'chance':>8} {'n':>7}"]
+    width = max([14, *(len(score.metric) for score in scores)])
+    lines = [f"  {'stage':12} {'metric':{width}} {'value':>8} {'chance':>8} {'n':>7}"]
     for score in scores:
         chance = "" if score.chance is None else f"{score.chance:.1f}"
         mark = "→" if score.headline else " "
         value = f"{score.value:.2f}{score.unit}"
-        lines.append(f"{mark} {score.stage or '-':12} {score.metric:14} {value:>8} {chance:>8} {score.n:>7}")
+        lines.append(f"{mark} {score.stage or '-':12} {score.metric:{width}} {value:>8} {chance:>8} {score.n:>7}")
     return "\n".join(lines)
 
 

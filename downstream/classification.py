@@ -1,4 +1,4 @@
-"""Metrics of classification: top-1, top-5, and mean average precision over classes."""
+"""Metrics of classification: top-1, top-5, mean per-class accuracy, and mean average precision over classes."""
 
 from __future__ import annotations
 
@@ -10,35 +10,86 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pretext.judging import Score
 from pretext.system.errors import UserError
 
+CLASS_MEAN = "mean per-class accuracy"
+"""Name of the mean over classes of the share of a class's images that are classified correctly."""
+NOT_SAMPLED = ("top5",)
+"""Metrics that are not averaged over samples of few labels."""
+
 
 def classification_scores(
-    scores: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], *, stage: str = "", spec: str = ""
+    scores: Float[Tensor, "N K"],
+    targets: Int[Tensor, "N ..."],
+    *,
+    training: Int[Tensor, "M ..."] | None = None,
+    stage: str = "",
+    spec: str = "",
 ) -> list[Score]:
-    """Return top-1 (and top-5 with more than five classes) for one class per image, mAP for multi-label data.
+    """Return the metrics of one class per image, or mAP for multi-label data; the first is a probe's headline.
+
+    With one class per image they are top-1, top-5 if there are more than five classes, and the mean per-class
+    accuracy. Chance of top-k is `chance_of_top`. Chance of mAP is one score for all images: the mean share of
+    positives.
+
+    Source: Kornblith et al. 2019, table 1 (mean per-class accuracy on Caltech-101, Pets, Aircraft and Flowers).
 
     Args:
         scores: One per class; higher is more likely.
         targets: See `class_targets`.
+        training: Targets of the whole training split, such as `Features.split_targets`, for chance of top-k; without
+            them it is left out.
         stage: The encoder stage that was read.
         spec: Spec of the data set, for errors.
 
     Raises:
-        UserError: If no class has both positive and negative images.
+        UserError: If no image has a known class, or no class both positive and negative images.
     """
     if targets.ndim == 1:
         known = targets >= 0
-        return list(_top(scores[known], targets[known], stage))
+        if not known.any():
+            raise UserError(f"{spec}: no test image has a class; give more data")
+        return list(_of_one_class(scores[known], targets[known], training, stage))
     value = mean_average_precision(scores, targets)
     if math.isnan(value):
         raise UserError(f"{spec}: no class has both positive and negative test images; give more data")
     evaluated = [k for k in range(targets.shape[1]) if _both(targets[:, k])]
     chance = 100 * float(np.mean([_share(targets[:, k]) for k in evaluated]))
     return [Score("mAP", value, "%", higher_is_better=True, chance=chance, n=len(targets), stage=stage)]
+
+
+def chance_of_top(k: int, targets: Int[Tensor, "N"], training: Int[Tensor, "M"], *, classes: int) -> float:
+    """Return the expected top-k accuracy in percent of guessing the k most frequent classes in training.
+
+    Of equally frequent classes, it guesses some at random. Chance is never below 100·k / K, which guessing at random
+    gives: if a test split was drawn from few pictures, the classes that training has most of are those it has least of.
+
+    Args:
+        k: Number of guesses per image.
+        targets: Classes of the test images; at least one is known.
+        training: Classes of the training images. -1 is ignored in both.
+        classes: Number of classes K.
+    """
+    frequency, tested = (_counts(labels, classes) for labels in (training, targets))
+    k = min(k, classes)
+    last = np.sort(frequency)[classes - k]
+    above, tied = frequency > last, frequency == last
+    left = k - int(above.sum())
+    # in integers: the division rounds once, so that equal fractions are equal numbers
+    hits = int(tested[above].sum()) * int(tied.sum()) + int(tested[tied].sum()) * left
+    return max(100 * k / classes, 100 * hits / (int(tied.sum()) * int(tested.sum())))
+
+
+def mean_class_accuracy(predicted: Int[Tensor, "N"], targets: Int[Tensor, "N"]) -> float:
+    """Return the mean over the classes in `targets` of the percentage of a class's images that is predicted."""
+    classes = int(targets.max()) + 1
+    tested, right = _counts(targets, classes), _counts(targets[predicted == targets], classes)
+    shown = tested > 0
+    return float((100 * right[shown] / tested[shown]).mean())
 
 
 def quality(scores: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."]) -> float:
@@ -83,21 +134,20 @@ def with_headline(scores: list[Score], chosen: str) -> Iterator[Score]:
         yield replace(score, headline=headline)
 
 
-def _top(scores: Tensor, targets: Tensor, stage: str) -> Iterator[Score]:
+def _of_one_class(scores: Tensor, targets: Tensor, training: Tensor | None, stage: str) -> Iterator[Score]:
     classes = scores.shape[1]
     for k in (1, 5) if classes > 5 else (1,):
         right = (scores.topk(k, dim=1).indices == targets[:, None]).any(dim=1)
         items = 100 * right.double().numpy()
-        yield Score(
-            f"top{k}",
-            float(items.mean()),
-            "%",
-            higher_is_better=True,
-            chance=100 * k / classes,
-            n=len(items),
-            stage=stage,
-            items=items,
-        )
+        chance = None if training is None else chance_of_top(k, targets, training, classes=classes)
+        yield Score(f"top{k}", float(items.mean()), "%", True, chance, len(items), stage=stage, items=items)
+    value = mean_class_accuracy(scores.topk(1, dim=1).indices[:, 0], targets)
+    yield Score(CLASS_MEAN, value, "%", True, 100 / len(torch.unique(targets)), len(targets), stage=stage)
+
+
+def _counts(labels: Tensor, classes: int) -> NDArray[np.int64]:
+    """Return the number of images of each class; -1 is ignored."""
+    return labels[labels >= 0].bincount(minlength=classes).numpy()
 
 
 def _both(column: Tensor) -> bool:

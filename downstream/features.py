@@ -53,6 +53,8 @@ class Features(NamedTuple):
     """See `class_targets`; all -1 if the data set has no classes."""
     indices: Int[Tensor, "N"]
     """Indices of the images in the split: those requested, without those that cannot be decoded."""
+    split_targets: Int[Tensor, "M ..."]
+    """Targets of all images of the split, whether or not their features are here."""
 
     def drawn(self, count: int, *, seed: int) -> Features:
         """Return `count` images drawn by `draw_labelled`, in their present order.
@@ -61,7 +63,7 @@ class Features(NamedTuple):
         """
         chosen = torch.from_numpy(np.sort(draw_labelled(self.targets, count, seed=seed)))
         stages = {stage: values[chosen] for stage, values in self.stages.items()}
-        return Features(stages, self.targets[chosen], self.indices[chosen])
+        return Features(stages, self.targets[chosen], self.indices[chosen], self.split_targets)
 
     def rows(self, indices: Int[np.ndarray, "M"]) -> Int[Tensor, "M"]:
         """Return the row of each image of the split; -1 if it is not here."""
@@ -123,8 +125,9 @@ def split_features(
         raise UserError(f"{part.spec}: no image of this split can be decoded; check the files")
     kept = stored["kept"][rows]
     has_classes = bool(part.annotations & {"label", "labels"})
-    targets = class_targets(part)[kept] if has_classes else torch.full((len(kept),), -1)
-    return Features({stage.name: stored[stage.name][rows] for stage in encoder.stages}, targets, kept)
+    targets = class_targets(part) if has_classes else torch.full((len(part),), -1)
+    stages = {stage.name: stored[stage.name][rows] for stage in encoder.stages}
+    return Features(stages, targets[kept], kept, targets)
 
 
 def labelled_features(

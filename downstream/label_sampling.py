@@ -12,6 +12,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from downstream.classification import NOT_SAMPLED
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import ResizedDataset
@@ -176,6 +177,17 @@ def over_samples(scores: Sequence[Score], name: str) -> list[Score]:
         mean,
         replace(mean, metric=f"{name} sd", value=spread, higher_is_better=False, chance=None, items=None),
     ]
+
+
+def every_metric_over_samples(samples: Sequence[Sequence[Score]], name: str) -> list[Score]:
+    """Return `over_samples` of every metric but top-5.
+
+    Args:
+        samples: The scores of each sample, of the same metrics in the same order.
+        name: Name of the new metrics, with `{}` for the metric.
+    """
+    by_metric = [scores for scores in zip(*samples, strict=True) if scores[0].metric not in NOT_SAMPLED]
+    return [score for scores in by_metric for score in over_samples(scores, name.format(scores[0].metric))]
 
 
 def check_classes(spec: str, targets: Int[Tensor, "N ..."]) -> None:

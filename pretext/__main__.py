@@ -1,4 +1,4 @@
-"""Train an encoder without labels, measure its decoder, list what there is.
+"""Train an encoder without labels, fill holes by its decoder, look at data.
 
 Examples:
   python -m pretext train context_encoder --data folder:photos --out runs/mine
@@ -8,6 +8,7 @@ Commands:
   list                    List pretext tasks, encoders and kinds of data set.
   train TASK              Train an encoder by one pretext task.
   inpaint                 Fill holes by the decoder of a training run.
+  data SPEC               Look at a data set: counts, duplicates, faults.
 
 `python -m pretext COMMAND --help` explains a command's flags, and
 `python -m pretext train TASK --help` a task's own settings too.
@@ -16,6 +17,7 @@ Commands:
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,7 +64,7 @@ class Train:
 
 def main(argv: list[str]) -> int:
     """Run one of the commands; return the exit code."""
-    commands = {"train": train_command, "inpaint": inpaint, "list": list_names}
+    commands = {"train": train_command, "inpaint": inpaint, "data": look_at_data, "list": list_names}
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__.strip())
         return 0
@@ -82,7 +84,7 @@ def train_command(argv: list[str]) -> int:
         raise UserError(f"{prog}: name the task first; {did_you_mean('', _task_names())}")
     _check_task(spec)
 
-    from pretext.datasets import open_dataset
+    from pretext.datasets import open_dataset, say_opened
     from pretext.system.distributed import rank
     from pretext.tasks import task_config
     from pretext.training.loop import train
@@ -91,10 +93,12 @@ def train_command(argv: list[str]) -> int:
     options: Any = parse(_flags_of(spec, settings), argv, prog=prog)
     name = file_row(spec) if is_file(spec) else spec
     out = options.out or Path("runs") / name.split("?", maxsplit=1)[0].replace(":", "-")
+    data = open_dataset(options.data, download=options.download)
+    say_opened(data)
     file = train(
         spec.split("?", maxsplit=1)[0],
         options.encoder,
-        open_dataset(options.data, download=options.download),
+        data,
         options.loop,
         out,
         image_size=options.image_size,
@@ -108,22 +112,42 @@ def train_command(argv: list[str]) -> int:
 def inpaint(argv: list[str]) -> int:
     """Run `python -m pretext inpaint`."""
     if help_page.is_asked(argv):
-        declared = read_class("pretext.inpainting.command:Inpaint")
-        page = help_page.HelpPage(f"{PROG} inpaint", declared.about, help_page.groups_of(declared, rest="flags"))
-        print(page.text())
-        return 0
+        return _print_help("inpaint", "pretext.inpainting.command:Inpaint")
     from pretext.inpainting.command import inpaint_command
 
     return inpaint_command(argv)
 
 
+def look_at_data(argv: list[str]) -> int:
+    """Run `python -m pretext data`."""
+    if help_page.is_asked(argv):
+        return _print_help("data", "pretext.auditing.command:Data")
+    from pretext.auditing.command import data_command
+
+    return data_command(argv)
+
+
+def _print_help(command: str, options: str) -> int:
+    """Print the help of a command without its own settings, and return the exit code."""
+    declared = read_class(options)
+    page = help_page.HelpPage(f"{PROG} {command}", declared.about, help_page.groups_of(declared, rest="flags"))
+    print(page.text())
+    return 0
+
+
 def list_names(argv: list[str]) -> int:
     """Run `python -m pretext list`: names of tasks with what they do, of encoders and of data sets, in 80 columns."""
     if help_page.is_asked(argv):
-        print(f"usage: {PROG} list\n\nList pretext tasks, encoders and kinds of data set.")
+        print(
+            f"usage: {PROG} list [data]\n\nList pretext tasks, encoders and kinds of data set. With `data`, describe\n"
+            "each kind of data set: its layout on disk and the keys of its spec."
+        )
+        return 0
+    if argv == ["data"]:
+        print(_described_datasets())
         return 0
     if argv:
-        raise UserError(f"{PROG} list: {argv[0]} is not understood; it takes no flags")
+        raise UserError(f"{PROG} list: {argv[0]!r} is not understood; {did_you_mean(argv[0], ['data'])}")
     tasks: list[tuple[str, str]] = []
     for name, task in catalogue.declared_tasks().items():
         tasks.append((name, task.about.partition(": ")[2] or task.about))
@@ -132,6 +156,23 @@ def list_names(argv: list[str]) -> int:
     for title, names in (("encoders", catalogue.encoder_names()), ("data sets", catalogue.dataset_kinds())):
         print(f"{title}\n{help_page.list_of_names((name, '') for name in names)}")
     return 0
+
+
+def _described_datasets() -> str:
+    """Return the layout and the keys of each kind of data set, in 80 columns."""
+    limit = ("limit=N", "At most N pictures of each split, drawn by a fixed seed; every kind has this key.")
+    blocks = ["A data set is KIND[:PATH][?key=value&…], such as folder:photos?val=held_out."]
+    for about, settings in catalogue.declared_datasets().values():
+        first, *paragraphs = about.split("\n\n")
+        blocks.append("\n".join(textwrap.wrap(first.replace("`", ""), 80)))
+        for paragraph in paragraphs:
+            drawn = paragraph.startswith("    ")  # a layout, line by line
+            blocks.append(
+                paragraph if drawn else textwrap.indent(textwrap.fill(paragraph.replace("\n", " "), 78), "  ")
+            )
+        keys = [(f"{each.name}={each.values}", each.help) for each in settings]
+        blocks.append(help_page.list_of_names(keys))
+    return "\n\n".join([*blocks, help_page.list_of_names([limit])])
 
 
 def _task_names() -> list[str]:

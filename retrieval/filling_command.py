@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 from torch import Tensor
 
-from pretext.datasets import open_dataset
+from pretext.datasets import open_dataset, say_opened
 from pretext.encoders import load_encoder
 from pretext.inpainting.command import by_metric, columns_of, fills_table, inpainters
 from pretext.inpainting.measuring import (
@@ -90,6 +90,7 @@ def inpaint_command(argv: list[str]) -> int:
         if other.input_size != size:
             raise UserError(f"{name} has input size {other.input_size} px, the first one {size} px; give one size")
     data = open_dataset(options.data)
+    say_opened(data)
     pictures, database = (
         drawn_pictures(data, split=split, image_size=size, test_images=count, seed=options.seed, hole="central")
         for split, count in (("test", max(options.n, options.test_images)), ("train", options.database))

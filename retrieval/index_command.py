@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from pretext.datasets import at_size, open_dataset
+from pretext.datasets import at_size, open_dataset, say_opened
 from pretext.datasets.packed import BadImages
 from pretext.datasets.splitting import split_or_all
 from pretext.encoders import load_encoder
@@ -79,9 +79,11 @@ def index_command(argv: list[str]) -> int:
     print(loaded_line(encoder, source))
     regions = Regions(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Regions)})
     size = regions.picture_size(encoder.input_size)
+    data = open_dataset(spec)
+    say_opened(data)
     made = build_index(
         encoder,
-        at_size(split_or_all(open_dataset(spec), options.split), size, bad_images=options.bad_images),
+        at_size(split_or_all(data, options.split), size, bad_images=options.bad_images),
         regions,
         options.out,
         encoder_source=_absolute_encoder(source),

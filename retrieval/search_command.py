@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pretext.datasets import say_opened
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.decoding import decode, resize
 from pretext.system.checkpoint import atomic_write
@@ -72,6 +73,7 @@ def search_command(argv: list[str]) -> int:
     """Run `python -m retrieval search`."""
     options = parse(Search, argv, prog=PROG)
     searchable = Searchable.open(options.folder, encoder=options.encoder, data=options.data, device=options.device)
+    say_opened(searchable.data)
     manifest, data, table = searchable.index.manifest, searchable.data, searchable.index.table
     queries = _queries(options, data, manifest)
     cosines, rows = searchable.search_many(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import downstream
 import pretext
 import retrieval
+from pretext.system import catalogue
 
 ROOT = Path(pretext.__file__).parents[1]
 CLIENT = """
@@ -89,3 +91,13 @@ def test_a_client_of_the_wheel_type_checks(tmp_path):
         client.write_text(text)
         done = subprocess.run([*command, str(client)], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode == 0) == sound, done.stdout
+
+
+def test_the_page_of_data_sets_names_every_kind_and_only_keys_that_exist():
+    page = (ROOT / "docs" / "data.md").read_text()
+    declared = catalogue.declared_datasets()
+    for kind, (_, settings) in declared.items():
+        keys = {setting.name for setting in settings} | {"limit"}
+        assert kind == "torchvision_sets" or f"`{kind}" in page
+        for found in re.findall(rf"`{kind}:[^`?]*\?([^`]+)`", page):
+            assert {part.split("=")[0] for part in found.split("&")} <= keys, found

@@ -64,14 +64,28 @@ class FineTune(FittedProbe):
             raise ValueError(f"layer_decay is {self.layer_decay}; allowed is above 0 and up to 1")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP. Writes `curve.json`. See `Probe.evaluate`."""
+        """Yield top-1, top-5 and mean per-class accuracy, or mAP. Writes `curve.json`. See `Probe.evaluate`."""
         scores, curve = self.tuned(encoder, data, out)
         if out is not None:
             write_curve(out, curve)
         yield from scores
 
-    def tuned(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> tuple[list[Score], list[float]]:
-        """Return the scores and the loss of every step, as `evaluate` does, but keep the checkpoint in `out`."""
+    def tuned(
+        self,
+        encoder: Encoder,
+        data: ImageDataset,
+        out: Path | None = None,
+        *,
+        training: Int[Tensor, "M ..."] | None = None,
+    ) -> tuple[list[Score], list[float]]:
+        """Return the scores and the loss of every step, as `evaluate` does, but keep the checkpoint in `out`.
+
+        Args:
+            encoder: See `evaluate`.
+            data: See `evaluate`.
+            out: See `evaluate`.
+            training: Targets for chance where the training split of `data` is a sample; None takes that split's.
+        """
         if not self.can_judge(data):
             data.require("label")
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
@@ -83,7 +97,8 @@ class FineTune(FittedProbe):
         shown = shown[known(targets[torch.from_numpy(shown)])]
         if not len(shown):
             raise UserError(f"{data.spec}: no test image has a class; give more data")
-        scores = classification_scores(*self._classify(encoder, head, test, shown), spec=data.spec)
+        training = class_targets(train) if training is None else training
+        scores = classification_scores(*self._classify(encoder, head, test, shown), training=training, spec=data.spec)
         return [replace(score, headline=i == 0) for i, score in enumerate(scores)], curve
 
     def _train(self, encoder: Encoder, train: ImageDataset, out: Path | None = None) -> tuple[nn.Module, list[float]]:

@@ -57,7 +57,7 @@ class Knn(Probe):
             raise ValueError(f"features is {self.features}; allowed is 1 or more")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP, for every stage. See `Probe.evaluate`."""
+        """Yield top-1, top-5 and mean per-class accuracy, or mAP, for every stage. See `Probe.evaluate`."""
         if not self.can_judge(data):
             data.require("label")
         train, val, test = labelled_features(
@@ -71,7 +71,9 @@ class Knn(Probe):
             reached = {k: quality(votes, val.targets) for k, votes in on_val.items()}
             k = max(ks, key=lambda k: (reached[k] == reached[k], reached[k]))
             votes = self._votes(database, train.targets, test.stages[stage], len(data.classes), [k])[k]
-            scores = classification_scores(votes, test.targets, stage=stage, spec=data.spec)
+            scores = classification_scores(
+                votes, test.targets, training=train.split_targets, stage=stage, spec=data.spec
+            )
             found.append((reached[k] if reached[k] == reached[k] else -1.0, scores))
         best = max(range(len(found)), key=lambda i: found[i][0])
         for i, (_, scores) in enumerate(found):

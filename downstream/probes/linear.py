@@ -65,7 +65,7 @@ class Linear(Probe):
             raise ValueError(f"penalties are {self.penalties}; give one or more, each 0 or above")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP, for every stage. See `Probe.evaluate`."""
+        """Yield top-1, top-5 and mean per-class accuracy, or mAP, for every stage. See `Probe.evaluate`."""
         if not self.can_judge(data):
             data.require("label")
         train, val, test = labelled_features(
@@ -74,7 +74,10 @@ class Linear(Probe):
         classifiers, best = self.classifiers(train, val, len(data.classes))
         found: list[Score] = []
         for stage, classifier in classifiers.items():
-            found += classification_scores(classifier(test.stages[stage]), test.targets, stage=stage, spec=data.spec)
+            logits = classifier(test.stages[stage])
+            found += classification_scores(
+                logits, test.targets, training=train.split_targets, stage=stage, spec=data.spec
+            )
         yield from with_headline(found, best)
 
     def classifiers(self, train: Features, val: Features, classes: int) -> tuple[dict[str, Classifier], str]:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
+from jaxtyping import Int
 from numpy.typing import NDArray
+from torch import Tensor
 
 from downstream.classification import classification_scores, with_headline
 from downstream.features import split_features
 from downstream.fitting import write_curve
 from downstream.label_sampling import (
     check_classes,
+    every_metric_over_samples,
     few_of_each,
-    over_samples,
     reached_by_all,
     share_of_each,
     with_train,
@@ -88,7 +90,9 @@ class LowShot(Probe):
         self._linear(), self._fine_tune()  # check the ranges of their fields
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 or mAP for every share and k: linear at every stage, then fine-tuned. See `Probe.evaluate`.
+        """Yield top-1 and mean per-class accuracy, or mAP, for every share and k. See `Probe.evaluate`.
+
+        The linear probe comes first, at every stage, then fine-tuning.
 
         Writes the loss curve of each fine-tuning to its own folder, which keeps the checkpoint until all are done.
         """
@@ -107,7 +111,7 @@ class LowShot(Probe):
             )
         yield from self._evaluate_linear(encoder, data, drawn)
         if self.fine_tuned:
-            yield from self._evaluate_fine_tuned(encoder, data, drawn, out)
+            yield from self._evaluate_fine_tuned(encoder, data, drawn, known, out)
 
     def _evaluate_linear(
         self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]]
@@ -120,7 +124,8 @@ class LowShot(Probe):
         best, best_quality = encoder.stages[-1].name, -1.0
         for stage, values in train.stages.items():
             for name, samples in drawn.items():
-                scores, reached = [], []
+                of_samples: list[list[Score]] = []
+                reached: list[float] = []
                 for indices in samples:
                     rows = train.rows(indices)
                     rows = rows[rows >= 0]
@@ -134,26 +139,35 @@ class LowShot(Probe):
                     )
                     reached.append(on_val)
                     logits = classifier(test.stages[stage])
-                    scores += classification_scores(logits, test.targets, stage=stage, spec=data.spec)[:1]
+                    of_samples.append(
+                        classification_scores(
+                            logits, test.targets, training=train.split_targets, stage=stage, spec=data.spec
+                        )
+                    )
                 if name == next(iter(drawn)) and np.mean(reached) > best_quality:
                     best, best_quality = stage, float(np.mean(reached))
-                found += over_samples(scores, f"{scores[0].metric}@{name}")
+                found += every_metric_over_samples(of_samples, f"{{}}@{name}")
         yield from with_headline(found, best)
 
     def _evaluate_fine_tuned(
-        self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]], out: Path | None
+        self,
+        encoder: Encoder,
+        data: ImageDataset,
+        drawn: dict[str, list[NDArray[np.int64]]],
+        known: Int[Tensor, "N ..."],
+        out: Path | None,
     ) -> Iterator[Score]:
         curves: dict[Path, list[float]] = {}
         for name, samples in drawn.items():
-            scores = []
+            of_samples: list[list[Score]] = []
             for i, indices in enumerate(samples):
                 some = with_train(data, indices, size=encoder.input_size)
                 folder = None if out is None else out / f"{name} sample {i}"
-                (first, *_), curve = self._fine_tune().tuned(encoder, some, folder)
-                scores.append(replace(first, headline=False))
+                scores, curve = self._fine_tune().tuned(encoder, some, folder, training=known)
+                of_samples.append([replace(score, headline=False) for score in scores])
                 if folder is not None:
                     curves[folder] = curve
-            yield from over_samples(scores, f"tuned {scores[0].metric}@{name}")
+            yield from every_metric_over_samples(of_samples, f"tuned {{}}@{name}")
         for (
             folder,
             curve,

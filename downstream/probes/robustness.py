@@ -102,8 +102,15 @@ class Robustness(Probe):
         indices = draw(part, self.test_images, seed=self.seed)
         logits, kept = self._logits(encoder, part, indices, classifiers[stage], stage)
         targets = class_targets(part)[kept]
-        errors = {name: [_error(each, targets, stage, data.spec) for each in every] for name, every in logits.items()}
-        return errors, kept
+
+        def error(logits: Tensor) -> Score:
+            """Return 100 minus the first of the classification scores."""
+            score = classification_scores(logits, targets, training=train.split_targets, stage=stage, spec=data.spec)[0]
+            assert score.chance is not None
+            items = None if score.items is None else 100 - score.items
+            return Score("error", 100 - score.value, "%", False, 100 - score.chance, score.n, stage=stage, items=items)
+
+        return {name: [error(each) for each in every] for name, every in logits.items()}, kept
 
     def _linear(self) -> Linear:
         return Linear(
@@ -153,14 +160,6 @@ class Robustness(Probe):
                 heading = f"{name.replace('_', ' ')}: clean, severities {SEVERITIES[0]} to {SEVERITIES[-1]}"
                 rows.append((heading, [images[i], *(each[i] for each in every)]))
         image_sheet(path, rows)
-
-
-def _error(logits: Float[Tensor, "N K"], targets: Int[Tensor, "N ..."], stage: str, spec: str) -> Score:
-    """Return 100 minus the first of the classification scores."""
-    score = classification_scores(logits, targets, stage=stage, spec=spec)[0]
-    assert score.chance is not None
-    items = None if score.items is None else 100 - score.items
-    return Score("error", 100 - score.value, "%", False, 100 - score.chance, score.n, stage=stage, items=items)
 
 
 def _mean(metric: str, errors: list[Score], *, headline: bool = False) -> Score:

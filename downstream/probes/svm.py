@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple, final
 
@@ -19,8 +20,8 @@ from downstream.features import split_features
 from downstream.label_sampling import (
     check_classes,
     draw_labelled,
+    every_metric_over_samples,
     few_of_each,
-    over_samples,
     reached_by_all,
     strata,
 )
@@ -101,7 +102,9 @@ class Svm(Probe):
             raise ValueError(f"shots are {self.shots}; each is at least 1")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
-        """Yield top-1 and top-5, or mAP, for every stage, full-shot and for each k. See `Probe.evaluate`.
+        """Yield top-1, top-5 and mean per-class accuracy, or mAP, for every stage, full-shot and for each k.
+
+        Each k is without top-5. See `Probe.evaluate`.
 
         Writes drawn low-shot samples to the folder `samples`.
         """
@@ -138,7 +141,8 @@ class Svm(Probe):
             reached = quality(val_inputs @ weights, val.targets)
             if reached > best_quality:
                 best, best_quality = stage, reached
-            found += classification_scores(test_inputs @ weights, test.targets, stage=stage, spec=data.spec)
+            judge = partial(classification_scores, targets=test.targets, training=known, stage=stage, spec=data.spec)
+            found += judge(test_inputs @ weights)
             for k, samples in few.items():
                 fitted = [self._of_all_costs(inputs[rows], targets, len(data.classes)) for rows, targets in samples]
                 cost = best_of(
@@ -147,11 +151,8 @@ class Svm(Probe):
                         for i in range(len(self.costs))
                     ]
                 )
-                scores = [
-                    classification_scores(test_inputs @ weights[cost], test.targets, stage=stage, spec=data.spec)[0]
-                    for weights in fitted
-                ]
-                found += over_samples(scores, f"{scores[0].metric}@k={k}")
+                of_samples = [judge(test_inputs @ weights[cost]) for weights in fitted]
+                found += every_metric_over_samples(of_samples, f"{{}}@k={k}")
         yield from with_headline(found, best)
 
     def _samples(self, train_data: ImageDataset, known: Int[Tensor, "N ..."]) -> dict[int, list[Sample]]:

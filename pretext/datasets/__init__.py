@@ -4,6 +4,8 @@ Every data set:
     base               the interface `ImageDataset`, the keys of a target, and `BadImage`
     view               data sets that show the pictures of another one
     splitting          train, val and test, drawn where the source lacks them; subsets and `limit`
+    twins              which pictures are equal
+    findings           what is wrong with a data set, and the lines that commands print of it
     packed             every picture at one size, packed on disk or decoded on the fly: `at_size`
     packing            build, check and open packs
     classification     the classes of all pictures as one tensor
@@ -12,15 +14,19 @@ Pictures in files:
     files              pictures, labels, boxes and masks in files: `FileDataset`
     mask_values        what the values in index masks mean
     decoding           decode an image file; resize a picture together with its target
+    drawing            draw boxes, masks and class names on a picture
     objects            labels and boxes of many pictures in flat arrays
     fingerprints       content hashes of files, cached
-    layouts            the kind of data set that fits a folder
+    layouts            the kind of data set that fits a folder, and annotations there that no kind reads
 
 Kinds of data set:
     folder             a folder of pictures, with or without class folders
+    tiny_imagenet      class folders and lists as Tiny-ImageNet has them
     clips              a folder of clips, each a folder of frames
     masks              pictures and index masks, for segmentation
     voc                PASCAL VOC
+    voc_format         read one of its XML files
+    voc_folders        its XML files without lists in ImageSets
     coco               COCO's JSON
     coco_format        read and check one of its files
     coco_turned        match its annotations to photographs that EXIF turns
@@ -48,11 +54,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, ImageDataset, Target
+from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, Fault, ImageDataset, Target
 from pretext.datasets.files import FileDataset, some
+from pretext.datasets.findings import faults_of, say_opened
 from pretext.datasets.layouts import fitting_kind
 from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset, complete, limited
+from pretext.datasets.twins import equal_pictures
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import options_into, parse_spec
 
@@ -60,6 +68,7 @@ __all__ = [
     "ANNOTATIONS",
     "IGNORE",
     "BadImage",
+    "Fault",
     "ImageDataset",
     "PackedDataset",
     "Subset",
@@ -67,6 +76,7 @@ __all__ = [
     "at_size",
     "dataset_kinds",
     "open_dataset",
+    "say_opened",
 ]
 
 OpenSplits = Callable[[str, Any], dict[str, ImageDataset]]
@@ -84,7 +94,8 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     """Open a data set and return its training split; `.splits` holds train, val and test.
 
     Splits that the source lacks are drawn from train by a fixed seed, stratified by class where classes are
-    known: val 10 %, test 20 %. A source with val but no test uses that val as test. `.notes` reports both.
+    known: val 10 %, test 20 %. Entries with equal pictures come into one split. A source with val but no test uses
+    that val as test. `.notes` reports both, and what is wrong with the data.
 
     Args:
         spec: `KIND[:PATH][?key=value&…]`. Every kind accepts `limit=N`: at most N pictures of each split, drawn
@@ -116,8 +127,9 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     for path in filter(None, (part.few_bits for part in given.values() if isinstance(part, FileDataset))):
         notes.append(f"16-bit pictures that use 12 bits or fewer, such as {path}, are scaled to full brightness.")
         break
-    splits, drawn = complete(spec, given)
-    notes += drawn
+    equal = equal_pictures(given)
+    splits, drawn = complete(spec, given, equal)
+    notes += [*faults_of(given, equal, splits), *drawn]
     if options.limit is not None and any(len(part) > options.limit for part in splits.values()):
         splits = {name: limited(part, options.limit) for name, part in splits.items()}
         notes.append(f"limit={options.limit}: at most that many pictures of each split, drawn by a fixed seed.")
@@ -127,7 +139,7 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     return splits["train"]
 
 
-def _mend_boxes(name: str, part: ImageDataset) -> list[str]:
+def _mend_boxes(name: str, part: ImageDataset) -> list[Fault]:
     """Put faulty boxes of a split right, and return notes on them."""
     if not isinstance(part, FileDataset) or part.objects is None:
         return []
@@ -135,7 +147,7 @@ def _mend_boxes(name: str, part: ImageDataset) -> list[str]:
     notes = []
     for fault, pictures in faults.items():
         files = [Path(part.images[index]).name for index in pictures.nonzero().flatten().tolist()]
-        notes.append(f"Boxes of {len(files):,} of {len(part):,} pictures in {name} {fault}: {some(files)}.")
+        notes.append(Fault(f"Boxes of {len(files):,} of {len(part):,} pictures in {name} {fault}: {some(files)}."))
     return notes
 
 

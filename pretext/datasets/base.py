@@ -31,11 +31,13 @@ IGNORE = 255
 
 
 class BadImage(Exception):  # noqa: N818 - the name needs no suffix
-    """A file that cannot be decoded; its message names the file and the reason on one line.
+    """A file that cannot be decoded; its message names the file and the reason on one line."""
 
-    The messages of left-out pictures are hashed into a pack's fingerprint: another wording would make stored results
-    look like those of other data.
-    """
+
+class Fault(str):
+    """A note on something that is wrong with the data; other notes say what was decided or left out on purpose."""
+
+    __slots__ = ()
 
 
 class ImageDataset(ABC):
@@ -46,7 +48,8 @@ class ImageDataset(ABC):
         classes: Class names; targets hold indices into them. Empty if nothing is labelled.
         annotations: The keys that every target holds, out of label, labels, boxes, masks and clip.
         splits: All splits by name, this one included. `open_dataset` guarantees train, val and test.
-        notes: Sentences that a report must repeat, such as that a validation split was drawn.
+        notes: Sentences that a report must repeat, such as that a validation split was drawn; those that say that
+            something is wrong are of the class `Fault`.
         lacking: Why an annotation is missing that the source nearly has, by its key; `require` says it.
         has_background: False if no pixel of a mask is background, which is then no class to predict.
         synthetic: True if the pictures are drawn, not photographed.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from pretext.datasets.base import ImageDataset
+from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.files import FileDataset, folder_at, images_below, some
 from pretext.datasets.folder import SPLITS, split_folders
 from pretext.system.errors import UserError
@@ -31,7 +31,7 @@ class Options:
     train: str | None = None
     """Sub-folder of the training clips; None looks for `train`."""
     val: str | None = None
-    """Sub-folder of the validation clips; None looks for `val`."""
+    """Sub-folder of the validation clips; None looks for `val`, `valid` and `validation`."""
     test: str | None = None
     """Sub-folder of the test clips; None looks for `test`."""
     shortest: int = 2
@@ -80,7 +80,7 @@ def _clips(spec: str, root: Path, folder: Path, shortest: int) -> FileDataset:
         names = [Path(output).relative_to(root).as_posix() for output in outputs]
         data.notes += (f"Outputs of commands are no data and were left out: {some(names)}.",)
     if short:
-        data.notes += (f"Left out of {len(clips):,} clips, for fewer than {shortest} frames: {which}.",)
+        data.notes += (Fault(f"Left out of {len(clips):,} clips, for fewer than {shortest} frames: {which}."),)
     return data
 
 

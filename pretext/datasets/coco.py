@@ -1,8 +1,9 @@
 """`coco:DIR`: annotations in COCO's JSON format, and pictures.
 
 Splits: `instances_SPLIT.json` or `SPLIT.json`, with or without a year, in DIR/annotations or DIR, for each SPLIT of
-train, val and test. A single JSON file of any name is train. If there is none, the only JSON file in each of the
-folders `train`, `val` (or `valid`, `validation`) and `test`. The keys train, val and test name other files.
+train, val (or valid, validation) and test. A single JSON file of any name is train. If there is none in COCO's format,
+the only one in each of the folders `train`, `val` (or `valid`, `validation`) and `test`. The keys train, val and test
+name other files.
 
 Pictures: each `file_name` is relative to the first of these folders that contains the first picture: DIR, the
 folder named like the JSON file (`train2017` for `instances_train2017.json`), `images`, that folder in `images`, and
@@ -34,17 +35,18 @@ import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from pretext.datasets.base import IGNORE, BadImage, ImageDataset
+from pretext.datasets.base import IGNORE, BadImage, Fault, ImageDataset
 from pretext.datasets.coco_format import Annotated, boxes_from_outlines, named_classes, read_json
 from pretext.datasets.coco_turned import turn_annotations
 from pretext.datasets.files import FileDataset, Masks, chosen_classes, folder_at
 from pretext.datasets.fingerprints import digest
+from pretext.datasets.layouts import starts_like_coco
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""Folders with a JSON file of their own, where none lies in DIR or DIR/annotations."""
+"""Names of each split: of its JSON file, or of a folder with one where none lies in DIR or DIR/annotations."""
 LEAST_OUTLINED = 0.5
 """Share of a split's objects that must have an outline for masks."""
 
@@ -131,7 +133,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     if segmented and len(classes) >= IGNORE - 1:
         about_masks = f"{len(classes)} classes do not fit a mask of 8 bits: masks are not used."
         segmented = False
-    notes += [about_masks] if about_masks else []
+    notes += [Fault(about_masks)] if about_masks else []
 
     splits: dict[str, ImageDataset] = {}
     for split, annotated in read.items():
@@ -193,17 +195,18 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
                 raise UserError(f"{spec}: {split}={name}: no such JSON file; {did_you_mean(name, by_stem)}")
             files[split] = file
             continue
-        usual = re.compile(rf"(instances_)?{split}[-_]?(\d{{4}})?")
-        found = sorted(
-            (stem for stem in by_stem if usual.fullmatch(stem)),
-            key=lambda stem: (stem[:10] == "instances_", stem),
+        # the first name of a split that any file has
+        fitting = (
+            [stem for stem in by_stem if re.fullmatch(rf"(instances_)?{word}[-_]?(\d{{4}})?", stem)]
+            for word in FOLDERS[split]
         )
+        found = sorted(next(filter(None, fitting), []), key=lambda stem: (stem[:10] == "instances_", stem))
         if found:
             files[split] = by_stem[found[-1]]
         if len(found) > 1:
             notes.append(f"Several files fit {split}: {', '.join(found)}. The last is used; {split}= chooses another.")
-    if not candidates and not files:
-        files = _in_split_folders(root)
+    if not files and not any(map(starts_like_coco, candidates)):
+        files = _in_split_folders(spec, root)
     if not candidates and not files:
         raise UserError(f"{spec}: no JSON file in {root / 'annotations'} or {root}")
     if not files and len(candidates) == 1:
@@ -213,12 +216,17 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
     return files, notes
 
 
-def _in_split_folders(root: Path) -> dict[str, Path]:
-    """Return the only JSON file in the folder of each split."""
-    files = {}
+def _in_split_folders(spec: str, root: Path) -> dict[str, Path]:
+    """Return the only JSON file in COCO's format in the folder of each split."""
+    files: dict[str, Path] = {}
     for split, names in FOLDERS.items():
         found = next((found for name in names if (found := sorted((root / name).glob("*.json")))), [])
-        if len(found) == 1:
+        if len(found) > 1:
+            found = [file for file in found if starts_like_coco(file)]
+        if len(found) > 1:
+            known = ", ".join(f"{split}={file.parent.name}/{file.name}" for file in found)
+            raise UserError(f"{spec}: several JSON files in {found[0].parent}; choose one by {known}")
+        if found:
             files[split] = found[0]
     return files
 

@@ -16,6 +16,7 @@ from jaxtyping import Num
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from pretext.datasets.base import Fault
 from pretext.datasets.coco_format import Annotated, box_around
 from pretext.datasets.decoding import check_regular
 from pretext.datasets.files import some
@@ -46,7 +47,7 @@ def turn_annotations(read: Mapping[str, Annotated], images: Mapping[str, Sequenc
             counts.append(f"{len(rows):,} of {len(images[split]):,} pictures in {split} ({files})")
     start = f"The EXIF orientation turns {', '.join(counts)}, and the JSON states their stored size: "
     if upright and stored:
-        return [f"{start}their boxes fit neither frame, so they do not match their pictures."]
+        return [Fault(f"{start}their boxes fit neither frame, so they do not match their pictures.")]
     for split, rows in turned.items():
         annotated = read[split]
         for row, orientation in rows.items():

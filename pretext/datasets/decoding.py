@@ -13,7 +13,7 @@ import functools
 import stat
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -99,6 +99,37 @@ def decode_draft(
             with Image.open(path, formats=formats) as image:
                 return _upright(image, at_least)
     except Exception as error:  # Pillow's plug-ins raise errors of every kind on a broken file
+        raise _fault(path, error) from None
+
+
+class Header(NamedTuple):
+    """What a picture's file says of itself."""
+
+    width: int
+    """Width of the upright picture in pixels."""
+    height: int
+    """Height of the upright picture in pixels."""
+    mode: str
+    """File format and colour mode, by Pillow's names: `JPEG RGB`."""
+    is_turned: bool
+    """Whether EXIF turns or mirrors the stored picture."""
+
+
+def read_header(path: str | Path) -> Header:
+    """Return what the file of a picture that can be decoded says of itself.
+
+    Raises:
+        BadImage: If it is not a picture after all.
+        UserError: If it cannot be read at the moment; see `passing_fault`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            with Image.open(path) as image:
+                orientation = _orientation(image)
+                width, height = image.size if orientation < 5 else image.size[::-1]
+                return Header(width, height, f"{image.format} {image.mode}", orientation in _TURNS)
+    except Exception as error:  # as above
         raise _fault(path, error) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -48,27 +49,69 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
         UserError: If a file cannot be read, or the cache folder cannot be written.
     """
     paths = sorted(set(files))
-    names = [os.path.relpath(path, root) for path in paths]
-    try:
-        found = [_regular(path) for path in paths]
-        listing = [
-            f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}" if state else f"{path}\0absent"
-            for path, state in zip(map(os.path.abspath, paths), found, strict=True)
-        ]
-        cached = cache_folder("fingerprints") / digest(str(root), *listing)
-        known = _known(cached)
-        if known is not None:
-            return known
-        contents = iter(_contents([path for path, state in zip(paths, found, strict=True) if state]))
-        parts = [(name, next(contents) if state else b"") for name, state in zip(names, found, strict=True)]
-        result = digest(*(part for pair in parts for part in pair))
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
-    newest = max((max(state.st_mtime_ns, state.st_ctime_ns) for state in found if state), default=0)
-    if time.time_ns() - newest > SETTLED_NS:
+    listing = Listing(paths)
+    cached = cache_folder("fingerprints") / digest(str(root), *listing.lines)
+    known = _known(cached)
+    if known is not None:
+        return known
+    contents = iter(content_hashes([path for path, state in zip(paths, listing.states, strict=True) if state]))
+    parts: list[str | bytes] = []
+    for path, state in zip(paths, listing.states, strict=True):
+        parts += [os.path.relpath(path, root), next(contents) if state else b""]
+    result = digest(*parts)
+    if listing.is_settled():
         with atomic_write(cached) as temporary:
             temporary.write_text(result)
     return result
+
+
+class Listing:
+    """The sizes and times of files, by which what was computed from their contents is remembered.
+
+    Attributes:
+        states: The state of each file; None if there is no regular file at the path.
+        lines: A line for each file that changes whenever its path, size or times do.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        """Look at the files.
+
+        Raises:
+            UserError: If a file's state cannot be read.
+        """
+        try:
+            self.states = [_regular(path) for path in paths]
+        except OSError as error:
+            raise UserError(f"{error.filename}: {error.strerror}") from None
+        self.lines = [
+            f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}" if state else f"{path}\0absent"
+            for path, state in zip(map(os.path.abspath, paths), self.states, strict=True)
+        ]
+
+    def is_settled(self) -> bool:
+        """Whether every file is old enough for a change from now on to change its line."""
+        newest = max((max(state.st_mtime_ns, state.st_ctime_ns) for state in self.states if state), default=0)
+        return time.time_ns() - newest > SETTLED_NS
+
+
+def content_hashes(paths: Sequence[str], at_most: int | None = None) -> list[bytes]:
+    """Return a hash of each file's content.
+
+    Args:
+        paths: Regular files.
+        at_most: Number of bytes at the end that are hashed; None hashes the whole file.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    from tqdm import tqdm
+
+    try:
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            hashes = pool.map(functools.partial(_content, at_most=at_most), paths)
+            return list(tqdm(hashes, "fingerprint", len(paths), delay=3, disable=None, leave=False, unit="file"))
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from None
 
 
 def _regular(path: str) -> os.stat_result | None:
@@ -90,17 +133,11 @@ def _known(cached: Path) -> str | None:
     return None
 
 
-def _contents(paths: Sequence[str]) -> list[bytes]:
-    from tqdm import tqdm
-
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        hashes = pool.map(_content, paths)
-        return list(tqdm(hashes, "fingerprint", len(paths), delay=3, disable=None, leave=False, unit="file"))
-
-
-def _content(path: str) -> bytes:
+def _content(path: str, at_most: int | None) -> bytes:
     try:
         with Path(path).open("rb") as file:
+            if at_most is not None:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - at_most))
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError as error:  # an error while reading names no file
         raise OSError(error.errno, error.strerror or str(error), path) from error

@@ -6,7 +6,8 @@ is train. The keys `train=`, `val=` and `test=` give other names.
 
 Classes: the sub-folders are the classes if there are at least two and every training picture lies exactly one
 level down. Otherwise the pictures are unlabelled, unless the key `label` says which folder names the class. A note
-says so where class folders seem to be there.
+says so where class folders seem to be there. Tiny-ImageNet's own layout, with `val/val_annotations.txt`, is read
+without a key. Annotations of other kinds beside the pictures are not read, and a note says so.
 
 Pictures are recognised by their suffix, in upper or lower case. Other files and hidden ones are ignored, and so are
 the folders below it that commands have written (those that hold a run.json, plan.json, judged.json, encoder or
@@ -15,6 +16,7 @@ checkpoint). The key `exclude` leaves out more.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +26,10 @@ from typing import Literal
 
 import torch
 
-from pretext.datasets.base import ImageDataset
+from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.files import FileDataset, chosen_classes, folder_at, images_below, some
+from pretext.datasets.layouts import unread_annotations
+from pretext.datasets.tiny_imagenet import is_flat, is_tiny_imagenet, list_of_classes, listed_classes
 from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -63,8 +67,10 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     root, spec = folder_at("folder", path), f"folder:{path}"
     folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLITS})
     files, notes = _files(spec, root, folders, options.exclude)
-    labelled = {name: _classes(folders[name], found, options.label) for name, found in files.items()}
-    known = labelled["train"] if len(labelled["train"]) > 1 else ()
+    names = _names(root, folders, files, options.label, notes)
+    known = tuple(sorted(set(names["train"])))
+    if len(known) < 2:
+        known = ()
     if options.classes is not None and not known:
         raise UserError(f"{spec}: classes={options.classes}, but {folders['train']} has no class folders")
     if options.label is not None and not known:
@@ -75,36 +81,57 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     for name, found in files.items():
         if not classes:
             splits[name] = FileDataset(root=root, images=found)
-        elif unknown := set(labelled[name]) - set(known):
+        elif unknown := set(names[name]) - set(known):
             first = min(unknown)
             leave = f"; exclude={_relative(root, [str(folders[name])])[0]} leaves this split out"
             raise UserError(
                 f"{spec}: {name} has a class {first!r} that train lacks; {did_you_mean(first, known)}{leave}"
             )
-        elif labelled[name] or name == "train":
-            splits[name] = _labelled(root, folders[name], found, classes, options.label)
+        elif names[name]:
+            splits[name] = _labelled(root, found, names[name], classes)
         else:
             why = _why_no_classes(root, folders[name], found) or f"{some(_relative(root, found))} lie in none"
-            notes.append(f"The folder {name} has no class folders, unlike train: it is not used ({why}).")
-    if not classes and (why := _why_no_classes(root, folders["train"], files["train"])):
-        notes.append(f"The pictures have no classes: {why}.")
+            notes.append(Fault(f"The folder {name} has no class folders, unlike train: it is not used ({why})."))
+    unread = unread_annotations(root, files["train"])
+    if not classes and (why := unread or _why_no_classes(root, folders["train"], files["train"])):
         splits["train"].lacking = {"label": why}
+        notes.append(Fault(f"The pictures have no classes: {why}."))
+    elif unread:
+        notes.append(Fault(f"The pictures have annotations that are not used: {unread}."))
+    if unread:
+        splits["train"].lacking = {**splits["train"].lacking, **dict.fromkeys(("labels", "boxes", "masks"), unread)}
     if classes:
         notes += _doubts(folders["train"], classes)
     splits["train"].notes = tuple(notes)
     return splits
 
 
+def _names(
+    root: Path, folders: dict[str, Path], files: dict[str, list[str]], label: str | None, notes: list[str]
+) -> dict[str, list[str]]:
+    """Return the class of each picture of each split; nothing for a split without class folders."""
+    tiny = is_tiny_imagenet(root, files, folders)
+    names = {}
+    for split, images in files.items():
+        if tiny and (file := list_of_classes(folders[split], images)):
+            names[split], about = listed_classes(file, images)
+            notes += about
+        elif tiny and is_flat(folders[split], images):
+            names[split] = []
+        else:
+            names[split] = _classes(folders[split], images, label or ("top" if tiny else None))
+    return names
+
+
 def _doubts(folder: Path, classes: Sequence[str]) -> list[str]:
     """Return notes on class folders that may be splits, or hold no pictures."""
-    notes = []
+    notes: list[str] = []
     if splits := [name for name in classes if name.lower() in SPLIT_WORDS]:
-        notes.append(
-            f"The folder {some(splits)} is read as a class; if it is a split, name it with train=, val= or test=."
-        )
+        about = f"The folder {some(splits)} is read as a class; if it is a split, name it with train=, val= or test=."
+        notes.append(Fault(about))
     empty = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and not any(entry.iterdir())]
     if empty:
-        notes.append(f"The folder {some(empty)} is empty: it is no class.")
+        notes.append(Fault(f"The folder {some(empty)} is empty: it is no class."))
     return notes
 
 
@@ -157,7 +184,7 @@ def _why_no_classes(root: Path, folder: Path, images: list[str]) -> str:
     inside = [Path(image).relative_to(folder).parts[:-1] for image in images]
     top = sorted({parts[0] for parts in inside if parts})
     if len(top) < 2:
-        return ""
+        return _below_one_folder(root, folder, inside)
     beside = [image for image, parts in zip(images, inside, strict=True) if not parts]
     if beside:
         names = _relative(root, beside)
@@ -167,6 +194,18 @@ def _why_no_classes(root: Path, folder: Path, images: list[str]) -> str:
         f"{_relative(root, [deep])[0]} lies deeper than the folders {some(top)}; "
         "label=top takes these as the classes, label=parent the folders that contain the pictures"
     )
+
+
+def _below_one_folder(root: Path, folder: Path, inside: Sequence[tuple[str, ...]]) -> str:
+    """Return what reads the class folders or splits inside the only sub-folder; "" if there are none."""
+    levels = zip(*set(inside), strict=False)
+    shared = [level[0] for level in itertools.takewhile(lambda level: len(set(level)) == 1, levels)]
+    below = sorted({parts[len(shared)] for parts in inside if len(parts) > len(shared)})
+    if not shared or len(below) < 2:
+        return ""
+    only = folder.joinpath(*shared)
+    how = f"folder:{only} reads them" if folder == root else "label=parent takes the folders that contain the pictures"
+    return f"all pictures lie in {_relative(root, [str(only)])[0]}, which holds the folders {some(below)}; {how}"
 
 
 def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[str, Path]:
@@ -203,27 +242,23 @@ def _is_all(root: Path, folder: Path) -> bool:
     return all(Path(image).is_relative_to(folder) for image in images_below(root))
 
 
-def _classes(folder: Path, images: list[str], label: str | None) -> tuple[str, ...]:
-    """Return the names of the class folders; nothing if any image is not exactly one level down, or has no folder."""
-    parents = {os.path.relpath(Path(image).parent, folder) for image in images}
+def _classes(folder: Path, images: list[str], label: str | None) -> list[str]:
+    """Return the class folder of each image; nothing if any is not exactly one level down, or has no folder."""
+    parents = [os.path.relpath(os.path.dirname(image), folder) for image in images]  # noqa: PTH120 - a million of them
     if os.curdir in parents or (label is None and any(os.sep in parent for parent in parents)):
-        return ()
-    return tuple(sorted({_class_in(parent, label) for parent in parents}))
+        return []
+    return [Path(parent).parts[0 if label == "top" else -1] for parent in parents]
 
 
-def _class_in(parent: str, label: str | None) -> str:
-    return Path(parent).parts[0 if label == "top" else -1]
-
-
-def _labelled(root: Path, folder: Path, images: list[str], classes: tuple[str, ...], label: str | None) -> FileDataset:
+def _labelled(root: Path, images: list[str], names: list[str], classes: tuple[str, ...]) -> FileDataset:
     index = {name: position for position, name in enumerate(classes)}
-    kept, numbers = [], []
-    for image in images:
-        name = _class_in(os.path.relpath(Path(image).parent, folder), label)
-        if name in index:
-            kept.append(image)
-            numbers.append(index[name])
-    return FileDataset(root=root, images=kept, classes=classes, label=torch.tensor(numbers, dtype=torch.int64))
+    kept = [(image, index[name]) for image, name in zip(images, names, strict=True) if name in index]
+    return FileDataset(
+        root=root,
+        images=[image for image, _ in kept],
+        classes=classes,
+        label=torch.tensor([number for _, number in kept], dtype=torch.int64),
+    )
 
 
 def _formats() -> str:

@@ -1,9 +1,8 @@
 """`masks:DIR`: a folder of pictures beside a folder of index masks, for segmentation.
 
-Layout: DIR/images and DIR/masks, both with or without the sub-folders train, val and test; or DIR/train, DIR/val
-and DIR/test, each with the folders images and masks; or DIR/train beside DIR/trainannot, DIR/val beside DIR/valannot
-and so on. A picture and its mask have the same relative path, except
-for the suffix.
+Layout: DIR/images and DIR/masks, both with or without the sub-folders train, val (or valid, validation) and
+test; or DIR/train, DIR/val and DIR/test, each with the folders images and masks; or DIR/train beside DIR/trainannot,
+DIR/val beside DIR/valannot and so on. A picture and its mask have the same relative path, except for the suffix.
 
 Masks are greyscale or palette pictures: 0 is background, k is the k-th class, and pixels of the value `ignore` are
 ignored. With `background=none` there is no background: 0 is the first class, k the class after k others. Masks that
@@ -14,17 +13,19 @@ are the `labels` of its picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, images_below, text_lines
+from pretext.datasets.folder import OTHER_NAMES, SPLITS
 from pretext.datasets.mask_values import mask_table, read_white, values_without_class
 from pretext.system.errors import UserError, did_you_mean
 
-SPLITS = ("train", "val", "test")
+MOST_NUMBERS = 4
+"""Numbers in masks that a note explains."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Options:
     train: str | None = None
     """Sub-folder of the training pictures; None looks for `train`."""
     val: str | None = None
-    """Sub-folder of the validation pictures; None looks for `val`."""
+    """Sub-folder of the validation pictures; None looks for `val`, `valid` and `validation`."""
     test: str | None = None
     """Sub-folder of the test pictures; None looks for `test`."""
     images: str = "images"
@@ -96,8 +97,16 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             labels_from_masks=True,
         )
         splits[split].has_background = first == 1
-        splits[split].notes = (note,) if note else ()
+        splits[split].notes = (note or _numbering(known, first),)
     return splits
+
+
+def _numbering(known: Sequence[str], first: int) -> str:
+    """Return a note on what the numbers in the masks stand for: a background that is none shows only here."""
+    names = ["background", *known] if first else list(known)
+    named = [f"{number} is {name}" for number, name in enumerate(names)]
+    shown = named if len(named) <= MOST_NUMBERS else [*named[: MOST_NUMBERS - 1], "…", named[-1]]
+    return f"In the masks {', '.join(shown)}."
 
 
 def _listed(things: Sequence[object]) -> str:
@@ -133,15 +142,13 @@ def _folders(spec: str, root: Path, options: Options) -> dict[str, tuple[Path, P
     found: dict[str, tuple[Path, Path]] = {}
     for split in SPLITS:
         named: str | None = getattr(options, split)
-        name = split if named is None else named
-        inside, outside = root / options.images / name, root / name / options.images
-        beside = root / name, root / f"{name}annot"
-        if inside.is_dir():
-            found[split] = inside, root / options.masks / name
-        elif outside.is_dir():
-            found[split] = outside, root / name / options.masks
-        elif beside[0].is_dir() and beside[1].is_dir():
-            found[split] = beside
+        pairs = (
+            pair
+            for name in ((split, *OTHER_NAMES.get(split, ())) if named is None else (named,))
+            for pair in _pairs(root, name, options)
+        )
+        if (pair := next(pairs, None)) is not None:
+            found[split] = pair
         elif named is not None:
             existing = [entry.name for folder in (root / options.images, root) for entry in _folders_in(folder)]
             raise UserError(f"{spec}: {split}={named}: no such folder of pictures; {did_you_mean(named, existing)}")
@@ -156,6 +163,18 @@ def _folders(spec: str, root: Path, options: Options) -> dict[str, tuple[Path, P
                     f"{spec}: no folder {folder}; name the folders of pictures and masks with images= and masks="
                 )
     return found
+
+
+def _pairs(root: Path, name: str, options: Options) -> Iterator[tuple[Path, Path]]:
+    """Yield where pictures and masks of the split `name` lie, in each layout of which the folder of pictures exists."""
+    inside, outside = root / options.images / name, root / name / options.images
+    beside = root / name, root / f"{name}annot"
+    if inside.is_dir():
+        yield inside, root / options.masks / name
+    if outside.is_dir():
+        yield outside, root / name / options.masks
+    if beside[0].is_dir() and beside[1].is_dir():
+        yield beside
 
 
 def _folders_in(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torchvision import tv_tensors
 
-from pretext.datasets.base import BadImage, ImageDataset, Target
+from pretext.datasets.base import BadImage, Fault, ImageDataset, Target
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.packing import Pack, item_at, open_or_build
 from pretext.datasets.view import View
@@ -72,10 +72,8 @@ class PackedDataset(View):
         self.masks: UInt8[Tensor, "N S S"] | None = pack.masks
         self.skipped: tuple[str, ...] = pack.skipped
         if self.skipped:
-            self.notes += (
-                f"{len(self.skipped)} of {len(base)} pictures could not be decoded and were left out: "
-                f"{_some(self.skipped)}.",
-            )
+            about = f"{len(self.skipped)} of {len(base)} pictures could not be decoded and were left out: "
+            self.notes += (Fault(f"{about}{_some(self.skipped)}."),)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -111,8 +109,12 @@ class PackedDataset(View):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of `base`; if pictures were left out, a hash of it and of their names and reasons."""
-        return digest(self.base.fingerprint, *self.skipped) if self.skipped else self.base.fingerprint
+        """The fingerprint of `base`; if pictures were left out, a hash of it and of their number.
+
+        The fingerprint of `base` covers the broken files too. Names and reasons would add the folder of the data and
+        the words of the decoder.
+        """
+        return digest(self.base.fingerprint, str(len(self.skipped))) if self.skipped else self.base.fingerprint
 
 
 @final

@@ -7,12 +7,12 @@ and a new val is drawn from train.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -109,12 +109,17 @@ def split_or_all(data: ImageDataset, name: str) -> ImageDataset:
     return Joined(data) if name == "all" and name not in data.splits else data.split(name)
 
 
-def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, ImageDataset], list[str]]:
+def complete(
+    spec: str, splits: dict[str, ImageDataset], equal: Mapping[str, Int[NDArray[np.int64], "N"]]
+) -> tuple[dict[str, ImageDataset], list[str]]:
     """Return train, val and test, besides any other splits given, and notes on the splits that were drawn.
+
+    A split is drawn by content: equal pictures stay together.
 
     Args:
         spec: The start of error messages.
         splits: The splits of the source.
+        equal: The numbers of `equal_pictures`.
 
     Raises:
         UserError: If train is missing, a split is empty, a file is in two splits, or train has too few pictures.
@@ -123,13 +128,17 @@ def complete(spec: str, splits: dict[str, ImageDataset]) -> tuple[dict[str, Imag
         raise UserError(f"{spec}: no training split; name it with train=")
     _check_disjoint(spec, splits)
     splits, notes = dict(splits), []
+    units = _units(splits["train"], equal["train"])
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
         notes.append("The source has no test split: its val split serves as test, and nothing is chosen on it.")
     for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
         if name not in splits:
             before = len(splits["train"])
-            splits["train"], splits[name] = _draw(spec, splits["train"], share)
+            taken = _drawn(spec, splits["train"], units, share)
+            splits[name] = Subset(splits["train"], np.flatnonzero(taken))
+            splits["train"] = Subset(splits["train"], np.flatnonzero(~taken))
+            units = units[~taken]
             drawn = f"{len(splits[name]):,} of {before:,} pictures"
             drawn += ", whole clips" if splits[name].clip_of is not None else ""
             notes.append(f"The {name} split was drawn from train by a fixed seed: {drawn}.")
@@ -164,18 +173,35 @@ def _check_disjoint(spec: str, splits: dict[str, ImageDataset]) -> None:
             )
 
 
-def _draw(spec: str, train: ImageDataset, share: float) -> tuple[Subset, Subset]:
-    """Split train in two; the second part takes `share` of the pictures of every class, or of the clips."""
-    clips = train.clip_of  # drawn whole, because the frames of a clip are nearly equal
-    names = np.arange(len(train)) if clips is None else np.unique(clips.numpy())
-    total, what = len(names), "picture(s)" if clips is None else "clip(s)"
+def _units(train: ImageDataset, equal: Int[NDArray[np.int64], "N"]) -> Int[NDArray[np.int64], "N"]:
+    """Return the unit of each picture: units are drawn whole.
+
+    A unit is all entries of one picture, or all clips of the same pictures; the frames of a clip are nearly equal.
+    """
+    if train.clip_of is None:
+        return equal
+    clips = train.clip_of.numpy()
+    _, starts, lengths = np.unique(clips, return_index=True, return_counts=True)
+    unit_of: dict[bytes, int] = {}
+    units = [
+        unit_of.setdefault(equal[start : start + length].tobytes(), int(clips[start]))
+        for start, length in zip(starts, lengths, strict=True)
+    ]
+    return np.repeat(units, lengths)
+
+
+def _drawn(
+    spec: str, train: ImageDataset, units: Int[NDArray[np.int64], "N"], share: float
+) -> Bool[NDArray[np.bool_], "N"]:
+    """Draw `share` of the units of every class, or of the clips; return which pictures are in them."""
+    names, firsts = np.unique(units, return_index=True)
+    total, what = len(names), "picture(s)" if train.clip_of is None else "clip(s)"
     if total < 2:
-        raise UserError(f"{spec}: {total} {what} are too few to draw val and test from; give at least 3")
+        raise UserError(f"{spec}: {total} {what} are too few to draw val and test from; give at least 3 different ones")
     order = np.random.default_rng(SEED).permutation(total)
-    if train.label is not None and clips is None:
-        order = order[np.argsort(train.label.numpy()[order], kind="stable")]
+    if train.label is not None and train.clip_of is None:
+        order = order[np.argsort(train.label.numpy()[firsts[order]], kind="stable")]
     count = max(1, round(share * total))
-    # equal steps through the pictures, sorted by class, take the same share of each class
+    # equal steps through the units, sorted by class, take the same share of each class
     drawn = order[((np.arange(count) + 0.5) * total / count).astype(np.int64)]
-    taken = np.isin(names if clips is None else clips.numpy(), names[drawn])
-    return Subset(train, np.flatnonzero(~taken)), Subset(train, np.flatnonzero(taken))
+    return np.isin(units, names[drawn])

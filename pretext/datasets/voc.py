@@ -1,6 +1,8 @@
 """`voc:DIR`: the layout of PASCAL VOC: Annotations, ImageSets, JPEGImages, and SegmentationClass for some pictures.
 
-DIR is a VOCdevkit folder or one of its VOCyyyy folders.
+DIR is a VOCdevkit folder or one of its VOCyyyy folders. Without ImageSets, DIR or its sub-folders train, val (or
+valid, validation) and test hold pictures with their XML files beside them, or in Annotations beside JPEGImages, or in
+annotations beside images; the keys train, val and test then name sub-folders.
 
 Splits: lists in ImageSets. A list is searched in the folder `sets`, then in the other folders of ImageSets.
 `Segmentation/train` names folder and list. A name with a slash or a suffix may also be the path of any list file.
@@ -17,18 +19,18 @@ Source: Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challeng
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
-from pretext.datasets.base import ImageDataset
-from pretext.datasets.decoding import check_regular, image_suffixes
+from pretext.datasets.base import Fault, ImageDataset
+from pretext.datasets.decoding import image_suffixes
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, text_lines
 from pretext.datasets.mask_values import mask_table, read_white, values_without_class
-from pretext.datasets.objects import Listed, Objects
+from pretext.datasets.objects import Objects
+from pretext.datasets.voc_folders import parts_in_folders
+from pretext.datasets.voc_format import Part, by_stem, listed, read_annotation
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import path_of
 
@@ -36,7 +38,8 @@ CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-USUAL = {"train": "train", "val": "val", "test": "test"}
+USUAL = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""Names of each split's list."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +51,17 @@ class Options:
     sets: str = "Main"
     """Folder in ImageSets to take the lists from, such as Main or Segmentation."""
     train: str | None = None
-    """List of the training pictures; None looks for `train`."""
+    """List of the training pictures, or their sub-folder where there is no ImageSets; None looks for `train`."""
     val: str | None = None
-    """List of the validation pictures; None looks for `val` and skips it if it overlaps train."""
+    """List or sub-folder of the validation pictures; None looks for `val`, `valid` and `validation`, and skips a list
+    that overlaps train."""
     test: str | None = None
-    """List of the test pictures; None looks for `test` and skips it if it overlaps train or is not annotated."""
+    """List or sub-folder of the test pictures; None looks for `test`, and skips it if it overlaps train or is not
+    annotated."""
     classes: str | None = None
     """Classes to keep, separated by commas, in this order; the others become background in masks. None keeps all."""
     ignore: int = 255
     """Mask value of pixels to ignore, 0 to 255; not the number of a class."""
-
-
-@dataclass(frozen=True)
-class _Annotation:
-    """The objects of one XML file."""
-
-    size: tuple[int, int] | None
-    """Height and width, or None if unknown."""
-    names: list[str]
-    boxes: list[tuple[float, float, float, float]]
-    difficult: list[bool]
 
 
 def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
@@ -76,13 +70,63 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     Raises:
         UserError: If a list, an annotation, a picture or a mask is missing or malformed.
     """
-    spec = f"voc:{path}"
-    root, notes = _year_folder(spec, folder_at("voc", path), options.year)
+    spec, root = f"voc:{path}", folder_at("voc", path)
+    if _years_in(root) or options.year is not None or options.sets != Options.sets:
+        root, notes = _year_folder(spec, root, options.year)
+        parts, about_lists = _listed_parts(spec, root, options)
+        notes += about_lists
+    else:
+        parts, notes = parts_in_folders(spec, root, {split: getattr(options, split) for split in USUAL})
+    annotations = {split: [read_annotation(file) for file in part.annotations] for split, part in parts.items()}
+    named = {name for part in annotations.values() for annotation in part for name in annotation.names}
+    known = CLASSES if named <= set(CLASSES) else tuple(sorted(named))
+    classes = chosen_classes(spec, options.classes, known)
+    masks = {split: part.masks for split, part in parts.items()}
+    if not all(any(files) for files in masks.values()):
+        masks = {}
+    table = mask_table(known, classes, options.ignore) if masks else None
+    if table is not None:
+        numbers = set(range(1, len(known) + 1)) - {options.ignore}
+        files = [file for part in masks.values() for file in part if file]
+        values = values_without_class(root, files, numbers)
+        if (note := read_white(table, known, values)) is not None:
+            notes.append(note)
+        elif values:
+            table, masks = None, {}
+            held = ", ".join(map(str, values[:10]))
+            about = f"Masks are not used: they hold {held}, but no number of a class (1 to {len(known)})."
+            notes.append(Fault(about))
+
+    splits: dict[str, ImageDataset] = {}
+    for split, found in annotations.items():
+        sizes = [annotation.size for annotation in found if annotation.size is not None]
+        splits[split] = FileDataset(
+            root=root,
+            images=parts[split].images,
+            classes=classes,
+            objects=Objects.gather(listed(annotation, classes) for annotation in found),
+            masks=None if table is None else MaskFiles(masks[split], table),
+            sizes=sizes if len(sizes) == len(found) else (),
+        )
+    lacking = {split: files.count("") for split, files in masks.items()}
+    if any(lacking.values()):
+        counts = ", ".join(f"{count:,} of {len(masks[split]):,} in {split}" for split, count in lacking.items())
+        notes.append(
+            f"Pictures without a mask ({counts}) do not count in segmentation; sets=Segmentation leaves them out."
+        )
+    for data in splits.values():
+        data.notes = tuple(notes)
+    return splits
+
+
+def _listed_parts(spec: str, root: Path, options: Options) -> tuple[dict[str, Part], list[str]]:
+    """Return the files of each split that has a list, and notes on lists that are not used."""
     lists = _lists(spec, root, options)
-    pictures = _by_stem(root / "JPEGImages")
+    notes: list[str] = []
+    pictures, drawn = by_stem(root / "JPEGImages"), by_stem(root / "SegmentationClass")
     ids = {split: _ids(spec, file, pictures) for split, file in lists.items()}
     if options.test is None and "test" in ids and not any(_annotation_of(root, name).is_file() for name in ids["test"]):
-        notes.append(f"No picture of {lists['test'].name} is annotated: that list is not used.")
+        notes.append(Fault(f"No picture of {lists['test'].name} is annotated: that list is not used."))
         del ids["test"]
 
     for split in ("val", "test"):  # with train=trainval, VOC's own val is no longer held out
@@ -95,45 +139,23 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
             if name not in pictures:
                 missing = root / "JPEGImages" / f"{name}.jpg"
                 raise UserError(f"{spec}: {missing} is missing, but {lists[split]} lists it")
-    annotations = {split: [_read(_annotation_of(root, name)) for name in names] for split, names in ids.items()}
-    named = {name for part in annotations.values() for annotation in part for name in annotation.names}
-    known = CLASSES if named <= set(CLASSES) else tuple(sorted(named))
-    classes = chosen_classes(spec, options.classes, known)
-    masks = _masks(spec, root, lists, ids)
-    table = mask_table(known, classes, options.ignore) if masks else None
-    if table is not None:
-        numbers = set(range(1, len(known) + 1)) - {options.ignore}
-        files = [file for part in masks.values() for file in part if file]
-        values = values_without_class(root, files, numbers)
-        if (note := read_white(table, known, values)) is not None:
-            notes.append(note)
-        elif values:
-            table, masks = None, {}
-            notes.append(
-                f"Masks are not used: they hold {', '.join(map(str, values[:10]))}, but no number of a class "
-                f"(1 to {len(known)})."
-            )
+            if name not in drawn and lists[split].parent == root / "ImageSets" / "Segmentation":
+                missing = root / "SegmentationClass" / f"{name}.png"
+                raise UserError(f"{spec}: {missing} is missing, but {lists[split]} lists it")
+    parts = {
+        split: Part(
+            [pictures[name] for name in names],
+            [_annotation_of(root, name) for name in names],
+            [drawn.get(name, "") for name in names],
+        )
+        for split, names in ids.items()
+    }
+    return parts, notes
 
-    splits: dict[str, ImageDataset] = {}
-    for split, part in annotations.items():
-        sizes = [annotation.size for annotation in part if annotation.size is not None]
-        splits[split] = FileDataset(
-            root=root,
-            images=[pictures[name] for name in ids[split]],
-            classes=classes,
-            objects=Objects.gather(_listed(annotation, classes) for annotation in part),
-            masks=None if table is None else MaskFiles(masks[split], table),
-            sizes=sizes if len(sizes) == len(part) else (),
-        )
-    lacking = {split: files.count("") for split, files in masks.items()}
-    if any(lacking.values()):
-        counts = ", ".join(f"{count:,} of {len(ids[split]):,} in {split}" for split, count in lacking.items())
-        notes.append(
-            f"Pictures without a mask ({counts}) do not count in segmentation; sets=Segmentation leaves them out."
-        )
-    for data in splits.values():
-        data.notes = tuple(notes)
-    return splits
+
+def _years_in(root: Path) -> bool:
+    """Return whether the folder or one of its VOCyyyy folders has lists."""
+    return (root / "ImageSets").is_dir() or any(root.glob("VOC*/ImageSets"))
 
 
 def _year_folder(spec: str, root: Path, year: str | None) -> tuple[Path, list[str]]:
@@ -161,16 +183,18 @@ def _year_folder(spec: str, root: Path, year: str | None) -> tuple[Path, list[st
 def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
     """Return the list file of each split that has one."""
     folders = sorted(entry.name for entry in (root / "ImageSets").iterdir() if entry.is_dir())
-    if options.sets not in folders:
+    if options.sets in folders:
+        folders.remove(options.sets)
+    elif options.sets != Options.sets or not any((root / "ImageSets").glob("*.txt")):
         raise UserError(
             f"{spec}: sets={options.sets}: no such folder in ImageSets; {did_you_mean(options.sets, folders)}"
         )
-    folders.remove(options.sets)
     found: dict[str, Path] = {}
     for split, usual in USUAL.items():
         name: str | None = getattr(options, split)
         candidates = [
-            root / "ImageSets" / folder / f"{name or usual}.txt"
+            root / "ImageSets" / folder / f"{word}.txt"
+            for word in ((name,) if name else usual)
             for folder in (options.sets, *(folders if name else ()), "")
         ]
         if name and ("/" in name or os.sep in name or Path(name).suffix):
@@ -179,11 +203,11 @@ def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
         if match is not None:
             found[split] = match
         elif name is not None or split == "train":
-            names = [file.stem for file in (root / "ImageSets" / options.sets).glob("*.txt")]
+            names = [file.stem for where in (options.sets, "") for file in (root / "ImageSets" / where).glob("*.txt")]
             # leave out the many lists of single classes
             plain = [stem for stem in names if stem.partition("_")[0] not in CLASSES or stem == "train"]
-            hint = did_you_mean(name or usual, plain)
-            raise UserError(f"{spec}: {split}={name or usual}: no such list in ImageSets; {hint}")
+            hint = did_you_mean(name or split, plain)
+            raise UserError(f"{spec}: {split}={name or split}: no such list in ImageSets; {hint}")
     return found
 
 
@@ -218,76 +242,5 @@ def _known(name: str, pictures: Mapping[str, str]) -> str | None:
     return stem if suffix.lower() in image_suffixes() and stem in pictures else None
 
 
-def _by_stem(folder: Path) -> dict[str, str]:
-    """Return the paths of the pictures in a folder, by their names without suffix."""
-    if not folder.is_dir():
-        return {}
-    with os.scandir(folder) as entries:
-        files = sorted(entry.path for entry in entries)
-    return {Path(file).stem: file for file in files if Path(file).suffix.lower() in image_suffixes()}
-
-
 def _annotation_of(root: Path, name: str) -> Path:
     return root / "Annotations" / f"{name}.xml"
-
-
-def _read(file: Path) -> _Annotation:
-    """Read one annotation file. VOC counts pixels from 1, and its boxes include their last pixel.
-
-    Raises:
-        UserError: If the file is missing or malformed.
-    """
-    try:
-        check_regular(file)
-        tree = ElementTree.parse(file).getroot()
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
-        raise UserError(f"{file}: not well-formed XML: {error}") from None
-    names, boxes, difficult = [], [], []
-    # not iter(): the parts of a person are nested in its object
-    for number, entry in enumerate(tree.findall("object"), 1):
-        name = (entry.findtext("name") or "").strip()
-        try:
-            left, top, right, bottom = (
-                float(entry.findtext(f"bndbox/{side}") or "") for side in ("xmin", "ymin", "xmax", "ymax")
-            )
-            is_difficult = int(entry.findtext("difficult") or 0) != 0
-            if not math.isfinite(left + top + right + bottom):
-                raise ValueError
-        except ValueError:
-            raise UserError(f"{file}: object {number}: expected numbers in bndbox and difficult") from None
-        if not name:
-            raise UserError(f"{file}: object {number} has no name")
-        names.append(name)
-        # swapped sides stay swapped, around the same pixels; `Objects.mended` puts them in order
-        x0, x1 = (left - 1, right) if left <= right else (left, right - 1)
-        y0, y1 = (top - 1, bottom) if top <= bottom else (top, bottom - 1)
-        boxes.append((x0, y0, x1, y1))
-        difficult.append(is_difficult)
-    try:
-        height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except (ValueError, OverflowError):
-        raise UserError(f"{file}: expected numbers in size") from None
-    # some tools write 0 for an unknown size
-    return _Annotation((height, width) if height and width else None, names, boxes, difficult)
-
-
-def _listed(annotation: _Annotation, classes: Sequence[str]) -> Listed:
-    rows = [row for row, name in enumerate(annotation.names) if name in classes]
-    return (
-        [classes.index(annotation.names[row]) for row in rows],
-        [annotation.boxes[row] for row in rows],
-        [annotation.difficult[row] for row in rows],
-    )
-
-
-def _masks(spec: str, root: Path, lists: Mapping[str, Path], ids: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return the mask file of each picture ("" if it has none); empty if a split has no mask at all."""
-    masks = _by_stem(root / "SegmentationClass")
-    files = {split: [masks.get(name, "") for name in names] for split, names in ids.items()}
-    for split, found in files.items():
-        if "" in found and lists[split].parent == root / "ImageSets" / "Segmentation":
-            missing = root / "SegmentationClass" / f"{ids[split][found.index('')]}.png"
-            raise UserError(f"{spec}: {missing} is missing, but {lists[split]} lists it")
-    return files if all(any(found) for found in files.values()) else {}

@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 from torch import Tensor
 
-from pretext.datasets import open_dataset
+from pretext.datasets import open_dataset, say_opened
 from pretext.inpainting.measuring import (
     HoledPictures,
     baseline_fills,
@@ -73,8 +73,10 @@ def inpaint_command(argv: list[str]) -> int:
     options = parse(Inpaint, argv, prog=PROG)
     tasks = inpainters(options.checkpoint)
     size = next(iter(tasks.values())).encoder.input_size
+    data = open_dataset(options.data)
+    say_opened(data)
     pictures = drawn_pictures(
-        open_dataset(options.data),
+        data,
         image_size=size,
         test_images=max(options.n, options.test_images),
         seed=options.seed,

@@ -15,7 +15,7 @@ cache         the folder for packed data sets and features
 device        `--device auto`
 distributed   torchrun: rank, gathered rows, averaged gradients, common decisions
 stopping      finish and save the current step on Ctrl-C, SIGTERM or SIGHUP
-locks         a folder that one process at a time writes to
+locks         files and folders that one process at a time may use
 memory        peak memory
 revision      the Git commit of the running code
 """

@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pretext.system.errors import UserError
+from pretext.system.locks import lock_file
 from pretext.system.specs import path_of
 
 NOTICE_S = 2
@@ -69,26 +68,21 @@ def locked_entry(folder: Path, *, waiting_for: str | None = None) -> Iterator[bo
         waiting_for: What the entry holds, to be said while another process builds it; None does not wait.
     """
     path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path, fallback_to_soft=False)  # a soft lock outlives a dead process
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            lock.acquire(timeout=NOTICE_S if waiting_for else 0)
-        except Timeout:
-            if waiting_for is None:
-                yield False
-                return
-            print(f"{waiting_for}: another process is decoding it; waiting", file=sys.stderr)
-            lock.acquire()
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
+            alone = stack.enter_context(lock_file(path, wait_s=NOTICE_S if waiting_for else 0))
+            if not alone and waiting_for:
+                print(f"{waiting_for}: another process is decoding it; waiting", file=sys.stderr)
+                alone = stack.enter_context(lock_file(path, wait_s=None))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            alone = False
+        try:
+            yield alone
+        finally:
+            if alone:
+                path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:

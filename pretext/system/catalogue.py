@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretext.system.declarations import Declared, Module, modules_in, read_file
+from pretext.system.declarations import Declared, Module, Setting, modules_in, read_file
 from pretext.system.errors import UserError
 
 
@@ -64,6 +64,20 @@ def dataset_kinds() -> list[str]:
     return sorted(
         [*(name for name, module in modules.items() if module.defines("open_splits")), *named[0].evaluate(named[1])]
     )
+
+
+def declared_datasets() -> dict[str, tuple[str, list[Setting]]]:
+    """Return the description and the keys of each kind of data set with a file of its own.
+
+    torchvision's sets share an entry, `torchvision_sets`.
+    """
+    found = {}
+    for name, module in modules_in("pretext.datasets").items():
+        if module.defines("open_splits") or name == "torchvision_sets":
+            options = module.find("Options")
+            assert options is not None
+            found[name] = module.about, options.settings()
+    return found
 
 
 def encoder_names() -> list[str]:

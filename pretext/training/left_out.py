@@ -7,7 +7,7 @@ import sys
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.base import BadImage, Fault, ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.system.distributed import everyones, rank
 from pretext.system.errors import UserError
@@ -62,16 +62,20 @@ class LeftOut:
             raise UserError(f"{self.data.spec}: cannot decode any of {self._in_a_row} images in a row; check the files")
         return min(each for each, _ in found)
 
+    def notes(self) -> list[Fault]:
+        """Return how many images were left out since this start of the run, and why; nothing if none was."""
+        if not self.reasons:
+            return []
+        some = [self.reasons[index] for index in sorted(self.reasons)[:5]]
+        rest = f"; and {len(self.reasons) - len(some)} more" if len(self.reasons) > len(some) else ""
+        counts = f"left out {len(self.reasons)} of {len(self.data)} pictures that cannot be decoded"
+        return [Fault(f"{counts}: {'; '.join(some)}{rest}")]
+
     def report(self) -> None:
-        """Say on stderr how many images were left out, and why."""
-        if self.reasons and rank() == 0:
-            some = [self.reasons[index] for index in sorted(self.reasons)[:5]]
-            rest = f"; and {len(self.reasons) - len(some)} more" if len(self.reasons) > len(some) else ""
-            print(
-                f"{self.data.spec}: left out {len(self.reasons)} of {len(self.data)} pictures that cannot be decoded: "
-                f"{'; '.join(some)}{rest}",
-                file=sys.stderr,
-            )
+        """Print the notes on stderr."""
+        if rank() == 0:
+            for note in self.notes():
+                print(f"{self.data.spec}: {note}", file=sys.stderr)
 
 
 def sound_images(data: ImageDataset, count: int, left_out: LeftOut) -> list[UInt8[Tensor, "3 S S"]]:

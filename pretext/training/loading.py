@@ -104,7 +104,10 @@ def load_batches(
     )
     with _without_the_script(streamed) if workers else nullcontext():
         batches = iter(loader)
-    for indices, images, reasons in batches:
+    for loaded in batches:
+        if isinstance(loaded, UserError):
+            raise loaded
+        indices, images, reasons = loaded
         for index, reason in reasons:
             if left_out is not None:
                 left_out.add(index, reason)
@@ -199,7 +202,10 @@ def _order(length: int, batch_size: int, *, seed: int, first: int) -> Iterator[N
 
 @final
 class _IndexedImages(Dataset[Any]):
-    """Images with their indices; the reason in place of an image that cannot be decoded."""
+    """Images with their indices; the reason in place of an image that cannot be decoded.
+
+    What ends the run is in that place too: an error that a worker raises would arrive as a traceback.
+    """
 
     def __init__(self, data: ImageDataset) -> None:
         self.data = data
@@ -207,18 +213,24 @@ class _IndexedImages(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str | UserError]:
         try:
             return int(index), self.data[int(index)][0]
         except BadImage as error:  # only in data too large to be packed: packing has already dropped the others
             return int(index), str(error)
+        except UserError as error:
+            return int(index), error
 
 
-def _stack(items: list[tuple[int, Tensor | str]], *, frames: int) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
+def _stack(
+    items: list[tuple[int, Tensor | str | UserError]], *, frames: int
+) -> tuple[Tensor, Tensor, list[tuple[int, str]]] | UserError:
     """Return indices (B×F) and images (B×F×3×S×S) of the rows whose `frames` images can all be decoded.
 
-    The third value lists the images that cannot be decoded, with the reasons.
+    The third value lists the images that cannot be decoded, with the reasons. If an error ends the run, return it.
     """
+    if failed := [item for _, item in items if isinstance(item, UserError)]:
+        return failed[0]
     rows = [items[start : start + frames] for start in range(0, len(items), frames)]
     decoded = [[(index, image) for index, image in row if isinstance(image, Tensor)] for row in rows]
     whole = [row for row in decoded if len(row) == frames]

@@ -212,7 +212,8 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
             folder.save(model, optimizers, state)
             if not stopped:
                 images_seen = step * config.batch_size + min(model.prepares_on, len(train_data))
-                folder.finish(model, state, images_seen=images_seen)
+                notes = [*train_data.notes, *left_out.notes()]
+                folder.finish(model, state, images_seen=images_seen, notes=notes)
         left_out.report()
         everyones(None)
     if stopped:

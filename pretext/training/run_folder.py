@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
@@ -127,8 +127,8 @@ class RunFolder:
             tensors |= optimizer_tensors(player, optimizer)
         save_checkpoint(self.path / CHECKPOINT, tensors, state._asdict() | {"settings": self.settings})
 
-    def finish(self, model: Task, state: RunState, *, images_seen: int) -> None:
-        """Write the encoder file, and `run.json` with the settings and the cost of the run."""
+    def finish(self, model: Task, state: RunState, *, images_seen: int, notes: Sequence[str] = ()) -> None:
+        """Write the encoder file, and `run.json` with the settings, the cost and the data's notes of the run."""
         started_from = model.encoder.record.get("weights")
         record = {
             **({"started_from": started_from} if started_from else {}),
@@ -142,6 +142,7 @@ class RunFolder:
             "wall_s": state.seconds,
             "peak_mem_bytes": peak_memory(),
             "flops_per_image": state.flops_per_image,
+            "notes": list(notes),
             "parameters": {
                 "encoder": sum(p.numel() for p in model.encoder.parameters()),
                 "task": sum(p.numel() for p in model.parameters()),

@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 from torch import Tensor
 
+from pretext.datasets import say_opened
 from pretext.datasets.base import BadImage
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError
@@ -73,7 +74,10 @@ def demo_command(argv: list[str]) -> int:
     options = parse(Demo, argv, prog=PROG)
     if not options.index:
         raise UserError(f"{PROG}: give --index DIR; python -m retrieval index makes one")
-    served = make_app([Searchable.open(folder, device=options.device) for folder in options.index], options.index)
+    opened = [Searchable.open(folder, device=options.device) for folder in options.index]
+    for searchable in opened:
+        say_opened(searchable.data)
+    served = make_app(opened, options.index)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -18,8 +18,8 @@ from retrieval.demo.guard import RequestError
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 40_000_000
-MAX_UPLOADS = 8
-"""Uploads kept in memory; the oldest is dropped."""
+MAX_UPLOADS, MAX_KEPT_BYTES = 8, 6 * MAX_PIXELS
+"""Uploads kept in memory, and their decoded size together: two of the largest ones. The oldest is dropped."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """Formats of uploads, by Pillow's names: those whose header states the size of the picture that is decoded.
 
@@ -47,7 +47,7 @@ class Uploads:
             picture = await asyncio.to_thread(decode_upload, content)
         name = secrets.token_urlsafe(12)
         self._pictures[name] = picture
-        while len(self._pictures) > MAX_UPLOADS:
+        while len(self._pictures) > MAX_UPLOADS or sum(map(Tensor.numel, self._pictures.values())) > MAX_KEPT_BYTES:
             self._pictures.popitem(last=False)
         return name
 

@@ -15,13 +15,12 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Float32, Int32, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,6 +30,7 @@ from pretext.datasets.packed import BadImages
 from pretext.encoders.base import Encoder
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
+from pretext.system.locks import lock_folder
 from retrieval.patches import describe_batches, read_regions
 from retrieval.regions import PATCH, Regions
 
@@ -87,28 +87,15 @@ class KnownPictures:
 def locked(folder: Path) -> Iterator[None]:
     """Create a working folder and lock it; at the end remove it if it holds nothing but the lock.
 
-    The operating system releases the lock of a dead process. Only the holder removes the lock file, and only as its
-    last step, so two processes never hold locks of the same name.
-
     Raises:
         UserError: If another process holds the lock, or the folder holds other files.
     """
     if folder.exists() and not (folder.is_dir() and all(_is_working_file(file.name) for file in folder.iterdir())):
         raise UserError(f"{folder} holds files that this command did not write; move it, or give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)  # a soft lock outlives a dead process
-    try:
-        lock.acquire()
-    except (Timeout, FileNotFoundError):  # the other process has just removed the folder
-        raise UserError(f"{folder}: another process is making this index; wait for it, or stop it") from None
-    try:
+    with lock_folder(folder, LOCK) as held:
+        if not held:
+            raise UserError(f"{folder}: another process is making this index; wait for it, or stop it")
         yield
-    finally:
-        if folder.is_dir() and [file.name for file in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            with suppress(OSError):  # the next process has already put its own lock there
-                folder.rmdir()
-        lock.release()
 
 
 def discard(folder: Path) -> None:

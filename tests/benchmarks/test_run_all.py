@@ -27,7 +27,8 @@ def test_it_computes_prints_and_writes_then_finds_nothing_to_compute(smoke, caps
     assert "(synthetic)" in printed.out
     line = next(line for line in printed.out.splitlines() if line.startswith("rotation"))
     assert line.split()[1] == "40.5"
-    assert len(printed.err.splitlines()) == 18
+    opened, *progress = printed.err.splitlines()
+    assert "16 drawn pictures: train 8, val 4, test 4" in opened and len(progress) == 18
     with (smoke / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["pretext"], row["probe"], row["seed"]) for row in rows} == {

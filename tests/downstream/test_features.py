@@ -338,7 +338,7 @@ def test_every_stage_has_about_as_many_numbers():
 
 def test_a_draw_from_a_sorted_split_shows_every_class_and_keeps_the_order():
     targets = torch.arange(4).repeat_interleave(25)
-    whole = Features({"a": torch.arange(100.0)[:, None]}, targets, torch.arange(100) + 7)
+    whole = Features({"a": torch.arange(100.0)[:, None]}, targets, torch.arange(100) + 7, targets)
     some = whole.drawn(8, seed=1)
     assert some.targets.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     rows = (some.indices - 7).tolist()

@@ -244,7 +244,7 @@ def test_images_that_cannot_be_decoded_are_skipped_though_their_folder_names_a_c
                 Image.fromarray(pixels + rng.integers(0, 20, pixels.shape, np.uint8)).save(folder / f"{i}.png")
             (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:60])
     monkeypatch.setenv("PRETEXT_PACK_GB", "0")  # no packing: bad images are found only when they are read
-    (score,) = dataclasses.replace(QUICK, steps=20, batch_size=6).evaluate(
+    score, _ = dataclasses.replace(QUICK, steps=20, batch_size=6).evaluate(
         encoder, open_dataset(f"folder:{tmp_path / 'set'}")
     )
     assert score.n == 10 and score.items.shape == (10,) and score.value == 100

@@ -208,5 +208,7 @@ def test_the_penalty_that_does_best_on_val_is_kept_and_the_largest_where_val_say
 def test_the_stage_that_does_best_on_val_is_chosen_and_the_deepest_where_val_says_nothing(monkeypatch, on_val, chosen):
     reached = iter(on_val)
     monkeypatch.setattr(Linear, "fit", lambda *_: (None, next(reached)))
-    part = Features({stage: torch.zeros(4, 2) for stage in "abc"}, torch.arange(4) % 2, torch.arange(4))
+    part = Features(
+        {stage: torch.zeros(4, 2) for stage in "abc"}, torch.arange(4) % 2, torch.arange(4), torch.arange(4) % 2
+    )
     assert Linear().classifiers(part, part, 2)[1] == chosen

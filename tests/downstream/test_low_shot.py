@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from probe_samples import SIZE, colours, small_encoder
 
+from downstream.classification import CLASS_MEAN
 from downstream.features import split_features
 from downstream.label_sampling import few_of_each, share_of_each, with_train
 from downstream.probes.fine_tune import FineTune
@@ -77,7 +78,8 @@ def test_colours_are_classified_from_few_labels(encoder, multi):
     (headline,) = [score for score in scores if score.headline]
     assert headline.metric == f"{name}@10%" and headline.value > 80 and headline.n == 40
     tuned = {score.metric: score for score in scores if score.metric.startswith("tuned")}
-    assert list(tuned) == [f"tuned {name}@10%", f"tuned {name}@10% sd"]
+    names = [name] if multi else [name, CLASS_MEAN]
+    assert list(tuned) == [f"tuned {metric}@10%{kind}" for metric in names for kind in ("", " sd")]
     assert tuned[f"tuned {name}@10%"].value > headline.chance + 30
 
 

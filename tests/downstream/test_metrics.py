@@ -236,3 +236,25 @@ def test_mean_iou_equals_torchmetrics(seed):
     accuracy = MulticlassAccuracy(num_classes=6, ignore_index=255, average="micro")(predicted, target)
     assert mean_iou(confusion) == pytest.approx(100 * iou.item(), abs=1e-4)
     assert pixel_accuracy(confusion) == pytest.approx(100 * accuracy.item(), abs=1e-4)
+
+
+def test_boxes_at_random_score_almost_nothing_so_that_chance_of_detection_is_0():
+    rng = np.random.default_rng(0)
+    truths, found = [], []
+    for _ in range(40):
+        corners = rng.uniform(0, 40, (24, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(6, 24, (24, 2))], axis=1)
+        truths.append(truth(boxes[:4], rng.integers(0, 4, 4)))
+        found.append(detections(boxes[4:], rng.integers(0, 4, 20), rng.random(20)))
+    assert np.nanmean(coco_by_class(truths, found, num_classes=4), axis=0).max() < 2
+
+
+def test_no_other_constant_answer_of_a_segmentation_scores_more_than_the_most_frequent_class():
+    pixels = torch.tensor([30, 11, 50, 9])
+    measured = []
+    for k in range(4):
+        confusion = torch.zeros(4, 4, dtype=torch.int64)
+        confusion[:, k] = pixels
+        measured.append((mean_iou(confusion), pixel_accuracy(confusion)))
+    assert measured[2] == pytest.approx((12.5, 50)) == max(measured)
+    assert max(accuracy for _, accuracy in measured) == measured[2][1]

@@ -13,8 +13,9 @@ from torchvision import tv_tensors
 from downstream.metrics import confusion_matrix, mean_iou, pixel_accuracy
 from downstream.per_class import write_per_class
 from downstream.probes.segmentation import HEADS, Segmentation, _per_class
-from downstream.sheets import CELL, GAP, HEADING, class_colour, segmentation_sheet
+from downstream.sheets import CELL, GAP, HEADING, segmentation_sheet
 from pretext.datasets.base import ImageDataset
+from pretext.datasets.drawing import class_colour
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 

@@ -9,7 +9,8 @@ from colour_samples import EYES, seen
 from PIL import Image, ImageDraw
 
 from downstream.metrics import Detections, Truth
-from downstream.sheets import CELL, GAP, HEADING, PALETTE, Found, class_colour, detection_sheet
+from downstream.sheets import CELL, GAP, HEADING, Found, detection_sheet
+from pretext.datasets.drawing import PALETTE, class_colour
 
 
 @pytest.mark.parametrize("eye", EYES)
@@ -26,7 +27,7 @@ def test_more_classes_than_colours_begin_anew():
 
 @pytest.mark.parametrize("colour", PALETTE)
 def test_names_can_be_read_on_every_colour(colour):
-    from downstream.sheets import _legible_on
+    from pretext.datasets.drawing import _legible_on
 
     def luminance(rgb):
         values = np.asarray(rgb) / 255

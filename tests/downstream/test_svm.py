@@ -12,7 +12,7 @@ from probe_samples import HUES, SIZE, colours, small_encoder
 from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
 
-from downstream.classification import average_precisions, quality
+from downstream.classification import CLASS_MEAN, average_precisions, quality
 from downstream.features import split_features
 from downstream.label_sampling import few_of_each
 from downstream.probes import svm
@@ -152,7 +152,8 @@ def test_colours_are_classified_full_and_low_shot(encoder, multi):
     (headline,) = [score for score in scores if score.headline]
     at = {score.metric: score for score in scores if score.stage == headline.stage}
     name = "mAP" if multi else "top1"
-    assert list(at) == [name, f"{name}@k=1", f"{name}@k=1 sd", f"{name}@k=4", f"{name}@k=4 sd"]
+    names = [name] if multi else [name, CLASS_MEAN]
+    assert list(at) == names + [f"{each}@k={k}{kind}" for k in (1, 4) for each in names for kind in ("", " sd")]
     assert headline.metric == name and headline.n == 40
     # multi-label: the last class has no negatives and no average precision
     assert at[name].value > 95 and at[f"{name}@k=4"].value > 80
@@ -172,7 +173,7 @@ def test_the_seed_draws_the_full_shot_pictures_and_not_the_samples(encoder):
 def test_one_sample_has_no_deviation_and_a_class_too_rare_is_named(encoder, capsys):
     data = colours(train=20)
     scores = list(replace(QUICK, samples=1, shots=(1, 90)).evaluate(encoder, data))
-    assert {score.metric for score in scores} == {"top1", "top1@k=1"}
+    assert {score.metric for score in scores} == {"top1", "top1@k=1", CLASS_MEAN, f"{CLASS_MEAN}@k=1"}
     assert "colours: left out k=90" in capsys.readouterr().err
 
 

@@ -180,3 +180,13 @@ def test_a_refused_upload_does_not_keep_others_waiting():
         return kept.get(await kept.add(written("PNG")))
 
     assert asyncio.run(upload_two()).shape == (3, 30, 40)
+
+
+def test_uploads_are_kept_within_a_bound_of_memory(monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_KEPT_BYTES", 2 * 3 * 20 * 20)
+    kept, names = uploads.Uploads(), []
+    for _ in range(3):
+        names.append(asyncio.run(kept.add(written("PNG", (20, 20)))))
+    assert [kept.get(name).shape for name in names[1:]] == [(3, 20, 20)] * 2
+    with pytest.raises(RequestError, match="has expired"):
+        kept.get(names[0])

@@ -104,7 +104,7 @@ def test_files_by_stem_by_path_and_the_only_one(root, tmp_path):
     (root / "held_out.json").rename(alone / "labels.json")
     (root / "held_out").rename(alone / "pictures")
     data = open_dataset(f"coco:{alone}?images=pictures")
-    assert sum(map(len, data.splits.values())) == 6 and len(data.notes) == 2
+    assert sum(map(len, data.splits.values())) == 6 and len(data.notes) == 3
     fails(f"coco:{alone}", r"0000\.png is missing, but .*labels\.json lists it; name its folder with images=")
 
 

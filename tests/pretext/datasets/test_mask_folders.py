@@ -24,7 +24,7 @@ def test_masks_open_in_all_three_layouts(tmp_path):
     (tmp_path / "a" / "classes.txt").rename(turned / "classes.txt")
     turned_data = open_dataset(f"masks:{turned}")
     flat = open_dataset(f"masks:{turned / 'train'}?classes=sea,land")
-    assert len(by_split) == len(turned_data) == 6 and len(flat) == 4 and len(flat.notes) == 2
+    assert len(by_split) == len(turned_data) == 6 and len(flat) == 4 and len(flat.notes) == 3
     target = turned_data[1][1]
     assert target["labels"].tolist() == [1] and (target["masks"][6:14, 5:15] == 2).all()
     assert flat.classes == turned_data.classes == ("sea", "land")

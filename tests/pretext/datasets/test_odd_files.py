@@ -167,7 +167,7 @@ def test_what_is_no_regular_file_is_a_bad_picture_or_mask(tmp_path):
 def test_few_bits_in_sixteen_are_not_black(tmp_path, highest, white, suffix):
     values = np.linspace(0, highest, 400).astype(np.uint16).reshape(20, 20)
     for number in range(6):
-        Image.fromarray(values).save(tmp_path / f"{number}.{suffix}")
+        Image.fromarray(np.roll(values, number, axis=0)).save(tmp_path / f"{number}.{suffix}")
     data = open_dataset(f"folder:{tmp_path}")
     expected = np.rint(values * (255 / white)).astype(int)
     assert np.abs(data[0][0].numpy() - expected).max() <= 1

@@ -44,6 +44,7 @@ def test_pixels_are_averaged_not_picked(tmp_path):
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     for number in range(3):
+        stripes[number, 1] = 1  # three different pictures
         dataset_samples.save(tmp_path / f"{number}.png", stripes)
     image = at_size(open_dataset(f"folder:{tmp_path}"), 8, bad_images="stop")[0][0]
     assert (image.float() - 127.5).abs().max() < 25
@@ -53,8 +54,8 @@ def test_a_large_jpeg_decoded_coarsely_is_the_picture_decoded_whole(tmp_path):
     y, x = np.mgrid[:400, :600]
     smooth = np.stack([x / 600, y / 400, np.sin(x / 60) / 2 + 0.5], axis=-1)
     dataset_samples.save(tmp_path / "0.jpg", (smooth * 255).astype(np.uint8))
-    for number in (1, 2):
-        dataset_samples.save(tmp_path / f"{number}.png", (smooth * 255).astype(np.uint8))
+    for suffix in ("png", "bmp"):
+        dataset_samples.save(tmp_path / f"0.{suffix}", (smooth * 255).astype(np.uint8))
     data = open_dataset(f"folder:{tmp_path}")
     images = [at_size(part, 32, bad_images="stop")[0][0].float() for part in data.splits.values()]
     assert all((image - images[0]).abs().max() < 6 for image in images)

@@ -33,9 +33,11 @@ PROBES = sorted(catalogue.declared_probes("downstream.probes"))
 COMMANDS = [
     "-m pretext --help",
     "-m pretext list",
+    "-m pretext list data",
     "-m pretext train --help",
     "-m pretext train context_encoder:adversarial -h",
     "-m pretext inpaint --help",
+    "-m pretext data --help",
     "-m downstream --help",
     "-m downstream detection --help",
     *(f"-m retrieval {command}--help" for command in ("", "index ", "search ", "inpaint ", "demo ")),
@@ -84,6 +86,7 @@ def pages():
     for name, home in {
         **{f"retrieval {name}": home for name, home in retrieval_command.OPTIONS.items()},
         "pretext inpaint": "pretext.inpainting.command:Inpaint",
+        "pretext data": "pretext.auditing.command:Data",
         "speed": "benchmarks.timing.measuring:Speed",
         "interval_simulation": "benchmarks.interval_simulation.__main__:Simulation",
         **{f"run_all {kind.__name__}": f"benchmarks.commands:{kind.__name__}" for kind in SUBCOMMANDS},

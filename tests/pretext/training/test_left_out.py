@@ -45,6 +45,8 @@ def test_broken_pictures_are_left_out_and_reported(tmp_path, capsys):
     said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
     assert len(said) == 1 and f"left out {len(found)} of {count} pictures" in said[0]
     assert f"and {len(found) - 5} more" in said[0]
+    notes = json.loads((tmp_path / "out" / "run.json").read_text())["notes"]
+    assert said[0].endswith(notes[-1]) and any("val split was drawn" in note for note in notes)
 
 
 def test_a_broken_picture_stops_the_run_where_it_is_to(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from training_samples import DATA
 
-from pretext.datasets import at_size, open_dataset
+from pretext.datasets import ImageDataset, at_size, open_dataset
+from pretext.system.errors import UserError
 from pretext.training.loading import load_batches
 
 
@@ -33,3 +35,28 @@ def test_two_ranks_share_a_batch():
     whole = images(0, 1)
     assert torch.equal(whole[0::2], images(0, 2))
     assert torch.equal(whole[1::2], images(1, 2))
+
+
+class Fails(ImageDataset):
+    """A data set whose second picture cannot be read at the moment."""
+
+    spec = "fails"
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise UserError("2.png: too many open files; run the same command again")
+        return torch.zeros(3, 8, 8, dtype=torch.uint8), {}
+
+    @property
+    def fingerprint(self):
+        return "fails"
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_an_error_for_the_user_leaves_a_worker_as_one_line(workers):
+    with pytest.raises(UserError) as raised:
+        next(load_batches(Fails(), 4, seed=0, first=0, rank=0, world=1, labels=False, workers=workers))
+    assert str(raised.value) == "2.png: too many open files; run the same command again"
