@@ -102,6 +102,7 @@ def finish(out: Path) -> None:
     from benchmarks.results import read_costs, read_measurements, write_csv, write_parquet
     from benchmarks.terminal import text_table
     from benchmarks.verdict import summarise
+    from pretext.system.checkpoint import remove_leftovers_in
 
     csv, report, made_of = out / "results.csv", out / "report.html", out / ".report-inputs"
     table = text_table(summarise(read_measurements(out)), read_costs(out))
@@ -110,6 +111,8 @@ def finish(out: Path) -> None:
         csv, report = write_csv(out), write_report(out)
         write_parquet(out)
         made_of.write_text(now)
+    for folder in (out, out / "figures"):  # of a process that was killed while this one wrote the report
+        remove_leftovers_in(folder)
     print(f"{table}\n{csv}\n{report}")
 
 

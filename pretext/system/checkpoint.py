@@ -67,6 +67,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def remove_leftovers_in(folder: Path) -> None:
+    """Delete what processes of this machine that no longer run left beside any file of a folder."""
+    for beside in folder.glob(f".*.{_HOST}-*.tmp"):
+        remove_leftovers(folder / beside.name[1:].rpartition(f".{_HOST}-")[0])
+
+
 def remove_leftovers(path: Path) -> None:
     """Delete what processes of this machine that no longer run left beside `path`, which they were to write."""
     for beside in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):

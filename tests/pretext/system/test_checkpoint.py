@@ -16,6 +16,7 @@ from pretext.system.checkpoint import (
     atomic_write,
     read_checkpoint,
     remove_leftovers,
+    remove_leftovers_in,
     save_checkpoint,
     write_tensors,
 )
@@ -83,6 +84,19 @@ def test_the_next_writer_deletes_what_a_killed_one_left_and_nothing_else(tmp_pat
     assert len(list(tmp_path.iterdir())) == len(others) + 2
     write_tensors(file, {"a": torch.zeros(3)}, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "file"])
+
+
+def test_a_folder_is_cleared_of_what_killed_processes_left_and_of_nothing_else(tmp_path):
+    others = [".tmpZ9y8X7", ".file.1.tmp", ".file.00000000-1.tmp", "figure.tmp"]
+    for name in others:
+        (tmp_path / name).write_text("a user's")
+    for name in ("file", "a.b*[x].svg"):
+        killed = subprocess.run([sys.executable, "-c", WRITES, str(tmp_path / name)], check=False)
+        assert killed.returncode == -signal.SIGKILL
+    with atomic_write(tmp_path / "running") as beside:
+        remove_leftovers_in(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, beside.name])
+    remove_leftovers_in(tmp_path / "missing")
 
 
 def test_a_file_that_a_running_process_writes_stays(tmp_path):
