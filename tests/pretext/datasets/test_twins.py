@@ -144,3 +144,8 @@ def test_what_was_found_is_remembered_until_a_file_changes(tmp_path, own_cache, 
     for stored in (own_cache / "twins").iterdir():
         stored.write_text("[[0, 99999]]")
     assert "19 of 40" in open_dataset(spec).notes[0]
+
+
+def test_a_path_that_no_file_can_have_is_equal_to_none(tmp_path):
+    data = FileDataset(root=tmp_path, images=[f"{tmp_path}/a\0.png", f"{tmp_path}/b\0.png"])
+    assert equal_pictures({"train": data})["train"].tolist() == [0, 1]
