@@ -122,6 +122,8 @@ def _regular(path: str) -> os.stat_result | None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
         raise
+    except ValueError:  # no path can hold a null character or a lone surrogate
+        return None
     return state if stat.S_ISREG(state.st_mode) else None
 
 
