@@ -16,10 +16,10 @@ from pathlib import Path
 from pretext.system.errors import UserError, run_command
 
 SHARES = {
-    "damaged files": 3000,
+    "damaged files": 2400,
     "pictures": 1800,
     "masks": 300,
-    "annotations": 1300,
+    "annotations": 1900,
     "specs": 1100,
     "flags": 1200,
     "weight files": 500,

@@ -89,7 +89,9 @@ class Starter:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
-        return self._process.stdout.readline().strip()
+        answer = self._process.stdout.readline().strip()
+        assert answer, f"the starting process has ended: {self._process.wait()}"
+        return answer
 
 
 @dataclass

@@ -8,6 +8,7 @@ masks: the pet has the number of its breed, the border is ignored.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +174,14 @@ def _converted(kind: str, root: Path, found: Any) -> ImageDataset:
     files, numbers = _files_and_numbers(found)
     label = torch.as_tensor(np.asarray(numbers), dtype=torch.int64)
     classes = _class_names(kind, found, int(label.max()) + 1)
+    if not 0 <= int(label.min()) <= int(label.max()) < len(classes):
+        wrong = int(label.min()) if label.min() < 0 else int(label.max())
+        raise ValueError(f"a picture has the class number {wrong}, but there are {len(classes)} classes")
+    count = len(found.data) if files is None else len(files)
+    if count != len(label):
+        raise ValueError(f"{count} pictures, but class numbers of {len(label)}")
+    for path in files or ():
+        os.fsencode(path)  # fails for names that no file can have
     if files is None:
         return ArrayDataset(np.asarray(found.data), label, classes)
     masks = None

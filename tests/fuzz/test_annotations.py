@@ -49,9 +49,9 @@ def list_damage(content: bytes, drawn: random.Random) -> bytes:
     return drawn.choice(["\n", "\r\n", "\r", "\x0b"]).join(lines).encode(errors="surrogatepass")
 
 
-def file_damage(file: Path, root: Path, drawn: random.Random) -> None:
+def file_damage(file: Path, root: Path, drawn: random.Random, *, pipes: bool) -> None:
     """Put something else where a file was."""
-    way = drawn.randrange(6)
+    way = drawn.choice([0, 1, 2, 4, 5, *[3] * pipes])
     file.unlink()
     if way == 0:
         file.mkdir()
@@ -67,7 +67,9 @@ def file_damage(file: Path, root: Path, drawn: random.Random) -> None:
         file.with_name(drawn.choice(["\udcff.png", "a\nb.png", "-.jpg", "é" * 100 + ".png"])).touch()
 
 
-KINDS = ("voc", "coco", "masks", "folder", "clips")
+KINDS = ["voc", "coco", "masks", "folder", "clips", *dataset_samples.TORCHVISION]
+KINDS.remove("stanford_cars")  # scipy crashes on damaged MATLAB files; the others' are checked before they are read
+PICTURES = (".png", ".jpg", ".jpeg", ".JPEG", ".ppm")
 BY_SUFFIX = {".xml": voc_damage, ".txt": list_damage}
 
 
@@ -76,9 +78,11 @@ BY_SUFFIX = {".xml": voc_damage, ".txt": list_damage}
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_data_set_opens_or_is_refused(kind, tmp_path):
     root = tmp_path / "data"
-    dataset_samples.make(kind, root)
+    spec = dataset_samples.make(kind, root)
     shutil.copytree(root, tmp_path / "kept")
-    texts = [file.relative_to(root) for file in sorted(root.rglob("*")) if file.suffix in (".xml", ".txt", ".json")]
+    texts = [
+        file.relative_to(root) for file in sorted(root.rglob("*")) if file.suffix not in PICTURES and file.is_file()
+    ]
     files = [file.relative_to(root) for file in sorted(root.rglob("*")) if file.is_file()]
 
     def opened(drawn):
@@ -94,13 +98,13 @@ def test_a_damaged_data_set_opens_or_is_refused(kind, tmp_path):
             else:
                 file = root / drawn.choice(files)
                 if file.is_file() and not file.is_symlink():
-                    file_damage(file, root, drawn)
+                    file_damage(file, root, drawn, pipes=kind not in dataset_samples.TORCHVISION)  # torchvision waits
             drawn.about.append(file.name)
-        data = open_dataset(f"{kind}:{root}")
+        data = open_dataset(spec)
         for split in data.splits.values():
             assert split.fingerprint
             sized = at_size(split, 8, bad_images=drawn.choice(["skip", "stop"]))
             for index in range(len(sized)):
                 sized[index]
 
-    check(f"{kind} data", share("annotations", kind, list(KINDS)), opened)
+    check(f"{kind} data", share("annotations", kind, KINDS), opened)

@@ -11,7 +11,7 @@ import pytest
 import torchvision.datasets
 from dataset_samples import one_line
 
-from pretext.datasets import open_dataset
+from pretext.datasets import at_size, open_dataset
 from pretext.system.errors import UserError
 
 
@@ -66,3 +66,34 @@ def test_array_sets_hold_the_pixels_that_were_stored(tmp_path, unchecked):
     assert np.array_equal(colour[2][0].permute(1, 2, 0).numpy(), dataset_samples.pixels(1, 12, 32, 32))
     columns = open_dataset(dataset_samples.make("stl10", tmp_path / "stl")).split("test")
     assert np.array_equal(columns[1][0].permute(1, 2, 0).numpy(), dataset_samples.pixels(1, 1, 96, 96))
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "old", "new", "said"),
+    [
+        ("food101", "food-101/meta/train.json", "pie/train0", "pie/\\ud800", "surrogates not allowed"),
+        ("fashion_mnist", "FashionMNIST/raw/t10k-labels-idx1-ubyte", b"\1", b"\xc8", "class number 200, but"),
+        ("fashion_mnist", "FashionMNIST/raw/t10k-labels-idx1-ubyte", b"\0\0\0\6", b"\0\0\0\5", "class numbers of"),
+    ],
+)
+def test_lists_and_numbers_that_nothing_can_be_are_one_line(tmp_path, kind, file, old, new, said):
+    spec = dataset_samples.make(kind, tmp_path)
+    content = (tmp_path / file).read_bytes()
+    old, new = (text.encode() if isinstance(text, str) else text for text in (old, new))
+    start = 8 if len(old) == 1 else 0
+    changed = content[:start] + content[start:].replace(old, new, 1)
+    (tmp_path / file).write_bytes(changed[:-1] if len(old) == 4 else changed)
+    with pytest.raises(UserError, match=said) as excinfo:
+        open_dataset(spec)
+    one_line(excinfo)
+
+
+def test_a_list_with_a_null_character_names_a_bad_picture(tmp_path):
+    spec = dataset_samples.make("dtd", tmp_path)
+    file = next(tmp_path.rglob("train1.txt"))
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0].replace(".jpg", "\0.jpg"), *lines[1:]]) + "\n")
+    data = open_dataset(spec)
+    assert data.fingerprint
+    packed = at_size(data, 8, bad_images="skip")
+    assert len(packed) == len(data) - 1
