@@ -15,6 +15,7 @@ from benchmarks.cells import Cell, Inpainting, as_json
 from benchmarks.results import SCHEMA_VERSION, Measurement, encoder_path, failure_path, write_cell
 from pretext.datasets.base import ImageDataset
 from pretext.judging import Score
+from pretext.system.checkpoint import remove_leftovers_in
 from pretext.system.device import device_of
 from pretext.system.memory import peak_memory, reset_peak_memory
 from pretext.system.revision import revision
@@ -74,8 +75,8 @@ def _run_probe(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:
     encoder = load_encoder(path)
     data = cell.data.open()
     sheets = out / "artifacts" / cell.name
-    for partial in sheets.rglob(".*.*-[0-9]*.tmp"):  # as `atomic_write` names them: left by a killed worker
-        partial.unlink(missing_ok=True)
+    for folder in (sheets, *(path for path in sheets.rglob("*") if path.is_dir())):
+        remove_leftovers_in(folder)  # of a killed worker; its checkpoint stays
     if isinstance(cell.protocol, Inpainting):
         return encoder, _score_inpainting(cell, cell.protocol, data, path.parent, sheets)
     assert cell.protocol is not None
