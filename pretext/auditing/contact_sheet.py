@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ CELL = 208
 """Longer side of a picture on the sheet, in pixels."""
 GAP, HEADING, CAPTION = 8, 22, 16
 SEED = 0
-NAMED_FROM, NOT_NAMED = 0.02, 2.0
-"""Share of a picture that a class in its mask must cover to be named; no class where boxes name them."""
+NAMED_FROM = 0.02
+"""Share of a picture that a class in its mask must cover to be named."""
 
 
 def write_contact_sheet(data: ImageDataset, path: Path) -> None:
@@ -76,7 +77,7 @@ def _with_annotations(image: torch.Tensor, target: Target, classes: tuple[str, .
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).resize(size, Image.Resampling.BICUBIC)
     mask = np.asarray(target.get("masks", IGNORE))
     if (mask != IGNORE).any():  # a picture without a mask would be white
-        named_from = NOT_NAMED if "boxes" in target else NAMED_FROM
+        named_from = math.inf if "boxes" in target else NAMED_FROM  # boxes name the classes
         picture = with_mask(picture, mask, ("background", *classes), named_from=named_from)
     caption = ""
     if "label" in target:

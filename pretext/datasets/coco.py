@@ -40,13 +40,11 @@ from pretext.datasets.coco_format import Annotated, boxes_from_outlines, named_c
 from pretext.datasets.coco_turned import turn_annotations
 from pretext.datasets.files import FileDataset, Masks, chosen_classes, folder_at
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.layouts import starts_like_coco
+from pretext.datasets.layouts import SPLIT_NAMES, starts_like_coco
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
-FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""Names of each split: of its JSON file, or of a folder with one where none lies in DIR or DIR/annotations."""
 LEAST_OUTLINED = 0.5
 """Share of a split's objects that must have an outline for masks."""
 
@@ -198,7 +196,7 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
         # the first name of a split that any file has
         fitting = (
             [stem for stem in by_stem if re.fullmatch(rf"(instances_)?{word}[-_]?(\d{{4}})?", stem)]
-            for word in FOLDERS[split]
+            for word in SPLIT_NAMES[split]
         )
         found = sorted(next(filter(None, fitting), []), key=lambda stem: (stem[:10] == "instances_", stem))
         if found:
@@ -219,7 +217,7 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
 def _in_split_folders(spec: str, root: Path) -> dict[str, Path]:
     """Return the only JSON file in COCO's format in the folder of each split."""
     files: dict[str, Path] = {}
-    for split, names in FOLDERS.items():
+    for split, names in SPLIT_NAMES.items():
         found = next((found for name in names if (found := sorted((root / name).glob("*.json")))), [])
         if len(found) > 1:
             found = [file for file in found if starts_like_coco(file)]

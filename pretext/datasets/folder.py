@@ -28,13 +28,11 @@ import torch
 
 from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.files import FileDataset, chosen_classes, folder_at, images_below, some
-from pretext.datasets.layouts import unread_annotations
+from pretext.datasets.layouts import SPLIT_NAMES, unread_annotations
 from pretext.datasets.tiny_imagenet import is_flat, is_tiny_imagenet, list_of_classes, listed_classes
 from pretext.system.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
-OTHER_NAMES = {"val": ("valid", "validation")}
-"""Names of a split's folder that are taken if there is none of its own name."""
 SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 """Names, in lower case, of folders that are splits rather than classes."""
 
@@ -221,7 +219,7 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
     """
     found: dict[str, Path] = {}
     for split, name in named.items():
-        names = (split, *OTHER_NAMES.get(split, ())) if name is None else (name,)
+        names = SPLIT_NAMES[split] if name is None else (name,)
         folder = next((root / name for name in names if (root / name).is_dir()), None)
         if folder is not None:
             found[split] = folder

@@ -11,7 +11,9 @@ from pretext.datasets.decoding import check_regular
 from pretext.datasets.files import FEW
 from pretext.datasets.voc_format import xml_and_pictures
 
-SPLIT_FOLDERS = ("", "train", "val", "valid", "validation", "test")
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+"""What the folder or the file of each split may be called; an earlier name is taken before a later one."""
+SPLIT_FOLDERS = ("", *(name for names in SPLIT_NAMES.values() for name in names))
 YOLO_LINE = re.compile(r"\d+(\s+-?\d+(\.\d*)?(e-?\d+)?){4,}")
 MOST_JSON = 20
 """Number of JSON files that are looked at: some tools write one for each picture."""

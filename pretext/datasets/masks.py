@@ -20,7 +20,7 @@ from typing import Literal
 
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, images_below, text_lines
-from pretext.datasets.folder import OTHER_NAMES, SPLITS
+from pretext.datasets.layouts import SPLIT_NAMES
 from pretext.datasets.mask_values import mask_table, read_white, values_without_class
 from pretext.system.errors import UserError, did_you_mean
 
@@ -140,12 +140,10 @@ def _classes(spec: str, root: Path, options: Options) -> tuple[str, ...]:
 def _folders(spec: str, root: Path, options: Options) -> dict[str, tuple[Path, Path]]:
     """Return the folder of pictures and the folder of masks of each split."""
     found: dict[str, tuple[Path, Path]] = {}
-    for split in SPLITS:
+    for split in SPLIT_NAMES:
         named: str | None = getattr(options, split)
         pairs = (
-            pair
-            for name in ((split, *OTHER_NAMES.get(split, ())) if named is None else (named,))
-            for pair in _pairs(root, name, options)
+            pair for name in (SPLIT_NAMES[split] if named is None else (named,)) for pair in _pairs(root, name, options)
         )
         if (pair := next(pairs, None)) is not None:
             found[split] = pair
