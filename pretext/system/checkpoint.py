@@ -92,7 +92,19 @@ def _runs(process: int) -> bool:
         return False
     except PermissionError:  # another user's
         return True
-    return True
+    return not _has_ended(process)
+
+
+def _has_ended(process: int) -> bool:
+    """Return whether a process has ended and only waits for its parent to read its code.
+
+    In many containers no process does so for orphans, and a dead worker keeps its number for ever.
+    """
+    try:
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[:1]
+    except OSError:  # gone meanwhile, or a system without /proc, where somebody always reads the code
+        return False
+    return state in ([b"Z"], [b"X"])
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,6 +99,18 @@ def test_a_folder_is_cleared_of_what_killed_processes_left_and_of_nothing_else(t
         remove_leftovers_in(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, beside.name])
     remove_leftovers_in(tmp_path / "missing")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a process's state is read from Linux's /proc")
+def test_a_writer_whose_exit_code_nobody_reads_has_ended(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", WRITES, str(tmp_path / "file")])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie, as orphans do in many containers
+    try:
+        assert list(tmp_path.iterdir())
+        remove_leftovers_in(tmp_path)
+        assert not list(tmp_path.iterdir())
+    finally:
+        dead.wait()
 
 
 def test_a_file_that_a_running_process_writes_stays(tmp_path):
