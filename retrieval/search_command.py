@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pretext.datasets import say_opened
 from pretext.datasets.base import BadImage, ImageDataset
-from pretext.datasets.decoding import decode, resize
+from pretext.datasets.decoding import decode
+from pretext.datasets.fitting import resize
 from pretext.system.checkpoint import atomic_write
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError

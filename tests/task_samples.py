@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from pretext.datasets import open_dataset
+from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder
 from pretext.system.distributed import average_gradients
 from pretext.tasks import Batch, build_task
@@ -46,7 +47,7 @@ def scenes(split):
 
 
 def batch(images, seed=0):
-    return Batch(images, None, generator(seed))
+    return Batch(equally_large(images), None, generator(seed))
 
 
 def built(spec, encoder=SMALL, size=32):

@@ -183,7 +183,9 @@ def minimal_loop(task: str, data: ImageDataset, load: Load) -> Iterator[Interval
         _synchronise(device)
         started, views = time.perf_counter(), 0.0
         for step in range(part * load.interval, (part + 1) * load.interval):
-            batch = batches[step % len(batches)]._replace(generator=torch.Generator(device).manual_seed(step))
+            batch = dataclasses.replace(
+                batches[step % len(batches)], generator=torch.Generator(device).manual_seed(step)
+            )
             first_layer.clear()
             step_started = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -227,6 +229,7 @@ def _batches_in_memory(model: Task, data: ImageDataset, size: int, device: torch
     batches = load_batches(
         data,
         size,
+        side=model.encoder.input_size,
         seed=0,
         first=0,
         rank=0,

@@ -7,13 +7,16 @@ Every data set:
     twins              which pictures are equal
     findings           what is wrong with a data set, and the lines that commands print of it
     packed             every picture at one size, packed on disk or decoded on the fly: `at_size`
+    kept               pictures with their own shape, from which views are cut: `for_views`
+    pictures           a batch of pictures of different sizes
+    fitting            squash, cut or pad a picture together with its target
     packing            build, check and open packs
     classification     the classes of all pictures as one tensor
 
 Pictures in files:
     files              pictures, labels, boxes and masks in files: `FileDataset`
     mask_values        what the values in index masks mean
-    decoding           decode an image file; resize a picture together with its target
+    decoding           decode an image file
     drawing            draw boxes, masks and class names on a picture
     objects            labels and boxes of many pictures in flat arrays
     fingerprints       content hashes of files, cached
@@ -57,11 +60,13 @@ from typing import Any
 from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, Fault, ImageDataset, Target
 from pretext.datasets.files import FileDataset, some
 from pretext.datasets.findings import faults_of, say_opened
+from pretext.datasets.kept import for_views
 from pretext.datasets.layouts import fitting_kind
 from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset, complete, limited
 from pretext.datasets.twins import equal_pictures
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.ranges import MOST
 from pretext.system.specs import options_into, parse_spec
 
 __all__ = [
@@ -75,6 +80,7 @@ __all__ = [
     "Target",
     "at_size",
     "dataset_kinds",
+    "for_views",
     "open_dataset",
     "say_opened",
 ]
@@ -99,7 +105,8 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
 
     Args:
         spec: `KIND[:PATH][?key=value&…]`. Every kind accepts `limit=N`: at most N pictures of each split, drawn
-            by a fixed seed.
+            by a fixed seed; `resize=squash`: pictures are squashed to squares instead of keeping their shape; and
+            `load_size=N`: see `ImageDataset.load_size`.
         download: Download a torchvision data set if its files are missing.
 
     Raises:
@@ -107,10 +114,15 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     """
     parsed = parse_spec(spec)
     options_type, open_splits = _opener(parsed.kind)
-    with_limit: Any = dataclasses.make_dataclass(
-        "Options", [("limit", int | None, None)], bases=(options_type,), frozen=True
-    )
-    options = options_into(with_limit, parsed)
+    general = [("limit", int | None, None), ("resize", str, "keep"), ("load_size", int | None, None)]
+    with_general: Any = dataclasses.make_dataclass("Options", general, bases=(options_type,), frozen=True)
+    options = options_into(with_general, parsed)
+    if options.resize not in ("keep", "squash"):
+        raise UserError(
+            f"{parsed.kind}: resize={options.resize}; give keep (own shape) or squash (to a square, distorted)"
+        )
+    if options.load_size is not None and not 1 <= options.load_size <= MOST["image_size"]:
+        raise UserError(f"{parsed.kind}: load_size={options.load_size}; expected 1 to {MOST['image_size']} pixels")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"{parsed.kind}: limit={options.limit}; expected 1 or more")
     if download:
@@ -134,6 +146,7 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
         splits = {name: limited(part, options.limit) for name, part in splits.items()}
         notes.append(f"limit={options.limit}: at most that many pictures of each split, drawn by a fixed seed.")
     for part in splits.values():
+        part.squash, part.load_size = options.resize == "squash", options.load_size
         part.spec, part.splits, part.notes = spec, splits, tuple(dict.fromkeys(notes))
         part.lacking = given["train"].lacking
     return splits["train"]

@@ -53,6 +53,10 @@ class ImageDataset(ABC):
         lacking: Why an annotation is missing that the source nearly has, by its key; `require` says it.
         has_background: False if no pixel of a mask is background, which is then no class to predict.
         synthetic: True if the pictures are drawn, not photographed.
+        squash: True if pictures are to be squashed to squares, by `resize=squash`; else they keep their shape.
+        load_size: The most pixels of a picture's shorter side where views are cut from it; None is
+            `pretext.datasets.kept.VIEW_DETAIL` times the views' side.
+        side: Side in pixels of all pictures, if all are known to be squares of one size; else None.
         label: The class of each picture, if known without decoding; else None.
         clip_of: The clip number of each picture, if pictures are frames of clips; else None.
         objects: The objects of each picture, in pixels as in its target, if known without decoding; else None.
@@ -66,6 +70,9 @@ class ImageDataset(ABC):
     lacking: Mapping[str, str] = {}
     has_background: bool = True
     synthetic: bool = False
+    squash: bool = False
+    load_size: int | None = None
+    side: int | None = None
     label: Int[Tensor, "N"] | None = None
     clip_of: Int[Tensor, "N"] | None = None
     objects: Objects | None = None

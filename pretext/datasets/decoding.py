@@ -1,4 +1,4 @@
-"""Decode image files of any mode to 8-bit RGB, upright, and resize pictures together with their targets.
+"""Decode image files of any mode to 8-bit RGB, upright.
 
 Conversions to 8-bit RGB: transparent pixels are composited on white. 16-bit values are divided by 257; but
 if a greyscale picture uses 8, 10 or 12 of its 16 bits, which would be nearly black, the brightest value of that many
@@ -21,10 +21,8 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
-from pretext.datasets.base import BadImage, Target
+from pretext.datasets.base import BadImage
 from pretext.system.errors import UserError
 
 _OF_THE_FILE = {
@@ -187,23 +185,6 @@ def passing_fault(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_THE_FILE:
         return error.strerror or str(error)
     return None
-
-
-def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
-    """Return picture and target at size×size, without keeping the aspect ratio.
-
-    Squashing keeps every object whole and the IoU of two boxes unchanged; CaffeNet's inputs were made this way.
-    Pixels are interpolated bilinearly with antialiasing, masks by nearest neighbour. Each annotation is scaled
-    from its own canvas, so `image` may be decoded at a reduced size.
-    """
-    square = [size, size]
-    moved = dict(target)
-    for name in ("boxes", "masks"):
-        if name in target:
-            moved[name] = F.resize(target[name], square, interpolation=InterpolationMode.NEAREST)
-    if image.shape[1:] != (size, size):
-        image = F.resize(image, square, interpolation=InterpolationMode.BILINEAR, antialias=True)
-    return image.contiguous(), moved
 
 
 def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[int, int]]:

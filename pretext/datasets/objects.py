@@ -51,14 +51,10 @@ class Objects:
     def target(self, index: int, height: int, width: int) -> Target:
         """Return the target of picture `index`; boxes are clipped to height×width, see `_clipped`."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        if self.boxes is None:
-            return {"labels": self.labels[rows].clone()}
-        edge = torch.tensor([width, height], dtype=torch.float32)
-        boxes = _clipped(self.boxes[rows], edge)
-        target: Target = {
-            "labels": self.labels[rows].clone(),
-            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
-        }
+        target: Target = {"labels": self.labels[rows].clone()}
+        if self.boxes is not None:
+            boxes = _clipped(self.boxes[rows], torch.tensor([width, height], dtype=torch.float32))
+            target["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
         if self.difficult is not None:
             target["difficult"] = self.difficult[rows].clone()
         return target

@@ -17,23 +17,26 @@ from torchvision import tv_tensors
 
 from pretext.datasets.base import BadImage, Fault, ImageDataset, Target
 from pretext.datasets.fingerprints import digest
+from pretext.datasets.fitting import kept_annotations
 from pretext.datasets.packing import Pack, item_at, open_or_build
 from pretext.datasets.view import View
 from pretext.system.cache import size_limit_gb
 from pretext.system.errors import UserError
 
 BadImages = Literal["skip", "stop"]
+SquareFit = Literal["squash", "crop", "pad"]
 PACK_GB = 4.0
 """Maximum size of a pack in gigabytes; a larger split is decoded on the fly. The environment variable
 PRETEXT_PACK_GB overrides it."""
 
 
-def at_size(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageDataset:
-    """Return the data set with every picture squashed to size×size; its other splits follow on first access.
+def at_size(data: ImageDataset, size: int, *, bad_images: BadImages, fit: SquareFit = "squash") -> ImageDataset:
+    """Return the data set with every picture at size×size; its other splits follow on first access.
 
     Args:
-        data: Any data set.
+        data: Any data set. Where its spec says `resize=squash`, every picture is squashed.
         size: Side of the pictures in pixels, at least 1.
+        fit: How pictures that are no squares get there; see `pretext.datasets.fitting`.
         bad_images: What to do with pictures that cannot be decoded: `skip` leaves them out and reports them on
             stderr and in the notes; `stop` raises. A split too large to pack raises `BadImage` at each instead.
 
@@ -43,12 +46,13 @@ def at_size(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageDat
     """
     if size < 1:
         raise UserError(f"{data.spec}: size={size}; pictures must be at least 1 pixel wide")
-    if isinstance(data, PackedDataset | ResizedDataset):
-        if data.size == size:
-            return data
-        data = data.base
-    sized = _at_size(data, size, bad_images)
-    sized.splits = SizedSplits(data, sized, size, bad_images)
+    source = data.base if isinstance(data, PackedDataset | ResizedDataset) else data
+    fit = "squash" if source.squash or source.side is not None else fit
+    if isinstance(data, PackedDataset | ResizedDataset) and (data.size, data.fit) == (size, fit):
+        return data
+    data = source
+    sized = _at_size(data, size, fit, bad_images)
+    sized.splits = SizedSplits(data, sized, size, fit, bad_images)
     return sized
 
 
@@ -58,22 +62,24 @@ class PackedDataset(View):
 
     Attributes:
         size: Side S of the pictures in pixels.
+        fit: How the pictures got this side.
         images: All pictures. Writing to it does not change the file.
         masks: All masks, if there are any.
         skipped: The pictures that could not be decoded and were left out, each with the reason.
     """
 
-    def __init__(self, base: ImageDataset, size: int, pack: Pack) -> None:
+    def __init__(self, base: ImageDataset, size: int, fit: SquareFit, pack: Pack) -> None:
         """Take the description of the data set from `base` and its content from `pack`."""
         super().__init__(base)
-        self.size = size
+        self.size, self.side, self.fit = size, size, fit
+        self.annotations = kept_annotations(base.annotations, fit)
         self.images: UInt8[Tensor, "N 3 S S"] = pack.images
         self.label, self.clip_of, self.objects = pack.label, pack.clip_of, pack.objects
         self.masks: UInt8[Tensor, "N S S"] | None = pack.masks
         self.skipped: tuple[str, ...] = pack.skipped
         if self.skipped:
             about = f"{len(self.skipped)} of {len(base)} pictures could not be decoded and were left out: "
-            self.notes += (Fault(f"{about}{_some(self.skipped)}."),)
+            self.notes += (Fault(f"{about}{first_of(self.skipped)}."),)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,7 +107,7 @@ class PackedDataset(View):
             return self.base, index
         for place in range(index, min(index + len(self.skipped) + 1, len(self.base))):
             try:
-                if torch.equal(item_at(self.base, place, self.size)[0], self.images[index]):
+                if torch.equal(item_at(self.base, place, self.size, self.fit)[0], self.images[index]):
                     return self.base, place
             except BadImage:
                 continue
@@ -123,12 +129,14 @@ class ResizedDataset(View):
 
     Attributes:
         size: Side S of the pictures in pixels.
+        fit: How the pictures get this side.
     """
 
-    def __init__(self, base: ImageDataset, size: int) -> None:
+    def __init__(self, base: ImageDataset, size: int, fit: SquareFit = "squash") -> None:
         """Show `base` at size×size."""
         super().__init__(base)
-        self.size = size
+        self.size, self.side, self.fit = size, size, fit
+        self.annotations = kept_annotations(base.annotations, fit)
         self.label, self.clip_of = base.label, base.clip_of
 
     def __len__(self) -> int:
@@ -136,7 +144,7 @@ class ResizedDataset(View):
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
         """Return picture and target; see `ImageDataset`."""
-        return item_at(self.base, index, self.size)
+        return item_at(self.base, index, self.size, self.fit)
 
     def origin(self, index: int) -> tuple[ImageDataset, int]:
         """Return `base` and the same index."""
@@ -152,21 +160,24 @@ class ResizedDataset(View):
 class SizedSplits(Mapping[str, ImageDataset]):
     """The splits of a data set at one size; each is packed or resized on first access."""
 
-    def __init__(self, base: ImageDataset, sized: ImageDataset, size: int, bad_images: BadImages) -> None:
+    def __init__(
+        self, base: ImageDataset, sized: ImageDataset, size: int, fit: SquareFit, bad_images: BadImages
+    ) -> None:
         """Wrap `base.splits`.
 
         Args:
             base: The data set at its own size.
             sized: `base` at the new size.
             size: Side in pixels.
+            fit: See `at_size`.
             bad_images: See `at_size`.
         """
-        self._base, self._size, self._bad_images = base.splits, size, bad_images
+        self._base, self._size, self._fit, self._bad_images = base.splits, size, fit, bad_images
         self._done = {name: sized for name, part in base.splits.items() if part is base}
 
     def __getitem__(self, name: str) -> ImageDataset:
         if name not in self._done:
-            sized = _at_size(self._base[name], self._size, self._bad_images)
+            sized = _at_size(self._base[name], self._size, self._fit, self._bad_images)
             sized.splits = self
             self._done[name] = sized
         return self._done[name]
@@ -181,24 +192,38 @@ class SizedSplits(Mapping[str, ImageDataset]):
         return len(self._base)
 
 
-def _at_size(data: ImageDataset, size: int, bad_images: BadImages) -> ImageDataset:
-    planes = 4 if "masks" in data.annotations else 3
-    if len(data) * planes * size * size > size_limit_gb("PRETEXT_PACK_GB", PACK_GB) * 1e9:
-        return ResizedDataset(data, size)
-    packed = PackedDataset(data, size, open_or_build(data, size))
-    bad = packed.skipped
-    if bad and (bad_images == "stop" or not len(packed)):
-        which = f"{len(bad)} of {len(data)}" if len(packed) else f"all {len(data)}"
-        hint = "; --bad-images skip leaves them out" if len(packed) else ""
+def _at_size(data: ImageDataset, size: int, fit: SquareFit, bad_images: BadImages) -> ImageDataset:
+    planes = 4 if "masks" in kept_annotations(data.annotations, fit) else 3
+    if not fits_a_pack(len(data) * planes * size * size):
+        return ResizedDataset(data, size, fit)
+    return PackedDataset(data, size, fit, checked(open_or_build(data, size, fit), data, bad_images))
+
+
+def fits_a_pack(values: int) -> bool:
+    """Return whether so many bytes may be packed: PRETEXT_PACK_GB, or `PACK_GB` gigabytes."""
+    return values <= size_limit_gb("PRETEXT_PACK_GB", PACK_GB) * 1e9
+
+
+def checked(pack: Pack, data: ImageDataset, bad_images: BadImages) -> Pack:
+    """Return the pack of a data set, and print on stderr which pictures were left out.
+
+    Raises:
+        UserError: If some were and `bad_images` is `stop`, or if all were.
+    """
+    bad = pack.skipped
+    if bad and (bad_images == "stop" or len(bad) == len(data)):
+        which = f"{len(bad)} of {len(data)}" if len(bad) < len(data) else f"all {len(data)}"
+        hint = "; --bad-images skip leaves them out" if len(bad) < len(data) else ""
         raise UserError(f"{data.spec}: {which} pictures cannot be decoded, the first of them {bad[0]}{hint}")
     if bad:
         print(
-            f"{data.spec}: left out {len(bad)} of {len(data)} pictures that cannot be decoded: {_some(bad)}",
+            f"{data.spec}: left out {len(bad)} of {len(data)} pictures that cannot be decoded: {first_of(bad)}",
             file=sys.stderr,
         )
-    return packed
+    return pack
 
 
-def _some(bad: tuple[str, ...], at_most: int = 5) -> str:
+def first_of(bad: tuple[str, ...], at_most: int = 5) -> str:
+    """Return the first lines of many, and how many more there are."""
     rest = f"; and {len(bad) - at_most} more" if len(bad) > at_most else ""
     return "; ".join(bad[:at_most]) + rest

@@ -29,9 +29,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pretext.datasets.base import BadImage, ImageDataset, Target
-from pretext.datasets.decoding import passing_fault, resize
+from pretext.datasets.decoding import passing_fault
 from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import digest
+from pretext.datasets.fitting import Fit, fitted, kept_annotations
 from pretext.datasets.objects import Objects
 from pretext.datasets.splitting import Subset
 from pretext.system.cache import cache_folder, locked_entry, new_folder, remove, remove_leftovers, sweep
@@ -49,7 +50,10 @@ IN_PROCESS = 500
 class Pack:
     """The arrays of one data set at one size S."""
 
-    images: UInt8[Tensor, "N 3 S S"]
+    images: UInt8[Tensor, "..."]
+    """N×3×S×S; or with `Fit` "keep" all values one picture after the other."""
+    sizes: Int[Tensor, "N 2"] | None
+    """Height and width of each picture, with `Fit` "keep" only."""
     label: Int[Tensor, "N"] | None
     clip_of: Int[Tensor, "N"] | None
     objects: Objects | None
@@ -58,8 +62,14 @@ class Pack:
     """The pictures that could not be decoded, each with the reason."""
 
 
-def item_at(data: ImageDataset, index: int, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
-    """Return an item at size×size; its file is decoded at a reduced size where possible.
+def item_at(data: ImageDataset, index: int, size: int, fit: Fit) -> tuple[UInt8[Tensor, "3 _ _"], Target]:
+    """Return an item at a size; its file is decoded at a reduced size where possible.
+
+    Args:
+        data: The data set.
+        index: The item's index.
+        size: Side of the squares in pixels; with "keep" the most pixels of the shorter side.
+        fit: See `Fit`.
 
     Raises:
         BadImage: If the file cannot be decoded.
@@ -67,12 +77,13 @@ def item_at(data: ImageDataset, index: int, size: int) -> tuple[UInt8[Tensor, "3
     while isinstance(data, Subset):
         index = int(data.indices[index])
         data = data.base
-    # at twice the size or more, the antialiasing is left to `resize`
-    image, target = data.read(index, 2 * size) if isinstance(data, FileDataset) else data[index]
-    return resize(image, target, size)
+    # at twice the size or more, the antialiasing is left to `fitted`
+    at_least = size if fit == "keep" else 2 * size
+    image, target = data.read(index, at_least) if isinstance(data, FileDataset) else data[index]
+    return fitted(image, target, size, fit)
 
 
-def open_or_build(data: ImageDataset, size: int) -> Pack:
+def open_or_build(data: ImageDataset, size: int, fit: Fit) -> Pack:
     """Return the pack of `data` at `size` from the cache, or decode the data into it.
 
     Raises:
@@ -80,7 +91,8 @@ def open_or_build(data: ImageDataset, size: int) -> Pack:
         OSError: If the pack cannot be written. The error names the folder.
     """
     packs = cache_folder("packs")
-    folder = packs / digest(data.fingerprint, str(size), str(VERSION))
+    kind = () if fit == "squash" else (fit,)
+    folder = packs / digest(data.fingerprint, str(size), str(VERSION), *kind)
     pack = _opened(folder, size)
     if pack is not None:
         return pack
@@ -93,7 +105,7 @@ def open_or_build(data: ImageDataset, size: int) -> Pack:
             remove_leftovers(folder)
         temporary = new_folder(folder)
         try:
-            _build(data, size, temporary)
+            _build(data, size, fit, temporary)
             _move(temporary, folder, size)
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), error.filename or str(packs)) from error
@@ -145,7 +157,8 @@ def _opened(folder: Path, size: int) -> Pack | None:
         if "labels" in arrays:
             objects = Objects(arrays["labels"], arrays["offsets"], arrays.get("boxes"), arrays.get("difficult"))
         skipped = tuple(manifest["skipped"])
-        return Pack(arrays["images"], arrays.get("label"), arrays.get("clip"), objects, arrays.get("masks"), skipped)
+        label, clip_of, masks = arrays.get("label"), arrays.get("clip"), arrays.get("masks")
+        return Pack(arrays["images"], arrays.get("sizes"), label, clip_of, objects, masks, skipped)
     except PermissionError:
         raise UserError(
             f"{folder}: another user's pack, which you may not read; "
@@ -158,34 +171,41 @@ def _opened(folder: Path, size: int) -> Pack | None:
         return None
 
 
-def _build(data: ImageDataset, size: int, folder: Path) -> None:
+def _build(data: ImageDataset, size: int, fit: Fit, folder: Path) -> None:
     """Decode the data set into the files of a pack in `folder`."""
     from tqdm import tqdm
 
     skipped: list[str] = []
     targets: list[Target] = []
+    sizes: list[tuple[int, int]] = []
     sums = {"images": 0}
     with (folder / "images.bin").open("wb") as images, (folder / "masks.bin").open("wb") as masks:
         streams = {"images": images, "masks": masks}
-        if "masks" in data.annotations:
+        annotations = kept_annotations(data.annotations, fit)
+        if "masks" in annotations:
             sums["masks"] = 0
         with tqdm(None, f"decode {data.spec}", len(data), delay=2, disable=None, leave=False, unit="img") as bar:
-            for chunk in _chunks(data, size):
+            for chunk in _chunks(data, size, fit):
                 if "failed" in chunk:
                     raise UserError(chunk["failed"])
                 for name, known in sums.items():
                     sums[name] = zlib.crc32(chunk[name], known)
                     streams[name].write(chunk[name])
                 targets += chunk["targets"]
+                sizes += chunk["sizes"]
                 skipped += chunk["bad"]
                 bar.update(chunk["count"])
         for stream in streams.values():
             stream.flush()
             os.fsync(stream.fileno())
     count = len(targets)
-    shapes = {"images": (count, 3, size, size), "masks": (count, size, size)}
+    shapes: dict[str, tuple[int, ...]] = {"images": (count, 3, size, size), "masks": (count, size, size)}
+    small = _small_arrays(targets, annotations)
+    if fit == "keep":
+        small["sizes"] = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        shapes["images"] = (3 * int(small["sizes"].prod(axis=1).sum()),)
     arrays = {name: {"shape": shapes[name], "dtype": "uint8", "crc32": sums[name]} for name in sums}
-    for name, array in _small_arrays(targets, data.annotations).items():
+    for name, array in small.items():
         (folder / f"{name}.bin").write_bytes(array.tobytes())  # `tofile` does not say that the disk is full
         arrays[name] = {"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(array.tobytes())}
     manifest = {"spec": data.spec, "size": size, "version": VERSION, "skipped": skipped, "arrays": arrays}
@@ -210,8 +230,8 @@ def _small_arrays(targets: list[Target], annotations: frozenset[str]) -> dict[st
 class _Chunks(Dataset[dict[str, Any]]):
     """A data set in chunks of consecutive pictures, decoded and stacked."""
 
-    def __init__(self, data: ImageDataset, size: int) -> None:
-        self.data, self.size = data, size
+    def __init__(self, data: ImageDataset, size: int, fit: Fit) -> None:
+        self.data, self.size, self.fit = data, size, fit
 
     def __len__(self) -> int:
         return math.ceil(len(self.data) / CHUNK)
@@ -229,29 +249,31 @@ class _Chunks(Dataset[dict[str, Any]]):
             return {"failed": f"{self.data.spec}: {passing}; run the same command again"}
 
     def _decoded(self, index: int) -> dict[str, Any]:
-        images, masks, targets, bad = [], [], [], []
+        images, sizes, masks, targets, bad = [], [], [], [], []
         numbers = range(index * CHUNK, min((index + 1) * CHUNK, len(self.data)))
         for number in numbers:
             try:
-                image, target = item_at(self.data, number, self.size)
+                image, target = item_at(self.data, number, self.size, self.fit)
             except BadImage as error:
                 bad.append(str(error))
                 continue
             images.append(image.numpy())
+            sizes.append(image.shape[1:])
             if "masks" in target:
                 masks.append(target.pop("masks").numpy())
             targets.append({name: value.numpy() for name, value in target.items()})
         return {
-            "images": np.stack(images).tobytes() if images else b"",
-            "masks": np.stack(masks).tobytes() if masks else b"",
+            "images": b"".join(image.tobytes() for image in images),
+            "masks": b"".join(mask.tobytes() for mask in masks),
+            "sizes": sizes,
             "targets": targets,
             "bad": bad,
             "count": len(numbers),
         }
 
 
-def _chunks(data: ImageDataset, size: int) -> Iterator[dict[str, Any]]:
-    chunks = _Chunks(data, size)
+def _chunks(data: ImageDataset, size: int, fit: Fit) -> Iterator[dict[str, Any]]:
+    chunks = _Chunks(data, size, fit)
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # a daemon may not start processes, and a loader's worker should not
     is_worker = multiprocessing.current_process().daemon or get_worker_info() is not None

@@ -88,7 +88,7 @@ class Scenes(ImageDataset):
     def __init__(self, name: str, options: Options) -> None:
         self.spec = format_spec("scenes", "", options)
         self.name = name
-        self.options = options
+        self.options, self.side = options, options.size
 
     def __len__(self) -> int:
         length: int = getattr(self.options, self.name)

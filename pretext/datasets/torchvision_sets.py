@@ -100,6 +100,8 @@ class ArrayDataset(ImageDataset):
         self.images: UInt8[NDArray[np.uint8], "N C H W"] = (
             images[:, None] if grey else images.transpose(0, 3, 1, 2) if channels_last else images
         )
+        height, width = self.images.shape[2:]
+        self.side = height if height == width else None
         self.label, self.classes, self.annotations = label, classes, frozenset({"label"})
         self._fingerprint: str | None = None
 

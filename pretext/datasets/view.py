@@ -25,6 +25,7 @@ class View(ImageDataset):
         self.splits, self.notes, self.synthetic = base.splits, base.notes, base.synthetic
         self.lacking = base.lacking
         self.has_background = base.has_background
+        self.squash, self.load_size, self.side = base.squash, base.load_size, base.side
 
     @abstractmethod
     def origin(self, index: int) -> tuple[ImageDataset, int]:

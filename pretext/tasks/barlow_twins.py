@@ -83,7 +83,7 @@ class BarlowTwins(Task):
 
     def views(self, batch: Batch) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
         """Return two views of each image."""
-        return two_views(batch.images, self.first, self.second, batch.generator)
+        return two_views(batch.pictures, self.first, self.second, batch.generator)
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the loss of equation 1."""

@@ -7,8 +7,11 @@ what `python -m pretext list` prints: `Name: what it does (Authors year)`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
@@ -17,25 +20,30 @@ from torch import Tensor, nn
 
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import is_multi_label
+from pretext.datasets.pictures import Pictures
 from pretext.encoders.base import Encoder
+from pretext.transforms.crops import squares
 
 Players = Mapping[str, list[nn.Parameter]]
 
 
-class Clips(NamedTuple):
+@dataclass(frozen=True)
+class Clips:
     """Several frames of one clip per row, for a task with `frames` above 1."""
 
-    frames: UInt8[Tensor, "B F 3 S S"]
+    frames: Pictures
+    """The frames: its tensors have B × F rows."""
     number: Int[Tensor, "B"]
     """Index of the clip; rows with the same number show the same clip."""
     place: Int[Tensor, "B F"]
     """Position of each frame in its clip, from 0, in temporal order."""
 
 
-class Batch(NamedTuple):
-    """The input of a task at one step."""
+@dataclass(frozen=True)
+class Batch:
+    """The input of a task at one step: `pictures` to cut views from, or `images` of the encoder's side."""
 
-    images: UInt8[Tensor, "B 3 S S"]
+    pictures: Pictures
     labels: Shaped[Tensor, "B ..."] | None
     """Class targets, see `pretext.datasets.classification`; None unless the task `needs_labels`."""
     generator: torch.Generator
@@ -43,12 +51,44 @@ class Batch(NamedTuple):
     clips: Clips | None = None
     """Frames of each image's clip, if the task's `frames` is above 1 and the data has clips; else None."""
 
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @cached_property
+    def images(self) -> UInt8[Tensor, "B 3 S S"]:
+        """The centre of each picture, at the encoder's side S: for tasks that see whole images."""
+        return squares(self.pictures)
+
+    def magnified(self, zoom: float) -> UInt8[Tensor, "B 3 Z Z"]:
+        """Return the centre of each picture with the detail that a task sees which magnifies parts of `images`.
+
+        Args:
+            zoom: How much the task magnifies them.
+
+        Returns:
+            Squares whose side Z is a multiple of S, at least `zoom` times as large if the pictures have that detail.
+        """
+        times = 1 if self.pictures.are_squares else math.ceil(zoom - 1e-6)
+        return self.images if times <= 1 else squares(replace(self.pictures, side=times * self.side))
+
+    @property
+    def side(self) -> int:
+        """S, the side of the encoder's images in pixels."""
+        return self.pictures.side
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pictures are."""
+        return self.pictures.pixels.device
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return a copy with `change` applied to every tensor, such as a move to a device or a slice of the rows."""
-        return self._replace(
-            images=change(self.images),
+        return replace(
+            self,
+            pictures=self.pictures.map(change),
             labels=None if self.labels is None else change(self.labels),
-            clips=None if self.clips is None else Clips(*(change(tensor) for tensor in self.clips)),
+            clips=self.clips
+            and Clips(self.clips.frames.map(change), change(self.clips.number), change(self.clips.place)),
         )
 
 

@@ -88,7 +88,7 @@ class BYOL(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the loss of both directions; each view has its own batch-normalisation statistics."""
-        views = two_views(batch.images, self.first, self.second, batch.generator)
+        views = two_views(batch.pictures, self.first, self.second, batch.generator)
         p1, p2 = (self.predictor(self.projector(self.encoder.embed(view))) for view in views)
         t1, t2 = (self.target(view) for view in views)
         yield "task", regression(p1, t2) + regression(p2, t1)
@@ -100,7 +100,7 @@ class BYOL(Task):
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image and its two views."""
-        first, second = two_views(batch.images, self.first, self.second, batch.generator)
+        first, second = two_views(batch.pictures, self.first, self.second, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
 
 

@@ -56,7 +56,7 @@ class Colorization(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the error of the colours predicted from the lightness."""
-        lab = rgb_to_lab(augment(batch.images, self.crops, batch.generator))
+        lab = rgb_to_lab(augment(batch.pictures, self.crops, batch.generator))
         yield "task", self.colours.loss(self.encoder(grey(lab[:, :1]))[-1], lab[:, 1:])
 
     @torch.no_grad()

@@ -140,12 +140,12 @@ class DINO(Task):
         first = base_settings(config, blur=config.first_blur)
         second = base_settings(config, blur=config.other_blur, solarize=config.other_solarize)
         return multi_crop(
-            batch.images, (first, second), config.local(), batch.generator, count=config.local_crops, side=self.side
+            batch.pictures, (first, second), config.local(), batch.generator, count=config.local_crops, side=self.side
         )
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the cross-entropy between teacher and student (equation 3), and update the centre."""
-        crops, count = self.crops(batch), len(batch.images)
+        crops, count = self.crops(batch), len(batch)
         maps = self.slow_encoder(crops[0].flatten(0, 1))
         outputs = self.slow_head(maps[-1].mean(dim=(2, 3))).unflatten(0, (2, count))
         logits = self.head(embed_crops(self.encoder, crops)).unflatten(0, (-1, count))

@@ -114,9 +114,10 @@ class Egomotion(Task):
 
     def views(self, batch: Batch) -> tuple[Float[Tensor, "2 B 3 S S"], Int[Tensor, "3 B"]]:
         """Return two views of each image, and the classes of the motion between them."""
-        *windows, classes = self.motions(len(batch.images), batch.images.shape[-1], batch.generator)
-        images = batch.images.float() / 255
-        return torch.stack([crop_window(images, window) for window in windows]).clamp_(0, 1), classes
+        images = batch.magnified(1 / self.config.crop).float() / 255
+        *windows, classes = self.motions(len(batch), images.shape[-1], batch.generator)
+        views = [crop_window(images, window, size=batch.side) for window in windows]
+        return torch.stack(views).clamp_(0, 1), classes
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the mean cross-entropy over the three dimensions of the motion."""
@@ -139,14 +140,13 @@ class Egomotion(Task):
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
 
 
-def crop_window(images: Float[Tensor, "B 3 S S"], window: Window) -> Float[Tensor, "B 3 S S"]:
-    """Return each image's window, resampled to the size of the images."""
-    size = images.shape[-1]
+def crop_window(images: Float[Tensor, "B 3 N N"], window: Window, *, size: int) -> Float[Tensor, "B 3 S S"]:
+    """Return each image's window, resampled to `size` pixels."""
     along = (torch.arange(size, device=images.device) + 0.5) / size - 0.5
     right, down = window.side * along.view(1, 1, -1), window.side * along.view(1, -1, 1)
     cos, sin = window.turn.cos().view(-1, 1, 1), window.turn.sin().view(-1, 1, 1)
     x = window.x.view(-1, 1, 1) + cos * right - sin * down
     y = window.y.view(-1, 1, 1) + sin * right + cos * down
     with torch.autocast(images.device.type, enabled=False):
-        places = torch.stack([x, y], dim=-1) * 2 / size - 1
+        places = torch.stack([x, y], dim=-1) * 2 / images.shape[-1] - 1
         return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)

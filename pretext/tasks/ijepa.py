@@ -147,7 +147,7 @@ class IJEPA(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the error between predicted and target tokens."""
-        images = augment(batch.images, self.config.crops(), batch.generator)
+        images = augment(batch.pictures, self.config.crops(), batch.generator)
         blocks = draw_blocks(len(images), self.tokens.grid, self.config, batch.generator)
         predicted = self.predicted(images, blocks).float()
         targets = gather_tokens(self.target_features(images), blocks.targets.flatten(1)).view_as(predicted)

@@ -40,7 +40,7 @@ from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import LUMA
-from pretext.transforms.grids import TILES, Grid, cut_tiles, draw_places, layout, sheet, tile_layer, tile_size
+from pretext.transforms.grids import TILES, Grid, draw_places, layout, sheet, tile_layer, tile_size, tiles_at
 
 
 @final
@@ -102,16 +102,15 @@ class Jigsaw(Task):
 
     def tiles(self, batch: Batch) -> Float[Tensor, "B 9 3 T T"]:
         """Return the processed tiles of each image, in reading order."""
-        images, shift = batch.images, self.config.channel_shift
-        count, size, device = len(images), images.shape[-1], images.device
-        grid = layout(size, self.config, margin=shift)
-        places = draw_places(count, size, grid, batch.generator, device)[:, :, None]
+        shift, count, device = self.config.channel_shift, len(batch), batch.device
+        grid = layout(batch.side, self.config, margin=shift)
+        places = draw_places(count, batch.side, grid, batch.generator, device)[:, :, None]
         grey = torch.rand(count, generator=batch.generator, device=device) < self.config.greyscale
         grey = grey.view(-1, 1, 1, 1)
         if shift:
             moved = torch.randint(-shift, shift + 1, (count, TILES, 3, 2), generator=batch.generator, device=device)
             places = places + torch.where(grey, 0, moved)
-        tiles = cut_tiles(images, places, side=grid.side, size=self.size)
+        tiles = tiles_at(batch.magnified(self.size / grid.side), batch.side, places, side=grid.side, size=self.size)
         if self.config.greyscale:
             luma = (tiles * tiles.new_tensor(LUMA).view(3, 1, 1)).sum(dim=2, keepdim=True)
             tiles = torch.where(grey[..., None], luma, tiles)
@@ -124,7 +123,7 @@ class Jigsaw(Task):
     def puzzles(self, batch: Batch) -> tuple[Float[Tensor, "B 9 3 T T"], Int[Tensor, "B"]]:
         """Return shuffled tiles and the index of the permutation of each image."""
         tiles = self.tiles(batch)
-        which = torch.randint(len(self.orders), (len(tiles),), generator=batch.generator, device=batch.images.device)
+        which = torch.randint(len(self.orders), (len(tiles),), generator=batch.generator, device=batch.device)
         image = torch.arange(len(tiles), device=tiles.device)[:, None]
         return tiles[image, self.orders[which]], which
 
@@ -147,7 +146,7 @@ class Jigsaw(Task):
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image, its shuffled tiles, and the tiles in the predicted order."""
-        size = batch.images.shape[-1]
+        size = batch.side
         shuffled, _ = self.puzzles(batch)
         inverse = self.orders[self.classify(shuffled).argmax(dim=1)].argsort(dim=1)
         solved = shuffled[torch.arange(len(shuffled), device=shuffled.device)[:, None], inverse]

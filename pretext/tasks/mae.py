@@ -117,7 +117,7 @@ class MAE(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the mean squared error of the masked patches."""
-        images = augment(batch.images, self.config.crops(), batch.generator)
+        images = augment(batch.pictures, self.config.crops(), batch.generator)
         target = patchify(self.encoder.normalised(images), self.tokens.patch)
         if self.config.normalised:
             target = normalise_patches(target)

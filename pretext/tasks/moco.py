@@ -134,7 +134,7 @@ class MoCo(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the contrastive loss of two views of each image."""
-        first, second = two_views(batch.images, self.config, self.second, batch.generator)
+        first, second = two_views(batch.pictures, self.config, self.second, batch.generator)
         if self.config.version == "v3":
             yield "task", self._half_loss(first, second) + self._half_loss(second, first)
             return
@@ -163,7 +163,7 @@ class MoCo(Task):
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image, its query view and its key view."""
-        first, second = two_views(batch.images, self.config, self.second, batch.generator)
+        first, second = two_views(batch.pictures, self.config, self.second, batch.generator)
         return {"picture": batch.images.float() / 255, "query": first, "key": second}
 
     def _half_loss(self, query: Float[Tensor, "B 3 S S"], key: Float[Tensor, "B 3 S S"]) -> Float[Tensor, ""]:

@@ -35,7 +35,7 @@ from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import LUMA
-from pretext.transforms.grids import SIDE, TILES, Grid, cut_tiles, draw_places, layout, sheet, tile_layer, tile_size
+from pretext.transforms.grids import SIDE, TILES, Grid, draw_places, layout, sheet, tile_layer, tile_size, tiles_at
 
 NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0))
 """The eight classes: (rows down, columns right) from the first tile to the second."""
@@ -88,14 +88,14 @@ class RelativeLocation(Task):
 
     def tiles(self, batch: Batch) -> Float[Tensor, "B 9 3 T T"]:
         """Return the processed tiles of each image, in reading order."""
-        size, grid = batch.images.shape[-1], layout(batch.images.shape[-1], self.config)
-        places = draw_places(len(batch.images), size, grid, batch.generator, batch.images.device)
-        tiles = cut_tiles(batch.images, places[:, :, None], side=grid.side, size=self.size)
+        grid = layout(batch.side, self.config)
+        places = draw_places(len(batch), batch.side, grid, batch.generator, batch.device)[:, :, None]
+        tiles = tiles_at(batch.magnified(self.size / grid.side), batch.side, places, side=grid.side, size=self.size)
         return without_aberration(tiles, self.config.colour, self.encoder.mean, batch.generator)
 
     def pairs(self, batch: Batch) -> tuple[Int[Tensor, "B 8"], Int[Tensor, "B 8"]]:
         """Return the first and the second tile of a random pair for each class, separately for every image."""
-        draws = torch.rand(len(batch.images), 8, generator=batch.generator, device=batch.images.device)
+        draws = torch.rand(len(batch), 8, generator=batch.generator, device=batch.device)
         which = (draws * self.choices).long().clamp(max=self.choices - 1)
         firsts = self.firsts[torch.arange(8, device=which.device), which]
         return firsts, firsts + self.steps
@@ -112,7 +112,7 @@ class RelativeLocation(Task):
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the cross-entropy over the eight positions."""
         logits = self.classify(self.tiles(batch), *self.pairs(batch)).flatten(0, 1)
-        classes = torch.arange(8, device=logits.device).repeat(len(batch.images))
+        classes = torch.arange(8, device=logits.device).repeat(len(batch))
         self._accuracy = (logits.detach().argmax(dim=1) == classes).float().mean()
         yield "task", F.cross_entropy(logits, classes)
 
@@ -123,7 +123,7 @@ class RelativeLocation(Task):
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image, its tiles, and a pair of them at its true and at its predicted position."""
-        size, image = batch.images.shape[-1], torch.arange(len(batch.images), device=batch.images.device)
+        size, image = batch.side, torch.arange(len(batch), device=batch.device)
         tiles, (firsts, seconds) = self.tiles(batch), self.pairs(batch)
         true = image % 8
         predicted = self.classify(tiles, firsts, seconds)[image, true].argmax(dim=1)

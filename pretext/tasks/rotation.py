@@ -66,7 +66,7 @@ class Rotation(Task):
 
     def rotated(self, batch: Batch) -> tuple[Float[Tensor, "N 3 S S"], Int[Tensor, "N"]]:
         """Return cropped and rotated images, and the number of quarter turns of each."""
-        crops = augment(batch.images, self.crops, batch.generator)
+        crops = augment(batch.pictures, self.crops, batch.generator)
         count, device = len(crops), crops.device
         if self.config.rotations == "all":
             return quarter_turns(crops).flatten(0, 1), torch.arange(4, device=device).repeat_interleave(count)
@@ -86,7 +86,7 @@ class Rotation(Task):
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return a crop of each image in the four rotations."""
-        turned = quarter_turns(augment(batch.images, self.crops, batch.generator))
+        turned = quarter_turns(augment(batch.pictures, self.crops, batch.generator))
         return {f"{90 * turns}°": images for turns, images in enumerate(turned)}
 
 

@@ -71,14 +71,14 @@ class SimCLR(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the NT-Xent loss of two views of each image."""
-        views = torch.cat(two_views(batch.images, self.config, self.config, batch.generator))
+        views = torch.cat(two_views(batch.pictures, self.config, self.config, batch.generator))
         projections = self.projector(self.encoder.embed(views))
         z1, z2 = projections.chunk(2)
         yield "task", nt_xent(z1, z2, temperature=self.config.temperature)
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image and its two views."""
-        first, second = two_views(batch.images, self.config, self.config, batch.generator)
+        first, second = two_views(batch.pictures, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
 
 

@@ -105,7 +105,7 @@ class SimMIM(Inpainter):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the mean absolute error of the masked pixels."""
-        images = augment(batch.images, self.config.views(), batch.generator)
+        images = augment(batch.pictures, self.config.views(), batch.generator)
         holes = self.holes(len(images), batch.generator)
         yield "task", masked_error(self.predicted(images, holes), self.encoder.normalised(images), holes)
 
@@ -119,7 +119,7 @@ class SimMIM(Inpainter):
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return the visible pixels, the image with filled holes, and the original."""
-        holes = self.holes(len(batch.images), batch.generator)
+        holes = self.holes(len(batch), batch.generator)
         original = batch.images.float() / 255
         visible = torch.where(holes, 0.5, original)
         return {"visible": visible, "painted": self.inpaint(batch.images, holes), "original": original}

@@ -73,13 +73,13 @@ class SimSiam(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the symmetric loss of equation 4; each view has its own batch-normalisation statistics."""
-        views = two_views(batch.images, self.config, self.config, batch.generator)
+        views = two_views(batch.pictures, self.config, self.config, batch.generator)
         z1, z2 = (self.projector(self.encoder.embed(view)) for view in views)
         yield "task", (negative_cosine(self.predictor(z1), z2) + negative_cosine(self.predictor(z2), z1)) / 2
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image and its two views."""
-        first, second = two_views(batch.images, self.config, self.config, batch.generator)
+        first, second = two_views(batch.pictures, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "first view": first, "second view": second}
 
 

@@ -64,7 +64,7 @@ class SplitBrain(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the sum of the two halves' losses; they share no weight."""
-        views = augment(batch.images, self.crops, batch.generator)
+        views = augment(batch.pictures, self.crops, batch.generator)
         lab = rgb_to_lab(views)
         deepest = self.encoder(views)[-1]
         colours = self.colours.loss(deepest[:, : self.split_at], lab[:, 1:])

@@ -68,8 +68,8 @@ class Supervised(Task):
         """
         if batch.labels is None:
             raise ValueError("the batch has no labels; the data set must annotate label or labels")
-        labels = batch.labels.to(batch.images.device, torch.int64)
-        logits = self.classifier(self.encoder.embed(augment(batch.images, self.crops, batch.generator)))
+        labels = batch.labels.to(batch.device, torch.int64)
+        logits = self.classifier(self.encoder.embed(augment(batch.pictures, self.crops, batch.generator)))
         guess = (logits.detach() > 0).long() if self.multi_label else logits.detach().argmax(dim=1)
         self._accuracy = (guess == labels).sum() / (labels >= 0).sum().clamp(min=1)
         yield "task", (many_class_loss if self.multi_label else one_class_loss)(logits, labels)
@@ -80,5 +80,5 @@ class Supervised(Task):
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image and a random crop of it."""
-        view = augment(batch.images, self.crops, batch.generator)
+        view = augment(batch.pictures, self.crops, batch.generator)
         return {"picture": batch.images.float() / 255, "view": view}

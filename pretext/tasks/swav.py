@@ -102,13 +102,13 @@ class SwAV(Task):
         """Return large and small crops; they differ in size and covered area only."""
         config = self.config
         return multi_crop(
-            batch.images, (config, config), config.local(), batch.generator, count=config.local_crops, side=self.side
+            batch.pictures, (config, config), config.local(), batch.generator, count=config.local_crops, side=self.side
         )
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield each crop's cross-entropy with the assignments of the other large crops (equation 6)."""
         projections = self.projector(embed_crops(self.encoder, self.crops(batch)))
-        scores = self.prototypes(projections).unflatten(0, (-1, len(batch.images)))
+        scores = self.prototypes(projections).unflatten(0, (-1, len(batch)))
         epsilon, iterations = self.config.epsilon, self.config.iterations
         assignments = torch.stack([assigned(view, epsilon=epsilon, iterations=iterations) for view in scores[:2]])
         loss = cross_view_entropy(assignments, scores / self.config.temperature)

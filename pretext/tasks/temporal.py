@@ -38,7 +38,7 @@ from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather, rank
 from pretext.tasks.base import Batch, Task
-from pretext.transforms.augmentation import crop_matrix, resample
+from pretext.transforms.crops import cut
 
 STILL_FRAMES = 61
 """Length in frames of the clip that is synthesised from a still image."""
@@ -132,22 +132,24 @@ class Temporal(Task):
 
     def clips(self, batch: Batch) -> tuple[Float[Tensor, "B F 3 S S"], Int[Tensor, "B"], Int[Tensor, "B F"]]:
         """Return cropped frames, the number of each clip, and the frames' positions in it."""
-        count, size, device = len(batch.images), batch.images.shape[-1], batch.images.device
+        count, device = len(batch), batch.device
         draws = torch.rand(4, count, generator=batch.generator, device=device)
         if batch.clips is not None:
-            frames, number, place = batch.clips
+            frames, number, place = batch.clips.frames, batch.clips.number, batch.clips.place
             side = torch.full_like(place, 1, dtype=torch.float32) * self.config.crop
             left, top = (draws[k, :, None] * (1 - side) for k in (0, 1))
         else:
             drawn = torch.randint(STILL_FRAMES, (count,), generator=batch.generator, device=device)
             place = self.choose_frames(drawn, torch.full_like(drawn, STILL_FRAMES), batch.generator)
             number = torch.arange(count, device=device) + rank() * count
-            frames = batch.images[:, None].expand(-1, self.frames, -1, -1, -1)
+            frames = batch.pictures.map(lambda tensor: torch.stack([tensor] * self.frames, dim=1))
             left, top, side = pan(draws[:3], place / (STILL_FRAMES - 1))
         flipped = (draws[3] < self.config.flip).repeat_interleave(self.frames)
-        left, top, side = (size * share.flatten() for share in (left, top, side))
-        rows, columns = crop_matrix(top, side, size, size), crop_matrix(left, side, size, size, flipped)
-        views = resample(frames.flatten(0, 1), rows, columns).clamp_(0, 1)
+        flat = frames.map(lambda tensor: tensor.flatten(0, 1))
+        square = torch.minimum(flat.height, flat.width)  # the frame's centre, of which the windows are shares
+        left, top, side = (square * share.flatten() for share in (left, top, side))
+        box = top + (flat.height - square) / 2, side, left + (flat.width - square) / 2, side
+        views = cut(flat, box, batch.side, flipped).clamp_(0, 1)
         return views.view(count, self.frames, *views.shape[1:]), number, place
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:

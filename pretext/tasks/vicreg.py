@@ -86,8 +86,8 @@ class VICReg(Task):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the loss of equation 6, over the images of all processes."""
-        config, device = self.config, batch.images.device.type
-        views = torch.cat(two_views(batch.images, config, config, batch.generator))
+        config, device = self.config, batch.device.type
+        views = torch.cat(two_views(batch.pictures, config, config, batch.generator))
         z1, z2 = self.expander(self.encoder.embed(views)).chunk(2)
         with torch.autocast(device, enabled=False):
             z1, z2 = gather(z1.float()), gather(z2.float())
@@ -101,7 +101,7 @@ class VICReg(Task):
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image and its two views."""
-        first, second = two_views(batch.images, self.config, self.config, batch.generator)
+        first, second = two_views(batch.pictures, self.config, self.config, batch.generator)
         return {"picture": batch.images.float() / 255, "view 1": first, "view 2": second}
 
 

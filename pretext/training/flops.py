@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pretext.datasets.base import ImageDataset
+from pretext.datasets.pictures import equally_large
 from pretext.tasks.base import Batch, Task, label_kind
 
 
@@ -34,7 +35,7 @@ def flops_per_image(
         assert kind is not None
         shape = (len(images), kind.classes) if kind.multi_label else (len(images),)
         labels = torch.zeros(shape, dtype=torch.int64, device=device)
-    batch = Batch(torch.stack(list(images)).to(device), labels, torch.Generator(device).manual_seed(0))
+    batch = Batch(equally_large(torch.stack(list(images)).to(device)), labels, torch.Generator(device).manual_seed(0))
     duplicate = copy.deepcopy(model)
     with FlopCounterMode(display=False) as counter:
         for _, loss in duplicate.losses(batch):

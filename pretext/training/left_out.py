@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from pretext.datasets.base import BadImage, Fault, ImageDataset
+from pretext.datasets.fitting import fitted
 from pretext.datasets.packed import BadImages
 from pretext.system.distributed import everyones, rank
 from pretext.system.errors import UserError
@@ -78,8 +79,8 @@ class LeftOut:
                 print(f"{self.data.spec}: {note}", file=sys.stderr)
 
 
-def sound_images(data: ImageDataset, count: int, left_out: LeftOut) -> list[UInt8[Tensor, "3 S S"]]:
-    """Return the first `count` images that can be decoded, from the start again if there are fewer.
+def sound_images(data: ImageDataset, side: int, count: int, left_out: LeftOut) -> list[UInt8[Tensor, "3 S S"]]:
+    """Return the first `count` images that can be decoded, at one side, from the start again if there are fewer.
 
     Raises:
         UserError: If no image can be decoded, or if the first that cannot is to end the run.
@@ -89,7 +90,7 @@ def sound_images(data: ImageDataset, count: int, left_out: LeftOut) -> list[UInt
         if len(images) == count:
             break
         try:
-            images.append(data[index][0])
+            images.append(fitted(data[index][0], {}, side, "crop")[0])
         except BadImage as error:
             left_out.add(index, str(error))
             if left_out.bad_images == "stop":

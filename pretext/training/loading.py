@@ -14,14 +14,15 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.classification import class_targets
-from pretext.datasets.packed import PackedDataset
+from pretext.datasets.kept import is_packed, packed_pictures
+from pretext.datasets.pictures import Pictures, side_by_side
 from pretext.system.errors import UserError
 from pretext.tasks.base import Batch, Clips
 from pretext.training.left_out import LeftOut
@@ -34,6 +35,7 @@ def load_batches(
     data: ImageDataset,
     batch_size: int,
     *,
+    side: int,
     seed: int,
     first: int,
     rank: int,
@@ -50,8 +52,9 @@ def load_batches(
     An image that cannot be decoded is left out of its batch, which may so have no rows at all.
 
     Args:
-        data: Images of one size.
+        data: What `for_views` or `at_size` returns.
         batch_size: Images per step, over all processes.
+        side: Side in pixels of the views to cut.
         seed: Seed of the order.
         first: Step to start from, 0 for a new run.
         rank: Number of this process, from 0.
@@ -83,22 +86,22 @@ def load_batches(
     own_rows = (indices[rank::world] for indices in rows)
     unseeded = torch.Generator()
 
-    def batch_of(indices: Int[Tensor, "B F"], images: UInt8[Tensor, "B F 3 S S"]) -> Batch:
-        anchors = indices[:, 0]
-        own_clips = None if clips is None else Clips(images, clips.number[anchors], clips.place[indices])
-        return Batch(images[:, 0], None if targets is None else targets[anchors], unseeded, own_clips)
+    def batch(indices: Int[Tensor, "B F"], pictures: Pictures) -> Batch:
+        anchors, frames = indices[:, 0], pictures.map(lambda tensor: tensor.view(*indices.shape, *tensor.shape[1:]))
+        own_clips = None if clips is None else Clips(frames, clips.number[anchors], clips.place[indices])
+        own_targets = None if targets is None else targets[anchors]
+        return Batch(frames.map(lambda tensor: tensor[:, 0]), own_targets, unseeded, own_clips)
 
-    if isinstance(data, PackedDataset):
+    if is_packed(data):
         for packed_rows in own_rows:
-            indices = torch.from_numpy(packed_rows)
-            yield batch_of(indices, data.images[indices])
+            yield batch(torch.from_numpy(packed_rows), packed_pictures(data, packed_rows.ravel(), side))
         return
     streamed = _IndexedImages(data)
     loader = DataLoader(
         streamed,
         batch_sampler=(indices.ravel().tolist() for indices in own_rows),
         num_workers=workers,
-        collate_fn=functools.partial(_stack, frames=1 if clips is None else frames),
+        collate_fn=functools.partial(_stack, frames=1 if clips is None else frames, side=side),
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=_outlive_signals,
     )
@@ -107,11 +110,11 @@ def load_batches(
     for loaded in batches:
         if isinstance(loaded, UserError):
             raise loaded
-        indices, images, reasons = loaded
+        indices, pictures, reasons = loaded
         for index, reason in reasons:
             if left_out is not None:
                 left_out.add(index, reason)
-        yield batch_of(indices, images)
+        yield batch(indices, pictures)
 
 
 @contextmanager
@@ -223,9 +226,9 @@ class _IndexedImages(Dataset[Any]):
 
 
 def _stack(
-    items: list[tuple[int, Tensor | str | UserError]], *, frames: int
-) -> tuple[Tensor, Tensor, list[tuple[int, str]]] | UserError:
-    """Return indices (B×F) and images (B×F×3×S×S) of the rows whose `frames` images can all be decoded.
+    items: list[tuple[int, Tensor | str | UserError]], *, frames: int, side: int
+) -> tuple[Tensor, Pictures, list[tuple[int, str]]] | UserError:
+    """Return indices (B×F) and pictures (B·F) of the rows whose `frames` images can all be decoded.
 
     The third value lists the images that cannot be decoded, with the reasons. If an error ends the run, return it.
     """
@@ -234,7 +237,6 @@ def _stack(
     rows = [items[start : start + frames] for start in range(0, len(items), frames)]
     decoded = [[(index, image) for index, image in row if isinstance(image, Tensor)] for row in rows]
     whole = [row for row in decoded if len(row) == frames]
-    stacked = [torch.stack([image for _, image in row]) for row in whole]
-    images = torch.stack(stacked) if stacked else torch.empty(0, frames, 3, 0, 0, dtype=torch.uint8)
+    pictures = side_by_side([image for row in whole for _, image in row], side)
     indices = torch.tensor([[index for index, _ in row] for row in whole], dtype=torch.int64).reshape(-1, frames)
-    return indices, images, [(index, reason) for index, reason in items if isinstance(reason, str)]
+    return indices, pictures, [(index, reason) for index, reason in items if isinstance(reason, str)]

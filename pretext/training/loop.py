@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.packed import PackedDataset, at_size
+from pretext.datasets.kept import for_views, is_packed
 from pretext.encoders import build_encoder
 from pretext.system.device import device_of
 from pretext.system.distributed import (
@@ -95,7 +96,7 @@ def _train(
 ) -> Path:
     """Find or make the run's data and encoder, and go on with the run if it is not finished; see `train`."""
     built_encoder = build_encoder(encoder, input_size=image_size, seed=config.seed)  # a typo fails before decoding
-    train_data = at_size(data.split("train"), image_size, bad_images=config.bad_images)
+    train_data = for_views(data.split("train"), image_size, bad_images=config.bad_images)
     folder = RunFolder(out, run_settings(task, task_settings, encoder, train_data, config, image_size=image_size))
     if _finished(folder, folder.checkpoint()):  # without a lock: the folder may be read-only
         return folder.encoder
@@ -113,7 +114,7 @@ def _finished(folder: RunFolder, checkpoint: Checkpoint | None) -> bool:
 def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: RunFolder, device: torch.device) -> Path:
     """Start a run, or resume it from the checkpoint in its locked folder; return the encoder file."""
     # 1. The checkpoint of an earlier call.
-    out = folder.path
+    out, side = folder.path, model.encoder.input_size
     checkpoint = folder.checkpoint()
     if _finished(folder, checkpoint):  # by a process that held the lock until now
         return folder.encoder
@@ -138,6 +139,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     batches = load_batches(
         train_data,
         config.batch_size,
+        side=side,
         seed=config.seed,
         first=step,
         rank=rank(),
@@ -148,14 +150,14 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
         choose=model.choose_frames,
         left_out=left_out,
     )
-    first_images = sound_images(train_data, 2, left_out)  # two, because some losses compare images
+    first_images = sound_images(train_data, side, 2, left_out)  # two, because some losses compare images
     if checkpoint is None:
         flops = flops_per_image(model, train_data, first_images, device)
     else:
         flops = checkpoint.state.flops_per_image
     # None if the budget is in seconds; 0 if the task has no optimisers: `Task.prepare` was all of its training
     total_steps = config.total_steps(image_count=len(train_data), flops_per_image=flops) if optimizers else 0
-    streamed = not isinstance(train_data, PackedDataset)
+    streamed = not is_packed(train_data)
     least = least_rows(model, train_data, first_images[0], config, device, streamed=streamed) if optimizers else 1
     sample_steps = _sample_steps(total_steps, config.samples)
     log = TrainingLog(out, task=folder.settings["task"], step=step, total_steps=total_steps, config=config)
@@ -185,13 +187,13 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                 waiting_since = time.monotonic()
                 batch = _next(batches, stop)
                 if streamed:
-                    rows = left_out.share(-1 if batch is None else len(batch.images), config.batch_size)
+                    rows = left_out.share(-1 if batch is None else len(batch), config.batch_size)
                     if rows < 0:  # the signal that requests the stop has ended the workers of a process too
                         continue
                     batch = equal_part(batch, rows, config.accumulate, least)
                 log.add_waiting(time.monotonic() - waiting_since)
                 step += 1
-                if batch is None or not len(batch.images):  # too few images can be decoded: all skip the step
+                if batch is None or not len(batch):  # too few images can be decoded: all skip the step
                     log.bar.update()
                     continue
                 batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -242,13 +244,22 @@ def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch
     count = min(model.prepares_on, len(data))
     batch = next(
         load_batches(
-            data, count, seed=config.seed, first=0, rank=0, world=1, labels=False, workers=0, left_out=left_out
+            data,
+            count,
+            side=model.encoder.input_size,
+            seed=config.seed,
+            first=0,
+            rank=0,
+            world=1,
+            labels=False,
+            workers=0,
+            left_out=left_out,
         )
     )
-    if not left_out.share(len(batch.images), count):
+    if not left_out.share(len(batch), count):
         raise UserError(f"{data.spec}: cannot decode any of {count} images in a row; check the files")
     generator = seeded_generator(device, config.seed, 0, 0, 0, 1)
-    model.prepare(batch.map(lambda tensor: tensor.to(device))._replace(generator=generator))
+    model.prepare(replace(batch.map(lambda tensor: tensor.to(device)), generator=generator))
     return time.monotonic() - started
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from operator import itemgetter
 
 import numpy as np
@@ -52,12 +53,13 @@ def equal_part(batch: Batch | None, rows: int, accumulate: int, least: int) -> B
 
 def micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.device, least: int = 1) -> list[Batch]:
     """Split a batch into at most `config.accumulate` parts, each with a generator of its own."""
-    size = max(math.ceil(len(batch.images) / config.accumulate), least)
+    size = max(math.ceil(len(batch) / config.accumulate), least)
     return [
-        batch.map(itemgetter(slice(start, start + size)))._replace(
-            generator=seeded_generator(device, config.seed, step, rank(), k)
+        replace(
+            batch.map(itemgetter(slice(start, start + size))),
+            generator=seeded_generator(device, config.seed, step, rank(), k),
         )
-        for k, start in enumerate(range(0, len(batch.images), size))
+        for k, start in enumerate(range(0, len(batch), size))
     ]
 
 

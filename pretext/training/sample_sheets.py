@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ FONT_SIZE = 12
 def write_sample(model: Task, batch: Batch, path: Path) -> None:
     """Write the sheet of `Task.pictures` for the first images of a batch; nothing if the task offers no pictures."""
     first = batch.map(lambda tensor: tensor[:SAMPLE_IMAGES])
-    generator = torch.Generator(batch.images.device).manual_seed(0)  # the same masks on every sheet of a run
+    generator = torch.Generator(batch.device).manual_seed(0)  # the same masks on every sheet of a run
     model.eval()
-    columns = model.pictures(first._replace(labels=None, generator=generator))
+    columns = model.pictures(replace(first, labels=None, generator=generator))
     model.train()
     if columns:
         sample_sheet({name: picture.float().cpu() for name, picture in columns.items()}, path)

@@ -1,6 +1,7 @@
 """Batched random transforms of images, on any device, drawn from a generator.
 
 augmentation  one random view per image: crop, flip, colour, blur, solarize
+crops         cut rectangles out of pictures and resize them
 views         several views per image: two views, multi-crop
 colour        sRGB and CIE Lab, and the grid of displayable ab colours
 masks         the holes of inpainting: central, random blocks, random regions

@@ -125,6 +125,22 @@ def cut_tiles(
     return tiles.view(B, TILES, C, size, size)
 
 
+def tiles_at(
+    images: Shaped[Tensor, "B C Z Z"], planned: int, places: Int[Tensor, "B 9 #C 2"], *, side: int, size: int
+) -> Float[Tensor, "B 9 C T T"]:
+    """Return the tiles of images that may be larger than those for which the places were drawn; see `cut_tiles`.
+
+    Args:
+        images: The images; their side is a multiple of `planned`.
+        planned: Side in pixels of the images for which `places` and `side` are meant.
+        places: See `cut_tiles`.
+        side: Side of a tile in pixels of the planned images.
+        size: T, side of the resized tiles in pixels.
+    """
+    times = images.shape[-1] // planned
+    return cut_tiles(images, times * places, side=times * side, size=size)
+
+
 def tile_size(encoder: Encoder, grid: Grid, *, margin: int = 0) -> int:
     """Return the side in pixels to which tiles are resized for an encoder.
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from pretext.datasets.pictures import Pictures
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.transforms.augmentation import Augmentation, augment
 
@@ -48,12 +49,15 @@ class MultiCrop(Augmentation):
 
 
 def two_views(
-    images: Shaped[Tensor, "B 3 H W"], first: Augmentation, second: Augmentation, generator: torch.Generator
+    images: Pictures | Shaped[Tensor, "B 3 H W"],
+    first: Augmentation,
+    second: Augmentation,
+    generator: torch.Generator,
 ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
     """Return two random views of each image, in [0, 1].
 
     Args:
-        images: uint8 in [0, 255] or float in [0, 1]; not modified.
+        images: Pictures of any sizes, or a tensor, uint8 in [0, 255] or float in [0, 1]; not modified.
         first: Settings of the first view.
         second: Settings of the second view.
         generator: Random generator on the images' device.
@@ -95,7 +99,7 @@ def local_side(encoder: Encoder, share: float) -> int:
 
 
 def multi_crop(
-    images: Shaped[Tensor, "B 3 S S"],
+    images: Pictures | Shaped[Tensor, "B 3 S S"],
     global_: tuple[Augmentation, Augmentation],
     local: Augmentation,
     generator: torch.Generator,
@@ -106,7 +110,7 @@ def multi_crop(
     """Return random crops of each image, in [0, 1].
 
     Args:
-        images: uint8 in [0, 255] or float in [0, 1]; not modified.
+        images: Pictures of any sizes, or a tensor, uint8 in [0, 255] or float in [0, 1]; not modified.
         global_: Settings of the first and the second large crop.
         local: Settings of the small crops.
         generator: Random generator on the images' device.

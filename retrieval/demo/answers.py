@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from pretext.datasets.decoding import resize
+from pretext.datasets.fitting import resize
 from retrieval.demo.fills import SHOWN_SIDE, ShownIndex, box_of, own_number
 from retrieval.regions import Box
 from retrieval.searcher import Searchable

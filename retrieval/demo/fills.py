@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from pretext.datasets.decoding import resize
+from pretext.datasets.fitting import resize
 from pretext.inpainting.measuring import HoledPictures, baseline_fills, filled_by
 from pretext.tasks.base import Inpainter
 from retrieval.filling import by_hog, fill_from, nearest_rows

@@ -19,6 +19,7 @@ from benchmarks.timing.speed import main
 from benchmarks.timing.tasks import MATRIX, Interval, Load, TaskSpeed, matmul_rate, minimal_loop, task_speed
 from downstream.probes.linear import Linear
 from pretext.datasets import ImageDataset, at_size, open_dataset
+from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 from pretext.tasks import Batch, build_task
@@ -80,7 +81,7 @@ def test_operations_are_counted_with_the_backward_pass(row: TaskSpeed) -> None:
     task = build_task("rotation", encoder, seed=0)
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     with FlopCounterMode(display=False) as forward:
-        losses = list(task.losses(Batch(images, None, torch.Generator())))
+        losses = list(task.losses(Batch(equally_large(images), None, torch.Generator())))
     assert losses
     # the backward pass of a layer is two products of the forward's size, the first layer's one
     assert 2 * forward.get_total_flops() / 2 <= row.flops / row.loop <= 3 * forward.get_total_flops() / 2

@@ -115,7 +115,7 @@ def neighbours(place, length, generator):
 
 
 def batches(data, **others):
-    options = {"seed": 1, "first": 0, "rank": 0, "world": 1, "labels": False, "workers": 0, "frames": 2}
+    options = {"side": 8, "seed": 1, "first": 0, "rank": 0, "world": 1, "labels": False, "workers": 0, "frames": 2}
     return load_batches(data, 6, **(options | {"choose": neighbours} | others))
 
 
@@ -128,16 +128,21 @@ def test_a_step_sees_the_frames_that_were_chosen(tmp_path, monkeypatch, packed):
     loader = batches(data)
     seen = []
     for _ in range(8):
-        images, labels, _, clips = next(loader)
-        clip, frame = read(clips.frames)
-        assert labels is None and images.shape == (6, 3, 8, 8) and clips.frames.shape == (6, 2, 3, 8, 8)
-        assert torch.equal(images, clips.frames[:, 0]) and torch.equal(frame, clips.place)
+        batch = next(loader)
+        images, clips, frames = batch.images, batch.clips, batch.clips.frames.pixels
+        clip, frame = read(frames)
+        assert batch.labels is None and images.shape == (6, 3, 8, 8) and frames.shape == (6, 2, 3, 8, 8)
+        assert torch.equal(images, frames[:, 0]) and torch.equal(frame, clips.place)
         assert torch.equal(clip[:, 0], clip[:, 1])
         assert torch.equal(frame[:, 1], (frame[:, 0] + 1) % lengths[clip[:, 0]])
         same = clip[:, 0, None] == clip[:, 0]
         assert torch.equal(clips.number[:, None] == clips.number, same)
         seen += zip(clip[:, 0].tolist(), frame[:, 0].tolist(), strict=True)
     assert len(set(seen[: len(data)])) == len(data)  # every frame once a pass
+
+
+def tensors(clips):
+    return clips.frames.pixels, clips.frames.height, clips.frames.width, clips.number, clips.place
 
 
 def drawn(place, length, generator):
@@ -151,10 +156,10 @@ def test_a_later_start_sees_the_same_frames_and_two_ranks_share_them(tmp_path):
     whole = [next(loader).clips for _ in range(5)]
     late = batches(data, choose=drawn, first=3)
     for early in whole[3:]:
-        assert all(torch.equal(a, b) for a, b in zip(early, next(late).clips, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(tensors(early), tensors(next(late).clips), strict=True))
     for rank in (0, 1):
         part = next(batches(data, choose=drawn, rank=rank, world=2)).clips
-        assert all(torch.equal(a[rank::2], b) for a, b in zip(whole[0], part, strict=True))
+        assert all(torch.equal(a[rank::2], b) for a, b in zip(tensors(whole[0]), tensors(part), strict=True))
     assert not torch.equal(next(batches(data, choose=drawn, seed=2)).clips.place, whole[0].place)
 
 
@@ -164,9 +169,9 @@ def test_a_clip_is_left_out_of_its_batch_where_one_frame_cannot_be_decoded(tmp_p
     (tmp_path / "train" / "clip0" / "1.png").write_bytes(b"no picture")
     loader = batches(at_size(open_dataset(spec), 8, bad_images="skip"))
     loaded = [next(loader) for _ in range(7)]  # 42 rows: each frame comes first six times
-    assert sum(len(each.images) for each in loaded) == 42 - 2 * 6  # as the first frame, and as the next one
-    assert all(len(part) == len(each.images) for each in loaded for part in each.clips)
-    assert not any((clips.number == 0)[:, None].logical_and(clips.place == 1).any() for _, _, _, clips in loaded)
+    assert sum(len(each) for each in loaded) == 42 - 2 * 6  # as the first frame, and as the next one
+    assert all(len(part) == len(each) for each in loaded for part in tensors(each.clips))
+    assert not any((x.clips.number == 0)[:, None].logical_and(x.clips.place == 1).any() for x in loaded)
 
 
 def test_clips_that_are_too_short_for_the_task_are_refused(tmp_path):

@@ -27,7 +27,7 @@ def test_the_source_of_a_picture_is_the_data_set_that_holds_its_file(tmp_path, m
     for index in range(len(some)):
         source, place = source_of(some, index)
         assert isinstance(source, FileDataset)
-        assert torch.equal(item_at(source, place, 8)[0], some[index][0])
+        assert torch.equal(item_at(source, place, 8, "squash")[0], some[index][0])
         files.append(source.images[place])
     assert len(set(files)) == 4
     assert Path(files[2]).stem == {"4": "train1", "0": "train4"}[pack_gb]

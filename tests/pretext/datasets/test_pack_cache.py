@@ -185,13 +185,13 @@ PASSING = [
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
-@pytest.mark.parametrize("where", ["open", "load", "resize"])
+@pytest.mark.parametrize("where", ["open", "load", "fitted"])
 @pytest.mark.parametrize("workers", [False, True])
 def test_an_error_that_may_pass_ends_the_packing_and_is_not_stored(spec, own_cache, monkeypatch, error, where, workers):
     def failing(*_, **__):
         raise error
 
-    owner = {"open": Image, "load": ImageFile.ImageFile, "resize": pretext.datasets.packing}[where]
+    owner = {"open": Image, "load": ImageFile.ImageFile, "fitted": pretext.datasets.packing}[where]
     if workers:
         monkeypatch.setattr(pretext.datasets.packing, "IN_PROCESS", 0)
     data = open_dataset(spec)

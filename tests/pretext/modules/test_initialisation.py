@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pretext.datasets import at_size, open_dataset
+from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder, load_encoder
 from pretext.modules.initialisation import balance, change_rates, scales_with_its_weights, standardise
 from pretext.system.errors import UserError
@@ -173,7 +174,7 @@ def test_layer_normalisation_is_refused_between_layers_only():
     with pytest.raises(UserError, match="give passes=0"):
         build_task("data_dependent", vit, seed=0)
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    build_task("data_dependent?passes=0", vit, seed=0).prepare(Batch(images, None, torch.Generator()))
+    build_task("data_dependent?passes=0", vit, seed=0).prepare(Batch(equally_large(images), None, torch.Generator()))
 
 
 # The run

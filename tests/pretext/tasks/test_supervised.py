@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from task_samples import SMALL, generator, noise, step
 
+from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 from pretext.tasks import Batch, LabelKind, build_task
@@ -17,7 +20,7 @@ def built(labels, spec="supervised"):
 
 
 def batch(labels, seed=0):
-    return Batch(noise(len(labels), seed=seed), labels, generator(seed))
+    return Batch(equally_large(noise(len(labels), seed=seed)), labels, generator(seed))
 
 
 @pytest.mark.parametrize("labels", [None, LabelKind(0, False)])
@@ -28,7 +31,7 @@ def test_without_classes_the_error_names_the_annotations(labels):
 
 def test_a_batch_without_labels_is_refused():
     task = built(LabelKind(3, False))
-    bare = batch(torch.zeros(2))._replace(labels=None)
+    bare = replace(batch(torch.zeros(2)), labels=None)
     with pytest.raises(ValueError, match="must annotate label or labels"):
         next(task.losses(bare))
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import pretext.tasks
+from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
 from pretext.system.specs import format_spec
@@ -88,7 +89,7 @@ def batch(name, seed=0, count=8):
     smooth = torch.nn.functional.interpolate(coarse, size=published(name)[1], mode="bilinear")
     images = (smooth * 255).to(torch.uint8)
     labels = torch.arange(count) % CLASSES if needs_labels(name) else None
-    return Batch(images, labels, torch.Generator().manual_seed(seed))
+    return Batch(equally_large(images), labels, torch.Generator().manual_seed(seed))
 
 
 def losses(name, seed):

@@ -15,6 +15,7 @@ from task_samples import SMALL, batch, built, generator, noise, ramp, trained
 from torch import nn
 
 from pretext.datasets import open_dataset
+from pretext.datasets.pictures import equally_large
 from pretext.system.errors import UserError
 from pretext.tasks import Batch
 from pretext.tasks.base import Clips
@@ -26,8 +27,8 @@ loop = importlib.import_module("pretext.training.loop")
 
 
 def clips(frames, number, place, seed=0):
-    clips = Clips(frames, torch.tensor(number), torch.tensor(place))
-    return Batch(frames[:, 0], None, generator(seed), clips)
+    clips = Clips(equally_large(frames), torch.tensor(number), torch.tensor(place))
+    return Batch(equally_large(frames[:, 0]), None, generator(seed), clips)
 
 
 def loop_over_triplets(z, number, place, far, margin, negatives):
@@ -52,7 +53,7 @@ def test_the_loss_with_the_hardest_negatives_is_that_of_a_loop(negatives):
     model = built(f"temporal?near=2&far=6&negatives={negatives}&margin=0.7")
     number, place = [0, 1, 0, 2, 0], [[0, 2], [5, 3], [9, 7], [4, 6], [3, 5]]
     given = clips(noise(5, 2), number, place)
-    frames, _, _ = model.clips(clips(given.clips.frames, number, place))  # the same draws again
+    frames, _, _ = model.clips(clips(given.clips.frames.pixels, number, place))  # the same draws again
     z = model.projector(model.encoder.embed(frames.transpose(0, 1).flatten(0, 1))).view(2, 5, -1).transpose(0, 1)
     expected = loop_over_triplets(z, number, place, far=6, margin=0.7, negatives=negatives)
     model.after_step(1.0)
@@ -248,7 +249,7 @@ def test_a_resumed_run_on_clips_gives_the_same_bytes(tmp_path, spec, monkeypatch
     if spec == "egomotion":
         assert all(part.clips is None for part in seen)
     else:
-        assert all(part.clips.frames.shape[:1] == part.images.shape[:1] == (4,) for part in seen)
+        assert all(part.clips.frames.pixels.shape[:1] == part.images.shape[:1] == (4,) for part in seen)
     assert run(tmp_path / "part").read_bytes() == whole
     assert list((tmp_path / "part" / "samples").glob("*.png"))
 

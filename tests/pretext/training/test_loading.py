@@ -15,7 +15,7 @@ def test_every_pass_sees_every_picture_and_a_later_start_the_same_batches():
     data = at_size(open_dataset(DATA).split("train"), 32, bad_images="stop")
 
     def images(first: int, count: int) -> list[torch.Tensor]:
-        loader = load_batches(data, 40, seed=1, first=first, rank=0, world=1, labels=False, workers=0)
+        loader = load_batches(data, 40, side=32, seed=1, first=first, rank=0, world=1, labels=False, workers=0)
         return [next(loader).images for _ in range(count)]
 
     ordered = torch.cat(images(0, 5))
@@ -30,7 +30,9 @@ def test_two_ranks_share_a_batch():
     data = at_size(open_dataset(DATA).split("train"), 32, bad_images="stop")
 
     def images(rank: int, world: int) -> torch.Tensor:
-        return next(load_batches(data, 8, seed=0, first=0, rank=rank, world=world, labels=False, workers=0)).images
+        return next(
+            load_batches(data, 8, side=32, seed=0, first=0, rank=rank, world=world, labels=False, workers=0)
+        ).images
 
     whole = images(0, 1)
     assert torch.equal(whole[0::2], images(0, 2))
@@ -58,5 +60,5 @@ class Fails(ImageDataset):
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_error_for_the_user_leaves_a_worker_as_one_line(workers):
     with pytest.raises(UserError) as raised:
-        next(load_batches(Fails(), 4, seed=0, first=0, rank=0, world=1, labels=False, workers=workers))
+        next(load_batches(Fails(), 4, side=8, seed=0, first=0, rank=0, world=1, labels=False, workers=workers))
     assert str(raised.value) == "2.png: too many open files; run the same command again"

@@ -18,6 +18,7 @@ from training_samples import DATA, ENCODER, run
 
 from pretext.__main__ import main
 from pretext.datasets import open_dataset
+from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.system.errors import UserError
 from pretext.system.locks import lock_folder
@@ -155,7 +156,7 @@ def test_accumulated_parts_step_like_one_batch():
         task = Brightness(build_encoder(f"{ENCODER}&norm=none", input_size=32, seed=0))
         optimizers = {"task": torch.optim.SGD(task.parameters(), lr=0.1)}
         config = TrainConfig(batch_size=8, accumulate=parts, precision="float32")
-        batches = micro_batches(Batch(images, None, torch.Generator()), config, 0, torch.device("cpu"))
+        batches = micro_batches(Batch(equally_large(images), None, torch.Generator()), config, 0, torch.device("cpu"))
         losses = loop._step(task, batches, optimizers, config, torch.device("cpu"))
         assert task.ended == parts
         found.append((losses["task"], task.state_dict()))

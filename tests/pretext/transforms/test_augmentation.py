@@ -10,15 +10,8 @@ import torch
 from skimage.color import rgb2yiq, yiq2rgb
 from torchvision.transforms.v2 import functional as V
 
-from pretext.transforms.augmentation import (
-    Augmentation,
-    augment,
-    blur_matrix,
-    crop_boxes,
-    crop_matrix,
-    recolour,
-    resample,
-)
+from pretext.transforms.augmentation import Augmentation, augment, crop_boxes, recolour
+from pretext.transforms.crops import blur_matrix, crop_matrix, resample
 
 STILL = Augmentation(crop_min=1.0, flip=0.0, jitter=0.0, greyscale=0.0, blur=0.0)
 
@@ -213,7 +206,7 @@ def test_pictures_do_not_mix():
 def test_many_pictures_give_what_few_give(monkeypatch):
     images = pictures(9, 48)
     whole = augment(images, Augmentation(), seeded())
-    monkeypatch.setattr("pretext.transforms.augmentation.CHUNK_VALUES", 2 * 3 * 48 * 48)
+    monkeypatch.setattr("pretext.transforms.crops.CHUNK_VALUES", 2 * 3 * 48 * 48)
     torch.testing.assert_close(augment(images, Augmentation(), seeded()), whole)
 
 

@@ -1,0 +1,140 @@
+"""Views of pictures of any shape: against torchvision, one by one and as a batch; shares, places and detail."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as V
+
+from pretext.datasets.decoding import decode
+from pretext.datasets.kept import VIEW_DETAIL
+from pretext.datasets.pictures import Pictures, equally_large, side_by_side
+from pretext.transforms.augmentation import Augmentation, augment, crop_boxes, cropping
+from pretext.transforms.crops import crop_matrix, cut, resample, squares
+
+SHAPES = ((40, 60), (75, 50), (33, 33), (20, 90))
+STILL = Augmentation(crop_min=1.0, flip=0.0, jitter=0.0, greyscale=0.0, blur=0.0)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures():
+    return [torch.randint(0, 256, (3, *shape), dtype=torch.uint8, generator=seeded(shape[0])) for shape in SHAPES]
+
+
+BOXES = torch.tensor([[5, 20, 10, 33], [0, 75, 7, 40], [3, 16, 4, 16], [2, 18, 60, 30]])
+"""Top, height, left and width in each of the pictures."""
+
+
+def test_a_view_of_a_larger_picture_is_the_one_that_torchvision_cuts():
+    flipped = torch.tensor([True, False, False, True])
+    views = cut(side_by_side(pictures(), 16), tuple(BOXES.T.float()), 16, flipped)
+    for view, picture, (top, tall, left, wide), mirror in zip(views, pictures(), BOXES.tolist(), flipped, strict=True):
+        expected = V.resized_crop(picture, top, left, tall, wide, [16, 16], antialias=True).float() / 255
+        expected = expected.flip(2) if mirror else expected
+        torch.testing.assert_close(view, expected, atol=1.01 / 255, rtol=0)
+
+
+def test_the_matrices_cut_the_same_views_from_a_canvas_as_one_picture_after_the_other():
+    batch = side_by_side(pictures(), 16)
+    top, tall, left, wide = BOXES.T.float()
+    rows = crop_matrix(top, tall, batch.pixels.shape[2], 16, within=batch.height)
+    columns = crop_matrix(left, wide, batch.pixels.shape[3], 16, within=batch.width)
+    views = cut(batch, (top, tall, left, wide), 16)
+    torch.testing.assert_close(resample(batch.pixels, rows, columns), views, atol=1.01 / 255, rtol=0)
+
+
+def test_a_view_never_shows_the_canvas_beside_its_picture():
+    white = [torch.full((3, *shape), 255, dtype=torch.uint8) for shape in SHAPES]
+    views = augment(side_by_side(white * 50, 12), dataclasses.replace(STILL, crop_min=0.05, flip=0.5), seeded())
+    assert (views == 1).all()
+
+
+def test_squares_are_the_shorter_side_resized_and_the_longer_side_cut():
+    for square, picture in zip(squares(side_by_side(pictures(), 20)), pictures(), strict=True):
+        side = min(picture.shape[1:])
+        expected = V.resize(V.center_crop(picture, [side, side]), [20, 20], antialias=True)
+        assert (square.int() - expected.int()).abs().float().mean() < 12  # an odd margin is cut at either side
+
+
+def test_squares_of_the_views_side_stay_as_they_are():
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=seeded())
+    assert squares(equally_large(images)) is images
+    assert torch.equal(augment(equally_large(images), STILL, seeded()), augment(images, STILL, seeded()))
+
+
+@pytest.mark.parametrize("elongation", [0.2, 0.7, 1.0, 1.5, 6.0])
+def test_crops_keep_to_the_shapes_and_shares_that_are_allowed(elongation):
+    settings = cropping(0.2, 0.6, aspect=2)
+    draws = torch.rand(4, 20_000, generator=seeded())
+    left, top, width, height = crop_boxes(draws, settings, torch.full((20_000,), elongation))
+    assert (
+        (left >= 0).all() and (top >= 0).all() and (left + width < 1 + 1e-5).all() and (top + height < 1 + 1e-5).all()
+    )
+    shape = width / height * elongation
+    assert shape.min() > 1 / 2 - 1e-4 and shape.max() < 2 + 1e-4
+    most = min(1.0, 2 / max(elongation, 1 / elongation))  # the largest part of a narrow picture with an allowed shape
+    expected = (0.2 + 0.4 * draws[0]).clamp(max=most)
+    torch.testing.assert_close(width * height, expected, atol=1e-4, rtol=0)
+    assert (left / (1 - width).clamp(min=1e-6)).std() > 0.2 or (1 - width).max() < 1e-3
+
+
+def test_crops_of_squares_are_those_of_images_without_a_shape():
+    draws = torch.rand(4, 1000, generator=seeded())
+    for plain, shaped in zip(
+        crop_boxes(draws, Augmentation()), crop_boxes(draws, Augmentation(), torch.ones(1000)), strict=True
+    ):
+        assert torch.equal(plain, shaped)
+
+
+def laplacian(view):
+    grey = view.mean(dim=1)
+    middle = grey[:, 1:-1, 1:-1]
+    around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    return (around - 4 * middle).abs().mean().item()
+
+
+def detail(shorter, photographs, side):
+    """Return the detail of views of photographs of that shorter side, relative to those of the full photographs."""
+    small = []
+    for photograph in photographs:
+        share = min(1.0, shorter / min(photograph.shape[1:]))
+        small.append(V.resize(photograph, [round(n * share) for n in photograph.shape[1:]], antialias=True))
+    each = [
+        laplacian(augment(side_by_side(some, side), cropping(0.08, flip=0.0), seeded(k)))
+        for k in range(8)
+        for some in (small, photographs)
+    ]
+    return sum(each[0::2]) / sum(each[1::2])
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    if not (root := os.environ.get("PRETEXT_TEST_DATA")):
+        pytest.skip("PRETEXT_TEST_DATA names no folder of real photographs")
+    files = sorted(Path(root, "voc-mini/VOCdevkit/VOC2007/JPEGImages").glob("*.jpg"))[:12]
+    return [decode(file) for file in files]
+
+
+@pytest.mark.parametrize("side", [64, 128, 224])
+def test_views_have_the_detail_of_the_photographs(photographs, side):
+    assert detail(VIEW_DETAIL * side, photographs, side) > 0.9
+    squashed = [V.resize(photograph, [side, side], antialias=True) for photograph in photographs]
+    views = [
+        laplacian(augment(side_by_side(some, side), cropping(0.08, flip=0.0), seeded()))
+        for some in (squashed, photographs)
+    ]
+    assert views[0] / views[1] < 0.65  # what the test would say of pictures that were squashed first
+
+
+def test_a_batch_is_moved_and_sliced_with_its_shapes():
+    batch = side_by_side(pictures(), 16).map(lambda tensor: tensor[1:3])
+    assert isinstance(batch, Pictures) and len(batch) == 2
+    assert batch.height.tolist() == [75, 33] and batch.width.tolist() == [50, 33]
+    assert torch.equal(batch.pixels[0, :, :75, :50], pictures()[1]) and not batch.pixels[1, :, 33:].any()
