@@ -99,7 +99,7 @@ def split_features(
         UserError: If no image can be decoded, or features are not finite.
     """
     limit = size_limit_gb(LIMIT, CACHE_GB)
-    part = at_size(data.split(split), encoder.input_size, bad_images="skip")
+    part = at_size(data.split(split), encoder.input_size, bad_images="skip", fit="crop")
     wanted = torch.arange(len(part)) if indices is None else torch.from_numpy(indices)
     device = next(encoder.parameters()).device
     key = digest(
@@ -107,6 +107,7 @@ def split_features(
         device.type,
         part.fingerprint,
         str(encoder.input_size),
+        part.fit,
         str(most),
         str(VERSION),
     )
@@ -145,7 +146,7 @@ def labelled_features(
     Raises:
         UserError: If the training images show fewer than two classes.
     """
-    sized = at_size(data.split("train"), encoder.input_size, bad_images="skip")
+    sized = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
     chosen = draw_labelled(class_targets(sized), train_images, seed=seed)
     train = split_features(encoder, data, "train", most=most, indices=chosen)
     check_classes(data.spec, train.targets)

@@ -149,8 +149,8 @@ def with_train(data: ImageDataset, indices: NDArray[np.int64], *, size: int) -> 
         indices: Images of the training split at that size, where undecodable images are already left out.
         size: Side in pixels.
     """
-    sized = at_size(data.split("train"), size, bad_images="skip")
-    train = ResizedDataset(Subset(sized, indices), size)
+    sized = at_size(data.split("train"), size, bad_images="skip", fit="crop")
+    train = ResizedDataset(Subset(sized, indices), size, sized.fit)
     train.splits = {"train": train, "val": sized.split("val"), "test": sized.split("test")}
     return train
 

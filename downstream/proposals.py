@@ -17,6 +17,7 @@ from downstream.picture_files import name_of
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.decoding import decode_draft
 from pretext.datasets.files import FileDataset
+from pretext.datasets.fitting import padded_place
 from pretext.datasets.packed import PackedDataset, ResizedDataset
 from pretext.datasets.view import source_of
 from pretext.system.errors import UserError
@@ -96,8 +97,12 @@ def read_proposals(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -
                     height, width = decode_draft(path, 1)[1]
                 except BadImage:
                     continue
-                scale = np.array([data.size / width, data.size / height] * 2)
-                boxes[index] = (_checked(archive[name], f"{file}: {name}", width, height) * scale).astype(np.float32)
+                top, left, inner_height, inner_width = (
+                    padded_place(height, width, data.size) if data.fit == "pad" else (0, 0, data.size, data.size)
+                )
+                scale, moved = [inner_width / width, inner_height / height] * 2, [left, top] * 2
+                given = _checked(archive[name], f"{file}: {name}", width, height)
+                boxes[index] = (given * scale + moved).astype(np.float32)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}") from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

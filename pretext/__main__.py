@@ -160,7 +160,11 @@ def list_names(argv: list[str]) -> int:
 
 def _described_datasets() -> str:
     """Return the layout and the keys of each kind of data set, in 80 columns."""
-    limit = ("limit=N", "At most N pictures of each split, drawn by a fixed seed; every kind has this key.")
+    every_kind = [
+        ("limit=N", "At most N pictures of each split, drawn by a fixed seed."),
+        ("resize=squash", "Squash pictures to squares; by default they keep their shape."),
+        ("load_size=N", "Most pixels of the shorter side of pictures that views are cut from (3 times the views')."),
+    ]
     blocks = ["A data set is KIND[:PATH][?key=value&…], such as folder:photos?val=held_out."]
     for about, settings in catalogue.declared_datasets().values():
         first, *paragraphs = about.split("\n\n")
@@ -172,7 +176,7 @@ def _described_datasets() -> str:
             )
         keys = [(f"{each.name}={each.values}", each.help) for each in settings]
         blocks.append(help_page.list_of_names(keys))
-    return "\n\n".join([*blocks, help_page.list_of_names([limit])])
+    return "\n\n".join([*blocks, "keys of every kind:\n\n" + help_page.list_of_names(every_kind)])
 
 
 def _task_names() -> list[str]:

@@ -82,8 +82,8 @@ class Detection(FittedProbe):
         Writes `detections.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("labels", "boxes")
-        train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
-        test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+        train = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="pad")
+        test: ImageDataset = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="pad")
         chosen = tested(test, self.test_images)
         test = self._with_proposals(test, chosen)  # before training: an error in the file must not waste it
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)

@@ -88,8 +88,8 @@ class FineTune(FittedProbe):
         """
         if not self.can_judge(data):
             data.require("label")
-        train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
-        test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+        train = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
+        test = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train, out)
         shown = tested(test, self.test_images)

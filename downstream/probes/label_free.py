@@ -86,7 +86,7 @@ class LabelFree(Probe):
 
     def _view_distances(self, encoder: Encoder, data: ImageDataset) -> dict[str, Float[Tensor, "N"]]:
         """Return the squared distance between two views of each image, by stage."""
-        part = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+        part = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
         indices = draw(part, self.images, seed=self.seed)
         device = next(encoder.parameters()).device
         generator = torch.Generator(device).manual_seed(self.seed)

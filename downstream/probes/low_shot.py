@@ -98,7 +98,7 @@ class LowShot(Probe):
         """
         if not self.can_judge(data):
             data.require("label")
-        known = class_targets(at_size(data.split("train"), encoder.input_size, bad_images="skip"))
+        known = class_targets(at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop"))
         check_classes(data.spec, known)
         numbers = range(self.samples)
         drawn = {f"{p:g}%": [share_of_each(known, p / 100, sample=i) for i in numbers] for p in self.percents} | {

@@ -89,7 +89,7 @@ class Robustness(Probe):
             relative = 100 * float(np.mean(shares))
             yield Score("mCE relative to random", relative, "%", False, None, clean.n, stage=clean.stage)
         if out is not None:
-            part = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+            part = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
             self._write_sheet(part, shown[:SHOWN], out / "corruptions.png")
 
     def _errors(self, encoder: Encoder, data: ImageDataset) -> tuple[dict[str, list[Score]], list[int]]:
@@ -98,7 +98,7 @@ class Robustness(Probe):
             encoder, data, train_images=self.train_images, most=self.features, seed=self.seed
         )
         classifiers, stage = self._linear().classifiers(train, val, len(data.classes))
-        part = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+        part = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
         indices = draw(part, self.test_images, seed=self.seed)
         logits, kept = self._logits(encoder, part, indices, classifiers[stage], stage)
         targets = class_targets(part)[kept]

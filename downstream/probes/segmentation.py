@@ -69,8 +69,8 @@ class Segmentation(FittedProbe):
         `segmentation.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("masks")
-        train = at_size(data.split("train"), encoder.input_size, bad_images="skip")
-        test = at_size(data.split("test"), encoder.input_size, bad_images="skip")
+        train = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="pad")
+        test = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="pad")
         indices = tested(test, self.test_images)
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train, out)

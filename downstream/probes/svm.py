@@ -110,7 +110,7 @@ class Svm(Probe):
         """
         if not self.can_judge(data):
             data.require("label")
-        train_data = at_size(data.split("train"), encoder.input_size, bad_images="skip")
+        train_data = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
         known = class_targets(train_data)
         chosen = draw_labelled(known, self.train_images, seed=self.seed)
         check_classes(data.spec, known[torch.from_numpy(chosen)])

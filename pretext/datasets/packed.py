@@ -30,7 +30,7 @@ PACK_GB = 4.0
 PRETEXT_PACK_GB overrides it."""
 
 
-def at_size(data: ImageDataset, size: int, *, bad_images: BadImages, fit: SquareFit = "squash") -> ImageDataset:
+def at_size(data: ImageDataset, size: int, *, bad_images: BadImages, fit: SquareFit = "squash") -> SizedDataset:
     """Return the data set with every picture at size×size; its other splits follow on first access.
 
     Args:
@@ -47,12 +47,11 @@ def at_size(data: ImageDataset, size: int, *, bad_images: BadImages, fit: Square
     if size < 1:
         raise UserError(f"{data.spec}: size={size}; pictures must be at least 1 pixel wide")
     source = data.base if isinstance(data, PackedDataset | ResizedDataset) else data
-    fit = "squash" if source.squash or source.side is not None else fit
-    if isinstance(data, PackedDataset | ResizedDataset) and (data.size, data.fit) == (size, fit):
+    actual: SquareFit = "squash" if source.squash or source.side is not None else fit
+    if isinstance(data, PackedDataset | ResizedDataset) and data.size == size and data.fit in (fit, actual):
         return data
-    data = source
-    sized = _at_size(data, size, fit, bad_images)
-    sized.splits = SizedSplits(data, sized, size, fit, bad_images)
+    sized = _at_size(source, size, actual, bad_images)
+    sized.splits = SizedSplits(source, sized, size, actual, bad_images)
     return sized
 
 
@@ -156,6 +155,9 @@ class ResizedDataset(View):
         return self.base.fingerprint
 
 
+SizedDataset = PackedDataset | ResizedDataset
+
+
 @final
 class SizedSplits(Mapping[str, ImageDataset]):
     """The splits of a data set at one size; each is packed or resized on first access."""
@@ -192,7 +194,7 @@ class SizedSplits(Mapping[str, ImageDataset]):
         return len(self._base)
 
 
-def _at_size(data: ImageDataset, size: int, fit: SquareFit, bad_images: BadImages) -> ImageDataset:
+def _at_size(data: ImageDataset, size: int, fit: SquareFit, bad_images: BadImages) -> SizedDataset:
     planes = 4 if "masks" in kept_annotations(data.annotations, fit) else 3
     if not fits_a_pack(len(data) * planes * size * size):
         return ResizedDataset(data, size, fit)

@@ -103,7 +103,7 @@ def drawn_pictures(
         raise UserError(f"image size is {image_size}; SSIM needs images of at least {MIN_SIDE} pixels a side")
     if test_images < 1:
         raise UserError(f"test_images is {test_images}; allowed is 1 or more")
-    sized = at_size(data.split(split), image_size, bad_images="skip")
+    sized = at_size(data.split(split), image_size, bad_images="skip", fit="crop")
     drawn: list[Tensor] = []
     for index in np.random.default_rng(seed).permutation(len(sized)):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -10,8 +11,9 @@ import dataset_samples
 import pytest
 import torch
 
-from pretext.datasets import BadImage, PackedDataset, at_size, open_dataset
+from pretext.datasets import BadImage, at_size, for_views, open_dataset
 from pretext.datasets.files import FileDataset
+from pretext.datasets.kept import KeptDataset, is_packed
 from pretext.datasets.packed import ResizedDataset
 from pretext.datasets.view import source_of
 
@@ -19,18 +21,21 @@ KINDS = [*dataset_samples.OWN, *dataset_samples.TORCHVISION]
 BROKEN = ["folder", "clips", "voc", "coco", "masks", "oxford_iiit_pet", "food101"]
 
 
-def both(spec, monkeypatch):
-    """Yield each split of a data set, packed and streamed."""
+def both(spec, monkeypatch, fits=("squash",)):
+    """Yield each split of a data set, packed and streamed, in every way that its pictures are given a size."""
     data = open_dataset(spec)
-    packed = at_size(data, 16, bad_images="skip").splits
-    for name in data.splits:
+    for name, fit in itertools.product(data.splits, fits):
+        part = open_dataset(spec).split(name)
         with monkeypatch.context() as small:
-            small.setenv("PRETEXT_PACK_GB", "1")
-            one = packed[name]
-            small.setenv("PRETEXT_PACK_GB", "0")
-            other = at_size(open_dataset(spec).split(name), 16, bad_images="skip")
-        assert isinstance(one, PackedDataset) and isinstance(other, ResizedDataset)
-        yield one, other
+            for gigabytes in ("1", "0"):
+                small.setenv("PRETEXT_PACK_GB", gigabytes)
+                sized = for_views(part, 5, bad_images="skip") if fit == "keep" else None
+                sized = sized or at_size(part, 16, bad_images="skip", fit=fit)
+                if gigabytes == "1":
+                    one = sized
+        assert is_packed(one) and not is_packed(sized)
+        assert isinstance(sized, ResizedDataset | KeptDataset)
+        yield one, sized
 
 
 def check_equal(packed, streamed):
@@ -62,7 +67,8 @@ def check_equal(packed, streamed):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("unchecked")
 def test_every_kind_is_the_same_packed_and_streamed(tmp_path, own_cache, monkeypatch, kind):
-    for packed, streamed in both(dataset_samples.make(kind, tmp_path / "data"), monkeypatch):
+    spec = dataset_samples.make(kind, tmp_path / "data")
+    for packed, streamed in both(spec, monkeypatch, fits=("squash", "crop", "pad", "keep")):
         check_equal(packed, streamed)
 
 
@@ -79,10 +85,10 @@ def test_broken_pictures_are_the_same_ones(tmp_path, own_cache, monkeypatch, kin
         with Path(path).open("r+b") as file:
             file.truncate(60)
     broken = 0
-    for packed, streamed in both(spec, monkeypatch):
+    for packed, streamed in both(spec, monkeypatch, fits=("squash", "keep")):
         check_equal(packed, streamed)
         broken += len(packed.skipped)
-    assert broken == 3
+    assert broken == 2 * 3
 
 
 def test_faulty_boxes_crowds_and_objects_without_outline_are_the_same(tmp_path, own_cache, monkeypatch):
