@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.recipes import probe, probe_names
 from benchmarks.timing.linear import print_linear
+from benchmarks.timing.loading import print_loading
 from benchmarks.timing.search import print_retrieval
 from benchmarks.timing.tasks import MATRIX, Load, fit_seconds, is_fitted, task_speed
 from pretext.datasets import at_size, open_dataset
@@ -31,6 +32,7 @@ class Speed:
     Examples:
         python benchmarks/timing/speed.py --tasks context_encoder simclr --probes knn
         python benchmarks/timing/speed.py --retrieval --vectors 10000 100000
+        python benchmarks/timing/speed.py --loading --data folder:photos --image-size 224
     """
 
     tasks: tuple[str, ...] = ()
@@ -44,10 +46,16 @@ class Speed:
     """Time only the solver of the linear probe beside scikit-learn's, on 10,000 × 4,096 features."""
     retrieval: bool = False
     """Time only indexing and search beside FAISS and scikit-learn."""
+    loading: bool = False
+    """Time only decoding and views beside torchvision's and lightly's loaders; --data names photographs."""
+    workers: int = 2
+    """Worker processes of each loader for --loading, at least 1."""
     vectors: tuple[int, ...] = (10_000,)
     """Index sizes for --retrieval, each at least 1000 vectors of 256 dimensions. A million needs 6 GB and minutes."""
 
     def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; give 1 or more")
         if not self.vectors or min(self.vectors) < 1000:
             raise ValueError(f"vectors is {self.vectors}; give one or more numbers, each at least 1000")
 
@@ -61,6 +69,9 @@ def speed_command(argv: list[str]) -> int:
         return 0
     if options.retrieval:
         print_retrieval(options.vectors, options.data, load.encoder, load.image_size)
+        return 0
+    if options.loading:
+        print_loading(options.data, side=load.image_size, workers=options.workers)
         return 0
     tasks, probes = options.tasks or tuple(task_names()), _probe_names(options)
     for task in tasks:

@@ -3,6 +3,7 @@
 python benchmarks/timing/speed.py [--tasks A B …] [--probes A B …] [--data SPEC]
 python benchmarks/timing/speed.py --linear
 python benchmarks/timing/speed.py --retrieval [--vectors N …]
+python benchmarks/timing/speed.py --loading --data folder:photos [--image-size N]
 """
 
 from __future__ import annotations

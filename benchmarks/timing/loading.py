@@ -1,0 +1,147 @@
+"""Time how fast pictures are decoded and cut to views, beside torchvision's and lightly's loaders.
+
+All loaders read the same files with as many worker processes, one loader at a time, in turns, so that other load on
+the machine slows all of them. Ours decodes in the workers and cuts views of a whole batch in the main process, or on
+a GPU; the others do all of it in the workers.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler
+
+from pretext.datasets import open_dataset
+from pretext.datasets.files import FileDataset
+from pretext.datasets.kept import VIEW_DETAIL, KeptDataset
+from pretext.datasets.view import source_of
+from pretext.system.device import device_of
+from pretext.system.errors import UserError
+from pretext.training.loading import load_batches
+from pretext.transforms.augmentation import Augmentation, augment, cropping
+from pretext.transforms.views import two_views
+
+BATCH = 64
+"""Pictures per batch."""
+TURNS = 5
+"""Measurements of each loader."""
+WARM_UP, TURN_BATCHES = 8, 16
+"""Batches before and in each measurement."""
+CROP = cropping(0.08)
+"""What `RandomResizedCrop` does by default, with a horizontal flip."""
+
+
+class Rate(NamedTuple):
+    """Speed of a loader, and the detail of what it yields."""
+
+    per_second: float
+    """Pictures per second, median of `TURNS`."""
+    detail: float
+    """Mean absolute Laplacian of the views of one crop each; 0 where none is cut."""
+
+
+def print_loading(spec: str, *, side: int, workers: int) -> None:
+    """Print the rates of all loaders.
+
+    Args:
+        spec: Data set of picture files; its training split is read.
+        side: Side of the views in pixels.
+        workers: Worker processes of each loader.
+    """
+    data = open_dataset(spec)
+    files = list(_files(data))
+    print(f"{len(files):,} files of {spec}, views of {side} px, batches of {BATCH}, {workers} workers each\n")
+    with tempfile.TemporaryDirectory() as folder:
+        below = Path(folder, "pictures")
+        below.mkdir()
+        for number, file in enumerate(files):
+            (below / f"{number:07d}{file.suffix}").symlink_to(file.resolve())
+        rates = _rates(_loaders(KeptDataset(data, VIEW_DETAIL * side, None), folder, side, workers))
+    print(f"{'loader':<46} {'pictures/s':>10} {'ratio':>6} {'detail':>7}")
+    for ours, theirs in (("pictures at their own shape", "ImageFolder, one crop"), ("two views", "lightly, two views")):
+        for name in (ours, theirs):
+            rate = rates[name]
+            ratio, detail = f"{rate.per_second / rates[theirs].per_second:.2f}", f"{rate.detail:.4f}"
+            print(f"{name:<46} {rate.per_second:>10,.0f} {ratio:>6} {detail if rate.detail else '':>7}")
+
+
+def _files(data: Any) -> Iterator[Path]:
+    for index in range(len(data)):
+        source, row = source_of(data, index)
+        if not isinstance(source, FileDataset):
+            raise UserError(f"{data.spec}: has no picture files; name a folder of photographs by --data folder:DIR")
+        yield Path(source.images[row])
+
+
+def _loaders(data: KeptDataset, folder: str, side: int, workers: int) -> dict[str, Callable[[], Iterator[Any]]]:
+    """Return functions that start each loader."""
+    from lightly.transforms.simclr_transform import SimCLRTransform
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    device = device_of("auto")
+    generator = torch.Generator(device).manual_seed(0)
+
+    def ours() -> Iterator[Any]:
+        batches = load_batches(data, BATCH, side=side, seed=0, first=0, rank=0, world=1, labels=False, workers=workers)
+        return (batch.map(lambda tensor: tensor.to(device)) for batch in batches)
+
+    def theirs(transform: Any) -> Iterator[Any]:
+        pictures = ImageFolder(folder, transform)
+        order = RandomSampler(pictures, replacement=True, num_samples=10**6, generator=torch.Generator().manual_seed(0))
+        loader = DataLoader(pictures, BATCH, sampler=order, num_workers=workers, multiprocessing_context="spawn")
+        for images, _ in loader:
+            yield [image.to(device) for image in images] if isinstance(images, list) else images.to(device)
+
+    crop = v2.Compose(
+        [
+            v2.RandomResizedCrop(side),
+            v2.RandomHorizontalFlip(),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
+    views = Augmentation()
+    return {
+        "pictures at their own shape": ours,
+        "ImageFolder, one crop": lambda: theirs(crop),
+        "two views": lambda: (two_views(batch.pictures, views, views, generator) for batch in ours()),
+        "lightly, two views": lambda: theirs(SimCLRTransform(input_size=side)),
+        "one crop": lambda: (augment(batch.pictures, CROP, generator) for batch in ours()),
+    }
+
+
+def _rates(loaders: dict[str, Callable[[], Iterator[Any]]]) -> dict[str, Rate]:
+    seconds: dict[str, list[float]] = {name: [] for name in loaders if name != "one crop"}
+    details = {"pictures at their own shape": _detail(next(loaders["one crop"]()))}
+    for _ in range(TURNS):
+        for name, each in seconds.items():
+            batches = loaders[name]()
+            first = next(batches)
+            if name == "ImageFolder, one crop":
+                details[name] = _detail(first)
+            for _ in islice(batches, WARM_UP):
+                pass
+            started = time.perf_counter()
+            for _ in islice(batches, TURN_BATCHES):
+                pass
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            each.append(time.perf_counter() - started)
+    images = TURN_BATCHES * BATCH
+    return {name: Rate(images / statistics.median(each), details.get(name, 0.0)) for name, each in seconds.items()}
+
+
+def _detail(views: Float[Tensor, "B 3 S S"]) -> float:
+    grey = views.mean(dim=1)
+    around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    return float((around - 4 * grey[:, 1:-1, 1:-1]).abs().mean())
