@@ -72,8 +72,8 @@ class DataSource:
         return dict(self.fingerprints)[split]
 
     def open(self) -> ImageDataset:
-        """Return the packed training split."""
-        return _opened(self.spec, self.size, self.bad_images)
+        """Return the training split, with pictures of any size."""
+        return _opened(self.spec)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,10 +217,10 @@ def check_slugs(kind: str, names: Iterable[str]) -> None:
 
 
 @functools.lru_cache(maxsize=2)  # training data and probe data
-def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
-    from pretext.datasets import at_size, open_dataset
+def _opened(spec: str) -> ImageDataset:
+    from pretext.datasets import open_dataset
 
-    return at_size(open_dataset(spec), size, bad_images=bad_images)
+    return open_dataset(spec)
 
 
 @functools.cache

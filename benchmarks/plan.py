@@ -104,16 +104,17 @@ def open_data(spec: str, size: int, *, bad_images: BadImages, download: bool) ->
         download: Fetch a torchvision data set that is missing.
 
     Returns:
-        The source for the cells, and the opened data set.
+        The source for the cells, and the opened data set with pictures of any size.
 
     Raises:
         UserError: If the data set cannot be opened, or an image cannot be decoded and `bad_images` is `stop`.
     """
     opened = open_dataset(spec, download=download)
     say_opened(opened, notes=False)  # the plan says them
-    sized = at_size(opened, size, bad_images=bad_images)
+    sized = at_size(opened, size, bad_images=bad_images, fit="crop")
     prints = tuple((name, sized.split(name).fingerprint) for name in SPLITS)
-    return DataSource(spec=spec, size=size, bad_images=bad_images, fingerprints=prints), sized
+    opened.notes = sized.notes  # with what cannot be decoded
+    return DataSource(spec=spec, size=size, bad_images=bad_images, fingerprints=prints), opened
 
 
 def make_plan(

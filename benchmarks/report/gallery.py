@@ -31,16 +31,14 @@ SHEET_WIDTH = 1000
 
 
 def open_data(run: Run) -> ImageDataset:
-    """Open the run's data set at the run's image size.
+    """Open the run's data set, with pictures of any size.
 
     Raises:
         UserError: If the data set can no longer be opened.
     """
-    from pretext.datasets import at_size, open_dataset
+    from pretext.datasets import open_dataset
 
-    return at_size(
-        open_dataset(run.plan["data"]), run.plan["image_size"], bad_images=run.plan.get("bad_images", "skip")
-    )
+    return open_dataset(run.plan["data"])
 
 
 def neighbours(run: Run, data: ImageDataset) -> dict[str, list[str]]:
