@@ -1,4 +1,4 @@
-"""Train an encoder without labels, fill holes by its decoder, look at data.
+"""Train an encoder without labels, use it elsewhere, fill holes, look at data.
 
 Examples:
   python -m pretext train context_encoder --data folder:photos --out runs/mine
@@ -9,6 +9,7 @@ Commands:
   train TASK              Train an encoder by one pretext task.
   inpaint                 Fill holes by the decoder of a training run.
   data SPEC               Look at a data set: counts, duplicates, faults.
+  export                  Write an encoder for timm, torchvision, ONNX and others.
 
 `python -m pretext COMMAND --help` explains a command's flags, and
 `python -m pretext train TASK --help` a task's own settings too.
@@ -64,7 +65,7 @@ class Train:
 
 def main(argv: list[str]) -> int:
     """Run one of the commands; return the exit code."""
-    commands = {"train": train_command, "inpaint": inpaint, "data": look_at_data, "list": list_names}
+    commands = {"train": train_command, "inpaint": inpaint, "data": look_at_data, "export": export, "list": list_names}
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__.strip())
         return 0
@@ -125,6 +126,15 @@ def look_at_data(argv: list[str]) -> int:
     from pretext.auditing.command import data_command
 
     return data_command(argv)
+
+
+def export(argv: list[str]) -> int:
+    """Run `python -m pretext export`."""
+    if help_page.is_asked(argv):
+        return _print_help("export", "pretext.exporting.command:Export")
+    from pretext.exporting.command import export_command
+
+    return export_command(argv)
 
 
 def _print_help(command: str, options: str) -> int:

@@ -125,9 +125,9 @@ def _match_file(create: Any, path: str, config: Config) -> tuple[Match, dict[str
     """Return the match of the weight file, and a state dict of the whole model that contains its tensors."""
     with torch.device("meta"):  # names and shapes only
         whole = create(path)
-        kept = {_flat(name) for name in create(path, features_only=True).state_dict()}
+        kept = {flat_name(name) for name in create(path, features_only=True).state_dict()}
     model = whole.state_dict()
-    needed = [name for name in model if _flat(name) in kept]
+    needed = [name for name in model if flat_name(name) in kept]
     tensors, layout = translated(read_weights(Path(str(config.weights))), path, config.weights)
     tensors = _dinov2(tensors, whole)
     match = match_weights(tensors, model, needed, config, f"timm:{path}", resampled="pos")
@@ -157,7 +157,7 @@ def _dinov2(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def _flat(name: str) -> str:
+def flat_name(name: str) -> str:
     """Return a tensor's name in a form that a timm model and its feature extractor share."""
     return name.removeprefix("model.").replace(".", "_")
 
