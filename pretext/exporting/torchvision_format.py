@@ -102,7 +102,6 @@ def for_torchvision(encoder: Encoder) -> Prepared:
         importing, read = read_line(file)
         return [
             *dict.fromkeys(["import torch", "import torchvision", importing]),
-            "from torchvision.models.feature_extraction import create_feature_extractor",
             f"model = {counterpart.constructor}",
             *identities,
             f"model.load_state_dict({read})",
@@ -111,6 +110,7 @@ def for_torchvision(encoder: Encoder) -> Prepared:
 
     node = counterpart.node
     use = [
+        "from torchvision.models.feature_extraction import create_feature_extractor",
         *normalising(encoder),
         f'features = create_feature_extractor(model, ["{node}"])(normalised)["{node}"]',
         f"maps = [{counterpart.form}]",

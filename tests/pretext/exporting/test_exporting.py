@@ -95,30 +95,31 @@ def test_every_name_of_torchvisions_is_a_network_with_the_same_tensors():
         assert all(theirs[key].numel() == ours[names[key]].numel() for key in kept), (name, twin)
 
 
-def test_a_wrapped_network_of_torchvisions_keeps_its_own_names(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "channels"), [("squeezenet1_1", 512), pytest.param("alexnet", 256, marks=pytest.mark.slow)]
+)
+def test_a_wrapped_network_of_torchvisions_keeps_its_own_names(tmp_path, name, channels):
     from torchvision import models
     from torchvision.models.feature_extraction import create_feature_extractor
 
     class Wrapping(Encoder):
         def __init__(self):
-            super().__init__("torchvision:alexnet", 64)
-            self.model = create_feature_extractor(models.alexnet(), ["features"])
-            self.nodes = [SimpleNamespace(node="features.12", form="NCHW", prefix=0, stride=32)]
-            self.stages = (Stage("features", 256, 32),)
+            super().__init__(f"torchvision:{name}", 64)
+            self.model = create_feature_extractor(models.get_model(name), ["features"])
+            self.nodes = [SimpleNamespace(node="features", form="NCHW", prefix=0, stride=16)]
+            self.stages = (Stage("features", channels, 16),)
 
         def maps(self, normalised):
             return [self.model(normalised)["features"]]
 
     encoder = Wrapping().eval()
-    export_encoder(encoder, "torchvision", tmp_path / "alexnet.pth")
-    stored = torch.load(tmp_path / "alexnet.pth", weights_only=True)
-    theirs = models.alexnet()
+    export_encoder(encoder, "torchvision", tmp_path / "weights.pth")
+    theirs = models.get_model(name)
     theirs.classifier = nn.Identity()
-    theirs.load_state_dict(stored)
+    theirs.load_state_dict(torch.load(tmp_path / "weights.pth", weights_only=True))
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        found = theirs.features(encoder.normalised(images))
-        assert share(found.numpy(), encoder(images)[0]) == 0
+        assert share(theirs.features(encoder.normalised(images)).numpy(), encoder(images)[0]) == 0
 
 
 class Branching(Encoder):
