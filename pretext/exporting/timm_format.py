@@ -27,8 +27,8 @@ def for_timm(encoder: Encoder) -> Prepared:
     """
     if not is_timm(encoder):
         raise UserError(f"timm has no network like {encoder.spec}; --to safetensors, torchscript or onnx works")
-    name, options = parse_spec(encoder.spec).path, options_of(encoder)
-    network = run(["import timm", f"model = {call(CREATE, name, num_classes=0, **options)}"])["model"].eval()
+    name = parse_spec(encoder.spec).path
+    network, options = network_of(encoder)
     if not hasattr(network, "forward_intermediates"):
         raise UserError(f"timm's {name} does not give its maps; --to safetensors, torchscript or onnx works")
     state, ours = network.state_dict(), named_as(encoder, network.state_dict())
@@ -54,7 +54,7 @@ def for_timm(encoder: Encoder) -> Prepared:
 
 def for_timm_features(encoder: Encoder) -> Prepared:
     """Prepare the tensors of the encoder alone, under the keys of timm's feature extractor."""
-    name, options = parse_spec(encoder.spec).path, options_of(encoder)
+    name, (_, options) = parse_spec(encoder.spec).path, network_of(encoder)
     model: Any = encoder.model
 
     def load(file: str) -> list[str]:
@@ -80,18 +80,20 @@ def is_timm(encoder: Encoder) -> bool:
     return parse_spec(encoder.spec).kind == "timm"
 
 
-def options_of(encoder: Encoder) -> dict[str, int]:
-    """Return the keywords with which timm makes the encoder's network at its input size."""
-    parsed = parse_spec(encoder.spec)
+def network_of(encoder: Encoder) -> tuple[Any, dict[str, int]]:
+    """Return timm's whole network without a classifier, in evaluation mode, and the keywords beside its name."""
+    parsed, side = parse_spec(encoder.spec), encoder.input_size
     options = {"patch_size": int(parsed.options["patch_size"])} if "patch_size" in parsed.options else {}
-    sized = {"img_size": encoder.input_size, **options}
-    with torch.device("meta"):
-        try:
-            network = run(["import timm", f"model = {call(CREATE, parsed.path, **sized)}"])["model"]
-        except TypeError:  # networks without positions take any size
-            return options
+
+    def created(**options: int) -> Any:
+        return run(["import timm", f"model = {call(CREATE, parsed.path, num_classes=0, **options)}"])["model"].eval()
+
+    try:
+        network = created(img_size=side, **options)
+    except TypeError:  # networks without positions take any size
+        return created(**options), options
     usual = network.pretrained_cfg["input_size"][-1]
-    return options if encoder.input_size == usual else sized
+    return network, options if side == usual else {"img_size": side, **options}
 
 
 def named_as(encoder: Encoder, whole: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from pretext.encoders.base import Encoder
 from pretext.encoders.layouts import LAYOUTS, NO_WEIGHTS
 from pretext.encoders.translated import timm_names
 from pretext.exporting.prepared import Prepared, call, normalising, of_tensors, read_line, run
-from pretext.exporting.timm_format import is_timm, listed, named_as, options_of, pooling
+from pretext.exporting.timm_format import is_timm, listed, named_as, network_of, pooling
 from pretext.system.errors import UserError
 from pretext.system.specs import parse_spec
 
@@ -30,21 +30,19 @@ _OTHER_NAMES = {
     "swin_base_patch4_window7_224": "swin_b",
     "mobilenetv2_100": "mobilenet_v2",
     "regnetx_004_tv": "regnet_x_400mf",
-    **{
-        f"regnet{kind}_{ours}": f"regnet_{kind}_{theirs}"
-        for kind in "xy"
-        for ours, theirs in {
-            "004": "400mf",
-            "008": "800mf",
-            "016": "1_6gf",
-            "032": "3_2gf",
-            "080": "8gf",
-            "160": "16gf",
-            "320": "32gf",
-        }.items()
-        if (kind, ours) not in {("x", "004"), ("y", "080")}
-    },
+    "regnetx_008": "regnet_x_800mf",
+    "regnetx_016": "regnet_x_1_6gf",
+    "regnetx_032": "regnet_x_3_2gf",
+    "regnetx_080": "regnet_x_8gf",
+    "regnetx_160": "regnet_x_16gf",
+    "regnetx_320": "regnet_x_32gf",
+    "regnety_004": "regnet_y_400mf",
+    "regnety_008_tv": "regnet_y_800mf",
+    "regnety_016": "regnet_y_1_6gf",
+    "regnety_032": "regnet_y_3_2gf",
     "regnety_080_tv": "regnet_y_8gf",
+    "regnety_160": "regnet_y_16gf",
+    "regnety_320": "regnet_y_32gf",
 }
 """torchvision's names of timm's networks that have another one there."""
 
@@ -184,9 +182,7 @@ def _tensors(encoder: Encoder, theirs: Mapping[str, Tensor]) -> dict[str, Tensor
     model: Any = encoder.model
     if is_torchvision(encoder):
         return dict(model.state_dict())
-    parsed, options = parse_spec(encoder.spec), options_of(encoder)
-    whole = run(["import timm", f"model = {call('timm.create_model', parsed.path, **options)}"])["model"].state_dict()
-    own = named_as(encoder, whole)
+    own = named_as(encoder, network_of(encoder)[0].state_dict())
     if "class_token" in theirs:
         return {_VIT.theirs(name): value for name, value in own.items()}
     names = {ours: name for name, ours in timm_names(theirs).items()}
