@@ -37,6 +37,7 @@ COMMANDS = [
     "-m pretext train --help",
     "-m pretext train context_encoder:adversarial -h",
     "-m pretext inpaint --help",
+    "-m pretext embed --help",
     "-m pretext data --help",
     "-m downstream --help",
     "-m downstream detection --help",
@@ -86,6 +87,7 @@ def pages():
     for name, home in {
         **{f"retrieval {name}": home for name, home in retrieval_command.OPTIONS.items()},
         "pretext inpaint": "pretext.inpainting.command:Inpaint",
+        "pretext embed": "pretext.embedding.command:Embed",
         "pretext data": "pretext.auditing.command:Data",
         "speed": "benchmarks.timing.measuring:Speed",
         "interval_simulation": "benchmarks.interval_simulation.__main__:Simulation",
