@@ -1,4 +1,4 @@
-"""Train an encoder without labels, use it elsewhere, fill holes, look at data.
+"""Train an encoder without labels, use its features here and elsewhere, look at data.
 
 Examples:
   python -m pretext train context_encoder --data folder:photos --out runs/mine
@@ -8,6 +8,7 @@ Commands:
   list                    List pretext tasks, encoders and kinds of data set.
   train TASK              Train an encoder by one pretext task.
   inpaint                 Fill holes by the decoder of a training run.
+  embed                   Write a vector per picture to a file, and a map.
   data SPEC               Look at a data set: counts, duplicates, faults.
   export                  Write an encoder for timm, torchvision, ONNX and others.
 
@@ -65,7 +66,14 @@ class Train:
 
 def main(argv: list[str]) -> int:
     """Run one of the commands; return the exit code."""
-    commands = {"train": train_command, "inpaint": inpaint, "data": look_at_data, "export": export, "list": list_names}
+    commands = {
+        "train": train_command,
+        "inpaint": inpaint,
+        "embed": embed,
+        "data": look_at_data,
+        "export": export,
+        "list": list_names,
+    }
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__.strip())
         return 0
@@ -117,6 +125,15 @@ def inpaint(argv: list[str]) -> int:
     from pretext.inpainting.command import inpaint_command
 
     return inpaint_command(argv)
+
+
+def embed(argv: list[str]) -> int:
+    """Run `python -m pretext embed`."""
+    if help_page.is_asked(argv):
+        return _print_help("embed", "pretext.embedding.command:Embed")
+    from pretext.embedding.command import embed_command
+
+    return embed_command(argv)
 
 
 def look_at_data(argv: list[str]) -> int:

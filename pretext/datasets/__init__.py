@@ -8,6 +8,7 @@ Every data set:
     findings           what is wrong with a data set, and the lines that commands print of it
     packed             every picture at one size, packed on disk or decoded on the fly: `at_size`
     packing            build, check and open packs
+    reading            read chosen pictures in batches, decoded ahead by threads
     classification     the classes of all pictures as one tensor
 
 Pictures in files:

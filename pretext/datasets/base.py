@@ -53,6 +53,7 @@ class ImageDataset(ABC):
         lacking: Why an annotation is missing that the source nearly has, by its key; `require` says it.
         has_background: False if no pixel of a mask is background, which is then no class to predict.
         synthetic: True if the pictures are drawn, not photographed.
+        thread_safe: True if several threads may read pictures at once; else they are read one by one.
         label: The class of each picture, if known without decoding; else None.
         clip_of: The clip number of each picture, if pictures are frames of clips; else None.
         objects: The objects of each picture, in pixels as in its target, if known without decoding; else None.
@@ -66,6 +67,7 @@ class ImageDataset(ABC):
     lacking: Mapping[str, str] = {}
     has_background: bool = True
     synthetic: bool = False
+    thread_safe: bool = False
     label: Int[Tensor, "N"] | None = None
     clip_of: Int[Tensor, "N"] | None = None
     objects: Objects | None = None

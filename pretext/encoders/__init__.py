@@ -6,6 +6,7 @@ base      `Encoder`, the interface of all families, and `Stage`
 alexnet   family: the paper's AlexNet
 released  family: encoder of the released inpainting network
 timm      family: any timm model, as `timm:NAME`
+pictures  pictures of any kind as batches: arrays, PIL pictures, paths and lists for `Encoder.embed`
 files     encoder files: write, load, read the header, hash
 weights   read the tensors of a .safetensors or .pth file
 refusals  say what a refused weight file holds besides tensors
@@ -39,7 +40,7 @@ __all__ = [
 
 def encoder_names() -> list[str]:
     """Return the names of the encoder families."""
-    other = ("base", "files", "foreign", "layouts", "refusals", "translated", "weights")
+    other = ("base", "files", "foreign", "layouts", "pictures", "refusals", "translated", "weights")
     return [info.name for info in pkgutil.iter_modules(__path__) if info.name not in other]
 
 

@@ -6,12 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pretext.system.errors import UserError
+
+if TYPE_CHECKING:
+    from pretext.encoders.pictures import Pictures
 
 ROUNDING = 1e-3
 """How far floats may lie outside 0 to 1, as they do after conversion from half precision."""
@@ -88,18 +92,43 @@ class Encoder(nn.Module, ABC):
         """Undo `normalised`; return images in [0, 1]."""
         return images * self._std + self._mean
 
-    def embed(self, images: Shaped[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def embed(
+        self, images: Shaped[Tensor, "B 3 H W"] | Pictures, *, batch_size: int | None = None
+    ) -> Float[Tensor, "B D"]:
         """Return one vector per image: the spatial mean of the deepest map.
 
+        A tensor B×3×H×W without `batch_size` is encoded at once, in the encoder's present mode and with gradients.
+        Everything else is encoded in batches, in evaluation mode and without gradients, and the vectors are on the CPU.
+
         Args:
-            images: As in `forward`. In evaluation mode the range of floats is checked.
+            images: A tensor B×3×H×W, as in `forward`; in evaluation mode the range of floats is checked. Or a tensor
+                3×H×W, an array H×W×3 or N×H×W×3 of uint8, a PIL picture, a path, or a list of these, mixed in type
+                and size; they are resized to `input_size` as evaluation resizes them.
+            batch_size: Images per batch; 64 if omitted.
 
         Raises:
-            UserError: If floats lie outside 0 to 1 (by more than rounding), or the images are other whole numbers.
+            UserError: If floats lie outside 0 to 1 (by more than rounding), the images are other whole numbers,
+                something is no picture or cannot be read, or a list is empty.
         """
-        if not self.training:
-            _check_range(images)
-        return self(images)[-1].mean(dim=(2, 3))
+        if isinstance(images, Tensor) and images.ndim == 4:
+            if images.shape[1] != 3:
+                raise UserError(f"images have shape {'×'.join(map(str, images.shape))}; give B×3×H×W")
+            if not self.training:
+                _check_range(images)
+            if batch_size is None:
+                return self(images)[-1].mean(dim=(2, 3))
+
+        from pretext.encoders.pictures import in_batches
+
+        device = self._mean.device
+        with evaluating(self), torch.no_grad():
+            return in_batches(
+                images,
+                lambda batch: self(batch.to(device))[-1].mean(dim=(2, 3)),
+                size=self.input_size,
+                batch_size=batch_size,
+                check=_check_range,
+            )
 
 
 def _check_range(images: Tensor) -> None:

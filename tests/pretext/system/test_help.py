@@ -37,6 +37,7 @@ COMMANDS = [
     "-m pretext train --help",
     "-m pretext train context_encoder:adversarial -h",
     "-m pretext inpaint --help",
+    "-m pretext embed --help",
     "-m pretext data --help",
     "-m pretext export --help",
     "-m downstream --help",
@@ -87,6 +88,7 @@ def pages():
     for name, home in {
         **{f"retrieval {name}": home for name, home in retrieval_command.OPTIONS.items()},
         "pretext inpaint": "pretext.inpainting.command:Inpaint",
+        "pretext embed": "pretext.embedding.command:Embed",
         "pretext data": "pretext.auditing.command:Data",
         "pretext export": "pretext.exporting.command:Export",
         "speed": "benchmarks.timing.measuring:Speed",
