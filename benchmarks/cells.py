@@ -224,16 +224,18 @@ def _opened(spec: str, size: int, bad_images: BadImages) -> ImageDataset:
     return at_size(open_dataset(spec), size, bad_images=bad_images)
 
 
-@functools.cache
 def _foreign_digest(source: str) -> str:
     """Return what identifies an external encoder wherever its file lies: the file's hash, its spec, or both."""
     if not is_spec(source):
-        return file_sha256(Path(source))
+        return _weights_digest(Path(source))
     weights = weights_file(source)
     if weights is None:
         return by_content(source)
     # allow_partial decides whether the weights load, not their values
-    return f"{by_content(without_options(source, 'weights', 'allow_partial'))} {file_sha256(weights)}"
+    return f"{by_content(without_options(source, 'weights', 'allow_partial'))} {_weights_digest(weights)}"
+
+
+_weights_digest = functools.cache(file_sha256)  # a large file is read once
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from pretext.encoders.base import IMAGENET, Encoder, Stage, Triple
+from pretext.encoders.base import IMAGENET, Encoder, Stage, Triple, evaluating
 from pretext.encoders.tracing import Node, find_nodes
 from pretext.encoders.trials import first_line
 from pretext.system.errors import UserError
@@ -56,9 +56,9 @@ class _Part(nn.Module):
 
     def __init__(self, module: nn.Module, nodes: Sequence[Node]) -> None:
         super().__init__()
-        extractor = create_feature_extractor(
-            module, {node.node: str(i) for i, node in enumerate(nodes)}, suppress_diff_warning=True
-        )
+        chosen = {node.node: str(i) for i, node in enumerate(nodes)}
+        with evaluating(module):  # tracing sets the mode of every submodule
+            extractor = create_feature_extractor(module, chosen, suppress_diff_warning=True)
         for name, parameter in extractor.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
         for name, buffer in extractor.named_buffers(recurse=False):
@@ -113,8 +113,8 @@ def wrap(
     nodes = find_nodes(module, stages, input_size)
     if spec is None:
         spec = with_option(f"{KIND}:{type(module).__name__}", "stages", ",".join(node.name for node in nodes))
-        for name, values, usual in (("mean", mean, IMAGENET[0]), ("std", std, IMAGENET[1])):
-            if tuple(values) != usual:
+        for name, values, usual in (("mean", _triple(mean), IMAGENET[0]), ("std", _triple(std), IMAGENET[1])):
+            if values != usual:
                 spec = with_option(spec, name, ",".join(map(str, values)))
     try:
         return WrappedEncoder(spec, input_size, module, nodes, _triple(mean), _triple(std), library)

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pretext.datasets.base import ImageDataset
-from pretext.encoders import build_encoder
-from pretext.encoders.files import load_strictly, save_encoder
+from pretext.encoders import Encoder, build_encoder
+from pretext.encoders.files import encoder_digest, load_strictly, save_encoder
 from pretext.encoders.foreign import FILE_OPTIONS
 from pretext.encoders.own import check_code
 from pretext.system.checkpoint import (
@@ -155,7 +155,7 @@ class RunFolder:
 
 
 def run_settings(
-    task: str, task_settings: Any, encoder: str, data: ImageDataset, config: TrainConfig, *, image_size: int
+    task: str, task_settings: Any, encoder: str | Encoder, data: ImageDataset, config: TrainConfig, *, image_size: int
 ) -> dict[str, Any]:
     """Return everything that determines the trained encoder of a run; see `train` for the arguments."""
     name = task.split("?", maxsplit=1)[0]
@@ -163,6 +163,9 @@ def run_settings(
     if is_file(task):  # a task file of the user's own: its content counts too, by its hash
         own = {"task_sha256": file_sha256(Path(parse_spec(task).kind))}
         name = absolute_file(name)
+    if isinstance(encoder, Encoder):  # its weights are not those of a seed
+        own |= {"encoder_sha256": encoder_digest(encoder)}
+        encoder = encoder.spec
     if is_file(encoder):  # as for a task file
         own |= {"encoder_code_sha256": file_sha256(Path(parse_spec(encoder).kind))}
     kind = label_kind(data)
