@@ -55,7 +55,8 @@ class Train:
     data: str
     """Data set, KIND[:PATH][?key=value&…], such as folder:photographs or voc:VOCdevkit."""
     encoder: str = "alexnet?stem_stride=2"
-    """Encoder, such as alexnet?width=0.5&stem_stride=2, released or timm:resnet18."""
+    """Encoder, such as alexnet?width=0.5&stem_stride=2, released, timm:resnet18, torchvision:resnet18, or a file of
+    your own, my_encoder.py."""
     image_size: int = 64
     """Side in pixels of the square pictures that the encoder sees."""
     download: bool = False
@@ -180,8 +181,10 @@ def list_names(argv: list[str]) -> int:
         tasks.append((name, task.about.partition(": ")[2] or task.about))
         tasks += [(f"  :{variant}", task.variant_help.get(variant, "")) for variant in task.variants]
     print(f"pretext tasks, and below each its variants, TASK:VARIANT\n{help_page.list_of_names(tasks)}")
-    for title, names in (("encoders", catalogue.encoder_names()), ("data sets", catalogue.dataset_kinds())):
-        print(f"{title}\n{help_page.list_of_names((name, '') for name in names)}")
+    encoders = [(name, about.replace("`", "")) for name, about in catalogue.declared_encoders().items()]
+    encoders.append(("my_encoder.py", "A file of your own with build and Config; CONTRIBUTING.md has an example."))
+    print(f"encoders\n{help_page.list_of_names(encoders)}")
+    print(f"data sets\n{help_page.list_of_names((name, '') for name in catalogue.dataset_kinds())}")
     return 0
 
 

@@ -20,14 +20,14 @@ from pretext.system.errors import UserError
 from pretext.system.specs import path_of
 
 Picture = Tensor | NDArray[np.uint8] | Image.Image | str | Path
-Pictures = Picture | Sequence[Picture]
+AnyPictures = Picture | Sequence[Picture]
 BATCH = 64
 """Pictures per batch if none is given."""
 TAKEN = "a tensor B×3×H×W or 3×H×W, a uint8 array N×H×W×3 or H×W×3, a PIL picture, a path, or a list of such pictures"
 
 
 def in_batches(
-    pictures: Pictures,
+    pictures: AnyPictures,
     encode: Callable[[Shaped[Tensor, "B 3 H W"]], Float[Tensor, "B D"]],
     *,
     size: int,

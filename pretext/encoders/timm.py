@@ -11,16 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.encoders.base import Encoder, Stage
+from pretext.encoders.base import IMAGENET, NORMALISATIONS, Encoder, Stage
 from pretext.encoders.foreign import FILE_OPTIONS, Match, WeightsConfig, match_weights
 from pretext.encoders.translated import translated
+from pretext.encoders.trials import first_line
 from pretext.encoders.weights import read_weights
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import without_options
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NORMALISATIONS = {"imagenet": IMAGENET, "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
-"""Values of the option `normalise`: per-channel means and standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,9 @@ class Config(WeightsConfig):
 
 
 class TimmEncoder(Encoder):
-    """The feature maps of a timm model; the patch tokens of a vision transformer form maps too."""
+    """The feature maps of a timm model, `model`; the patch tokens of a vision transformer form maps too."""
+
+    library = "timm"
 
     def __init__(self, spec: str, input_size: int, model: Any, mean: Any, std: Any) -> None:
         super().__init__(spec, input_size, mean=tuple(mean), std=tuple(std))
@@ -96,11 +95,11 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
             wrong = next(line.strip() for line in str(error).splitlines() if "size mismatch" in line)
             raise UserError(f"{config.weights} does not fit timm:{path}: {wrong.rstrip('.')}") from error
         raise UserError(
-            f"timm:{path} has no feature maps at {input_size} px ({_first_line(error)}); give another image size"
+            f"timm:{path} has no feature maps at {input_size} px ({first_line(error)}); give another image size"
         ) from error
     except OSError as error:
         raise UserError(
-            f"timm:{path}: the weights could not be downloaded ({_first_line(error)}); "
+            f"timm:{path}: the weights could not be downloaded ({first_line(error)}); "
             "download them on a machine with network access, or give pretrained=false"
         ) from error
     for module in model.modules():  # timm keeps a second copy of all weights there
@@ -174,7 +173,3 @@ def _create(create: Any, path: str, input_size: int, options: dict[str, Any]) ->
 
 def _suggestion(name: str, known: list[str]) -> str:
     return did_you_mean(name, known).split("known:", maxsplit=1)[0] + "see timm.list_models()"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
