@@ -23,6 +23,7 @@ from pretext.encoders.weights import is_spec, weights_file
 from pretext.judging import Probe
 from pretext.system.checkpoint import file_sha256
 from pretext.system.errors import UserError
+from pretext.system.plugins import by_content
 from pretext.system.ranges import check_numbers
 from pretext.system.specs import without_options
 
@@ -139,7 +140,7 @@ def encoder_cell(
     if foreign is not None:
         settings |= {"foreign": _foreign_digest(foreign)}
     else:
-        settings |= {"encoder": encoder}
+        settings |= {"encoder": by_content(encoder)}
     if task is not None:
         from pretext.tasks import task_config
         from pretext.training.config import NOT_IN_RESULT
@@ -223,16 +224,18 @@ def _opened(spec: str) -> ImageDataset:
     return open_dataset(spec)
 
 
-@functools.cache
 def _foreign_digest(source: str) -> str:
     """Return what identifies an external encoder wherever its file lies: the file's hash, its spec, or both."""
     if not is_spec(source):
-        return file_sha256(Path(source))
+        return _weights_digest(Path(source))
     weights = weights_file(source)
     if weights is None:
-        return source
+        return by_content(source)
     # allow_partial decides whether the weights load, not their values
-    return f"{without_options(source, 'weights', 'allow_partial')} {file_sha256(weights)}"
+    return f"{by_content(without_options(source, 'weights', 'allow_partial'))} {_weights_digest(weights)}"
+
+
+_weights_digest = functools.cache(file_sha256)  # a large file is read once
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.cells import Cell, Inpainting, as_json
+from benchmarks.cells import Cell, Inpainting, as_json, encoder_cell
 from benchmarks.results import SCHEMA_VERSION, Measurement, encoder_path, failure_path, write_cell
 from pretext.datasets.base import ImageDataset
 from pretext.judging import Score
 from pretext.system.checkpoint import remove_leftovers_in
 from pretext.system.device import device_of
+from pretext.system.errors import UserError
 from pretext.system.memory import peak_memory, reset_peak_memory
+from pretext.system.plugins import is_file
 from pretext.system.revision import revision
+from pretext.system.specs import parse_spec
 
 if TYPE_CHECKING:
     from pretext.encoders.base import Encoder
@@ -55,6 +58,7 @@ def _make_encoder(cell: Cell, out: Path) -> None:
     from pretext.training.loop import train
 
     path = encoder_path(out, cell.name)
+    _check_own_files(cell)
     if cell.foreign is not None:
         size = cell.data.size if is_spec(cell.foreign) else None
         encoder = load_encoder(cell.foreign, input_size=size)
@@ -65,6 +69,23 @@ def _make_encoder(cell: Cell, out: Path) -> None:
     else:
         assert cell.train is not None
         train(cell.task, cell.encoder, cell.data.open(), cell.train, path.parent, image_size=cell.data.size)
+
+
+def _check_own_files(cell: Cell) -> None:
+    """Raise a UserError if a file of the user's own has changed since the plan: its content is in the cell's name."""
+    for spec in (cell.encoder, cell.task, cell.foreign):
+        if spec is not None and is_file(spec):
+            planned = encoder_cell(
+                cell.pretext,
+                seed=cell.seed,
+                data=cell.data,
+                encoder=cell.encoder,
+                task=cell.task,
+                train=cell.train,
+                foreign=cell.foreign,
+            )
+            if planned.name != cell.name:
+                raise UserError(f"{parse_spec(spec).kind} was changed during the run; start the command again")
 
 
 def _run_probe(cell: Cell, out: Path) -> tuple[Encoder, list[Score]]:

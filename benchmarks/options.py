@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.plugins import file_row, is_file
 
 if TYPE_CHECKING:
     from benchmarks.cells import AnyProbe, DataSource
@@ -70,13 +71,13 @@ class Options:
     """Training budget of every row, as in images=1000000; KIND is images, steps, epochs, seconds or flops. The
     profile's if omitted."""
     architecture: str | None = None
-    """Encoder that every row trains, as in timm:resnet18; the profile's if omitted."""
+    """Encoder that every row trains, as in timm:resnet18 or my_encoder.py; the profile's if omitted."""
     image_size: int | None = None
     """Side in pixels of the pictures that every row sees; the profile's if omitted."""
     out: Path | None = None
     """Folder of the results; results/PROFILE if omitted."""
     encoder: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FILE|timm:NAME")]] = ()
-    """Add a row: an encoder file under a name, timm's published weights, or external weights, as in
+    """Add a row: an encoder file under a name, weights published by timm or torchvision, or external weights, as in
     timm:resnet50?weights=FILE. Repeat the flag for more rows."""
     allow_partial: bool = False
     """Accept a weights file that covers only part of the encoder; the rest stays random."""
@@ -204,7 +205,6 @@ def task_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) ->
     Raises:
         UserError: If a name is neither a row of the profile nor a task, or a file has the name of another row.
     """
-    from pretext.system.plugins import file_row, is_file
     from pretext.tasks import task_config, task_names
 
     rows: dict[str, str | None] = {"random": None, "supervised": "supervised"}
@@ -234,7 +234,6 @@ def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe
     """
     from benchmarks.recipes import default_probe, probe_names
     from pretext.judging import probe_in_file
-    from pretext.system.plugins import file_row, is_file
     from pretext.system.specs import options_into, parse_spec
 
     chosen: dict[str, AnyProbe] = {}
@@ -259,26 +258,26 @@ def encoder_rows(
     Raises:
         UserError: If a name is missing or taken, a file is not an encoder file, or weights do not fit their model.
     """
-    from pretext.encoders import load_encoder, read_record
+    from pretext.encoders import build_encoder, load_encoder
     from pretext.encoders.foreign import FILE_OPTIONS, loaded_line, with_allow_partial
-    from pretext.encoders.weights import is_spec, weights_file
+    from pretext.encoders.weights import LIBRARIES, is_spec, weights_file
     from pretext.system.specs import without_options
 
     found: dict[str, str] = {}
     for text in encoders:
         name, equals, file = text.partition("=")
-        if text.startswith("timm:") or "?" in name:  # a spec without a name; its = belongs to an option
+        if is_spec(name) or "?" in name:  # a spec without a name; its = belongs to an option
             weights = weights_file(text)
-            name, file = without_options(text, *FILE_OPTIONS) + (f" {weights.stem}" if weights else ""), text
+            name, file = file_row(without_options(text, *FILE_OPTIONS)) + (f" {weights.stem}" if weights else ""), text
         elif not equals or not name or not file:
-            raise UserError(f"--encoder {text}: write NAME=FILE, or timm:NAME")
+            raise UserError(f"--encoder {text}: write NAME=FILE, timm:NAME, torchvision:NAME or my_encoder.py")
         if name in taken or name in found:
             raise UserError(f"--encoder {text}: a row is called {name} already; choose another name")
         file = with_allow_partial(file, allow_partial)
-        if not is_spec(file):
-            read_record(file)
-        elif weights_file(file) is not None:  # weights that do not fit are an error before anything is computed
+        if weights_file(file) is not None or not file.startswith(LIBRARIES):  # what does not fit is an error now
             print(f"{name}: {loaded_line(load_encoder(file, input_size=size), file)}")
+        else:  # the cell loads published weights
+            build_encoder(without_options(file, "pretrained"), input_size=size, seed=0)
         found[name] = file
     return found
 

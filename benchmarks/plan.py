@@ -144,6 +144,7 @@ def make_plan(
         UserError: If nothing is left to compute, or a task cannot be built on the encoder.
     """
     usable, left_out = _usable(probes, data)
+    _check_encoder(usable, recipe)
     train_source, train_images = pretrain_data or (source, data)
     encoder_cells: list[Cell] = []
     probe_cells: list[Cell] = []
@@ -255,6 +256,19 @@ def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) ->
         build_task(task, encoder, labels=label_kind(data), seed=0)
     except UserError as error:
         raise UserError(f"row {row}: {error}; --architecture sets the encoder of all rows") from None
+
+
+def _check_encoder(probes: Mapping[str, AnyProbe], recipe: Recipe) -> None:
+    """Raise a UserError if the encoder cannot be built, or a probe cannot judge it, before anything is computed."""
+    from pretext.encoders import build_encoder
+
+    encoder = build_encoder(recipe.encoder, input_size=recipe.image_size, seed=0)
+    for name, protocol in probes.items():
+        if isinstance(protocol, Probe):
+            try:
+                protocol.check_encoder(encoder)
+            except UserError as error:
+                raise UserError(f"probe {name}: {error}") from None
 
 
 def _needs_labels(task: str) -> bool:

@@ -11,6 +11,7 @@ from benchmarks.cells import AnyProbe, Cell, Inpainting, differing_settings, enc
 from benchmarks.results import Measurement, read_plan
 from benchmarks.wording import and_list
 from pretext.system.errors import UserError
+from pretext.system.specs import parse_spec
 
 if TYPE_CHECKING:
     from benchmarks.cells import DataSource
@@ -49,7 +50,7 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
             stored.pretext,
             seed=settings["seed"],
             data=opened(stored.pretrain_data) if own_pretrain_data else source,
-            encoder=settings.get("encoder", stored.encoder),
+            encoder=_architecture(settings.get("encoder", stored.encoder), stored.encoder),
             task=settings["spec"] if "task" in settings else None,
             train=_train_config(settings["train"]) if "task" in settings else None,
             foreign=settings["spec"] if "foreign" in settings else None,
@@ -68,6 +69,12 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
         changed = differing_settings(flat(settings), flat(json.loads(cell.settings)))
         raise UserError(f"{stored.cell}: its settings have changed: {and_list(changed)}; {_checkout(stored)}")
     return encoder, cell
+
+
+def _architecture(hashed: str, spec: str) -> str:
+    """Return the spec of an encoder; a file of the user's own is hashed by its content and found by its path."""
+    kind = parse_spec(hashed).kind
+    return parse_spec(spec).kind + hashed.removeprefix(kind) if "@" in kind else hashed
 
 
 def same_value(was: float, now: float, device: str) -> bool:

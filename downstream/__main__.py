@@ -46,8 +46,8 @@ class Judge:
     }
 
     encoder: str
-    """Encoder file; `timm:NAME`; external weights, as in `timm:resnet50?weights=FILE`; or random weights of --seed, as
-    in `random:alexnet?width=0.25`."""
+    """Encoder file; `timm:NAME` or `torchvision:NAME`; your own `my_encoder.py`; external weights, as in
+    `timm:resnet50?weights=FILE`; or random weights of --seed, as in `random:alexnet?width=0.25`."""
     allow_partial: bool = False
     """Accept a weights file that covers only part of the encoder; the rest stays random."""
     data: str

@@ -22,11 +22,13 @@ from torch import Tensor
 
 from downstream.label_sampling import check_classes, draw_labelled
 from pretext.datasets import at_size
-from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.packed import PackedDataset
-from pretext.encoders.base import Encoder, evaluating
+from pretext.datasets.reading import read_batches
+from pretext.embedding.encoding import check_finite, stage_maps
+from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.system.cache import cache_folder, size_limit_gb
 from pretext.system.checkpoint import atomic_write
@@ -35,8 +37,6 @@ from pretext.system.errors import UserError
 VERSION = 2
 """Part of the cache key; raise it whenever pooling or reading changes."""
 BATCH = 256
-MIN_BATCH = 16
-"""Smaller batches are padded to this size, so that features do not depend on the other images of a batch."""
 CACHE_GB = 4.0
 """Maximum size of the cache in GB; the least recently used files are deleted. The environment variable
 PRETEXT_FEATURES_GB overrides it, and `--cache-gb` sets that variable. 0 disables reading and writing."""
@@ -190,20 +190,15 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
 
 def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"], most: int) -> dict[str, Tensor]:
     """Return features by stage, the indices of decoded images (`kept`), and all requested indices (`asked`)."""
-    device = next(encoder.parameters()).device
     found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
     kept: list[int] = []
-    with evaluating(encoder), torch.inference_mode():
-        for images, read in image_batches(data, indices):
-            kept += read
-            for stage, maps in zip(encoder.stages, encoder(_padded(images).to(device)), strict=True):
-                found[stage.name].append(pooled(maps[: len(read)], most).float().cpu())
+    for images, read in image_batches(data, indices):
+        kept += read
+        for stage, maps in stage_maps(encoder, images).items():
+            found[stage].append(pooled(maps, most).float().cpu())
     stages = {name: _concatenated(parts) for name, parts in found.items()}
     for name, values in stages.items():
-        if not values.isfinite().all():
-            raise UserError(
-                f"encoder {encoder.spec}: features of stage {name} are not finite; check the encoder's weights"
-            )
+        check_finite(encoder, name, values)
     return stages | {"kept": torch.tensor(kept, dtype=torch.int64), "asked": torch.from_numpy(indices.copy())}
 
 
@@ -211,12 +206,6 @@ def _concatenated(parts: list[Tensor]) -> Tensor:
     """Concatenate rows. Empty parts, of images that cannot be decoded, have unknown width and are dropped."""
     some = [part for part in parts if len(part)]
     return torch.cat(some) if some else torch.empty(0, 0)
-
-
-def _padded(images: UInt8[Tensor, "B 3 S S"]) -> UInt8[Tensor, "B2 3 S S"]:
-    """Pad small batches with the last image: kernels for tiny batches differ in the last bits."""
-    missing = MIN_BATCH - len(images)
-    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing > 0 else images
 
 
 def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:
@@ -229,20 +218,14 @@ def image_batches(
     data: ImageDataset, indices: Int[np.ndarray, "N"]
 ) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], list[int]]]:
     """Yield batches of images and their indices; images that cannot be decoded are skipped."""
-    for start in range(0, len(indices), BATCH):
-        some = indices[start : start + BATCH]
-        if isinstance(data, PackedDataset):
+    if isinstance(data, PackedDataset):
+        for start in range(0, len(indices), BATCH):
+            some = indices[start : start + BATCH]
             yield data.images[torch.from_numpy(some)], some.tolist()
-            continue
-        images, read = [], []
-        for index in some.tolist():
-            try:
-                images.append(data[index][0])
-            except BadImage:  # only in data too large to be packed: packing skips bad images beforehand
-                continue
-            read.append(index)
-        if read:
-            yield torch.stack(images), read
+        return
+    for read in read_batches(data, indices, batch_size=BATCH, workers=os.cpu_count() or 1):
+        if read.indices:  # only in data too large to be packed: packing skips bad images beforehand
+            yield read.images, read.indices
 
 
 def _store(file: Path, tensors: dict[str, Tensor]) -> None:

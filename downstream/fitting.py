@@ -25,7 +25,7 @@ from torchvision.transforms.v2 import functional as TF
 from downstream.label_sampling import fixed_order
 from downstream.resuming import CHECKPOINT, Fitting, Resume
 from pretext.datasets.base import BadImage, ImageDataset, Target
-from pretext.encoders.base import Encoder
+from pretext.encoders.base import Encoder, deepest_shape
 from pretext.judging import Probe
 from pretext.modules.schedules import cosine
 from pretext.system.checkpoint import atomic_write
@@ -72,6 +72,14 @@ class FittedProbe(Probe):
             raise ValueError(f"weight_decay is {self.weight_decay}; allowed is 0 or more")
         if not 0 <= self.encoder_learning_rate_factor <= 1:
             raise ValueError(f"encoder_learning_rate_factor is {self.encoder_learning_rate_factor}; allowed is 0 to 1")
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """See `Probe.check_encoder`: one image whose deepest map has one cell cannot be batch-normalised."""
+        if self.batch_size == 1 and deepest_shape(encoder)[1:] == (1, 1):
+            raise UserError(
+                f"batch_size is 1, and the deepest map of {encoder.spec} has one cell at {encoder.input_size} px: "
+                "batch normalisation needs more than one value; raise batch_size"
+            )
 
     def _fit(
         self,

@@ -7,6 +7,8 @@ transforms  augmentation, views, colour spaces, grids and masks (add a mask in m
 modules     network parts that tasks share: decoder, projector, momentum encoder, losses, schedules
 training    the training loop (loop.py), its settings, run folders and checkpoints
 auditing    look at every picture of a data set: counts, faults, a contact sheet, `python -m pretext data`
+exporting   encoders for other libraries: timm, torchvision, TorchScript, ONNX; `python -m pretext export`
+embedding   vectors of a data set's pictures as a file, and a map of them, `python -m pretext embed`
 inpainting  error of hole filling, baselines without a network, `python -m pretext inpaint`
 judging     `Probe` and `Score`: the interface of everything that evaluates an encoder
 system      errors, command lines and help, specs, atomic files, cache, devices, processes

@@ -1,4 +1,4 @@
-"""Train an encoder without labels, fill holes by its decoder, look at data.
+"""Train an encoder without labels, use its features here and elsewhere, look at data.
 
 Examples:
   python -m pretext train context_encoder --data folder:photos --out runs/mine
@@ -8,7 +8,9 @@ Commands:
   list                    List pretext tasks, encoders and kinds of data set.
   train TASK              Train an encoder by one pretext task.
   inpaint                 Fill holes by the decoder of a training run.
+  embed                   Write a vector per picture to a file, and a map.
   data SPEC               Look at a data set: counts, duplicates, faults.
+  export                  Write an encoder for timm, torchvision, ONNX and others.
 
 `python -m pretext COMMAND --help` explains a command's flags, and
 `python -m pretext train TASK --help` a task's own settings too.
@@ -53,7 +55,8 @@ class Train:
     data: str
     """Data set, KIND[:PATH][?key=value&…], such as folder:photographs or voc:VOCdevkit."""
     encoder: str = "alexnet?stem_stride=2"
-    """Encoder, such as alexnet?width=0.5&stem_stride=2, released or timm:resnet18."""
+    """Encoder, such as alexnet?width=0.5&stem_stride=2, released, timm:resnet18, torchvision:resnet18, or a file of
+    your own, my_encoder.py."""
     image_size: int = 64
     """Side in pixels of the square pictures that the encoder sees."""
     download: bool = False
@@ -64,7 +67,14 @@ class Train:
 
 def main(argv: list[str]) -> int:
     """Run one of the commands; return the exit code."""
-    commands = {"train": train_command, "inpaint": inpaint, "data": look_at_data, "list": list_names}
+    commands = {
+        "train": train_command,
+        "inpaint": inpaint,
+        "embed": embed,
+        "data": look_at_data,
+        "export": export,
+        "list": list_names,
+    }
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__.strip())
         return 0
@@ -118,6 +128,15 @@ def inpaint(argv: list[str]) -> int:
     return inpaint_command(argv)
 
 
+def embed(argv: list[str]) -> int:
+    """Run `python -m pretext embed`."""
+    if help_page.is_asked(argv):
+        return _print_help("embed", "pretext.embedding.command:Embed")
+    from pretext.embedding.command import embed_command
+
+    return embed_command(argv)
+
+
 def look_at_data(argv: list[str]) -> int:
     """Run `python -m pretext data`."""
     if help_page.is_asked(argv):
@@ -125,6 +144,15 @@ def look_at_data(argv: list[str]) -> int:
     from pretext.auditing.command import data_command
 
     return data_command(argv)
+
+
+def export(argv: list[str]) -> int:
+    """Run `python -m pretext export`."""
+    if help_page.is_asked(argv):
+        return _print_help("export", "pretext.exporting.command:Export")
+    from pretext.exporting.command import export_command
+
+    return export_command(argv)
 
 
 def _print_help(command: str, options: str) -> int:
@@ -153,8 +181,10 @@ def list_names(argv: list[str]) -> int:
         tasks.append((name, task.about.partition(": ")[2] or task.about))
         tasks += [(f"  :{variant}", task.variant_help.get(variant, "")) for variant in task.variants]
     print(f"pretext tasks, and below each its variants, TASK:VARIANT\n{help_page.list_of_names(tasks)}")
-    for title, names in (("encoders", catalogue.encoder_names()), ("data sets", catalogue.dataset_kinds())):
-        print(f"{title}\n{help_page.list_of_names((name, '') for name in names)}")
+    encoders = [(name, about.replace("`", "")) for name, about in catalogue.declared_encoders().items()]
+    encoders.append(("my_encoder.py", "A file of your own with build and Config; CONTRIBUTING.md has an example."))
+    print(f"encoders\n{help_page.list_of_names(encoders)}")
+    print(f"data sets\n{help_page.list_of_names((name, '') for name in catalogue.dataset_kinds())}")
     return 0
 
 

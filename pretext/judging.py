@@ -69,6 +69,9 @@ class Probe(ABC):
         """Return whether the data set has the annotations that this probe needs."""
         return any(alternative <= data.annotations for alternative in self.needs)
 
+    def check_encoder(self, encoder: Encoder) -> None:  # noqa: B027 - most protocols judge every encoder
+        """Raise a UserError if this protocol cannot judge the encoder; called before anything is computed."""
+
     @abstractmethod
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Evaluate an encoder: fit on the train split, choose settings on val, and score on test.

@@ -15,6 +15,7 @@ import tyro
 from torch import Tensor
 
 from pretext.datasets import open_dataset, say_opened
+from pretext.embedding.encoding import stage_named
 from pretext.encoders import load_encoder
 from pretext.inpainting.command import by_metric, columns_of, fills_table, inpainters
 from pretext.inpainting.measuring import (
@@ -29,7 +30,6 @@ from pretext.system.device import device_of
 from pretext.system.errors import UserError
 from pretext.training.sample_sheets import sample_sheet
 from retrieval.filling import by_hog, by_stages, fill_from_nearest
-from retrieval.patches import stage_named
 
 PROG = "python -m retrieval inpaint"
 

@@ -15,6 +15,7 @@ from pretext.encoders.foreign import loaded_line, with_allow_partial
 from pretext.encoders.weights import is_spec, weights_file
 from pretext.system.command_line import parse
 from pretext.system.device import device_of
+from pretext.system.plugins import absolute_file
 from pretext.system.specs import parse_spec, with_option
 from retrieval.indexing.building import build_index, check_target
 from retrieval.indexing.factory import effort, stored_dimensions
@@ -108,7 +109,7 @@ def _absolute_encoder(encoder: str) -> str:
     """Return the encoder's source with an absolute path."""
     if not is_spec(encoder):
         return str(Path(encoder).resolve())
-    weights = weights_file(encoder)
+    weights, encoder = weights_file(encoder), absolute_file(encoder)
     return encoder if weights is None else with_option(encoder, "weights", str(weights.resolve()))
 
 

@@ -20,8 +20,9 @@ from torchvision.ops import roi_align
 
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import BadImages
+from pretext.embedding.encoding import check_finite
 from pretext.encoders.base import Encoder, evaluating
-from pretext.system.errors import UserError, did_you_mean
+from pretext.system.errors import UserError
 from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.regions import Box, Regions, boxes_of, expand, patch_rows
 
@@ -74,14 +75,6 @@ def encode(
     maps = encoder(crops)
     pooled = {name: F.adaptive_avg_pool2d(maps[names.index(name)], cells).flatten(1) for name in stages}
     return {name: F.normalize(vectors.float(), dim=1) for name, vectors in pooled.items()}
-
-
-def stage_named(encoder: Encoder, name: str | None) -> str:
-    """Return `name` if the encoder has that stage; the deepest stage if it is None."""
-    names = [stage.name for stage in encoder.stages]
-    if name is not None and name not in names:
-        raise UserError(f"encoder {encoder.spec} has no stage {name!r}; {did_you_mean(name, names)}")
-    return names[-1] if name is None else name
 
 
 def describe(
@@ -194,8 +187,7 @@ def describe_batches(
         with evaluating(encoder), torch.inference_mode():
             vectors = encode(encoder, crops, stages, cells=regions.cells)
         for name, value in vectors.items():
-            if not value.isfinite().all():
-                raise UserError(f"encoder {encoder.spec}: stage {name} gives non-finite features; check the weights")
+            check_finite(encoder, name, value)
         yield {name: value.cpu().numpy() for name, value in vectors.items()}, rows
 
 

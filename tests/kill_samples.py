@@ -35,16 +35,28 @@ COMMANDS = {
     "inpaint": f"pretext inpaint --checkpoint MADE/run --data {SCENES} --out OUT",
     "fine_tune": f"downstream fine_tune --encoder MADE/run/encoder.safetensors --data {SCENES} --steps 25 --out OUT",
     "linear": f"downstream linear --encoder MADE/run/encoder.safetensors --data {SCENES} --iterations 20 --out OUT",
+    "embed": "pretext embed --encoder MADE/run/encoder.safetensors --data folder:PICTURES --out OUT/vectors.npz "
+    "--map OUT/map.html --map-pictures 20",
     "index": "retrieval index --encoder MADE/run/encoder.safetensors --data folder:PICTURES --grid 4 --out OUT",
     "add": "retrieval index --encoder MADE/run/encoder.safetensors --data folder:PICTURES --grid 4 --add --out OUT",
     "suite": f"benchmarks.run_all {SUITE} --out OUT",
     "report": f"benchmarks.run_all {SUITE} --out OUT",
 }
-WEIGHTS = {"train": 4, "inpaint": 2, "fine_tune": 3, "linear": 2, "index": 3, "add": 3, "suite": 2, "report": 2}
+WEIGHTS = {
+    "train": 4,
+    "inpaint": 2,
+    "fine_tune": 3,
+    "linear": 2,
+    "embed": 2,
+    "index": 3,
+    "add": 3,
+    "suite": 2,
+    "report": 2,
+}
 ALTERS = ("log.jsonl", "run.json", "environment.json", "plan.json", ".report-inputs", ".lock")
 """Files that hold times or the command line, or nothing."""
 SHOW_TIMES = (".csv", ".html", ".parquet", ".md", ".tex")
-TEMPORARY = re.compile(r"\.tmp|^\.[0-9a-f]{32}\.|\.blocks(/|$)|fitting\.safetensors|(^|/)(old|finished)(/|$)")
+TEMPORARY = re.compile(r"\.tmp|^\.[0-9a-f]{32}\.|\.(blocks|parts)(/|$)|fitting\.safetensors|(^|/)(old|finished)(/|$)")
 
 
 class Starter:
@@ -195,7 +207,7 @@ class Kills:
                 break
         time.sleep(0.3 if name in ("suite", "report") else 0)  # workers see that their parent is gone
         code = self._run(name, out, cache)
-        finished = code == 2 and name == "index"  # the last kill came after the last step
+        finished = code == 2 and name in ("index", "embed")  # the last kill came after the last step
         if code and not finished:
             self.faults.append(f"{name}: ends with {code}: {out.with_name('out.log').read_text()[-500:]}")
         self._compare(name, content(out, timed=name != "report"), expected)
@@ -261,7 +273,9 @@ def serve() -> None:
 
     for module in ("pretext.training.loop", "downstream.features", "retrieval.indexing.building", "benchmarks.run_all"):
         importlib.import_module(module)
-    for module in ("downstream.probes", "retrieval.probes", "pretext.inpainting.command", "retrieval.index_command"):
+    for module in ("downstream.probes", "retrieval.probes", "retrieval.index_command"):
+        importlib.import_module(module)
+    for module in ("pretext.inpainting.command", "pretext.embedding.command"):
         importlib.import_module(module)
     for line in sys.stdin:
         asked = json.loads(line)

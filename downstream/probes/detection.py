@@ -82,6 +82,7 @@ class Detection(FittedProbe):
         Writes `detections.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("labels", "boxes")
+        self.check_encoder(encoder)
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="pad")
         test: ImageDataset = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="pad")
         chosen = tested(test, self.test_images)

@@ -75,9 +75,9 @@ class Robustness(Probe):
         """
         if not self.can_judge(data):
             data.require("label")
-        errors, shown = self._errors(encoder, data)
         spec = without_options(encoder.spec, "pretrained")
-        random = build_encoder(spec, input_size=encoder.input_size, seed=self.seed)
+        random = build_encoder(spec, input_size=encoder.input_size, seed=self.seed)  # not every encoder has a spec
+        errors, shown = self._errors(encoder, data)
         baseline, _ = self._errors(random.to(next(encoder.parameters()).device), data)
         (clean,) = errors.pop("")
         yield _mean("mCE", [score for every in errors.values() for score in every], headline=True)

@@ -69,6 +69,7 @@ class Segmentation(FittedProbe):
         `segmentation.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("masks")
+        self.check_encoder(encoder)
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="pad")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="pad")
         indices = tested(test, self.test_images)
@@ -113,11 +114,6 @@ class Segmentation(FittedProbe):
         device = next(encoder.parameters()).device
         indices = draw(train, self.train_images, seed=self.seed)
         one_cell = deepest_shape(encoder)[1:] == (1, 1)
-        if one_cell and self.batch_size == 1:
-            raise UserError(
-                f"batch_size is 1, and the deepest map of {encoder.spec} has one cell at {encoder.input_size} px: "
-                "batch normalisation needs more than one value; raise batch_size"
-            )
 
         def make_head() -> SegmentationHead:
             kind = HEADS[self.decoder]

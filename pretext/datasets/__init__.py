@@ -11,6 +11,7 @@ Every data set:
     pictures           a batch of pictures of different sizes
     fitting            squash, cut or pad a picture together with its target
     packing            build, check and open packs
+    reading            read chosen pictures in batches, decoded ahead by threads
     classification     the classes of all pictures as one tensor
 
 Pictures in files:

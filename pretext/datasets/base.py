@@ -57,6 +57,7 @@ class ImageDataset(ABC):
         load_size: The most pixels of a picture's shorter side where views are cut from it; None is
             `pretext.datasets.kept.VIEW_DETAIL` times the views' side.
         side: Side in pixels of all pictures, if all are known to be squares of one size; else None.
+        thread_safe: True if several threads may read pictures at once; else they are read one by one.
         label: The class of each picture, if known without decoding; else None.
         clip_of: The clip number of each picture, if pictures are frames of clips; else None.
         objects: The objects of each picture, in pixels as in its target, if known without decoding; else None.
@@ -73,6 +74,7 @@ class ImageDataset(ABC):
     squash: bool = False
     load_size: int | None = None
     side: int | None = None
+    thread_safe: bool = False
     label: Int[Tensor, "N"] | None = None
     clip_of: Int[Tensor, "N"] | None = None
     objects: Objects | None = None

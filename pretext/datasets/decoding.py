@@ -100,6 +100,21 @@ def decode_draft(
         raise _fault(path, error) from None
 
 
+def from_pillow(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
+    """Return an opened picture of Pillow's as `decode` returns that of a file.
+
+    Raises:
+        BadImage: If it cannot be decoded.
+        UserError: If it cannot be read at the moment; see `passing_fault`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            return _upright(image, None)[0]
+    except Exception as error:  # as above
+        raise _fault(getattr(image, "filename", "") or "the PIL picture", error) from None
+
+
 class Header(NamedTuple):
     """What a picture's file says of itself."""
 

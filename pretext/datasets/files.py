@@ -93,6 +93,8 @@ class MaskFiles(Masks):
 class FileDataset(ImageDataset):
     """Pictures in files. Annotations are in memory; masks are read or drawn with each item."""
 
+    thread_safe = True
+
     def __init__(
         self,
         *,

@@ -23,7 +23,7 @@ class View(ImageDataset):
         self.base = base
         self.spec, self.classes, self.annotations = base.spec, base.classes, base.annotations
         self.splits, self.notes, self.synthetic = base.splits, base.notes, base.synthetic
-        self.lacking = base.lacking
+        self.lacking, self.thread_safe = base.lacking, base.thread_safe
         self.has_background = base.has_background
         self.squash, self.load_size, self.side = base.squash, base.load_size, base.side
 

@@ -13,16 +13,25 @@ from safetensors import SafetensorError, safe_open
 
 from pretext.encoders.base import Encoder
 from pretext.encoders.foreign import FILE_OPTIONS
-from pretext.encoders.weights import check_keys, is_spec, weights_file
+from pretext.encoders.own import check_code
+from pretext.encoders.weights import LIBRARIES, check_keys, is_spec, weights_file
+from pretext.encoders.wrapped import KIND, LARGEST_INPUT, wrap
 from pretext.system.checkpoint import file_sha256, write_tensors
 from pretext.system.errors import UserError
-from pretext.system.specs import without_options
+from pretext.system.plugins import file_row, is_file
+from pretext.system.specs import parse_spec, without_options
 from pretext.system.stored_json import Shape, parse_json
 
 # A single key: safetensors writes several keys in no fixed order, and equal encoders must give equal files.
 METADATA_KEY = "pretext_bench"
-HEADER: Shape = {"architecture": str, "input_size": int, "mean": [float], "std": [float], "record": dict}
-LARGEST_INPUT = 1 << 14
+HEADER: Shape = {
+    "architecture": str,
+    "input_size": int,
+    "mean": [float],
+    "std": [float],
+    "record": dict,
+    "code_sha256?": str,
+}
 REMEDY = "the file is damaged; write it again, or restore it"
 
 
@@ -34,19 +43,22 @@ def save_encoder(encoder: Encoder, path: str | Path, record: dict[str, Any]) -> 
         path: Target file, replaced atomically.
         record: JSON-serialisable record: pretext configuration, data fingerprint, images seen, version, git revision.
     """
-    header = {
+    header: dict[str, Any] = {
         "architecture": encoder.spec,
         "input_size": encoder.input_size,
         "mean": encoder.mean,
         "std": encoder.std,
         "record": record,
     }
+    if encoder.code_sha256:
+        header["code_sha256"] = encoder.code_sha256
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     write_tensors(path, tensors, {METADATA_KEY: json.dumps(header, sort_keys=True)})
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Return the header of an encoder file: architecture, input_size, mean, std, record.
+    """Return the header of an encoder file: architecture, input_size, mean, std, record; of an encoder in a user's own
+    file, code_sha256 too.
 
     Raises:
         UserError: If the file is missing or not an encoder file.
@@ -69,25 +81,31 @@ def read_record(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encoder:
+def load_encoder(
+    source: str | Path, *, input_size: int | None = None, module: torch.nn.Module | None = None
+) -> Encoder:
     """Return an encoder with trained weights, in evaluation mode.
 
     Args:
-        source: An encoder file, `timm:NAME` for timm's published weights, or a spec with an external checkpoint,
-            such as `timm:NAME?weights=FILE` or `alexnet?weights=FILE` (see `pretext.encoders.foreign`).
-        input_size: Side of the input images in pixels, for specs only; None is 224.
+        source: An encoder file; `timm:NAME` or `torchvision:NAME` for that library's published weights; `my_encoder.py`
+            for the weights that the file sets; or a spec with an external checkpoint, such as
+            `timm:NAME?weights=FILE` or `alexnet?weights=FILE` (see `pretext.encoders.foreign`).
+        input_size: Side of the input images in pixels, for specs only; None is the one of `weights` if that is an
+            encoder file, else 224.
+        module: The module, for the file of an encoder that was made by `Encoder.wrap`; the tensors are loaded into it.
 
     Raises:
-        UserError: If the file cannot be read, or its tensors do not match the architecture.
+        UserError: If the file cannot be read, its tensors do not match the architecture, or the user's own file with
+            the architecture is missing or has changed.
     """
     # Imported on call: the package itself imports this module.
     build = importlib.import_module("pretext.encoders").build_encoder
     if is_spec(str(source)):
         spec = str(source)
         weights = weights_file(spec)
-        if weights is None and "pretrained=" not in spec:
+        if weights is None and spec.startswith(LIBRARIES) and "pretrained=" not in spec:
             spec += ("&" if "?" in spec else "?") + "pretrained=true"
-        encoder: Encoder = build(spec, input_size=input_size or 224, seed=0)
+        encoder: Encoder = build(spec, input_size=input_size or _recorded_size(weights) or 224, seed=0)
         encoder.record |= {"task": spec}
         if weights is not None:
             encoder.record["weights_sha256"] = file_sha256(weights)
@@ -95,7 +113,12 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
     path = Path(source)
     header = read_record(path)
     spec = without_options(header["architecture"], "pretrained", *FILE_OPTIONS)
-    encoder = build(spec, input_size=header["input_size"], seed=0)
+    if module is not None or spec.startswith(f"{KIND}:"):
+        encoder = _wrapped(module, header, path)
+    else:
+        if is_file(spec):
+            check_code(spec, header.get("code_sha256", ""), path)
+        encoder = build(spec, input_size=header["input_size"], seed=0)
     try:
         with safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
@@ -104,6 +127,29 @@ def load_encoder(source: str | Path, *, input_size: int | None = None) -> Encode
     load_strictly(encoder, tensors, str(path))
     encoder.record = header["record"]
     return encoder.eval()
+
+
+def _wrapped(module: torch.nn.Module | None, header: dict[str, Any], path: Path) -> Encoder:
+    """Return the encoder of a file made by `Encoder.wrap`, around a module of the same architecture."""
+    parsed = parse_spec(header["architecture"])
+    if parsed.kind != KIND:
+        raise UserError(f"{path} is an encoder of {header['architecture']}, which needs no module; leave it out")
+    if module is None:
+        raise UserError(
+            f"{path} holds {parsed.path}, a module wrapped by Encoder.wrap: give load_encoder(…, "
+            f"module={parsed.path}(…)); commands take a file of your own instead, my_encoder.py?weights=FILE "
+            "(CONTRIBUTING.md has an example)"
+        )
+    stages = parsed.options.get("stages", "").split(",")
+    return wrap(module, stages, input_size=header["input_size"], mean=header["mean"], std=header["std"])
+
+
+def _recorded_size(weights: Path | None) -> int | None:
+    """Return the input size of an encoder file; None if it is another file."""
+    try:
+        return None if weights is None else int(read_record(weights)["input_size"])
+    except UserError:
+        return None
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], source: str) -> None:
@@ -122,8 +168,9 @@ def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], sou
 
 
 def encoder_digest(encoder: Encoder) -> str:
-    """Return the SHA-256 of the architecture, input size and all weights."""
-    digest = hashlib.sha256(f"{encoder.spec}@{encoder.input_size}".encode())
+    """Return the SHA-256 of the architecture, input size and all weights; a user's own file counts by its content."""
+    spec = f"{file_row(encoder.spec)}@{encoder.code_sha256}" if encoder.code_sha256 else encoder.spec
+    digest = hashlib.sha256(f"{spec}@{encoder.input_size}".encode())
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.encoders.layouts import HEADS, LAYOUTS, NO_WEIGHTS, SECONDARY, Layout
-from pretext.encoders.weights import is_spec, raise_mismatches, read_weights, weights_file
+from pretext.encoders.weights import is_code, is_spec, raise_mismatches, read_weights, weights_file
 from pretext.system.errors import UserError
 from pretext.system.specs import parse_spec, with_option, without_options
 
@@ -81,6 +81,7 @@ def match_weights(
     config: WeightsConfig,
     spec: str,
     *,
+    source: str | None = None,
     resampled: str | None = None,
 ) -> Match:
     """Find an encoder among the tensors of a file, by names and shapes.
@@ -93,13 +94,14 @@ def match_weights(
         needed: Names in `model` that the encoder consists of.
         config: The file, the prefix, and whether a partial match is allowed.
         spec: The encoder's spec, for the error message.
+        source: What the tensors are from, for the error message; None is the file.
         resampled: Tensors with this text in their name match in any shape (position embeddings).
 
     Raises:
         UserError: If no encoder or two equally good ones are found. Without `allow_partial`, also if tensors are
             missing, of another shape, or unknown.
     """
-    mismatch = f"{config.weights} does not fit {spec}"
+    mismatch = f"{source or config.weights} does not fit {spec}"
     needed = [name for name in needed if not name.endswith(NO_WEIGHTS)]
 
     def fits(ours: str, theirs: Tensor) -> bool:
@@ -183,6 +185,8 @@ def loaded_line(encoder: Encoder, source: str) -> str:
     if weights is None:
         if is_spec(source) and parse_spec(source).options.get("pretrained", "").lower() in ("false", "0", "no"):
             return f"{source}: nothing loaded; all {len(encoder.state_dict())} tensors left random"
+        if is_code(source):
+            return f"{source}: nothing loaded; all {len(encoder.state_dict())} tensors are as the file sets them"
         return f"{source}: all {len(encoder.state_dict())} tensors loaded; none skipped, none left random"
     skipped = ", ".join(f"{part} ({number})" for part, number in weights["skipped"].items()) or "none"
     left = weights["left_random"]

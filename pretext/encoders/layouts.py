@@ -30,6 +30,7 @@ class Layout:
 
 
 _BLOCK, _LAYER = r"blocks\.(\d+)\.", r"encoder.layers.encoder_layer_\1."
+_TV_LAYER = r"encoder\.layers\.encoder_layer_\d+"
 _TORCHVISION_VIT = (
     ("cls_token", "class_token"),
     ("pos_embed", "encoder.pos_embedding"),
@@ -54,6 +55,15 @@ LAYOUTS = (
         "torchvision's older ViT",
         (*_TORCHVISION_VIT, (rf"{_BLOCK}mlp\.fc(\d)", rf"{_LAYER}mlp.linear_\2")),
         imagenet=True,
+    ),
+    Layout(  # torchvision's own ViT, from files written before torchvision 0.13
+        "torchvision's ViT before 0.13",
+        tuple((rf"({_TV_LAYER}\.mlp)\.{ours}\.", rf"\1.linear_{theirs}.") for ours, theirs in ((0, 1), (3, 2))),
+        imagenet=True,
+    ),
+    Layout(  # the files that torchvision publishes
+        "torchvision's DenseNet",
+        ((r"(features\.denseblock\d+\.denselayer\d+\.(?:norm|conv))(\d)\.", r"\1.\2."),),
     ),
     Layout(  # lightly's examples: nn.Sequential(*list(resnet.children())[:-1])
         "a ResNet's children by number",

@@ -11,16 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.encoders.base import Encoder, Stage
+from pretext.encoders.base import IMAGENET, NORMALISATIONS, Encoder, Stage
 from pretext.encoders.foreign import FILE_OPTIONS, Match, WeightsConfig, match_weights
 from pretext.encoders.translated import translated
+from pretext.encoders.trials import first_line
 from pretext.encoders.weights import read_weights
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import without_options
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NORMALISATIONS = {"imagenet": IMAGENET, "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
-"""Values of the option `normalise`: per-channel means and standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,9 @@ class Config(WeightsConfig):
 
 
 class TimmEncoder(Encoder):
-    """The feature maps of a timm model; the patch tokens of a vision transformer form maps too."""
+    """The feature maps of a timm model, `model`; the patch tokens of a vision transformer form maps too."""
+
+    library = "timm"
 
     def __init__(self, spec: str, input_size: int, model: Any, mean: Any, std: Any) -> None:
         super().__init__(spec, input_size, mean=tuple(mean), std=tuple(std))
@@ -96,11 +95,11 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
             wrong = next(line.strip() for line in str(error).splitlines() if "size mismatch" in line)
             raise UserError(f"{config.weights} does not fit timm:{path}: {wrong.rstrip('.')}") from error
         raise UserError(
-            f"timm:{path} has no feature maps at {input_size} px ({_first_line(error)}); give another image size"
+            f"timm:{path} has no feature maps at {input_size} px ({first_line(error)}); give another image size"
         ) from error
     except OSError as error:
         raise UserError(
-            f"timm:{path}: the weights could not be downloaded ({_first_line(error)}); "
+            f"timm:{path}: the weights could not be downloaded ({first_line(error)}); "
             "download them on a machine with network access, or give pretrained=false"
         ) from error
     for module in model.modules():  # timm keeps a second copy of all weights there
@@ -125,9 +124,9 @@ def _match_file(create: Any, path: str, config: Config) -> tuple[Match, dict[str
     """Return the match of the weight file, and a state dict of the whole model that contains its tensors."""
     with torch.device("meta"):  # names and shapes only
         whole = create(path)
-        kept = {_flat(name) for name in create(path, features_only=True).state_dict()}
+        kept = {flat_name(name) for name in create(path, features_only=True).state_dict()}
     model = whole.state_dict()
-    needed = [name for name in model if _flat(name) in kept]
+    needed = [name for name in model if flat_name(name) in kept]
     tensors, layout = translated(read_weights(Path(str(config.weights))), path, config.weights)
     tensors = _dinov2(tensors, whole)
     match = match_weights(tensors, model, needed, config, f"timm:{path}", resampled="pos")
@@ -157,7 +156,7 @@ def _dinov2(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def _flat(name: str) -> str:
+def flat_name(name: str) -> str:
     """Return a tensor's name in a form that a timm model and its feature extractor share."""
     return name.removeprefix("model.").replace(".", "_")
 
@@ -174,7 +173,3 @@ def _create(create: Any, path: str, input_size: int, options: dict[str, Any]) ->
 
 def _suggestion(name: str, known: list[str]) -> str:
     return did_you_mean(name, known).split("known:", maxsplit=1)[0] + "see timm.list_models()"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -54,12 +54,18 @@ def translated(tensors: Mapping[str, Tensor], model: str, file: str | None) -> t
             if not re.fullmatch(family.models, model):
                 raise UserError(f"{file} holds torchvision's {family.name}, which timm:{model} is not; {family.remedy}")
             part = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-            rules = family.rules(part)
-            for name, value in part.items():
+            for name, ours in timm_names(part).items():
                 del found[start + name]
-                found[start + _renamed(name, rules)] = value.flatten() if name.endswith(".layer_scale") else value
+                found[start + ours] = part[name].flatten() if name.endswith(".layer_scale") else part[name]
             layout = Layout(f"torchvision's {family.name}", imagenet=True)
     return found, layout
+
+
+def timm_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return timm's name of each tensor of one of torchvision's networks; families beside `FAMILIES` share names."""
+    family = next((family for family in FAMILIES if family.signature in tensors), None)
+    rules = family.rules(tensors) if family else ()
+    return {name: _renamed(name, rules) for name in tensors}
 
 
 def _renamed(name: str, rules: Rules) -> str:

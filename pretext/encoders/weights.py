@@ -15,6 +15,9 @@ from pretext.encoders.refusals import why_refused
 from pretext.system.errors import UserError
 from pretext.system.specs import parse_spec
 
+LIBRARIES = ("timm:", "torchvision:")
+"""Starts of the specs of networks that their library publishes with weights."""
+
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return all named tensors of a .safetensors or .pth file.
@@ -109,8 +112,17 @@ def raise_mismatches(
 
 
 def is_spec(source: str) -> bool:
-    """Return whether an encoder source is a spec (`timm:NAME`, `alexnet?weights=FILE`) rather than an encoder file."""
-    return source.startswith("timm:") or re.search(r"[?&]weights=", source) is not None
+    """Return whether an encoder source is a spec rather than an encoder file.
+
+    Specs are `timm:NAME`, `torchvision:NAME`, a file of the user's own (`my_encoder.py`), or any other architecture
+    with an external checkpoint (`alexnet?weights=FILE`).
+    """
+    return source.startswith(LIBRARIES) or is_code(source) or re.search(r"[?&]weights=", source) is not None
+
+
+def is_code(source: str) -> bool:
+    """Return whether an encoder source is a spec of a file of the user's own, `my_encoder.py?width=16`."""
+    return re.match(r"[^?:]+\.py($|[?:])", source) is not None
 
 
 def weights_file(source: str) -> Path | None:

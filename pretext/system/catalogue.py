@@ -82,7 +82,16 @@ def declared_datasets() -> dict[str, tuple[str, list[Setting]]]:
 
 def encoder_names() -> list[str]:
     """Return the families of encoders."""
-    return [name for name, module in modules_in("pretext.encoders").items() if module.defines("build")]
+    return list(declared_encoders())
+
+
+def declared_encoders() -> dict[str, str]:
+    """Return the first line about each family of encoders."""
+    return {
+        name: (module.about.splitlines() or [""])[0]
+        for name, module in modules_in("pretext.encoders").items()
+        if module.defines("build")
+    }
 
 
 def _task(name: str, module: Module) -> DeclaredTask | None:

@@ -107,20 +107,27 @@ def _has_ended(process: int) -> bool:
     return state in ([b"Z"], [b"X"])
 
 
-def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file atomically.
+@contextmanager
+def atomic_write_by_name(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path as `atomic_write` does, but of the file's own name, in a folder beside `path`.
 
-    safetensors writes a temporary file of its own, of a name that nobody could tell from a user's. It lies in a folder
-    beside `path`, which the next writer of `path` deletes after a kill.
+    For writers and readers that go by the suffix, or leave temporary files of their own: safetensors' have names that
+    nobody could tell from a user's. The next writer of `path` deletes the folder after a kill.
     """
     with atomic_write(path) as temporary:
         folder = temporary.with_suffix(".folder.tmp")
         try:
             folder.mkdir(exist_ok=True)
-            save_file(tensors, folder / temporary.name, metadata)
-            (folder / temporary.name).replace(temporary)
+            yield folder / Path(path).name
+            (folder / Path(path).name).replace(temporary)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically."""
+    with atomic_write_by_name(path) as temporary:
+        save_file(tensors, temporary, metadata)
 
 
 def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.kept import for_views, is_packed
-from pretext.encoders import build_encoder
+from pretext.encoders import Encoder, build_encoder
 from pretext.system.device import device_of
 from pretext.system.distributed import (
     average_gradients,
@@ -44,7 +44,7 @@ from pretext.training.sample_sheets import write_sample
 
 def train(
     task: str,
-    encoder: str,
+    encoder: str | Encoder,
     data: ImageDataset,
     config: TrainConfig,
     out: Path,
@@ -56,7 +56,8 @@ def train(
 
     Args:
         task: Task spec, such as `context_encoder:adversarial?loss=l1`.
-        encoder: Encoder spec.
+        encoder: Encoder spec; or an encoder, such as `Encoder.wrap(module)`, trained in place. To resume, it must have
+            the weights with which the run began.
         data: Data set; its training split is used, without labels unless the task needs them.
         config: Budget, optimisation and logging.
         out: Folder for `encoder.safetensors`, `checkpoint.safetensors`, `log.jsonl`, `run.json` and `samples/`.
@@ -85,7 +86,7 @@ def train(
 
 def _train(
     task: str,
-    encoder: str,
+    encoder: str | Encoder,
     data: ImageDataset,
     config: TrainConfig,
     out: Path,
@@ -95,7 +96,11 @@ def _train(
     task_settings: Any,
 ) -> Path:
     """Find or make the run's data and encoder, and go on with the run if it is not finished; see `train`."""
-    built_encoder = build_encoder(encoder, input_size=image_size, seed=config.seed)  # a typo fails before decoding
+    built_encoder = encoder
+    if isinstance(built_encoder, str):  # a typo fails before decoding
+        built_encoder = build_encoder(built_encoder, input_size=image_size, seed=config.seed)
+    elif built_encoder.input_size != image_size:
+        raise UserError(f"image_size is {image_size}, but the encoder was made for {built_encoder.input_size} px")
     train_data = for_views(data.split("train"), image_size, bad_images=config.bad_images)
     folder = RunFolder(out, run_settings(task, task_settings, encoder, train_data, config, image_size=image_size))
     if _finished(folder, folder.checkpoint()):  # without a lock: the folder may be read-only

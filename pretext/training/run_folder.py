@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pretext.datasets.base import ImageDataset
-from pretext.encoders import build_encoder
-from pretext.encoders.files import load_strictly, save_encoder
+from pretext.encoders import Encoder, build_encoder
+from pretext.encoders.files import encoder_digest, load_strictly, save_encoder
 from pretext.encoders.foreign import FILE_OPTIONS
+from pretext.encoders.own import check_code
 from pretext.system.checkpoint import (
     atomic_write,
     file_sha256,
@@ -29,7 +30,7 @@ from pretext.system.checkpoint import (
 )
 from pretext.system.errors import UserError
 from pretext.system.memory import peak_memory
-from pretext.system.plugins import is_file
+from pretext.system.plugins import absolute_file, is_file
 from pretext.system.revision import revision
 from pretext.system.specs import parse_spec, without_options
 from pretext.system.stored_json import Shape, misfit
@@ -154,19 +155,24 @@ class RunFolder:
 
 
 def run_settings(
-    task: str, task_settings: Any, encoder: str, data: ImageDataset, config: TrainConfig, *, image_size: int
+    task: str, task_settings: Any, encoder: str | Encoder, data: ImageDataset, config: TrainConfig, *, image_size: int
 ) -> dict[str, Any]:
     """Return everything that determines the trained encoder of a run; see `train` for the arguments."""
     name = task.split("?", maxsplit=1)[0]
     own: dict[str, Any] = {}
     if is_file(task):  # a task file of the user's own: its content counts too, by its hash
         own = {"task_sha256": file_sha256(Path(parse_spec(task).kind))}
-        name = f"{Path(name).parent.resolve()}/{Path(name).name}"
+        name = absolute_file(name)
+    if isinstance(encoder, Encoder):  # its weights are not those of a seed
+        own |= {"encoder_sha256": encoder_digest(encoder)}
+        encoder = encoder.spec
+    if is_file(encoder):  # as for a task file
+        own |= {"encoder_code_sha256": file_sha256(Path(parse_spec(encoder).kind))}
     kind = label_kind(data)
     return own | {
         "task": name,
         "task_config": dataclasses.asdict(task_settings),
-        "encoder": encoder,
+        "encoder": absolute_file(encoder),
         "image_size": image_size,
         "train_config": {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_IN_RESULT},
         "data": data.spec,
@@ -190,6 +196,8 @@ def load_task(folder: str | Path) -> Task:
     except (TypeError, ValueError) as error:
         raise UserError(f"{file}: task_config cannot be read ({error}); train again") from None
     architecture = without_options(settings["encoder"], "pretrained", *FILE_OPTIONS)
+    if is_file(architecture):
+        check_code(architecture, str(settings.get("encoder_code_sha256", "")), file)
     encoder = build_encoder(architecture, input_size=settings["image_size"], seed=0)
     task = build_task(config, encoder, labels=LabelKind(*kind) if kind else None, seed=0)
     load_strictly(task, _task_tensors(tensors), str(file))

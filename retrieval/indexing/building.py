@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
+from pretext.embedding.encoding import stage_named
 from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.system.checkpoint import file_sha256
@@ -49,7 +50,7 @@ from retrieval.indexing.factory import (
 )
 from retrieval.indexing.index import PatchIndex
 from retrieval.indexing.manifest import FORMAT, MANIFEST, PICTURES, TABLE, VECTORS, Manifest, Transform
-from retrieval.patches import check_regions, no_regions_error, stage_named
+from retrieval.patches import check_regions, no_regions_error
 from retrieval.regions import PATCH, Regions
 
 

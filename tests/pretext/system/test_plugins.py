@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from comparison_samples import SPEC
+from module_samples import example
 from task_samples import SMALL, batch, built, generator, noise, scenes, trained
 
 from benchmarks.cells import encoder_cell, probe_cell
@@ -34,19 +33,12 @@ from pretext.transforms.augmentation import augment
 loop = importlib.import_module("pretext.training.loop")
 DATA = "scenes?size=32&train=64&val=8&test=8"
 TASK = "from pretext.tasks import Task\n"
-GUIDE = Path(__file__).parents[3] / "CONTRIBUTING.md"
-
-
-def example(what="task"):
-    section = GUIDE.read_text().split(f"## A {what} of your own")[1].split("## ")[0]
-    (code,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-    return code
 
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
     path = tmp_path / "mean_colour.py"
-    path.write_text(example())
+    path.write_text(example("task"))
     return path
 
 
@@ -55,7 +47,7 @@ def run(task, out, **settings):
     return train(str(task), SMALL, open_dataset(DATA), config, out, image_size=32)
 
 
-@pytest.mark.parametrize("what", ["task", "probe"])
+@pytest.mark.parametrize("what", ["task", "probe", "encoder"])
 def test_the_examples_are_short_and_complete(what):
     assert len(example(what).splitlines()) < 60
     assert example(what).startswith('"""')
@@ -92,7 +84,7 @@ PREPARES = """    prepares_on = 5
 
 
 def test_a_task_with_steps_prepares_once_and_its_pictures_count(file, tmp_path, monkeypatch):
-    code = example().replace("    def losses(", PREPARES)
+    code = example("task").replace("    def losses(", PREPARES)
     file.write_text(code.replace('"error"', '"prepared", torch.zeros(()))\n        self.register_buffer("error"', 1))
     real = loop._step
 
@@ -148,7 +140,7 @@ def test_another_version_is_another_run_and_another_cell(file, tmp_path):
 def test_rows_are_called_after_the_file(file):
     rows = task_rows((str(file), f"{file}:whole?crop_min=0.9"), {})
     assert rows["mean_colour"] == str(file) and rows["mean_colour:whole?crop_min=0.9"] == f"{file}:whole?crop_min=0.9"
-    (file.parent / "rotation.py").write_text(example())
+    (file.parent / "rotation.py").write_text(example("task"))
     for taken in (str(file.parent / "rotation.py"), str(file)):
         with pytest.raises(UserError, match="a row is called"):
             task_rows((str(file), taken), {})
