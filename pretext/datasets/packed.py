@@ -47,7 +47,7 @@ def at_size(data: ImageDataset, size: int, *, bad_images: BadImages, fit: Square
     if size < 1:
         raise UserError(f"{data.spec}: size={size}; pictures must be at least 1 pixel wide")
     source = data.base if isinstance(data, PackedDataset | ResizedDataset) else data
-    actual: SquareFit = "squash" if source.squash or source.side is not None else fit
+    actual = fit_for(source, fit)
     if isinstance(data, PackedDataset | ResizedDataset) and data.size == size and data.fit in (fit, actual):
         return data
     sized = _at_size(source, size, actual, bad_images)
@@ -192,6 +192,11 @@ class SizedSplits(Mapping[str, ImageDataset]):
 
     def __len__(self) -> int:
         return len(self._base)
+
+
+def fit_for(data: ImageDataset, fit: SquareFit) -> SquareFit:
+    """Return how the pictures of a data set become squares: `fit`, unless all are squares or are to be squashed."""
+    return "squash" if data.squash or data.side is not None else fit
 
 
 def _at_size(data: ImageDataset, size: int, fit: SquareFit, bad_images: BadImages) -> SizedDataset:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.files import FileDataset
-from pretext.datasets.packed import BadImages, ResizedDataset
+from pretext.datasets.packed import BadImages, ResizedDataset, fit_for
 from pretext.datasets.reading import read_batches
 from pretext.datasets.splitting import Joined
 from pretext.datasets.view import source_of
@@ -156,7 +156,7 @@ class Parts:
         first = min(done * size, len(data))
         if done:
             print(f"{self.folder}: continues at picture {first + 1:,} of {len(data):,}", file=sys.stderr)
-        sized = ResizedDataset(data, encoder.input_size)
+        sized = ResizedDataset(data, encoder.input_size, fit_for(data, "crop"))
         names = _split_names(data)
         with tqdm(None, f"embed {data.spec}", len(data), initial=first, delay=2, disable=None, unit="img") as bar:
             for number in range(done, -(-len(data) // size)):
