@@ -25,7 +25,7 @@ Pictures in files:
     shards             patterns of files, and the split of each file
     tar_index          what lies where in a tar shard
     arrow_columns      the columns of pictures and classes in Arrow tables
-    layouts            the kind of data set that fits a folder, and annotations there that no kind reads
+    layouts            the kind of data set that fits a place, and annotations there that no kind reads
 
 Kinds of data set:
     folder             a folder of pictures, with or without class folders
@@ -71,7 +71,7 @@ from typing import Any
 from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, Fault, ImageDataset, Target
 from pretext.datasets.completing import completed
 from pretext.datasets.findings import say_opened
-from pretext.datasets.layouts import fitting_kind
+from pretext.datasets.layouts import fitting_kind, store_at
 from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset
 from pretext.system.errors import UserError, did_you_mean
@@ -145,7 +145,8 @@ def _opener(kind: str) -> tuple[type, OpenSplits]:
     if kind not in known:
         if Path(kind).expanduser().exists() or "/" in kind:
             raise UserError(
-                f"{kind}: a path alone does not say what lies there; write {fitting_kind(Path(kind))}:{kind}"
+                f"{kind}: a path alone does not say what lies there; "
+                f"write {store_at(kind) or fitting_kind(Path(kind))}:{kind}"
             )
         raise UserError(f"unknown kind of data set {kind!r}; {did_you_mean(kind, known)}")
     module = _module(kind)

@@ -31,7 +31,7 @@ import torch
 from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.files import FileDataset, chosen_classes, folder_at, images_below, some
 from pretext.datasets.joined_folders import joined_folders
-from pretext.datasets.layouts import SPLIT_NAMES, unread_annotations
+from pretext.datasets.layouts import SPLIT_NAMES, store_at, unread_annotations
 from pretext.datasets.tiny_imagenet import is_flat, is_tiny_imagenet, list_of_classes, listed_classes
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import path_of
@@ -190,7 +190,9 @@ def _files(
     for name, found in files.items():
         if not found and (name == "train" or exclude is None):
             left = f" besides what was left out ({' '.join(notes)})" if notes else ""
-            raise UserError(f"{spec}: no pictures in {folders[name]}{left}; {_formats()}")
+            store = store_at(str(root))
+            hint = f"{store}:{root} reads what lies there" if store else _formats()
+            raise UserError(f"{spec}: no pictures in {folders[name]}{left}; {hint}")
     return {name: found for name, found in files.items() if found}, notes
 
 
