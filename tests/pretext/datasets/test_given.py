@@ -12,10 +12,11 @@ from PIL import Image
 from torch.utils.data import IterableDataset, TensorDataset
 
 from downstream import Knn
-from pretext import TrainConfig, as_dataset, build_encoder, open_dataset, train
+from pretext import TrainConfig, as_dataset, load_encoder, open_dataset, train
 from pretext.datasets import at_size
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import ResizedDataset
+from pretext.encoders.files import read_record
 from pretext.system.errors import UserError
 
 
@@ -173,12 +174,9 @@ def test_train_and_a_probe_take_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = TrainConfig(steps=2, batch_size=4, samples=0, workers=0, device="cpu")
     spec = "alexnet?width=0.1&stem_stride=2"
-    files = [
-        train("rotation", spec, given, config, tmp_path / name, image_size=32)
-        for name, given in {"array": (PICTURES, [0, 1] * 12), "own": Own(lambda k: (PICTURES[k], k % 2))}.items()
-    ]
-    assert all(file.is_file() for file in files)
-    encoder = build_encoder(spec, input_size=32, seed=0)
+    file = train("rotation", spec, PICTURES, config, tmp_path / "run", image_size=32)
+    assert read_record(file)["record"]["data"] == "given:array"
+    encoder = load_encoder(file)
     given = Own(lambda index: (PICTURES[index], index % 2))
     scores = [*Knn(train_images=10).evaluate(encoder, given)]
     assert [score.headline for score in scores].count(True) == 1
