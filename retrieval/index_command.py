@@ -116,7 +116,8 @@ def _absolute_encoder(encoder: str) -> str:
 def _absolute_data(data: str) -> str:
     """Return a data set's spec with an absolute path."""
     path = parse_spec(data).path
-    if not path or not Path(path).exists():
+    is_pattern = parse_spec(data).kind in ("wds", "parquet", "hf") and "," not in path
+    if not path or not (is_pattern or Path(path).exists()):
         return data
     body, mark, options = data.partition("?")
     return body.removesuffix(path) + str(Path(path).resolve()) + mark + options

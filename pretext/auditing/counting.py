@@ -165,7 +165,7 @@ def _look(part: ImageDataset, index: int) -> _Seen:
     try:
         if isinstance(source, FileDataset):
             _, target = source.read(place, SIDE)
-            header = read_header(source.images[place])
+            header = read_header(source.file(place))
             size, mode, turned = f"{header.width}×{header.height}", header.mode, header.is_turned
         else:
             image, target = source[place]

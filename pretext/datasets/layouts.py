@@ -1,4 +1,4 @@
-"""The kind of data set that fits what lies in a folder, and annotations there that no class folder shows."""
+"""The kind of data set that fits what lies in a place, and annotations there that no class folder shows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pretext.datasets.decoding import check_regular
-from pretext.datasets.files import FEW
+from pretext.datasets.files import FEW, images_below
 from pretext.datasets.voc_format import xml_and_pictures
+from pretext.system.specs import path_of
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """What the folder or the file of each split may be called; an earlier name is taken before a later one."""
@@ -35,6 +36,22 @@ def fitting_kind(path: Path) -> str:
     if (root / "train").is_dir() and (root / "trainannot").is_dir():
         return "masks"
     return "voc" if any(map(xml_and_pictures, folders)) else "folder"
+
+
+def store_at(path: str) -> str | None:
+    """Return the kind that reads the larger files, or the list, that a path names; None if a folder has pictures too.
+
+    Args:
+        path: A file, a folder, or a pattern of names.
+    """
+    by_suffix = {".tar": "wds", ".parquet": "parquet", ".arrow": "hf", ".txt": "list"}
+    place = path_of(path)
+    if not place.is_dir():
+        return by_suffix.get(place.suffix.lower()) if place.is_file() or place.suffix != ".txt" else None
+    if next(images_below(place), None) is not None:
+        return None
+    found = (file for pattern in ("*", "*/*", "*/*/*") for file in place.glob(pattern) if file.suffix in by_suffix)
+    return next((by_suffix[file.suffix] for file in found if file.suffix != ".txt"), None)
 
 
 def starts_like_coco(file: Path) -> bool:
