@@ -16,6 +16,7 @@ from pretext.encoders.weights import is_spec, weights_file
 from pretext.system.command_line import parse
 from pretext.system.device import device_of
 from pretext.system.specs import parse_spec, with_option
+from retrieval.indexing.blocks import recover
 from retrieval.indexing.building import build_index, check_target
 from retrieval.indexing.factory import effort, stored_dimensions
 from retrieval.regions import Regions, region_noun
@@ -70,6 +71,7 @@ class Index(Regions):
 def index_command(argv: list[str]) -> int:
     """Run `python -m retrieval index`."""
     options = parse(Index, argv, prog=PROG)
+    recover(options.out)
     check_target(options.out, overwrite=options.overwrite, add=options.add)
     spec = _absolute_data(options.data)
     if options.limit is not None:
