@@ -52,7 +52,7 @@ class Inpaint:
     out: Path = Path("fills")
     """Output folder for fills.png and fills.json."""
     stage: str | None = None
-    """Encoder stage whose features are compared; None takes the deepest."""
+    """Encoder stage whose features are compared; the deepest if omitted."""
     image_size: int | None = None
     """Picture side in pixels, for `timm:` encoders only; an encoder file has its own."""
     database: int = 5000

@@ -32,7 +32,6 @@ from pretext.datasets.layouts import SPLIT_NAMES, unread_annotations
 from pretext.datasets.tiny_imagenet import is_flat, is_tiny_imagenet, list_of_classes, listed_classes
 from pretext.system.errors import UserError, did_you_mean
 
-SPLITS = ("train", "val", "test")
 SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 """Names, in lower case, of folders that are splits rather than classes."""
 
@@ -42,16 +41,16 @@ class Options:
     """Options of `folder:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training pictures; None looks for `train`."""
+    """Sub-folder of the training pictures; `train` if omitted."""
     val: str | None = None
-    """Sub-folder of the validation pictures; None looks for `val`, `valid` and `validation`."""
+    """Sub-folder of the validation pictures; `val`, `valid` or `validation` if omitted."""
     test: str | None = None
-    """Sub-folder of the test pictures; None looks for `test`."""
+    """Sub-folder of the test pictures; `test` if omitted."""
     classes: str | None = None
-    """Class folders to use, separated by commas, in this order; None uses all of train's, sorted by name."""
+    """Class folders to use, separated by commas, in this order; if omitted, all of train's, sorted by name."""
     label: Literal["top", "parent"] | None = None
     """Folder that names a picture's class: top, the one right below its split, or parent, the one that contains the
-    picture; None reads classes only where these are the same folder for all training pictures."""
+    picture; if omitted, classes are read only where these are the same folder for all training pictures."""
     exclude: str | None = None
     """Files and folders to leave out, separated by commas: names, paths below DIR, or patterns with * and ?."""
 
@@ -63,7 +62,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         UserError: If a folder is missing or empty, or a split has a class that train lacks.
     """
     root, spec = folder_at("folder", path), f"folder:{path}"
-    folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLITS})
+    folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLIT_NAMES})
     files, notes = _files(spec, root, folders, options.exclude)
     names = _names(root, folders, files, options.label, notes)
     known = tuple(sorted(set(names["train"])))
