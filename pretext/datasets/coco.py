@@ -204,8 +204,8 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
     if not files and not any(map(starts_like_coco, candidates)):
         files = _in_split_folders(spec, root)
     if not candidates and not files:
-        fitting = fitting_spec(str(root))
-        hint = f"; {fitting} fits what lies there" if fitting != f"folder:{root}" else ""
+        other = fitting_spec(str(root))
+        hint = f"; {other} fits what lies there" if other != f"folder:{root}" else ""
         raise UserError(f"{spec}: no JSON file in {root / 'annotations'} or {root}{hint}")
     if not files and len(candidates) == 1:
         files["train"] = candidates[0]

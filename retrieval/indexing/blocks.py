@@ -85,7 +85,7 @@ class KnownPictures:
 
 def working_folder(out: Path) -> Path:
     """Return the folder in which the index `out` is built."""
-    return out.with_name(f"{out.name}.blocks")
+    return Path(f"{out}.blocks")
 
 
 @contextmanager
@@ -196,10 +196,7 @@ def move_into_place(folder: Path, out: Path) -> None:
 
 
 def recover_interrupted_move(folder: Path, out: Path) -> None:
-    """Put the index in its place that a killed process was moving, and remove what nobody uses any more.
-
-    Blocks stay if their settings are there: the next build continues from them.
-    """
+    """Complete a move that was cut off, or take it back; blocks stay for the next build if their settings are there."""
     finished = not (folder / SETTINGS).exists()
     whole = folder / (FINISHED if finished else OLD)
     if whole.is_dir() and not out.exists():
@@ -213,8 +210,9 @@ def recover_interrupted_move(folder: Path, out: Path) -> None:
 
 def recover(out: Path) -> None:
     """Do `recover_interrupted_move` for an index, unless a process is making it or its folder cannot be written."""
-    with suppress(UserError, OSError, ValueError):  # the last: `.` and `..` have no folder of that name beside them
-        if (folder := working_folder(out)).is_dir():
+    folder = working_folder(out)
+    with suppress(UserError, OSError):
+        if folder.is_dir():
             with locked(folder):
                 recover_interrupted_move(folder, out)
 
