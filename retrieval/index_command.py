@@ -17,6 +17,7 @@ from pretext.system.command_line import parse
 from pretext.system.device import device_of
 from pretext.system.plugins import absolute_file
 from pretext.system.specs import parse_spec, with_option
+from retrieval.indexing.blocks import recover
 from retrieval.indexing.building import build_index, check_target
 from retrieval.indexing.factory import effort, stored_dimensions
 from retrieval.regions import Regions, region_noun
@@ -71,6 +72,7 @@ class Index(Regions):
 def index_command(argv: list[str]) -> int:
     """Run `python -m retrieval index`."""
     options = parse(Index, argv, prog=PROG)
+    recover(options.out)
     check_target(options.out, overwrite=options.overwrite, add=options.add)
     spec = _absolute_data(options.data)
     if options.limit is not None:

@@ -72,7 +72,7 @@ from typing import Any
 from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, Fault, ImageDataset, Target
 from pretext.datasets.completing import completed
 from pretext.datasets.findings import say_opened
-from pretext.datasets.layouts import fitting_kind, store_at
+from pretext.datasets.layouts import fitting_spec
 from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset
 from pretext.system.errors import UserError, did_you_mean
@@ -145,10 +145,7 @@ def _opener(kind: str) -> tuple[type, OpenSplits]:
     known = dataset_kinds()
     if kind not in known:
         if Path(kind).expanduser().exists() or "/" in kind:
-            raise UserError(
-                f"{kind}: a path alone does not say what lies there; "
-                f"write {store_at(kind) or fitting_kind(Path(kind))}:{kind}"
-            )
+            raise UserError(f"{kind}: a path alone does not say what lies there; write {fitting_spec(kind)}")
         raise UserError(f"unknown kind of data set {kind!r}; {did_you_mean(kind, known)}")
     module = _module(kind)
     assert module is not None

@@ -36,7 +36,6 @@ from pretext.datasets.tiny_imagenet import is_flat, is_tiny_imagenet, list_of_cl
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import path_of
 
-SPLITS = ("train", "val", "test")
 SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 """Names, in lower case, of folders that are splits rather than classes."""
 
@@ -46,16 +45,16 @@ class Options:
     """Options of `folder:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training pictures; None looks for `train`."""
+    """Sub-folder of the training pictures; `train` if omitted."""
     val: str | None = None
-    """Sub-folder of the validation pictures; None looks for `val`, `valid` and `validation`."""
+    """Sub-folder of the validation pictures; `val`, `valid` or `validation` if omitted."""
     test: str | None = None
-    """Sub-folder of the test pictures; None looks for `test`."""
+    """Sub-folder of the test pictures; `test` if omitted."""
     classes: str | None = None
-    """Class folders to use, separated by commas, in this order; None uses all of train's, sorted by name."""
+    """Class folders to use, separated by commas, in this order; if omitted, all of train's, sorted by name."""
     label: Literal["top", "parent"] | None = None
     """Folder that names a picture's class: top, the one right below its split, or parent, the one that contains the
-    picture; None reads classes only where these are the same folder for all training pictures."""
+    picture; if omitted, classes are read only where these are the same folder for all training pictures."""
     also: str | None = None
     """Further folders of the same layout, separated by commas; their pictures are added, split by split, and classes of
     one name are one class. Paths start where DIR does, from the current folder."""
@@ -91,7 +90,7 @@ def _further(also: str | None) -> list[Path]:
 def _open_one(root: Path, options: Options, left_out: dict[str, list[str]]) -> dict[str, ImageDataset]:
     """Return the splits of one folder; `left_out` receives the pictures that each pattern of `exclude` leaves out."""
     spec = f"folder:{root}"
-    folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLITS})
+    folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLIT_NAMES})
     files, notes = _files(spec, root, folders, options.exclude, left_out)
     names = _names(root, folders, files, options.label, notes)
     known = tuple(sorted(set(names["train"])))
