@@ -118,13 +118,9 @@ def check_profile(name: str) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Create the folder; raise a UserError if its name is not UTF-8, or it does not take a file of one megabyte."""
+    """Create the folder; raise a UserError if it does not take a file of one megabyte."""
     from pretext.system.checkpoint import atomic_write
 
-    try:
-        str(out).encode()
-    except UnicodeEncodeError:  # safetensors cannot open such a path
-        raise UserError(f"results folder {out}: its name is not UTF-8; give another --out") from None
     try:
         with atomic_write(out / ".writable") as beside:
             beside.write_bytes(bytes(1_000_000))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pretext.system import catalogue, help_page
-from pretext.system.command_line import clash_line, parse, settings_in, with_settings
+from pretext.system.command_line import flags_of_settings, parse, settings_in, with_settings
 from pretext.system.declarations import read_class
 from pretext.system.errors import UserError, did_you_mean, run_command
 from pretext.system.plugins import is_file
@@ -138,8 +138,9 @@ def _help(name: str) -> str:
         probe = catalogue.declared_probes("downstream.probes")[name]
     settings = [] if probe is None else probe.settings()
     taken = {setting.name for setting in command.settings()}
-    if is_file(name) and (clashing := [setting.name for setting in settings if setting.name in taken]):
-        raise UserError(clash_line(name, clashing[0]))
+    file = name if is_file(name) else ""
+    flags = flags_of_settings([each.name for each in settings], taken, prefix="probe", file=file)
+    settings = [dataclasses.replace(each, name=flags[each.name]) for each in settings]
     what, where = help_page.groups_of(command, rest="flags")
     about = command.about.replace("PROBE", name)
     about = about if probe is None else f"{_summary(probe)}\n\n{about}"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from pretext.embedding.encoding import check_finite, stage_maps
 from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.system.cache import cache_folder, size_limit_gb
-from pretext.system.checkpoint import atomic_write
+from pretext.system.checkpoint import atomic_write, open_tensors
 from pretext.system.errors import UserError
 
 VERSION = 2
@@ -167,7 +167,7 @@ def _rows_of(places: Int[Tensor, "N"], wanted: Int[Tensor, "M"]) -> Int[Tensor, 
 
 def _load(file: Path) -> dict[str, Tensor] | None:
     try:
-        with safe_open(file, framework="pt") as opened:
+        with open_tensors(file) as opened:
             known = (opened.metadata() or {}).get(CHECKSUM)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError):  # missing or damaged

@@ -10,7 +10,7 @@ from pretext.system.checkpoint import atomic_write
 
 
 def write_per_class(out: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, line_end: str) -> None:
-    """Write `per_class.csv` atomically.
+    """Write `per_class.csv` atomically. Names that are not UTF-8 are escaped.
 
     Args:
         out: The probe's folder.
@@ -18,7 +18,10 @@ def write_per_class(out: Path, header: Sequence[str], rows: Iterable[Sequence[ob
         rows: The values of each class, as long as the header.
         line_end: Line terminator; the files of the probes differ in it.
     """
-    with atomic_write(out / "per_class.csv") as beside, beside.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(out / "per_class.csv") as beside,
+        beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator=line_end)
         writer.writerow(header)
         writer.writerows(rows)

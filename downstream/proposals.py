@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -87,14 +88,14 @@ def read_proposals(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UserError(f"{file}: one array; expected an .npz file with one array per image")
-            for index, path, name in _named(file, data.base, indices):
+            for index, picture, name in _named(file, data.base, indices):
                 if name not in archive:
                     raise UserError(
                         f"{file}: no boxes for {name}; "
                         f"its {len(archive.files)} images begin with {', '.join(archive.files[:2]) or 'nothing'}"
                     )
                 try:
-                    height, width = decode_draft(path, 1)[1]
+                    height, width = decode_draft(picture, 1)[1]
                 except BadImage:
                     continue
                 top, left, inner_height, inner_width = (
@@ -110,8 +111,8 @@ def read_proposals(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -
     return boxes
 
 
-def _named(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -> Iterator[tuple[int, str, str]]:
-    """Yield the index, the path and the key in the archive of each image."""
+def _named(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -> Iterator[tuple[int, str | BinaryIO, str]]:
+    """Yield the index, the file and the key in the archive of each image."""
     for index in indices.tolist():
         source, row = source_of(data, index)
         if not isinstance(source, FileDataset):
@@ -119,7 +120,7 @@ def _named(file: Path, data: ImageDataset, indices: NDArray[np.int64]) -> Iterat
                 f"{file}: {source.spec or type(source).__name__} has no image files that proposals could name; "
                 f"use proposals={SELECTIVE_SEARCH}"
             )
-        yield index, source.images[row], name_of(source, row)
+        yield index, source.file(row), name_of(source, row)
 
 
 def _checked(boxes: NDArray[np.generic], where: str, width: int, height: int) -> Float[NDArray[np.float64], "M 4"]:

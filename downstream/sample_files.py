@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,15 @@ def write_samples(folder: Path, data: ImageDataset, drawn: Mapping[int, Sequence
     """Write `sample1_k4.csv` etc.: one line for each class that an image shows (1) or is not used for (-1).
 
     An image is named by its path below the data set's folder. If the images are not files, or some were left out, it is
-    named by its number in the split. A class without a line is absent from the image.
+    named by its number in the split. A class without a line is absent from the image. Names that are
+    not UTF-8 are escaped.
 
     Args:
         folder: Folder to write to.
         data: The training split, resized.
         drawn: Samples by k.
     """
-    names = _names(data)
+    names, classes = _names(data), _in_utf8(data.classes)
     for k, samples in drawn.items():
         for number, (indices, targets) in enumerate(samples, 1):
             labels = _label_matrix(targets, len(data.classes))
@@ -48,7 +49,7 @@ def write_samples(folder: Path, data: ImageDataset, drawn: Mapping[int, Sequence
                 lines = csv.writer(file, lineterminator="\n")
                 lines.writerow(HEADER)
                 for row, label in labels.nonzero().tolist():
-                    lines.writerow([names[indices[row]], data.classes[label], int(labels[row, label])])
+                    lines.writerow([names[indices[row]], classes[label], int(labels[row, label])])
 
 
 def read_sample(folder: Path, data: ImageDataset, known: Int[Tensor, "N ..."], *, k: int, number: int) -> Sample:
@@ -85,7 +86,8 @@ def read_sample(folder: Path, data: ImageDataset, known: Int[Tensor, "N ..."], *
 
 
 def _read_csv(file: Path, data: ImageDataset) -> tuple[NDArray[np.int64], Tensor]:
-    row_of, column_of = ({name: i for i, name in enumerate(names)} for names in (_names(data), data.classes))
+    classes = _in_utf8(data.classes)
+    row_of, column_of = ({name: i for i, name in enumerate(names)} for names in (_names(data), classes))
     rows: dict[int, Tensor] = {}
     with file.open(encoding="utf-8", newline="") as opened:
         header, *lines = csv.reader(opened)
@@ -95,7 +97,7 @@ def _read_csv(file: Path, data: ImageDataset) -> tuple[NDArray[np.int64], Tensor
             if image not in row_of:
                 raise UserError(f"{file}: {data.spec} has no training image {image}")
             if name not in column_of:
-                raise UserError(f"{file}: no class {name!r}; {did_you_mean(name, data.classes)}")
+                raise UserError(f"{file}: no class {name!r}; {did_you_mean(name, classes)}")
             if label not in ("1", "-1"):
                 raise ValueError(f"says {label} for {image}; expected 1 or -1")
             row = rows.setdefault(row_of[image], torch.zeros(len(data.classes), dtype=torch.int64))
@@ -121,10 +123,15 @@ def _names(data: ImageDataset) -> list[str]:
     if isinstance(data, PackedDataset) and data.skipped:  # its source would have to be decoded again
         return list(map(str, numbers))
     sources = [source_of(data, number) for number in numbers]
-    return [
+    return _in_utf8(
         name_of(source, row) if isinstance(source, FileDataset) else str(number)
         for number, (source, row) in enumerate(sources)
-    ]
+    )
+
+
+def _in_utf8(names: Iterable[str]) -> list[str]:
+    """Return names as a text file can hold them: those of files need not be UTF-8."""
+    return [name.encode("utf-8", "backslashreplace").decode() for name in names]
 
 
 def _label_matrix(targets: Int[Tensor, "N ..."], classes: int) -> Int[Tensor, "N K"]:

@@ -24,6 +24,7 @@ from pretext.system.lazy_imports import lazy_names
 
 if TYPE_CHECKING:
     from pretext.datasets import ImageDataset, open_dataset
+    from pretext.datasets.given import as_dataset
     from pretext.encoders import Encoder, build_encoder, load_encoder, save_encoder
     from pretext.judging import Probe, Score
     from pretext.tasks import Task, build_task
@@ -37,6 +38,7 @@ __all__ = [
     "Score",
     "Task",
     "TrainConfig",
+    "as_dataset",
     "build_encoder",
     "build_task",
     "load_encoder",
@@ -54,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
         "Score": "judging",
         "Task": "tasks",
         "TrainConfig": "training.config",
+        "as_dataset": "datasets.given",
         "build_encoder": "encoders",
         "build_task": "tasks",
         "load_encoder": "encoders",

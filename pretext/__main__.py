@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 import tyro
 
 from pretext.system import catalogue, help_page
-from pretext.system.command_line import clash_line, parse, settings_in, with_settings
+from pretext.system.command_line import flags_of_settings, parse, settings_in, with_settings
 from pretext.system.declarations import read_class
 from pretext.system.errors import UserError, did_you_mean, run_command
 from pretext.system.plugins import file_row, is_file
@@ -244,11 +244,9 @@ def _help(spec: str) -> str:
                 dataclasses.replace(each, default=changed.get(each.name, each.default))
                 for each in task.config.settings()
             ]
-            if is_file(spec) and (clashing := [each.name for each in settings if each.name in taken]):
-                raise UserError(clash_line(parsed.kind, clashing[0]))
-            settings = [
-                dataclasses.replace(each, name=f"task-{each.name}") if each.name in taken else each for each in settings
-            ]
+            file = parsed.kind if is_file(spec) else ""
+            flags = flags_of_settings([each.name for each in settings], taken, prefix="task", file=file)
+            settings = [dataclasses.replace(each, name=flags[each.name]) for each in settings]
             task_groups = [help_page.Group(f"settings of {spec.partition('?')[0]}", settings)]
             names = {}
     what, where = help_page.groups_of(command, rest="flags", defaults=published)[:2]

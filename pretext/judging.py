@@ -7,10 +7,11 @@ its complete protocol: only the encoder file differs between two rows of a table
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretext.datasets.base import ImageDataset
+from pretext.datasets.given import Given, as_dataset
 from pretext.encoders.base import Encoder
 from pretext.system.errors import UserError
 from pretext.system.plugins import module_of_file
@@ -62,6 +64,12 @@ class Probe(ABC):
     needs: ClassVar[tuple[frozenset[str], ...]] = ()
     """Sets of annotations, as alternatives: the data set must have every annotation of at least one set."""
 
+    def __init_subclass__(cls) -> None:
+        """Let `evaluate` take anything that `as_dataset` takes."""
+        super().__init_subclass__()
+        if "evaluate" in vars(cls):
+            setattr(cls, "evaluate", _on_any_data(cls.evaluate))  # noqa: B010 - mypy forbids to assign a method
+
     def __post_init__(self) -> None:
         check_numbers(self)
 
@@ -78,7 +86,8 @@ class Probe(ABC):
 
         Args:
             encoder: Encoder to evaluate. It is not changed: a probe that trains it works on a copy.
-            data: Any split of a data set; the others are reached through it.
+            data: Any split of a data set; the others are reached through it. A caller may give anything that
+                `as_dataset` takes.
             out: Folder for sheets and curves; None writes nothing.
 
         Yields:
@@ -87,6 +96,16 @@ class Probe(ABC):
         Raises:
             UserError: If the data set lacks an annotation or is too small for the protocol.
         """
+
+
+def _on_any_data(evaluate: Callable[..., Iterator[Score]]) -> Callable[..., Iterator[Score]]:
+    """Return a probe's `evaluate` with its data turned into an `ImageDataset`."""
+
+    @functools.wraps(evaluate)
+    def evaluate_any(self: Probe, encoder: Encoder, data: Given, out: Path | None = None) -> Iterator[Score]:
+        return evaluate(self, encoder, as_dataset(data), out)
+
+    return evaluate_any
 
 
 def probes_in(package: ModuleType) -> dict[str, type[Probe]]:

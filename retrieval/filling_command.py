@@ -8,7 +8,6 @@ python -m retrieval inpaint --encoder FILE [--encoder FILE2 …] --data SPEC [--
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import tyro
@@ -17,18 +16,11 @@ from torch import Tensor
 from pretext.datasets import open_dataset, say_opened
 from pretext.embedding.encoding import stage_named
 from pretext.encoders import load_encoder
-from pretext.inpainting.command import by_metric, columns_of, fills_table, inpainters
-from pretext.inpainting.measuring import (
-    baseline_fills,
-    drawn_pictures,
-    filled_by,
-    scores_of,
-)
-from pretext.system.checkpoint import atomic_write
+from pretext.inpainting.command import inpainters, show_fills
+from pretext.inpainting.measuring import baseline_fills, drawn_pictures, filled_by
 from pretext.system.command_line import parse
 from pretext.system.device import device_of
 from pretext.system.errors import UserError
-from pretext.training.sample_sheets import sample_sheet
 from retrieval.filling import by_hog, by_stages, fill_from_nearest
 
 PROG = "python -m retrieval inpaint"
@@ -52,7 +44,7 @@ class Inpaint:
     out: Path = Path("fills")
     """Output folder for fills.png and fills.json."""
     stage: str | None = None
-    """Encoder stage whose features are compared; None takes the deepest."""
+    """Encoder stage whose features are compared; the deepest if omitted."""
     image_size: int | None = None
     """Picture side in pixels, for `timm:` encoders only; an encoder file has its own."""
     database: int = 5000
@@ -107,14 +99,13 @@ def inpaint_command(argv: list[str]) -> int:
         name = name if name not in fills else f"{name} {source}"
         fills[name] = filled(*(by_stages(encoder, part)[stage] for part in (pictures, database)))
     fills |= {name: filled_by(task, pictures) for name, task in tasks.items()} | baseline_fills(pictures)
-    scores = {name: scores_of(each, pictures) for name, each in fills.items()}
-    sample_sheet(columns_of(fills, pictures, options.n), options.out / "fills.png")
-    answer = {"data": options.data, "database": len(database.images), "image_size": size, "seed": options.seed}
-    with atomic_write(options.out / "fills.json") as temporary:
-        temporary.write_text(json.dumps(answer | {"scores": by_metric(scores)}, indent=2) + "\n")
-    print(
-        f"{len(pictures.images)} test pictures of {options.data}, {size} px; filled from {len(database.images)} others"
+    count, others = len(pictures.images), len(database.images)
+    show_fills(
+        fills,
+        pictures,
+        options.out / "fills.png",
+        shown=options.n,
+        about={"data": options.data, "database": others, "image_size": size, "seed": options.seed},
+        title=f"{count} test pictures of {options.data}, {size} px; filled from {others} others",
     )
-    print(fills_table(scores))
-    print(options.out / "fills.png")
     return 0

@@ -17,6 +17,7 @@ from pretext.system.command_line import parse
 from pretext.system.device import device_of
 from pretext.system.plugins import absolute_file
 from pretext.system.specs import parse_spec, with_option
+from retrieval.indexing.blocks import recover
 from retrieval.indexing.building import build_index, check_target
 from retrieval.indexing.factory import effort, stored_dimensions
 from retrieval.regions import Regions, region_noun
@@ -71,6 +72,7 @@ class Index(Regions):
 def index_command(argv: list[str]) -> int:
     """Run `python -m retrieval index`."""
     options = parse(Index, argv, prog=PROG)
+    recover(options.out)
     check_target(options.out, overwrite=options.overwrite, add=options.add)
     spec = _absolute_data(options.data)
     if options.limit is not None:
@@ -116,7 +118,8 @@ def _absolute_encoder(encoder: str) -> str:
 def _absolute_data(data: str) -> str:
     """Return a data set's spec with an absolute path."""
     path = parse_spec(data).path
-    if not path or not Path(path).exists():
+    is_pattern = parse_spec(data).kind in ("wds", "parquet", "hf") and "," not in path
+    if not path or not (is_pattern or Path(path).exists()):
         return data
     body, mark, options = data.partition("?")
     return body.removesuffix(path) + str(Path(path).resolve()) + mark + options

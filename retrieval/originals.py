@@ -27,4 +27,4 @@ def original(data: ImageDataset, index: int) -> UInt8[Tensor, "3 H W"]:
 def file_of(data: ImageDataset, index: int) -> str | None:
     """Return the path of a picture's file, or None where it has no file of its own; see `original`."""
     source, place = source_of(data, index)
-    return str(source.images[place]) if isinstance(source, FileDataset) else None
+    return str(source.images[place]) if isinstance(source, FileDataset) and source.store is None else None

@@ -44,7 +44,7 @@ class Regions:
     hole: float = 0.5
     """Side of a context's hidden centre, as a share of its window's side."""
     pool: int | None = None
-    """Average each feature map to this many cells per side; None takes 2 for contexts and 1 otherwise."""
+    """Average each feature map to this many cells per side; if omitted, 2 for contexts and 1 otherwise."""
 
     def __post_init__(self) -> None:
         if self.grid < 1:

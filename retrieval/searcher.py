@@ -18,6 +18,7 @@ from pretext.encoders import load_encoder
 from pretext.encoders.base import Encoder
 from pretext.system.device import device_of
 from pretext.system.errors import UserError, did_you_mean
+from retrieval.indexing.blocks import recover
 from retrieval.indexing.index import PatchIndex
 from retrieval.indexing.manifest import check_encoder
 from retrieval.patches import describe_each, with_hole
@@ -49,6 +50,7 @@ class Searchable:
         Raises:
             UserError: If a file is missing, or the data set or the encoder has changed.
         """
+        recover(Path(folder))
         index = PatchIndex.open(folder)
         manifest = index.manifest
         spec = data or manifest.data

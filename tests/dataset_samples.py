@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from store_samples import write_arrow, write_lists, write_parquet, write_shards
 
 from pretext.datasets import open_dataset
 from pretext.system.errors import UserError
@@ -133,6 +134,26 @@ def masks(root, shade):
             save(root / "images" / split / f"{number}.jpg", pixels(shade, number))
             save(root / "masks" / split / f"{number}.png", mask)
     return f"masks:{root}"
+
+
+def wds(root, shade):
+    folder(root / "folder", shade)
+    return f"wds:{write_shards(root / 'folder', root / 'shards')}"
+
+
+def parquet(root, shade):
+    folder(root / "folder", shade)
+    return f"parquet:{write_parquet(root / 'folder', root / 'files')}"
+
+
+def hf(root, shade):
+    folder(root / "folder", shade)
+    return f"hf:{write_arrow(root / 'folder', root / 'saved')}"
+
+
+def list_of_files(root, shade):
+    folder(root, shade)
+    return write_lists(root)
 
 
 def mnist_like(name):
@@ -339,6 +360,7 @@ TORCHVISION = {
     "svhn": svhn,
 }
 OWN = {"scenes": scenes, "folder": folder, "clips": clips, "voc": voc, "coco": coco, "masks": masks}
+OWN |= {"wds": wds, "parquet": parquet, "hf": hf, "list": list_of_files}
 
 
 def make(kind: str, root: Path, shade: int = 1) -> str:

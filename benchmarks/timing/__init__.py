@@ -1,9 +1,10 @@
 """Measure speed beside other libraries; not part of the wheel.
 
-speed      the command: python benchmarks/timing/speed.py
-measuring  its options and its tables
-tasks      the training loop of a pretext task beside a minimal loop and the machine's peak
-linear     the solver of the linear probe beside scikit-learn
-loading    decoding and views beside torchvision's and lightly's loaders
-search     building and searching an index beside FAISS and scikit-learn
+speed       the command: python benchmarks/timing/speed.py
+many_files  opening many small pictures, as files and in tar shards: python benchmarks/timing/many_files.py
+measuring   its options and its tables
+tasks       the training loop of a pretext task beside a minimal loop and the machine's peak
+linear      the solver of the linear probe beside scikit-learn
+loading     decoding and views beside torchvision's and lightly's loaders
+search      building and searching an index beside FAISS and scikit-learn
 """

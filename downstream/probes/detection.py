@@ -62,7 +62,7 @@ class Detection(FittedProbe):
     """`single` detects on one map; `fpn` on every level of a feature pyramid, large objects on coarse levels."""
     proposals: str | None = None
     """Proposals for Fast R-CNN: `selective_search`, or an .npz file with one M×4 array per image (XYXY in pixels of
-    the image file), keyed by the image's path below the data set's folder. None trains Faster R-CNN."""
+    the image file), keyed by the image's path below the data set's folder. Faster R-CNN if omitted."""
     most_proposals: int = 300
     """Maximum number of given proposals per image; the paper uses about 2,000."""
 

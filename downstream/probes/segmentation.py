@@ -21,13 +21,15 @@ from downstream.metrics import class_iou, confusion_matrix, mean_iou, pixel_accu
 from downstream.per_class import write_per_class
 from downstream.sheets import segmentation_sheet
 from pretext.datasets import at_size
-from pretext.datasets.base import IGNORE, ImageDataset
+from pretext.datasets.base import IGNORE, BadImage, ImageDataset
 from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.judging import Score
 from pretext.system.errors import UserError
 
 SHOWN = 12
 """Number of test images on the sheet."""
+COUNTED = 1000
+"""Most training masks whose pixels are counted for chance, the same for every seed."""
 
 
 @final
@@ -65,8 +67,8 @@ class Segmentation(FittedProbe):
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield mean IoU (the headline) and pixel accuracy, over the classes and the background if there is one.
 
-        Chance is the background everywhere, or the most frequent class if there is no background. Writes
-        `segmentation.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
+        Chance is the background everywhere or, if there is no background, the class that covers most of the training
+        masks. Writes `segmentation.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("masks")
         self.check_encoder(encoder)
@@ -95,7 +97,7 @@ class Segmentation(FittedProbe):
             segmentation_sheet(out / "segmentation.png", shown, names)
         pixels = confusion.sum(dim=1)
         constant = torch.zeros_like(confusion)
-        constant[:, 0 if data.has_background else int(pixels.argmax())] = pixels
+        constant[:, 0 if data.has_background else _most_frequent(train, num_classes)] = pixels
         for metric, measure in (("mIoU", mean_iou), ("pixel accuracy", pixel_accuracy)):
             yield Score(
                 metric,
@@ -227,6 +229,17 @@ class LightHead(SegmentationHead):
 
 
 HEADS: dict[str, type[SegmentationHead]] = {"fcn": FCNHead, "light": LightHead}
+
+
+def _most_frequent(train: ImageDataset, num_classes: int) -> int:
+    """Return the class, not the background, that covers most pixels of the training masks, or of a sample of them."""
+    pixels = torch.zeros(IGNORE + 1, dtype=torch.int64)
+    for index in tested(train, COUNTED).tolist():
+        try:
+            pixels += train[index][1]["masks"].flatten().bincount(minlength=len(pixels))
+        except BadImage:  # training has reported it
+            continue
+    return int(pixels[1:num_classes].argmax()) + 1
 
 
 def _per_class(confusion: Int[Tensor, "K K"], names: tuple[str, ...]) -> tuple[list[str], list[list[object]]]:

@@ -87,7 +87,7 @@ class Svm(Probe):
     """Number of low-shot samples per k."""
     samples_from: str | None = None
     """Folder of low-shot samples to read: `sample1_k4.csv` etc. as this probe writes them, or `…sample1_k4.npy` of
-    Goyal et al. None draws them."""
+    Goyal et al. Drawn if omitted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

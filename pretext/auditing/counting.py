@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,9 +69,8 @@ def audit(data: ImageDataset) -> dict[str, Counted]:
     Raises:
         UserError: If a file cannot be read at the moment, or the cache folder cannot be written.
     """
-    where = os.getcwd() if any(_is_relative(part) for part in data.splits.values()) else ""  # noqa: PTH109 - a string
     prints = [part for name, split in data.splits.items() for part in (name, split.fingerprint)]
-    cached = cache_folder("audits") / f"{digest(str(VERSION), data.spec, where, *prints)}.json"
+    cached = cache_folder("audits") / f"{digest(str(VERSION), data.spec, *prints)}.json"
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError, AttributeError):
         return {name: Counted(**stored) for name, stored in json.loads(cached.read_bytes()).items()}
     counted = {name: _count(data.splits[name]) for name in sorted(data.splits, key=standing)}
@@ -101,11 +99,6 @@ def faults_seen(data: ImageDataset, counted: dict[str, Counted]) -> list[Fault]:
                 )
             )
     return faults
-
-
-def _is_relative(part: ImageDataset) -> bool:
-    source, _ = source_of(part, 0)
-    return isinstance(source, FileDataset) and not Path(source.images[0]).is_absolute()
 
 
 @dataclass(frozen=True)
@@ -165,7 +158,7 @@ def _look(part: ImageDataset, index: int) -> _Seen:
     try:
         if isinstance(source, FileDataset):
             _, target = source.read(place, SIDE)
-            header = read_header(source.images[place])
+            header = read_header(source.file(place))
             size, mode, turned = f"{header.width}×{header.height}", header.mode, header.is_turned
         else:
             image, target = source[place]

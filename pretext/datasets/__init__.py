@@ -3,6 +3,7 @@
 Every data set:
     base               the interface `ImageDataset`, the keys of a target, and `BadImage`
     view               data sets that show the pictures of another one
+    completing         train, val and test of a source, with notes on what is wrong: `completed`
     splitting          train, val and test, drawn where the source lacks them; subsets and `limit`
     twins              which pictures are equal
     findings           what is wrong with a data set, and the lines that commands print of it
@@ -13,6 +14,8 @@ Every data set:
     packing            build, check and open packs
     reading            read chosen pictures in batches, decoded ahead by threads
     classification     the classes of all pictures as one tensor
+    given              what Python code has as an `ImageDataset`: arrays, paths, torch data sets: `as_dataset`
+    items              any indexed collection of pictures: PIL, arrays or tensors, with or without a class
 
 Pictures in files:
     files              pictures, labels, boxes and masks in files: `FileDataset`
@@ -21,11 +24,21 @@ Pictures in files:
     drawing            draw boxes, masks and class names on a picture
     objects            labels and boxes of many pictures in flat arrays
     fingerprints       content hashes of files, cached
-    layouts            the kind of data set that fits a folder, and annotations there that no kind reads
+    stores             pictures inside larger files, read by their offset
+    stored_splits      names, order and classes of such pictures
+    shards             patterns of files, and the split of each file
+    tar_index          what lies where in a tar shard
+    arrow_columns      the columns of pictures and classes in Arrow tables
+    layouts            the kind of data set that fits a place, and annotations there that no kind reads
 
 Kinds of data set:
     folder             a folder of pictures, with or without class folders
+    joined_folders     several folders as one data set
     tiny_imagenet      class folders and lists as Tiny-ImageNet has them
+    list_              a text file that names pictures and classes (`list:`)
+    wds                WebDataset's tar shards
+    parquet            Parquet files
+    hf                 data sets that Hugging Face's `datasets` saved
     clips              a folder of clips, each a folder of frames
     masks              pictures and index masks, for segmentation
     voc                PASCAL VOC
@@ -38,8 +51,8 @@ Kinds of data set:
     scenes             the embedded data set of drawn pictures
     scenery            the program that draws them
 
-To add a kind, add a module named after it. It has a frozen dataclass `Options`, whose fields are the keys after
-`?` in a spec, and a function
+To add a kind, add a module named after it; `_` follows a name of Python's own. It has a frozen dataclass `Options`,
+whose fields are the keys after `?` in a spec, and a function
 
     def open_splits(path: str, options: Options) -> dict[str, ImageDataset]
 
@@ -49,6 +62,7 @@ that returns the splits of the source, `train` among them. It checks its input w
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import functools
 import importlib
@@ -59,13 +73,12 @@ from types import ModuleType
 from typing import Any
 
 from pretext.datasets.base import ANNOTATIONS, IGNORE, BadImage, Fault, ImageDataset, Target
-from pretext.datasets.files import FileDataset, some
-from pretext.datasets.findings import faults_of, say_opened
+from pretext.datasets.completing import completed
+from pretext.datasets.findings import say_opened
 from pretext.datasets.kept import for_views
-from pretext.datasets.layouts import fitting_kind
+from pretext.datasets.layouts import fitting_spec
 from pretext.datasets.packed import PackedDataset, at_size
-from pretext.datasets.splitting import Subset, complete, limited
-from pretext.datasets.twins import equal_pictures
+from pretext.datasets.splitting import Subset
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.ranges import MOST
 from pretext.system.specs import options_into, parse_spec
@@ -93,7 +106,7 @@ def dataset_kinds() -> list[str]:
     """Return the names of all kinds: modules with `open_splits`, and torchvision's data sets."""
     from pretext.datasets import torchvision_sets
 
-    own = [info.name for info in pkgutil.iter_modules(__path__) if _module(info.name) is not None]
+    own = [kind for info in pkgutil.iter_modules(__path__) if _module(kind := info.name.rstrip("_")) is not None]
     return sorted([*own, *torchvision_sets.SETS])
 
 
@@ -133,36 +146,10 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
 
     # the data set may keep its options, and the class made above cannot be pickled
     own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options_type)}
-    given = open_splits(parsed.path, options_type(**own))
-    for name, part in given.items():
-        part.notes += tuple(_mend_boxes(name, part))
-    notes = [note for part in given.values() for note in part.notes]
-    for path in filter(None, (part.few_bits for part in given.values() if isinstance(part, FileDataset))):
-        notes.append(f"16-bit pictures that use 12 bits or fewer, such as {path}, are scaled to full brightness.")
-        break
-    equal = equal_pictures(given)
-    splits, drawn = complete(spec, given, equal)
-    notes += [*faults_of(given, equal, splits), *drawn]
-    if options.limit is not None and any(len(part) > options.limit for part in splits.values()):
-        splits = {name: limited(part, options.limit) for name, part in splits.items()}
-        notes.append(f"limit={options.limit}: at most that many pictures of each split, drawn by a fixed seed.")
-    for part in splits.values():
+    opened = completed(spec, open_splits(parsed.path, options_type(**own)), limit=options.limit)
+    for part in opened.splits.values():
         part.squash, part.load_size = options.resize == "squash", options.load_size
-        part.spec, part.splits, part.notes = spec, splits, tuple(dict.fromkeys(notes))
-        part.lacking = given["train"].lacking
-    return splits["train"]
-
-
-def _mend_boxes(name: str, part: ImageDataset) -> list[Fault]:
-    """Put faulty boxes of a split right, and return notes on them."""
-    if not isinstance(part, FileDataset) or part.objects is None:
-        return []
-    part.objects, faults = part.objects.mended(part.sizes)
-    notes = []
-    for fault, pictures in faults.items():
-        files = [Path(part.images[index]).name for index in pictures.nonzero().flatten().tolist()]
-        notes.append(Fault(f"Boxes of {len(files):,} of {len(part):,} pictures in {name} {fault}: {some(files)}."))
-    return notes
+    return opened
 
 
 def _opener(kind: str) -> tuple[type, OpenSplits]:
@@ -173,9 +160,7 @@ def _opener(kind: str) -> tuple[type, OpenSplits]:
     known = dataset_kinds()
     if kind not in known:
         if Path(kind).expanduser().exists() or "/" in kind:
-            raise UserError(
-                f"{kind}: a path alone does not say what lies there; write {fitting_kind(Path(kind))}:{kind}"
-            )
+            raise UserError(f"{kind}: a path alone does not say what lies there; write {fitting_spec(kind)}")
         raise UserError(f"unknown kind of data set {kind!r}; {did_you_mean(kind, known)}")
     module = _module(kind)
     assert module is not None
@@ -184,5 +169,5 @@ def _opener(kind: str) -> tuple[type, OpenSplits]:
 
 def _module(name: str) -> ModuleType | None:
     """Return the module of that name if it defines a kind of data set, else None."""
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{name}{'_' if hasattr(builtins, name) else ''}")
     return module if hasattr(module, "open_splits") else None

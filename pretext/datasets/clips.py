@@ -17,7 +17,8 @@ import torch
 
 from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.files import FileDataset, folder_at, images_below, some
-from pretext.datasets.folder import SPLITS, split_folders
+from pretext.datasets.folder import split_folders
+from pretext.datasets.layouts import SPLIT_NAMES
 from pretext.system.errors import UserError
 
 NAMED = 5
@@ -29,11 +30,11 @@ class Options:
     """Options of `clips:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training clips; None looks for `train`."""
+    """Sub-folder of the training clips; `train` if omitted."""
     val: str | None = None
-    """Sub-folder of the validation clips; None looks for `val`, `valid` and `validation`."""
+    """Sub-folder of the validation clips; `val`, `valid` or `validation` if omitted."""
     test: str | None = None
-    """Sub-folder of the test clips; None looks for `test`."""
+    """Sub-folder of the test clips; `test` if omitted."""
     shortest: int = 2
     """Minimum number of frames, at least 2; shorter clips are left out."""
 
@@ -47,7 +48,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     root, spec = folder_at("clips", path), f"clips:{path}"
     if options.shortest < 2:
         raise UserError(f"{spec}: shortest={options.shortest}; expected 2 frames or more")
-    folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLITS})
+    folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLIT_NAMES})
     return {name: _clips(spec, root, folder, options.shortest) for name, folder in folders.items()}
 
 

@@ -40,11 +40,10 @@ from pretext.datasets.coco_format import Annotated, boxes_from_outlines, named_c
 from pretext.datasets.coco_turned import turn_annotations
 from pretext.datasets.files import FileDataset, Masks, chosen_classes, folder_at
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.layouts import SPLIT_NAMES, starts_like_coco
+from pretext.datasets.layouts import SPLIT_NAMES, fitting_spec, starts_like_coco
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError, did_you_mean
 
-SPLITS = ("train", "val", "test")
 LEAST_OUTLINED = 0.5
 """Share of a split's objects that must have an outline for masks."""
 
@@ -54,16 +53,16 @@ class Options:
     """Options of `coco:DIR?…`."""
 
     train: str | None = None
-    """JSON file of the training pictures: its name or its path below DIR, with or without `.json`; None looks for the
-    default names."""
+    """JSON file of the training pictures: its name or its path below DIR, with or without `.json`; if omitted, that of
+    a default name."""
     val: str | None = None
     """JSON file of the validation pictures, given as for train."""
     test: str | None = None
     """JSON file of the test pictures, given as for train."""
     images: str | None = None
-    """Folder below DIR that contains the pictures; None looks in the default folders."""
+    """Folder below DIR that contains the pictures; if omitted, the first of the default folders that does."""
     classes: str | None = None
-    """Categories to keep, separated by commas, in this order; None keeps all of train's."""
+    """Categories to keep, separated by commas, in this order; all of train's if omitted."""
 
 
 @final
@@ -184,7 +183,7 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
     candidates = [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]
     by_stem = {file.stem: file for file in reversed(candidates)}
     files, notes = {}, []
-    for split in SPLITS:
+    for split, words in SPLIT_NAMES.items():
         name: str | None = getattr(options, split)
         if name is not None:
             paths = (root / name, root / f"{name}.json")
@@ -195,8 +194,7 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
             continue
         # the first name of a split that any file has
         fitting = (
-            [stem for stem in by_stem if re.fullmatch(rf"(instances_)?{word}[-_]?(\d{{4}})?", stem)]
-            for word in SPLIT_NAMES[split]
+            [stem for stem in by_stem if re.fullmatch(rf"(instances_)?{word}[-_]?(\d{{4}})?", stem)] for word in words
         )
         found = sorted(next(filter(None, fitting), []), key=lambda stem: (stem[:10] == "instances_", stem))
         if found:
@@ -206,7 +204,9 @@ def _json_files(spec: str, root: Path, options: Options) -> tuple[dict[str, Path
     if not files and not any(map(starts_like_coco, candidates)):
         files = _in_split_folders(spec, root)
     if not candidates and not files:
-        raise UserError(f"{spec}: no JSON file in {root / 'annotations'} or {root}")
+        other = fitting_spec(str(root))
+        hint = f"; {other} fits what lies there" if other != f"folder:{root}" else ""
+        raise UserError(f"{spec}: no JSON file in {root / 'annotations'} or {root}{hint}")
     if not files and len(candidates) == 1:
         files["train"] = candidates[0]
     if "train" not in files:

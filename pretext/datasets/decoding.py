@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import stat
 import warnings
 from pathlib import Path
@@ -128,7 +129,7 @@ class Header(NamedTuple):
     """Whether EXIF turns or mirrors the stored picture."""
 
 
-def read_header(path: str | Path) -> Header:
+def read_header(path: str | Path | BinaryIO) -> Header:
     """Return what the file of a picture that can be decoded says of itself.
 
     Raises:
@@ -146,7 +147,7 @@ def read_header(path: str | Path) -> Header:
         raise _fault(path, error) from None
 
 
-def uses_few_bits(path: str | Path) -> bool:
+def uses_few_bits(path: str | Path | BinaryIO) -> bool:
     """Whether a file is a 16-bit greyscale picture of 12 bits or fewer; one that cannot be decoded is not."""
     try:
         check_regular(path)
@@ -267,7 +268,10 @@ def _fault(path: str | Path | BinaryIO, error: Exception) -> Exception:
 def _reason(path: str | Path | BinaryIO, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(path, str | Path) and Path(path).is_file() and Path(path).stat().st_size == 0:
+    if isinstance(path, io.BytesIO):
+        if not path.getbuffer().nbytes:
+            return "empty file"
+    elif isinstance(path, str | Path) and Path(path).is_file() and Path(path).stat().st_size == 0:
         return "empty file"
     if isinstance(error, UnidentifiedImageError):
         return "not a picture that Pillow can read"

@@ -23,6 +23,7 @@ from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
 from pretext.datasets.decoding import check_regular, decode_draft, decode_mask, image_suffixes, uses_few_bits
 from pretext.datasets.fingerprints import digest, digest_files
 from pretext.datasets.objects import Objects
+from pretext.datasets.stores import Store, StoredFile
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import path_of
 
@@ -91,7 +92,7 @@ class MaskFiles(Masks):
 
 @final
 class FileDataset(ImageDataset):
-    """Pictures in files. Annotations are in memory; masks are read or drawn with each item."""
+    """Pictures in files of their own or in larger ones. Annotations are in memory; masks come with each item."""
 
     thread_safe = True
 
@@ -107,12 +108,13 @@ class FileDataset(ImageDataset):
         labels_from_masks: bool = False,
         clip_of: Int[Tensor, "N"] | None = None,
         sizes: Sequence[tuple[int, int]] = (),
+        store: Store | None = None,
     ) -> None:
         """Store the paths and annotations; all are in the order of `images`.
 
         Args:
             root: The folder of the data set; the fingerprint uses paths relative to it.
-            images: The path of each picture.
+            images: The path of each picture; its name if it lies in a larger file.
             classes: Class names.
             label: The single class of each picture.
             objects: The objects of each picture.
@@ -121,8 +123,9 @@ class FileDataset(ImageDataset):
             clip_of: The clip number of each picture.
             sizes: Height and width that the annotations were made for; a picture of another size raises
                 `BadImage`. Empty if unknown.
+            store: Where the pictures lie in larger files; None if each has a file of its own.
         """
-        self.root, self.images, self.classes, self.sizes = root, images, classes, sizes
+        self.root, self.images, self.classes, self.sizes, self.store = root, images, classes, sizes, store
         self.label, self.objects, self.clip_of = label, objects, clip_of
         self.masks, self.labels_from_masks = masks, labels_from_masks
         has = {
@@ -142,6 +145,10 @@ class FileDataset(ImageDataset):
         """Return picture and target; see `ImageDataset`."""
         return self.read(index, None)
 
+    def file(self, index: int) -> str | StoredFile:
+        """Return what to open to read a picture: its path, or its bytes if it lies in a larger file."""
+        return self.images[index] if self.store is None else self.store.open(index)
+
     def read(self, index: int, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], Target]:
         """Return the item `index` with the picture decoded at a reduced size; see `decode_draft`.
 
@@ -150,7 +157,7 @@ class FileDataset(ImageDataset):
         Raises:
             BadImage: If the picture or its mask cannot be decoded, or has another size than its annotations.
         """
-        image, (height, width) = decode_draft(self.images[index], at_least)
+        image, (height, width) = decode_draft(self.file(index), at_least)
         if self.sizes and self.sizes[index] != (height, width):
             made_for = "{1}×{0}".format(*self.sizes[index])
             raise BadImage(f"{self.images[index]}: is {width}×{height}, its annotations are for {made_for}")
@@ -172,8 +179,8 @@ class FileDataset(ImageDataset):
     @functools.cached_property
     def few_bits(self) -> str | None:
         """The first of a few pictures that uses 12 of its 16 bits or fewer; None if there is none."""
-        some = self.images[:: max(1, len(self.images) // FEW)][:FEW]
-        return next((path for path in some if uses_few_bits(path)), None)
+        some = range(len(self))[:: max(1, len(self) // FEW)][:FEW]
+        return next((self.images[index] for index in some if uses_few_bits(self.file(index))), None)
 
     @property
     def fingerprint(self) -> str:
@@ -181,7 +188,10 @@ class FileDataset(ImageDataset):
         if self._fingerprint is None:
             names = [os.path.relpath(path, self.root) for path in self.images]
             parts = [digest(*names), digest(*self.classes)]
-            parts.append(digest_files(self.root, [*self.images, *(self.masks.files if self.masks else ())]))
+            if self.store is not None:
+                parts.append(self.store.digest())
+            else:
+                parts.append(digest_files(self.root, [*self.images, *(self.masks.files if self.masks else ())]))
             parts.append(digest(self.label.numpy().tobytes()) if self.label is not None else "")
             parts.append(self.objects.digest() if self.objects else "")
             parts.append(self.masks.digest() if self.masks else "")

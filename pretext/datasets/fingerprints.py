@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,16 +50,31 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
     """
     paths = sorted(set(files))
     listing = Listing(paths)
-    cached = cache_folder("fingerprints") / digest(str(root), *listing.lines)
+
+    def compute() -> str:
+        contents = iter(content_hashes([path for path, state in zip(paths, listing.states, strict=True) if state]))
+        parts: list[str | bytes] = []
+        for path, state in zip(paths, listing.states, strict=True):
+            parts += [os.path.relpath(path, root), next(contents) if state else b""]
+        return digest(*parts)
+
+    return remembered_hash(digest(str(root), *listing.lines), compute, settled=listing.is_settled)
+
+
+def remembered_hash(key: str, compute: Callable[[], str], *, settled: Callable[[], bool]) -> str:
+    """Return a hash from the cache, or compute it and store it there.
+
+    Args:
+        key: Its name in the cache, a hash of all that it depends on.
+        compute: Computes it, as 32 hexadecimal digits.
+        settled: Whether it may be stored; see `Listing.is_settled`.
+    """
+    cached = cache_folder("fingerprints") / key
     known = _known(cached)
     if known is not None:
         return known
-    contents = iter(content_hashes([path for path, state in zip(paths, listing.states, strict=True) if state]))
-    parts: list[str | bytes] = []
-    for path, state in zip(paths, listing.states, strict=True):
-        parts += [os.path.relpath(path, root), next(contents) if state else b""]
-    result = digest(*parts)
-    if listing.is_settled():
+    result = compute()
+    if settled():
         with atomic_write(cached) as temporary:
             temporary.write_text(result)
     return result
@@ -117,7 +132,7 @@ def content_hashes(paths: Sequence[str], at_most: int | None = None) -> list[byt
 def _regular(path: str) -> os.stat_result | None:
     """Return the state of a regular file, or None if there is none at the path."""
     try:
-        state = Path(path).stat()
+        state = os.stat(path)  # noqa: PTH116 - a million Path objects are slow
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None

@@ -12,6 +12,8 @@ without a key. Annotations of other kinds beside the pictures are not read, and 
 Pictures are recognised by their suffix, in upper or lower case. Other files and hidden ones are ignored, and so are
 the folders below it that commands have written (those that hold a run.json, plan.json, judged.json, encoder or
 checkpoint). The key `exclude` leaves out more.
+
+Several folders are one data set by `folder:DIR?also=DIR2,DIR3`. A folder whose name has a comma is taken as it stands.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ import torch
 
 from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.files import FileDataset, chosen_classes, folder_at, images_below, some
-from pretext.datasets.layouts import SPLIT_NAMES, unread_annotations
+from pretext.datasets.joined_folders import joined_folders
+from pretext.datasets.layouts import SPLIT_NAMES, store_at, unread_annotations
 from pretext.datasets.tiny_imagenet import is_flat, is_tiny_imagenet, list_of_classes, listed_classes
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.specs import path_of
 
-SPLITS = ("train", "val", "test")
 SPLIT_WORDS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 """Names, in lower case, of folders that are splits rather than classes."""
 
@@ -42,16 +45,19 @@ class Options:
     """Options of `folder:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training pictures; None looks for `train`."""
+    """Sub-folder of the training pictures; `train` if omitted."""
     val: str | None = None
-    """Sub-folder of the validation pictures; None looks for `val`, `valid` and `validation`."""
+    """Sub-folder of the validation pictures; `val`, `valid` or `validation` if omitted."""
     test: str | None = None
-    """Sub-folder of the test pictures; None looks for `test`."""
+    """Sub-folder of the test pictures; `test` if omitted."""
     classes: str | None = None
-    """Class folders to use, separated by commas, in this order; None uses all of train's, sorted by name."""
+    """Class folders to use, separated by commas, in this order; if omitted, all of train's, sorted by name."""
     label: Literal["top", "parent"] | None = None
     """Folder that names a picture's class: top, the one right below its split, or parent, the one that contains the
-    picture; None reads classes only where these are the same folder for all training pictures."""
+    picture; if omitted, classes are read only where these are the same folder for all training pictures."""
+    also: str | None = None
+    """Further folders of the same layout, separated by commas; their pictures are added, split by split, and classes of
+    one name are one class. Paths start where DIR does, from the current folder."""
     exclude: str | None = None
     """Files and folders to leave out, separated by commas: names, paths below DIR, or patterns with * and ?."""
 
@@ -62,9 +68,30 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     Raises:
         UserError: If a folder is missing or empty, or a split has a class that train lacks.
     """
-    root, spec = folder_at("folder", path), f"folder:{path}"
-    folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLITS})
-    files, notes = _files(spec, root, folders, options.exclude)
+    roots = [folder_at("folder", path), *_further(options.also)]
+    if len({os.path.realpath(root) for root in roots}) < len(roots):
+        raise UserError(f"folder:{path}: also={options.also} names a folder twice")
+    left_out: dict[str, list[str]] = {}
+    opened = [_open_one(root, options, left_out) for root in roots]
+    for pattern, gone in left_out.items():
+        if not gone:
+            raise UserError(f"folder:{path}: exclude={pattern}: no picture is there or below; give a name or a pattern")
+    return opened[0] if len(opened) == 1 else joined_folders(roots, opened)
+
+
+def _further(also: str | None) -> list[Path]:
+    """Return the folders that the key `also` names."""
+    if also is None:
+        return []
+    names = [also] if path_of(also).is_dir() else [name.strip() for name in also.split(",")]
+    return [folder_at("folder", name) for name in names]
+
+
+def _open_one(root: Path, options: Options, left_out: dict[str, list[str]]) -> dict[str, ImageDataset]:
+    """Return the splits of one folder; `left_out` receives the pictures that each pattern of `exclude` leaves out."""
+    spec = f"folder:{root}"
+    folders = split_folders(spec, root, {name: getattr(options, name) for name in SPLIT_NAMES})
+    files, notes = _files(spec, root, folders, options.exclude, left_out)
     names = _names(root, folders, files, options.label, notes)
     known = tuple(sorted(set(names["train"])))
     if len(known) < 2:
@@ -134,12 +161,12 @@ def _doubts(folder: Path, classes: Sequence[str]) -> list[str]:
 
 
 def _files(
-    spec: str, root: Path, folders: dict[str, Path], exclude: str | None
+    spec: str, root: Path, folders: dict[str, Path], exclude: str | None, left_out: dict[str, list[str]]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return the pictures of each split, and notes on what was left out.
 
     Raises:
-        UserError: If a split has no pictures, or a pattern of `exclude` leaves nothing out.
+        UserError: If a split has no pictures.
     """
     outputs: list[str] = []
     files = {name: list(images_below(folder, outputs)) for name, folder in folders.items()}
@@ -156,13 +183,15 @@ def _files(
                 (kept if pattern is None else matched[pattern]).append(image)
             files[name] = kept
         for pattern, gone in matched.items():
-            if not gone:
-                raise UserError(f"{spec}: exclude={pattern}: no picture is there or below; give a name or a pattern")
-            notes.append(f"exclude={pattern} leaves out {len(gone):,} pictures: {some(_relative(root, gone))}.")
+            left_out.setdefault(pattern, []).extend(gone)
+            if gone:
+                notes.append(f"exclude={pattern} leaves out {len(gone):,} pictures: {some(_relative(root, gone))}.")
     for name, found in files.items():
         if not found and (name == "train" or exclude is None):
             left = f" besides what was left out ({' '.join(notes)})" if notes else ""
-            raise UserError(f"{spec}: no pictures in {folders[name]}{left}; {_formats()}")
+            store = store_at(str(root))
+            hint = f"{store}:{root} reads what lies there" if store else _formats()
+            raise UserError(f"{spec}: no pictures in {folders[name]}{left}; {hint}")
     return {name: found for name, found in files.items() if found}, notes
 
 

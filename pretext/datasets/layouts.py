@@ -1,4 +1,4 @@
-"""The kind of data set that fits what lies in a folder, and annotations there that no class folder shows."""
+"""The kind of data set that fits what lies in a place, and annotations there that no class folder shows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pretext.datasets.decoding import check_regular
-from pretext.datasets.files import FEW
+from pretext.datasets.files import FEW, images_below
 from pretext.datasets.voc_format import xml_and_pictures
+from pretext.system.specs import path_of
 
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 """What the folder or the file of each split may be called; an earlier name is taken before a later one."""
 SPLIT_FOLDERS = ("", *(name for names in SPLIT_NAMES.values() for name in names))
+DEVKITS = ("VOC*/VOC[0-9]*/ImageSets", "*/VOCdevkit/VOC[0-9]*/ImageSets")
+"""Where the lists of PASCAL VOC lie below a folder that holds its archives."""
 YOLO_LINE = re.compile(r"\d+(\s+-?\d+(\.\d*)?(e-?\d+)?){4,}")
 MOST_JSON = 20
 """Number of JSON files that are looked at: some tools write one for each picture."""
@@ -24,7 +27,11 @@ TABLES = ("_classes.csv", "_annotations.csv", "_annotations.txt", "_annotations.
 def fitting_kind(path: Path) -> str:
     """Return the kind whose layout the folder has; `folder` if it has none of the others'."""
     root = path.expanduser()
-    if any(root.glob("VOC[0-9]*")) or ((root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()):
+    if (
+        any(root.glob("VOC[0-9]*"))
+        or devkits_below(root)
+        or ((root / "Annotations").is_dir() and (root / "JPEGImages").is_dir())
+    ):
         return "voc"
     for pattern in ("*.json", "annotations/*.json", "*/*coco.json"):
         if any(starts_like_coco(file) for file in sorted(root.glob(pattern))[:MOST_JSON]):
@@ -35,6 +42,38 @@ def fitting_kind(path: Path) -> str:
     if (root / "train").is_dir() and (root / "trainannot").is_dir():
         return "masks"
     return "voc" if any(map(xml_and_pictures, folders)) else "folder"
+
+
+def store_at(path: str) -> str | None:
+    """Return the kind that reads the larger files, or the list, that a path names; None if a folder has pictures too.
+
+    Args:
+        path: A file, a folder, or a pattern of names.
+    """
+    by_suffix = {".tar": "wds", ".parquet": "parquet", ".arrow": "hf", ".txt": "list"}
+    place = path_of(path)
+    if not place.is_dir():
+        return by_suffix.get(place.suffix.lower()) if place.is_file() or place.suffix != ".txt" else None
+    if next(images_below(place), None) is not None:
+        return None
+    found = (file for pattern in ("*", "*/*", "*/*/*") for file in place.glob(pattern) if file.suffix in by_suffix)
+    return next((by_suffix[file.suffix] for file in found if file.suffix != ".txt"), None)
+
+
+def devkits_below(root: Path) -> list[Path]:
+    """Return the folders below one that hold VOCyyyy folders with lists, as unpacked archives have them."""
+    return sorted({lists.parents[1] for pattern in DEVKITS for lists in root.glob(pattern)})
+
+
+def fitting_spec(path: str) -> str:
+    """Return the spec of what lies at a path: of the folder, or of the only folder in it that is more than pictures."""
+    if store := store_at(path):
+        return f"{store}:{path}"
+    root = Path(path).expanduser()
+    if (kind := fitting_kind(root)) != "folder" or not root.is_dir():
+        return f"{kind}:{path}"
+    inside = [f"{kind}:{entry}" for entry in sorted(root.iterdir()) if (kind := fitting_kind(entry)) != "folder"]
+    return inside[0] if len(inside) == 1 else f"folder:{path}"
 
 
 def starts_like_coco(file: Path) -> bool:

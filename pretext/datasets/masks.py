@@ -33,11 +33,11 @@ class Options:
     """Options of `masks:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training pictures; None looks for `train`."""
+    """Sub-folder of the training pictures; `train` if omitted."""
     val: str | None = None
-    """Sub-folder of the validation pictures; None looks for `val`, `valid` and `validation`."""
+    """Sub-folder of the validation pictures; `val`, `valid` or `validation` if omitted."""
     test: str | None = None
-    """Sub-folder of the test pictures; None looks for `test`."""
+    """Sub-folder of the test pictures; `test` if omitted."""
     images: str = "images"
     """Name of the folder that contains the pictures."""
     masks: str = "masks"

@@ -81,18 +81,16 @@ class Options:
 
 @final
 class ArrayDataset(ImageDataset):
-    """Pictures of one size in one array, with one class each."""
-
-    label: Int[Tensor, "N"]
+    """Pictures of one size in one array, with or without one class each."""
 
     def __init__(
-        self, images: UInt8[NDArray[np.uint8], "N ..."], label: Int[Tensor, "N"], classes: tuple[str, ...]
+        self, images: UInt8[NDArray[np.uint8], "N ..."], label: Int[Tensor, "N"] | None, classes: tuple[str, ...]
     ) -> None:
         """Store the arrays.
 
         Args:
             images: N×H×W greyscale, N×H×W×3 or N×3×H×W.
-            label: The class of each picture.
+            label: The class of each picture; None if they have none.
             classes: Class names.
         """
         grey = images.ndim == 3
@@ -102,7 +100,8 @@ class ArrayDataset(ImageDataset):
         )
         height, width = self.images.shape[2:]
         self.side = height if height == width else None
-        self.label, self.classes, self.annotations = label, classes, frozenset({"label"})
+        self.label, self.classes = label, classes
+        self.annotations = frozenset({"label"} if label is not None else ())
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -112,7 +111,7 @@ class ArrayDataset(ImageDataset):
         """Return picture and target; see `ImageDataset`."""
         picture = self.images[index]
         image = torch.from_numpy(np.array(np.broadcast_to(picture, (3, *picture.shape[1:])), order="C"))
-        return image, {"label": self.label[index].clone()}
+        return image, {} if self.label is None else {"label": self.label[index].clone()}
 
     @property
     def fingerprint(self) -> str:
@@ -120,7 +119,8 @@ class ArrayDataset(ImageDataset):
         if self._fingerprint is None:
             state = digest(np.ascontiguousarray(self.images).tobytes())
             shape = str(self.images.shape)
-            self._fingerprint = digest(shape, state, self.label.numpy().tobytes(), *self.classes)
+            label = b"" if self.label is None else self.label.numpy().tobytes()
+            self._fingerprint = digest(shape, state, label, *self.classes)
         return self._fingerprint
 
 

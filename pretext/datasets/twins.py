@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -18,19 +18,23 @@ from numpy.typing import NDArray
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import Listing, content_hashes, digest
+from pretext.datasets.items import ItemDataset
+from pretext.datasets.stores import Store, joined
 from pretext.datasets.torchvision_sets import ArrayDataset
 from pretext.system.cache import cache_folder
 from pretext.system.checkpoint import atomic_write
 
 END = 4096
 """Bytes at the end of a file that are compared first: pictures of one camera often begin alike."""
+ContentHashes = Callable[[Sequence[int], int | None], list[bytes]]
+"""Returns a hash of the bytes, or of so many at their end, of each of some pictures, which are given by their index."""
 
 
 def equal_pictures(splits: Mapping[str, ImageDataset]) -> dict[str, Int[NDArray[np.int64], "N"]]:
     """Return a number for each picture of each split; equal pictures have equal numbers, also across splits.
 
     Without equal pictures the numbers count the pictures of all splits, one after the other. Drawn pictures, and
-    data sets that hold neither files nor arrays, have no equal ones.
+    data sets of other classes, have no equal ones.
 
     Args:
         splits: Splits as a source gives them.
@@ -41,9 +45,11 @@ def equal_pictures(splits: Mapping[str, ImageDataset]) -> dict[str, Int[NDArray[
     ends = np.cumsum([0, *(len(part) for part in splits.values())])
     numbers = np.arange(ends[-1])
     starts = dict(zip(splits, ends[:-1].tolist(), strict=True))
-    files = {name: part.images for name, part in splits.items() if isinstance(part, FileDataset)}
-    places = [starts[name] + index for name, images in files.items() for index in range(len(images))]
-    for group in _equal_files([path for images in files.values() for path in images]):
+    in_files = {name: part for name, part in splits.items() if isinstance(part, FileDataset)}
+    places = [starts[name] + index for name, part in in_files.items() for index in range(len(part))]
+    stores = [part.store for part in in_files.values() if part.store is not None]
+    paths = [path for part in in_files.values() if part.store is None for path in part.images]
+    for group in _equal_stored(joined(stores)) if stores else _equal_files(paths):
         numbers[[places[member] for member in group]] = places[group[0]]
     rows: dict[str, int] = {}
     for name, part in splits.items():
@@ -51,6 +57,10 @@ def equal_pictures(splits: Mapping[str, ImageDataset]) -> dict[str, Int[NDArray[
             for index, picture in enumerate(part.images):
                 place = starts[name] + index
                 numbers[place] = rows.setdefault(digest(picture.tobytes()), place)
+        elif isinstance(part, ItemDataset):
+            for index, seen in enumerate(part.hashes):
+                place = starts[name] + index
+                numbers[place] = rows.setdefault(seen.hex(), place) if seen else place
     return {name: numbers[starts[name] : starts[name] + len(part)] for name, part in splits.items()}
 
 
@@ -60,7 +70,11 @@ def _equal_files(paths: Sequence[str]) -> list[list[int]]:
     for index, path in enumerate(paths):
         of_path[path].append(index)
     different = sorted(of_path)
-    equal = _remembered(different) if len(different) > 1 else []
+    equal: list[list[int]] = []
+    if len(different) > 1:
+        listing = Listing(different)
+        sizes = [state.st_size if state else 0 for state in listing.states]
+        equal = _remembered(listing.lines, sizes, _hashes_of(different), settled=listing.is_settled)
     joined = {different[member]: group[0] for group in equal for member in group}
     groups: dict[str | int, list[int]] = defaultdict(list)
     for path, indices in of_path.items():
@@ -68,16 +82,33 @@ def _equal_files(paths: Sequence[str]) -> list[list[int]]:
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
-def _remembered(paths: Sequence[str]) -> list[list[int]]:
-    """Return groups of indices of different paths whose files are equal, from the cache if nothing has changed."""
-    listing = Listing(paths)
-    cached = cache_folder("twins") / digest(*listing.lines)
+def _hashes_of(paths: Sequence[str]) -> ContentHashes:
+    return lambda members, at_most: content_hashes([paths[member] for member in members], at_most)
+
+
+def _equal_stored(store: Store) -> list[list[int]]:
+    """Return groups of indices of pictures in larger files that are equal."""
+    return _remembered(store.identity(), store.sizes.tolist(), store.content_hashes, settled=store.listing.is_settled)
+
+
+def _remembered(
+    identity: Sequence[str], sizes: Sequence[int], hashes: ContentHashes, *, settled: Callable[[], bool]
+) -> list[list[int]]:
+    """Return groups of indices of equal pictures, from the cache if nothing has changed.
+
+    Args:
+        identity: Texts that change whenever a picture may have changed.
+        sizes: Number of bytes of each picture.
+        hashes: Hashes pictures.
+        settled: Whether the groups may be stored; see `Listing.is_settled`.
+    """
+    cached = cache_folder("twins") / digest(*identity)
     with contextlib.suppress(FileNotFoundError, ValueError):
         groups: list[list[int]] = json.loads(cached.read_bytes())
-        if _are_groups(groups, len(paths)):
+        if _are_groups(groups, len(sizes)):
             return groups
-    groups = _found(paths, [state.st_size if state else 0 for state in listing.states])
-    if listing.is_settled():
+    groups = _found(sizes, hashes)
+    if settled():
         with atomic_write(cached) as temporary:
             temporary.write_text(json.dumps(groups))
     return groups
@@ -92,13 +123,12 @@ def _are_groups(stored: object, count: int) -> bool:
     )
 
 
-def _found(paths: Sequence[str], sizes: Sequence[int]) -> list[list[int]]:
-    """Compare files by size, then by their ends, then whole; empty and absent files are equal to none."""
+def _found(sizes: Sequence[int], hashes: ContentHashes) -> list[list[int]]:
+    """Compare pictures by size, then by their ends, then whole; empty and absent ones are equal to none."""
     groups = _finer([[index for index, size in enumerate(sizes) if size]], sizes)
     for at_most in (END, None):
         members = [member for group in groups for member in group]
-        hashes = content_hashes([paths[member] for member in members], at_most)
-        groups = _finer(groups, dict(zip(members, hashes, strict=True)))
+        groups = _finer(groups, dict(zip(members, hashes(members, at_most), strict=True)))
     return groups
 
 

@@ -1,8 +1,8 @@
 """`voc:DIR`: the layout of PASCAL VOC: Annotations, ImageSets, JPEGImages, and SegmentationClass for some pictures.
 
-DIR is a VOCdevkit folder or one of its VOCyyyy folders. Without ImageSets, DIR or its sub-folders train, val (or
-valid, validation) and test hold pictures with their XML files beside them, or in Annotations beside JPEGImages, or in
-annotations beside images; the keys train, val and test then name sub-folders.
+DIR is a VOCdevkit folder, one of its VOCyyyy folders, or the folder that holds VOCdevkit. Without ImageSets, DIR or
+its sub-folders train, val (or valid, validation) and test hold pictures with their XML files beside them, or in
+Annotations beside JPEGImages, or in annotations beside images; the keys train, val and test then name sub-folders.
 
 Splits: lists in ImageSets. A list is searched in the folder `sets`, then in the other folders of ImageSets.
 `Segmentation/train` names folder and list. A name with a slash or a suffix may also be the path of any list file.
@@ -27,6 +27,7 @@ from pathlib import Path
 from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.decoding import image_suffixes
 from pretext.datasets.files import FileDataset, MaskFiles, chosen_classes, folder_at, text_lines
+from pretext.datasets.layouts import SPLIT_NAMES, devkits_below
 from pretext.datasets.mask_values import mask_table, read_white, values_without_class
 from pretext.datasets.objects import Objects
 from pretext.datasets.voc_folders import parts_in_folders
@@ -38,8 +39,6 @@ CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-USUAL = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-"""Names of each split's list."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +46,18 @@ class Options:
     """Options of `voc:DIR?…`."""
 
     year: str | None = None
-    """Year of the VOCyyyy folder in a devkit, such as 2007; None takes the most recent one."""
+    """Year of the VOCyyyy folder in a devkit, such as 2007; the most recent one if omitted."""
     sets: str = "Main"
     """Folder in ImageSets to take the lists from, such as Main or Segmentation."""
     train: str | None = None
-    """List of the training pictures, or their sub-folder where there is no ImageSets; None looks for `train`."""
+    """List of the training pictures, or their sub-folder where there is no ImageSets; `train` if omitted."""
     val: str | None = None
-    """List or sub-folder of the validation pictures; None looks for `val`, `valid` and `validation`, and skips a list
-    that overlaps train."""
+    """List or sub-folder of the validation pictures; if omitted, `val`, `valid` or `validation`, unless it overlaps
+    train."""
     test: str | None = None
-    """List or sub-folder of the test pictures; None looks for `test`, and skips it if it overlaps train or is not
-    annotated."""
+    """List or sub-folder of the test pictures; if omitted, `test`, unless it overlaps train or is not annotated."""
     classes: str | None = None
-    """Classes to keep, separated by commas, in this order; the others become background in masks. None keeps all."""
+    """Classes to keep, separated by commas, in this order; all if omitted. In masks the others become background."""
     ignore: int = 255
     """Mask value of pixels to ignore, 0 to 255; not the number of a class."""
 
@@ -70,13 +68,14 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     Raises:
         UserError: If a list, an annotation, a picture or a mask is missing or malformed.
     """
-    spec, root = f"voc:{path}", folder_at("voc", path)
+    spec = f"voc:{path}"
+    root = _devkit(spec, folder_at("voc", path))
     if _years_in(root) or options.year is not None or options.sets != Options.sets:
         root, notes = _year_folder(spec, root, options.year)
         parts, about_lists = _listed_parts(spec, root, options)
         notes += about_lists
     else:
-        parts, notes = parts_in_folders(spec, root, {split: getattr(options, split) for split in USUAL})
+        parts, notes = parts_in_folders(spec, root, {split: getattr(options, split) for split in SPLIT_NAMES})
     annotations = {split: [read_annotation(file) for file in part.annotations] for split, part in parts.items()}
     named = {name for part in annotations.values() for annotation in part for name in annotation.names}
     known = CLASSES if named <= set(CLASSES) else tuple(sorted(named))
@@ -153,6 +152,18 @@ def _listed_parts(spec: str, root: Path, options: Options) -> tuple[dict[str, Pa
     return parts, notes
 
 
+def _devkit(spec: str, root: Path) -> Path:
+    """Return the folder that holds the lists or VOCyyyy folders; without lists here or below, the folder itself."""
+    if _years_in(root):
+        return root
+    below = devkits_below(root)
+    if len(below) > 1:
+        raise UserError(
+            f"{spec}: several folders hold VOCyyyy folders; choose {' or '.join(f'voc:{e}' for e in below)}"
+        )
+    return below[0] if below else root
+
+
 def _years_in(root: Path) -> bool:
     """Return whether the folder or one of its VOCyyyy folders has lists."""
     return (root / "ImageSets").is_dir() or any(root.glob("VOC*/ImageSets"))
@@ -190,7 +201,7 @@ def _lists(spec: str, root: Path, options: Options) -> dict[str, Path]:
             f"{spec}: sets={options.sets}: no such folder in ImageSets; {did_you_mean(options.sets, folders)}"
         )
     found: dict[str, Path] = {}
-    for split, usual in USUAL.items():
+    for split, usual in SPLIT_NAMES.items():
         name: str | None = getattr(options, split)
         candidates = [
             root / "ImageSets" / folder / f"{word}.txt"

@@ -32,9 +32,10 @@ def parts_in_folders(spec: str, root: Path, named: Mapping[str, str | None]) -> 
         pair = xml_and_pictures(folder)
         if pair is None:
             if split == "train" or named[split] is not None:
+                where = f"voc:{root.parent}" if (root.parent / "ImageSets").is_dir() else "a VOCdevkit folder"
                 raise UserError(
                     f"{spec}: no lists in ImageSets, here or in a VOCyyyy folder, and in {folder} no XML files beside "
-                    "pictures or in Annotations beside JPEGImages; give a VOCdevkit folder, or the folder of both"
+                    f"pictures or in Annotations beside JPEGImages; give {where}, or the folder of both"
                 )
             notes.append(Fault(f"No picture in the folder {folder.name} has an XML file: it is not used."))
             continue

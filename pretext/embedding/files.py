@@ -36,9 +36,7 @@ def check_output(out: Path) -> None:
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; give the name of a file")
     if out.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UserError(
-            f"--out {out}: pyarrow is not installed; run pip install 'pretext-bench[parquet]', or write .npz"
-        )
+        raise UserError(f"--out {out}: pyarrow is not installed; run pip install 'pretext-bench[hub]', or write .npz")
 
 
 def write_features(out: Path, parts: Parts, about: Mapping[str, Any], *, labelled: bool) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from pretext.encoders.base import Encoder
 from pretext.encoders.foreign import FILE_OPTIONS
 from pretext.encoders.own import check_code
 from pretext.encoders.weights import LIBRARIES, check_keys, is_spec, weights_file
 from pretext.encoders.wrapped import KIND, LARGEST_INPUT, wrap
-from pretext.system.checkpoint import file_sha256, write_tensors
+from pretext.system.checkpoint import file_sha256, open_tensors, write_tensors
 from pretext.system.errors import UserError
 from pretext.system.plugins import file_row, is_file
 from pretext.system.specs import parse_spec, without_options
@@ -67,7 +67,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"encoder file {path} does not exist; make one with python -m pretext train TASK --data SPEC")
     try:
-        with safe_open(path, framework="pt") as opened:
+        with open_tensors(path) as opened:
             metadata = opened.metadata() or {}
     except SafetensorError as error:
         raise UserError(f"{path} is not a complete safetensors file ({error}); write it again") from None
@@ -120,7 +120,7 @@ def load_encoder(
             check_code(spec, header.get("code_sha256", ""), path)
         encoder = build(spec, input_size=header["input_size"], seed=0)
     try:
-        with safe_open(path, framework="pt") as opened:
+        with open_tensors(path) as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise UserError(f"{path}: its tensors cannot be read ({error}); {REMEDY}") from None

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Size, Tensor
 
 from pretext.encoders.refusals import why_refused
+from pretext.system.checkpoint import open_tensors
 from pretext.system.errors import UserError
 from pretext.system.specs import parse_spec
 
@@ -32,7 +32,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"weights {path}: there is no such file; check the path")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            with open_tensors(path) as opened:
+                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about other pickle protocols
             found = torch.load(path, map_location="cpu", weights_only=True)

@@ -82,17 +82,50 @@ def inpaint_command(argv: list[str]) -> int:
         seed=options.seed,
         hole=options.hole,
     )
-    fills = {name: filled_by(task, pictures) for name, task in tasks.items()}
-    fills |= baseline_fills(pictures)
-    scores = {name: scores_of(filled, pictures) for name, filled in fills.items()}
-
-    sample_sheet(columns_of(fills, pictures, options.n), options.out / "inpaintings.png")
-    with atomic_write(options.out / "inpaintings.json") as temporary:
-        temporary.write_text(json.dumps(_results(options, size, scores), indent=2) + "\n")
-    print(f"{len(pictures.images)} test images of {options.data} at {size} px, hole {options.hole}")
-    print(fills_table(scores))
-    print(f"{options.out / 'inpaintings.png'}")
+    about = {
+        "data": options.data,
+        "split": "test",
+        "checkpoints": [str(folder) for folder in options.checkpoint],
+        "image_size": size,
+        "hole": options.hole,
+        "seed": options.seed,
+    }
+    show_fills(
+        {name: filled_by(task, pictures) for name, task in tasks.items()} | baseline_fills(pictures),
+        pictures,
+        options.out / "inpaintings.png",
+        shown=options.n,
+        about=about,
+        title=f"{len(pictures.images)} test images of {options.data} at {size} px, hole {options.hole}",
+    )
     return 0
+
+
+def show_fills(
+    fills: dict[str, Tensor], pictures: HoledPictures, sheet: Path, *, shown: int, about: dict[str, Any], title: str
+) -> None:
+    """Measure fills; write a sheet and, beside it, the scores as JSON; print the scores.
+
+    Args:
+        fills: The filled pictures by the name of what filled them.
+        pictures: The pictures and their holes.
+        sheet: The PNG file.
+        shown: Number of pictures on the sheet.
+        about: What was measured, for the JSON file.
+        title: A line above the scores.
+    """
+    scores = {name: scores_of(filled, pictures) for name, filled in fills.items()}
+    columns = {
+        "input": pictures.shown()[:shown].float() / 255,
+        **{name: filled[:shown] for name, filled in fills.items()},
+        "original": pictures.images[:shown].float() / 255,
+    }
+    sample_sheet(columns, sheet)
+    with atomic_write(sheet.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(about | {"scores": _by_metric(scores)}, indent=2) + "\n")
+    print(title)
+    print(_table(scores))
+    print(sheet)
 
 
 def inpainters(folders: tuple[Path, ...]) -> dict[str, Inpainter]:
@@ -133,28 +166,7 @@ def _task_name(folder: Path) -> str:
     return str(read_json(path, {"task": str}, remedy="move it away; the folder's name is shown then")["task"])
 
 
-def columns_of(fills: dict[str, Tensor], pictures: HoledPictures, count: int) -> dict[str, Tensor]:
-    """Return the columns of a sheet for the first `count` images: the input with holes, each fill, the original."""
-    return {
-        "input": pictures.shown()[:count].float() / 255,
-        **{name: filled[:count] for name, filled in fills.items()},
-        "original": pictures.images[:count].float() / 255,
-    }
-
-
-def _results(options: Inpaint, size: int, scores: dict[str, list[Score]]) -> dict[str, Any]:
-    return {
-        "data": options.data,
-        "split": "test",
-        "checkpoints": [str(folder) for folder in options.checkpoint],
-        "image_size": size,
-        "hole": options.hole,
-        "seed": options.seed,
-        "scores": by_metric(scores),
-    }
-
-
-def by_metric(scores: dict[str, list[Score]]) -> dict[str, Any]:
+def _by_metric(scores: dict[str, list[Score]]) -> dict[str, Any]:
     """Return value, unit and number of images by name and metric, ready for JSON."""
     return {
         name: {score.metric: {"value": score.value, "unit": score.unit, "n": score.n} for score in measured}
@@ -162,7 +174,7 @@ def by_metric(scores: dict[str, list[Score]]) -> dict[str, Any]:
     }
 
 
-def fills_table(scores: dict[str, list[Score]]) -> str:
+def _table(scores: dict[str, list[Score]]) -> str:
     """Return the scores as a text table: one row per name, one column per metric."""
     width = max(len(name) for name in scores)
     first = next(iter(scores.values()))

@@ -62,7 +62,10 @@ def dataset_kinds() -> list[str]:
     named = modules["torchvision_sets"].assigned("SETS")
     assert named is not None
     return sorted(
-        [*(name for name, module in modules.items() if module.defines("open_splits")), *named[0].evaluate(named[1])]
+        [
+            *(name.rstrip("_") for name, module in modules.items() if module.defines("open_splits")),
+            *named[0].evaluate(named[1]),
+        ]
     )
 
 
@@ -76,7 +79,7 @@ def declared_datasets() -> dict[str, tuple[str, list[Setting]]]:
         if module.defines("open_splits") or name == "torchvision_sets":
             options = module.find("Options")
             assert options is not None
-            found[name] = module.about, options.settings()
+            found[name.rstrip("_")] = module.about, options.settings()
     return found
 
 

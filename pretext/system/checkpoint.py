@@ -11,7 +11,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,23 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
         save_file(tensors, temporary, metadata)
 
 
+@contextmanager
+def open_tensors(path: str | Path) -> Iterator[Any]:
+    """Yield the opened safetensors file at `path`, as `safetensors.safe_open` does.
+
+    Raises:
+        OSError: If there is no such file.
+        SafetensorError: If it is not a complete safetensors file.
+    """
+    with ExitStack() as opened:
+        name = str(path)
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # safetensors takes no such path
+            name = f"/dev/fd/{opened.enter_context(Path(path).open('rb')).fileno()}"
+        yield opened.enter_context(safe_open(name, framework="pt"))
+
+
 def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write tensors, and `about` as JSON metadata, to one safetensors file, atomically."""
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -149,7 +166,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             f"checkpoint {path} does not exist; create one by python -m pretext train TASK --data SPEC --out DIR"
         )
     try:
-        with safe_open(path, framework="pt") as opened:
+        with open_tensors(path) as opened:
             about = (opened.metadata() or {}).get(CHECKPOINT_KEY)
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:

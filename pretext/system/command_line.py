@@ -11,7 +11,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -74,18 +74,12 @@ def with_settings(command: type[Any], settings: Any, *, field: str, prefix: str,
         UserError: If a user's own file has a setting of the same name as one of the command's flags.
     """
     own, hints = type(settings), typing.get_type_hints(type(settings), include_extras=True)
-    taken = {name for name, _, _ in _flags(command)}
     names = [each.name for each in dataclasses.fields(settings)]
-    clashing = [name for name in names if name.replace("_", "-") in taken]
-    if clashing and file:
-        raise UserError(clash_line(file, clashing[0]))
+    flags = flags_of_settings(names, [name for name, _, _ in _flags(command)], prefix=prefix, file=file)
     renamed: list[Any] = [
-        (
-            name,
-            Annotated[hints[name], tyro.conf.arg(name=f"{prefix}-{name}".replace("_", "-"))],
-            dataclasses.field(default=getattr(settings, name)),
-        )
-        for name in clashing
+        (name, Annotated[hints[name], tyro.conf.arg(name=flag)], dataclasses.field(default=getattr(settings, name)))
+        for name, flag in flags.items()
+        if flag != name.replace("_", "-")
     ]
     values = settings
     if renamed:
@@ -103,9 +97,29 @@ def settings_in(options: Any, *, field: str, kind: type[Options]) -> Options:
     return kind(**{each.name: getattr(parsed, each.name) for each in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
-def clash_line(file: str, name: str) -> str:
-    """Return the error for a user's file with a setting that the command has a flag for."""
-    return f"{file}: its setting {name} has the name of a flag of this command; give the setting another name"
+def flags_of_settings(names: Iterable[str], taken: Iterable[str], *, prefix: str, file: str) -> dict[str, str]:
+    """Return the flag of each setting, without dashes before it: one that the command has already gets a prefix.
+
+    Args:
+        names: Names of the settings.
+        taken: Names of the command's own flags.
+        prefix: See `with_settings`.
+        file: See `with_settings`.
+
+    Raises:
+        UserError: If a user's own file has a setting of the same name as one of the command's flags.
+    """
+    own = {name.replace("_", "-") for name in taken}
+    found = {}
+    for name in names:
+        found[name] = name.replace("_", "-")
+        if found[name] in own:
+            if file:
+                raise UserError(
+                    f"{file}: its setting {name} has the name of a flag of this command; give the setting another name"
+                )
+            found[name] = f"{prefix}-{found[name]}"
+    return found
 
 
 def _refuse_unknown(cls: type[Any], argv: list[str], prog: str) -> None:

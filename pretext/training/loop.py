@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pretext.datasets.base import ImageDataset
+from pretext.datasets.given import Given, as_dataset
 from pretext.datasets.kept import for_views, is_packed
 from pretext.encoders import Encoder, build_encoder
 from pretext.system.device import device_of
@@ -45,7 +46,7 @@ from pretext.training.sample_sheets import write_sample
 def train(
     task: str,
     encoder: str | Encoder,
-    data: ImageDataset,
+    data: Given,
     config: TrainConfig,
     out: Path,
     *,
@@ -58,7 +59,8 @@ def train(
         task: Task spec, such as `context_encoder:adversarial?loss=l1`.
         encoder: Encoder spec; or an encoder, such as `Encoder.wrap(module)`, trained in place. To resume, it must have
             the weights with which the run began.
-        data: Data set; its training split is used, without labels unless the task needs them.
+        data: Data set, or anything that `as_dataset` takes: a torch data set, an array, a list of paths. Its training
+            split is used, without labels unless the task needs them.
         config: Budget, optimisation and logging.
         out: Folder for `encoder.safetensors`, `checkpoint.safetensors`, `log.jsonl`, `run.json` and `samples/`.
         image_size: Side of the images in pixels.
@@ -81,7 +83,9 @@ def train(
                 f"batch_size {config.batch_size} is not divisible by the {world()} processes; "
                 f"give a multiple of {world()}"
             )
-        return _train(task, encoder, data, config, out, device, image_size=image_size, task_settings=task_settings)
+        return _train(
+            task, encoder, as_dataset(data), config, out, device, image_size=image_size, task_settings=task_settings
+        )
 
 
 def _train(

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,11 @@ class KnownPictures:
     def unmatched(self) -> int:
         """Number of known pictures that have not been matched."""
         return sum(map(len, self._numbers.values()))
+
+
+def working_folder(out: Path) -> Path:
+    """Return the folder in which the index `out` is built."""
+    return Path(f"{out}.blocks")
 
 
 @contextmanager
@@ -180,23 +185,36 @@ def encode_blocks(
 def move_into_place(folder: Path, out: Path) -> None:
     """Move the finished index out of its working folder, and empty the folder.
 
-    After a crash between the two renames, `recover_interrupted_move` restores the old index.
+    From the moment the settings are gone the new index counts; until then the old one does. `recover_interrupted_move`
+    completes the one or takes back the other.
     """
     if out.exists():
         out.rename(folder / OLD)
+    (folder / SETTINGS).unlink()
     (folder / FINISHED).rename(out)
     discard(folder)
 
 
 def recover_interrupted_move(folder: Path, out: Path) -> None:
-    """Restore an index that a killed process had moved aside; remove leftovers of its move and of `discard`."""
-    if (folder / OLD).is_dir() and not out.exists():
-        (folder / OLD).rename(out)
+    """Complete a move that was cut off, or take it back; blocks stay for the next build if their settings are there."""
+    finished = not (folder / SETTINGS).exists()
+    whole = folder / (FINISHED if finished else OLD)
+    if whole.is_dir() and not out.exists():
+        whole.rename(out)
     for leftover in (folder / OLD, folder / FINISHED):
         if leftover.is_dir():
             shutil.rmtree(leftover)
-    if not (folder / SETTINGS).exists():  # blocks without settings are never used
+    if finished:
         discard(folder)
+
+
+def recover(out: Path) -> None:
+    """Do `recover_interrupted_move` for an index, unless a process is making it or its folder cannot be written."""
+    folder = working_folder(out)
+    with suppress(UserError, OSError):
+        if folder.is_dir():
+            with locked(folder):
+                recover_interrupted_move(folder, out)
 
 
 def read_blocks(folder: Path) -> Iterator[Block]:

@@ -39,6 +39,7 @@ from retrieval.indexing.blocks import (
     recover_interrupted_move,
     sample_vectors,
     start_blocks,
+    working_folder,
 )
 from retrieval.indexing.factory import (
     add_vectors,
@@ -97,7 +98,7 @@ def build_index(
             vectors; or if `add` meets an index with other settings or with pictures that the data set lacks.
     """
     out = Path(out)
-    working = out.with_name(f"{out.name}.blocks")
+    working = working_folder(out)
     check_regions(data, regions)
     stage = stage_named(encoder, stage)
     dimensions = regions.cells**2 * next(each.channels for each in encoder.stages if each.name == stage)
@@ -167,6 +168,8 @@ def check_target(folder: Path, *, overwrite: bool, add: bool = False) -> None:
     """
     if overwrite and add:
         raise UserError("--overwrite and --add: give one of them")
+    if folder.name in ("", ".."):
+        raise UserError(f"{folder}: an index cannot replace the folder that holds it; give --out a name, such as index")
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -120,7 +120,8 @@ def read_vectors(path: Path) -> Any:
     """
     faiss = use_faiss()
     try:
-        return faiss.read_index(str(path))
+        with path.open("rb") as file:  # FAISS itself takes only paths in UTF-8
+            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
     except RuntimeError as error:
         raise UserError(f"{path}: FAISS {faiss.__version__} cannot read it ({_reason(error)})") from None
 

@@ -64,7 +64,6 @@ def test_another_comparison_in_the_folder_is_refused(smoke):
             ["--profile", "smoke", "--encoder", "a b=timm:resnet18", "--encoder", "a-b=timm:resnet18"],
             "rows 'a b' and 'a-b' would share the files of 'a-b'",
         ),
-        (["--profile", "smoke", "--out", "caf\udce9"], "its name is not UTF-8; give another --out"),
         (["--seeds", "0"], "--seeds is 0"),
         (["clean", "--older-than", "-1", "--out", "nowhere"], "--older-than is -1.0; allowed is 0 or more days"),
         (["clen", "--out", "nowhere"], "unknown command 'clen'; did you mean 'clean'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 
 import pytest
@@ -144,9 +145,9 @@ def test_the_parquet_file_has_the_columns_of_the_csv(tmp_path, monkeypatch, chan
 
     frames = []
 
-    def keep(frame, path, **options):
+    def keep(frame, file, **options):
         frames.append((frame, options))
-        path.write_bytes(b"PAR1")
+        file.write(b"PAR1")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "pyarrow")
     monkeypatch.setattr(pd.DataFrame, "to_parquet", keep)
@@ -164,9 +165,10 @@ def test_what_was_written_to_parquet_is_read_again(tmp_path):
     pytest.importorskip("pyarrow")
     import pandas as pd
 
-    write_cell(tmp_path, "c", [row("rotation", [1, 2], chance=None), row("rotation", [0.1 + 0.2], metric="top5")])
-    frame = pd.read_parquet(write_parquet(tmp_path))
-    with write_csv(tmp_path).open(newline="") as file:
+    out = tmp_path / "caf\udce9"  # pyarrow takes no such path
+    write_cell(out, "c", [row("rotation", [1, 2], chance=None), row("rotation", [0.1 + 0.2], metric="top5")])
+    frame = pd.read_parquet(io.BytesIO(write_parquet(out).read_bytes()))
+    with write_csv(out).open(newline="") as file:
         read = list(csv.DictReader(file))
     assert frame["value"].tolist() == [float(line["value"]) for line in read]
     assert frame["cell"].tolist() == [line["cell"] for line in read]

@@ -73,11 +73,13 @@ class Sides(Halves):
     """Every pixel of a picture is red or blue; there is no background."""
 
     has_background = False
+    blue = (6, 14)
+    """Range of the width of the blue side in pixels."""
 
     def __getitem__(self, index):
         rng = np.random.default_rng((self.seed, index))
         mask = np.full((SIZE, SIZE), 1, np.uint8)
-        mask[:, : int(rng.integers(6, 14))] = 2
+        mask[:, : int(rng.integers(*self.blue))] = 2
         mask[0] = 255
         image = np.where(mask == 2, 200, 60)[None].repeat(3, axis=0).astype(np.uint8)
         return torch.from_numpy(image), {"masks": tv_tensors.Mask(torch.from_numpy(mask))}
@@ -92,6 +94,18 @@ def test_without_a_background_none_is_scored_predicted_or_named(encoder, tmp_pat
     assert sum(int(row["predicted_pixels"]) for row in rows) == 10 * (SIZE - 1) * SIZE
     red = 100 * int(rows[0]["pixels"]) / (10 * (SIZE - 1) * SIZE)
     assert accuracy.chance == pytest.approx(red) and miou.chance == pytest.approx(red / 2)
+
+
+def test_without_a_background_chance_is_the_class_that_covers_most_of_the_training_masks(encoder, tmp_path):
+    class MostlyBlue(Sides):
+        blue = (20, 30)
+
+    miou, accuracy = QUICK.evaluate(encoder, halves(MostlyBlue(1, 20), Sides(2, 10)), tmp_path)
+    with (tmp_path / "per_class.csv").open(newline="") as file:
+        red, blue, _ = (int(row["pixels"]) for row in csv.DictReader(file))
+    assert blue < red  # in test, other than in train
+    assert accuracy.chance == pytest.approx(100 * blue / (red + blue))
+    assert miou.chance == pytest.approx(100 * blue / (red + blue) / 2)
 
 
 @pytest.mark.parametrize("decoder", HEADS)

@@ -185,3 +185,16 @@ def test_a_path_without_a_kind_suggests_the_one_that_fits(kind, tmp_path, monkey
         one_line(excinfo)
     with pytest.raises(UserError, match="write folder:/no/where"):
         open_dataset("/no/where")
+
+
+@pytest.mark.parametrize(("kind", "place"), [("wds", "shards"), ("parquet", "files"), ("hf", "saved"), ("list", "")])
+def test_a_path_to_larger_files_suggests_the_kind_that_reads_them(kind, place, tmp_path):
+    dataset_samples.make(kind, tmp_path / "data")
+    path = tmp_path / "data" / (place or "train.txt")
+    with pytest.raises(UserError, match=f"write {kind}:{path}$"):
+        open_dataset(str(path))
+    if place:
+        with pytest.raises(UserError, match=f"no pictures in {path}.*; {kind}:{path} reads what lies there"):
+            open_dataset(f"folder:{path}")
+    with pytest.raises(UserError, match=f"write wds:{tmp_path}/{{0..3}}.tar"):
+        open_dataset(f"{tmp_path}/{{0..3}}.tar")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pretext.datasets import open_dataset
 from pretext.datasets.classification import class_targets
+from pretext.datasets.layouts import fitting_kind
 from pretext.datasets.voc import CLASSES
 
 OBJECTS = [("dog", (1, 1, 24, 20), 0), ("car", (3, 4, 3, 4), 1), ("car", (2.5, 4, 10, 12), 0)]
@@ -255,3 +256,38 @@ def test_the_real_layout_opens_with_everything():
             assert image.shape[1:] == target["masks"].shape
     segmented = open_dataset(f"voc:{folder}?sets=Segmentation")
     assert all(bool((target["masks"] != 255).any()) for _, target in torch.utils.data.Subset(segmented, range(10)))
+
+
+@pytest.mark.parametrize("below", [".", "VOCdevkit", "VOCtrainval_06-Nov-2007/VOCdevkit", "archive/VOCdevkit"])
+def test_a_devkit_is_found_below_the_folder_that_holds_it(tmp_path, below):
+    dataset_samples.make("voc", tmp_path / below)
+    (tmp_path / "results").mkdir()
+    data, direct = (open_dataset(f"voc:{folder}") for folder in (tmp_path, tmp_path / below / "VOC2007"))
+    assert {name: part.fingerprint for name, part in data.splits.items()} == {
+        name: part.fingerprint for name, part in direct.splits.items()
+    }
+    assert fitting_kind(tmp_path) == "voc"
+    fails(str(tmp_path), f"write voc:{tmp_path}$")
+    fails(f"coco:{tmp_path}", f"no JSON file in .*; voc:{tmp_path} fits what lies there")
+
+
+def test_of_several_devkits_none_is_taken(tmp_path):
+    for name in ("VOCtrainval_06-Nov-2007", "VOCtest_06-Nov-2007"):
+        dataset_samples.make("voc", tmp_path / name / "VOCdevkit")
+    one, other = (tmp_path / name / "VOCdevkit" for name in ("VOCtest_06-Nov-2007", "VOCtrainval_06-Nov-2007"))
+    fails(f"voc:{tmp_path}", f"several folders hold VOCyyyy folders; choose voc:{one} or voc:{other}")
+
+
+def test_a_folder_inside_a_year_is_answered_by_the_year(year):
+    (year / "Annotations" / "none").mkdir()
+    fails(f"voc:{year / 'Annotations' / 'none'}", "give a VOCdevkit folder")
+    fails(f"voc:{year / 'JPEGImages'}", f"give voc:{year}, or the folder of both")
+
+
+def test_a_path_alone_is_answered_by_the_only_folder_in_it_that_has_annotations(tmp_path):
+    dataset_samples.make("coco", tmp_path / "all" / "drone")
+    (tmp_path / "all" / "papers").mkdir()
+    fails(str(tmp_path / "all"), f"write coco:{tmp_path / 'all' / 'drone'}$")
+    fails(f"coco:{tmp_path / 'all'}", f"coco:{tmp_path / 'all' / 'drone'} fits what lies there")
+    dataset_samples.make("coco", tmp_path / "all" / "street")
+    fails(str(tmp_path / "all"), f"write folder:{tmp_path / 'all'}$")
