@@ -62,7 +62,7 @@ class Node:
             return value.permute(0, 3, 1, 2)
         rows = max(1, images.shape[2] // self.stride)
         tokens = value[:, self.prefix :].transpose(1, 2)
-        return tokens.reshape(len(tokens), self.channels, rows, -1)
+        return tokens.reshape(tokens.shape[0], self.channels, rows, -1)
 
 
 def find_nodes(module: nn.Module, stages: Sequence[str] | None, side: int, *, what: str) -> list[Node]:
