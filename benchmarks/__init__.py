@@ -1,5 +1,6 @@
 """The comparison: plan the cells, compute them, summarise the results and write the report.
 
+console             every command of the four packages as pretext-bench COMMAND
 run_all             the command: options, plan, computation, table and report
 options             the flags of run_all, and the plan that they describe
 commands            the subcommands status, compare, reproduce and clean

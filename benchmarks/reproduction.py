@@ -11,6 +11,7 @@ from benchmarks.cells import AnyProbe, Cell, Inpainting, differing_settings, enc
 from benchmarks.results import Measurement, read_plan
 from benchmarks.wording import and_list
 from pretext.system.errors import UserError
+from pretext.system.installation import DISTRIBUTION
 from pretext.system.specs import parse_spec
 
 if TYPE_CHECKING:
@@ -150,4 +151,6 @@ def _frozen(value: Any) -> Any:
 
 def _checkout(stored: Measurement) -> str:
     dirty = " (plus uncommitted changes)" if stored.git_dirty else ""
+    if stored.git_sha.startswith("v"):
+        return f"install {DISTRIBUTION} {stored.git_sha[1:]}"
     return f"check out {stored.git_sha}{dirty}" if stored.git_sha else "no revision was recorded"

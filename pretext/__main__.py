@@ -1,4 +1,4 @@
-"""Train an encoder without labels, use its features here and elsewhere, look at data.
+"""Train an encoder without labels, use its features, look at data.
 
 Examples:
   python -m pretext train context_encoder --data folder:photos --out runs/mine
@@ -10,7 +10,7 @@ Commands:
   inpaint                 Fill holes by the decoder of a training run.
   embed                   Write a vector per picture to a file, and a map.
   data SPEC               Look at a data set: counts, duplicates, faults.
-  export                  Write an encoder for timm, torchvision, ONNX and others.
+  export                  Write an encoder for timm, torchvision, ONNX, ….
 
 `python -m pretext COMMAND --help` explains a command's flags, and
 `python -m pretext train TASK --help` a task's own settings too.

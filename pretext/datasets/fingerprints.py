@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -21,6 +22,9 @@ from pretext.system.errors import UserError
 SETTLED_NS = 2_000_000_000
 """Age in nanoseconds from which a file's hash is cached. A younger file could change again within one tick of the
 file system's clock."""
+
+AT_ONCE = 4096
+"""Number of files whose hashing is begun at once: each that waits takes memory."""
 
 
 def digest(*parts: str | bytes) -> str:
@@ -52,10 +56,11 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
     listing = Listing(paths)
 
     def compute() -> str:
-        contents = iter(content_hashes([path for path, state in zip(paths, listing.states, strict=True) if state]))
+        present = [size is not None for size in listing.sizes]
+        contents = iter(content_hashes([*itertools.compress(paths, present)]))
         parts: list[str | bytes] = []
-        for path, state in zip(paths, listing.states, strict=True):
-            parts += [os.path.relpath(path, root), next(contents) if state else b""]
+        for path, is_there in zip(paths, present, strict=True):
+            parts += [os.path.relpath(path, root), next(contents) if is_there else b""]
         return digest(*parts)
 
     return remembered_hash(digest(str(root), *listing.lines), compute, settled=listing.is_settled)
@@ -84,7 +89,7 @@ class Listing:
     """The sizes and times of files, by which what was computed from their contents is remembered.
 
     Attributes:
-        states: The state of each file; None if there is no regular file at the path.
+        sizes: Number of bytes of each file; None if there is no regular file at the path.
         lines: A line for each file that changes whenever its path, size or times do.
     """
 
@@ -94,19 +99,26 @@ class Listing:
         Raises:
             UserError: If a file's state cannot be read.
         """
-        try:
-            self.states = [_regular(path) for path in paths]
-        except OSError as error:
-            raise UserError(f"{error.filename}: {error.strerror}") from None
-        self.lines = [
-            f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}" if state else f"{path}\0absent"
-            for path, state in zip(map(os.path.abspath, paths), self.states, strict=True)
-        ]
+        self.sizes: list[int | None] = []
+        self.lines: list[str] = []
+        self._newest = 0
+        for path in paths:
+            try:
+                state = _regular(path)
+            except OSError as error:
+                raise UserError(f"{error.filename}: {error.strerror}") from None
+            whole = os.path.abspath(path)  # noqa: PTH100 - a million of them
+            if state is None:
+                self.sizes.append(None)
+                self.lines.append(f"{whole}\0absent")
+                continue
+            self.sizes.append(state.st_size)
+            self.lines.append(f"{whole}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}")
+            self._newest = max(self._newest, state.st_mtime_ns, state.st_ctime_ns)
 
     def is_settled(self) -> bool:
         """Whether every file is old enough for a change from now on to change its line."""
-        newest = max((max(state.st_mtime_ns, state.st_ctime_ns) for state in self.states if state), default=0)
-        return time.time_ns() - newest > SETTLED_NS
+        return time.time_ns() - self._newest > SETTLED_NS
 
 
 def content_hashes(paths: Sequence[str], at_most: int | None = None) -> list[bytes]:
@@ -121,10 +133,15 @@ def content_hashes(paths: Sequence[str], at_most: int | None = None) -> list[byt
     """
     from tqdm import tqdm
 
+    hashes: list[bytes] = []
+    bar = tqdm(None, "fingerprint", len(paths), delay=3, disable=None, leave=False, unit="file")
     try:
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            hashes = pool.map(functools.partial(_content, at_most=at_most), paths)
-            return list(tqdm(hashes, "fingerprint", len(paths), delay=3, disable=None, leave=False, unit="file"))
+        with bar, ThreadPoolExecutor(max_workers=8) as pool:
+            for start in range(0, len(paths), AT_ONCE):
+                some = paths[start : start + AT_ONCE]
+                hashes += pool.map(functools.partial(_content, at_most=at_most), some)
+                bar.update(len(some))
+        return hashes
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
 

@@ -18,13 +18,11 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from pretext.datasets.fingerprints import Listing, digest, remembered_hash
+from pretext.datasets.fingerprints import AT_ONCE, Listing, digest, remembered_hash
 from pretext.system.errors import UserError
 
 MOST_OPEN = 32
 """Number of files that a process keeps open."""
-AT_ONCE = 4096
-"""Number of pictures that are hashed between two steps of the progress bar."""
 
 
 @final

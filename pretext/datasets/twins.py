@@ -73,7 +73,7 @@ def _equal_files(paths: Sequence[str]) -> list[list[int]]:
     equal: list[list[int]] = []
     if len(different) > 1:
         listing = Listing(different)
-        sizes = [state.st_size if state else 0 for state in listing.states]
+        sizes = [size or 0 for size in listing.sizes]
         equal = _remembered(listing.lines, sizes, _hashes_of(different), settled=listing.is_settled)
     joined = {different[member]: group[0] for group in equal for member in group}
     groups: dict[str | int, list[int]] = defaultdict(list)

@@ -62,10 +62,10 @@ class Node:
             return value.permute(0, 3, 1, 2)
         rows = max(1, images.shape[2] // self.stride)
         tokens = value[:, self.prefix :].transpose(1, 2)
-        return tokens.reshape(len(tokens), self.channels, rows, -1)
+        return tokens.reshape(tokens.shape[0], self.channels, rows, -1)
 
 
-def find_nodes(module: nn.Module, stages: Sequence[str] | None, side: int) -> list[Node]:
+def find_nodes(module: nn.Module, stages: Sequence[str] | None, side: int, *, what: str) -> list[Node]:
     """Return the nodes of a module that give its stages, from the first to the deepest.
 
     Args:
@@ -73,11 +73,11 @@ def find_nodes(module: nn.Module, stages: Sequence[str] | None, side: int) -> li
         stages: Names of nodes or modules. None takes the last node of each resolution, and of a module with a single
             resolution its last blocks.
         side: Side of the images in pixels.
+        what: Name of the module, for errors.
 
     Raises:
         UserError: If the module cannot be traced, cannot read such images, or a stage is unknown or not a map.
     """
-    what = type(module).__name__
     outputs = _outputs(module, what, side)
     names = [output.name for output in outputs]
     maps = dict(_maps(outputs, side))

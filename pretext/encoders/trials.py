@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -113,4 +114,5 @@ def check_reads(encoder: Encoder, height: int, width: int, *, why: str, remedy: 
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, without a full stop, or its class's name if it has none."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return text.rstrip(".") or type(error).__name__
+    text = re.sub(r" but got Proxy\(.*?\)", "", text)  # in assertions of a traced network
+    return text.rstrip(".!") or type(error).__name__

@@ -110,7 +110,8 @@ def wrap(
         raise UserError(f"mean is {tuple(mean)} and std is {tuple(std)}; give three numbers each, std above 0")
     if isinstance(stages, str) or (stages is not None and not stages):
         raise UserError(f"stages is {stages!r}; give a list of names, or None for one of each resolution")
-    nodes = find_nodes(module, stages, input_size)
+    what = spec or type(module).__name__
+    nodes = find_nodes(module, stages, input_size, what=what)
     if spec is None:
         spec = with_option(f"{KIND}:{type(module).__name__}", "stages", ",".join(node.name for node in nodes))
         for name, values, usual in (("mean", _triple(mean), IMAGENET[0]), ("std", _triple(std), IMAGENET[1])):
@@ -120,7 +121,7 @@ def wrap(
         return WrappedEncoder(spec, input_size, module, nodes, _triple(mean), _triple(std), library)
     except ValueError as error:  # torchvision's: a node that only one of the two modes has
         reason = re.sub(r"\s+", " ", first_line(error))
-        raise UserError(f"{type(module).__name__}: {reason}; choose other stages") from error
+        raise UserError(f"{what}: {reason}; choose other stages") from error
 
 
 def _triple(values: Sequence[float]) -> Triple:

@@ -43,7 +43,7 @@ def compared(encoder: Encoder, prepared: Prepared, file: Path) -> Difference:
         except Exception as error:  # of every kind, because it is another library's
             first = " ".join(str(error).split())[:300] or type(error).__name__
             raise UserError(
-                f"{prepared.title}: its own loader refuses the file ({first}); nothing was written"
+                f"{prepared.title}: its loader refuses the file ({first}), so nothing was written; give another --to"
             ) from error
 
 
@@ -58,8 +58,8 @@ def _on_images(encoder: Encoder, prepared: Prepared, loaded: dict[str, Any], bat
     for their, our in zip(theirs, ours, strict=False):
         if their.shape != our.shape:
             raise UserError(
-                f"{prepared.title} gives outputs of shape {tuple(their.shape)}, the encoder {tuple(our.shape)}; "
-                "nothing was written"
+                f"{prepared.title} gives outputs of shape {tuple(their.shape)}, the encoder {tuple(our.shape)}, so "
+                "nothing was written; give another --to"
             )
         found = found.or_larger(Difference.between(their, our))
     return found

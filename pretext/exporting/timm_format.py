@@ -26,7 +26,9 @@ def for_timm(encoder: Encoder) -> Prepared:
         UserError: If timm has no such network, or it does not give its maps.
     """
     if not is_timm(encoder):
-        raise UserError(f"timm has no network like {encoder.spec}; --to safetensors, torchscript or onnx works")
+        own = parse_spec(encoder.spec).kind == "torchvision"
+        problem = f"{encoder.spec} has torchvision's names" if own else f"timm has no network like {encoder.spec}"
+        raise UserError(f"{problem}; --to {'torchvision, ' if own else ''}safetensors, torchscript or onnx works")
     name = parse_spec(encoder.spec).path
     network, options = network_of(encoder)
     if not hasattr(network, "forward_intermediates"):

@@ -18,4 +18,5 @@ stopping      finish and save the current step on Ctrl-C, SIGTERM or SIGHUP
 locks         files and folders that one process at a time may use
 memory        peak memory
 revision      the Git commit of the running code
+installation  the installed version; whether another distribution has overwritten a package
 """

@@ -1,32 +1,30 @@
-"""The Git revision of the running code."""
+"""The Git revision of the running code, or the version of an installed wheel."""
 
 from __future__ import annotations
 
 import functools
 import subprocess
-from pathlib import Path
 from typing import NamedTuple
 
-PACKAGES = ("pretext", "downstream", "retrieval", "benchmarks")
-"""Untracked files in these packages count as changes: tasks, probes and data sets are found by their files."""
+from pretext.system.installation import PACKAGES, ROOT, version
 
 
 class Revision(NamedTuple):
     """A commit, and whether the code differs from it."""
 
     sha: str
-    """Commit hash; empty if the code is not in its own Git checkout."""
+    """Commit hash; `v` and the version if the code is installed; empty if it is neither."""
     dirty: bool
-    """Whether tracked files have changed, or the packages hold untracked Python files."""
+    """Whether tracked files have changed, or the packages hold untracked Python files: tasks, probes and data sets are
+    found by their files."""
 
 
 @functools.cache
 def revision() -> Revision:
     """Return the revision of the running code. It is read once, at the first call."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # installed, perhaps inside the checkout of another project
-        return Revision("", dirty=False)
-    run = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, check=False)
+    if not (ROOT / ".git").exists():  # installed, perhaps inside the checkout of another project
+        return Revision(f"v{version()}" if version() else "", dirty=False)
+    run = functools.partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=False)
     try:
         sha = run(["git", "rev-parse", "HEAD"]).stdout.strip()
         changed = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout

@@ -70,11 +70,11 @@ def test_an_encoder_from_elsewhere_is_made_again_while_its_file_is_there(tmp_pat
     again = stored_cell(tmp_path / "out", stored)
     assert [(each.name, each.foreign) for each in again] == [(encoder.name, str(file)), (cell.name, str(file))]
     save_encoder(build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=4), file, {})
-    cells._foreign_digest.cache_clear()  # a new process would have no cache
+    cells._weights_digest.cache_clear()  # a new process would have no cache
     with pytest.raises(UserError, match="its settings have changed: foreign "):
         stored_cell(tmp_path / "out", stored)
     file.unlink()
-    cells._foreign_digest.cache_clear()
+    cells._weights_digest.cache_clear()
     with pytest.raises(UserError, match=r"theirs\.safetensors: No such file or directory; restore the file, or run fr"):
         stored_cell(tmp_path / "out", stored)
 

@@ -15,7 +15,8 @@ def root(tmp_path, monkeypatch):
     file = tmp_path / "pretext" / "system" / "revision.py"
     file.parent.mkdir(parents=True)
     file.write_text("first\n")
-    monkeypatch.setattr(module, "__file__", str(file))
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "version", lambda: "")
     module.revision.cache_clear()
     yield tmp_path
     module.revision.cache_clear()
