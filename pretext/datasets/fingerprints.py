@@ -1,4 +1,7 @@
-"""Content hashes of many files, cached so that reopening a data set only lists its files."""
+"""Content hashes of many files, cached so that reopening a data set only lists its files.
+
+Of several processes that open the same files at once, one hashes them and the others wait for the result.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pretext.system.cache import cache_folder
+from pretext.system.cache import cache_folder, made_once
 from pretext.system.checkpoint import atomic_write
+from pretext.system.distributed import launched
 from pretext.system.errors import UserError
 
 SETTLED_NS = 2_000_000_000
@@ -54,6 +58,14 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
     known = _known(cached)
     if known is not None:
         return known
+    with made_once(cached, waiting_for=str(root), work="hashing"):
+        known = _known(cached)  # another process may have hashed them meanwhile
+        return known if known is not None else _hashed(root, paths, listing, cached)
+
+
+def _hashed(root: Path, paths: Sequence[str], listing: Listing, cached: Path) -> str:
+    """Return the hash of `digest_files`, and cache it unless the files could still change unnoticed."""
+    listing.settle()
     contents = iter(content_hashes([path for path, state in zip(paths, listing.states, strict=True) if state]))
     parts: list[str | bytes] = []
     for path, state in zip(paths, listing.states, strict=True):
@@ -90,8 +102,17 @@ class Listing:
 
     def is_settled(self) -> bool:
         """Whether every file is old enough for a change from now on to change its line."""
+        return self._age() > SETTLED_NS
+
+    def settle(self) -> None:
+        """Wait, where several processes train together, until `is_settled`: they share what is cached."""
+        lacking = SETTLED_NS - self._age()
+        if launched() > 1 and 0 <= lacking <= SETTLED_NS:  # a time in the future is not waited for
+            time.sleep(lacking / 1e9 + 0.001)
+
+    def _age(self) -> int:
         newest = max((max(state.st_mtime_ns, state.st_ctime_ns) for state in self.states if state), default=0)
-        return time.time_ns() - newest > SETTLED_NS
+        return time.time_ns() - newest
 
 
 def content_hashes(paths: Sequence[str], at_most: int | None = None) -> list[bytes]:

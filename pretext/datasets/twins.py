@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -19,7 +20,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import Listing, content_hashes, digest
 from pretext.datasets.torchvision_sets import ArrayDataset
-from pretext.system.cache import cache_folder
+from pretext.system.cache import cache_folder, made_once
 from pretext.system.checkpoint import atomic_write
 
 END = 4096
@@ -72,15 +73,28 @@ def _remembered(paths: Sequence[str]) -> list[list[int]]:
     """Return groups of indices of different paths whose files are equal, from the cache if nothing has changed."""
     listing = Listing(paths)
     cached = cache_folder("twins") / digest(*listing.lines)
+    known = _known(cached, len(paths))
+    if known is not None:
+        return known
+    with made_once(cached, waiting_for=str(Path(paths[0]).parent), work="hashing"):
+        known = _known(cached, len(paths))  # another process may have compared them meanwhile
+        if known is not None:
+            return known
+        listing.settle()
+        groups = _found(paths, [state.st_size if state else 0 for state in listing.states])
+        if listing.is_settled():
+            with atomic_write(cached) as temporary:
+                temporary.write_text(json.dumps(groups))
+        return groups
+
+
+def _known(cached: Path, count: int) -> list[list[int]] | None:
+    """Return stored groups of `count` files; None if there are none, or something else stands there."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         groups: list[list[int]] = json.loads(cached.read_bytes())
-        if _are_groups(groups, len(paths)):
+        if _are_groups(groups, count):
             return groups
-    groups = _found(paths, [state.st_size if state else 0 for state in listing.states])
-    if listing.is_settled():
-        with atomic_write(cached) as temporary:
-            temporary.write_text(json.dumps(groups))
-    return groups
+    return None
 
 
 def _are_groups(stored: object, count: int) -> bool:

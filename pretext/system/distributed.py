@@ -32,6 +32,11 @@ def join_processes(device: torch.device) -> None:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
+def launched() -> int:
+    """Return the number of processes that torchrun has started, also before `join_processes`."""
+    return world() if _initialised() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def world() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if _initialised() else 1
