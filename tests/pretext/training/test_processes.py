@@ -14,7 +14,7 @@ from training_samples import pictures
 
 from pretext.system.checkpoint import read_checkpoint
 
-pytestmark = pytest.mark.slow  # two processes each
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two processes each
 BATCH = 8
 BUDGETS = {
     "steps": {"steps": 4},

@@ -14,7 +14,7 @@ import pytest
 import torch.distributed as dist
 from training_samples import ENCODER, pictures
 
-pytestmark = pytest.mark.slow  # two processes each
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two processes each
 LONGEST_S = 240
 """A process that has not ended after so long hangs."""
 
