@@ -20,6 +20,7 @@ from pretext.datasets.fingerprints import digest
 from pretext.datasets.packing import Pack, item_at, open_or_build
 from pretext.datasets.view import View
 from pretext.system.cache import size_limit_gb
+from pretext.system.distributed import rank
 from pretext.system.errors import UserError
 
 BadImages = Literal["skip", "stop"]
@@ -191,7 +192,7 @@ def _at_size(data: ImageDataset, size: int, bad_images: BadImages) -> ImageDatas
         which = f"{len(bad)} of {len(data)}" if len(packed) else f"all {len(data)}"
         hint = "; --bad-images skip leaves them out" if len(packed) else ""
         raise UserError(f"{data.spec}: {which} pictures cannot be decoded, the first of them {bad[0]}{hint}")
-    if bad:
+    if bad and rank() == 0:
         print(
             f"{data.spec}: left out {len(bad)} of {len(data)} pictures that cannot be decoded: {_some(bad)}",
             file=sys.stderr,

@@ -51,7 +51,7 @@ def load_batches(
 
     Args:
         data: Images of one size.
-        batch_size: Images per step, over all processes.
+        batch_size: Images per step, over all processes, of which each gets as many; divisible by their number.
         seed: Seed of the order.
         first: Step to start from, 0 for a new run.
         rank: Number of this process, from 0.
@@ -80,7 +80,8 @@ def load_batches(
                 f"leave out shorter clips by shortest={frames}"
             )
         rows = _chosen_frames(order, clips, choose, seed=seed, first=first)  # B × F
-    own_rows = (indices[rank::world] for indices in rows)
+    share = batch_size // world
+    own_rows = (indices[rank * share : (rank + 1) * share] for indices in rows)
     unseeded = torch.Generator()
 
     def batch_of(indices: Int[Tensor, "B F"], images: UInt8[Tensor, "B F 3 S S"]) -> Batch:
