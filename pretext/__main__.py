@@ -95,16 +95,17 @@ def train_command(argv: list[str]) -> int:
     _check_task(spec)
 
     from pretext.datasets import open_dataset, say_opened
-    from pretext.system.distributed import rank
+    from pretext.system.distributed import one_voice, rank
     from pretext.tasks import task_config
     from pretext.training.loop import train
 
-    settings = task_config(spec)
-    options: Any = parse(_flags_of(spec, settings), argv, prog=prog)
-    name = file_row(spec) if is_file(spec) else spec
-    out = options.out or Path("runs") / name.split("?", maxsplit=1)[0].replace(":", "-")
-    data = open_dataset(options.data, download=options.download)
-    say_opened(data)
+    with one_voice():
+        settings = task_config(spec)
+        options: Any = parse(_flags_of(spec, settings), argv, prog=prog)
+        name = file_row(spec) if is_file(spec) else spec
+        out = options.out or Path("runs") / name.split("?", maxsplit=1)[0].replace(":", "-")
+        data = open_dataset(options.data, download=options.download)
+        say_opened(data)
     file = train(
         spec.split("?", maxsplit=1)[0],
         options.encoder,

@@ -22,7 +22,7 @@ def run(out: Path, task: str = "context_encoder", **settings) -> Path:
 
 def pictures(folder: Path, broken=()) -> str:
     """Write 32 noise pictures, some of them cut short; return the spec of the folder."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for k in range(32):
         file = folder / f"{k:02}.png"
         noise = np.random.default_rng(k).integers(0, 256, (24, 24, 3), dtype=np.uint8)

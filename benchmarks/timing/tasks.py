@@ -31,7 +31,8 @@ from pretext.tasks import build_task, task_class
 from pretext.tasks.base import Batch, Fitted, Task, label_kind
 from pretext.training.config import TrainConfig
 from pretext.training.loading import load_batches
-from pretext.training.loop import make_optimizers, train
+from pretext.training.loop import train
+from pretext.training.optimisers import make_optimizers
 
 MATRIX = 1024
 """Side of the square float32 matrices whose product measures the speed of the machine."""

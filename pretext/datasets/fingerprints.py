@@ -1,4 +1,7 @@
-"""Content hashes of many files, cached so that reopening a data set only lists its files."""
+"""Content hashes of many files, cached so that reopening a data set only lists its files.
+
+Of several processes that open the same files at once, one hashes them and the others wait for the result.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pretext.system.cache import cache_folder
+from pretext.system.cache import cache_folder, made_once
 from pretext.system.checkpoint import atomic_write
+from pretext.system.distributed import launched
 from pretext.system.errors import UserError
 
 SETTLED_NS = 2_000_000_000
@@ -63,26 +67,32 @@ def digest_files(root: Path, files: Iterable[str]) -> str:
             parts += [os.path.relpath(path, root), next(contents) if is_there else b""]
         return digest(*parts)
 
-    return remembered_hash(digest(str(root), *listing.lines), compute, settled=listing.is_settled)
+    return remembered_hash(digest(str(root), *listing.lines), compute, listing=listing, of=str(root))
 
 
-def remembered_hash(key: str, compute: Callable[[], str], *, settled: Callable[[], bool]) -> str:
+def remembered_hash(key: str, compute: Callable[[], str], *, listing: Listing, of: str) -> str:
     """Return a hash from the cache, or compute it and store it there.
 
     Args:
         key: Its name in the cache, a hash of all that it depends on.
         compute: Computes it, as 32 hexadecimal digits.
-        settled: Whether it may be stored; see `Listing.is_settled`.
+        listing: The files that it is computed from; it is stored only if they are settled.
+        of: What is hashed, for the line that a waiting process prints.
     """
     cached = cache_folder("fingerprints") / key
     known = _known(cached)
     if known is not None:
         return known
-    result = compute()
-    if settled():
-        with atomic_write(cached) as temporary:
-            temporary.write_text(result)
-    return result
+    with made_once(cached, waiting_for=of, work="hashing"):
+        known = _known(cached)  # another process may have computed it meanwhile
+        if known is not None:
+            return known
+        listing.settle()
+        result = compute()
+        if listing.is_settled():
+            with atomic_write(cached) as temporary:
+                temporary.write_text(result)
+        return result
 
 
 class Listing:
@@ -118,7 +128,16 @@ class Listing:
 
     def is_settled(self) -> bool:
         """Whether every file is old enough for a change from now on to change its line."""
-        return time.time_ns() - self._newest > SETTLED_NS
+        return self._age() > SETTLED_NS
+
+    def settle(self) -> None:
+        """Wait, where several processes train together, until `is_settled`: they share what is cached."""
+        lacking = SETTLED_NS - self._age()
+        if launched() > 1 and 0 <= lacking <= SETTLED_NS:  # a time in the future is not waited for
+            time.sleep(lacking / 1e9 + 0.001)
+
+    def _age(self) -> int:
+        return time.time_ns() - self._newest
 
 
 def content_hashes(paths: Sequence[str], at_most: int | None = None) -> list[bytes]:

@@ -21,6 +21,7 @@ from pretext.datasets.fitting import kept_annotations
 from pretext.datasets.packing import Pack, item_at, open_or_build
 from pretext.datasets.view import View
 from pretext.system.cache import size_limit_gb
+from pretext.system.distributed import rank
 from pretext.system.errors import UserError
 
 BadImages = Literal["skip", "stop"]
@@ -222,7 +223,7 @@ def checked(pack: Pack, data: ImageDataset, bad_images: BadImages) -> Pack:
         which = f"{len(bad)} of {len(data)}" if len(bad) < len(data) else f"all {len(data)}"
         hint = "; --bad-images skip leaves them out" if len(bad) < len(data) else ""
         raise UserError(f"{data.spec}: {which} pictures cannot be decoded, the first of them {bad[0]}{hint}")
-    if bad:
+    if bad and rank() == 0:
         print(
             f"{data.spec}: left out {len(bad)} of {len(data)} pictures that cannot be decoded: {first_of(bad)}",
             file=sys.stderr,

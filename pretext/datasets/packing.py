@@ -1,7 +1,8 @@
 """Build, check and open packs: many worker processes decode, one process writes.
 
 A pack is built in a temporary folder and renamed, so that it is complete or absent. The manifest holds a checksum
-of each file; a pack with a wrong checksum is built again.
+of each file; a pack with a wrong checksum is built again. Each machine compares the checksums once, and again when a
+file's size, times or inode have changed: see `pretext.system.stamps`.
 
 Who builds a pack holds its lock; other processes wait and open what it has built. The operating system frees the lock
 of a dead process, so a temporary folder whose lock is free was left by one and is deleted.
@@ -37,6 +38,7 @@ from pretext.datasets.objects import Objects
 from pretext.datasets.splitting import Subset
 from pretext.system.cache import cache_folder, locked_entry, new_folder, remove, remove_leftovers, sweep
 from pretext.system.errors import UserError
+from pretext.system.stamps import is_stamped, stamp, state_to_check
 
 VERSION = 1
 """Raise it whenever decoding, resizing or the layout of a pack changes."""
@@ -93,12 +95,12 @@ def open_or_build(data: ImageDataset, size: int, fit: Fit) -> Pack:
     packs = cache_folder("packs")
     kind = () if fit == "squash" else (fit,)
     folder = packs / digest(data.fingerprint, str(size), str(VERSION), *kind)
-    pack = _opened(folder, size)
+    pack = _stamped(folder)
     if pack is not None:
         return pack
     sweep(packs)
-    with locked_entry(folder, waiting_for=data.spec) as alone:
-        pack = _opened(folder, size)  # another process may have built it meanwhile
+    with locked_entry(folder, waiting_for=data.spec, work="decoding or checking") as alone:
+        pack = _checked(folder)  # another process may have built it meanwhile
         if pack is not None:
             return pack
         if alone:
@@ -106,18 +108,18 @@ def open_or_build(data: ImageDataset, size: int, fit: Fit) -> Pack:
         temporary = new_folder(folder)
         try:
             _build(data, size, fit, temporary)
-            _move(temporary, folder, size)
+            _move(temporary, folder)
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), error.filename or str(packs)) from error
         finally:
             remove(temporary)
-        pack = _opened(folder, size)
+        pack = _checked(folder)
     if pack is None:
         raise OSError(errno.EIO, "the pack just written does not match its checksums; check the disk", str(folder))
     return pack
 
 
-def _move(temporary: Path, folder: Path, size: int) -> None:
+def _move(temporary: Path, folder: Path) -> None:
     """Rename a finished pack to `folder`, unless another process has put a valid one there meanwhile."""
     while True:
         try:
@@ -126,7 +128,7 @@ def _move(temporary: Path, folder: Path, size: int) -> None:
         except OSError:
             if not folder.exists():
                 raise
-        if _opened(folder, size) is not None:
+        if _checked(folder) is not None:
             return
         damaged = new_folder(folder)
         with contextlib.suppress(FileNotFoundError):  # another process moved it first
@@ -134,8 +136,28 @@ def _move(temporary: Path, folder: Path, size: int) -> None:
         remove(damaged)
 
 
-def _opened(folder: Path, size: int) -> Pack | None:
+def _stamped(folder: Path) -> Pack | None:
+    """Return the pack in a folder if this machine has checked it and it has not changed since, else None."""
+    return _opened(folder, check=False) if is_stamped(folder) else None
+
+
+def _checked(folder: Path) -> Pack | None:
+    """Return the pack in a folder, checked in full unless it is stamped; None if it is absent or damaged."""
+    pack = _stamped(folder)
+    if pack is None:
+        state = state_to_check(folder)
+        pack = _opened(folder, check=True)
+        if pack is not None:
+            stamp(folder, state)
+    return pack
+
+
+def _opened(folder: Path, *, check: bool) -> Pack | None:
     """Return the pack in a folder, or None if it is absent or damaged.
+
+    Args:
+        folder: The folder.
+        check: Whether to read all of it and compare the checksums; sizes are always compared.
 
     Raises:
         UserError: If a pack is there and cannot be read.
@@ -150,7 +172,7 @@ def _opened(folder: Path, size: int) -> Pack | None:
                 return None
             # copy-on-write: torch wants writable arrays, but the file must not change
             array = np.memmap(path, dtype, "c", shape=shape) if np.prod(shape) else np.zeros(shape, dtype)
-            if zlib.crc32(np.ascontiguousarray(array).data) != about["crc32"]:
+            if check and zlib.crc32(np.ascontiguousarray(array).data) != about["crc32"]:
                 return None
             arrays[name] = torch.from_numpy(array)
         objects = None

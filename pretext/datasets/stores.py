@@ -129,7 +129,8 @@ class Store:
                 parts += [self.names[row], content]
             return digest(*parts)
 
-        return remembered_hash(digest("store", *self.identity()), compute, settled=self.listing.is_settled)
+        key = digest("store", *self.identity())
+        return remembered_hash(key, compute, listing=self.listing, of=str(self.files[0]))
 
     def _hash(self, row: int, at_most: int | None) -> bytes:
         return hashlib.blake2b(self._bytes(row, at_most), digest_size=16).digest()

@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -21,7 +22,7 @@ from pretext.datasets.fingerprints import Listing, content_hashes, digest
 from pretext.datasets.items import ItemDataset
 from pretext.datasets.stores import Store, joined
 from pretext.datasets.torchvision_sets import ArrayDataset
-from pretext.system.cache import cache_folder
+from pretext.system.cache import cache_folder, made_once
 from pretext.system.checkpoint import atomic_write
 
 END = 4096
@@ -74,7 +75,8 @@ def _equal_files(paths: Sequence[str]) -> list[list[int]]:
     if len(different) > 1:
         listing = Listing(different)
         sizes = [size or 0 for size in listing.sizes]
-        equal = _remembered(listing.lines, sizes, _hashes_of(different), settled=listing.is_settled)
+        folder = str(Path(different[0]).parent)
+        equal = _remembered(listing.lines, sizes, _hashes_of(different), listing=listing, of=folder)
     joined = {different[member]: group[0] for group in equal for member in group}
     groups: dict[str | int, list[int]] = defaultdict(list)
     for path, indices in of_path.items():
@@ -88,11 +90,13 @@ def _hashes_of(paths: Sequence[str]) -> ContentHashes:
 
 def _equal_stored(store: Store) -> list[list[int]]:
     """Return groups of indices of pictures in larger files that are equal."""
-    return _remembered(store.identity(), store.sizes.tolist(), store.content_hashes, settled=store.listing.is_settled)
+    return _remembered(
+        store.identity(), store.sizes.tolist(), store.content_hashes, listing=store.listing, of=str(store.files[0])
+    )
 
 
 def _remembered(
-    identity: Sequence[str], sizes: Sequence[int], hashes: ContentHashes, *, settled: Callable[[], bool]
+    identity: Sequence[str], sizes: Sequence[int], hashes: ContentHashes, *, listing: Listing, of: str
 ) -> list[list[int]]:
     """Return groups of indices of equal pictures, from the cache if nothing has changed.
 
@@ -100,18 +104,32 @@ def _remembered(
         identity: Texts that change whenever a picture may have changed.
         sizes: Number of bytes of each picture.
         hashes: Hashes pictures.
-        settled: Whether the groups may be stored; see `Listing.is_settled`.
+        listing: The files that the pictures lie in; the groups are stored only if they are settled.
+        of: What is compared, for the line that a waiting process prints.
     """
     cached = cache_folder("twins") / digest(*identity)
+    known = _known(cached, len(sizes))
+    if known is not None:
+        return known
+    with made_once(cached, waiting_for=of, work="hashing"):
+        known = _known(cached, len(sizes))  # another process may have compared them meanwhile
+        if known is not None:
+            return known
+        listing.settle()
+        groups = _found(sizes, hashes)
+        if listing.is_settled():
+            with atomic_write(cached) as temporary:
+                temporary.write_text(json.dumps(groups))
+        return groups
+
+
+def _known(cached: Path, count: int) -> list[list[int]] | None:
+    """Return stored groups of `count` pictures; None if there are none, or something else stands there."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         groups: list[list[int]] = json.loads(cached.read_bytes())
-        if _are_groups(groups, len(sizes)):
+        if _are_groups(groups, count):
             return groups
-    groups = _found(sizes, hashes)
-    if settled():
-        with atomic_write(cached) as temporary:
-            temporary.write_text(json.dumps(groups))
-    return groups
+    return None
 
 
 def _are_groups(stored: object, count: int) -> bool:

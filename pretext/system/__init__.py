@@ -12,6 +12,7 @@ plugins       tasks and probes in a user's own Python file
 checkpoint    atomic writes; training checkpoints as safetensors files
 stored_json   reading JSON files that an earlier call has written, with one-line errors
 cache         the folder for packed data sets and features
+stamps        which files of the cache this machine has checked in full
 device        `--device auto`
 distributed   torchrun: rank, gathered rows, averaged gradients, common decisions
 stopping      finish and save the current step on Ctrl-C, SIGTERM or SIGHUP

@@ -1,7 +1,7 @@
 """The cache folder on disk, the size limits of what is kept there, and entries that one process builds for all.
 
-Such an entry is a folder whose name is a hash. Who builds it holds its lock. The operating system frees the lock of a
-dead process, so a temporary folder whose lock is free was left by one and may be deleted.
+Such an entry is a folder or a file whose name is a hash. Who builds it holds its lock. The operating system frees the
+lock of a dead process, so a temporary folder whose lock is free was left by one and may be deleted.
 """
 
 from __future__ import annotations
@@ -58,21 +58,24 @@ def size_limit_gb(variable: str, default: float) -> float:
 
 
 @contextmanager
-def locked_entry(folder: Path, *, waiting_for: str | None = None) -> Iterator[bool]:
+def locked_entry(folder: Path, *, waiting_for: str | None = None, work: str = "decoding") -> Iterator[bool]:
     """Hold the lock of an entry, and yield whether it is held.
 
     The holder removes the lock file as its last step. Who has opened the removed file makes a new one.
 
     Args:
         folder: The folder of the entry.
-        waiting_for: What the entry holds, to be said while another process builds it; None does not wait.
+        waiting_for: What the entry holds, to be said while another process builds it; None does not wait. Of several
+            processes that torchrun has started on a machine, the first one says it.
+        work: What the other process is doing with it.
     """
     path = folder.with_name(f".{folder.name}.lock")
     with contextlib.ExitStack() as stack:
         try:
             alone = stack.enter_context(lock_file(path, wait_s=NOTICE_S if waiting_for else 0))
             if not alone and waiting_for:
-                print(f"{waiting_for}: another process is decoding it; waiting", file=sys.stderr)
+                if os.environ.get("LOCAL_RANK", "0") == "0":
+                    print(f"{waiting_for}: another process is {work} it; waiting", file=sys.stderr)
                 alone = stack.enter_context(lock_file(path, wait_s=None))
         except OSError as error:
             if error.errno not in NO_LOCKS:
@@ -83,6 +86,22 @@ def locked_entry(folder: Path, *, waiting_for: str | None = None) -> Iterator[bo
         finally:
             if alone:
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def made_once(entry: Path, *, waiting_for: str, work: str) -> Iterator[None]:
+    """Hold the lock of an entry while it is made: of several processes one makes it, and the others find it made.
+
+    The caller looks for the entry before, and once more under the lock.
+
+    Args:
+        entry: The path of the entry, whose name is a hash.
+        waiting_for: See `locked_entry`.
+        work: See `locked_entry`.
+    """
+    sweep(entry.parent)
+    with locked_entry(entry, waiting_for=waiting_for, work=work):
+        yield
 
 
 def sweep(folder: Path) -> None:

@@ -1,11 +1,15 @@
 """Training on several processes: rank and world size, gathered rows, averaged gradients, decisions made in common.
 
 In a single process these functions do nothing, so that callers need no special case.
+
+If a process ends while others wait for it, they end too, and one of all processes reports the reason: see `one_voice`.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,14 +26,25 @@ from pretext.system.errors import UserError
 Value = TypeVar("Value")
 GRACE_S = 2.0
 """Seconds that the other processes leave the first one to report an error: torchrun ends it as soon as one exits."""
+_LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|timed? ?out|socket|aborted|remote process", re.I)
+"""What torch says of a collective that another process leaves unanswered."""
 _control: dict[Any, Any] = {}
 """The group for `everyones`, by the group of all processes that it belongs to."""
+_blocks = itertools.count()
+"""Numbers of the `one_voice` blocks that this process enters; all processes enter the same ones."""
 
 
 def join_processes(device: torch.device) -> None:
     """Initialise `torch.distributed` if torchrun has started several processes: NCCL on GPUs, else Gloo."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        with _answered():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    everyones(None)  # connects the processes: who waits for an unconnected one would not see it end
+
+
+def launched() -> int:
+    """Return the number of processes that torchrun has started, also before `join_processes`."""
+    return world() if _initialised() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def world() -> int:
@@ -50,24 +65,86 @@ def everyones(value: Value) -> list[Value]:
     if world() == 1:
         return [value]
     everybody = dist.group.WORLD
-    if everybody not in _control:
-        _control.clear()
-        _control[everybody] = dist.new_group(backend="gloo")
     values: list[Any] = [None] * world()
-    dist.all_gather_object(values, value, group=_control[everybody])
+    with _answered():
+        if everybody not in _control:
+            _control.clear()
+            _control[everybody] = dist.new_group(backend="gloo")
+        dist.all_gather_object(values, value, group=_control[everybody])
     return values
+
+
+def check_equal(facts: Mapping[str, object]) -> None:
+    """Compare what all processes must have in common, such as the content of the data.
+
+    Args:
+        facts: Values by name; the processes give the same names.
+
+    Raises:
+        UserError: In every process, if a value differs in one of them.
+    """
+    first, *others = everyones(dict(facts))
+    for number, other in enumerate(others, start=1):
+        for name, value in first.items():
+            if other[name] != value:
+                raise UserError(
+                    f"process {number} of {world()} has {name} = {other[name]}, and process 0 has {value}; "
+                    "give all processes the same data, --out folder and settings"
+                )
 
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """Let the first process alone report an error or a stop that all meet; the others exit with the same code."""
+    """Let one process report an error or a stop; the others exit with the same code.
+
+    The first process reports what all meet. What another one meets alone, it reports itself after `GRACE_S`; the
+    processes that wait for it then exit.
+    """
+    key = f"pretext_bench/said/{next(_blocks)}"
     try:
         yield
-    except (UserError, KeyboardInterrupt) as reason:
-        if (rank() if _initialised() else int(os.environ.get("RANK", "0"))) > 0:
+    except (UserError, OSError, KeyboardInterrupt) as reason:
+        if _is_silent(reason, key):
             time.sleep(GRACE_S)
-            sys.exit(2 if isinstance(reason, UserError) else 130)
+            sys.exit(130 if isinstance(reason, KeyboardInterrupt) else 2)
         raise
+
+
+def _is_silent(reason: BaseException, key: str) -> bool:
+    """Whether another process reports the reason, or none has to; if not, tell the others that this one does."""
+    if launched() == 1:
+        return False
+    number = rank() if _initialised() else int(os.environ.get("RANK", "0"))
+    if number and isinstance(reason, KeyboardInterrupt):
+        return True
+    if not _initialised():  # if the first process has ended too, torchrun ends this one meanwhile
+        time.sleep(GRACE_S if number else 0)
+        return False
+    store = dist.distributed_c10d._get_default_store()
+    deadline = time.monotonic() + (GRACE_S if number else 0)
+    try:
+        while not store.check([key]):
+            if time.monotonic() >= deadline:
+                return store.add(key, 1) > 1
+            time.sleep(0.05)
+    except RuntimeError:  # the process that held the store has ended
+        return False
+    return True
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Turn torch's error about a process that does not answer into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        number = os.environ.get("RANK", "0") if not _initialised() else rank()
+        raise UserError(
+            f"process {number}: another process has ended or does not answer; see what it has said, and run the same "
+            "command again to resume"
+        ) from None
 
 
 def gather(local: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "N ..."]:
@@ -96,7 +173,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             by_type.setdefault(parameter.grad.dtype, []).append(parameter.grad)
     for gradients in by_type.values():  # one all-reduce per dtype: many small ones are slow
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
+        with _answered():
+            dist.all_reduce(flat)
         flat /= world()
         for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
@@ -107,7 +185,8 @@ def mean_losses(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if world() == 1 or not losses:
         return dict(losses)
     means = torch.stack([loss.detach().float() for loss in losses.values()])
-    dist.all_reduce(means)
+    with _answered():
+        dist.all_reduce(means)
     return dict(zip(losses, means / world(), strict=True))
 
 
@@ -118,13 +197,15 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, local: Tensor) -> Tensor:
         ctx.rows = len(local)
         parts = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(world())]
-        dist.all_gather(parts, local.contiguous())
+        with _answered():
+            dist.all_gather(parts, local.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         summed = gradients[0].contiguous().clone()
-        dist.all_reduce(summed)
+        with _answered():
+            dist.all_reduce(summed)
         return summed[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 

@@ -53,7 +53,7 @@ def load_batches(
 
     Args:
         data: What `for_views` or `at_size` returns.
-        batch_size: Images per step, over all processes.
+        batch_size: Images per step, over all processes, of which each gets as many; divisible by their number.
         side: Side in pixels of the views to cut.
         seed: Seed of the order.
         first: Step to start from, 0 for a new run.
@@ -83,7 +83,8 @@ def load_batches(
                 f"leave out shorter clips by shortest={frames}"
             )
         rows = _chosen_frames(order, clips, choose, seed=seed, first=first)  # B × F
-    own_rows = (indices[rank::world] for indices in rows)
+    share = batch_size // world
+    own_rows = (indices[rank * share : (rank + 1) * share] for indices in rows)
     unseeded = torch.Generator()
 
     def batch(indices: Int[Tensor, "B F"], pictures: Pictures) -> Batch:

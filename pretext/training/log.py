@@ -60,7 +60,7 @@ class TrainingLog:
         self.rows: list[dict[str, Any]] = []
         self.collapsed = False
         path = out / "log.jsonl"
-        if step and path.is_file():
+        if step and rank() == 0 and path.is_file():
             self.rows = [row for row in read_log(path) if row["step"] <= step]
         self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
         hidden = True if rank() else None  # None hides the bar unless stderr is a terminal

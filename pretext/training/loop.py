@@ -20,6 +20,7 @@ from pretext.encoders import Encoder, build_encoder
 from pretext.system.device import device_of
 from pretext.system.distributed import (
     average_gradients,
+    check_equal,
     everyones,
     join_processes,
     mean_losses,
@@ -38,7 +39,7 @@ from pretext.training.left_out import LeftOut, sound_images
 from pretext.training.loading import load_batches
 from pretext.training.log import TrainingLog
 from pretext.training.micro_batches import equal_part, least_rows, micro_batches, seeded_generator
-from pretext.training.optimisers import make_optimizer, rate_at
+from pretext.training.optimisers import make_optimizers, rate_at
 from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_settings
 from pretext.training.sample_sheets import write_sample
 
@@ -106,7 +107,10 @@ def _train(
     elif built_encoder.input_size != image_size:
         raise UserError(f"image_size is {image_size}, but the encoder was made for {built_encoder.input_size} px")
     train_data = for_views(data.split("train"), image_size, bad_images=config.bad_images)
-    folder = RunFolder(out, run_settings(task, task_settings, encoder, train_data, config, image_size=image_size))
+    settings = run_settings(task, task_settings, encoder, train_data, config, image_size=image_size)
+    folder = RunFolder(out, settings)
+    common = {name: value for name, value in settings.items() if name != "data"}  # its fingerprint decides
+    check_equal(common | {"packed (PRETEXT_PACK_GB)": is_packed(train_data)})
     if _finished(folder, folder.checkpoint()):  # without a lock: the folder may be read-only
         return folder.encoder
     model = build_task(task_settings, built_encoder, labels=label_kind(train_data), seed=config.seed).to(device)
@@ -117,7 +121,8 @@ def _train(
 
 
 def _finished(folder: RunFolder, checkpoint: Checkpoint | None) -> bool:
-    return checkpoint is not None and checkpoint.state.finished and folder.encoder.is_file()
+    """Return whether the first process finds the run finished: on a network the others may see its files later."""
+    return everyones(checkpoint is not None and checkpoint.state.finished and folder.encoder.is_file())[0]
 
 
 def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: RunFolder, device: torch.device) -> Path:
@@ -127,6 +132,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     checkpoint = folder.checkpoint()
     if _finished(folder, checkpoint):  # by a process that held the lock until now
         return folder.encoder
+    check_equal({"checkpoint": checkpoint and checkpoint.state})
     if rank() == 0:
         folder.remove_unfinished_files()
 
@@ -161,7 +167,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     )
     first_images = sound_images(train_data, side, 2, left_out)  # two, because some losses compare images
     if checkpoint is None:
-        flops = flops_per_image(model, train_data, first_images, device)
+        flops = everyones(flops_per_image(model, train_data, first_images, device))[0]
     else:
         flops = checkpoint.state.flops_per_image
     # None if the budget is in seconds; 0 if the task has no optimisers: `Task.prepare` was all of its training
@@ -232,21 +238,6 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     return folder.encoder
 
 
-def make_optimizers(model: Task, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
-    """Return one optimiser per player of a task."""
-    return {
-        player: make_optimizer(
-            parameters,
-            name=config.optimizer,
-            learning_rate=config.learning_rate * model.rate_factors().get(player, 1.0),
-            weight_decay=config.weight_decay,
-            momentum=config.beta1,
-            beta2=config.beta2,
-        )
-        for player, parameters in model.players().items()
-    }
-
-
 def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device, left_out: LeftOut) -> float:
     """Call `Task.prepare` on the same images in every process; return the seconds that it took."""
     started = time.monotonic()
@@ -281,10 +272,15 @@ def _next(batches: Iterator[Batch], stop: Stop) -> Batch | None:
     """Return the next batch; None if a signal has ended the workers that decode it."""
     try:
         return next(batches)
-    except RuntimeError:
-        if not stop.requested:
+    except RuntimeError as error:
+        if stop.requested:
+            return None
+        if not str(error).startswith("DataLoader worker (pid"):
             raise
-        return None
+        raise UserError(
+            "a process that decodes was killed, perhaps for want of memory; run the same command again, with fewer "
+            "--workers"
+        ) from None
 
 
 def _step(

@@ -52,12 +52,16 @@ def equal_part(batch: Batch | None, rows: int, accumulate: int, least: int) -> B
 
 
 def micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.device, least: int = 1) -> list[Batch]:
-    """Split a batch into at most `config.accumulate` parts, each with a generator of its own."""
+    """Split a batch into at most `config.accumulate` parts, each with a generator of its own.
+
+    The parts are numbered over all processes, so that several processes draw what one draws that accumulates as often.
+    """
+    first = rank() * config.accumulate
     size = max(math.ceil(len(batch) / config.accumulate), least)
     return [
         replace(
             batch.map(itemgetter(slice(start, start + size))),
-            generator=seeded_generator(device, config.seed, step, rank(), k),
+            generator=seeded_generator(device, config.seed, step, 0, first + k),
         )
         for k, start in enumerate(range(0, len(batch), size))
     ]

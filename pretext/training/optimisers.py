@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
 from pretext.modules.schedules import cosine
+from pretext.tasks.base import Task
+
+if TYPE_CHECKING:
+    from pretext.training.config import TrainConfig
 
 OptimizerName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["cosine", "constant"]
+
+
+def make_optimizers(model: Task, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """Return one optimiser per player of a task."""
+    return {
+        player: make_optimizer(
+            parameters,
+            name=config.optimizer,
+            learning_rate=config.learning_rate * model.rate_factors().get(player, 1.0),
+            weight_decay=config.weight_decay,
+            momentum=config.beta1,
+            beta2=config.beta2,
+        )
+        for player, parameters in model.players().items()
+    }
 
 
 def make_optimizer(

@@ -41,7 +41,7 @@ from pretext.system.cache import cache_folder
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
 from pretext.training.log import TrainingLog, read_log
-from pretext.training.loop import make_optimizers
+from pretext.training.optimisers import make_optimizers
 from pretext.training.run_folder import RunFolder, load_task
 from retrieval.indexing.index import PatchIndex
 from retrieval.regions import Regions

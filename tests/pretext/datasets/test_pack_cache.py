@@ -114,7 +114,7 @@ def test_a_build_that_takes_days_is_left_alone_and_so_are_the_files_of_others(sp
 def test_who_waits_for_another_process_says_so(spec, own_cache, monkeypatch, capfd):
     monkeypatch.setattr(pretext.system.cache, "NOTICE_S", 0.05)
     inner = pretext.datasets.packing._build
-    line, said, others = "another process is decoding it; waiting", [], []
+    line, said, others = "another process is decoding or checking it; waiting", [], []
 
     def slow(*args):
         inner(*args)

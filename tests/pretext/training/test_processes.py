@@ -1,110 +1,133 @@
-"""Training on several processes: equal parameters after every budget, common decisions, one line for errors."""
+"""Training on two processes: equal parameters after every budget, common decisions, one line for errors."""
 
 from __future__ import annotations
 
-import importlib
-import os
+import re
 import signal
-from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from training_samples import ENCODER, pictures
+from PIL import Image
+from process_samples import Run, assert_equal, two
+from torch.multiprocessing.spawn import ProcessExitedException
+from training_samples import pictures
 
-from pretext.datasets import open_dataset
-from pretext.training.config import TrainConfig
+from pretext.system.checkpoint import read_checkpoint
 
-loop = importlib.import_module("pretext.training.loop")
-pytestmark = pytest.mark.slow  # two processes each
-
-
-def one_of_two(number, data, folder, task, settings, signalled, streamed):
-    """Train as one process of two; write its parameters, its steps and how it ended."""
-    torch.set_num_threads(1)
-    os.environ["PRETEXT_PACK_GB"] = "0" if streamed else "4"
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2, timeout=timedelta(seconds=60)
-    )
-    real, seen, steps = loop._step, [], 0
-
-    def step(model, *rest):
-        nonlocal steps
-        seen[:] = [model]
-        losses = real(model, *rest)
-        steps += 1
-        if number == 1 and steps == signalled:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return losses
-
-    loop._step = step
-    config = TrainConfig(**{"batch_size": 8, "workers": 0, "device": "cpu", "log_every": 1} | settings)
-    try:
-        loop.train(task, ENCODER, open_dataset(data), config, Path(folder) / "run", image_size=32)
-        end = "finished"
-    except (Exception, SystemExit, KeyboardInterrupt) as reason:
-        end = f"{type(reason).__name__}: {reason}"
-    values = [parameter.detach().numpy().ravel() for model in seen for parameter in model.parameters()]
-    np.savez(f"{folder}/{number}.npz", values=np.concatenate(values or [np.zeros(0)]), steps=steps, end=end)
-    dist.destroy_process_group()
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two processes each
+BATCH = 8
+BUDGETS = {
+    "steps": {"steps": 4},
+    "images": {"images": 44},
+    "epochs": {"epochs": 1.7},
+    "seconds": {"seconds": 0.7},
+    "flops": {"flops": 4e9},
+    "seconds, accumulated": {"seconds": 0.7, "accumulate": 2},
+}
 
 
-def two(data, folder, task="simclr:small", *, signalled=None, streamed=False, **settings):
-    folder.mkdir(exist_ok=True)
-    (folder / "meet").unlink(missing_ok=True)
-    mp.spawn(one_of_two, args=(data, str(folder), task, settings, signalled, streamed), nprocs=2)
-    return [dict(np.load(folder / f"{number}.npz")) for number in range(2)]
+def split_pictures(folder, broken=()):
+    """Write 32 pictures of which all are for training, in their order; some are cut short."""
+    spec = pictures(folder / "train", broken)
+    for split in ("val", "test"):
+        (folder / split).mkdir()
+        noise = np.random.default_rng(ord(split[0])).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / split / "0.png")
+    return spec.removesuffix("/train")
 
 
-def assert_equal(found):
-    first, second = found
-    assert first["steps"] == second["steps"] > 0
-    assert len(first["values"]) and np.isfinite(first["values"]).all()
-    assert first["values"].tobytes() == second["values"].tobytes()
+ORDER = np.random.default_rng((0, 0)).permutation(32).tolist()
+"""The pictures of the first epoch of seed 0; the first half of each batch is process 0's."""
+OF_SECOND, LATER = ORDER[BATCH - 1], ORDER[2 * BATCH - 1]
+BROKEN = {
+    "every fifth": range(0, 32, 5),
+    "the first of the set": [0],
+    "one of the second process": [OF_SECOND],
+    "all of the second process": ORDER[BATCH // 2 : BATCH],
+}
+BROKEN_BUDGETS = ("steps", "epochs", "seconds, accumulated")
 
 
-@pytest.mark.parametrize(
-    ("budget", "streamed", "broken"),
-    [
-        ({"steps": 4}, False, ()),
-        ({"seconds": 0.7}, False, ()),
-        ({"steps": 8}, True, range(0, 32, 5)),
-        ({"seconds": 0.7, "accumulate": 2}, True, range(0, 32, 5)),
-    ],
-)
-def test_two_processes_keep_equal_parameters(budget, streamed, broken, tmp_path):
-    found = two(pictures(tmp_path / "data", broken), tmp_path / "out", streamed=streamed, **budget)
-    assert [str(each["end"]) for each in found] == ["finished", "finished"]
-    assert_equal(found)
+@pytest.fixture(scope="module")
+def budgets(tmp_path_factory):
+    """How both processes end each budget, with sound and with broken pictures."""
+    folder = tmp_path_factory.mktemp("budgets")
+    data = split_pictures(folder / "sound")
+    runs = {name: Run(data, folder / name, settings=budget) for name, budget in BUDGETS.items()}
+    for number, (name, broken) in enumerate(BROKEN.items()):
+        spec = split_pictures(folder / f"broken{number}", broken)
+        for budget in BROKEN_BUDGETS:
+            label = f"{budget}; broken: {name}"
+            out = folder / f"{number} {budget}"
+            runs[label] = Run(spec, out, "autoencoder", streamed=True, settings=BUDGETS[budget])
+    ended = two(folder / "meet", *runs.values())
+    return {name: (run, *both) for (name, run), both in zip(runs.items(), ended, strict=True)}
 
 
-def test_a_signal_to_one_process_stops_both_at_one_step_and_they_go_on_to_the_same_parameters(tmp_path):
+def test_every_budget_ends_with_equal_parameters(budgets):
+    assert len(budgets) == len(BUDGETS) + len(BROKEN_BUDGETS) * len(BROKEN)
+    for name, (_, first, second) in budgets.items():
+        assert (first.end, second.end) == ("finished", "finished"), name
+        assert first.steps == second.steps > 0, name
+        assert_equal(first, second)
+
+
+def test_two_processes_do_as_many_steps_as_the_budget_gives(budgets):
+    assert budgets["steps"][1].steps == 4
+    assert budgets["images"][1].steps == round(44 / 8)
+    assert budgets["epochs"][1].steps == round(1.7 * 32 / 8)
+    run, ended, _ = budgets["flops"]
+    _, about = read_checkpoint(run.out / "checkpoint.safetensors")
+    assert ended.steps == max(1, round(4e9 / about["flops_per_image"] / 8))
+
+
+def test_a_signal_or_a_kill_at_one_step_goes_on_to_the_same_parameters(tmp_path):
     data = pictures(tmp_path / "data")
-    whole = two(data, tmp_path / "whole", steps=6)
-    part = two(data, tmp_path / "part", steps=6, signalled=3)
-    assert [str(each["end"]).rstrip() for each in part] == ["KeyboardInterrupt:", "SystemExit: 130"]
-    assert_equal(part)
-    assert part[0]["steps"] == 3
-    rest = two(data, tmp_path / "part", steps=6)
-    assert_equal(rest)
-    assert rest[0]["values"].tobytes() == whole[0]["values"].tobytes()
+    few = {"steps": 6}
+    stopped = Run(data, tmp_path / "stopped", signal_at=3, settings=few)
+    killed = Run(
+        data, tmp_path / "killed", signal_at=4, number=signal.SIGKILL, to_both=True,
+        settings=few | {"checkpoint_seconds": 0},
+    )  # fmt: skip
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        two(tmp_path / "meet", killed)
+    assert not (tmp_path / "killed" / "encoder.safetensors").exists()
+    whole, part, rest, after_kill = two(
+        tmp_path / "meet",
+        Run(data, tmp_path / "whole", settings=few),
+        stopped,
+        Run(data, tmp_path / "stopped", settings=few),
+        Run(data, tmp_path / "killed", settings=few),
+    )
+    assert [each.end for each in part] == ["KeyboardInterrupt:", "SystemExit: 130"]
+    assert [each.steps for each in part] == [3, 3] and [each.steps for each in rest] == [3, 3]
+    assert after_kill[0].steps == after_kill[1].steps < 6
+    for first, second in (whole, part, rest, after_kill):
+        assert_equal(first, second)
+    assert_equal(whole[0], rest[0])
+    assert_equal(whole[0], after_kill[0])
 
 
-@pytest.mark.parametrize(
-    ("settings", "broken", "message"),
-    [
-        ({"batch_size": 7}, (), "batch_size 7 is not divisible by the 2 processes"),
-        ({"batch_size": 2, "task": "byol"}, (), "needs two or more in each"),
-        ({"bad_images": "stop"}, (9, 10, 11), "a picture cannot be decoded"),
-        ({}, range(32), "pictures cannot be decoded"),
-    ],
-)
-def test_what_two_processes_cannot_train_on_is_one_line_of_the_first(settings, broken, message, tmp_path):
-    found = two(pictures(tmp_path / "data", broken), tmp_path / "out", streamed=True, **{"steps": 8} | settings)
-    first, second = (str(each["end"]) for each in found)
-    assert first.startswith("UserError: ") and message in first and "\n" not in first
-    assert second == "SystemExit: 2"
-    assert found[0]["steps"] == found[1]["steps"]
+REFUSED = {
+    "a batch of 7": ({"batch_size": 7}, (), r"batch_size 7 is not divisible by the 2 processes"),
+    "a batch of one": ({"batch_size": 1}, (), r"batch_size 1 is not divisible by the 2 processes"),
+    "one picture each": ({"batch_size": 2}, (), r"needs two or more in each"),
+    "all broken": ({}, range(32), r"all 32 pictures cannot be decoded"),
+    "stop at the first of the set": ({"bad_images": "stop"}, [0], r"a picture cannot be decoded: .*/00\.png"),
+    "stop, in the second": ({"bad_images": "stop"}, [OF_SECOND], rf"cannot be decoded: .*/{OF_SECOND:02}\.png"),
+    "stop, one step later": ({"bad_images": "stop"}, [LATER], rf"cannot be decoded: .*/{LATER:02}\.png"),
+}
+
+
+def test_what_two_processes_cannot_train_on_is_one_line_of_the_first_at_the_same_step(tmp_path):
+    runs = [
+        Run(split_pictures(tmp_path / f"data{k}", broken), tmp_path / f"{k}", "byol", streamed=True,
+            settings={"steps": 8} | settings)
+        for k, (settings, broken, _) in enumerate(REFUSED.values())
+    ]  # fmt: skip
+    ended = dict(zip(REFUSED, two(tmp_path / "meet", *runs), strict=True))
+    for name, (first, second) in ended.items():
+        message = REFUSED[name][2]
+        assert re.match(f"UserError: .*{message}", first.end) and "\n" not in first.end
+        assert second.end == "SystemExit: 2"
+        assert first.steps == second.steps == int(name == "stop, one step later"), name

@@ -1,0 +1,140 @@
+"""`pretext train` as torchrun starts it, two real processes: a full disk, a lock, a kill, and what differs."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+import torch.distributed as dist
+from training_samples import ENCODER, pictures
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two processes each
+LONGEST_S = 240
+"""A process that has not ended after so long hangs."""
+
+
+class Pair:
+    """Two processes that one command line starts; this process holds their store, as torchrun's agent does."""
+
+    def __init__(self, words, *, second=(), at_most=None, **of_second):
+        """Start them.
+
+        Args:
+            words: The command line.
+            second: More words for process 1.
+            at_most: Bytes that a file may have; a larger one fails to be written, as on a full disk.
+            **of_second: Environment of process 1 alone.
+        """
+        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(minutes=5))
+        self.processes = []
+        for rank in range(2):
+            environment = os.environ | {
+                "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.store.port),
+                "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0",
+            } | (of_second if rank else {})  # fmt: skip
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "pretext", *words, *(second if rank else ())],
+                    env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                )
+            )  # fmt: skip
+            if at_most is not None:
+                resource.prlimit(self.processes[-1].pid, resource.RLIMIT_FSIZE, (at_most, at_most))
+
+    def end(self):
+        """Wait for both; return their exit codes, and all lines that say how they ended."""
+        deadline = time.monotonic() + LONGEST_S
+        try:
+            said = [process.communicate(timeout=max(1, deadline - time.monotonic())) for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+                process.communicate()
+        lines = [line for texts in said for text in texts for line in text.splitlines()]
+        assert not any("Traceback" in line for line in lines), lines
+        ends = [line for line in lines if line.startswith(("error: ", "stopped")) or "trained by" in line]
+        return [process.returncode for process in self.processes], ends
+
+    def kill(self, *ranks):
+        for rank in ranks:
+            self.processes[rank].send_signal(signal.SIGKILL)
+
+    def wait_for(self, file):
+        while not file.exists():
+            assert all(process.poll() is None for process in self.processes), self.end()
+            time.sleep(0.05)
+
+
+def words(data, out, *more, steps=6):
+    return [
+        *f"train autoencoder --data {data} --encoder {ENCODER} --image-size 32 --steps {steps} --batch-size 8".split(),
+        *f"--device cpu --workers 0 --samples 0 --checkpoint-seconds 0 --out {out}".split(),
+        *more,
+    ]
+
+
+def test_a_full_disk_ends_both_in_one_line_and_the_same_command_goes_on(tmp_path, own_cache):
+    data, out = pictures(tmp_path / "data"), tmp_path / "out"
+    codes, said = Pair(words(data, out), at_most=150_000).end()
+    assert codes == [2, 2]
+    (line,) = said
+    assert line.startswith(f"error: {out}/checkpoint.safetensors: File too large; free some space")
+    assert sorted(file.name for file in out.iterdir()) == [".lock", "log.jsonl"]
+    codes, said = Pair(words(data, out)).end()
+    assert codes == [0, 0] and len(said) == 1 and "trained by" in said[0]
+
+
+def test_a_second_pair_in_the_folder_is_refused_and_a_killed_pair_leaves_no_lock(tmp_path):
+    data, out = pictures(tmp_path / "data"), tmp_path / "out"
+    first = Pair(words(data, out, steps=100_000))
+    first.wait_for(out / "checkpoint.safetensors")
+    codes, said = Pair(words(data, out, steps=100_000)).end()
+    assert codes == [2, 2]
+    assert said == [f"error: {out}: another process is training in this folder; wait for it, or give another --out"]
+    assert all(process.poll() is None for process in first.processes)
+    first.kill(1)  # the other one sees it
+    codes, said = first.end()
+    assert codes == [2, -signal.SIGKILL]
+    assert len(said) == 1 and said[0].startswith("error: process 0: another process has ended")
+    third = Pair(words(data, out, steps=100_000))
+    before = (out / "log.jsonl").stat().st_ino
+    while (out / "log.jsonl").stat().st_ino == before:  # a new start writes the log anew, under the lock
+        assert all(process.poll() is None for process in third.processes), third.end()
+        time.sleep(0.05)
+    third.kill(0, 1)
+    assert third.end() == ([-signal.SIGKILL] * 2, [])
+    codes, said = Pair(words(data, tmp_path / "other")).end()
+    assert codes == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("alone", "message"),
+    [
+        (
+            {"PRETEXT_PACK_GB": "0"},
+            "error: process 1 of 2 has packed (PRETEXT_PACK_GB) = False, and process 0 has True",
+        ),
+        ({"PRETEXT_PACK_GB": "much"}, "error: PRETEXT_PACK_GB=much: expected a number of gigabytes"),
+        ("--data", "error: process 1 of 2 has data_fingerprint = "),
+        ("--seed", "error: process 1 of 2 has train_config = "),
+    ],
+    ids=["packed and streamed", "a fault of the second alone", "other data", "other settings"],
+)
+def test_what_differs_between_the_processes_ends_both_in_one_line_before_any_step(alone, message, tmp_path):
+    data, out = pictures(tmp_path / "data"), tmp_path / "out"
+    if alone == "--data":
+        pair = Pair(words(data, out), second=["--data", pictures(tmp_path / "other", [3])])
+    elif alone == "--seed":
+        pair = Pair(words(data, out), second=["--seed", "1"])
+    else:
+        pair = Pair(words(data, out), **alone)
+    codes, said = pair.end()
+    assert codes == [2, 2] and not out.exists()
+    assert len(said) == 1 and said[0].startswith(message)
