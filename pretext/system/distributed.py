@@ -117,19 +117,27 @@ def _is_silent(reason: BaseException, key: str) -> bool:
     number = rank() if _initialised() else int(os.environ.get("RANK", "0"))
     if number and isinstance(reason, KeyboardInterrupt):
         return True
-    if not _initialised():  # if the first process has ended too, torchrun ends this one meanwhile
-        time.sleep(GRACE_S if number else 0)
-        return False
-    store = dist.distributed_c10d._get_default_store()
     deadline = time.monotonic() + (GRACE_S if number else 0)
     try:
-        while not store.check([key]):
+        store = _store()
+        while store is None or not store.check([key]):
             if time.monotonic() >= deadline:
-                return store.add(key, 1) > 1
+                return store is not None and store.add(key, 1) > 1
             time.sleep(0.05)
     except RuntimeError:  # the process that held the store has ended
         return False
     return True
+
+
+def _store() -> Any:
+    """Return the store that all processes share; before `join_processes` torchrun's, or None without it."""
+    if _initialised():
+        return dist.distributed_c10d._get_default_store()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    c10d: Any = dist
+    store = c10d.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return c10d.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextmanager

@@ -138,3 +138,8 @@ def test_what_differs_between_the_processes_ends_both_in_one_line_before_any_ste
     codes, said = pair.end()
     assert codes == [2, 2] and not out.exists()
     assert len(said) == 1 and said[0].startswith(message)
+
+
+def test_a_missing_folder_is_one_line_of_both(tmp_path):
+    codes, said = Pair(words(f"folder:{tmp_path}/none", tmp_path / "out")).end()
+    assert (codes, said) == ([2, 2], [f"error: folder:{tmp_path}/none: no such folder"])
