@@ -13,6 +13,7 @@ import downstream.__main__ as judge
 from benchmarks.cells import Inpainting
 from benchmarks.options import Options
 from benchmarks.recipes import probe_types
+from downstream.probes.svm import Svm
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder
 from pretext.system.command_line import parse
@@ -21,6 +22,7 @@ from pretext.system.ranges import MOST_SEED, check_numbers
 from pretext.system.specs import path_of
 from pretext.tasks import task_class, task_config, task_names
 from pretext.training.config import TrainConfig
+from retrieval.index_command import Index
 
 PROBES = {**probe_types(), "inpainting": Inpainting}
 SETTINGS = {**PROBES, "train": TrainConfig, "options": Options}
@@ -88,6 +90,7 @@ def test_tasks_refuse_them_too(task):
         "--batch-size 1000000000",
         "--learning-rate nan",
         f"--workers {2**64}",
+        "--samples 1000000",
     ],
 )
 def test_flags_are_checked(words):
@@ -106,6 +109,19 @@ def test_specs_are_checked(width):
         open_dataset("scenes?size=32&seed=-1")
 
 
+@pytest.mark.parametrize(("setting", "value"), [("samples", 10**9), ("folds", 2**62)])
+def test_what_would_never_end_is_refused(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} is {value}; allowed is at most"):
+        Svm(**{setting: value})
+
+
+@pytest.mark.parametrize(("setting", "value"), [("grid", 100_000), ("pool", 1_000)])
+def test_regions_without_number_are_refused(setting, value):
+    words = f"--encoder e --data scenes --out i --{setting} {value}"
+    with pytest.raises(UserError, match=f"p: {setting} is {value}; allowed is at most"):
+        parse(Index, words.split(), prog="p")
+
+
 def test_a_huge_number_of_seeds_and_a_size_of_nothing_are_refused():
     with pytest.raises(ValueError, match="--seeds is 1000000000; allowed is 1 to 1000"):
         Options(seeds=1_000_000_000)
@@ -122,3 +138,5 @@ def test_the_home_of_nobody_is_one_line(kind):
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="nobody's home"):
         path_of("~nosuchuser")
+    with pytest.raises(UserError, match="nobody's home"):
+        open_dataset("~nosuchuser/pictures")

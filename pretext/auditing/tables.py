@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pretext.auditing.counting import Counted
 from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.findings import summary
+from pretext.system.errors import on_one_line
 
 CLASSES = 30
 """Classes that are listed on the terminal: of more, the first ones."""
@@ -37,7 +38,7 @@ def text(data: ImageDataset, counted: Mapping[str, Counted], notes: Sequence[str
         blocks.append(_class_lines(data, counted))
     blocks.append([f"wrong: {fault}" for fault in faults] or ["nothing wrong was found"])
     blocks.append([f"note: {note}" for note in decided])
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    return "\n\n".join("\n".join(map(on_one_line, block)) for block in blocks if block)
 
 
 def class_csv(data: ImageDataset, counted: Mapping[str, Counted]) -> str:
@@ -103,7 +104,7 @@ def _class_lines(data: ImageDataset, counted: Mapping[str, Counted]) -> list[str
     second = "objects" if boxes else "% of pixels" if masks else ""
     heads = [f"{name} pictures" for name in counted] + ([f"{name} {second}" for name in counted] if second else [])
     rows = [["class", *heads]]
-    for number, name in enumerate(data.classes[:CLASSES]):
+    for number, name in enumerate(map(on_one_line, data.classes[:CLASSES])):
         row = [name if len(name) <= NAME else f"{name[: NAME - 1]}…"]
         row += [f"{each.pictures_of[number]:,}" for each in counted.values()]
         if boxes:

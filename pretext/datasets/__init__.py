@@ -68,7 +68,6 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -81,7 +80,7 @@ from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.ranges import MOST
-from pretext.system.specs import options_into, parse_spec
+from pretext.system.specs import options_into, parse_spec, path_of
 
 __all__ = [
     "ANNOTATIONS",
@@ -159,7 +158,7 @@ def _opener(kind: str) -> tuple[type, OpenSplits]:
         return torchvision_sets.Options, functools.partial(torchvision_sets.open_named, kind)
     known = dataset_kinds()
     if kind not in known:
-        if Path(kind).expanduser().exists() or "/" in kind:
+        if path_of(kind).exists() or "/" in kind:
             raise UserError(f"{kind}: a path alone does not say what lies there; write {fitting_spec(kind)}")
         raise UserError(f"unknown kind of data set {kind!r}; {did_you_mean(kind, known)}")
     module = _module(kind)

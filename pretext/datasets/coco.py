@@ -79,6 +79,9 @@ class CocoMasks(Masks):
 
         painted = np.zeros((height, width), dtype=np.uint8)
         for number, segmentation in json.loads(self.drawn[index]):
+            if isinstance(segmentation, dict) and segmentation["size"] != [height, width]:
+                size = "×".join(map(str, reversed(segmentation["size"])))  # before any memory is taken
+                raise BadImage(f"{self.images[index]}: is {width}×{height}, a segmentation of it {size}")
             try:
                 if isinstance(segmentation, list):
                     runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
@@ -89,9 +92,6 @@ class CocoMasks(Masks):
                 inside = coco_mask.decode(runs)
             except (ValueError, TypeError, RuntimeError, KeyError) as error:
                 raise BadImage(f"{self.images[index]}: a segmentation of it cannot be drawn: {error}") from None
-            if inside.shape != painted.shape:
-                size = f"{inside.shape[1]}×{inside.shape[0]}"
-                raise BadImage(f"{self.images[index]}: is {width}×{height}, a segmentation of it {size}")
             painted[inside.astype(bool)] = number
         return painted
 

@@ -60,6 +60,9 @@ def read_json(file: Path) -> Annotated:
         raise UserError(f"{file}: not in COCO's format: {error} is missing") from None
     except (TypeError, AttributeError, OverflowError):
         raise UserError(f"{file}: not in COCO's format: expected lists of images, annotations and categories") from None
+    for name, _ in categories.values():
+        if not _is_text(name):
+            raise UserError(f"{file}: the category name {name!r} holds half of a character; mend the name")
     _check_unique(file, "image id", [entry["id"] for entry in images])
     objects: list[list[dict[str, Any]]] = [[] for _ in images]
     for number, entry in enumerate(annotations):
@@ -154,6 +157,15 @@ def box_around(segmentation: Any) -> list[float] | None:
     except (ValueError, TypeError, RuntimeError, KeyError):
         return None
     return [left, top, width, height] if width and height else None
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name can be written as UTF-8: JSON can hold halves of characters beyond 16 bits."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_order(ids: Collection[Any]) -> list[Any]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pretext.datasets.base import Fault, ImageDataset
 from pretext.datasets.files import FileDataset, some
 from pretext.datasets.packed import PackedDataset, ResizedDataset
+from pretext.system.errors import on_one_line
 
 MOST_SAID = 2
 """Faults that a command prints when it opens data; `python -m pretext data` prints all."""
@@ -158,4 +159,4 @@ def summary_lines(data: ImageDataset, *, notes: bool = True) -> list[str]:
 def say_opened(data: ImageDataset, *, notes: bool = True) -> None:
     """Print `summary_lines` on stderr; of several processes that torchrun has started, the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        print("\n".join(summary_lines(data, notes=notes)), file=sys.stderr)
+        print("\n".join(map(on_one_line, summary_lines(data, notes=notes))), file=sys.stderr)

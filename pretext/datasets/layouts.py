@@ -24,9 +24,8 @@ TABLES = ("_classes.csv", "_annotations.csv", "_annotations.txt", "_annotations.
 """Files by which hosted labelling services annotate a folder of pictures in formats that no kind reads."""
 
 
-def fitting_kind(path: Path) -> str:
+def fitting_kind(root: Path) -> str:
     """Return the kind whose layout the folder has; `folder` if it has none of the others'."""
-    root = path.expanduser()
     if (
         any(root.glob("VOC[0-9]*"))
         or devkits_below(root)
@@ -69,7 +68,7 @@ def fitting_spec(path: str) -> str:
     """Return the spec of what lies at a path: of the folder, or of the only folder in it that is more than pictures."""
     if store := store_at(path):
         return f"{store}:{path}"
-    root = Path(path).expanduser()
+    root = path_of(path)
     if (kind := fitting_kind(root)) != "folder" or not root.is_dir():
         return f"{kind}:{path}"
     inside = [f"{kind}:{entry}" for entry in sorted(root.iterdir()) if (kind := fitting_kind(entry)) != "folder"]

@@ -21,7 +21,8 @@ def device_of(name: str) -> torch.device:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}; give cpu or auto") from None
+        torch.zeros(1, device=device).tolist()  # not every device that torch names computes anything
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]  # the rest lists torch's own parts
+        raise UserError(f"--device {name}: {reason}; give cpu or auto") from None
     return device

@@ -12,8 +12,8 @@ from pretext.system.declarations import REQUIRED, SWITCH, Declared, Setting
 
 INDENT = 26
 """Column at which explanations begin."""
-WIDEST = 100
-"""A wider terminal is not filled: long lines are hard to read."""
+NARROWEST, WIDEST = 50, 100
+"""A wider terminal is not filled: long lines are hard to read. A narrower one breaks the lines itself."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class HelpPage:
 
     def text(self, width: int | None = None) -> str:
         """Return the page; `width` is the terminal's where None."""
-        width = width or min(WIDEST, shutil.get_terminal_size((80, 24)).columns)
+        width = width or min(WIDEST, max(NARROWEST, shutil.get_terminal_size((80, 24)).columns))
         summary, examples = _split(self.about)
         settings = [setting for group in self.groups for setting in group.settings]
         needed = [_spelled(setting) for setting in settings if setting.positional or setting.default is REQUIRED]

@@ -8,8 +8,17 @@ from typing import Any
 
 MOST_SEED = 2**32 - 1
 """The largest seed that NumPy, scikit-learn and PyTorch all take."""
-MOST = {"width": 2**14, "hidden": 2**14, "batch_size": 2**20, "image_size": 2**13}
-"""Limits by the end of a setting's name: more is a typing error that would end in a lack of memory."""
+MOST = {
+    "width": 2**14,
+    "hidden": 2**14,
+    "batch_size": 2**20,
+    "image_size": 2**13,
+    "grid": 2**8,
+    "pool": 2**6,
+    "folds": 2**10,
+    "samples": 2**14,
+}
+"""Limits by the end of a setting's name: more is a typing error that would end in a lack of memory, or never."""
 MOST_TIMES = 64
 """Limit of a width that is a factor, not a number of channels."""
 

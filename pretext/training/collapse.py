@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pretext.encoders.base import Encoder, evaluating
+from pretext.system.errors import UserError
 
 COLLAPSED = 0.01
 """Features with a smaller spread count as collapsed."""
@@ -40,7 +41,13 @@ def rank_me(vectors: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
 
 @torch.no_grad()
 def feature_statistics(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"]) -> dict[str, float]:
-    """Return the spread (`feature_std`) and the effective rank (`rank_me`) of the features of the first images."""
+    """Return the spread (`feature_std`) and the effective rank (`rank_me`) of the features of the first images.
+
+    Raises:
+        UserError: If a feature is not finite.
+    """
     with evaluating(encoder):
         features = encoder.embed(images[:MAX_IMAGES])
+    if not features.isfinite().all():
+        raise UserError("the encoder's features are not finite; lower --learning-rate or set --clip-norm")
     return {"feature_std": float(spread(features)), "rank_me": float(rank_me(features))}

@@ -102,3 +102,12 @@ def test_bad_input_is_one_line(words):
     with pytest.raises(UserError) as raised:
         main(words)
     assert "\n" not in str(raised.value)
+
+
+def test_a_name_that_commands_the_terminal_is_written_out(tmp_path, capsys):
+    for name in ("a\n\x1b[31mb", "c"):
+        for number in range(6):
+            dataset_samples.save(tmp_path / name / f"{number}.png", dataset_samples.pixels(3, 10 * len(name) + number))
+    assert main(["data", f"folder:{tmp_path}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("a\\n\\x1b[31mb ") for line in lines) and not any("\x1b" in line for line in lines)

@@ -159,7 +159,15 @@ def test_a_class_or_picture_that_is_not_there_is_named(root):
     fails(f"coco:{root}?train=instances_trian2017", "did you mean 'instances_train2017'")
 
 
-@pytest.mark.parametrize("segmentation", [{"size": [20, 24], "counts": [9, 999]}, {"size": [4, 4], "counts": [0, 16]}])
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [20, 24], "counts": [9, 999]},
+        {"size": [4, 4], "counts": [0, 16]},
+        {"size": [10**6, 10**6], "counts": [0, 10**12]},  # a terabyte, if it were drawn
+        {"size": ["a", None], "counts": [1]},
+    ],
+)
 def test_run_lengths_that_do_not_fit_are_a_bad_picture(root, segmentation):
     edit(root, lambda content: content["annotations"][0].update(segmentation=segmentation))
     with pytest.raises(BadImage, match=r"train2017/0000\.png: "):
@@ -181,3 +189,8 @@ def test_real_annotations_open_with_a_label():
         x, y, width, height = entry["bbox"]
         assert target["boxes"].tolist() == [[x, y, x + width, y + height]]
         assert data.classes[target["label"]] == names[entry["category_id"]]
+
+
+def test_a_class_name_that_no_text_file_can_hold_is_refused(root):
+    edit(root, lambda content: content["categories"][0].update(name="half \ud83d"))
+    fails(f"coco:{root}", r"the category name 'half .ud83d' holds half of a character")

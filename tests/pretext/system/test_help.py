@@ -237,3 +237,9 @@ def test_module_names_resolve_without_importing_the_package():
     with pytest.raises(LookupError):
         read_class("pretext.training.config:Nothing")
     assert not [a for a, b in itertools.pairwise(task_names()) if a == b]
+
+
+def test_a_very_narrow_terminal_gets_a_page_too(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1")
+    assert pretext_command.main(["data", "--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 50

@@ -10,6 +10,7 @@ import torch
 from training_samples import run
 
 from pretext.encoders import build_encoder
+from pretext.system.errors import UserError
 from pretext.training.collapse import feature_statistics, rank_me, spread
 
 
@@ -37,6 +38,15 @@ def test_rank_me_counts_directions_of_equal_size(rank):
 
 def test_rank_me_of_zero_vectors_is_one():
     assert rank_me(torch.zeros(5, 4)).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_features_of_a_diverged_encoder_are_one_line():
+    encoder = build_encoder("alexnet?width=0.125&stem_stride=1", input_size=32, seed=0)
+    with torch.no_grad():
+        next(encoder.parameters()).fill_(float("inf"))
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    with pytest.raises(UserError, match="features are not finite; lower --learning-rate or set --clip-norm"):
+        feature_statistics(encoder, images)
 
 
 def test_an_encoder_is_left_as_it_was():
