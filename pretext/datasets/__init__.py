@@ -65,7 +65,6 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
