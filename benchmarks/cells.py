@@ -30,7 +30,7 @@ from pretext.system.specs import without_options
 if TYPE_CHECKING:
     from pretext.training.config import TrainConfig
 
-CODE = 4
+CODE = 5
 """Increase it when a change of the code changes values: every cell is then computed again."""
 MAX_NAMED = 3
 """Differing settings that a message names; the others are counted."""

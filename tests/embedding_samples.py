@@ -45,7 +45,7 @@ def maps_of(encoder, path, stage):
     """The map of one file's picture, by torchvision's own resize."""
     encoder = load_encoder(encoder)
     pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
-    image = F.resize(pixels, [SIZE, SIZE], antialias=True)
+    image = F.resize(F.center_crop(pixels, [min(pixels.shape[1:])] * 2), [SIZE, SIZE], antialias=True)
     with torch.no_grad():
         maps = encoder(image[None])
     return maps[[each.name for each in encoder.stages].index(stage)][0].numpy()

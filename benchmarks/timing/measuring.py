@@ -31,7 +31,6 @@ class Speed:
 
     Examples:
         python benchmarks/timing/speed.py --tasks context_encoder simclr --probes knn
-        python benchmarks/timing/speed.py --retrieval --vectors 10000 100000
         python benchmarks/timing/speed.py --loading --data folder:photos --image-size 224
     """
 

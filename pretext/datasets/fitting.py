@@ -49,9 +49,7 @@ def fitted(image: UInt8[Tensor, "3 H W"], target: Target, size: int, fit: Fit) -
     target = {name: value for name, value in target.items() if name not in ("boxes", "masks")}
     height, width = image.shape[1:]
     if fit == "crop":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        return resize(image[:, top : top + side, left : left + side], target, size)
+        return resize(F.center_crop(image, [min(height, width)] * 2), target, size)
     share = size / min(height, width)
     if share < 1:
         image = _resized(image, (max(1, round(height * share)), max(1, round(width * share))))

@@ -24,7 +24,7 @@ def squares(pictures: Pictures) -> UInt8[Tensor, "B 3 S S"]:
         return pictures.pixels
     height, width = pictures.height, pictures.width
     length = torch.minimum(height, width).float()
-    box = ((height - length) / 2).floor(), length, ((width - length) / 2).floor(), length
+    box = (height - length) / 2, length, (width - length) / 2, length
     return (255 * cut(pictures, box, pictures.side)).round().to(torch.uint8)
 
 

@@ -216,13 +216,13 @@ def read_index(root: Path) -> None:
 
 def read_pack(root: Path) -> None:
     """A damaged pack is made again."""
-    pack = open_or_build(open_dataset(SPEC).split("test"), 16)
+    pack = open_or_build(open_dataset(SPEC).split("test"), 16, "squash")
     assert torch.equal(pack.images, _pictures())
 
 
 @functools.cache
 def _pictures() -> torch.Tensor:
-    return open_or_build(open_dataset(SPEC).split("test"), 16).images.clone()
+    return open_or_build(open_dataset(SPEC).split("test"), 16, "squash").images.clone()
 
 
 FORMATS: dict[str, tuple[str, Callable[[Path], None]]] = {

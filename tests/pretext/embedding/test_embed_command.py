@@ -248,7 +248,7 @@ def test_a_wrong_flag_is_one_line_and_leaves_nothing(given, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("package", "flags", "said"),
     [
-        ("pyarrow", ["--out", "features.parquet"], r"pip install 'pretext-bench\[parquet\]', or write \.npz"),
+        ("pyarrow", ["--out", "features.parquet"], r"pip install 'pretext-bench\[hub\]', or write \.npz"),
         ("umap", ["--map", "m.html", "--projection", "umap"], r"pip install 'pretext-bench\[umap\]', or take pca"),
     ],
 )

@@ -42,7 +42,7 @@ def expected(encoder, arrays):
         vectors = []
         for array in arrays:
             image = torch.from_numpy(array.transpose(2, 0, 1).copy())
-            image = F.resize(image, [SIZE, SIZE], antialias=True)
+            image = F.resize(F.center_crop(image, [min(image.shape[1:])] * 2), [SIZE, SIZE], antialias=True)
             vectors.append(encoder(image[None])[-1].mean(dim=(2, 3))[0])
     return torch.stack(vectors)
 
@@ -93,7 +93,7 @@ def test_pictures_are_prepared_as_evaluation_prepares_them(encoder, files):
         (folder / "train").mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((400, 300)).save(folder / "train" / f"{number}.jpg")
-    data = at_size(open_dataset(f"folder:{folder / 'train'}"), SIZE, bad_images="stop")
+    data = at_size(open_dataset(f"folder:{folder / 'train'}"), SIZE, bad_images="stop", fit="crop")
     sources = [source_of(data, k) for k in range(len(data))]
     with torch.no_grad():
         expected = encoder.embed(torch.stack([data[k][0] for k in range(len(data))]))
