@@ -56,6 +56,8 @@ WEIGHTS = {
 ALTERS = ("log.jsonl", "run.json", "environment.json", "plan.json", ".report-inputs", ".lock")
 """Files that hold times or the command line, or nothing."""
 SHOW_TIMES = (".csv", ".html", ".parquet", ".md", ".tex")
+DROPPED = re.compile(r"Exception ignored in: .*\nTraceback .*\n(?:  .*\n)*KeyboardInterrupt: *\n")
+"""CPython reports and drops a Ctrl-C that arrives while it runs a callback of its own; the command goes on."""
 TEMPORARY = re.compile(r"\.tmp|^\.[0-9a-f]{32}\.|\.(blocks|parts)(/|$)|fitting\.safetensors|(^|/)(old|finished)(/|$)")
 
 
@@ -199,10 +201,9 @@ class Kills:
                     kills += 1
             codes = [self.starter.end(process) for process in running]
             for log in logs:
-                if "Traceback" in log.read_text(errors="replace"):
-                    self.faults.append(
-                        f"{name}, {together} at once, {codes}: {log.read_text(errors='replace')[-1500:]}"
-                    )
+                said = DROPPED.sub("", log.read_text(errors="replace"))
+                if "Traceback" in said:
+                    self.faults.append(f"{name}, {together} at once, {codes}: {said[-1500:]}")
             if 0 in codes:
                 break
         time.sleep(0.3 if name in ("suite", "report") else 0)  # workers see that their parent is gone
