@@ -64,11 +64,11 @@ def check_equal(packed, streamed):
     assert reasons or packed.fingerprint == streamed.fingerprint
 
 
+@pytest.mark.parametrize("fits", [("pad", "keep"), pytest.param(("squash", "crop"), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("unchecked")
-def test_every_kind_is_the_same_packed_and_streamed(tmp_path, own_cache, monkeypatch, kind):
-    spec = dataset_samples.make(kind, tmp_path / "data")
-    for packed, streamed in both(spec, monkeypatch, fits=("squash", "crop", "pad", "keep")):
+def test_every_kind_is_the_same_packed_and_streamed(tmp_path, own_cache, monkeypatch, kind, fits):
+    for packed, streamed in both(dataset_samples.make(kind, tmp_path / "data"), monkeypatch, fits):
         check_equal(packed, streamed)
 
 

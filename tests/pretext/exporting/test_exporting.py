@@ -26,6 +26,7 @@ ALEXNET = "alexnet?width=0.125&stem_stride=2"
 # Loaded by the other library alone
 
 
+@pytest.mark.slow
 def test_small_networks_load_without_this_project(tmp_path):
     wanted = [
         (ALEXNET, 32, "safetensors", ".safetensors"),
