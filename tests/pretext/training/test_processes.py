@@ -38,7 +38,7 @@ def split_pictures(folder, broken=()):
 
 ORDER = np.random.default_rng((0, 0)).permutation(32).tolist()
 """The pictures of the first epoch of seed 0; the first half of each batch is process 0's."""
-OF_SECOND, LATER = ORDER[BATCH - 1], ORDER[2 * BATCH - 1]
+OF_SECOND, LATER = ORDER[BATCH - 1], ORDER[2 * BATCH - 2]  # neither is picture 0, which is read before step 1
 BROKEN = {
     "every fifth": range(0, 32, 5),
     "the first of the set": [0],
