@@ -145,7 +145,7 @@ def _outputs(module: nn.Module, what: str, side: int) -> list[_Output]:
             raise UserError(f"{what} cannot read images of {side} px ({first_line(error)}); {remedy}") from error
         try:
             wide = _shapes(graph, side, 2 * side)
-        except Exception:
+        except Exception:  # a network that reads one size alone; its maps' axes are then told from the small picture
             wide = {}
     outputs: list[_Output] = []
     learns = False
