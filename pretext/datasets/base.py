@@ -95,6 +95,17 @@ class ImageDataset(ABC):
     def fingerprint(self) -> str:
         """A hash of all pictures and annotations; equal only for equal data."""
 
+    def known_target(self, index: int, height: int, width: int) -> Target:
+        """Return what `label`, `clip_of` and `objects` say of picture `index`, which has height×width pixels."""
+        target: Target = {}
+        if self.label is not None:
+            target["label"] = self.label[index].clone()
+        if self.clip_of is not None:
+            target["clip"] = self.clip_of[index].clone()
+        if self.objects is not None:
+            target |= self.objects.target(index, height, width)
+        return target
+
     def split(self, name: str) -> ImageDataset:
         """Return the split `name`.
 

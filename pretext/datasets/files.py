@@ -161,13 +161,7 @@ class FileDataset(ImageDataset):
         if self.sizes and self.sizes[index] != (height, width):
             made_for = "{1}×{0}".format(*self.sizes[index])
             raise BadImage(f"{self.images[index]}: is {width}×{height}, its annotations are for {made_for}")
-        target: Target = {}
-        if self.label is not None:
-            target["label"] = self.label[index].clone()
-        if self.clip_of is not None:
-            target["clip"] = self.clip_of[index].clone()
-        if self.objects is not None:
-            target |= self.objects.target(index, height, width)
+        target = self.known_target(index, height, width)
         if self.masks is not None:
             mask = self.masks.read(index, height, width)
             target["masks"] = tv_tensors.Mask(torch.from_numpy(mask))

@@ -11,10 +11,17 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretext.datasets.base import Fault, ImageDataset, Target
-from pretext.datasets.fingerprints import digest
+from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.fitting import kept_annotations
-from pretext.datasets.packed import BadImages, PackedDataset, at_size, checked, first_of, fits_a_pack
+from pretext.datasets.packed import (
+    BadImages,
+    PackedDataset,
+    at_size,
+    checked,
+    fingerprint_without,
+    fits_a_pack,
+    left_out_notes,
+)
 from pretext.datasets.packing import Pack, item_at, open_or_build
 from pretext.datasets.pictures import Pictures, equally_large, side_by_side
 from pretext.datasets.view import View
@@ -77,9 +84,7 @@ class KeptDataset(View):
         self.label, self.clip_of, self.objects, self.skipped = pack.label, pack.clip_of, pack.objects, pack.skipped
         self._values, self._sizes = pack.images, pack.sizes
         self._ends = (3 * pack.sizes.prod(dim=1)).cumsum(0)
-        if self.skipped:
-            about = f"{len(self.skipped)} of {len(base)} pictures could not be decoded and were left out: "
-            self.notes += (Fault(f"{about}{first_of(self.skipped)}."),)
+        self.notes += left_out_notes(base, self.skipped)
 
     def __len__(self) -> int:
         return len(self._sizes) if self.packed else len(self.base)
@@ -88,14 +93,7 @@ class KeptDataset(View):
         """Return picture and target, without boxes and masks; see `ImageDataset`."""
         if not self.packed:
             return item_at(self.base, index, self.shorter, "keep")
-        target: Target = {}
-        if self.label is not None:
-            target["label"] = self.label[index].clone()
-        if self.clip_of is not None:
-            target["clip"] = self.clip_of[index].clone()
-        if self.objects is not None:
-            target |= self.objects.target(index, *self._sizes[index].tolist())
-        return self.stored(index).clone(), target
+        return self.stored(index).clone(), self.known_target(index, *self._sizes[index].tolist())
 
     def stored(self, index: int) -> UInt8[Tensor, "3 H W"]:
         """Return a picture of a pack; writing to it does not change the file."""
@@ -109,8 +107,8 @@ class KeptDataset(View):
 
     @property
     def fingerprint(self) -> str:
-        """See `PackedDataset.fingerprint`."""
-        return digest(self.base.fingerprint, str(len(self.skipped))) if self.skipped else self.base.fingerprint
+        """See `fingerprint_without`."""
+        return fingerprint_without(self.base, self.skipped)
 
 
 def is_packed(data: ImageDataset) -> bool:

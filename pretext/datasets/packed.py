@@ -77,22 +77,14 @@ class PackedDataset(View):
         self.label, self.clip_of, self.objects = pack.label, pack.clip_of, pack.objects
         self.masks: UInt8[Tensor, "N S S"] | None = pack.masks
         self.skipped: tuple[str, ...] = pack.skipped
-        if self.skipped:
-            about = f"{len(self.skipped)} of {len(base)} pictures could not be decoded and were left out: "
-            self.notes += (Fault(f"{about}{first_of(self.skipped)}."),)
+        self.notes += left_out_notes(base, self.skipped)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:
         """Return picture and target; see `ImageDataset`."""
-        target: Target = {}
-        if self.label is not None:
-            target["label"] = self.label[index].clone()
-        if self.clip_of is not None:
-            target["clip"] = self.clip_of[index].clone()
-        if self.objects is not None:
-            target |= self.objects.target(index, self.size, self.size)
+        target = self.known_target(index, self.size, self.size)
         if self.masks is not None:
             target["masks"] = tv_tensors.Mask(self.masks[index].clone())
         return self.images[index].clone(), target
@@ -115,12 +107,8 @@ class PackedDataset(View):
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of `base`; if pictures were left out, a hash of it and of their number.
-
-        The fingerprint of `base` covers the broken files too. Names and reasons would add the folder of the data and
-        the words of the decoder.
-        """
-        return digest(self.base.fingerprint, str(len(self.skipped))) if self.skipped else self.base.fingerprint
+        """See `fingerprint_without`."""
+        return fingerprint_without(self.base, self.skipped)
 
 
 @final
@@ -229,6 +217,21 @@ def checked(pack: Pack, data: ImageDataset, bad_images: BadImages) -> Pack:
             file=sys.stderr,
         )
     return pack
+
+
+def left_out_notes(base: ImageDataset, skipped: tuple[str, ...]) -> tuple[Fault, ...]:
+    """Return the note on the pictures that a pack of `base` lacks; nothing if it lacks none."""
+    about = f"{len(skipped)} of {len(base)} pictures could not be decoded and were left out: {first_of(skipped)}."
+    return (Fault(about),) if skipped else ()
+
+
+def fingerprint_without(base: ImageDataset, skipped: tuple[str, ...]) -> str:
+    """Return the fingerprint of `base`; if pictures were left out, a hash of it and of their number.
+
+    The fingerprint of `base` covers the broken files too. Names and reasons would add the folder of the data and the
+    words of the decoder.
+    """
+    return digest(base.fingerprint, str(len(skipped))) if skipped else base.fingerprint
 
 
 def first_of(bad: tuple[str, ...], at_most: int = 5) -> str:
