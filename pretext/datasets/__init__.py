@@ -28,7 +28,7 @@ Pictures in files:
     stored_splits      names, order and classes of such pictures
     shards             patterns of files, and the split of each file
     tar_index          what lies where in a tar shard
-    arrow_columns      the columns of pictures and classes in Arrow tables
+    arrow_columns      pictures and classes in the tables of `parquet` and `hf`
     layouts            the kind of data set that fits a place, and annotations there that no kind reads
 
 Kinds of data set:

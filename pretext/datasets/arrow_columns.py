@@ -1,4 +1,4 @@
-"""What `parquet` and `hf` share: the columns of pictures and classes, as Hugging Face's `datasets` writes them.
+"""What `parquet` and `hf` share: pictures and classes in tables, as Hugging Face's `datasets` writes them.
 
 pyarrow is imported when a data set that needs it is opened.
 """
@@ -6,16 +6,18 @@ pyarrow is imported when a data set that needs it is opened.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from pretext.datasets.base import Fault, ImageDataset
+from pretext.datasets.base import ImageDataset
 from pretext.datasets.files import some
+from pretext.datasets.shards import NamedSplits, split_files
 from pretext.datasets.stored_splits import Label, Rows, named_classes, stored_splits
 from pretext.system.errors import UserError, did_you_mean
 
@@ -104,17 +106,80 @@ def find_columns(spec: str, schema: Any, *, image: str | None, label: str | None
     return Columns(image, bool(inner), PATH in inner, chosen, classes, lacking)
 
 
-def finished_splits(
-    spec: str, root: Path, splits: dict[str, Rows], columns: Columns, class_file: str | None, notes: list[str]
+class ArrowOptions(NamedSplits, Protocol):
+    """The options of a kind whose pictures lie in tables."""
+
+    @property
+    def image(self) -> str | None:
+        """Column of the pictures; None where not given."""
+
+    @property
+    def label(self) -> str | None:
+        """Column of the classes, or none; None where not given."""
+
+    @property
+    def classes(self) -> str | None:
+        """File of class names; None where not given."""
+
+
+class Part(NamedTuple):
+    """The pictures of one file, in the order of its rows."""
+
+    columns: Columns
+    """Where they were found."""
+    holder: str
+    """The file that holds their bytes as they are."""
+    offsets: list[int]
+    """The place of each picture's first byte in `holder`."""
+    sizes: list[int]
+    """Number of bytes of each picture."""
+    paths: list[str | None]
+    """The path that is stored with each picture."""
+    labels: list[Label]
+    """The class of each picture."""
+
+
+ReadFile = Callable[[Any, str, Callable[[Any], Columns]], Part]
+"""Reads a file; called with pyarrow, the file, and a function that finds the columns of a schema."""
+
+
+def splits_in_tables(
+    kind: str, path: str, options: ArrowOptions, read: ReadFile, *, suffix: str, what: str, left_out: str = ""
 ) -> dict[str, ImageDataset]:
-    """Return the splits with their classes and with notes on what is wrong; see `stored_splits`."""
-    classes = (columns.classes if class_file is None else ()) or named_classes(spec, root, class_file)
-    found = stored_splits(spec, splits, classes=classes, notes=notes)
-    if columns.lacking:
-        found["train"].lacking = {"label": columns.lacking}
-        notes.append(Fault(f"The pictures have no classes: {columns.lacking}."))
-    found["train"].notes = tuple(notes)
-    return found
+    """Return the splits of a data set in files that pyarrow reads.
+
+    Args:
+        kind: The kind of the data set.
+        path: The path of its spec.
+        options: The options of its spec.
+        read: Reads one file.
+        suffix: The suffix of its files.
+        what: What a file is, for errors.
+        left_out: See `split_files`.
+
+    Raises:
+        UserError: If pyarrow is missing, a file cannot be read, or a column does not fit.
+    """
+    arrow, spec = pyarrow_for(kind), f"{kind}:{path}"
+    root, files, notes = split_files(kind, path, suffix, options, left_out=left_out)
+    splits: dict[str, Rows] = {}
+    columns: Columns | None = None
+    for split, paths in files.items():
+        rows = splits[split] = Rows([], paths)
+        for number, file in enumerate(paths):
+            with failing_clearly(arrow, file, what):
+                find = functools.partial(find_columns, f"{spec}: {file}", image=options.image, label=options.label)
+                part = read(arrow, file, find)
+            columns = columns or part.columns
+            rows.files.append(part.holder)
+            rows.names += names_of(file, part.paths, part.labels, part.columns.classes)
+            rows.labels += part.labels
+            rows.sizes += part.sizes
+            rows.offsets += part.offsets
+            rows.file_of += [number] * len(part.sizes)
+    assert columns is not None
+    classes = (columns.classes if options.classes is None else ()) or named_classes(spec, root, options.classes)
+    return stored_splits(spec, splits, classes=classes, notes=notes, lacking=columns.lacking)
 
 
 def names_of(file: str, paths: Sequence[str | None], labels: Sequence[Label], classes: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ Needs pyarrow: pip install 'pretext-bench[hub]'.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,19 +20,8 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from pretext.datasets.arrow_columns import (
-    BYTES,
-    PATH,
-    Columns,
-    failing_clearly,
-    find_columns,
-    finished_splits,
-    names_of,
-    pyarrow_for,
-)
+from pretext.datasets.arrow_columns import BYTES, PATH, Columns, Part, splits_in_tables
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.shards import split_files
-from pretext.datasets.stored_splits import Label, Rows
 from pretext.system.errors import UserError
 
 
@@ -61,35 +50,24 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     Raises:
         UserError: If pyarrow is missing, a file cannot be read, or a column does not fit.
     """
-    arrow, spec = pyarrow_for("hf"), f"hf:{path}"
-    named = {"train": options.train, "val": options.val, "test": options.test}
-    root, files, notes = split_files("hf", path, ".arrow", named, left_out="cache-")
-    splits = {}
-    columns: Columns | None = None
-    for split, paths in files.items():
-        rows = splits[split] = Rows(paths, paths)
-        for number, file in enumerate(paths):
-            inside: list[str | None] = []
-            labels: list[Label] = []
-            with failing_clearly(arrow, file, "an Arrow file"):
-                whole, schema, batches = _opened(arrow, file)
-                found = find_columns(f"{spec}: {file}", schema, image=options.image, label=options.label)
-                columns = columns or found
-                for batch in batches:
-                    column = batch.column(batch.schema.get_field_index(found.image))
-                    offsets, sizes = _places(file, whole, column.field(BYTES) if found.is_struct else column)
-                    rows.offsets += offsets.tolist()
-                    rows.sizes += sizes.tolist()
-                    inside += column.field(PATH).to_pylist() if found.has_path else [None] * len(column)
-                    if found.label is None:
-                        labels += [None] * len(column)
-                    else:
-                        labels += batch.column(batch.schema.get_field_index(found.label)).to_pylist()
-            rows.names += names_of(file, inside, labels, found.classes)
-            rows.labels += labels
-            rows.file_of += [number] * len(inside)
-    assert columns is not None
-    return finished_splits(spec, root, splits, columns, options.classes, notes)
+    return splits_in_tables("hf", path, options, _read, suffix=".arrow", what="an Arrow file", left_out="cache-")
+
+
+def _read(arrow: Any, file: str, find: Callable[[Any], Columns]) -> Part:
+    whole, schema, batches = _opened(arrow, file)
+    columns = find(schema)
+    part = Part(columns, file, [], [], [], [])
+    for batch in batches:
+        column = batch.column(batch.schema.get_field_index(columns.image))
+        offsets, sizes = _places(file, whole, column.field(BYTES) if columns.is_struct else column)
+        part.offsets.extend(offsets.tolist())
+        part.sizes.extend(sizes.tolist())
+        part.paths.extend(column.field(PATH).to_pylist() if columns.has_path else [None] * len(column))
+        if columns.label is None:
+            part.labels.extend([None] * len(column))
+        else:
+            part.labels.extend(batch.column(batch.schema.get_field_index(columns.label)).to_pylist())
+    return part
 
 
 def _opened(arrow: Any, file: str) -> tuple[Any, Any, Iterator[Any]]:

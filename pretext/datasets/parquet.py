@@ -21,27 +21,17 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pretext.datasets.arrow_columns import (
-    BYTES,
-    PATH,
-    Columns,
-    failing_clearly,
-    find_columns,
-    finished_splits,
-    names_of,
-    pyarrow_for,
-)
+from pretext.datasets.arrow_columns import BYTES, PATH, Columns, Part, splits_in_tables
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.fingerprints import Listing, digest
-from pretext.datasets.shards import split_files
-from pretext.datasets.stored_splits import Rows
-from pretext.system.cache import cache_folder, locked_entry, new_folder, remove, remove_leftovers, sweep
+from pretext.system.cache import cache_folder, made_once, new_folder, remove
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, misfit
 
@@ -80,30 +70,17 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
     Raises:
         UserError: If pyarrow is missing, a file cannot be read, or a column does not fit.
     """
-    arrow, spec = pyarrow_for("parquet"), f"parquet:{path}"
-    named = {"train": options.train, "val": options.val, "test": options.test}
-    root, files, notes = split_files("parquet", path, ".parquet", named)
-    splits = {}
-    columns: Columns | None = None
-    for split, paths in files.items():
-        rows = splits[split] = Rows([], paths)
-        for number, file in enumerate(paths):
-            with failing_clearly(arrow, file, "a Parquet file"):
-                opened = arrow.parquet.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
-                found = find_columns(f"{spec}: {file}", opened.schema_arrow, image=options.image, label=options.label)
-                columns = columns or found
-                copy, sizes, paths_inside = _copied(file, opened, found)
-                labels = [None] * len(sizes)
-                if found.label is not None:
-                    labels = opened.read([found.label]).column(0).to_pylist()
-            rows.files.append(copy)
-            rows.names += names_of(file, paths_inside, labels, found.classes)
-            rows.labels += labels
-            rows.sizes += sizes
-            rows.offsets += [0, *np.cumsum(sizes, dtype=np.int64)[:-1].tolist()] if sizes else []
-            rows.file_of += [number] * len(sizes)
-    assert columns is not None
-    return finished_splits(spec, root, splits, columns, options.classes, notes)
+    return splits_in_tables("parquet", path, options, _read, suffix=".parquet", what="a Parquet file")
+
+
+def _read(arrow: Any, file: str, find: Callable[[Any], Columns]) -> Part:
+    opened = arrow.parquet.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
+    columns = find(opened.schema_arrow)
+    copy, sizes, paths = _copied(file, opened, columns)
+    offsets = [0, *np.cumsum(sizes, dtype=np.int64)[:-1].tolist()] if sizes else []
+    has_labels = columns.label is not None
+    labels = opened.read([columns.label]).column(0).to_pylist() if has_labels else [None] * len(sizes)
+    return Part(columns, copy, offsets, sizes, [*paths], labels)
 
 
 def _copied(file: str, opened: Any, columns: Columns) -> tuple[str, list[int], list[str]]:
@@ -118,16 +95,12 @@ def _copied(file: str, opened: Any, columns: Columns) -> tuple[str, list[int], l
         UserError: If there is not enough room.
     """
     listing, rows = Listing([file]), opened.metadata.num_rows
-    copied = cache_folder("parquet")
-    entry = copied / digest(str(VERSION), columns.image, *listing.lines)
+    entry = cache_folder("parquet") / digest(str(VERSION), columns.image, *listing.lines)
     found = _known(entry, rows)
     if found is None:
-        sweep(copied)
-        with locked_entry(entry, waiting_for=file) as alone:
+        with made_once(entry, waiting_for=file, work="decoding"):
             found = _known(entry, rows)
             if found is None:
-                if alone:
-                    remove_leftovers(entry)
                 temporary = new_folder(entry)
                 try:
                     _copy(file, opened, columns, temporary)

@@ -11,8 +11,9 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pretext.datasets.base import Fault
 from pretext.datasets.files import some
@@ -26,8 +27,24 @@ RANGE = re.compile(r"(\d+)\.\.(\d+)")
 SPLIT_OF = {word: split for split, words in SPLIT_NAMES.items() for word in words}
 
 
+class NamedSplits(Protocol):
+    """Options with the user's patterns for each split."""
+
+    @property
+    def train(self) -> str | None:
+        """Patterns of train; None where not given."""
+
+    @property
+    def val(self) -> str | None:
+        """Patterns of val; None where not given."""
+
+    @property
+    def test(self) -> str | None:
+        """Patterns of test; None where not given."""
+
+
 def split_files(
-    kind: str, path: str, suffix: str, named: Mapping[str, str | None], *, left_out: str = ""
+    kind: str, path: str, suffix: str, named: NamedSplits, *, left_out: str = ""
 ) -> tuple[Path, dict[str, list[str]], list[str]]:
     """Return the folder of a data set, the files of each split, and notes on files that are not used.
 
@@ -39,7 +56,7 @@ def split_files(
         kind: The kind of the data set.
         path: The path of its spec: a folder, or patterns.
         suffix: The suffix of its files, such as `.tar`.
-        named: The user's patterns for train, val and test, relative to the folder; None where not given.
+        named: The user's patterns, relative to the folder; None where not given.
         left_out: Files in folders whose names begin so are left out; "" leaves out none.
 
     Raises:
@@ -53,8 +70,8 @@ def split_files(
     root = _folder_of(path)
     files = expanded(spec, path, suffix=suffix, left_out=left_out)
     splits: dict[str, list[str]] = {}
-    for split, pattern in named.items():
-        if pattern is not None:
+    for split in SPLIT_NAMES:
+        if (pattern := getattr(named, split)) is not None:
             splits[split] = expanded(
                 f"{spec}: {split}={pattern}", pattern, below=root, suffix=suffix, left_out=left_out
             )
@@ -77,7 +94,7 @@ def split_files(
     if unused:
         names = [os.path.relpath(file, root) for file in unused]
         notes.append(Fault(f"{len(unused):,} files are of no split and are not used: {some(names)}."))
-    return root, {split: splits[split] for split in named if split in splits}, notes
+    return root, {split: splits[split] for split in SPLIT_NAMES if split in splits}, notes
 
 
 def expanded(spec: str, patterns: str, *, suffix: str, below: Path | None = None, left_out: str = "") -> list[str]:

@@ -67,7 +67,7 @@ def named_classes(spec: str, root: Path, file: str | None) -> tuple[str, ...]:
 
 
 def stored_splits(
-    spec: str, splits: Mapping[str, Rows], *, classes: tuple[str, ...], notes: list[str]
+    spec: str, splits: Mapping[str, Rows], *, classes: tuple[str, ...], notes: list[str], lacking: str = ""
 ) -> dict[str, ImageDataset]:
     """Return the splits of a data set in larger files.
 
@@ -75,7 +75,8 @@ def stored_splits(
         spec: The start of error messages.
         splits: The pictures of each split.
         classes: Class names in the order of their numbers; () takes them from the pictures of train.
-        notes: Receives notes on splits that are not used.
+        notes: Receives notes on splits that are not used; train gets all of them.
+        lacking: Why there are no classes if that may surprise.
 
     Raises:
         UserError: If only some pictures of a split have a class, or a class is unknown.
@@ -103,6 +104,10 @@ def stored_splits(
         )
         label = torch.tensor(numbers[name], dtype=torch.int64)[torch.from_numpy(order)] if classes else None
         found[name] = FileDataset(root=Path(), images=names, classes=classes, label=label, store=store)
+    if lacking and not classes:
+        found["train"].lacking = {"label": lacking}
+        notes.append(Fault(f"The pictures have no classes: {lacking}."))
+    found["train"].notes = tuple(notes)
     return found
 
 

@@ -60,8 +60,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         UserError: If a shard is missing or cannot be read, a sample holds several pictures, or classes are missing.
     """
     spec = f"wds:{path}"
-    named = {"train": options.train, "val": options.val, "test": options.test}
-    root, files, notes = split_files("wds", path, ".tar", named)
+    root, files, notes = split_files("wds", path, ".tar", options)
     paths = [path for some_paths in files.values() for path in some_paths]
     indices = dict(zip(paths, indexed(paths), strict=True))
     classes = named_classes(spec, root, options.classes)
@@ -73,12 +72,7 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         notes += _faults(split, shards, parts, rows, plain=plain)
         rows.labels, lacking = _labels(spec, split, rows, parts, plain=plain, label=options.label, lacking=lacking)
         splits[split] = rows
-    found = stored_splits(spec, splits, classes=classes, notes=notes)
-    if lacking and not found["train"].classes:
-        found["train"].lacking = {"label": lacking}
-        notes.append(Fault(f"The pictures have no classes: {lacking}."))
-    found["train"].notes = tuple(notes)
-    return found
+    return stored_splits(spec, splits, classes=classes, notes=notes, lacking=lacking)
 
 
 def _samples(spec: str, shards: Sequence[str], parts: Sequence[TarIndex], *, plain: bool, image: str | None) -> Rows:

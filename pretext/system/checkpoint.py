@@ -25,7 +25,7 @@ from pretext.system.stored_json import parse_json
 
 CHECKPOINT_KEY = "pretext_bench_checkpoint"
 CHECKSUM = "crc32"
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """The machine, in names of temporary files: a process number says nothing on another one."""
 
 
@@ -47,7 +47,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}.tmp")
     try:
         remove_leftovers(path)
         temporary.touch()
@@ -69,13 +69,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 def remove_leftovers_in(folder: Path) -> None:
     """Delete what processes of this machine that no longer run left beside any file of a folder."""
-    for beside in folder.glob(f".*.{_HOST}-*.tmp"):
-        remove_leftovers(folder / beside.name[1:].rpartition(f".{_HOST}-")[0])
+    for beside in folder.glob(f".*.{HOST}-*.tmp"):
+        remove_leftovers(folder / beside.name[1:].rpartition(f".{HOST}-")[0])
 
 
 def remove_leftovers(path: Path) -> None:
     """Delete what processes of this machine that no longer run left beside `path`, which they were to write."""
-    for beside in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):
+    for beside in path.parent.glob(f".{glob.escape(path.name)}.{HOST}-*.tmp"):
         number = beside.name.removesuffix(".tmp").removesuffix(".folder").rpartition("-")[2]
         if not number.isdecimal() or _runs(int(number)):
             continue

@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import time
-import zlib
 from pathlib import Path
 
 from pretext.system.cache import cache_folder, new_folder, remove
-from pretext.system.checkpoint import atomic_write
+from pretext.system.checkpoint import HOST, atomic_write
 from pretext.system.errors import UserError
 
 State = dict[str, list[int]]
@@ -76,5 +74,4 @@ def _clock(folder: Path) -> int:
 
 
 def _stamp_of(folder: Path) -> Path:
-    machine = zlib.crc32(platform.node().encode())
-    return cache_folder("checked") / f"{folder.name}-{machine:08x}.json"
+    return cache_folder("checked") / f"{folder.name}-{HOST}.json"

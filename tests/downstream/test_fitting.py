@@ -27,7 +27,7 @@ from downstream.probes.fine_tune import FineTune
 from downstream.probes.low_shot import LowShot
 from downstream.probes.segmentation import Segmentation
 from downstream.resuming import CHECKPOINT, Resume
-from pretext.system.checkpoint import _HOST, read_checkpoint
+from pretext.system.checkpoint import HOST, read_checkpoint
 
 STEPS = 5
 PROBES = {
@@ -165,7 +165,7 @@ def test_a_cell_of_the_benchmark_continues_too(tmp_path, monkeypatch, capsys):
         if out.name == "cut":
             with cut(monkeypatch, "segmentation", at=4):
                 assert run_cell(cell, out).state == "failed"
-            (artifacts / f".segmentation.png.{_HOST}-999999999.tmp").touch()  # left by a killed writer
+            (artifacts / f".segmentation.png.{HOST}-999999999.tmp").touch()  # left by a killed writer
         assert run_cell(cell, out).state == "done"
         values.append([(row.metric, row.value) for row in read_measurements(out)])
         assert {path.name for path in artifacts.iterdir()} == {"curve.json", "per_class.csv", "segmentation.png"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 
 import pytest
@@ -61,7 +60,7 @@ def test_a_moved_folder_keeps_its_files_but_another_one_needs_its_own_stamp(fold
 
 def test_each_machine_checks_for_itself(folder, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(platform, "node", lambda: "another machine")
+        patch.setattr("pretext.system.stamps.HOST", "another machine")
         assert not is_stamped(folder)
         stamp(folder, state_to_check(folder))
         assert is_stamped(folder)
