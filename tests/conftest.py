@@ -1,8 +1,9 @@
-"""What every test has: a cache outside of the user's."""
+"""What tests share: a cache outside of the user's, and a browser."""
 
 from __future__ import annotations
 
 import pytest
+from browser import Browser, browser_path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +21,12 @@ def own_cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("PRETEXT_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser for one module; skipped where there is none."""
+    if browser_path() is None:
+        pytest.skip("no Chromium on this machine")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened

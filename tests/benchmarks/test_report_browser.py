@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-from browser import Browser, browser_path
 from report_samples import many_rows_folder, trained_folder
 
 
@@ -17,14 +16,6 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     return many_rows_folder(tmp_path_factory.mktemp("many"))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if browser_path() is None:
-        pytest.skip("no Chromium on this machine")
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.mark.slow

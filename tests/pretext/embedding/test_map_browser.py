@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-from browser import Browser, browser_path
 from embedding_samples import embed, write_encoder, write_pictures
 
 PLACE = """(() => {{
@@ -27,14 +26,6 @@ def pages(tmp_path_factory):
         spec = f"folder:{data if classes else data / 'train'}"
         embed("--encoder", encoder, "--data", spec, "--out", folder / f"{name}.npz", "--map", found[name])
     return found
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if browser_path() is None:
-        pytest.skip("no Chromium on this machine")
-    with Browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def key(browser, *names):
