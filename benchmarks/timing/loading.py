@@ -21,14 +21,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from pretext.datasets import open_dataset
-from pretext.datasets.files import FileDataset
 from pretext.datasets.kept import VIEW_DETAIL, KeptDataset
-from pretext.datasets.view import source_of
 from pretext.system.device import device_of
 from pretext.system.errors import UserError
 from pretext.training.loading import load_batches
 from pretext.transforms.augmentation import Augmentation, augment, cropping
 from pretext.transforms.views import two_views
+from retrieval.originals import file_of
 
 BATCH = 64
 """Pictures per batch."""
@@ -76,10 +75,10 @@ def print_loading(spec: str, *, side: int, workers: int) -> None:
 
 def _files(data: Any) -> Iterator[Path]:
     for index in range(len(data)):
-        source, row = source_of(data, index)
-        if not isinstance(source, FileDataset):
+        file = file_of(data, index)
+        if file is None:
             raise UserError(f"{data.spec}: has no picture files; name a folder of photographs by --data folder:DIR")
-        yield Path(source.images[row])
+        yield Path(file)
 
 
 def _loaders(data: KeptDataset, folder: str, side: int, workers: int) -> dict[str, Callable[[], Iterator[Any]]]:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
+from pretext.datasets.classification import class_names_of
 from pretext.datasets.drawing import FONT_SIZE, draw_boxes, with_mask
 from pretext.datasets.findings import standing
 from pretext.system.checkpoint import atomic_write
@@ -79,11 +80,8 @@ def _with_annotations(image: torch.Tensor, target: Target, classes: tuple[str, .
     if (mask != IGNORE).any():  # a picture without a mask would be white
         named_from = math.inf if "boxes" in target else NAMED_FROM  # boxes name the classes
         picture = with_mask(picture, mask, ("background", *classes), named_from=named_from)
-    caption = ""
-    if "label" in target:
-        caption = classes[int(target["label"])]
-    elif "labels" in target and "boxes" not in target and "masks" not in target:
-        caption = ", ".join(classes[k] for k in sorted(set(target["labels"].tolist())))
+    is_drawn = "label" not in target and bool({"boxes", "masks"} & target.keys())  # which names the classes
+    caption = "" if is_drawn else class_names_of(target, classes)
     if "boxes" in target:
         labels = target["labels"].tolist()
         difficult = target["difficult"].tolist() if "difficult" in target else [False] * len(labels)

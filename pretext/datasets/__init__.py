@@ -13,7 +13,7 @@ Every data set:
     fitting            squash, cut or pad a picture together with its target
     packing            build, check and open packs
     reading            read chosen pictures in batches, decoded ahead by threads
-    classification     the classes of all pictures as one tensor
+    classification     the classes of all pictures as one tensor; the names of one picture's
     given              what Python code has as an `ImageDataset`: arrays, paths, torch data sets: `as_dataset`
     items              any indexed collection of pictures: PIL, arrays or tensors, with or without a class
 

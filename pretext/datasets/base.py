@@ -90,6 +90,19 @@ class ImageDataset(ABC):
             BadImage: If the file cannot be decoded.
         """
 
+    def read(self, index: int, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], Target]:
+        """Return an item, whose picture may be decoded at a reduced size where that is faster.
+
+        Args:
+            index: The item's index.
+            at_least: Pixels that both sides keep, if they have as many; None decodes at full size. Boxes and mask stay
+                in pixels of the full picture.
+
+        Raises:
+            BadImage: If the file cannot be decoded.
+        """
+        return self[index]
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""The classes of all pictures as one tensor, for training and evaluating classifiers."""
+"""The classes of all pictures as one tensor, for training and judging classifiers; the names of one picture's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.packed import ResizedDataset
+
+SEVERAL = ", "
+"""Between the class names of a picture that shows several classes."""
 
 
 def is_multi_label(data: ImageDataset) -> bool:
@@ -75,3 +78,10 @@ def _label(data: ImageDataset, index: int) -> int:
         return int(data[index][1]["label"])
     except BadImage:
         return -1
+
+
+def class_names_of(target: Target, classes: tuple[str, ...]) -> str:
+    """Return the name of a picture's class, or the names of its objects' classes; empty if it has none."""
+    if "label" in target:
+        return classes[int(target["label"])] if int(target["label"]) >= 0 else ""
+    return SEVERAL.join(classes[k] for k in sorted(set(target["labels"].tolist()))) if "labels" in target else ""

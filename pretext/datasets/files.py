@@ -150,9 +150,7 @@ class FileDataset(ImageDataset):
         return self.images[index] if self.store is None else self.store.open(index)
 
     def read(self, index: int, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], Target]:
-        """Return the item `index` with the picture decoded at a reduced size; see `decode_draft`.
-
-        Boxes and mask stay in pixels of the full picture.
+        """Return an item; see `ImageDataset.read` and `decode_draft`.
 
         Raises:
             BadImage: If the picture or its mask cannot be decoded, or has another size than its annotations.

@@ -31,11 +31,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.decoding import passing_fault
-from pretext.datasets.files import FileDataset
 from pretext.datasets.fingerprints import digest
 from pretext.datasets.fitting import Fit, fitted, kept_annotations
 from pretext.datasets.objects import Objects
-from pretext.datasets.splitting import Subset
 from pretext.system.cache import cache_folder, locked_entry, new_folder, remove, remove_leftovers, sweep
 from pretext.system.errors import UserError
 from pretext.system.stamps import is_stamped, stamp, state_to_check
@@ -76,12 +74,8 @@ def item_at(data: ImageDataset, index: int, size: int, fit: Fit) -> tuple[UInt8[
     Raises:
         BadImage: If the file cannot be decoded.
     """
-    while isinstance(data, Subset):
-        index = int(data.indices[index])
-        data = data.base
     # at twice the size or more, the antialiasing is left to `fitted`
-    at_least = size if fit == "keep" else 2 * size
-    image, target = data.read(index, at_least) if isinstance(data, FileDataset) else data[index]
+    image, target = data.read(index, size if fit == "keep" else 2 * size)
     return fitted(image, target, size, fit)
 
 

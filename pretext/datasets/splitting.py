@@ -53,6 +53,10 @@ class Subset(View):
         """Return picture and target; see `ImageDataset`."""
         return self.base[int(self.indices[index])]
 
+    def read(self, index: int, at_least: int | None) -> tuple[UInt8[Tensor, "3 H W"], Target]:
+        """Return an item; see `ImageDataset.read`."""
+        return self.base.read(int(self.indices[index]), at_least)
+
     def origin(self, index: int) -> tuple[ImageDataset, int]:
         """Return `base` and the picture's index in it."""
         return self.base, int(self.indices[index])

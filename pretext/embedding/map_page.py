@@ -18,10 +18,9 @@ from jaxtyping import Float
 from PIL import Image
 
 from pretext.datasets.base import BadImage, ImageDataset
-from pretext.datasets.files import FileDataset
+from pretext.datasets.classification import SEVERAL
 from pretext.datasets.findings import standing
 from pretext.datasets.view import source_of
-from pretext.embedding.parts import SEVERAL
 from pretext.embedding.projection import Drawn
 from pretext.system.checkpoint import atomic_write
 
@@ -117,7 +116,7 @@ def _thumbnails(data: ImageDataset, numbers: Sequence[int]) -> Iterator[str]:
     def one(number: int) -> str:
         source, place = source_of(data, number)
         try:
-            image = source.read(place, THUMBNAIL)[0] if isinstance(source, FileDataset) else source[place][0]
+            image = source.read(place, THUMBNAIL)[0]
         except BadImage:
             return ""
         picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())

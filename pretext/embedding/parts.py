@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from pretext.datasets.base import ImageDataset, Target
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.classification import class_names_of
 from pretext.datasets.files import FileDataset
 from pretext.datasets.packed import BadImages, ResizedDataset, fit_for
 from pretext.datasets.reading import read_batches
@@ -35,8 +36,6 @@ from pretext.system.locks import lock_folder
 PICTURES = 1024
 """A part holds at least this many pictures, in whole batches."""
 SETTINGS, LOCK = "settings.json", "lock"
-SEVERAL = ", "
-"""Between the class names of a picture that shows several classes."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class Parts:
                         found["vectors"].append(pooled_by(maps, pool).float().cpu())
                         check_finite(encoder, stage, found["vectors"][-1])
                         found["numbers"] += read.indices
-                        found["labels"] += [label_of(target, data.classes) for target in read.targets]
+                        found["labels"] += [class_names_of(target, data.classes) for target in read.targets]
                         for index in read.indices:
                             split, path = names(index)
                             found["splits"].append(split)
@@ -228,13 +227,6 @@ def open_parts(folder: Path) -> Iterator[Parts]:
 
 def _bad_image_error(data: ImageDataset, reason: str) -> UserError:
     return UserError(f"{data.spec}: {reason}; --bad-images skip leaves such pictures out")
-
-
-def label_of(target: Target, classes: tuple[str, ...]) -> str:
-    """Return the name of a picture's class, or the names of its objects' classes; empty if it has none."""
-    if "label" in target:
-        return classes[int(target["label"])] if int(target["label"]) >= 0 else ""
-    return SEVERAL.join(classes[k] for k in sorted(set(target["labels"].tolist()))) if "labels" in target else ""
 
 
 def _split_names(data: ImageDataset) -> Callable[[int], tuple[str, str]]:

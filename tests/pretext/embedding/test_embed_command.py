@@ -12,6 +12,7 @@ import pytest
 import torch
 from embedding_samples import embed, maps_of, stored, write_encoder, write_pictures
 
+from pretext.datasets.classification import class_names_of
 from pretext.embedding import encoding, parts
 from pretext.encoders import load_encoder
 from pretext.system.errors import UserError
@@ -200,8 +201,8 @@ def test_pictures_of_several_classes_and_pictures_without_a_file(encoder, tmp_pa
 
     data = open_dataset(scenes)
     assert rows["label"][0] == data.classes[int(data[0][1]["label"])]
-    assert parts.label_of({"labels": torch.tensor([2, 0, 2])}, ("a", "b", "c")) == "a, c"
-    assert parts.label_of({"labels": torch.tensor([], dtype=torch.int64)}, ("a",)) == ""
+    assert class_names_of({"labels": torch.tensor([2, 0, 2])}, ("a", "b", "c")) == "a, c"
+    assert class_names_of({"labels": torch.tensor([], dtype=torch.int64)}, ("a",)) == ""
 
 
 def test_without_classes_there_is_no_column_of_them(encoder, tmp_path):
