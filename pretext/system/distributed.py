@@ -26,6 +26,8 @@ from pretext.system.errors import UserError
 Value = TypeVar("Value")
 GRACE_S = 2.0
 """Seconds that the other processes leave the first one to report an error: torchrun ends it as soon as one exits."""
+VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun sets beside WORLD_SIZE."""
 _LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|timed? ?out|socket|aborted|remote process", re.I)
 """What torch says of a collective that another process leaves unanswered."""
 _control: dict[Any, Any] = {}
@@ -36,7 +38,12 @@ _blocks = itertools.count()
 
 def join_processes(device: torch.device) -> None:
     """Initialise `torch.distributed` if torchrun has started several processes: NCCL on GPUs, else Gloo."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    if _number("WORLD_SIZE", 1) > 1 and not dist.is_initialized():
+        if missing := [name for name in VARIABLES if name not in os.environ]:
+            raise UserError(
+                f"the environment variable WORLD_SIZE is set, and {' and '.join(missing)} not; "
+                "start several processes by torchrun, or unset WORLD_SIZE"
+            )
         with _answered():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     everyones(None)  # connects the processes: who waits for an unconnected one would not see it end
@@ -44,7 +51,15 @@ def join_processes(device: torch.device) -> None:
 
 def launched() -> int:
     """Return the number of processes that torchrun has started, also before `join_processes`."""
-    return world() if _initialised() else int(os.environ.get("WORLD_SIZE", "1"))
+    return world() if _initialised() else _number("WORLD_SIZE", 1)
+
+
+def _number(variable: str, default: int) -> int:
+    """Return a number that torchrun has set in the environment; `default` without torchrun."""
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise UserError(f"the environment variable {variable} is {text!r}; torchrun sets a number, unset it otherwise")
+    return int(text)
 
 
 def world() -> int:
@@ -114,7 +129,7 @@ def _is_silent(reason: BaseException, key: str) -> bool:
     """Whether another process reports the reason, or none has to; if not, tell the others that this one does."""
     if launched() == 1:
         return False
-    number = rank() if _initialised() else int(os.environ.get("RANK", "0"))
+    number = rank() if _initialised() else _number("RANK", 0)
     if number and isinstance(reason, KeyboardInterrupt):
         return True
     deadline = time.monotonic() + (GRACE_S if number else 0)
