@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pretext.datasets.files import some
 from pretext.encoders.base import Encoder, evaluating
 from pretext.encoders.layouts import NO_WEIGHTS
 from pretext.encoders.timm import flat_name
@@ -38,7 +38,7 @@ def for_timm(encoder: Encoder) -> Prepared:
     notes = []
     if left:
         notes.append(
-            f"timm's network also has {listed(left)}, which the encoder lacks. They have their initial values, so that "
+            f"timm's network also has {some(left)}, which the encoder lacks. They have their initial values, so that "
             "the file loads strictly; maps and vectors do not pass through them, but model(normalised) does."
         )
 
@@ -137,9 +137,3 @@ def pooling(network: Any, encoder: Encoder, state: dict[str, Tensor]) -> str:
         if pooled.shape == wanted.shape and Difference.between(pooled, wanted).accepted:
             return f"vectors = model(normalised){form}"
     return "vectors = maps[-1].mean(dim=(2, 3))"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return a few names, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

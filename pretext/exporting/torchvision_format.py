@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pretext.datasets.files import some
 from pretext.encoders.base import Encoder
 from pretext.encoders.layouts import LAYOUTS, NO_WEIGHTS
 from pretext.encoders.translated import timm_names
 from pretext.exporting.prepared import Prepared, call, normalising, of_tensors, read_line, run
-from pretext.exporting.timm_format import is_timm, listed, named_as, network_of, pooling
+from pretext.exporting.timm_format import is_timm, named_as, network_of, pooling
 from pretext.system.errors import UserError
 from pretext.system.specs import parse_spec
 
@@ -115,7 +116,7 @@ def for_torchvision(encoder: Encoder) -> Prepared:
         pooling(network, encoder, state),
     ]
     notes = [
-        f"Of torchvision's network the encoder lacks {listed(removed)}. torch.nn.Identity() stands there; a classifier "
+        f"Of torchvision's network the encoder lacks {some(removed)}. torch.nn.Identity() stands there; a classifier "
         "of your own can take its place."
     ]
     return of_tensors(f"torchvision's {counterpart.title}", state, load, use, notes)
