@@ -29,6 +29,18 @@ def test_the_peak_includes_freed_memory_until_it_is_reset():
     assert peak_memory() < before + 40 * MIB
 
 
+def test_freed_memory_that_the_allocator_keeps_does_not_count():
+    reset_peak_memory()
+    before = peak_memory()
+    blocks = [np.full(200_000, 1, dtype=np.uint8) for _ in range(3_000)]
+    above = [np.full(100_000, 1, dtype=np.uint8) for _ in range(2)]
+    del blocks
+    assert peak_memory() > before + 500 * MIB
+    reset_peak_memory()
+    assert peak_memory() < before + 100 * MIB
+    del above
+
+
 def test_without_the_status_file_the_peak_is_that_of_getrusage(monkeypatch, tmp_path):
     monkeypatch.setattr("pretext.system.memory.STATUS", tmp_path / "none")
     assert peak_memory() == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
