@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import io
+import os
 import random
 import sys
 import time
@@ -26,16 +27,18 @@ SHARES = {
     "requests": 600,
     "files of users": 200,
 }
-"""Inputs by surface: 10,000 together."""
+"""Inputs by surface, 10,000 together: the proportions."""
+INPUTS = int(os.environ.get("PRETEXT_FUZZ", "1000"))
+"""Inputs of a run, over all surfaces."""
 BEGUN = "all flags were accepted and the computation began"
 SLOW_S = 5.0
 """Inputs that took longer are printed."""
 
 
 def share(surface: str, part: str, parts: list[str]) -> int:
-    """Return how many inputs a part of a surface gets, as evenly as whole numbers allow."""
-    at, total = parts.index(part), SHARES[surface]
-    return total * (at + 1) // len(parts) - total * at // len(parts)
+    """Return how many inputs a part of a surface gets, as evenly as whole numbers allow, and at least one."""
+    at, total = parts.index(part), SHARES[surface] * INPUTS // sum(SHARES.values())
+    return max(total * (at + 1) // len(parts) - total * at // len(parts), 1)
 
 
 def check(name: str, count: int, attempt: Callable[[random.Random], object], start: int = 0) -> None:
