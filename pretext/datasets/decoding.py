@@ -63,7 +63,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def decode(path: str | Path | BinaryIO, *, formats: tuple[str, ...] | None = None) -> UInt8[Tensor, "3 H W"]:
-    """Return the picture in a file, in RGB with its EXIF orientation applied.
+    """Return the picture in a file, in RGB with its EXIF orientation applied; in memory pixel by pixel.
 
     Args:
         path: The file.
@@ -214,7 +214,7 @@ def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[in
         height, width = array.shape[:2]
     elif orientation >= 5:
         height, width = width, height
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous(), (height, width)
+    return torch.from_numpy(array).permute(2, 0, 1), (height, width)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -240,7 +240,7 @@ def _to_rgb(image: Image.Image, file_format: str | None) -> NDArray[np.uint8]:
         page = Image.new("RGBA", image.size, "white")
         page.alpha_composite(image)
         image = page
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _has_16_bits(mode: str, file_format: str | None) -> bool:

@@ -53,7 +53,7 @@ def fitted(image: UInt8[Tensor, "3 H W"], target: Target, size: int, fit: Fit) -
     share = size / min(height, width)
     if share < 1:
         image = _resized(image, (max(1, round(height * share)), max(1, round(width * share))))
-    return image.contiguous(), target
+    return image, target
 
 
 def pad(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UInt8[Tensor, "3 S S"], Target]:

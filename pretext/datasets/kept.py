@@ -99,7 +99,7 @@ class KeptDataset(View):
         """Return a picture of a pack; writing to it does not change the file."""
         height, width = self._sizes[index].tolist()
         end = int(self._ends[index])
-        return self._values[end - 3 * height * width : end].view(3, height, width)
+        return self._values[end - 3 * height * width : end].view(height, width, 3).permute(2, 0, 1)
 
     def origin(self, index: int) -> tuple[ImageDataset, int]:
         """Return `base` and the picture's index in it; this data set if a pack lacks some pictures of `base`."""

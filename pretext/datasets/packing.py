@@ -51,7 +51,7 @@ class Pack:
     """The arrays of one data set at one size S."""
 
     images: UInt8[Tensor, "..."]
-    """N×3×S×S; or with `Fit` "keep" all values one picture after the other."""
+    """N×3×S×S; or with `Fit` "keep" the pixels of one picture after the other, each three values."""
     sizes: Int[Tensor, "N 2"] | None
     """Height and width of each picture, with `Fit` "keep" only."""
     label: Int[Tensor, "N"] | None
@@ -87,7 +87,7 @@ def open_or_build(data: ImageDataset, size: int, fit: Fit) -> Pack:
         OSError: If the pack cannot be written. The error names the folder.
     """
     packs = cache_folder("packs")
-    kind = () if fit == "squash" else (fit,)
+    kind = {"squash": (), "keep": ("keep", "by pixels")}.get(fit, (fit,))
     folder = packs / digest(data.fingerprint, str(size), str(VERSION), *kind)
     pack = _stamped(folder)
     if pack is not None:
@@ -273,7 +273,7 @@ class _Chunks(Dataset[dict[str, Any]]):
             except BadImage as error:
                 bad.append(str(error))
                 continue
-            images.append(image.numpy())
+            images.append((image.permute(1, 2, 0) if self.fit == "keep" else image).numpy())
             sizes.append(image.shape[1:])
             if "masks" in target:
                 masks.append(target.pop("masks").numpy())

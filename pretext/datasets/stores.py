@@ -11,14 +11,13 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import final
 
 import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from pretext.datasets.fingerprints import AT_ONCE, Listing, digest, remembered_hash
+from pretext.datasets.fingerprints import Listing, digest, hashed, remembered_hash
 from pretext.system.errors import UserError
 
 MOST_OPEN = 32
@@ -104,19 +103,12 @@ class Store:
             rows: The pictures.
             at_most: Number of bytes at the end that are hashed; None hashes all.
         """
-        from tqdm import tqdm
-
         chosen = np.asarray(rows, dtype=np.int64)
         in_order = np.lexsort((self.offsets[chosen], self.file_of[chosen]))  # a disk reads forwards
         hashes = [b""] * len(rows)
-        bar = tqdm(None, "fingerprint", len(rows), delay=3, disable=None, leave=False, unit="img")
-        with bar, ThreadPoolExecutor(max_workers=8) as pool:
-            for start in range(0, len(rows), AT_ONCE):
-                places = in_order[start : start + AT_ONCE]
-                found = pool.map(functools.partial(self._hash, at_most=at_most), chosen[places].tolist())
-                for place, each in zip(places.tolist(), found, strict=True):
-                    hashes[place] = each
-                bar.update(len(places))
+        found = hashed(functools.partial(self._hash, at_most=at_most), chosen[in_order].tolist(), unit="img")
+        for place, each in zip(in_order.tolist(), found, strict=True):
+            hashes[place] = each
         return hashes
 
     def digest(self) -> str:

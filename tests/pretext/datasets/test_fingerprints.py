@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
+import io
 import os
 
 import pytest
@@ -34,10 +34,11 @@ def test_a_damaged_hash_is_computed_again(settled, own_cache, monkeypatch, damag
 
 
 def test_an_error_while_reading_names_the_file(settled, monkeypatch):
-    def failing(*_):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    class Failing(io.BytesIO):
+        def read(self, *_):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(hashlib, "file_digest", failing)
+    monkeypatch.setattr(pretext.datasets.fingerprints, "open", lambda *_, **__: Failing(), raising=False)
     with pytest.raises(UserError, match=r"a\.bin: Input/output error") as caught:
         digest_files(settled.parent, [str(settled)])
     one_line(caught)

@@ -14,7 +14,7 @@ from pretext.datasets.decoding import decode
 from pretext.datasets.kept import VIEW_DETAIL
 from pretext.datasets.pictures import Pictures, equally_large, side_by_side
 from pretext.transforms.augmentation import Augmentation, augment, crop_boxes, cropping
-from pretext.transforms.crops import crop_matrix, cut, resample, squares
+from pretext.transforms.crops import blur_matrix, crop_matrix, cut, resample, squares
 
 SHAPES = ((40, 60), (75, 50), (33, 33), (20, 90))
 STILL = Augmentation(crop_min=1.0, flip=0.0, jitter=0.0, greyscale=0.0, blur=0.0)
@@ -48,6 +48,28 @@ def test_the_matrices_cut_the_same_views_from_a_canvas_as_one_picture_after_the_
     columns = crop_matrix(left, wide, batch.pixels.shape[3], 16, within=batch.width)
     views = cut(batch, (top, tall, left, wide), 16)
     torch.testing.assert_close(resample(batch.pixels, rows, columns), views, atol=1.01 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("side", [16, 70, 96])
+def test_a_blurred_view_of_a_larger_picture_is_the_view_blurred_along_both_axes(side):
+    sigma = torch.tensor([0.0, 0.3, 1.9, 1.0])
+    blurring = blur_matrix(sigma, side, radius=5)
+    batch, boxes = side_by_side(pictures(), side), tuple(BOXES.T.float())
+    plain = cut(batch, boxes, side)
+    blurred = cut(batch, boxes, side, None, blurring)
+    assert torch.equal(blurred[0], plain[0])
+    for each, view, width in zip(blurred[1:], plain[1:], sigma[1:].tolist(), strict=True):
+        inside = slice(5, -5)  # at the border torchvision reflects the picture
+        expected = V.gaussian_blur(view, 11, width)
+        torch.testing.assert_close(each[:, inside, inside], expected[:, inside, inside], atol=1e-5, rtol=0)
+
+
+def test_how_pictures_lie_in_memory_makes_no_difference():
+    by_pixels = [picture.permute(1, 2, 0).contiguous().permute(2, 0, 1) for picture in pictures()]
+    ones, others = (
+        augment(side_by_side(some, 16), Augmentation(blur_from=1), seeded()) for some in (pictures(), by_pixels)
+    )
+    assert torch.equal(ones, others)
 
 
 def test_a_view_never_shows_the_canvas_beside_its_picture():
