@@ -16,6 +16,7 @@ stamps        which files of the cache this machine has checked in full
 device        `--device auto`
 distributed   torchrun: rank, gathered rows, averaged gradients, common decisions
 stopping      finish and save the current step on Ctrl-C, SIGTERM or SIGHUP
+background    a value computed in a thread while something else goes on
 locks         files and folders that one process at a time may use
 memory        peak memory
 revision      the Git commit of the running code

@@ -40,7 +40,7 @@ from pretext.training.loading import load_batches
 from pretext.training.log import TrainingLog
 from pretext.training.micro_batches import equal_part, least_rows, micro_batches, seeded_generator
 from pretext.training.optimisers import make_optimizers, rate_at
-from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_settings
+from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_folder
 from pretext.training.sample_sheets import write_sample
 
 
@@ -107,10 +107,9 @@ def _train(
     elif built_encoder.input_size != image_size:
         raise UserError(f"image_size is {image_size}, but the encoder was made for {built_encoder.input_size} px")
     train_data = for_views(data.split("train"), image_size, bad_images=config.bad_images)
-    settings = run_settings(task, task_settings, encoder, train_data, config, image_size=image_size)
-    folder = RunFolder(out, settings)
-    common = {name: value for name, value in settings.items() if name != "data"}  # its fingerprint decides
-    check_equal(common | {"packed (PRETEXT_PACK_GB)": is_packed(train_data)})
+    folder = run_folder(out, task, task_settings, encoder, train_data, config, image_size=image_size)
+    if world() > 1:  # of the data, the fingerprint decides
+        check_equal(folder.identity | {"data": None, "packed (PRETEXT_PACK_GB)": is_packed(train_data)})
     if _finished(folder, folder.checkpoint()):  # without a lock: the folder may be read-only
         return folder.encoder
     model = build_task(task_settings, built_encoder, labels=label_kind(train_data), seed=config.seed).to(device)

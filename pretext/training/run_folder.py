@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
@@ -19,6 +19,7 @@ from pretext.encoders import Encoder, build_encoder
 from pretext.encoders.files import encoder_digest, load_strictly, save_encoder
 from pretext.encoders.foreign import FILE_OPTIONS
 from pretext.encoders.own import check_code
+from pretext.system.background import begun
 from pretext.system.checkpoint import (
     atomic_write,
     file_sha256,
@@ -73,7 +74,14 @@ class RunFolder:
 
     path: Path
     settings: Mapping[str, Any]
-    """Everything that determines the trained encoder; see `run_settings`."""
+    """Everything that determines the trained encoder, but for the content of the data; see `run_folder`."""
+    fingerprint: Callable[[], str] | None = None
+    """Returns the data's fingerprint. A new run does not need it before its first checkpoint."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings and the data's fingerprint."""
+        return {**self.settings, **({"data_fingerprint": self.fingerprint()} if self.fingerprint else {})}
 
     @property
     def encoder(self) -> Path:
@@ -93,7 +101,7 @@ class RunFolder:
             return None
         tensors, about = read_checkpoint(file)
         stored = _flat(parsed_settings(about, file, {}))
-        for key, value in _flat(self.settings).items():
+        for key, value in _flat(self.identity).items():
             if key != "data" and stored.get(key) != value:  # the fingerprint decides, wherever the data lies
                 raise UserError(
                     f"{self.path} holds a run with {key} = {stored.get(key)}, but this run has {key} = {value}; "
@@ -126,14 +134,14 @@ class RunFolder:
         tensors = {f"task.{name}": value for name, value in model.state_dict().items()}
         for player, optimizer in optimizers.items():
             tensors |= optimizer_tensors(player, optimizer)
-        save_checkpoint(self.path / CHECKPOINT, tensors, state._asdict() | {"settings": self.settings})
+        save_checkpoint(self.path / CHECKPOINT, tensors, state._asdict() | {"settings": self.identity})
 
     def finish(self, model: Task, state: RunState, *, images_seen: int, notes: Sequence[str] = ()) -> None:
         """Write the encoder file, and `run.json` with the settings, the cost and the data's notes of the run."""
         started_from = model.encoder.record.get("weights")
         record = {
             **({"started_from": started_from} if started_from else {}),
-            **self.settings,
+            **self.identity,
             "images_seen": images_seen,
             "version": version("pretext-bench"),
             "git_sha": revision().sha,
@@ -154,10 +162,17 @@ class RunFolder:
         save_encoder(model.encoder, self.encoder, record)
 
 
-def run_settings(
-    task: str, task_settings: Any, encoder: str | Encoder, data: ImageDataset, config: TrainConfig, *, image_size: int
-) -> dict[str, Any]:
-    """Return everything that determines the trained encoder of a run; see `train` for the arguments."""
+def run_folder(
+    path: Path,
+    task: str,
+    task_settings: Any,
+    encoder: str | Encoder,
+    data: ImageDataset,
+    config: TrainConfig,
+    *,
+    image_size: int,
+) -> RunFolder:
+    """Return the folder of a run, and begin to compute the data's fingerprint; see `train` for the arguments."""
     name = task.split("?", maxsplit=1)[0]
     own: dict[str, Any] = {}
     if is_file(task):  # a task file of the user's own: its content counts too, by its hash
@@ -169,16 +184,16 @@ def run_settings(
     if is_file(encoder):  # as for a task file
         own |= {"encoder_code_sha256": file_sha256(Path(parse_spec(encoder).kind))}
     kind = label_kind(data)
-    return own | {
+    settings = own | {
         "task": name,
         "task_config": dataclasses.asdict(task_settings),
         "encoder": absolute_file(encoder),
         "image_size": image_size,
         "train_config": {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_IN_RESULT},
         "data": data.spec,
-        "data_fingerprint": data.fingerprint,
         "labels": list(kind) if kind else None,
     }
+    return RunFolder(path, settings, begun(lambda: data.fingerprint))
 
 
 def load_task(folder: str | Path) -> Task:

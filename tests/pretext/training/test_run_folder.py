@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from training_samples import run
+import json
+import threading
 
+import pytest
+from training_samples import ENCODER, pictures, run
+
+from pretext.datasets import open_dataset
+from pretext.datasets.files import FileDataset
+from pretext.system.errors import UserError
+from pretext.training import loop
 from pretext.training.config import TrainConfig
 from pretext.training.log import TrainingLog, read_log
 from pretext.training.run_folder import RunFolder
@@ -31,3 +39,37 @@ def test_a_run_deletes_no_hidden_file_of_the_user(tmp_path):
     run(folder, steps=2, samples=1)
     RunFolder(folder, {}).remove_unfinished_files()
     assert all(file.read_text() == "a user's" for file in users)
+
+
+def test_a_run_on_streamed_files_begins_before_they_are_hashed(tmp_path, monkeypatch):
+    begun, by_content = threading.Event(), FileDataset.fingerprint.fget
+
+    def after_the_first_step(data):
+        assert begun.wait(60), "the first step waits for the fingerprint"
+        return by_content(data)
+
+    def step(*arguments):
+        begun.set()
+        return taken(*arguments)
+
+    taken = loop._step
+    monkeypatch.setenv("PRETEXT_PACK_GB", "0")
+    data = open_dataset(pictures(tmp_path / "pictures"))
+    expected = data.split("train").fingerprint
+    monkeypatch.setattr(FileDataset, "fingerprint", property(after_the_first_step))
+    monkeypatch.setattr(loop, "_step", step)
+    config = TrainConfig(steps=2, batch_size=8, workers=0, device="cpu")
+    loop.train("context_encoder", ENCODER, open_dataset(data.spec), config, tmp_path / "run", image_size=32)
+    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["data_fingerprint"] == expected
+
+
+def test_files_that_cannot_be_hashed_end_the_run_in_one_line(tmp_path, monkeypatch):
+    def fails(data):
+        raise UserError("a.png: Input/output error")
+
+    monkeypatch.setenv("PRETEXT_PACK_GB", "0")
+    monkeypatch.setattr(FileDataset, "fingerprint", property(fails))
+    with pytest.raises(UserError, match=r"^a\.png: Input/output error$"):
+        config = TrainConfig(steps=2, batch_size=8, workers=0, device="cpu")
+        data = open_dataset(pictures(tmp_path / "pictures"))
+        loop.train("context_encoder", ENCODER, data, config, tmp_path / "run", image_size=32)
