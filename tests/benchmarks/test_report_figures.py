@@ -39,6 +39,7 @@ def test_a_probe_with_one_stage_per_row_has_no_figure_by_stage(tmp_path):
     assert [plot.name for plot in plots(read_run(tmp_path)) if "depth" in plot.name] == ["depth-linear", "depth-knn"]
 
 
+@pytest.mark.slow
 def test_with_many_rows_the_verdict_names_a_few_and_counts_the_others(many):
     text = (many / "report.md").read_text(encoding="utf-8")
     assert text.split("\n\n")[2] == (  # every fourth row equals random weights, the others are 8 or more above
@@ -49,6 +50,7 @@ def test_with_many_rows_the_verdict_names_a_few_and_counts_the_others(many):
     )
 
 
+@pytest.mark.slow
 def test_with_many_rows_plots_show_the_best(many):
     run = read_run(many)
     assert len(run.shown) == 7

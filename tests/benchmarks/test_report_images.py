@@ -17,6 +17,7 @@ def trained(tmp_path_factory):
     return trained_folder(tmp_path_factory.mktemp("trained"))
 
 
+@pytest.mark.slow
 def test_every_kind_of_image_is_on_the_page(trained):
     text = (trained / "report.html").read_text(encoding="utf-8")
     page = Page(text)

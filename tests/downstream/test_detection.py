@@ -95,6 +95,7 @@ def by_metric(scores):
     return {score.metric: score.value for score in scores}
 
 
+@pytest.mark.slow
 def test_the_detector_learns_to_find_objects(encoder, tmp_path):
     scores = list(Detection(train_images=0, steps=120).evaluate(encoder, squares(), tmp_path / "out"))
     assert [score.metric for score in scores] == ["AP50", "AP", "AP75", "VOC07 mAP"]

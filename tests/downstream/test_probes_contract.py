@@ -42,7 +42,11 @@ QUICK = {
     "percents": (10.0,),
 }
 NEED_NOTHING = {name for name, probe in PROBES.items() if frozenset() in probe.needs}
+TAKE_LONG = {"low_shot", "robustness", "detection", "segmentation", "fine_tune"}
 every_probe = pytest.mark.parametrize("name", PROBES)
+every_probe_in_time = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in TAKE_LONG else name for name in PROBES]
+)
 
 
 def quick(name, **settings):
@@ -88,7 +92,7 @@ def test_scores_are_whole_and_one_of_them_is_the_headline(name, encoder, tmp_pat
     assert len({(score.metric, score.stage) for score in scores}) == len(scores)
 
 
-@every_probe
+@every_probe_in_time
 def test_same_seed_same_numbers_and_torchs_own_generator_is_left_alone(name, encoder):
     first = plain(quick(name, seed=3).evaluate(encoder, small_scenes()))
     torch.rand(5)
@@ -109,7 +113,7 @@ def test_the_encoder_is_left_as_it_was(name, training):
     assert all(p.requires_grad and p.grad is None for p in encoder.parameters())
 
 
-@every_probe
+@every_probe_in_time
 def test_test_labels_do_not_affect_fitting_or_selection(name, encoder, tmp_path, monkeypatch):
     module = importlib.import_module(PROBES[name].__module__)
     predicted = []
@@ -161,7 +165,7 @@ def test_very_little_data_is_judged_or_refused_in_one_line(name, encoder):
             assert all(np.isfinite(score.value) for score in scores)
 
 
-@every_probe
+@every_probe_in_time
 def test_images_that_cannot_be_decoded_are_skipped(name, encoder, monkeypatch):
     monkeypatch.setenv("PRETEXT_PACK_GB", "0")
     data = small_scenes(unreadable=(1, 4, 5))

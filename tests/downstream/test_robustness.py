@@ -76,6 +76,7 @@ def test_random_weights_relative_to_themselves_are_a_hundred_percent():
     assert found["mCE relative to random"] == pytest.approx(100)
 
 
+@pytest.mark.slow
 def test_each_corruption_is_divided_by_random_weights_error_before_the_mean():
     data, probe = open_dataset(HARD), Robustness(**QUICK, test_images=0)
     encoder = build_encoder("alexnet?width=0.1&stem_stride=2", input_size=32, seed=5)

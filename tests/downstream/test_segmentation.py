@@ -108,6 +108,7 @@ def test_without_a_background_chance_is_the_class_that_covers_most_of_the_traini
     assert miou.chance == pytest.approx(100 * blue / (red + blue) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", HEADS)
 def test_the_network_learns_to_segment(encoder, tmp_path, decoder):
     data = halves()

@@ -252,7 +252,7 @@ FORMATS: dict[str, tuple[str, Callable[[Path], None]]] = {
 }
 
 
-QUICK = dict.fromkeys(("fitting", "run.json of a run", "report's inputs", "table"), 3)
+QUICK = dict.fromkeys(("fitting", "run.json of a run", "report's inputs", "table", "encoder file"), 2)
 """Inputs of formats whose reading takes long."""
 
 
@@ -304,7 +304,7 @@ def check(name: str, sound: Path, folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_damaged_file_is_read_or_refused(name, sound, tmp_path):
-    check(name, sound, tmp_path, QUICK.get(name, 20))
+    check(name, sound, tmp_path, QUICK.get(name, 8))
 
 
 @pytest.mark.slow

@@ -112,6 +112,7 @@ retrieval.__main__.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_whole_blocks_alone(
     encoder: Encoder, tmp_path: Path, small_blocks: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +191,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_the_lock_of_another_process_holds_until_it_dies(tmp_path: Path) -> None:
     folder = tmp_path / "index.blocks"
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as child:
@@ -225,6 +227,7 @@ def test_a_folder_of_the_users_is_not_taken_for_blocks(encoder: Encoder, data: I
     assert (tmp_path / "index.blocks" / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_pictures(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

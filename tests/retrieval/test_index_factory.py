@@ -149,6 +149,7 @@ assert losses[1] < losses[0], losses
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [("torch", "faiss"), ("faiss", "torch")])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_a_search_and_a_step_share_a_process(order: tuple[str, str], threads: int) -> None:

@@ -56,6 +56,7 @@ print(state.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_the_same_pictures_in_any_process(capsys):
     exec(DIGEST, {})
     here = capsys.readouterr().out

@@ -78,6 +78,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", PAIRS)
 def test_no_encoder_is_taken_because_of_its_name_alone(resnet, other, tmp_path, pair):
     make, first, second = PAIRS[pair]

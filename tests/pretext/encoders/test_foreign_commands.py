@@ -86,6 +86,7 @@ def test_a_spec_by_itself_names_its_row(tmp_path):
     assert encoder_rows((spec,), taken={}, size=64) == {"alexnet?width=0.25&stem_stride=2 own": spec}
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_part_and_remembers_it(partial, tmp_path):
     config = TrainConfig(steps=1, batch_size=4, workers=0, device="cpu")
     spec = f"timm:resnet10_of_test?weights={partial}&allow_partial=true"

@@ -164,6 +164,7 @@ def older(tensors):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "make"),
     [

@@ -71,6 +71,7 @@ def test_the_whole_encoder_comes_from_the_file(model, tmp_path, name, wrapped):
     assert not any("state_dict" in getattr(part, "pretrained_cfg", {}) for part in encoder.modules())
 
 
+@pytest.mark.slow
 def test_a_transformers_positions_are_resampled(tmp_path):
     model = published(VIT)
     encoder = load_encoder(f"timm:{VIT}?weights={file_of(model, tmp_path)}", input_size=64)
@@ -85,6 +86,7 @@ def test_a_transformers_positions_are_resampled(tmp_path):
         torch.testing.assert_close(whole(images)[-1], theirs)
 
 
+@pytest.mark.slow
 def test_another_number_of_classes_and_no_classifier_do_no_harm(tmp_path):
     for classes in (7, 0):
         path = file_of(published(num_classes=classes), tmp_path, f"{classes}.safetensors")
@@ -188,6 +190,7 @@ def test_a_row_is_computed_and_its_file_stands_alone(model, tmp_path):
     assert read_record(made)["record"]["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_file_and_is_loaded_without_it(model, tmp_path):
     path = file_of(model, tmp_path)
     config = TrainConfig(steps=1, batch_size=4, workers=0, device="cpu", learning_rate=1e-12, weight_decay=0.0)

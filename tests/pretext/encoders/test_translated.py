@@ -28,6 +28,7 @@ SAME = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAME)
 @torch.no_grad()
 def test_the_maps_are_torchvisions(tmp_path, name):

@@ -53,6 +53,7 @@ def test_the_printed_lines_load_the_file(file, tmp_path, capsys):
     assert "mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225; inside the file" in printed
 
 
+@pytest.mark.slow
 def test_the_lines_of_a_card_are_those_that_are_printed(tmp_path, capsys):
     pytest.importorskip("timm", reason="timm is not installed")
     save_encoder(alive("timm:test_vit?patch_size=8", 32), tmp_path / "mine.safetensors", {})

@@ -128,6 +128,7 @@ def test_a_dead_channel_and_a_constant_picture_do_no_harm():
 # Between layers
 
 
+@pytest.mark.slow
 def test_the_rate_is_that_of_single_pictures(scenes):
     encoder, images = encoder_of(PLAIN), scenes.images[:4]
     standardise(encoder, scenes.images[:64])
@@ -147,6 +148,7 @@ def test_the_rate_is_that_of_single_pictures(scenes):
         assert mean_square == pytest.approx(np.mean(squares), rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [PLAIN, NORMED])
 def test_balanced_layers_change_at_one_rate_and_say_what_they_said(scenes, spec):
     encoder, images = encoder_of(spec), scenes.images[:64]
@@ -180,6 +182,7 @@ def test_layer_normalisation_is_refused_between_layers_only():
 # The run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["data_dependent?images=40", "kmeans?images=40&patches=500&iterations=2"])
 def test_a_run_takes_no_step_and_leaves_what_others_leave(scenes, tmp_path, task):
     def run(out):

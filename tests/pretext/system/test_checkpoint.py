@@ -88,6 +88,7 @@ def test_the_next_writer_deletes_what_a_killed_one_left_and_nothing_else(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "file"])
 
 
+@pytest.mark.slow
 def test_a_folder_is_cleared_of_what_killed_processes_left_and_of_nothing_else(tmp_path):
     others = [".tmpZ9y8X7", ".file.1.tmp", ".file.00000000-1.tmp", "figure.tmp"]
     for name in others:

@@ -203,6 +203,7 @@ def test_the_example_judges(probe):
     assert headline.value == pytest.approx(100 * np.mean(right), abs=1.0)
 
 
+@pytest.mark.slow
 def test_a_probe_goes_to_another_process_and_is_known_by_its_content(probe, tmp_path):
     judge = chosen_probes((str(probe),), {})["nearest_mean"]
     script = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()))"

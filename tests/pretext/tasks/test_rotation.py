@@ -98,6 +98,7 @@ def test_interpolation_does_not_reveal_the_rotation(monkeypatch):
     assert accuracy_of_sharpness(wide) > 0.45
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "mlp", "conv"])
 def test_accuracy_rises_from_chance_on_images_with_a_sky(head):
     images = noise(16) // 4

@@ -223,6 +223,7 @@ def moving_square(root):
     return f"clips:{root / 'clips'}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["temporal?near=2&far=5", "temporal:order", "egomotion"])
 def test_a_resumed_run_on_clips_gives_the_same_bytes(tmp_path, spec, monkeypatch):
     data = moving_square(tmp_path)

@@ -107,6 +107,7 @@ def test_the_terms_are_logged_and_weighted():
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "size"), [("timm:resnet18", 32), ("timm:vit_tiny_patch16_224", 32)])
 def test_other_encoders_are_trained_too(encoder, size):
     pytest.importorskip("timm", reason="timm is not installed")

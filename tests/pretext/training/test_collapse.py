@@ -57,6 +57,7 @@ def test_an_encoder_is_left_as_it_was():
     assert encoder.training and all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_run_says_that_its_encoder_has_collapsed(tmp_path, capfd, monkeypatch):
     run(tmp_path / "fine")
     assert "collapsed" not in capfd.readouterr().err

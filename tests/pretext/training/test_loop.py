@@ -87,7 +87,11 @@ def test_a_second_run_in_a_folder_is_refused_and_harms_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "number"), [("context_encoder:adversarial", signal.SIGTERM), ("simclr:small", signal.SIGHUP)]
+    ("task", "number"),
+    [
+        pytest.param("context_encoder:adversarial", signal.SIGTERM, marks=pytest.mark.slow),
+        ("simclr:small", signal.SIGHUP),
+    ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, task, number, monkeypatch):
     whole = run(tmp_path / "whole", task).read_bytes()
