@@ -214,6 +214,7 @@ def _upright(image: Image.Image, at_least: int | None) -> tuple[Tensor, tuple[in
         height, width = array.shape[:2]
     elif orientation >= 5:
         height, width = width, height
+    # the array is of bytes that nothing else refers to, though NumPy calls them read-only
     return torch.from_numpy(array).permute(2, 0, 1), (height, width)
 
 
@@ -240,7 +241,7 @@ def _to_rgb(image: Image.Image, file_format: str | None) -> NDArray[np.uint8]:
         page = Image.new("RGBA", image.size, "white")
         page.alpha_composite(image)
         image = page
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _has_16_bits(mode: str, file_format: str | None) -> bool:

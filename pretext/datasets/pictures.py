@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def side_by_side(images: Sequence[Shaped[Tensor, "3 _ _"]], side: int) -> Pictur
     highest, widest = sizes.amax(dim=0).tolist() if len(images) else (0, 0)
     fills = bool((sizes == sizes.new_tensor([highest, widest])).all())
     # pixel by pixel, as pictures are decoded: three times as fast to resize
-    pixels = torch.zeros(len(images), highest, widest, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    pixels = torch.empty(len(images), highest, widest, 3, dtype=torch.uint8)
+    if get_worker_info() is not None and len(images):
+        pixels.share_memory_()  # a worker's batch goes there anyway, and copying it takes as long as decoding
+    pixels = pixels.zero_().permute(0, 3, 1, 2)
     for canvas, image in zip(pixels, images, strict=True):
         canvas[:, : image.shape[1], : image.shape[2]] = image
     return Pictures(pixels, sizes[:, 0], sizes[:, 1], side, fills)

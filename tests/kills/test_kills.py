@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from kill_samples import Kills
 
-KILLS = int(os.environ.get("PRETEXT_KILLS", "20"))
+KILLS = int(os.environ.get("PRETEXT_KILLS", "8"))
 """Number of kills; the figures in docs/reliability.md are of 200."""
 SEED = int(os.environ.get("PRETEXT_KILLS_SEED", "0"))
 
