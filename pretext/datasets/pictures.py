@@ -63,7 +63,8 @@ def side_by_side(images: Sequence[Shaped[Tensor, "3 _ _"]], side: int) -> Pictur
     # pixel by pixel, as pictures are decoded: three times as fast to resize
     pixels = torch.empty(len(images), highest, widest, 3, dtype=torch.uint8)
     if get_worker_info() is not None and len(images):
-        pixels.share_memory_()  # a worker's batch goes there anyway, and copying it takes as long as decoding
+        # a worker's batch goes there anyway, and copying it takes as long as decoding
+        pixels.share_memory_()  # type: ignore[no-untyped-call]
     pixels = pixels.zero_().permute(0, 3, 1, 2)
     for canvas, image in zip(pixels, images, strict=True):
         canvas[:, : image.shape[1], : image.shape[2]] = image

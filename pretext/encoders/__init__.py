@@ -9,6 +9,7 @@ released     family: encoder of the released inpainting network
 timm         family: any timm model, as `timm:NAME`
 torchvision  family: any classification network of torchvision, as `torchvision:NAME`
 own          encoders in a user's own file
+whole_map    convolutions as large as their map, as the matrix products that they are
 wrapped      any module as an encoder: `Encoder.wrap`
 tracing      find the maps inside a module
 trials       run an encoder on blank images: what it returns and what it cannot read

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, Stage
 from pretext.encoders.foreign import WeightsConfig, load_weights
+from pretext.encoders.whole_map import WholeMapConv2d
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Released(Encoder):
             layers.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2, inplace=True)))
             inputs = outputs
         layers.append(
-            nn.Sequential(nn.Conv2d(inputs, bottleneck, 4), nn.BatchNorm2d(bottleneck), nn.LeakyReLU(0.2, inplace=True))
+            nn.Sequential(
+                WholeMapConv2d(inputs, bottleneck, 4), nn.BatchNorm2d(bottleneck), nn.LeakyReLU(0.2, inplace=True)
+            )
         )
         self.layers = nn.ModuleList(layers)
         names = [f"conv{i + 1}" for i in range(5)]

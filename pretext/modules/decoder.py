@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, deepest_shape
+from pretext.encoders.whole_map import WholeMapConvTranspose2d
 
 CHANNELS = (128, 64, 64, 32)
 """Output channels of the paper's up-convolutions, except the last, which has 3."""
@@ -105,15 +106,15 @@ class ReleasedDecoder(nn.Module):
 
     def __init__(self, bottleneck: int, *, width: float) -> None:
         super().__init__()
-        inputs, layers = bottleneck, []
+        inputs = bottleneck
+        layers: list[nn.Module] = []
         for i, count in enumerate((512, 256, 128, 64)):
             outputs = max(8, round(count * width))
-            stride, padding = (1, 0) if i == 0 else (2, 1)
-            layers += [
-                nn.ConvTranspose2d(inputs, outputs, 4, stride=stride, padding=padding),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(),
-            ]
+            if i == 0:
+                layers.append(WholeMapConvTranspose2d(inputs, outputs, 4))
+            else:
+                layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1))
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
             inputs = outputs
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(inputs, 3, 4, stride=2, padding=1), nn.Tanh())
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, deepest_shape
+from pretext.encoders.whole_map import WholeMapConv2d
 from pretext.modules.decoder import Decoder, ReleasedDecoder
 from pretext.tasks.base import Batch, Inpainter, Players
 from pretext.transforms.masks import MaskKind, draw_holes, fill
@@ -227,7 +228,7 @@ class Discriminator(nn.Module):
                 layers.append(nn.BatchNorm2d(outputs))
             layers.append(nn.LeakyReLU(0.2))
             size, inputs, count = size // 2, outputs, min(2 * count, 512)
-        self.layers = nn.Sequential(*layers, nn.Conv2d(inputs, 1, size))
+        self.layers = nn.Sequential(*layers, WholeMapConv2d(inputs, 1, size))
 
     def forward(self, images: Float[Tensor, "B C S S"]) -> Float[Tensor, "B"]:
         """Return the logit that each image is real."""
