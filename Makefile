@@ -1,8 +1,9 @@
 # Everything on a fresh machine: `make benchmark` or `make test`. The plain-pip lines behind them are in README.md.
+# `make oldest` runs the tests with the oldest versions that pyproject.toml allows; those warn of their own age.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: benchmark test install
+.PHONY: benchmark test install oldest
 
 benchmark: install
 	$(BIN)/python benchmarks/run_all.py
@@ -21,3 +22,9 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet uv
+	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --resolution lowest-direct --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -o filterwarnings=default $(PYTEST)

@@ -303,9 +303,9 @@ def write_parquet(out: Path) -> Path | None:
 
     rows = [[printable(getattr(row, name)) for name in COLUMNS] for row in read_measurements(out)]
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    with atomic_write(path) as beside, beside.open("wb") as file:  # pyarrow itself takes only paths in UTF-8
+    with atomic_write(path) as beside:  # as bytes: pyarrow itself takes only paths in UTF-8
         # a column that is all None would have the type object
-        frame.astype({"chance": float}).to_parquet(file, engine="pyarrow", index=False)
+        beside.write_bytes(frame.astype({"chance": float}).to_parquet(engine="pyarrow", index=False))
     return path
 
 

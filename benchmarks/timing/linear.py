@@ -68,7 +68,8 @@ def linear_speeds(rows: int, columns: int, *, classes: int = 20) -> Iterator[Lin
             warnings.simplefilter("ignore", ConvergenceWarning)  # scikit-learn's default limit is 100 iterations
             model.fit(inputs.numpy(), targets.numpy())
         theirs = time.perf_counter() - started
-        solutions = [(weight, bias), (torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_))]
+        peers = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
+        solutions = [(weight, bias), peers]
         reached = [objective(inputs @ w.T + b, targets, w, penalty).item() for w, b in solutions]
         correct = [((test_inputs @ w.T + b).argmax(1) == test_targets).double().mean().item() for w, b in solutions]
         yield LinearSpeed(penalty, ours, theirs, *reached, *(100 * share for share in correct))

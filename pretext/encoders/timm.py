@@ -122,9 +122,8 @@ def build(spec: str, path: str, config: Config, input_size: int) -> TimmEncoder:
 
 def _match_file(create: Any, path: str, config: Config) -> tuple[Match, dict[str, Tensor]]:
     """Return the match of the weight file, and a state dict of the whole model that contains its tensors."""
-    with torch.device("meta"):  # names and shapes only
-        whole = create(path)
-        kept = {flat_name(name) for name in create(path, features_only=True).state_dict()}
+    whole, encoder = _without_values(create, path), _without_values(create, path, features_only=True)
+    kept = {flat_name(name) for name in encoder.state_dict()}
     model = whole.state_dict()
     needed = [name for name in model if flat_name(name) in kept]
     tensors, layout = translated(read_weights(Path(str(config.weights))), path, config.weights)
@@ -136,6 +135,15 @@ def _match_file(create: Any, path: str, config: Config) -> tuple[Match, dict[str
         return match, create(path).state_dict() | match.tensors
     # the other tensors are not part of the encoder, but timm requires them
     return match, {name: torch.zeros_like(value, device="cpu") for name, value in model.items()} | match.tensors
+
+
+def _without_values(create: Any, path: str, **options: Any) -> Any:
+    """Return a model of which only names and shapes count."""
+    try:
+        with torch.device("meta"):
+            return create(path, **options)
+    except (RuntimeError, NotImplementedError):  # some models of some versions of timm compute with values meanwhile
+        return create(path, **options)
 
 
 def _dinov2(tensors: dict[str, Tensor], model: Any) -> dict[str, Tensor]:

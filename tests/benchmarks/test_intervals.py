@@ -356,7 +356,9 @@ def test_coverage_of_shares():
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "sd"), [(2, 2.0), (3, 2.0), (5, 1.0)])
 def test_a_table_without_differences_has_no_mark_after_holm(seeds, sd):
-    uncorrected, corrected = coverage.holm_errors(np.random.default_rng(14), seeds, 4000, sd * coverage.EQUAL, trials=500)
+    uncorrected, corrected = coverage.holm_errors(
+        np.random.default_rng(14), seeds, 4000, sd * coverage.EQUAL, trials=500
+    )
     assert uncorrected > 0.3
     assert corrected < 0.05
 
