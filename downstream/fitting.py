@@ -174,6 +174,12 @@ def batches(indices: NDArray[np.int64], batch_size: int, steps: int, *, seed: in
 
 
 def read(data: ImageDataset, indices: NDArray[np.int64]) -> tuple[UInt8[Tensor, "B 3 S S"], list[Target]]:
+    """Return images of one size and targets; see `read_each`."""
+    images, targets = read_each(data, indices)
+    return torch.stack(images), targets
+
+
+def read_each(data: ImageDataset, indices: NDArray[np.int64]) -> tuple[list[UInt8[Tensor, "3 _ _"]], list[Target]]:
     """Return images and targets; images that cannot be decoded are left out.
 
     Raises:
@@ -189,7 +195,7 @@ def read(data: ImageDataset, indices: NDArray[np.int64]) -> tuple[UInt8[Tensor, 
         targets.append(target)
     if not images:
         raise UserError(f"{data.spec}: {len(indices)} images in a row cannot be decoded; check the files")
-    return torch.stack(images), targets
+    return images, targets
 
 
 def flip_some(images: UInt8[Tensor, "B 3 S S"], targets: list[Target]) -> UInt8[Tensor, "B 3 S S"]:

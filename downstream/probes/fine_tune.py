@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from downstream.classification import classification_scores
-from downstream.fitting import FittedProbe, read, tested, write_curve
+from downstream.fitting import FittedProbe, read, read_each, tested, write_curve
 from downstream.label_sampling import check_classes, draw_labelled
 from downstream.layer_rates import learning_rate_factors
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.classification import class_targets, is_multi_label, multi_hot
+from pretext.datasets.kept import for_views
+from pretext.datasets.pictures import side_by_side
 from pretext.encoders.base import Encoder
 from pretext.judging import Score
 from pretext.modules.losses import many_class_loss, one_class_loss
@@ -38,8 +40,8 @@ class FineTune(FittedProbe):
 
     Source: Pathak et al. 2016, section 5.2 (VOC 2007: random crops in training, ten crops averaged at test).
     Deviations: few labels; AdamW with a cosine schedule; the classifier is one linear layer on the averaged,
-    batch-normalised deepest map; one view at test by default; crops are resized to the encoder's input size, in
-    training and at test.
+    batch-normalised deepest map; one view at test by default; crops, cut from the whole picture in training and from
+    its centre at test, are resized to the encoder's input size.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
@@ -88,7 +90,7 @@ class FineTune(FittedProbe):
         """
         if not self.can_judge(data):
             data.require("label")
-        train = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
+        train = for_views(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train, out)
@@ -128,10 +130,11 @@ class FineTune(FittedProbe):
             )
 
         def loss_of(head: nn.Module, batch: NDArray[np.int64]) -> Tensor | None:
-            images, truth = read(train, batch)
+            images, truth = read_each(train, batch)
             if len(images) < 2:  # the others cannot be decoded, and batch normalisation needs at least two
                 return None
-            crops = augment(images.to(device), views, generator)
+            pictures = side_by_side(images, encoder.input_size).map(lambda tensor: tensor.to(device))
+            crops = augment(pictures, views, generator)
             return loss(head(encoder(crops)[-1]), _classes(train, truth).to(device))
 
         head, curve = self._fit(

@@ -17,6 +17,7 @@ from downstream.probes.fine_tune import FineTune, enlarged, ten_crops
 from pretext.datasets import at_size, open_dataset
 from pretext.encoders import build_encoder
 from pretext.system.errors import UserError
+from pretext.transforms.augmentation import augment
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -248,3 +249,21 @@ def test_images_that_cannot_be_decoded_are_skipped_though_their_folder_names_a_c
         encoder, open_dataset(f"folder:{tmp_path / 'set'}")
     )
     assert score.n == 10 and score.items.shape == (10,) and score.value == 100
+
+
+def test_training_crops_are_cut_from_the_pictures_and_not_from_small_squares(encoder, tmp_path, monkeypatch):
+    for number in range(24):
+        file = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (3 * SIZE, 4 * SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    seen = []
+
+    def spy(pictures, *given):
+        seen.append({tuple(size) for size in torch.stack([pictures.height, pictures.width], dim=1).tolist()})
+        return augment(pictures, *given)
+
+    monkeypatch.setattr("downstream.probes.fine_tune.augment", spy)
+    data = open_dataset(f"folder:{tmp_path / 'photos'}")
+    assert [score.metric for score in QUICK.evaluate(encoder, data)]
+    assert seen == 4 * [{(3 * SIZE, 4 * SIZE)}]

@@ -56,9 +56,9 @@ def _often(monkeypatch):
 def cut(monkeypatch, name, *, at, how=Cut):
     """Interrupt a probe while it reads batch number `at`, from 1, by an error or a signal."""
     module = importlib.import_module(f"downstream.probes.{name}")
-    read, calls = module.read, []
+    calls = []
 
-    def failing(*args):
+    def failing(read, *args):
         calls.append(args)
         if len(calls) == at:
             if how is Cut:
@@ -67,7 +67,8 @@ def cut(monkeypatch, name, *, at, how=Cut):
         return read(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "read", failing)
+        for each in {"read", "read_each"} & vars(module).keys():
+            patch.setattr(module, each, functools.partial(failing, getattr(module, each)))
         yield
 
 
