@@ -11,7 +11,7 @@ from benchmarks.recipes import probe, probe_names
 from benchmarks.timing.linear import print_linear
 from benchmarks.timing.loading import print_loading
 from benchmarks.timing.search import print_retrieval
-from benchmarks.timing.tasks import MATRIX, Load, fit_seconds, is_fitted, task_speed
+from benchmarks.timing.tasks import Load, fit_seconds, is_fitted, task_speed
 from pretext.datasets import at_size, open_dataset
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
@@ -76,10 +76,7 @@ def speed_command(argv: list[str]) -> int:
     for task in tasks:
         task_config(task)
     data = at_size(open_dataset(options.data), load.image_size, bad_images="skip")
-    print(
-        f"{_device_name()}, {torch.get_num_threads()} thread(s), PyTorch {torch.__version__}; "
-        f"matmul: products of {MATRIX}×{MATRIX} float32 matrices"
-    )
+    print(f"{_device_name()}, {torch.get_num_threads()} thread(s), PyTorch {torch.__version__}")
     print(
         f"{load.encoder} at {load.image_size} px, batches of {load.batch_size}, "
         f"{load.images} images per run, {load.repetitions} runs of each loop, {options.data}\n"
@@ -87,7 +84,7 @@ def speed_command(argv: list[str]) -> int:
     width = max(len("pretext task"), *(len(task) for task in tasks))
     print(
         f"{'pretext task':<{width}} {'loop img/s':>11} {'min. img/s':>11} {'ratio':>6} {'views':>6} {'waiting':>8} "
-        f"{'GFLOP/s':>8} {'matmul':>8} {'share':>6} {'peak MB':>8}"
+        f"{'GFLOP/s':>8} {'peak MB':>8}"
     )
     for task in tasks:
         if is_fitted(task):
@@ -103,8 +100,8 @@ def speed_command(argv: list[str]) -> int:
             continue
         print(
             f"{row.task:<{width}} {row.loop:>11,.0f} {row.minimal:>11,.0f} {row.loop / row.minimal:>6.2f} "
-            f"{row.views:>6.1%} {row.waiting:>8.1%} {row.flops / 1e9:>8,.1f} {row.matmul_flops / 1e9:>8,.1f} "
-            f"{row.flops / row.matmul_flops:>6.0%} {row.memory / 1e6:>8,.0f}",
+            f"{row.views:>6.1%} {row.waiting:>8.1%} {row.flops / 1e9:>8,.1f} "
+            f"{row.memory / 1e6:>8,.0f}",
             flush=True,
         )
     _print_probes(probes, data, options)

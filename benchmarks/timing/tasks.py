@@ -1,10 +1,10 @@
-"""Time the training loop of a pretext task beside a minimal loop and the matrix products of the machine.
+"""Time the training loop of a pretext task beside a minimal loop.
 
 The training loop (`pretext.training.loop`) runs without checkpoints and sample sheets; its log gives the times. The
 minimal loop runs only losses, backward pass and optimiser steps, on batches in memory. The ratio of the two is the
 cost of data loading, schedules and logging. All results are medians over the intervals of all repetitions, without
-the first interval of each, which is the warm-up. Loops and matrix products are measured alternately, so that other
-load on the machine slows all of them. "Views" are all that a task does with a batch before the first layer of its
+the first interval of each, which is the warm-up. The loops are measured alternately, so that other load on the machine
+slows both. "Views" are all that a task does with a batch before the first layer of its
 networks runs: crops, colour changes, masks, tiles.
 """
 
@@ -34,8 +34,6 @@ from pretext.training.loading import load_batches
 from pretext.training.loop import train
 from pretext.training.optimisers import make_optimizers
 
-MATRIX = 1024
-"""Side of the square float32 matrices whose product measures the speed of the machine."""
 INTERVALS = 5
 """Timed intervals per run."""
 
@@ -89,8 +87,6 @@ class TaskSpeed:
     """Share of the training loop's time that is spent waiting for data."""
     flops: float
     """Floating-point operations per second of the training loop, forward and backward."""
-    matmul_flops: float
-    """Floating-point operations per second of matrix products."""
     memory: int
     """Peak bytes of the training loop: GPU memory, or without a GPU the memory of the whole process."""
 
@@ -109,12 +105,10 @@ def task_speed(task: str, data: ImageDataset, load: Load) -> TaskSpeed:
     loop: list[float] = []
     minimal: list[Interval] = []
     waiting: list[float] = []
-    matmuls: list[float] = []
     memory, flops_per_image = 0, 0.0
     for _ in range(load.repetitions):
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "run"
-            matmuls.append(matmul_rate())
             reset_peak_memory()
             train(task, load.encoder, data, _train_config(load), out, image_size=load.image_size)
             memory = max(memory, peak_memory())
@@ -122,7 +116,6 @@ def task_speed(task: str, data: ImageDataset, load: Load) -> TaskSpeed:
             flops_per_image = json.loads((out / "run.json").read_text())["flops_per_image"]
         loop += [row["images_per_second"] for row in log[1:]]
         waiting += [row["data_share"] for row in log[1:]]
-        matmuls.append(matmul_rate())
         minimal += list(minimal_loop(task, data, load))[1:]
     speed = statistics.median(loop)
     return TaskSpeed(
@@ -132,7 +125,6 @@ def task_speed(task: str, data: ImageDataset, load: Load) -> TaskSpeed:
         views=statistics.median(part.views for part in minimal),
         waiting=statistics.median(waiting),
         flops=speed * flops_per_image,
-        matmul_flops=statistics.median(matmuls),
         memory=memory,
     )
 
@@ -200,20 +192,6 @@ def minimal_loop(task: str, data: ImageDataset, load: Load) -> Iterator[Interval
         seconds = time.perf_counter() - started
         yield Interval(load.interval * load.batch_size / seconds, views / seconds)
     hook.remove()
-
-
-def matmul_rate() -> float:
-    """Return the floating-point operations per second of a product of two float32 matrices; a median of ten."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    a, b = (torch.rand(MATRIX, MATRIX, device=device) for _ in range(2))
-    times = []
-    for _ in range(12):
-        _synchronise(device)
-        started = time.perf_counter()
-        a @ b
-        _synchronise(device)
-        times.append(time.perf_counter() - started)
-    return 2 * MATRIX**3 / statistics.median(times[2:])
 
 
 def _train_config(load: Load) -> TrainConfig:
