@@ -3,8 +3,9 @@
 speed       the command: python benchmarks/timing/speed.py
 many_files  opening many small pictures, as files and in tar shards: python benchmarks/timing/many_files.py
 measuring   its options and its tables
-tasks       the training loop of a pretext task beside a minimal loop and the machine's peak
+tasks       the training loop of a pretext task beside a minimal loop
 linear      the solver of the linear probe beside scikit-learn
+peers       training steps beside plain PyTorch and lightly
 loading     decoding and views beside torchvision's and lightly's loaders
 search      building and searching an index beside FAISS and scikit-learn
 """

@@ -57,7 +57,7 @@ def print_loading(spec: str, *, side: int, workers: int) -> None:
         workers: Worker processes of each loader.
     """
     data = open_dataset(spec)
-    files = list(_files(data))
+    files = list(files_of(data))
     print(f"{len(files):,} files of {spec}, views of {side} px, batches of {BATCH}, {workers} workers each\n")
     with tempfile.TemporaryDirectory() as folder:
         below = Path(folder, "pictures")
@@ -73,7 +73,12 @@ def print_loading(spec: str, *, side: int, workers: int) -> None:
             print(f"{name:<46} {rate.per_second:>10,.0f} {ratio:>6} {detail if rate.detail else '':>7}")
 
 
-def _files(data: Any) -> Iterator[Path]:
+def files_of(data: Any) -> Iterator[Path]:
+    """Yield the file of each picture.
+
+    Raises:
+        UserError: If the data set has no picture files.
+    """
     for index in range(len(data)):
         file = file_of(data, index)
         if file is None:

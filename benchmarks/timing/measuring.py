@@ -10,6 +10,7 @@ import torch
 from benchmarks.recipes import probe, probe_names
 from benchmarks.timing.linear import print_linear
 from benchmarks.timing.loading import print_loading
+from benchmarks.timing.peers import print_peers
 from benchmarks.timing.search import print_retrieval
 from benchmarks.timing.tasks import Load, fit_seconds, is_fitted, task_speed
 from pretext.datasets import at_size, open_dataset
@@ -47,6 +48,9 @@ class Speed:
     """Time only indexing and search beside FAISS and scikit-learn."""
     loading: bool = False
     """Time only decoding and views beside torchvision's and lightly's loaders; --data names photographs."""
+    peers: bool = False
+    """Time every comparison with other libraries, each in turns: training steps, loading at 224 px, the linear solver
+    and search; --data names photographs."""
     workers: int = 2
     """Worker processes of each loader for --loading, at least 1."""
     vectors: tuple[int, ...] = (10_000,)
@@ -67,6 +71,15 @@ def speed_command(argv: list[str]) -> int:
         print_linear()
         return 0
     if options.retrieval:
+        print_retrieval(options.vectors, options.data, load.encoder, load.image_size)
+        return 0
+    if options.peers:
+        print_peers(options.data)
+        print()
+        print_loading(options.data, side=224, workers=options.workers)
+        print()
+        print_linear()
+        print()
         print_retrieval(options.vectors, options.data, load.encoder, load.image_size)
         return 0
     if options.loading:

@@ -4,6 +4,7 @@ python benchmarks/timing/speed.py [--tasks A B …] [--probes A B …] [--data S
 python benchmarks/timing/speed.py --linear
 python benchmarks/timing/speed.py --retrieval [--vectors N …]
 python benchmarks/timing/speed.py --loading --data folder:photos [--image-size N]
+python benchmarks/timing/speed.py --peers --data folder:photos
 """
 
 from __future__ import annotations
