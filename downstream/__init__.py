@@ -4,6 +4,7 @@ probes          the probes, one file each; the file name is the probe's name
 features        pooled features of every stage, and their cache
 fitting         the training loop of the probes that train a head: AdamW, warm-up, cosine schedule
 resuming        checkpoints of that loop
+reading         which pictures a probe reads, in which order, and reading them
 classification  top-1, top-5 and mean average precision
 metrics         detection AP (COCO, VOC 2007), mean IoU
 label_sampling  draw labelled images: balanced draws, k per class, shares of the labels

@@ -154,7 +154,7 @@ def _plain_steps(layout: torch.memory_format) -> Iterator[None]:
     while True:
         d_optimizer.zero_grad()
         fake = generator(seen)
-        loss = F.binary_cross_entropy_with_logits(discriminator(centre).flatten(), one)
+        loss: Any = F.binary_cross_entropy_with_logits(discriminator(centre).flatten(), one)
         loss = loss + F.binary_cross_entropy_with_logits(discriminator(fake.detach()).flatten(), zero)
         loss.backward()
         d_optimizer.step()

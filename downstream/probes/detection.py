@@ -16,10 +16,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from downstream.detector import DetectionHead, Neck, stages_for
-from downstream.fitting import FittedProbe, draw, flip_some, read, tested, write_curve
+from downstream.fitting import FittedProbe, write_curve
 from downstream.metrics import Detections, Truth, coco_by_class, object_counts, voc07_by_class
 from downstream.per_class import write_per_class
 from downstream.proposals import SELECTIVE_SEARCH, proposals_for
+from downstream.reading import draw, flip_some, read, tested
 from downstream.sheets import Found, detection_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import BadImage, ImageDataset, Target

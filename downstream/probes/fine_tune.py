@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from downstream.classification import classification_scores
-from downstream.fitting import FittedProbe, read, read_each, tested, write_curve
+from downstream.fitting import FittedProbe, write_curve
 from downstream.label_sampling import check_classes, draw_labelled
 from downstream.layer_rates import learning_rate_factors
+from downstream.reading import read, read_each, tested
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.classification import class_targets, is_multi_label, multi_hot

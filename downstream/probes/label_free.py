@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from downstream.features import image_batches, pooled, split_features
-from downstream.fitting import draw
 from downstream.probes.linear import Linear
+from downstream.reading import draw
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder, evaluating

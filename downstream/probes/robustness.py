@@ -15,8 +15,8 @@ from torch import Tensor
 from downstream.classification import classification_scores
 from downstream.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from downstream.features import image_batches, labelled_features, pooled
-from downstream.fitting import draw
 from downstream.probes.linear import Classifier, Linear
+from downstream.reading import draw
 from downstream.sheets import image_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset

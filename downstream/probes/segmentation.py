@@ -16,9 +16,10 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from downstream.fitting import FittedProbe, draw, flip_some, read, tested, write_curve
+from downstream.fitting import FittedProbe, write_curve
 from downstream.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from downstream.per_class import write_per_class
+from downstream.reading import draw, flip_some, read, tested
 from downstream.sheets import segmentation_sheet
 from pretext.datasets import at_size
 from pretext.datasets.base import IGNORE, BadImage, ImageDataset

@@ -23,9 +23,9 @@ from downstream.detector import (
     levels_of,
     stages_for,
 )
-from downstream.fitting import batches, draw, flip_some
 from downstream.metrics import coco_by_class, voc07_by_class
 from downstream.probes.detection import Detection
+from downstream.reading import batches, draw, flip_some
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.splitting import Subset
 from pretext.encoders import build_encoder

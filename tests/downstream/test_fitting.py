@@ -21,11 +21,12 @@ from benchmarks.executor import run_cell
 from benchmarks.plan import open_data
 from benchmarks.results import read_measurements
 from downstream import fitting
-from downstream.fitting import batches, fit, write_curve
+from downstream.fitting import fit, write_curve
 from downstream.probes.detection import Detection
 from downstream.probes.fine_tune import FineTune
 from downstream.probes.low_shot import LowShot
 from downstream.probes.segmentation import Segmentation
+from downstream.reading import batches
 from downstream.resuming import CHECKPOINT, Resume
 from pretext.system.checkpoint import HOST, read_checkpoint
 
