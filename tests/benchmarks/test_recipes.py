@@ -41,6 +41,7 @@ def test_smoke_leaves_nothing_out_and_keeps_its_cells(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_smoke_fills_every_cell(tmp_path):
     assert run_smoke(tmp_path) == 0
     assert (tmp_path / "report.html").is_file()

@@ -120,7 +120,7 @@ def test_a_dry_run_writes_nothing(smoke, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
     environment = os.environ | {"PRETEXT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     out = tmp_path / "out"
