@@ -342,12 +342,14 @@ def build_within(limit: int, encoder: Encoder, data: ImageDataset, out: Path) ->
         sys.exit(2 if str(out) in str(error.filename) and error.errno == errno.EFBIG else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
 def test_files_that_may_not_grow_end_a_build_with_an_error_and_it_can_go_on(
     encoder: Encoder, data: ImageDataset, grid_folder: Path, tmp_path: Path, small_blocks: None, share: float
 ) -> None:
     limit = int(share * (grid_folder / "index.faiss").stat().st_size)
-    process = multiprocessing.get_context("fork").Process(
+    # started anew: a process forked from one that has run threads may wait for ever for their locks
+    process = multiprocessing.get_context("spawn").Process(
         target=build_within, args=(limit, encoder, data, tmp_path / "index")
     )
     process.start()
