@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,10 +60,7 @@ def print_loading(spec: str, *, side: int, workers: int) -> None:
     files = list(files_of(data))
     print(f"{len(files):,} files of {spec}, views of {side} px, batches of {BATCH}, {workers} workers each\n")
     with tempfile.TemporaryDirectory() as folder:
-        below = Path(folder, "pictures")
-        below.mkdir()
-        for number, file in enumerate(files):
-            (below / f"{number:07d}{file.suffix}").symlink_to(file.resolve())
+        link(files, Path(folder))
         rates = _rates(_loaders(KeptDataset(data, VIEW_DETAIL * side, None), folder, side, workers))
     print(f"{'loader':<46} {'pictures/s':>10} {'ratio':>6} {'detail':>7}")
     for ours, theirs in (("pictures at their own shape", "ImageFolder, one crop"), ("two views", "lightly, two views")):
@@ -86,10 +83,40 @@ def files_of(data: Any) -> Iterator[Path]:
         yield Path(file)
 
 
+def link(files: Iterable[Path], folder: Path) -> None:
+    """Link files into a folder as torchvision's `ImageFolder` reads it: in a folder of one class."""
+    below = folder / "all"
+    below.mkdir(parents=True)
+    for number, file in enumerate(files):
+        (below / f"{number:07d}{file.suffix}").symlink_to(file.resolve())
+
+
+def peer_batches(folder: Path, transform: Any, batch_size: int, workers: int) -> Iterator[Any]:
+    """Yield the batches of torchvision's and torch's own parts, in a random order with a fixed seed, without end."""
+    from torchvision.datasets import ImageFolder
+
+    pictures = ImageFolder(folder, transform)
+    order = RandomSampler(pictures, replacement=True, num_samples=10**6, generator=torch.Generator().manual_seed(0))
+    context = "spawn" if workers else None
+    loader = DataLoader(pictures, batch_size, sampler=order, num_workers=workers, multiprocessing_context=context)
+    return (images for images, _ in loader)
+
+
+def steady_rate(steps: Iterator[object], batch_size: int, *, warm_up: int, timed: int) -> float:
+    """Return the pictures per second of `timed` steps after `warm_up` others."""
+    for _ in islice(steps, warm_up):
+        pass
+    started = time.perf_counter()
+    for _ in islice(steps, timed):
+        pass
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return timed * batch_size / (time.perf_counter() - started)
+
+
 def _loaders(data: KeptDataset, folder: str, side: int, workers: int) -> dict[str, Callable[[], Iterator[Any]]]:
     """Return functions that start each loader."""
     from lightly.transforms.simclr_transform import SimCLRTransform
-    from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
     device = device_of("auto")
@@ -100,10 +127,7 @@ def _loaders(data: KeptDataset, folder: str, side: int, workers: int) -> dict[st
         return (batch.map(lambda tensor: tensor.to(device)) for batch in batches)
 
     def theirs(transform: Any) -> Iterator[Any]:
-        pictures = ImageFolder(folder, transform)
-        order = RandomSampler(pictures, replacement=True, num_samples=10**6, generator=torch.Generator().manual_seed(0))
-        loader = DataLoader(pictures, BATCH, sampler=order, num_workers=workers, multiprocessing_context="spawn")
-        for images, _ in loader:
+        for images in peer_batches(Path(folder), transform, BATCH, workers):
             yield [image.to(device) for image in images] if isinstance(images, list) else images.to(device)
 
     crop = v2.Compose(
@@ -125,24 +149,16 @@ def _loaders(data: KeptDataset, folder: str, side: int, workers: int) -> dict[st
 
 
 def _rates(loaders: dict[str, Callable[[], Iterator[Any]]]) -> dict[str, Rate]:
-    seconds: dict[str, list[float]] = {name: [] for name in loaders if name != "one crop"}
+    rates: dict[str, list[float]] = {name: [] for name in loaders if name != "one crop"}
     details = {"pictures at their own shape": _detail(next(loaders["one crop"]()))}
     for _ in range(TURNS):
-        for name, each in seconds.items():
+        for name, each in rates.items():
             batches = loaders[name]()
             first = next(batches)
             if name == "ImageFolder, one crop":
                 details[name] = _detail(first)
-            for _ in islice(batches, WARM_UP):
-                pass
-            started = time.perf_counter()
-            for _ in islice(batches, TURN_BATCHES):
-                pass
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            each.append(time.perf_counter() - started)
-    images = TURN_BATCHES * BATCH
-    return {name: Rate(images / statistics.median(each), details.get(name, 0.0)) for name, each in seconds.items()}
+            each.append(steady_rate(batches, BATCH, warm_up=WARM_UP, timed=TURN_BATCHES))
+    return {name: Rate(statistics.median(each), details.get(name, 0.0)) for name, each in rates.items()}
 
 
 def _detail(views: Float[Tensor, "B 3 S S"]) -> float:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +19,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, RandomSampler
 
+from benchmarks.timing.loading import files_of, link, peer_batches, steady_rate
 from pretext.datasets import open_dataset
 from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder
@@ -97,14 +95,7 @@ def compared(work: str, ours: Measure, theirs: Mapping[str, Measure]) -> Compare
 
 def rate(steps: Iterator[object], batch: int) -> float:
     """Return the pictures per second of `STEPS` steps after `WARM_UP` others."""
-    for _ in islice(steps, WARM_UP):
-        pass
-    started = time.perf_counter()
-    for _ in islice(steps, STEPS):
-        pass
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return STEPS * batch / (time.perf_counter() - started)
+    return steady_rate(steps, batch, warm_up=WARM_UP, timed=STEPS)
 
 
 def our_released() -> float:
@@ -195,13 +186,8 @@ def plain_discriminator() -> nn.Sequential:
 
 def our_simclr(spec: str, folder: Path) -> Measure:
     """Return the measurement of `train`, and link the training pictures into `folder` for the peer."""
-    from benchmarks.timing.loading import files_of
-
     data = open_dataset(spec)
-    below = folder / "pictures" / "all"
-    below.mkdir(parents=True)
-    for number, file in enumerate(files_of(data.split("train"))):
-        (below / f"{number:07d}{file.suffix}").symlink_to(file.resolve())
+    link(files_of(data.split("train")), folder / "pictures")
     steps = 5 * STEPS
     config = TrainConfig(steps=steps, batch_size=SIMCLR_BATCH, log_every=STEPS, samples=0)
 
@@ -219,19 +205,10 @@ def lightly_simclr(folder: Path, workers: int) -> float:
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms.simclr_transform import SimCLRTransform
-    from torchvision.datasets import ImageFolder
     from torchvision.models import resnet18
 
     device = device_of("auto")
-    pictures = ImageFolder(folder / "pictures", SimCLRTransform(input_size=SIMCLR_SIDE))
-    order = RandomSampler(pictures, replacement=True, num_samples=10**6)
-    loader = DataLoader(
-        pictures,
-        SIMCLR_BATCH,
-        sampler=order,
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-    )
+    batches = peer_batches(folder / "pictures", SimCLRTransform(input_size=SIMCLR_SIDE), SIMCLR_BATCH, workers)
     backbone = resnet18()
     backbone.fc = nn.Identity()
     model = nn.Sequential(backbone, SimCLRProjectionHead(512, 512, 128)).to(device).train()
@@ -239,7 +216,7 @@ def lightly_simclr(folder: Path, workers: int) -> float:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9)
 
     def steps() -> Iterator[None]:
-        for (first, second), _ in loader:
+        for first, second in batches:
             loss: Any = criterion(model(first.to(device)), model(second.to(device)))
             optimizer.zero_grad()
             loss.backward()
