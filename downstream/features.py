@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,15 +35,19 @@ from pretext.system.cache import cache_folder, size_limit_gb
 from pretext.system.checkpoint import atomic_write, open_tensors
 from pretext.system.errors import UserError
 
-VERSION = 2
+VERSION = 3
 """Part of the cache key; raise it whenever pooling or reading changes."""
 BATCH = 256
 CACHE_GB = 4.0
 """Maximum size of the cache in GB; the least recently used files are deleted. The environment variable
 PRETEXT_FEATURES_GB overrides it, and `--cache-gb` sets that variable. 0 disables reading and writing."""
 LIMIT = "PRETEXT_FEATURES_GB"
-CHECKSUM = "crc32"
-"""Key of the checksum in a file's metadata."""
+CHECKSUMS = "crc32 by block"
+"""Key of the checksums in a file's metadata: JSON, a list per tensor."""
+BLOCK = 256
+"""Rows that share a checksum and are read together."""
+DTYPES = {"F32": torch.float32, "I64": torch.int64}
+"""Type by its name in a file."""
 
 
 class Features(NamedTuple):
@@ -112,22 +117,22 @@ def split_features(
         str(VERSION),
     )
     file = cache_folder("features") / f"{key}.safetensors"
-    stored = _load(file) if limit > 0 else None
-    missing = wanted if stored is None else wanted[~torch.isin(wanted, stored["asked"])]
-    if stored is None or len(missing):
+    found = _load(file, wanted) if limit > 0 else None
+    if found is None:
+        stored = _load(file, None) if limit > 0 else None
+        missing = wanted if stored is None else wanted[~torch.isin(wanted, stored["asked"])]
         new = _computed(encoder, part, missing.numpy(), most)
         stored = {name: _concatenated([stored[name], new[name]]) for name in new} if stored else new
         if limit > 0:
             _store(file, stored)
             _evict(file.parent, limit)
-    rows = _rows_of(stored["kept"], wanted)
-    rows = rows[rows >= 0]
-    if not len(rows):
+        found = _of_images(stored, wanted)
+    kept = found["kept"]
+    if not len(kept):
         raise UserError(f"{part.spec}: no image of this split can be decoded; check the files")
-    kept = stored["kept"][rows]
     has_classes = bool(part.annotations & {"label", "labels"})
     targets = class_targets(part) if has_classes else torch.full((len(part),), -1)
-    stages = {stage.name: stored[stage.name][rows] for stage in encoder.stages}
+    stages = {stage.name: found[stage.name] for stage in encoder.stages}
     return Features(stages, targets[kept], kept, targets)
 
 
@@ -165,27 +170,69 @@ def _rows_of(places: Int[Tensor, "N"], wanted: Int[Tensor, "M"]) -> Int[Tensor, 
     return row_of[wanted]
 
 
-def _load(file: Path) -> dict[str, Tensor] | None:
+def _of_images(stored: dict[str, Tensor], wanted: Int[Tensor, "M"]) -> dict[str, Tensor]:
+    """Return the rows of some images, in their order, without those that cannot be decoded."""
+    rows = _rows_of(stored["kept"], wanted)
+    rows = rows[rows >= 0]
+    return {name: values if name == "asked" else values[rows] for name, values in stored.items()}
+
+
+def _load(file: Path, wanted: Int[Tensor, "M"] | None) -> dict[str, Tensor] | None:
+    """Return what a file holds of some images, or all of it; only the blocks of those images are read and checked.
+
+    Returns:
+        None if the file is missing or damaged, or some images were not asked for when it was written.
+    """
     try:
         with open_tensors(file) as opened:
-            known = (opened.metadata() or {}).get(CHECKSUM)
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError):  # missing or damaged
-        return None
-    if known != _checksum(tensors):
+            checksums = json.loads((opened.metadata() or {})[CHECKSUMS])
+            names = {*opened.keys()}
+            known = {name: _read(opened, name, None, checksums[name]) for name in ("asked", "kept")}
+            if wanted is None:
+                found = known | {name: _read(opened, name, None, checksums[name]) for name in names - {*known}}
+            elif not torch.isin(wanted, known["asked"]).all():
+                return None
+            else:
+                rows = _rows_of(known["kept"], wanted)
+                rows = rows[rows >= 0]
+                found = {name: _read(opened, name, rows, checksums[name]) for name in names - {*known}}
+                found |= {"asked": known["asked"], "kept": known["kept"][rows]}
+    except (OSError, SafetensorError, KeyError, ValueError):  # missing, damaged, or of an earlier version
         return None
     with contextlib.suppress(OSError):  # deleted by another process
         os.utime(file)
-    return tensors
+    return found
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    """Return a checksum of names, types, shapes and values."""
-    known = 0
-    for name, values in sorted(tensors.items()):
-        known = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode(), known)
-        known = zlib.crc32(np.ascontiguousarray(values.numpy()).data, known)
-    return f"{known:08x}"
+def _read(opened: Any, name: str, rows: Int[Tensor, "M"] | None, checksums: list[str]) -> Tensor:
+    """Return some rows of a stored tensor, or all of them.
+
+    Args:
+        opened: The open file.
+        name: Name of the tensor.
+        rows: The rows; None reads all.
+        checksums: Of each block of `BLOCK` rows.
+
+    Raises:
+        ValueError: If a block that is read differs from what was written.
+    """
+    part = opened.get_slice(name)
+    wanted = torch.arange(part.get_shape()[0]) if rows is None else rows
+    blocks = wanted.div(BLOCK, rounding_mode="floor")
+    found = torch.empty(len(wanted), *part.get_shape()[1:], dtype=DTYPES[part.get_dtype()])
+    for block in torch.unique(blocks).tolist():
+        values = part[block * BLOCK : (block + 1) * BLOCK]
+        if _checksum(name, values) != checksums[block]:
+            raise ValueError(f"{name}: block {block} is damaged")
+        here = blocks == block
+        found[here] = values[wanted[here] - block * BLOCK]
+    return found
+
+
+def _checksum(name: str, values: Tensor) -> str:
+    """Return a checksum of name, type, shape and values."""
+    known = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+    return f"{zlib.crc32(np.ascontiguousarray(values.numpy()).data, known):08x}"
 
 
 def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"], most: int) -> dict[str, Tensor]:
@@ -231,7 +278,11 @@ def image_batches(
 def _store(file: Path, tensors: dict[str, Tensor]) -> None:
     try:
         with atomic_write(file) as beside:
-            save_file(tensors, beside, {CHECKSUM: _checksum(tensors)})
+            checksums = {
+                name: [_checksum(name, block) for block in torch.split(values, BLOCK)]
+                for name, values in tensors.items()
+            }
+            save_file(tensors, beside, {CHECKSUMS: json.dumps(checksums)})
     except FileNotFoundError:  # the folder may be deleted at any time
         return
     except OSError as error:  # e.g. a full disk: other probes compute the features again

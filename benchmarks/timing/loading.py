@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
+from benchmarks.timing.steps import steady_rate
 from pretext.datasets import open_dataset
 from pretext.datasets.kept import VIEW_DETAIL, KeptDataset
 from pretext.system.device import device_of
@@ -100,18 +99,6 @@ def peer_batches(folder: Path, transform: Any, batch_size: int, workers: int) ->
     context = "spawn" if workers else None
     loader = DataLoader(pictures, batch_size, sampler=order, num_workers=workers, multiprocessing_context=context)
     return (images for images, _ in loader)
-
-
-def steady_rate(steps: Iterator[object], batch_size: int, *, warm_up: int, timed: int) -> float:
-    """Return the pictures per second of `timed` steps after `warm_up` others."""
-    for _ in islice(steps, warm_up):
-        pass
-    started = time.perf_counter()
-    for _ in islice(steps, timed):
-        pass
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return timed * batch_size / (time.perf_counter() - started)
 
 
 def _loaders(data: KeptDataset, folder: str, side: int, workers: int) -> dict[str, Callable[[], Iterator[Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 
 import torch
 
@@ -12,7 +13,8 @@ from benchmarks.timing.linear import print_linear
 from benchmarks.timing.loading import print_loading
 from benchmarks.timing.peers import print_peers
 from benchmarks.timing.search import print_retrieval
-from benchmarks.timing.tasks import Load, fit_seconds, is_fitted, task_speed
+from benchmarks.timing.steps import profiled
+from benchmarks.timing.tasks import PROFILED, Load, fit_seconds, is_fitted, steps_of, task_speed
 from pretext.datasets import at_size, open_dataset
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
@@ -51,6 +53,8 @@ class Speed:
     peers: bool = False
     """Time every comparison with other libraries, each in turns: training steps, loading at 224 px, the linear solver
     and search; --data names photographs."""
+    profile: bool = False
+    """Print in which operations the steps of --tasks, and the whole of --probes, spend their time."""
     workers: int = 2
     """Worker processes of each loader for --loading, at least 1."""
     vectors: tuple[int, ...] = (10_000,)
@@ -88,12 +92,20 @@ def speed_command(argv: list[str]) -> int:
     tasks, probes = options.tasks or tuple(task_names()), _probe_names(options)
     for task in tasks:
         task_config(task)
+    if options.profile and not (options.tasks or options.probes):
+        raise UserError("--profile needs --tasks or --probes: name what to look into")
     data = at_size(open_dataset(options.data), load.image_size, bad_images="skip")
     print(f"{_device_name()}, {torch.get_num_threads()} thread(s), PyTorch {torch.__version__}")
     print(
         f"{load.encoder} at {load.image_size} px, batches of {load.batch_size}, "
         f"{load.images} images per run, {load.repetitions} runs of each loop, {options.data}\n"
     )
+    if options.profile:
+        for task in options.tasks:
+            print(f"{task}, {PROFILED} steps\n{profiled(steps_of(task, data, load))}\n", flush=True)
+        for name in options.probes:
+            print(f"{name} on random weights\n{profiled(partial(probe_seconds, name, data, load))}\n", flush=True)
+        return 0
     width = max(len("pretext task"), *(len(task) for task in tasks))
     print(
         f"{'pretext task':<{width}} {'loop img/s':>11} {'min. img/s':>11} {'ratio':>6} {'views':>6} {'waiting':>8} "

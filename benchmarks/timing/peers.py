@@ -8,6 +8,7 @@ and torchvision's loader, with several numbers of worker processes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import tempfile
@@ -20,7 +21,8 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.timing.loading import files_of, link, peer_batches, steady_rate
+from benchmarks.timing.loading import files_of, link, peer_batches
+from benchmarks.timing.steps import BareStep, steady_rate
 from pretext.datasets import open_dataset
 from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder
@@ -29,7 +31,6 @@ from pretext.tasks import build_task, task_training
 from pretext.tasks.base import Batch
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
-from pretext.training.optimisers import make_optimizers
 
 TURNS = 3
 """Measurements of each side, alternately."""
@@ -104,20 +105,9 @@ def our_released() -> float:
     task = "context_encoder:released"
     published = {key: value for key, value in task_training(task).items() if key not in ("encoder", "image_size")}
     model = build_task(task, build_encoder("released", input_size=SIDE, seed=0), labels=None, seed=0).to(device)
-    model = model.to(memory_format=torch.channels_last).train()
-    optimizers = make_optimizers(model, TrainConfig(steps=1, **published))
-    pictures = equally_large(_pictures().to(device))
-
-    def steps() -> Iterator[None]:
-        generator = torch.Generator(device).manual_seed(0)
-        while True:
-            for player, loss in model.losses(Batch(pictures, None, generator)):
-                optimizers[player].zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizers[player].step()
-            yield
-
-    return rate(steps(), BATCH)
+    take_step = BareStep(model, TrainConfig(steps=1, **published))
+    batch = Batch(equally_large(_pictures().to(device)), None, torch.Generator(device).manual_seed(0))
+    return rate(map(take_step, itertools.repeat(batch)), BATCH)
 
 
 def plain_released() -> dict[str, Measure]:

@@ -5,6 +5,7 @@ python benchmarks/timing/speed.py --linear
 python benchmarks/timing/speed.py --retrieval [--vectors N …]
 python benchmarks/timing/speed.py --loading --data folder:photos [--image-size N]
 python benchmarks/timing/speed.py --peers --data folder:photos
+python benchmarks/timing/speed.py --profile --tasks A … --probes B …
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -24,18 +24,21 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from benchmarks.timing.steps import BareStep, synchronise
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
+from pretext.system.device import device_of
 from pretext.system.memory import peak_memory, reset_peak_memory
 from pretext.tasks import build_task, task_class
 from pretext.tasks.base import Batch, Fitted, Task, label_kind
 from pretext.training.config import TrainConfig
 from pretext.training.loading import load_batches
 from pretext.training.loop import train
-from pretext.training.optimisers import make_optimizers
 
 INTERVALS = 5
 """Timed intervals per run."""
+PROFILED = 10
+"""Steps of a profile."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,42 +159,58 @@ def minimal_loop(task: str, data: ImageDataset, load: Load) -> Iterator[Interval
 
     See `task_speed` for arguments and errors.
     """
-    config = _train_config(load)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = build_encoder(load.encoder, input_size=load.image_size, seed=config.seed)
-    model = build_task(task, encoder, labels=label_kind(data), seed=config.seed).to(device)
-    model = model.to(memory_format=torch.channels_last).train()
-    optimizers = make_optimizers(model, config)
-    batches = _batches_in_memory(model, data, load.batch_size, device)
+    take_step, batches, device = _prepared(task, data, load)
     first_layer: list[float] = []
 
     def note_first_layer(module: nn.Module, _: object) -> None:
         if not first_layer and module in layers:
-            _synchronise(device)
+            synchronise()
             first_layer.append(time.perf_counter())
 
-    layers = set(model.modules())
+    layers = set(take_step.model.modules())
     hook = register_module_forward_pre_hook(note_first_layer)
     for part in range(load.steps // load.interval):
-        _synchronise(device)
+        synchronise()
         started, views = time.perf_counter(), 0.0
         for step in range(part * load.interval, (part + 1) * load.interval):
-            batch = dataclasses.replace(
-                batches[step % len(batches)], generator=torch.Generator(device).manual_seed(step)
-            )
+            batch = _drawn(batches, step, device)
             first_layer.clear()
             step_started = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                for player, loss in model.losses(batch):
-                    optimizers[player].zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizers[player].step()
-            model.after_step(step / load.steps)
+            take_step(batch, progress=step / load.steps)
             views += first_layer[0] - step_started
-        _synchronise(device)
+        synchronise()
         seconds = time.perf_counter() - started
         yield Interval(load.interval * load.batch_size / seconds, views / seconds)
     hook.remove()
+
+
+def steps_of(task: str, data: ImageDataset, load: Load) -> Callable[[], None]:
+    """Return a function that takes `PROFILED` bare steps, after a few others as warm-up.
+
+    See `task_speed` for arguments and errors.
+    """
+    take_step, batches, device = _prepared(task, data, load)
+
+    def take(steps: int) -> None:
+        for step in range(steps):
+            take_step(_drawn(batches, step, device))
+        synchronise()
+
+    take(3)
+    return lambda: take(PROFILED)
+
+
+def _prepared(task: str, data: ImageDataset, load: Load) -> tuple[BareStep, list[Batch], torch.device]:
+    """Return a step of a task and batches in memory."""
+    config, device = _train_config(load), device_of("auto")
+    encoder = build_encoder(load.encoder, input_size=load.image_size, seed=config.seed)
+    model = build_task(task, encoder, labels=label_kind(data), seed=config.seed).to(device)
+    return BareStep(model, config), _batches_in_memory(model, data, load.batch_size, device), device
+
+
+def _drawn(batches: list[Batch], step: int, device: torch.device) -> Batch:
+    """Return the batch of a step, with its own random numbers."""
+    return dataclasses.replace(batches[step % len(batches)], generator=torch.Generator(device).manual_seed(step))
 
 
 def _train_config(load: Load) -> TrainConfig:
@@ -220,8 +239,3 @@ def _batches_in_memory(model: Task, data: ImageDataset, size: int, device: torch
     )
     count = max(1, min(len(data) // size, 8))
     return [batch.map(lambda tensor: tensor.to(device)) for batch in islice(batches, count)]
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()

@@ -117,6 +117,17 @@ def test_the_command_prints_a_row_for_each_task(
     assert not list(tmp_path.iterdir())
 
 
+def test_profile_names_the_parts_and_operations_of_tasks_and_probes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FLAGS, "--profile", "--tasks", "rotation", "--probes", "knn"]) == 0
+    printed = capsys.readouterr().out
+    shares = dict(re.findall(r"^step: (\w+) +([\d.]+)%$", printed, re.M))
+    assert {*shares} == {"losses", "backward", "update", "after"}
+    assert 50 < sum(map(float, shares.values())) <= 100.5
+    assert "convolution_backward" in printed and "knn on random weights" in printed
+    with pytest.raises(UserError, match="--profile needs --tasks or --probes"):
+        main([*FLAGS, "--profile"])
+
+
 def test_the_linear_probe_is_as_right_as_scikit_learn() -> None:
     rows = list(linear_speeds(1000, 128, classes=4))
     assert [row.penalty for row in rows] == list(Linear().penalties)

@@ -127,7 +127,7 @@ def flipped(content, at):
         lambda content: flipped(content, len(content) // 2),  # a number is another
         lambda content: flipped(content, len(content) - 1),
         lambda content: content.replace(b'"kept"', b'"kepT"'),  # a name is another
-        lambda content: content.replace(b'"crc32"', b'"crc31"'),
+        lambda content: content.replace(b'"crc32 by block"', b'"crc31 by block"'),
         None,
     ],
     ids=["cut", "text", "empty", "flip", "flip at the end", "name", "no checksum", "deleted"],
@@ -145,6 +145,22 @@ def test_a_damaged_or_deleted_file_is_computed_again(encoder, computed, harm):
     assert len(computed) == 2 and files() == [file] and file.read_bytes() == sound
     assert all(torch.equal(values, first.stages[stage]) for stage, values in again.stages.items())
     assert torch.equal(again.targets, first.targets) and torch.equal(again.indices, first.indices)
+
+
+def test_only_the_blocks_of_the_wanted_images_are_read_and_checked(encoder, computed, monkeypatch):
+    monkeypatch.setattr(downstream.features, "BLOCK", 4)
+    every = split_features(encoder, colours(), "train", most=64)
+    (file,) = files()
+    last_row = next(iter(every.stages.values()))[-1].numpy().tobytes()
+    at = file.read_bytes().index(last_row)
+    file.write_bytes(flipped(file.read_bytes(), at))
+    last = len(every.indices) - 1
+    first = split_features(encoder, colours(), "train", most=64, indices=np.array([5, 0, 3]))
+    assert len(computed) == 1 and first.indices.tolist() == [5, 0, 3]
+    assert all(torch.equal(values, every.stages[stage][[5, 0, 3]]) for stage, values in first.stages.items())
+    again = split_features(encoder, colours(), "train", most=64, indices=np.array([last]))
+    assert len(computed) == 2
+    assert all(torch.equal(values, every.stages[stage][[last]]) for stage, values in again.stages.items())
 
 
 def test_files_of_others_in_the_cache_are_left_alone(encoder, monkeypatch):
