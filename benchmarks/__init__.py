@@ -4,6 +4,7 @@ console             every command of the four packages as pretext-bench COMMAND
 run_all             the command: options, plan, computation, table and report
 options             the flags of run_all, and the plan that they describe
 commands            the subcommands status, compare, reproduce and clean
+probes              every probe by name
 recipes             the profiles (smoke, laptop, tasks, workstation, paper): rows, probes, budgets
 plan                all cells of a comparison, and the missing ones
 superseded          move results of outdated settings out of the tables
@@ -13,7 +14,8 @@ schedule            the loop that computes missing cells, and the estimate of th
 executor            worker processes that compute cells
 computing           compute one cell: train an encoder, or run a probe on it
 locks               one lock per cell, for several run_all on one folder
-results             the results folder: measurements, failures, plan, costs, CSV and Parquet
+results             the results folder: measurements, failures, plan, CSV and Parquet
+costs               what pretraining a row cost: images, operations, seconds, memory
 environment         OUT/environment.json: hardware and package versions
 progress            the state of a comparison, read from its folder
 reproduction        rebuild a stored cell and compare its values

@@ -30,7 +30,7 @@ from pretext.system.specs import without_options
 if TYPE_CHECKING:
     from pretext.training.config import TrainConfig
 
-CODE = 5
+CODE = 6
 """Increase it when a change of the code changes values: every cell is then computed again."""
 MAX_NAMED = 3
 """Differing settings that a message names; the others are counted."""
@@ -91,9 +91,9 @@ class Cell:
     encoder: str
     """Architecture spec, as `build_encoder` takes it."""
     task: str | None = None
-    """Task spec; None for random weights and external encoders."""
+    """Task spec; None for external encoders."""
     train: TrainConfig | None = None
-    """Training settings; None for random weights and external encoders."""
+    """Training settings; None for external encoders."""
     foreign: str | None = None
     """Encoder file, or spec with weights, of an external encoder."""
     probe: str = ""
@@ -107,7 +107,7 @@ class Cell:
 
     @property
     def trains(self) -> bool:
-        """Whether the cell trains an encoder; drawing or loading weights does not count."""
+        """Whether the cell trains an encoder; loading weights does not count."""
         return self.protocol is None and self.task is not None
 
     def is_done(self, out: Path) -> bool:
@@ -132,7 +132,7 @@ def encoder_cell(
         seed: Seed of weights and training.
         data: The training data.
         encoder: Architecture spec; not used for an external encoder.
-        task: Task spec; None for random weights and external encoders.
+        task: Task spec; None for external encoders.
         train: Training settings; required with a task.
         foreign: Encoder file, or spec with weights, of an external encoder.
     """
@@ -142,11 +142,14 @@ def encoder_cell(
     else:
         settings |= {"encoder": by_content(encoder)}
     if task is not None:
-        from pretext.tasks import task_config
-        from pretext.training.config import NOT_IN_RESULT
+        from pretext.tasks import task_class, task_config
+        from pretext.tasks.base import Fitted
+        from pretext.training.config import NOT_IN_RESULT, TrainConfig
 
         # the fingerprint already says which images were excluded
         not_hashed = {*NOT_IN_RESULT, "bad_images"}
+        if issubclass(task_class(task), Fitted) and train is not None:  # takes no steps
+            train = TrainConfig(seed=train.seed, bad_images=train.bad_images)
         config = task_config(task)
         settings |= {
             "task": type(config).__module__.rsplit(".", 1)[-1],

@@ -53,7 +53,7 @@ def compute(cell: Cell, out: Path) -> None:
 
 
 def _make_encoder(cell: Cell, out: Path) -> None:
-    from pretext.encoders import build_encoder, load_encoder, save_encoder
+    from pretext.encoders import load_encoder, save_encoder
     from pretext.encoders.weights import is_spec
     from pretext.training.loop import train
 
@@ -63,11 +63,8 @@ def _make_encoder(cell: Cell, out: Path) -> None:
         size = cell.data.size if is_spec(cell.foreign) else None
         encoder = load_encoder(cell.foreign, input_size=size)
         save_encoder(encoder, path, encoder.record)
-    elif cell.task is None:
-        encoder = build_encoder(cell.encoder, input_size=cell.data.size, seed=cell.seed)
-        save_encoder(encoder, path, {"task": "random", "images_seen": 0})
     else:
-        assert cell.train is not None
+        assert cell.task is not None and cell.train is not None
         train(cell.task, cell.encoder, cell.data.open(), cell.train, path.parent, image_size=cell.data.size)
 
 

@@ -137,7 +137,7 @@ def plan_of(options: Options) -> Plan:
     """
     from benchmarks.cells import check_slugs
     from benchmarks.plan import make_plan, open_data
-    from benchmarks.recipes import PROFILES
+    from benchmarks.recipes import PLAIN, PROFILES
 
     recipe = with_budget(PROFILES[options.profile](), options.budget)
     if options.architecture is not None:
@@ -145,9 +145,11 @@ def plan_of(options: Options) -> Plan:
     if options.image_size is not None:
         recipe = dataclasses.replace(recipe, image_size=options.image_size)
     rows = task_rows(options.tasks, recipe.rows)
-    foreign = encoder_rows(options.encoder, taken=rows, size=recipe.image_size, allow_partial=options.allow_partial)
+    foreign = encoder_rows(
+        options.encoder, taken=rows | PLAIN, size=recipe.image_size, allow_partial=options.allow_partial
+    )
     probes = chosen_probes(options.probes, recipe.probes)
-    check_slugs("rows", (*rows, *foreign))
+    check_slugs("rows", (*rows, *PLAIN, *foreign))
     check_slugs("probes", probes)
     spec = options.data or recipe.data
     pretrain_spec = options.pretrain_data or spec
@@ -164,6 +166,7 @@ def plan_of(options: Options) -> Plan:
         rows=rows,
         probes=probes,
         seeds=options.seeds or recipe.seeds,
+        plain=PLAIN,
         foreign=foreign,
         pretrain_data=opened(pretrain_spec) if pretrain_spec != spec else None,
     )
@@ -195,15 +198,16 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
     return recipe.with_training(train)
 
 
-def task_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) -> dict[str, str | None]:
+def task_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str]) -> dict[str, str]:
     """Return task specs by row name; the rows `random` and `supervised` are always included.
 
     Raises:
         UserError: If a name is neither a row of the profile nor a task, or a file has the name of another row.
     """
+    from benchmarks.recipes import PLAIN
     from pretext.tasks import task_config, task_names
 
-    rows: dict[str, str | None] = {"random": None, "supervised": "supervised"}
+    rows = {"random": "random", "supervised": "supervised"}
     if not tasks:
         return rows | dict(profile_rows)
     for name in tasks:
@@ -211,7 +215,7 @@ def task_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str | None]) ->
             rows[name] = profile_rows[name]
         elif is_file(name):
             task_config(name)
-            if (row := file_row(name)) in {*rows, *profile_rows, *task_names()}:
+            if (row := file_row(name)) in {*rows, *profile_rows, *PLAIN, *task_names()}:
                 raise UserError(f"--tasks {name}: a row is called {row} already; rename the file")
             rows[row] = name
         elif name.partition("?")[0] not in (known := {*profile_rows, *task_names()}):
@@ -228,7 +232,7 @@ def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe
     Raises:
         UserError: If there is no such probe, or a file defines none.
     """
-    from benchmarks.recipes import default_probe, probe_names
+    from benchmarks.probes import default_probe, probe_names
     from pretext.judging import probe_in_file
     from pretext.system.specs import options_into, parse_spec
 
@@ -247,7 +251,7 @@ def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe
 
 
 def encoder_rows(
-    encoders: tuple[str, ...], *, taken: Mapping[str, str | None], size: int, allow_partial: bool = False
+    encoders: tuple[str, ...], *, taken: Mapping[str, str], size: int, allow_partial: bool = False
 ) -> dict[str, str]:
     """Return encoder files, or specs with external weights, by row name; print which weights were loaded.
 

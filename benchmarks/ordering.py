@@ -4,6 +4,10 @@ from __future__ import annotations
 
 ROW_ORDER = (
     "random",
+    "random:untouched",
+    "hog",
+    "pixels",
+    "kmeans",
     "supervised",
     "autoencoder",
     "denoising_autoencoder",

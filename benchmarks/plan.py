@@ -122,9 +122,10 @@ def make_plan(
     source: DataSource,
     data: ImageDataset,
     *,
-    rows: Mapping[str, str | None],
+    rows: Mapping[str, str],
     probes: Mapping[str, AnyProbe],
     seeds: int,
+    plain: Mapping[str, str] | None = None,
     foreign: Mapping[str, str] | None = None,
     pretrain_data: tuple[DataSource, ImageDataset] | None = None,
 ) -> Plan:
@@ -134,9 +135,10 @@ def make_plan(
         recipe: Encoder, budget and training settings of the rows.
         source: The data of the probes, for the cells.
         data: The same data set, opened.
-        rows: Task spec by row name; None means random weights.
+        rows: Task spec by row name.
         probes: Probes with their settings, by name.
         seeds: Number of seeds.
+        plain: Encoder spec of each row without learning, by row name.
         foreign: Encoder file or spec with weights of each external encoder, by row name.
         pretrain_data: The training data, as source and opened data set; None takes the data of the probes.
 
@@ -150,28 +152,27 @@ def make_plan(
     probe_cells: list[Cell] = []
     for row in sorted(rows, key=row_key):
         task = rows[row]
-        if task is not None and _needs_labels(task) and not train_images.annotations & {"label", "labels"}:
+        if _needs_labels(task) and not train_images.annotations & {"label", "labels"}:
             left_out.append(f"row {row} left out: {train_images.spec} has no classes; {REMEDY['label']}")
             continue
-        if task is not None:
-            _check_buildable(row, task, recipe, train_images)
+        _check_buildable(row, task, recipe, train_images)
         for seed in range(seeds):
-            train = recipe.train_config(row, seed=seed) if task is not None else None
+            train = recipe.train_config(row, seed=seed)
             encoder = encoder_cell(row, seed=seed, data=train_source, encoder=recipe.encoder, task=task, train=train)
             of_encoder = [
                 probe_cell(encoder, name, protocol, seed=seed, data=source)
                 for name, protocol in usable.items()
-                if not isinstance(protocol, Inpainting) or (task is not None and _fills_holes(task))
+                if not isinstance(protocol, Inpainting) or _fills_holes(task)
             ]
             encoder_cells += [encoder] if of_encoder else []
             probe_cells += of_encoder
-    for row, file in (foreign or {}).items():
+    for row, file in {**(plain or {}), **(foreign or {})}.items():
         encoder = encoder_cell(row, seed=0, data=source, encoder=recipe.encoder, foreign=file)
         of_encoder = [
             probe_cell(encoder, name, protocol, seed=seed, data=source)
             for seed in range(seeds)
             for name, protocol in usable.items()
-            if not isinstance(protocol, Inpainting)
+            if not isinstance(protocol, Inpainting) and (protocol.reads_features or row not in (plain or {}))
         ]
         encoder_cells += [encoder] if of_encoder else []
         probe_cells += of_encoder

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.costs import read_run_file
 from benchmarks.environment import read_environments
 from benchmarks.locks import is_locked
-from benchmarks.results import encoder_path, failure_path, read_cell, read_plan, read_run_file, result_path
+from benchmarks.results import encoder_path, failure_path, read_cell, read_plan, result_path
 from benchmarks.schedule import Estimate
 from pretext.system.errors import UserError
 

@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 from benchmarks.cells import AnyProbe, Inpainting
-from pretext.judging import Probe, probes_in
+from benchmarks.probes import probe, probe_names
 from pretext.training.config import BUDGETS, TrainConfig
 
 SCENES = "scenes?size=32&test=4000"
-ROWS: dict[str, str | None] = {
-    "random": None,
+ROWS: dict[str, str] = {
+    "random": "random",
+    "random:untouched": "random:untouched",
     "supervised": "supervised",
     "autoencoder": "autoencoder",
     "denoising_autoencoder": "denoising_autoencoder",
     "context_encoder": "context_encoder",
     "context_encoder:adversarial": "context_encoder:adversarial",
     "rotation": "rotation",
+    "kmeans": "kmeans",
 }
 """Rows of the large profiles: task spec by row name."""
+
+
+PLAIN: dict[str, str] = {"hog": "hog", "pixels": "pixels"}
+"""Rows without learning, in every comparison: encoder spec by row name. Probes that read features judge them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +40,8 @@ class Recipe:
 
     name: str
     """Name of the profile."""
-    rows: Mapping[str, str | None]
-    """Task spec by row name; None means random weights."""
+    rows: Mapping[str, str]
+    """Task spec by row name."""
     encoder: str
     """Architecture spec of all rows."""
     image_size: int
@@ -125,7 +130,8 @@ def laptop() -> Recipe:
     return Recipe(
         name="laptop",
         rows={
-            "random": None,
+            "random": "random",
+            "random:untouched": "random:untouched",
             "supervised": "supervised",
             "autoencoder": f"autoencoder?{narrow}",
             "denoising_autoencoder": f"denoising_autoencoder?{narrow}",
@@ -135,6 +141,7 @@ def laptop() -> Recipe:
             ),
             "rotation": "rotation?rotations=one",
             "simclr": "simclr:small",
+            "kmeans": "kmeans",
         },
         encoder="alexnet?width=0.25&stem_stride=2",
         image_size=32,
@@ -153,6 +160,8 @@ def laptop() -> Recipe:
         data=SCENES,
         expected_s={
             "pretrain": 40,
+            **dict.fromkeys(("random", "random:untouched"), 1),
+            "kmeans": 8,
             "context_encoder:adversarial": 50,
             "simclr": 60,
             "linear": 4,
@@ -192,7 +201,8 @@ def tasks() -> Recipe:
         base,
         name="tasks",
         rows={
-            "random": None,
+            "random": "random",
+            "random:untouched": "random:untouched",
             "supervised": "supervised",
             "data_dependent": "data_dependent",
             "kmeans": "kmeans",
@@ -293,27 +303,3 @@ def paper() -> Recipe:
 PROFILES: dict[str, Callable[[], Recipe]] = {
     function.__name__: function for function in (smoke, laptop, tasks, workstation, paper)
 }
-
-
-@cache
-def probe_types() -> dict[str, type[Probe]]:
-    """Return every probe of an encoder by name, from downstream and retrieval."""
-    import downstream.probes
-    import retrieval.probes
-
-    return probes_in(downstream.probes) | probes_in(retrieval.probes)
-
-
-def probe(name: str, **settings: Any) -> Probe:
-    """Return a probe with its default settings, except `settings`."""
-    return probe_types()[name](**settings)
-
-
-def probe_names() -> list[str]:
-    """Return every name that `--probes` accepts."""
-    return sorted([*probe_types(), "inpainting"])
-
-
-def default_probe(name: str) -> AnyProbe:
-    """Return a probe with its default settings, for one that the profile does not include."""
-    return Inpainting() if name == "inpainting" else probe(name)

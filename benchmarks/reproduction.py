@@ -129,13 +129,13 @@ def _reasons(before: Measurement, again: Sequence[Measurement]) -> list[str]:
 
 
 def _probe(name: str, settings: Mapping[str, Any]) -> AnyProbe:
-    from benchmarks import recipes
+    from benchmarks import probes
     from pretext.judging import probe_in_file
 
     fields = {key: _frozen(value) for key, value in settings["probe_config"].items()}
     if "@" in settings["probe"]:  # a user's file
         return probe_in_file(Path(settings["probe_file"]))(**fields)
-    return Inpainting(**fields) if name == "inpainting" else recipes.probe_types()[name](**fields)
+    return Inpainting(**fields) if name == "inpainting" else probes.probe_types()[name](**fields)
 
 
 def _train_config(fields: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import math
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -80,13 +80,6 @@ CELL: Shape = {
 }
 """What a results file must hold; the shapes below are those of the other files."""
 FAILURE: Shape = {"cell": str, "error": str, "traceback": str}
-RUN: Shape = {
-    "images_seen": float,
-    "wall_s": float,
-    "peak_mem_bytes": float,
-    "flops_per_image?": float,
-    "train_config?": {"seconds?": (NoneType, float)},
-}
 PLAN: Shape = {
     "cells": [{"name": str, "pretext": str, "probe": str, "trains?": bool}],
     **dict.fromkeys(("profile?", "data?", "pretrain_data?", "command?", "encoder?", "sized?", "bad_images?"), str),
@@ -230,51 +223,6 @@ def _check_schema(path: Path, content: Any, remedy: str) -> None:
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(f"{path}: schema_version is {version}, this suite reads {SCHEMA_VERSION}; {remedy}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Cost of a row's pretraining, averaged over seeds."""
-
-    images_seen: float
-    wall_s: float
-    peak_mem_bytes: float
-    flops: float | None = None
-    """Floating-point operations, forward and backward; None if a run did not count them."""
-    seconds_given: bool = False
-    """Whether the budget was given in seconds, which makes `wall_s` meaningless as a cost."""
-
-
-def read_costs(out: Path) -> dict[str, Cost]:
-    """Return the cost of each trained row, from the `run.json` files of the encoders in OUT/plan.json."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for cell in read_plan(out).get("cells", ()):
-        path = out / "pretrain" / cell["name"] / "run.json"
-        if not cell["probe"] and path.exists():
-            runs.setdefault(cell["pretext"], []).append(read_run_file(path))
-    return {
-        row: Cost(
-            images_seen=_mean(run["images_seen"] for run in seeds),
-            wall_s=_mean(run["wall_s"] for run in seeds),
-            peak_mem_bytes=_mean(run["peak_mem_bytes"] for run in seeds),
-            flops=_mean(run["images_seen"] * run["flops_per_image"] for run in seeds)
-            if all("flops_per_image" in run for run in seeds)
-            else None,
-            seconds_given=any(run.get("train_config", {}).get("seconds") is not None for run in seeds),
-        )
-        for row, seeds in runs.items()
-    }
-
-
-def read_run_file(path: Path) -> dict[str, Any]:
-    """Return the content of a `run.json`; a damaged one raises a UserError."""
-    run: dict[str, Any] = read_json(path, RUN, remedy="move its folder away to train again")
-    return run
-
-
-def _mean(numbers: Iterable[float]) -> float:
-    values = list(numbers)
-    return sum(values) / len(values)
 
 
 def write_csv(out: Path) -> Path:

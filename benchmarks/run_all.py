@@ -98,8 +98,9 @@ def _help() -> str:
 
 def finish(out: Path) -> None:
     """Write CSV, Parquet and report unless they are up to date with the results and this code; print the table."""
+    from benchmarks.costs import read_costs
     from benchmarks.report import digest_of_inputs, write_report
-    from benchmarks.results import read_costs, read_measurements, write_csv, write_parquet
+    from benchmarks.results import read_measurements, write_csv, write_parquet
     from benchmarks.terminal import text_table
     from benchmarks.verdict import summarise
     from pretext.system.checkpoint import remove_leftovers_in

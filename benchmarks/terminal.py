@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from benchmarks.costs import COSTS, Cost, cost_texts
 from benchmarks.intervals import POWER
 from benchmarks.ordering import probe_key, row_key
-from benchmarks.results import Cost
-from benchmarks.verdict import BASELINE, Summary, ranking, smallest_detectable
+from benchmarks.verdict import Summary, ranking, smallest_detectable
 from benchmarks.wording import LEGEND, after_holm, value_text
 
 
@@ -16,7 +16,7 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
 
     Args:
         summaries: The result of `summarise`.
-        costs: Cost by row; random weights and external encoders have none.
+        costs: Cost by row; external encoders have none.
     """
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
     if not cells:
@@ -24,26 +24,24 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
     rows = sorted({row for row, _ in cells}, key=row_key)
     probes = sorted({probe for _, probe in cells}, key=probe_key)
     first = {probe: next(s for (_, name), s in cells.items() if name == probe) for probe in probes}
-    head = ["", *probes, "images", "time", "memory"]
+    head = ["", *probes, *(name for name, _ in COSTS)]
     units = [
         "",
         *(f"{first[probe].metric} {first[probe].unit}".strip() for probe in probes),
-        "seen",
-        "s",
-        "MB",
+        *(unit for _, unit in COSTS),
     ]
     body = [
         [
             " ".join(row.splitlines()),
             *(value_text(cells[row, probe]) if (row, probe) in cells else "–" for probe in probes),
-            *_cost(row, costs.get(row)),
+            *cost_texts(costs.get(row)),
         ]
         for row in rows
     ]
     smallest = [smallest_detectable(s for s in cells.values() if s.probe == probe) for probe in probes]
     if any(value is not None for value in smallest):
         texts = ["" if value is None else f"{value:.1f} " for value in smallest]
-        body.append([f"detectable at {100 * POWER:.0f} % power", *texts, "", "", ""])
+        body.append([f"detectable at {100 * POWER:.0f} % power", *texts, *[""] * len(COSTS)])
     lines = [head, units, *body]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     printed = [
@@ -66,9 +64,3 @@ def _footnotes(summaries: Sequence[Summary]) -> list[str]:
             f"Mean rank over {len(ranks.probes)} probes: {order}; critical difference {ranks.critical_difference:.1f}"
         )
     return lines
-
-
-def _cost(row: str, cost: Cost | None) -> list[str]:
-    if cost is None:
-        return ["0" if row == BASELINE else "–", "–", "–"]
-    return [f"{cost.images_seen:,.0f}", f"{cost.wall_s:,.0f}", f"{cost.peak_mem_bytes / 1e6:,.0f}"]

@@ -36,7 +36,8 @@ class Score:
         value: The measured value, in `unit`.
         unit: `%` (0 to 100), `dB`, or empty for a plain number.
         higher_is_better: Whether a larger value is better.
-        chance: Expected value of guessing, in the same unit; None if that is not defined.
+        chance: Value of the best answer without learning, in the same unit: a random guess, or one answer for every
+            picture; None if that is not defined.
         n: Number of test items.
         stage: Encoder stage whose features were used; empty for the whole encoder.
         headline: True for the one score of a probe that tables show.
@@ -63,6 +64,8 @@ class Probe(ABC):
 
     needs: ClassVar[tuple[frozenset[str], ...]] = ()
     """Sets of annotations, as alternatives: the data set must have every annotation of at least one set."""
+    reads_features: ClassVar[bool] = False
+    """Whether it judges an encoder's features as they are; rows without learning (HOG, pixels) are judged by such."""
 
     def __init_subclass__(cls) -> None:
         """Let `evaluate` take anything that `as_dataset` takes."""

@@ -3,7 +3,6 @@
 probes           the retrieval and nearest_fill probes
 regions          which regions of a picture: grid, objects, images, contexts
 patches          regions to vectors: cut, encode, pool, normalise
-baselines        vectors without a network: raw pixels, colour histogram, HOG
 measures         precision, recall and average precision of a ranking; chance levels
 indexing         the index on disk: build, resume, grow, open, search (FAISS)
 searcher         an index with its encoder and data: search with a picture, a box or a hole

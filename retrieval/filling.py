@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from pretext.encoders import build_encoder
 from pretext.encoders.base import Encoder, evaluating
 from pretext.inpainting.measuring import HoledPictures
 from pretext.system.errors import UserError
-from retrieval.baselines import hog
 from retrieval.patches import encode
 
 Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -44,8 +45,8 @@ def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tens
     parts: list[dict[str, Tensor]] = []
     with evaluating(encoder), torch.inference_mode():
         for shown in torch.split(pictures.shown(), BATCH):
-            encoded = encode(encoder, shown.to(device).float() / 255, names, cells=CELLS)
-            parts.append({name: vectors.cpu() for name, vectors in encoded.items()})
+            encoded = encode(encoder, shown.to(device).float() / 255, names, pools=[CELLS])
+            parts.append({name: vectors.cpu() for (name, _), vectors in encoded.items()})
     found = {name: torch.cat([part[name] for part in parts]) for name in names}
     for name, vectors in found.items():
         if not vectors.isfinite().all():
@@ -54,8 +55,11 @@ def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tens
 
 
 def by_hog(pictures: HoledPictures) -> Float[Tensor, "N D"]:
-    """Return the HOG vectors of the surroundings. See `retrieval.baselines.hog`."""
-    return hog(pictures.shown().float() / 255)
+    """Return the HOG vectors of the surroundings, of length 1."""
+    encoder = build_encoder("hog", input_size=pictures.images.shape[-1], seed=0)
+    with torch.inference_mode():
+        parts = [encoder(shown)[0].flatten(1) for shown in torch.split(pictures.shown(), BATCH)]
+    return F.normalize(torch.cat(parts), dim=1)
 
 
 def nearest_rows(queries: Float[Tensor, "Q D"], database: Float[Tensor, "N D"]) -> Int[Tensor, "Q"]:

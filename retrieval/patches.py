@@ -28,6 +28,8 @@ from retrieval.regions import Box, Regions, boxes_of, expand, patch_rows
 
 BATCH = 128
 """Regions per encoder batch."""
+Reading = tuple[str, int]
+"""A stage, and the cells per side to which its map is averaged."""
 
 
 def cut(
@@ -68,13 +70,17 @@ def with_hole(picture: UInt8[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 S S
 
 
 def encode(
-    encoder: Encoder, crops: Float[Tensor, "K 3 S S"], stages: Sequence[str], *, cells: int
-) -> dict[str, Float[Tensor, "K D"]]:
-    """Return one vector of length 1 per crop for each stage: its map averaged to `cells`×`cells` and flattened."""
+    encoder: Encoder, crops: Float[Tensor, "K 3 S S"], stages: Sequence[str], *, pools: Sequence[int]
+) -> dict[Reading, Float[Tensor, "K D"]]:
+    """Return one vector of length 1 per crop for each stage and pool: its map averaged to pool×pool and flattened."""
     names = [stage.name for stage in encoder.stages]
     maps = encoder(crops)
-    pooled = {name: F.adaptive_avg_pool2d(maps[names.index(name)], cells).flatten(1) for name in stages}
-    return {name: F.normalize(vectors.float(), dim=1) for name, vectors in pooled.items()}
+    pooled = {
+        (name, pool): F.adaptive_avg_pool2d(maps[names.index(name)], pool).flatten(1)
+        for name in stages
+        for pool in pools
+    }
+    return {reading: F.normalize(vectors.float(), dim=1) for reading, vectors in pooled.items()}
 
 
 def describe(
@@ -94,8 +100,22 @@ def describe(
         regions: Window and pooling of a region.
         stages: Encoder stages to read.
     """
-    parts = [vectors for vectors, _ in describe_batches(encoder, pictures_in(data, table), regions, stages)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in stages}
+    found = describe_pooled(encoder, data, table, regions, stages=stages, pools=[regions.cells])
+    return {stage: vectors for (stage, _), vectors in found.items()}
+
+
+def describe_pooled(
+    encoder: Encoder,
+    data: ImageDataset,
+    table: NDArray[Any],
+    regions: Regions,
+    *,
+    stages: Sequence[str],
+    pools: Sequence[int],
+) -> dict[Reading, NDArray[np.float32]]:
+    """Return the vectors of the regions in a patch table for each stage and pool; see `describe` and `encode`."""
+    parts = [part for part, _ in _encoded(encoder, pictures_in(data, table), regions, stages, pools)]
+    return {reading: np.concatenate([part[reading] for part in parts]) for reading in parts[0]}
 
 
 def describe_each(
@@ -182,13 +202,8 @@ def describe_batches(
     Raises:
         UserError: If a vector is not finite.
     """
-    device = next(encoder.parameters()).device
-    for crops, rows in windows(pictures, regions, side=encoder.input_size, device=device):
-        with evaluating(encoder), torch.inference_mode():
-            vectors = encode(encoder, crops, stages, cells=regions.cells)
-        for name, value in vectors.items():
-            check_finite(encoder, name, value)
-        yield {name: value.cpu().numpy() for name, value in vectors.items()}, rows
+    for vectors, rows in _encoded(encoder, pictures, regions, stages, [regions.cells]):
+        yield {stage: value for (stage, _), value in vectors.items()}, rows
 
 
 def windows(
@@ -212,6 +227,23 @@ def windows(
         boxes = boxes_of(rows).to(device)
         holes = boxes if regions.mode == "contexts" else None
         yield cut(torch.stack(images).to(device), which, expand(boxes, regions.reach), holes, side=side), rows
+
+
+def _encoded(
+    encoder: Encoder,
+    pictures: Iterator[tuple[UInt8[Tensor, "3 S S"], NDArray[Any]]],
+    regions: Regions,
+    stages: Sequence[str],
+    pools: Sequence[int],
+) -> Iterator[tuple[dict[Reading, NDArray[np.float32]], NDArray[Any]]]:
+    """Yield the vectors by stage and pool, and the patch table of each batch; see `describe_batches`."""
+    device = next(encoder.parameters()).device
+    for crops, rows in windows(pictures, regions, side=encoder.input_size, device=device):
+        with evaluating(encoder), torch.inference_mode():
+            vectors = encode(encoder, crops, stages, pools=pools)
+        for (stage, _), value in vectors.items():
+            check_finite(encoder, stage, value)
+        yield {reading: value.cpu().numpy() for reading, value in vectors.items()}, rows
 
 
 def _batches(

@@ -22,7 +22,7 @@ from pretext.judging import Probe, Score
 from pretext.training.config import TrainConfig
 
 SPEC = "scenes?size=16&train=8&val=4&test=4"
-ROWS = {"random": None, "supervised": "supervised", "rotation": "rotation"}
+ROWS = {"random": "random", "supervised": "supervised", "rotation": "rotation"}
 HIGH, LOW, SPREAD = [61.0, 60.0, 59.0, 60.0], [30.0, 31.0, 29.0, 30.0], [10.0, 50.0, 20.0, 41.0]
 BLANK = Measurement(
     schema_version=SCHEMA_VERSION,

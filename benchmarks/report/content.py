@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.costs import Cost, read_costs
 from benchmarks.environment import FILE as ENVIRONMENT
 from benchmarks.environment import read_environments
 from benchmarks.intervals import LEVEL, Interval, Ranking, interval
 from benchmarks.ordering import probe_key, row_key
 from benchmarks.results import (
-    Cost,
     Measurement,
     encoder_path,
     latest,
-    read_costs,
     read_failures,
     read_measurements,
     read_plan,

@@ -78,7 +78,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         chance = metrics[probe].chance
         if chance is not None:
             axes.axhline(chance, color=INK, linewidth=0.8, linestyle=":")
-            axes.annotate("chance", (0.995, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+            axes.annotate("no learning", (0.995, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
         heights = [r.value.mean for r in readings] + ([] if chance is None else [chance])
         room = 0.15 * (max(heights) - min(heights)) or 1.0
         axes.set_ylim(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.costs import COSTS, cost_texts
 from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.sentences import data_sentence
-from benchmarks.verdict import BASELINE, Summary
+from benchmarks.verdict import Summary
 
 ESCAPED = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -39,9 +40,9 @@ def latex(run: Run) -> str:
     arrows = [r"$\uparrow$" if one.higher_is_better else r"$\downarrow$" for one in about.values()]
     units = [f"{escape(one.unit)} {arrow}".strip() for one, arrow in zip(about.values(), arrows, strict=True)]
     head = [
-        ["", *map(escape, run.probes), "images", "time"],
-        ["", *(escape(one.metric) for one in about.values()), "seen", "s"],
-        ["", *units, "", ""],
+        ["", *map(escape, run.probes), *(name for name, _ in COSTS)],
+        ["", *(escape(one.metric) for one in about.values()), *(unit for _, unit in COSTS)],
+        ["", *units, *[""] * len(COSTS)],
     ]
     body = [
         [escape(row), *(_value(headlines.get((row, p)), best=row in run.best(p)) for p in run.probes), *_cost(run, row)]
@@ -95,7 +96,4 @@ def _value(summary: Summary | None, *, best: bool) -> str:
 
 
 def _cost(run: Run, row: str) -> list[str]:
-    cost = run.costs.get(row)
-    if cost is None:
-        return ["0" if row == BASELINE else "--", "--"]
-    return [f"{cost.images_seen:,.0f}", f"{cost.wall_s:,.0f}"]
+    return [escape(text) for text in cost_texts(run.costs.get(row))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from benchmarks.costs import COSTS, cost_texts
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.retrieval import without_network
@@ -55,9 +56,7 @@ def _main_table(run: Run) -> str:
     head = [
         "row",
         *(escape(f"{probe} ({units[probe].metric} {units[probe].unit}".rstrip() + ")") for probe in run.probes),
-        "images seen",
-        "seconds",
-        "memory (MB)",
+        *(f"{name} ({unit})" if unit != "seen" else f"{name} {unit}" for name, unit in COSTS),
     ]
     body = []
     for row in run.rows:
@@ -66,13 +65,7 @@ def _main_table(run: Run) -> str:
             summary = headlines.get((row, probe))
             text = escape(value_text(summary).strip()) if summary else "–"
             cells.append(f"**{text}**" if row in run.best(probe) else text)
-        cost = run.costs.get(row)
-        costs = (
-            [f"{cost.images_seen:,.0f}", f"{cost.wall_s:,.0f}", f"{cost.peak_mem_bytes / 1e6:,.0f}"]
-            if cost
-            else ["0" if row == "random" else "–", "–", "–"]
-        )
-        body.append([escape(row), *cells, *costs])
+        body.append([escape(row), *cells, *cost_texts(run.costs.get(row))])
     return _table(head, body)
 
 

@@ -104,10 +104,13 @@ class _Panel(NamedTuple):
 
 
 def _axis(run: Run) -> tuple[dict[str, float], str]:
-    """Return the cost of each row and its unit: seconds, or FLOPs if the training budget was set in seconds."""
-    costs, unit = run.costs, "seconds"
+    """Return the cost of each row and its unit: seconds on the processor, or FLOPs if the budget was set in seconds."""
+    costs = run.costs
     flops = {row: cost.flops for row, cost in costs.items() if cost.flops is not None}
-    spent = {row: cost.wall_s for row, cost in costs.items()}
+    on_processor = {row: cost.cpu_s for row, cost in costs.items() if cost.cpu_s is not None}
+    spent, unit = {row: cost.wall_s for row, cost in costs.items()}, "seconds"
+    if on_processor.keys() == costs.keys():
+        spent, unit = on_processor, "processor seconds"
     if any(cost.seconds_given for cost in costs.values()) and flops.keys() == costs.keys():
         spent, unit = flops, "FLOPs"
     return {BASELINE: 0.0} | {row: spent[row] for row in run.rows if row in spent}, unit

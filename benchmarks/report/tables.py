@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from benchmarks.costs import COSTS, cost_values
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Cell, Evidence
 from benchmarks.verdict import Summary
@@ -20,20 +21,14 @@ def main_table(run: Run) -> str:
         column = [s for (_, name), s in headlines.items() if name == probe]
         one = column[0]
         about = f"{one.metric} {one.unit}".strip() + (" ↑" if one.higher_is_better else " ↓")
-        chance = f"chance {one.chance:.1f}" if one.chance is not None else NBSP
+        chance = f"no learning {one.chance:.1f}" if one.chance is not None else NBSP
         head.append(_head(probe, about, chance))
-    head += [_head("images", "seen"), _head("time", "s"), _head("memory", "peak, MB")]
+    head += [_head(name, unit) for name, unit in COSTS]
     body = []
     for row in run.rows:
         cells = [f'<th scope="row">{breakable(row)}</th>']
         cells += [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
-        cost = run.costs.get(row)
-        seen, seconds, memory = (
-            (cost.images_seen, cost.wall_s, cost.peak_mem_bytes / 1e6)
-            if cost
-            else (0.0 if row == "random" else None, None, None)
-        )
-        cells += [_number(seen, ",.0f"), _number(seconds, ",.0f"), _number(memory, ",.0f")]
+        cells += [_number(value, ",.0f") for value in cost_values(run.costs.get(row))]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return _table(head, body, "Headline number of each probe by row")
 
@@ -41,7 +36,7 @@ def main_table(run: Run) -> str:
 def score_table(run: Run) -> str:
     """Return the table of all scores at all stages, with differences from random weights at the headline's stage."""
     differences = {(s.pretext, s.probe, s.metric, s.stage): s for s in run.summaries}
-    names = ("row", "probe", "metric", "stage", "unit", "mean", "from", "to", "chance", "− random")
+    names = ("row", "probe", "metric", "stage", "unit", "mean", "from", "to", "no learning", "− random")
     head = [_head(name, text=name in names[1:5]) for name in (*names, "from", "to", "seeds", "n")]
     body = []
     for r in run.readings():

@@ -8,5 +8,6 @@ steps       a bare training step, the speed of many, and a profile of them
 linear      the solver of the linear probe beside scikit-learn
 peers       training steps beside plain PyTorch and lightly
 loading     decoding and views beside torchvision's and lightly's loaders
+quality     features after so many minutes, by this suite and by lightly: python benchmarks/timing/quality.py
 search      building and searching an index beside FAISS and scikit-learn
 """

@@ -90,12 +90,12 @@ def link(files: Iterable[Path], folder: Path) -> None:
         (below / f"{number:07d}{file.suffix}").symlink_to(file.resolve())
 
 
-def peer_batches(folder: Path, transform: Any, batch_size: int, workers: int) -> Iterator[Any]:
-    """Yield the batches of torchvision's and torch's own parts, in a random order with a fixed seed, without end."""
+def peer_batches(folder: Path, transform: Any, batch_size: int, workers: int, *, seed: int = 0) -> Iterator[Any]:
+    """Yield the batches of torchvision's and torch's own parts, in a random order by the seed, without end."""
     from torchvision.datasets import ImageFolder
 
     pictures = ImageFolder(folder, transform)
-    order = RandomSampler(pictures, replacement=True, num_samples=10**6, generator=torch.Generator().manual_seed(0))
+    order = RandomSampler(pictures, replacement=True, num_samples=10**7, generator=torch.Generator().manual_seed(seed))
     context = "spawn" if workers else None
     loader = DataLoader(pictures, batch_size, sampler=order, num_workers=workers, multiprocessing_context=context)
     return (images for images, _ in loader)

@@ -77,9 +77,13 @@ def print_peers(spec: str) -> None:
     print(f"{'work':<34} {'ours':<26} {'peer':<26} {'ratio':>5}  best setting of the peer")
     print(compared("released network, adversarial step", our_released, plain_released()).line(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        settings = {f"{number} workers": lambda n=number: lightly_simclr(Path(folder), n) for number in WORKERS}
-        ours = our_simclr(spec, Path(folder))
-        print(compared(f"SimCLR, ResNet-18, {SIMCLR_SIDE} px, from files", ours, settings).line(), flush=True)
+        print(simclr_compared(spec, Path(folder)).line(), flush=True)
+
+
+def simclr_compared(spec: str, folder: Path) -> Compared:
+    """Measure SimCLR from files to the optimiser's step on both sides; the pictures are linked into a folder."""
+    settings = {f"{number} workers": lambda n=number: lightly_simclr(folder, n) for number in WORKERS}
+    return compared(f"SimCLR, ResNet-18, {SIMCLR_SIDE} px, from files", our_simclr(spec, folder), settings)
 
 
 def compared(work: str, ours: Measure, theirs: Mapping[str, Measure]) -> Compared:
@@ -192,28 +196,46 @@ def our_simclr(spec: str, folder: Path) -> Measure:
 
 def lightly_simclr(folder: Path, workers: int) -> float:
     """Return the speed of lightly's parts on the pictures linked into a folder."""
+    return rate(lightly_steps(folder, workers)[1], SIMCLR_BATCH)
+
+
+def lightly_steps(
+    folder: Path, workers: int, *, steps: int | None = None, seed: int = 0
+) -> tuple[nn.Module, Iterator[None]]:
+    """Return a ResNet-18 and the steps that train it by lightly's parts, with the settings of its own benchmarks.
+
+    Args:
+        folder: Holds the folder `pictures`.
+        workers: Number of processes that load.
+        steps: Length of the run; the learning rate falls to 0 by a cosine. None leaves it constant.
+        seed: Seed of the order of pictures; the weights are drawn from torch's own generator.
+    """
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms.simclr_transform import SimCLRTransform
     from torchvision.models import resnet18
 
     device = device_of("auto")
-    batches = peer_batches(folder / "pictures", SimCLRTransform(input_size=SIMCLR_SIDE), SIMCLR_BATCH, workers)
+    views = SimCLRTransform(input_size=SIMCLR_SIDE)
+    batches = peer_batches(folder / "pictures", views, SIMCLR_BATCH, workers, seed=seed)
     backbone = resnet18()
     backbone.fc = nn.Identity()
     model = nn.Sequential(backbone, SimCLRProjectionHead(512, 512, 128)).to(device).train()
     criterion = NTXentLoss(temperature=0.5)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if steps else None
 
-    def steps() -> Iterator[None]:
+    def training() -> Iterator[None]:
         for first, second in batches:
             loss: Any = criterion(model(first.to(device)), model(second.to(device)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if schedule is not None:
+                schedule.step()
             yield
 
-    return rate(steps(), SIMCLR_BATCH)
+    return backbone, training()
 
 
 def _pictures() -> UInt8[Tensor, "B 3 S S"]:

@@ -166,7 +166,7 @@ def indexing_speed(spec: str, encoder_spec: str, image_size: int) -> IndexingSpe
     with torch.inference_mode():
         started = time.perf_counter()
         for _ in range(batches):
-            encode(encoder, crops, [stage], cells=regions.cells)[stage].cpu()  # waits for the GPU
+            encode(encoder, crops, [stage], pools=[regions.cells])[stage, regions.cells].cpu()  # waits for the GPU
         encoder_seconds = time.perf_counter() - started
     return IndexingSpeed(patches, patches / seconds, batches * BATCH / encoder_seconds)
 

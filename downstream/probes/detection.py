@@ -80,6 +80,7 @@ class Detection(FittedProbe):
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield COCO's AP50 (the headline), AP and AP75, and VOC 2007's mAP.
 
+        Chance is the score of the same boxes in every image: one for each class, at the median of the training boxes.
         Writes `detections.png`, `per_class.csv` and `curve.json`. See `Probe.evaluate`.
         """
         data.require("labels", "boxes")
@@ -100,7 +101,11 @@ class Detection(FittedProbe):
             )
         coco = coco_by_class(truths, detections, num_classes=len(data.classes))
         voc = voc07_by_class(truths, detections, num_classes=len(data.classes))
-        by_class = {"AP50": coco[:, 1], "AP": coco[:, 0], "AP75": coco[:, 2], "VOC07 mAP": voc}
+        by_class = _columns(coco, voc)
+        same = [_same_boxes(train, draw(train, self.train_images, seed=self.seed), encoder.input_size)] * len(truths)
+        chance = _columns(
+            *(each(truths, same, num_classes=len(data.classes)) for each in (coco_by_class, voc07_by_class))
+        )
         if out is not None:
             write_curve(out, curve)
             write_per_class(out, *_per_class(data.classes, counts, by_class), line_end="\n")
@@ -111,7 +116,7 @@ class Detection(FittedProbe):
                 float(np.nanmean(values)),
                 "%",
                 higher_is_better=True,
-                chance=0.0,
+                chance=float(np.nanmean(chance[metric])),
                 n=len(truths),
                 headline=metric == "AP50",
             )
@@ -217,6 +222,26 @@ def _shows_objects(data: ImageDataset, index: int) -> bool:
         return len(_learnable(data[index][1])["boxes"]) > 0
     except BadImage:
         return False
+
+
+def _same_boxes(train: ImageDataset, indices: NDArray[np.int64], side: int) -> Detections:
+    """Return one box for each class that the training images show, scored by the number of its objects."""
+    found: dict[int, list[Tensor]] = {}
+    for index in indices.tolist():
+        try:
+            target = _learnable(train[index][1])
+        except BadImage:  # training has reported it
+            continue
+        for box, label in zip(target["boxes"], target["labels"].tolist(), strict=True):
+            found.setdefault(label - 1, []).append(box)
+    boxes = torch.stack([torch.stack(some).float().quantile(0.5, dim=0) for some in found.values()])
+    counts = np.array([len(some) for some in found.values()], dtype=np.float32)
+    return Detections(boxes.clamp(0, side).numpy(), np.array([*found], dtype=np.int64), counts / counts.sum())
+
+
+def _columns(coco: NDArray[np.float64], voc: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return the metrics of each class by name."""
+    return {"AP50": coco[:, 1], "AP": coco[:, 0], "AP75": coco[:, 2], "VOC07 mAP": voc}
 
 
 def _learnable(target: Target) -> dict[str, Tensor]:

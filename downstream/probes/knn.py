@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from downstream.classification import classification_scores, quality
-from downstream.features import labelled_features
+from downstream.features import Features, labelled_features
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
@@ -23,15 +23,16 @@ from pretext.judging import Probe, Score
 @final
 @dataclass(frozen=True)
 class Knn(Probe):
-    """Weighted k-NN on frozen features; stage and k are chosen on val.
+    """Weighted k-NN on frozen features; stage, pooling and k are chosen on val.
 
-    A neighbour's vote has weight exp(cosine / temperature). Every stage is reported, each with its best k.
+    A neighbour's vote has weight exp(cosine / temperature). Every stage is reported, each with its best pooling and k.
 
     Source: Wu et al. 2018, section 3.4 (weighted k-NN, temperature 0.07).
     Deviations: several k, and every stage; features are centred before they are normalised to unit length.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
+    reads_features: ClassVar[bool] = True
 
     train_images: int = 2000
     """Number of labelled training images to search, drawn by the seed, balanced by class; 0 uses all."""
@@ -43,6 +44,8 @@ class Knn(Probe):
     """Temperature of the votes; lower gives near neighbours more weight."""
     features: int = 1024
     """Maximum number of features per image after pooling a stage."""
+    averaged: bool = True
+    """Also try each stage averaged over its whole map, which forgets where in the image something is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,25 +63,35 @@ class Knn(Probe):
         """Yield top-1, top-5 and mean per-class accuracy, or mAP, for every stage. See `Probe.evaluate`."""
         if not self.can_judge(data):
             data.require("label")
-        train, val, test = labelled_features(
-            encoder, data, train_images=self.train_images, most=self.features, seed=self.seed
-        )
-        ks = sorted({min(k, len(train.targets)) for k in self.ks})
-        val = val.drawn(self.val_images, seed=self.seed)
+        pools = (1, self.features) if self.averaged else (self.features,)
+        read = [
+            labelled_features(encoder, data, train_images=self.train_images, most=most, seed=self.seed)
+            for most in dict.fromkeys(pools)
+        ]
         found: list[tuple[float, list[Score]]] = []
-        for stage, database in train.stages.items():
-            on_val = self._votes(database, train.targets, val.stages[stage], len(data.classes), ks)
-            reached = {k: quality(votes, val.targets) for k, votes in on_val.items()}
-            k = max(ks, key=lambda k: (reached[k] == reached[k], reached[k]))
-            votes = self._votes(database, train.targets, test.stages[stage], len(data.classes), [k])[k]
+        for stage in read[0][0].stages:
+            choices = [self._chosen(stage, *features, classes=len(data.classes)) for features in read]
+            reached, k, (train, _, test) = max(choices, key=lambda choice: choice[0])
+            votes = self._votes(train.stages[stage], train.targets, test.stages[stage], len(data.classes), [k])[k]
             scores = classification_scores(
                 votes, test.targets, training=train.split_targets, stage=stage, spec=data.spec
             )
-            found.append((reached[k] if reached[k] == reached[k] else -1.0, scores))
+            found.append((reached, scores))
         best = max(range(len(found)), key=lambda i: found[i][0])
         for i, (_, scores) in enumerate(found):
             for j, score in enumerate(scores):
                 yield replace(score, headline=i == best and j == 0)
+
+    def _chosen(
+        self, stage: str, train: Features, val: Features, test: Features, *, classes: int
+    ) -> tuple[float, int, tuple[Features, Features, Features]]:
+        """Return the quality on val with the best k, that k, and the features; -1 if val shows no class."""
+        ks = sorted({min(k, len(train.targets)) for k in self.ks})
+        drawn = val.drawn(self.val_images, seed=self.seed)
+        on_val = self._votes(train.stages[stage], train.targets, drawn.stages[stage], classes, ks)
+        reached = {k: quality(votes, drawn.targets) for k, votes in on_val.items()}
+        k = max(ks, key=lambda k: (reached[k] == reached[k], reached[k]))
+        return reached[k] if reached[k] == reached[k] else -1.0, k, (train, val, test)
 
     def _votes(
         self,

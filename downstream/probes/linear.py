@@ -41,6 +41,7 @@ class Linear(Probe):
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
+    reads_features: ClassVar[bool] = True
 
     train_images: int = 400
     """Number of labelled training images, drawn by the seed, balanced by class; 0 uses all."""

@@ -68,6 +68,7 @@ class Svm(Probe):
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
+    reads_features: ClassVar[bool] = True
 
     train_images: int = 1000
     """Number of labelled images for the full-shot SVMs, drawn by the seed, balanced by class; 0 uses all."""

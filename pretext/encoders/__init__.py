@@ -6,6 +6,8 @@ To add a family, add one module with `Config` and `build`; `build_encoder` finds
 base         `Encoder`, the interface of all families, and `Stage`
 alexnet      family: the paper's AlexNet
 released     family: encoder of the released inpainting network
+hog          family without learning: histograms of oriented gradients
+pixels       family without learning: the picture itself
 timm         family: any timm model, as `timm:NAME`
 torchvision  family: any classification network of torchvision, as `torchvision:NAME`
 own          encoders in a user's own file

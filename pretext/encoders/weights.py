@@ -17,6 +17,8 @@ from pretext.system.specs import parse_spec
 
 LIBRARIES = ("timm:", "torchvision:")
 """Starts of the specs of networks that their library publishes with weights."""
+WITHOUT_LEARNING = ("hog", "pixels")
+"""Encoders whose values are known once they are built."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -115,10 +117,16 @@ def raise_mismatches(
 def is_spec(source: str) -> bool:
     """Return whether an encoder source is a spec rather than an encoder file.
 
-    Specs are `timm:NAME`, `torchvision:NAME`, a file of the user's own (`my_encoder.py`), or any other architecture
-    with an external checkpoint (`alexnet?weights=FILE`).
+    Specs are `timm:NAME`, `torchvision:NAME`, a file of the user's own (`my_encoder.py`), an encoder without learning
+    (`hog`, `pixels`), or any other architecture with an external checkpoint (`alexnet?weights=FILE`).
     """
-    return source.startswith(LIBRARIES) or is_code(source) or re.search(r"[?&]weights=", source) is not None
+    without_learning = re.match(rf"({'|'.join(WITHOUT_LEARNING)})($|\?)", source) is not None
+    return (
+        source.startswith(LIBRARIES)
+        or is_code(source)
+        or without_learning
+        or re.search(r"[?&]weights=", source) is not None
+    )
 
 
 def is_code(source: str) -> bool:

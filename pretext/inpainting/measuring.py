@@ -11,6 +11,7 @@ Deviation: the paper does not say how it averages PSNR; here it is the mean of t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -74,13 +75,21 @@ def inpainting_scores(
 
     Returns:
         L1 (mean absolute error) and L2 (mean squared error) in % of the pixel range, PSNR in dB, and SSIM. Each is
-        the mean over the images, with the values of the single images. PSNR is the headline.
+        the mean over the images, with the values of the single images. PSNR is the headline. Chance is the better of
+        the baselines without training.
 
     Raises:
         UserError: If the images are too small, or none can be decoded.
     """
     pictures = drawn_pictures(data, image_size=image_size, test_images=test_images, seed=seed, hole=hole)
-    return scores_of(filled_by(task, pictures), pictures)
+    plain = [hole_errors(filled, pictures) for filled in baseline_fills(pictures).values()]
+    return [
+        dataclasses.replace(
+            score,
+            chance=(max if score.higher_is_better else min)(float(errors[score.metric].mean()) for errors in plain),
+        )
+        for score in scores_of(filled_by(task, pictures), pictures)
+    ]
 
 
 def drawn_pictures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,27 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.encoders.whole_map import WholeMapConvTranspose2d
+from pretext.transforms.augmentation import CropAndFlip
 
 CHANNELS = (128, 64, 64, 32)
 """Output channels of the paper's up-convolutions, except the last, which has 3."""
 UP_CONVOLUTIONS = 5
 """Up-convolutions in the paper, from 6×6 to 161×161; smaller images need fewer."""
+
+
+@dataclass(frozen=True)
+class Reconstruction(CropAndFlip):
+    """Settings of a task that paints images with the paper's decoder."""
+
+    decoder_width: float = 1.0
+    """Multiplies the decoder's channel counts."""
+    channelwise: bool = True
+    """Use the channel-wise fully connected layer; the released decoder has none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.decoder_width > 0:
+            raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
 
 
 class ChannelwiseLinear(nn.Module):

@@ -98,6 +98,18 @@ def standardise(
     return order
 
 
+@torch.no_grad()
+def calibrate(encoder: Encoder, images: UInt8[Tensor, "N 3 S S"]) -> None:
+    """Take the running statistics of every batch normalisation from these images; weights stay as they are.
+
+    Args:
+        encoder: The encoder, changed in place. Its layers are processed in forward order.
+        images: The images for the statistics.
+    """
+    with _hooked(encoder, _refresh_statistics):
+        encoder(images)
+
+
 def balance(
     encoder: Encoder,
     order: list[nn.Module],
@@ -139,8 +151,7 @@ def balance(
                     else:
                         product = torch.ones_like(product)
                 if len(layers) < len(order):
-                    with _hooked(encoder, _refresh_statistics):
-                        encoder(images)
+                    calibrate(encoder, images)
 
 
 def change_rates(

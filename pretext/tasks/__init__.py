@@ -10,7 +10,7 @@ simclr, moco                                    contrast views with negatives
 byol, simsiam, dino, ijepa                      predict another view's or block's features, without negatives
 barlow_twins, vicreg                            decorrelate the features of two views
 swav                                            predicts cluster assignments
-kmeans, data_dependent                          are fitted without training: baselines
+random, kmeans, data_dependent                  are fitted without training: baselines
 supervised                                      uses labels: the upper bound
 
 `context_encoder` is the one to read first, `autoencoder` the shortest to copy.

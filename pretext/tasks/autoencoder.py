@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from pretext.encoders.base import Encoder
-from pretext.modules.decoder import Decoder
+from pretext.modules.decoder import Decoder, Reconstruction
 from pretext.tasks.base import Batch, Inpainter
 from pretext.transforms.masks import fill
 
@@ -28,25 +28,17 @@ class Autoencoder(Inpainter):
     """Encoder and decoder, trained by the squared error of all pixels."""
 
     @dataclass(frozen=True)
-    class Config:
-        """The decoder."""
-
-        decoder_width: float = 1.0
-        """Multiplies the decoder's channel counts."""
-        channelwise: bool = True
-        """Use the channel-wise fully connected layer."""
-
-        def __post_init__(self) -> None:
-            if not self.decoder_width > 0:
-                raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
+    class Config(Reconstruction):
+        """The crops and the decoder."""
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
+        self.config = config
         self.decoder = Decoder(encoder, width=config.decoder_width, channelwise=config.channelwise)
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the mean squared error of all pixels, in [-1, 1]."""
-        images = batch.images.float() / 255
+        images = batch.cropped(self.config)
         yield "task", F.mse_loss(self.decoder(self.encoder(images)[-1]), 2 * images - 1)
 
     @torch.no_grad()

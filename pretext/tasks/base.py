@@ -22,6 +22,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import is_multi_label
 from pretext.datasets.pictures import Pictures
 from pretext.encoders.base import Encoder
+from pretext.transforms.augmentation import CropAndFlip, augment, cropping
 from pretext.transforms.crops import squares
 
 Players = Mapping[str, list[nn.Parameter]]
@@ -58,6 +59,17 @@ class Batch:
     def images(self) -> UInt8[Tensor, "B 3 S S"]:
         """The centre of each picture, at the encoder's side S: for tasks that see whole images."""
         return squares(self.pictures)
+
+    def cropped(self, settings: CropAndFlip) -> Float[Tensor, "B 3 S S"]:
+        """Return random crops and flips of the pictures in [0, 1]; whole images draw nothing from the generator."""
+        if settings.crop_min < 1:
+            views = cropping(settings.crop_min, flip=settings.flip)
+            return augment(self.pictures, views, self.generator)
+        images = self.images.float() / 255
+        if not settings.flip:
+            return images
+        flipped = torch.rand(len(images), 1, 1, 1, generator=self.generator, device=self.device) < settings.flip
+        return torch.where(flipped, images.flip(-1), images)
 
     def magnified(self, zoom: float) -> UInt8[Tensor, "B 3 Z Z"]:
         """Return the centre of each picture with the detail that a task sees which magnifies parts of `images`.
@@ -206,6 +218,10 @@ class Fitted(Task, ABC):
 
 class Inpainter(Task, ABC):
     """A task that can fill holes in images."""
+
+    def can_fill(self, holes: Shaped[Tensor, "B 1 S S"]) -> bool:
+        """Return whether it predicts all pixels of the holes; `inpaint` refuses others."""
+        return True
 
     @abstractmethod
     def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:

@@ -8,7 +8,8 @@ random weights have 53.3, 43.4 and 19.8 (table 2).
 
 Deviations: batch normalisation in encoder and decoder; the error is a mean over the values of the hole, so that its
 scale does not depend on the size of the hole; images are in [-1, 1]; the generator's adversarial loss is the
-non-saturating -log D(G), as in the authors' released code.
+non-saturating -log D(G), as in the authors' released code; whole images are seen, while the released code crops and
+mirrors them (`crop_min`, `flip`).
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.encoders.whole_map import WholeMapConv2d
-from pretext.modules.decoder import Decoder, ReleasedDecoder
+from pretext.modules.decoder import Decoder, Reconstruction, ReleasedDecoder
+from pretext.system.errors import UserError
 from pretext.tasks.base import Batch, Inpainter, Players
-from pretext.transforms.masks import MaskKind, draw_holes, fill
+from pretext.transforms.masks import MaskKind, central_like, dilated, draw_holes, eroded, fill, spread
 
 
 @final
@@ -36,7 +38,7 @@ class ContextEncoder(Inpainter):
     """Encoder, decoder and optional discriminator. The generator is the encoder with the decoder."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Reconstruction):
         """The mask, the loss weights, the decoder and the discriminator."""
 
         mask: MaskKind = "random_region"
@@ -48,15 +50,11 @@ class ContextEncoder(Inpainter):
         adversarial_weight: float = 0.0
         """λ_adv: weight of the adversarial loss; 0 trains no discriminator. Published: 0.001 for inpainting."""
         overlap: int = 0
-        """Pixels by which the prediction overlaps the visible context; the released code has 4 at 128 px."""
+        """Pixels around the hole that are predicted too, although they are seen; the released code has 4 at 128 px."""
         overlap_weight: float = 10.0
-        """Weight of the reconstruction error in the overlap, relative to 1 in the rest of the hole."""
+        """Weight of the reconstruction error in the overlap, relative to 1 in the hole."""
         decoder: Literal["paper", "released"] = "paper"
         """`paper` predicts the whole image; `released`, the authors' network, its central half at 128 px."""
-        decoder_width: float = 1.0
-        """Multiplies the decoder's channel counts."""
-        channelwise: bool = True
-        """Use the channel-wise fully connected layer; the released decoder has none."""
         discriminator_width: float = 1.0
         """Multiplies the discriminator's channel counts."""
         discriminator_rate: float = 0.1
@@ -67,10 +65,11 @@ class ContextEncoder(Inpainter):
         """Noise maps concatenated to the deepest map; the paper reports better results without noise."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             for name in ("reconstruction_weight", "adversarial_weight", "overlap", "overlap_weight", "noise"):
                 if not getattr(self, name) >= 0:
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
-            for name in ("decoder_width", "discriminator_width", "discriminator_rate"):
+            for name in ("discriminator_width", "discriminator_rate"):
                 if not getattr(self, name) > 0:
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
             if self.decoder == "released" and (self.mask != "central" or self.noise):
@@ -141,19 +140,19 @@ class ContextEncoder(Inpainter):
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the discriminator's loss, if there is one, then the generator's loss."""
         config = self.config
-        images = batch.images.float() / 255  # B × 3 × S × S in [0, 1]
+        images = batch.cropped(config)  # B × 3 × S × S in [0, 1]
         target = 2 * images - 1
-        holes = draw_holes(config.mask, len(images), images.shape[-1], batch.generator)
-        masked = eroded(holes, config.overlap)  # the encoder sees the overlap, which is also predicted
-        prediction = self._predict(fill(images, masked), batch.generator)
+        holes = self._draw_holes(batch)
+        prediction = self._predict(fill(images, holes), batch.generator)
 
-        weights = torch.where(holes & ~masked, config.overlap_weight, holes.float())
+        predicted = dilated(holes, config.overlap)
+        weights = torch.where(predicted & ~holes, config.overlap_weight, holes.float())
         reconstruction = weighted_error(_paste_centre(prediction, target), target, weights, loss=config.loss)
         generator_loss = config.reconstruction_weight * reconstruction
         self._metrics = {"reconstruction": float(reconstruction.detach())}
 
         if self.discriminator is not None:
-            context = 2 * fill(images, masked) - 1
+            context = 2 * fill(images, holes) - 1
             real = self._discriminator_input(target, context)
             fake = self._discriminator_input(prediction, context)
             real_logits, fake_logits = self.discriminator(real), self.discriminator(fake.detach())
@@ -172,20 +171,46 @@ class ContextEncoder(Inpainter):
         """Return the parts of the last step's loss and the discriminator's accuracy; chance is 0.5."""
         return self._metrics
 
+    def can_fill(self, holes: Shaped[Tensor, "B 1 S S"]) -> bool:
+        """Return whether the decoder predicts all pixels of the holes: the released one only the central half."""
+        return self.config.decoder != "released" or not bool((holes & ~central_like(holes)).any())
+
     @torch.no_grad()
     def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
-        """See `Inpainter.inpaint`; noise maps are drawn with a fixed seed."""
+        """See `Inpainter.inpaint`; noise maps are drawn with a fixed seed.
+
+        The released network is given the hole without the overlap, as in training; there it sees colours that are
+        spread from the border of the hole.
+
+        Raises:
+            UserError: If the released decoder does not predict all of the holes.
+        """
         images = images.float() / 255
+        shown, hidden = images, holes
+        if self.config.decoder == "released":
+            if not self.can_fill(holes):
+                half = images.shape[-1] // 2
+                raise UserError(
+                    f"decoder=released predicts the central {half}×{half} pixels, but a hole reaches beyond them; "
+                    "use central holes"
+                )
+            hidden = eroded(holes, self.config.overlap)
+            shown = spread(images, holes, self.config.overlap)
         generator = torch.Generator(images.device).manual_seed(0)
-        prediction = _paste_centre(self._predict(fill(images, holes), generator), 2 * images - 1)
+        prediction = _paste_centre(self._predict(fill(shown, hidden), generator), 2 * images - 1)
         return torch.where(holes, (prediction.float() + 1) / 2, images).clamp(0, 1)
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return input, output and original."""
         images = batch.images.float() / 255
-        holes = draw_holes(self.config.mask, len(images), images.shape[-1], batch.generator)
+        holes = self._draw_holes(batch)
         return {"input": fill(images, holes), "output": self.inpaint(batch.images, holes), "original": images}
+
+    def _draw_holes(self, batch: Batch) -> Bool[Tensor, "B 1 S S"]:
+        """Return what is hidden. The released decoder predicts the central half, hole and overlap together."""
+        holes = draw_holes(self.config.mask, len(batch), batch.side, batch.generator)
+        return eroded(holes, self.config.overlap) if self.config.decoder == "released" else holes
 
     def _predict(self, masked: Float[Tensor, "B 3 S S"], generator: torch.Generator) -> Tensor:
         """Return the decoder's output in [-1, 1]: the whole image, or its central half (released decoder)."""
@@ -233,16 +258,6 @@ class Discriminator(nn.Module):
     def forward(self, images: Float[Tensor, "B C S S"]) -> Float[Tensor, "B"]:
         """Return the logit that each image is real."""
         return self.layers(images).flatten(1).mean(dim=1)
-
-
-def eroded(holes: Bool[Tensor, "B 1 S S"], pixels: int) -> Bool[Tensor, "B 1 S S"]:
-    """Return the holes without a band of `pixels` along the inside of their edges.
-
-    Source: section 5.1 (the prediction overlaps the context by a few pixels, at ten times the weight).
-    """
-    if not pixels:
-        return holes
-    return F.max_pool2d((~holes).float(), 2 * pixels + 1, stride=1, padding=pixels) == 0
 
 
 def weighted_error(

@@ -19,7 +19,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from pretext.encoders.base import Encoder
-from pretext.modules.decoder import Decoder
+from pretext.modules.decoder import Decoder, Reconstruction
 from pretext.tasks.base import Batch, Inpainter
 from pretext.transforms.masks import fill
 
@@ -29,23 +29,18 @@ class DenoisingAutoencoder(Inpainter):
     """Encoder and decoder, trained by the squared error against the clean image."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Reconstruction):
         """The corruption and the decoder."""
 
         noise: Literal["gaussian", "masking"] = "masking"
         """`gaussian` adds noise to every value; `masking` replaces single pixels by the mean colour."""
         level: float = 0.25
         """Standard deviation of the Gaussian noise, for images in [0, 1]; or the share of masked pixels."""
-        decoder_width: float = 1.0
-        """Multiplies the decoder's channel counts."""
-        channelwise: bool = True
-        """Use the channel-wise fully connected layer."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if not 0 < self.level < 1:
                 raise ValueError(f"level is {self.level}; allowed is above 0 and below 1")
-            if not self.decoder_width > 0:
-                raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)
@@ -54,7 +49,7 @@ class DenoisingAutoencoder(Inpainter):
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Float[Tensor, ""]]]:
         """Yield the mean squared error of all pixels against the clean image, in [-1, 1]."""
-        images = batch.images.float() / 255
+        images = batch.cropped(self.config)
         corrupted = corrupt(images, self.config, batch.generator)
         yield "task", F.mse_loss(self.decoder(self.encoder(corrupted)[-1]), 2 * images - 1)
 

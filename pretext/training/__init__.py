@@ -7,6 +7,7 @@ left_out       images that cannot be decoded: skipped or not, counted, reported
 micro_batches  the parts of a batch: sizes and seeds
 optimisers     AdamW, Adam, SGD and the learning-rate schedule
 run_folder     the run's folder: checkpoint, encoder file, `load_task`
+stopwatch      the time that a run has taken, on the clock and on the processor
 log            log.jsonl and the progress bar
 collapse       spread and effective rank of the features
 flops          floating-point operations per image

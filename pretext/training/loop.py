@@ -42,6 +42,7 @@ from pretext.training.micro_batches import equal_part, least_rows, micro_batches
 from pretext.training.optimisers import make_optimizers, rate_at
 from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_folder
 from pretext.training.sample_sheets import write_sample
+from pretext.training.stopwatch import Spent, stopwatch
 
 
 def train(
@@ -140,12 +141,12 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config)
-    step, earlier_seconds = 0, 0.0
+    step, earlier = 0, Spent()
     if checkpoint is not None:
         folder.restore(model, optimizers, checkpoint.tensors)
-        step, earlier_seconds = checkpoint.state.step, checkpoint.state.seconds
+        step, earlier = checkpoint.state.step, checkpoint.state.spent
     elif model.prepares_on:
-        earlier_seconds = _prepare(model, train_data, config, device, left_out)
+        earlier = _prepare(model, train_data, config, device, left_out)
     if config.compile:
         model.encoder.compile()
 
@@ -178,16 +179,12 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
 
     # 4. The loop.
     model.train()
-    started = last_saved = time.monotonic()
-
-    def trained_seconds() -> float:
-        return earlier_seconds + time.monotonic() - started
-
+    spent, last_saved = stopwatch(earlier), time.monotonic()
     stopped = False
     with stop_politely() as stop:
         with log:
             while total_steps != 0:
-                progress = step / total_steps if total_steps else trained_seconds() / (config.seconds or 1.0)
+                progress = step / total_steps if total_steps else spent().seconds / (config.seconds or 1.0)
                 decided = everyones((progress, stop.requested))
                 progress = decided[0][0]  # the clock of the first process counts for all
                 stopped = any(requested for _, requested in decided)
@@ -219,12 +216,12 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                 if step in sample_steps and rank() == 0:
                     write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
                 if time.monotonic() - last_saved > config.checkpoint_seconds and rank() == 0:
-                    folder.save(model, optimizers, RunState(step, trained_seconds(), flops, finished=False))
+                    folder.save(model, optimizers, RunState(step, *spent(), flops, finished=False))
                     last_saved = time.monotonic()
 
         # 5. The last checkpoint and the encoder file. Only the first process writes them; the others wait.
         if rank() == 0:
-            state = RunState(step, trained_seconds(), flops, finished=not stopped)
+            state = RunState(step, *spent(), flops, finished=not stopped)
             folder.save(model, optimizers, state)
             if not stopped:
                 images_seen = step * config.batch_size + min(model.prepares_on, len(train_data))
@@ -237,9 +234,9 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     return folder.encoder
 
 
-def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device, left_out: LeftOut) -> float:
-    """Call `Task.prepare` on the same images in every process; return the seconds that it took."""
-    started = time.monotonic()
+def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device, left_out: LeftOut) -> Spent:
+    """Call `Task.prepare` on the same images in every process; return the time that it took."""
+    spent = stopwatch(Spent())
     count = min(model.prepares_on, len(data))
     batch = next(
         load_batches(
@@ -259,7 +256,7 @@ def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch
         raise UserError(f"{data.spec}: cannot decode any of {count} images in a row; check the files")
     generator = seeded_generator(device, config.seed, 0, 0, 0, 1)
     model.prepare(replace(batch.map(lambda tensor: tensor.to(device)), generator=generator))
-    return time.monotonic() - started
+    return spent()
 
 
 def _sample_steps(total_steps: int | None, count: int) -> set[int]:

@@ -38,9 +38,10 @@ from pretext.system.stored_json import Shape, misfit
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import LabelKind, Task, label_kind
 from pretext.training.config import NOT_IN_RESULT, TrainConfig
+from pretext.training.stopwatch import Spent
 
 CHECKPOINT = "checkpoint.safetensors"
-STATE: Shape = {"step": int, "seconds": float, "flops_per_image": float, "finished": bool}
+STATE: Shape = {"step": int, "seconds": float, "cpu_seconds": float, "flops_per_image": float, "finished": bool}
 SETTINGS: Shape = {
     "task": str,
     "task_config": dict,
@@ -56,9 +57,16 @@ class RunState(NamedTuple):
     step: int
     seconds: float
     """Training time, over all calls that resumed the run."""
+    cpu_seconds: float
+    """Processor time; see `Spent`."""
     flops_per_image: float
     """Floating-point operations of the forward and backward pass."""
     finished: bool
+
+    @property
+    def spent(self) -> Spent:
+        """The time of the run so far."""
+        return Spent(self.seconds, self.cpu_seconds)
 
 
 class Checkpoint(NamedTuple):
@@ -107,6 +115,7 @@ class RunFolder:
                     f"{self.path} holds a run with {key} = {stored.get(key)}, but this run has {key} = {value}; "
                     "give another --out, or delete the folder"
                 )
+        about = {"cpu_seconds": 0.0} | about  # earlier versions did not count it
         wrong = misfit(about, STATE)
         if wrong:
             raise UserError(f"{file}: its record: {wrong}; delete it and train again")
@@ -149,6 +158,7 @@ class RunFolder:
         }
         about = record | {
             "wall_s": state.seconds,
+            "cpu_s": state.cpu_seconds,
             "peak_mem_bytes": peak_memory(),
             "flops_per_image": state.flops_per_image,
             "notes": list(notes),

@@ -72,6 +72,22 @@ class Augmentation:
             raise ValueError(f"blur_from is {self.blur_from}; allowed is from 1 to 1000000 pixels")
 
 
+@dataclass(frozen=True)
+class CropAndFlip:
+    """Settings of a task that sees whole images, or random crops of them."""
+
+    crop_min: float = 1.0
+    """Smallest share of a picture's area that a random crop covers; 1 takes whole images."""
+    flip: float = 0.0
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.crop_min <= 1:
+            raise ValueError(f"crop_min is {self.crop_min}; allowed is from 0.01 to 1")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is {self.flip}; allowed is from 0 to 1")
+
+
 def cropping(smallest: float, largest: float = 1.0, *, aspect: float = 4 / 3, flip: float = 0.5) -> Augmentation:
     """Return settings that crop and flip but leave colours unchanged.
 

@@ -60,6 +60,11 @@ def central(count: int, size: int, *, device: torch.device | str = "cpu") -> Boo
     return holes
 
 
+def central_like(holes: Bool[Tensor, "B 1 S S"]) -> Bool[Tensor, "B 1 S S"]:
+    """Return central holes for as many images of the same size."""
+    return central(len(holes), holes.shape[-1], device=holes.device)
+
+
 def random_block(count: int, size: int, generator: torch.Generator) -> Bool[Tensor, "B 1 S S"]:
     """Return holes of several blocks per image, which may overlap and cover at most a quarter of it."""
     low, high = (max(1, round(fraction * size)) for fraction in BLOCK_SIDES)
@@ -109,3 +114,31 @@ def fill(images: Float[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"]) -> Fl
     """Fill the holes of images in [0, 1] with the mean colour."""
     colour = torch.tensor(MEAN_COLOUR, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     return torch.where(holes, colour, images)
+
+
+def dilated(holes: Bool[Tensor, "B 1 S S"], pixels: int) -> Bool[Tensor, "B 1 S S"]:
+    """Return the holes with a band of `pixels` around them, within the image; `pixels` to each side and corner.
+
+    Source: Pathak et al. 2016, section 5.1 (the prediction overlaps the context by a few pixels).
+    """
+    return F.max_pool2d(holes.float(), 2 * pixels + 1, stride=1, padding=pixels) > 0 if pixels else holes
+
+
+def eroded(holes: Bool[Tensor, "B 1 S S"], pixels: int) -> Bool[Tensor, "B 1 S S"]:
+    """Return the holes without a band of `pixels` along the inside of their edges."""
+    return ~dilated(~holes, pixels)
+
+
+def spread(images: Float[Tensor, "B 3 S S"], holes: Bool[Tensor, "B 1 S S"], pixels: int) -> Float[Tensor, "B 3 S S"]:
+    """Return the images with a band of `pixels` along the inside of the holes' edges filled from outside.
+
+    Pixel by pixel from the edge, each is the mean of its neighbours that are known by then.
+    """
+    known = (~holes).to(images.dtype)
+    images = images * known
+    for _ in range(pixels):
+        count = F.avg_pool2d(known, 3, stride=1, padding=1)
+        mean = F.avg_pool2d(images, 3, stride=1, padding=1) / count.clamp(min=1e-6)
+        images = torch.where(known > 0, images, mean)
+        known = (count > 1e-6).to(images.dtype)
+    return images

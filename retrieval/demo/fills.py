@@ -73,6 +73,8 @@ def fill_by_all(
     for each in shown:
         if each.decoder is not None:
             pictures = _with_hole(image, each.decoder.encoder.input_size, box)
+            if not each.decoder.can_fill(pictures.holes):
+                continue
             encoder = Path(each.searchable.index.manifest.encoder)
             task = each.searchable.encoder.record.get("task", "its decoder")
             name = f"decoded by {task}"

@@ -9,8 +9,6 @@ surroundings belong to an object of the same class?
     mAP                      mean over queries of the average precision over the whole ranked database; queries whose
                              class is not in it are excluded, and n counts the others
     context …                the same with the object hidden; its class must match
-    … by raw pixels          the same by descriptors without a network; also by colour histogram and by HOG
-                             (`retrieval.baselines`)
     approximate recall@k     share of the k nearest that an approximate index finds, at the headline's stage; omitted if
                              the database has fewer than 360 regions (`retrieval.measures`)
 
@@ -20,7 +18,7 @@ Source: recall@k as in Jégou, Douze and Schmid 2011 and in Musgrave, Belongie a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +32,6 @@ from pretext.datasets.packed import at_size
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
-from retrieval.baselines import describe_without_network
 from retrieval.measures import (
     approximate_recall,
     average_precisions,
@@ -44,7 +41,7 @@ from retrieval.measures import (
     hits,
     nearest,
 )
-from retrieval.patches import describe
+from retrieval.patches import describe_pooled
 from retrieval.regions import PATCH, Mode, Regions, patch_rows
 from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet, tile_of
 
@@ -57,8 +54,10 @@ SHOWN = 4
 class Retrieval(Probe):
     """Exact nearest neighbours by cosine in the training split, scored by class.
 
-    Objects marked difficult are neither queries nor in the database. The stage with the highest precision@k on the
-    validation split is the headline. Chance is the expected score of a random ranking of the same database.
+    Objects marked difficult are neither queries nor in the database; they are cut from pictures of twice the encoder's
+    side. Every stage is reported, with the pooling that has the highest precision@k on the validation split: few cells
+    forget where in the region something is, many keep it, as raw pixels and HOG do. The best stage there is the
+    headline. Chance is the expected score of a random ranking of the same database.
     """
 
     k: int = 10
@@ -67,10 +66,11 @@ class Retrieval(Probe):
     """Maximum number of training regions in the database."""
     queries: int = 500
     """Maximum number of query regions, each of the test and validation split."""
-    baselines: bool = True
-    """Also score raw pixels, colour histogram and HOG with the same queries and database."""
+    pools: tuple[int, ...] = (1, 2, 4)
+    """Cells per side to which a stage's map is averaged; the best is chosen on val for each stage."""
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}), frozenset({"label"}))
+    reads_features: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,14 +78,16 @@ class Retrieval(Probe):
             raise ValueError(f"k is {self.k} and queries is {self.queries}; both must be 1 or more")
         if self.database < self.k:
             raise ValueError(f"database is {self.database}; it must be at least k = {self.k}")
+        if not self.pools or min(self.pools) < 1:
+            raise ValueError(f"pools are {self.pools}; give one or more, each at least 1")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """See `Probe.evaluate`; the module docstring lists the metrics. Writes one sheet per kind of region."""
         if not self.can_judge(data):
             data.require("label")
         has_objects = {"labels", "boxes"} <= data.annotations
-        sized = at_size(data, encoder.input_size, bad_images="skip")
         regions = Regions(mode="objects" if has_objects else "images")
+        sized = _sized(data, regions, encoder)
         tables = self._tables(sized, regions)
         yield from self._mode_scores(encoder, sized, tables, regions, out)
         if has_objects:
@@ -132,17 +134,11 @@ class Retrieval(Probe):
     ) -> Iterator[Score]:
         """Yield the scores of every stage and baseline for one kind of region. Contexts have no headline."""
         names = [stage.name for stage in encoder.stages]
-        vectors: dict[str, Vectors] = {
-            split: describe(encoder, data.split(split), table, regions, stages=names) for split, table in tables.items()
-        }
         labels = {split: np.ascontiguousarray(table["label"]) for split, table in tables.items()}
+        vectors, on_val = self._best_pooled(encoder, data, tables, regions)
         contexts = regions.mode == "contexts"
         prefix = "context " if contexts else ""
-        val_precision = {
-            name: hits(nearest(val_vectors, vectors["train"][name], self.k)[1], labels["val"], labels["train"]).mean()
-            for name, val_vectors in vectors["val"].items()
-        }
-        chosen = max(names, key=lambda name: val_precision[name])
+        chosen = max(names, key=lambda name: on_val[name])
         found = {name: nearest(vectors["test"][name], vectors["train"][name], self.k) for name in names}
         precisions = (self.k,) if contexts else tuple(dict.fromkeys((self.k, 1)))
         for name in names:
@@ -154,19 +150,38 @@ class Retrieval(Probe):
         if not contexts and (shares := approximate_recall(*near)) is not None:
             score = _score(f"approximate recall@{self.k}", shares, self.k / len(labels["train"]))
             yield replace(score, stage=chosen)
-        if self.baselines:
-            plain = {
-                split: describe_without_network(data.split(split), tables[split], regions, side=encoder.input_size)
-                for split in ("train", "test")
-            }
-            for name, test_vectors in plain["test"].items():
-                train_vectors = plain["train"][name]
-                rows = nearest(test_vectors, train_vectors, self.k)[1]
-                for score in self._scores(rows, test_vectors, train_vectors, labels, (self.k,)):
-                    yield replace(score, metric=f"{prefix}{score.metric} by {name}")
         if out is not None:
             queries, neighbours = _tiles(data, tables, found[chosen], SHOWN, hidden=contexts)
             save_sheet(neighbour_sheet(queries, {chosen: neighbours}), out / f"{regions.mode}.png")
+
+    def _best_pooled(
+        self,
+        encoder: Encoder,
+        data: ImageDataset,
+        tables: dict[str, NDArray[Any]],
+        regions: Regions,
+        stages: Sequence[str] | None = None,
+    ) -> tuple[dict[str, Vectors], dict[str, float]]:
+        """Return the vectors by split and stage, each stage pooled as is best on val, and its precision@k there."""
+        sides = {stage.name: max(1, encoder.input_size // stage.stride) for stage in encoder.stages}
+        names = [*sides] if stages is None else stages
+        every = {
+            split: describe_pooled(encoder, data.split(split), table, regions, stages=names, pools=self.pools)
+            for split, table in tables.items()
+        }
+        best: dict[str, tuple[float, int]] = {}
+        for name in names:
+            for pool in sorted(self.pools):
+                if pool > sides[name] and name in best:  # finer than the map
+                    continue
+                rows = nearest(every["val"][name, pool], every["train"][name, pool], self.k)[1]
+                reached = float(hits(rows, tables["val"]["label"], tables["train"]["label"]).mean())
+                if name not in best or reached > best[name][0]:
+                    best[name] = reached, pool
+        chosen = {
+            split: {name: vectors[name, pool] for name, (_, pool) in best.items()} for split, vectors in every.items()
+        }
+        return chosen, {name: reached for name, (reached, _) in best.items()}
 
     def _scores(
         self,
@@ -202,14 +217,19 @@ class Retrieval(Probe):
             count: Maximum number of queries.
         """
         regions = Regions(mode=mode)
-        sized = at_size(data, encoder.input_size, bad_images="skip")
-        tables = self._tables(sized, Regions(mode="objects") if mode == "contexts" else regions)
-        vectors = {
-            split: describe(encoder, sized.split(split), tables[split], regions, stages=[stage])[stage]
-            for split in ("train", "test")
-        }
-        found = nearest(vectors["test"], vectors["train"], self.k)
+        drawn = Regions(mode="objects") if mode == "contexts" else regions
+        sized = _sized(data, drawn, encoder)
+        tables = self._tables(sized, drawn)
+        vectors, _ = self._best_pooled(encoder, sized, tables, regions, [stage])
+        found = nearest(vectors["test"][stage], vectors["train"][stage], self.k)
         return _tiles(sized, tables, found, count, hidden=mode == "contexts")
+
+
+def _sized(data: ImageDataset, regions: Regions, encoder: Encoder) -> ImageDataset:
+    """Return the data set with pictures as regions are cut from them: objects from whole, larger pictures."""
+    whole = regions.mode == "images"
+    side = regions.picture_size(encoder.input_size)
+    return at_size(data, side, bad_images="skip", fit="crop" if whole else "pad")
 
 
 def _score(metric: str, items: NDArray[Any], chance: float) -> Score:

@@ -7,7 +7,7 @@ import signal
 import pytest
 from comparison_samples import Constant, InProcess, Masked, recipe
 
-from benchmarks import computing, executor, recipes, report
+from benchmarks import computing, executor, probes, recipes, report
 from pretext.encoders import build_encoder, save_encoder
 
 
@@ -17,7 +17,7 @@ def smoke(tmp_path, monkeypatch):
     cheap = recipe(name="smoke", probes={"linear": Constant(value=40), "segmentation": Masked(value=20)})
     types = {"linear": Constant, "knn": Constant, "segmentation": Masked}
     monkeypatch.setitem(recipes.PROFILES, "smoke", lambda: cheap)
-    monkeypatch.setattr(recipes, "probe_types", lambda: types)
+    monkeypatch.setattr(probes, "probe_types", lambda: types)
     monkeypatch.setattr(executor, "LocalProcesses", lambda out, workers: InProcess(out))
     monkeypatch.setattr(signal, "signal", lambda *given: None)
     monkeypatch.setattr(report, "write_report", lambda out: out / "report.html")

@@ -28,9 +28,13 @@ def test_the_latex_table_shows_the_numbers(tmp_path):
     text = (tmp_path / "report.tex").read_text(encoding="utf-8")
     assert text.startswith(r"% Needs \usepackage{booktabs}.")
     table = read_table(text)
-    assert table.columns == "lrrr"
+    assert table.columns == "lrrrrr"
     assert table.rules == [0, 3, 7]
-    assert table.lines[:3] == [["", "linear", "images", "time"], ["", "the_metric", "seen", "s"], ["", "% ↑", "", ""]]
+    assert table.lines[:3] == [
+        ["", "linear", "images", "work", "processor", "memory"],
+        ["", "the_metric", "seen", "TFLOP", "s", "MB"],
+        ["", "% ↑", "", "", "", ""],
+    ]
     found = {name: value for name, value, *_ in table.lines[3:]}
     assert found.keys() == numbers.keys()
     for name, items in numbers.items():

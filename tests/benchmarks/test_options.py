@@ -8,7 +8,7 @@ import pytest
 from comparison_samples import SPEC, recipe, run_smoke
 
 from benchmarks import plan as plans
-from benchmarks import recipes, run_all
+from benchmarks import probes, recipes, run_all
 from benchmarks.cells import Inpainting
 from benchmarks.options import Options, encoder_rows, plan_of, task_rows, with_budget
 from downstream.probes import knn
@@ -16,7 +16,7 @@ from pretext.system.errors import UserError
 
 
 def test_a_budget_holds_for_every_row_and_replaces_the_profiles():
-    made = recipe(rows={"random": None, "rotation": "rotation"}, expected_s={"pretrain": 10, "linear": 3})
+    made = recipe(rows={"random": "random", "rotation": "rotation"}, expected_s={"pretrain": 10, "linear": 3})
     images = made.train.images
     longer = with_budget(made, f"images={4 * images}")
     assert longer.train_config("rotation", seed=1).images == 4 * images
@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(smoke, tmp_path):
 def test_a_task_spec_is_a_row_of_its_own():
     rows = task_rows(("rotation?", "simclr"), {"simclr": "simclr:small"})
     assert rows == {
-        "random": None,
+        "random": "random",
         "supervised": "supervised",
         "rotation?": "rotation?",
         "simclr": "simclr:small",
@@ -112,8 +112,8 @@ def test_timm_encoders_need_no_name():
 
 
 def test_an_inpainting_column_is_known_everywhere(smoke):
-    assert recipes.default_probe("inpainting") == Inpainting()
-    assert "inpainting" in recipes.probe_names()
+    assert probes.default_probe("inpainting") == Inpainting()
+    assert "inpainting" in probes.probe_names()
 
 
 def test_the_promised_flags_are_there():

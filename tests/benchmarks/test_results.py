@@ -10,9 +10,9 @@ import json
 import pytest
 from comparison_samples import BLANK, row
 
+from benchmarks.costs import cost_texts, read_costs
 from benchmarks.results import (
     Measurement,
-    read_costs,
     read_failures,
     read_measurements,
     read_plan,
@@ -206,11 +206,13 @@ def test_costs_are_the_mean_over_seeds(tmp_path):
         folder.mkdir(parents=True)
         run = {"images_seen": 5, "wall_s": seconds, "peak_mem_bytes": 7, "task": "rotation"}
         (folder / "run.json").write_text(json.dumps(run))
-    assert dataclasses.astuple(read_costs(tmp_path)["rotation"]) == (5, 20, 7, None, False)
+    assert dataclasses.astuple(read_costs(tmp_path)["rotation"]) == (5, 20, 7, None, None, False)
     for cell, counted in zip(cells, (100, 300), strict=True):
-        more = run | {"flops_per_image": counted, "train_config": {"seconds": 9.5}}
+        more = run | {"flops_per_image": counted, "cpu_s": counted / 10, "train_config": {"seconds": 9.5}}
         (tmp_path / "pretrain" / cell["name"] / "run.json").write_text(json.dumps(more))
-    assert dataclasses.astuple(read_costs(tmp_path)["rotation"])[-2:] == (5 * 200, True)
+    assert dataclasses.astuple(read_costs(tmp_path)["rotation"])[-3:] == (5 * 200, 20, True)
+    assert cost_texts(read_costs(tmp_path)["rotation"]) == ["5", "0", "20", "0"]
+    assert cost_texts(None) == ["–"] * 4
     assert read_costs(tmp_path / "nowhere") == {}
 
 

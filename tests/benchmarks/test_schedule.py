@@ -113,7 +113,7 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path, monkeypatch):
 def test_what_another_process_computes_is_waited_for(tmp_path, fake_compute, monkeypatch):
     order, _ = fake_compute
     monkeypatch.setattr(schedule, "BUSY_S", 0.0)
-    planned = plan({"a": Constant()}, rows={"random": None})
+    planned = plan({"a": Constant()}, rows={"random": "random"})
     encoder, probe = planned.cells
     lock = cell_lock(tmp_path, encoder.name)
     assert lock.__enter__()

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from detection_samples import SIZE, Squares, squares
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.models.detection.image_list import ImageList
@@ -23,64 +24,16 @@ from downstream.detector import (
     levels_of,
     stages_for,
 )
-from downstream.metrics import coco_by_class, voc07_by_class
+from downstream.metrics import Detections, Truth, coco_by_class, voc07_by_class
 from downstream.probes.detection import Detection
 from downstream.reading import batches, draw, flip_some
-from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.base import BadImage
 from pretext.datasets.splitting import Subset
 from pretext.encoders import build_encoder
 from pretext.judging import Score
 from pretext.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-
-SIZE = 32
-COLOURS = torch.tensor([[230, 20, 20], [20, 20, 230]], dtype=torch.uint8)
-
-
-class Squares(ImageDataset):
-    """Squares on noise, one colour per class: easy for the smallest network."""
-
-    classes = ("red", "blue", "never")
-    annotations = frozenset({"labels", "boxes"})
-
-    def __init__(self, seed, count, *, boxes=True, difficult=False):
-        self.spec, self.seed, self.count = "squares", seed, count
-        self.boxes, self.difficult = boxes, difficult
-
-    def __len__(self):
-        return self.count
-
-    @property
-    def fingerprint(self):
-        return f"{self.seed:02d}{self.count:04d}{int(self.boxes)}{int(self.difficult)}" * 8
-
-    def __getitem__(self, index):
-        rng = np.random.default_rng((self.seed, index))
-        image = torch.from_numpy(rng.integers(90, 160, (3, SIZE, SIZE), dtype=np.uint8))
-        boxes, labels = [], []
-        for left in (0, 16):
-            if not self.boxes or rng.random() < 0.3:  # some images stay empty
-                continue
-            side, x, y = rng.integers(10, 15), left + rng.integers(0, 2), rng.integers(0, 17)
-            labels.append(int(rng.integers(2)))
-            boxes.append([x, y, x + side, y + side])
-            image[:, y : y + side, x : x + side] = COLOURS[labels[-1]][:, None, None]
-        return image, {
-            "labels": torch.tensor(labels, dtype=torch.int64),
-            "boxes": tv_tensors.BoundingBoxes(
-                torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-                format="XYXY",
-                canvas_size=(SIZE, SIZE),
-            ),
-            "difficult": torch.full((len(labels),), self.difficult),
-        }
-
-
-def squares(train=None, test=None):
-    train, test = train or Squares(1, 80), test or Squares(2, 40)
-    train.splits = test.splits = {"train": train, "val": test, "test": test}
-    return train
 
 
 @pytest.fixture
@@ -160,6 +113,41 @@ def test_same_seed_same_numbers_whatever_was_drawn_before(encoder):
     first = list(QUICK.evaluate(encoder, squares()))
     torch.rand(7)
     assert list(QUICK.evaluate(encoder, squares())) == first
+
+
+class Fixed(Squares):
+    """One red square per image, at one place in a part of the images and at another in the others."""
+
+    def __init__(self, seed, count, moved):
+        super().__init__(seed, count)
+        self.moved = moved
+
+    @property
+    def fingerprint(self):
+        return f"{super().fingerprint} {self.moved}"
+
+    def __getitem__(self, index):
+        at = 18.0 if index in self.moved else 2.0
+        boxes = torch.tensor([[at, at, at + 12, at + 10]])
+        target = {
+            "labels": torch.tensor([0]),
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(SIZE, SIZE)),
+        }
+        return torch.zeros(3, SIZE, SIZE, dtype=torch.uint8), target
+
+
+@pytest.mark.parametrize("moved", [(), (1, 4, 5)])
+def test_chance_is_one_box_at_the_median_of_training_in_every_image(encoder, moved):
+    data = squares(Fixed(1, 9, (0, 1)), Fixed(2, 10, moved))
+    scores = list(Detection(train_images=0, steps=1, batch_size=4).evaluate(encoder, data))
+    chance = {score.metric: score.chance for score in scores}
+    truth = [Truth(data.splits["test"][i][1]["boxes"].numpy(), np.array([0]), np.array([False])) for i in range(10)]
+    box = np.array([[2, 2, 14, 12]], dtype=np.float32)
+    same = [Detections(box, np.array([0]), np.array([1.0], dtype=np.float32))] * 10
+    expected = np.nanmean(coco_by_class(truth, same, num_classes=3), axis=0)
+    assert chance["AP50"] == pytest.approx(expected[1]) and chance["AP"] == pytest.approx(expected[0])
+    assert chance["AP50"] == pytest.approx(100) if not moved else 0 < chance["AP50"] < 80
+    assert chance["VOC07 mAP"] == pytest.approx(np.nanmean(voc07_by_class(truth, same, num_classes=3)))
 
 
 def test_torchs_own_generator_is_left_alone(encoder):

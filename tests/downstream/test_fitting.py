@@ -29,6 +29,7 @@ from downstream.probes.segmentation import Segmentation
 from downstream.reading import batches
 from downstream.resuming import CHECKPOINT, Resume
 from pretext.system.checkpoint import HOST, read_checkpoint
+from pretext.training.config import TrainConfig
 
 STEPS = 5
 PROBES = {
@@ -158,7 +159,9 @@ def test_a_checkpoint_with_another_key_is_deleted_with_a_line(change, tmp_path, 
 def test_a_cell_of_the_benchmark_continues_too(tmp_path, monkeypatch, capsys):
     spec = f"scenes?size={SIZE}&train=12&val=2&test=8"
     source, _ = open_data(spec, SIZE, bad_images="skip", download=False)
-    maker = encoder_cell("random", seed=0, data=source, encoder=small_encoder().spec)
+    maker = encoder_cell(
+        "random", seed=0, data=source, encoder=small_encoder().spec, task="random", train=TrainConfig(images=1)
+    )
     cell = probe_cell(maker, "segmentation", PROBES["segmentation"], seed=0)
     values = []
     for out in (tmp_path / "whole", tmp_path / "cut"):

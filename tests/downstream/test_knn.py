@@ -71,6 +71,22 @@ def test_the_number_of_neighbours_is_chosen_on_val():
     assert both == one and one != every
 
 
+def test_the_pooling_of_each_stage_is_chosen_on_val():
+    encoder, data = small_encoder(), colours(train=45, learnable=False)
+    values = {}
+    for name, settings in {
+        "averaged": {"features": 1},
+        "cells": {"features": 64, "averaged": False},
+        "both": {"features": 64},
+    }.items():
+        scores = Knn(ks=(7,), **settings).evaluate(encoder, data)
+        values[name] = {score.stage: score.value for score in scores if score.metric == "top1"}
+    assert all(value in (values["averaged"][stage], values["cells"][stage]) for stage, value in values["both"].items())
+    _, val, _ = labelled_features(encoder, data, train_images=0, most=1, seed=0)
+    assert all(part.shape[1] == stage.channels for part, stage in zip(val.stages.values(), encoder.stages, strict=True))
+    assert len({*values["averaged"].values()} | {*values["cells"].values()}) > 1
+
+
 def test_several_classes_a_picture_end_to_end():
     scores = list(Knn(features=64).evaluate(small_encoder(), colours(multi=True)))
     headline = next(score for score in scores if score.headline)
@@ -91,7 +107,7 @@ def test_the_search_is_exact():
 def test_stages_votes_are_those_of_centred_features_of_length_one():
     """The whole probe equals a loop, for the chosen stage and k."""
     encoder, data = small_encoder(), colours(train=45, learnable=False)  # any error shows
-    probe = Knn(ks=(7,), features=64, train_images=0)
+    probe = Knn(ks=(7,), features=64, train_images=0, averaged=False)
     scores = list(probe.evaluate(encoder, data))
     train, _, test = labelled_features(encoder, data, train_images=0, most=64, seed=0)
     for stage in (encoder.stages[0].name, encoder.stages[-1].name):

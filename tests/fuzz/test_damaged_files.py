@@ -21,15 +21,16 @@ from index_samples import build, make_encoder, opened, photographs
 from matplotlib.pyplot import close
 from training_samples import DATA, run
 
-from benchmarks import recipes, run_all
+from benchmarks import probes, run_all
 from benchmarks.comparison import facts_of
+from benchmarks.costs import read_costs
 from benchmarks.environment import write_environment
 from benchmarks.executor import run_cell
 from benchmarks.progress import seconds_left, status
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import _learning_plots
 from benchmarks.reproduction import compare_values, stored_cell
-from benchmarks.results import read_costs, read_measurements, write_csv, write_failure
+from benchmarks.results import read_measurements, write_csv, write_failure
 from benchmarks.terminal import text_table
 from benchmarks.verdict import summarise
 from downstream.features import split_features
@@ -55,7 +56,7 @@ def sound(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("sound")
     run(root / "run", steps=4, batch_size=8)
     out = root / "comparison"
-    planned = plan({"knn": recipes.probe_types()["knn"]()})
+    planned = plan({"knn": probes.probe_types()["knn"]()})
     for cell in planned.cells:
         assert run_cell(cell, out).state == "done"
     planned.write(out, ["--out", "OUT"])
@@ -80,7 +81,7 @@ def stop(*given, **options):
 def judge(root: Path) -> list[float]:
     """Judge by the probe whose training can be resumed; return its scores."""
     encoder = load_encoder(root / "run" / "encoder.safetensors")
-    probe = recipes.probe("fine_tune", train_images=8, test_images=8, steps=2)
+    probe = probes.probe("fine_tune", train_images=8, test_images=8, steps=2)
     return [score.value for score in probe.evaluate(encoder, open_dataset(DATA), root / "fitting")]
 
 
@@ -229,8 +230,8 @@ FORMATS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "encoder file": ("run/encoder.safetensors", read_encoder),
     "checkpoint": ("run/checkpoint.safetensors", read_checkpoint),
     "training log": ("run/log.jsonl", read_training_log),
-    "log in a comparison": ("comparison/pretrain/*/log.jsonl", read_comparison),
-    "run.json": ("comparison/pretrain/*/run.json", read_comparison),
+    "log in a comparison": ("comparison/pretrain/rotation*/log.jsonl", read_comparison),
+    "run.json": ("comparison/pretrain/rotation*/run.json", read_comparison),
     "results": ("comparison/results/*.json", read_comparison),
     "plan": ("comparison/plan.json", read_comparison),
     "failure": ("comparison/failures/*.json", read_comparison),

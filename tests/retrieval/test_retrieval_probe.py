@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from index_samples import class_folders, make_encoder
 
 import retrieval.probes
-from pretext.datasets import ImageDataset, open_dataset
+from pretext.datasets import ImageDataset, at_size, open_dataset
 from pretext.encoders import Encoder
 from pretext.judging import probes_in
 from pretext.system.errors import UserError
@@ -82,12 +83,14 @@ def test_the_seed_draws_what_is_searched_and_searched_for(data: ImageDataset) ->
 def test_measures_are_those_of_a_count_in_numpy(
     probe: Retrieval, encoder: Encoder, data: ImageDataset, mode: Mode, prefix: str
 ) -> None:
-    tables = probe._tables(data, Regions(mode="objects"))
+    probe = replace(probe, pools=(2,))
+    sized = at_size(data, 2 * encoder.input_size, bad_images="stop", fit="pad")
+    tables = probe._tables(sized, Regions(mode="objects"))
     scores = {(s.metric, s.stage): s for s in probe.evaluate(encoder, data)}
     on_val = {}
     for stage in (stage.name for stage in encoder.stages):
         vectors = {
-            split: describe(encoder, data.split(split), table, Regions(mode=mode), stages=[stage])[stage]
+            split: describe(encoder, sized.split(split), table, Regions(mode=mode, pool=2), stages=[stage])[stage]
             for split, table in tables.items()
         }
         precision, recall, average = {}, {}, {}
@@ -111,11 +114,35 @@ def test_measures_are_those_of_a_count_in_numpy(
         assert on_val[headline.stage] == max(on_val.values())
 
 
+def test_each_stage_is_pooled_as_is_best_on_val(probe: Retrieval, encoder: Encoder, data: ImageDataset) -> None:
+    def precision(pools: tuple[int, ...]) -> dict[str, float]:
+        scores = replace(probe, pools=pools).evaluate(encoder, data)
+        return {score.stage: score.value for score in scores if score.metric == "precision@5"}
+
+    one, four, best = precision((1,)), precision((4,)), precision((1, 4))
+    sized = at_size(data, 2 * encoder.input_size, bad_images="stop", fit="pad")
+    tables = probe._tables(sized, Regions(mode="objects"))
+    for stage in encoder.stages:
+        on_val = {}
+        for pool in (1, 4):
+            regions = Regions(mode="objects", pool=pool)
+            val, train = (
+                describe(encoder, sized.split(split), tables[split], regions, stages=[stage.name])[stage.name]
+                for split in ("val", "train")
+            )
+            rows = nearest(val, train, 5)[1]
+            on_val[pool] = hits(rows, tables["val"]["label"], tables["train"]["label"]).mean()
+        finer = on_val[4] > on_val[1] and encoder.input_size // stage.stride >= 4  # a coarser map has no 4×4 cells
+        assert best[stage.name] == (four if finer else one)[stage.name]
+    assert one != four
+    with pytest.raises(ValueError, match="pools are"):
+        replace(probe, pools=(0,))
+
+
 def test_pictures_with_one_label_are_judged_whole(probe: Retrieval, encoder: Encoder, tmp_path: Path) -> None:
     data = open_dataset(f"folder:{class_folders(tmp_path, 30)}")
     scores = list(probe.evaluate(encoder, data))
-    plain = {score.metric for score in scores if " by " not in score.metric}
-    assert plain == {"precision@5", "precision@1", "recall@5", "mAP"}
+    assert {score.metric for score in scores} == {"precision@5", "precision@1", "recall@5", "mAP"}
     (headline,) = [score for score in scores if score.headline]
     assert headline.value > 95  # dark pictures find dark pictures
     assert headline.chance == pytest.approx(50, abs=5)

@@ -13,7 +13,7 @@ from benchmarks.cells import encoder_cell, probe_cell
 from benchmarks.computing import compute
 from benchmarks.options import encoder_rows
 from benchmarks.plan import open_data
-from benchmarks.recipes import default_probe
+from benchmarks.probes import default_probe
 from benchmarks.reproduction import stored_cell
 from benchmarks.results import read_measurements
 from downstream.__main__ import main as judge_main
@@ -119,7 +119,7 @@ def test_content_and_not_the_path_is_the_identity(file, tmp_path):
 
     def identity(path):
         cells = (
-            encoder_cell("random", seed=0, data=source, encoder=f"{path}?width=8"),
+            encoder_cell("random", seed=0, data=source, encoder=f"{path}?width=8", task="random", train=TrainConfig()),
             encoder_cell("mine", seed=0, data=source, encoder="alexnet", foreign=f"{path}?width=8"),
         )
         built = build_encoder(f"{path}?width=8", input_size=16, seed=0)
@@ -135,7 +135,7 @@ def test_content_and_not_the_path_is_the_identity(file, tmp_path):
 
 def test_a_file_that_changes_during_a_comparison_is_refused_and_a_result_is_found_again(file, tmp_path):
     source, _ = open_data(SPEC, 16, bad_images="skip", download=False)
-    maker = encoder_cell("random", seed=0, data=source, encoder=f"{file}?width=8")
+    maker = encoder_cell("random", seed=0, data=source, encoder=f"{file}?width=8", task="random", train=TrainConfig())
     cell = probe_cell(maker, "label_free", default_probe("label_free"), seed=0)
     for each in (maker, cell):
         compute(each, tmp_path)

@@ -211,7 +211,7 @@ def test_a_probe_goes_to_another_process_and_is_known_by_its_content(probe, tmp_
     assert there.stdout.decode().strip() == repr(judge)
 
     source, _ = open_data(SPEC, 16, bad_images="skip", download=False)
-    maker = encoder_cell("random", seed=0, data=source, encoder=SMALL)
+    maker = encoder_cell("random", seed=0, data=source, encoder=SMALL, task="random", train=TrainConfig(images=1))
     first = probe_cell(maker, "nearest_mean", judge, seed=0).name
     written = pickle.dumps(judge)
     (tmp_path / "elsewhere").mkdir()

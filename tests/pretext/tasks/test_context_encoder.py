@@ -11,9 +11,10 @@ from task_samples import SMALL, batch, generator, noise
 
 from pretext.encoders import build_encoder
 from pretext.modules.decoder import ChannelwiseLinear, Decoder
+from pretext.system.errors import UserError
 from pretext.tasks import build_task
-from pretext.tasks.context_encoder import ContextEncoder, eroded, weighted_error
-from pretext.transforms.masks import MEAN_COLOUR, central, draw_holes, fill
+from pretext.tasks.context_encoder import ContextEncoder, weighted_error
+from pretext.transforms.masks import MEAN_COLOUR, central, dilated, draw_holes, eroded, fill, spread
 
 # The channel-wise layer
 
@@ -95,30 +96,95 @@ def test_masked_reconstruction_is_the_formula(loss):
     assert found.item() == pytest.approx(total / count, rel=1e-12)
 
 
-def test_the_overlap_is_a_visible_band_inside_the_hole():
-    holes = central(1, 32)
-    masked = eroded(holes, 2)
-    expected = torch.zeros(32, 32, dtype=torch.bool)
-    expected[10:22, 10:22] = True
-    assert torch.equal(masked[0, 0], expected)
-    assert torch.equal(eroded(holes, 0), holes)
-
-
-def test_the_overlap_weighs_ten_times():
+def test_the_overlap_surrounds_the_hole_and_weighs_ten_times():
     config = ContextEncoder.Config(mask="central", overlap=2, reconstruction_weight=1.0)
     task = build_task(config, build_encoder(SMALL, input_size=32, seed=0), seed=0)
     given = batch(noise(4))
     (loss,) = (loss for _, loss in task.losses(given))
     images = given.images.float() / 255
-    holes = central(4, 32)
-    masked = eroded(holes, 2)
     with torch.no_grad():
         task.train()
-        prediction = task.decoder(task.encoder(fill(images, masked))[-1])
+        prediction = task.decoder(task.encoder(fill(images, central(4, 32)))[-1])
     error = (prediction - (2 * images - 1)).double().square()
-    band = holes & ~masked
-    expected = (error * masked).sum() + 10 * (error * band).sum()
-    assert loss.item() == pytest.approx((expected / (3 * holes.sum())).item(), rel=1e-4)
+    hole, wider = error[:, :, 8:24, 8:24].sum(), error[:, :, 6:26, 6:26].sum()
+    expected = (hole + 10 * (wider - hole)) / (3 * 4 * 20 * 20)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def fed_to(task):
+    """Return a list to which the encoder of a task appends what it is given."""
+    seen = []
+    task.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    return seen
+
+
+def hidden_part(pictures):
+    return (pictures == torch.tensor(MEAN_COLOUR).view(1, 3, 1, 1)).all(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+@pytest.mark.parametrize("mask", ["central", "random_region"])
+def test_painting_hides_what_training_hid(mask, overlap):
+    config = ContextEncoder.Config(mask=mask, overlap=overlap)
+    task = build_task(config, build_encoder(SMALL, input_size=32, seed=0), seed=0)
+    seen, given = fed_to(task), batch(noise(4))
+    list(task.losses(given))
+    holes = hidden_part(seen[0])
+    assert torch.equal(holes, draw_holes(mask, 4, 32, batch(noise(4)).generator))
+    task.inpaint(given.images, holes)
+    assert torch.equal(seen[0], seen[1])
+
+
+def released(overlap=4):
+    encoder = build_encoder("released?width=0.05", input_size=128, seed=0)
+    config = ContextEncoder.Config(
+        mask="central", overlap=overlap, decoder="released", decoder_width=0.05, adversarial_weight=0.0
+    )
+    return build_task(config, encoder, seed=0)
+
+
+def test_the_released_network_is_shown_no_more_of_the_hole_than_in_training():
+    task, given = released(), batch(noise(2, size=128))
+    seen = fed_to(task)
+    list(task.losses(given))
+    square = torch.zeros(2, 1, 128, 128, dtype=torch.bool)
+    square[..., 36:92, 36:92] = True
+    assert torch.equal(hidden_part(seen[0]), square)
+    holes = central(2, 128)
+    task.eval()
+    filled = task.inpaint(given.images, holes)
+    assert torch.equal(hidden_part(seen[1]), square)
+    around = ~holes.expand_as(seen[1])
+    assert torch.equal(seen[1][around], (given.images.float() / 255)[around])
+    other = torch.where(holes, 255 - given.images, given.images)
+    assert torch.equal(task.inpaint(other, holes), filled)
+
+
+def test_the_released_network_refuses_what_it_does_not_predict():
+    task, images = released(), noise(2, size=128)
+    beyond = central(2, 128)
+    beyond[1, 0, 31, 64] = True
+    assert task.can_fill(central(2, 128)) and not task.can_fill(beyond)
+    with pytest.raises(UserError, match="predicts the central 64×64 pixels"):
+        task.inpaint(images, beyond)
+    assert build_task("context_encoder", build_encoder(SMALL, input_size=32, seed=0), seed=0).can_fill(central(2, 32))
+
+
+@pytest.mark.parametrize("task", ["context_encoder", "autoencoder", "denoising_autoencoder"])
+def test_crops_and_flips_are_an_option_of_tasks_that_see_whole_images(task):
+    pictures = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    pictures[..., :16] = 255  # white on the left
+    seen = {}
+    for options in ("", "?flip=1", "?crop_min=0.3"):
+        model = build_task(task + options, build_encoder(SMALL, input_size=32, seed=0), seed=0)
+        fed, given = fed_to(model), batch(pictures)
+        list(model.losses(given))
+        seen[options] = fed[0][:, :, 1].mean(dim=1)  # of the second row, away from most holes
+    left, right = (seen["?flip=1"][:, half].mean() for half in (slice(0, 16), slice(16, 32)))
+    assert seen[""][:, :16].mean() > seen[""][:, 16:].mean() and left < right
+    assert not torch.equal(seen["?crop_min=0.3"], seen[""])
+    with pytest.raises(UserError, match="crop_min is 0"):
+        build_task(f"{task}?crop_min=0", build_encoder(SMALL, input_size=32, seed=0), seed=0)
 
 
 def test_pixels_in_the_hole_do_not_reach_the_output():
@@ -204,3 +270,28 @@ def test_holes_are_filled_with_the_mean_colour():
     filled = fill(images, holes)
     torch.testing.assert_close(filled[0, :, 3, 3], torch.tensor(MEAN_COLOUR))
     assert torch.equal(filled[..., 0], images[..., 0])
+
+
+def test_bands_of_holes():
+    holes = central(1, 32)
+    inner, outer = (torch.zeros(32, 32, dtype=torch.bool) for _ in range(2))
+    inner[10:22, 10:22] = True
+    outer[6:26, 6:26] = True
+    assert torch.equal(eroded(holes, 2)[0, 0], inner) and torch.equal(dilated(holes, 2)[0, 0], outer)
+    assert torch.equal(eroded(holes, 0), holes) and torch.equal(dilated(holes, 0), holes)
+    assert dilated(torch.ones(1, 1, 4, 4, dtype=torch.bool), 2).all()
+
+
+def test_colours_spread_into_a_hole_from_its_edge_only():
+    images, holes = torch.rand(2, 3, 16, 16, generator=generator()), central(2, 16)
+    found = spread(images, holes, 2)
+    band = (holes & ~eroded(holes, 2)).expand_as(images)
+    outside = ~holes.expand_as(images)
+    assert torch.equal(found[outside], images[outside])
+    assert torch.equal(found, spread(torch.where(holes, 1 - images, images), holes, 2))
+    for b, c in np.ndindex(2, 3):  # a pixel at the corner: the mean of its five neighbours outside
+        known = [images[b, c, y, x] for y in (3, 4, 5) for x in (3, 4, 5) if not holes[b, 0, y, x]]
+        assert found[b, c, 4, 4].item() == pytest.approx(float(sum(known) / len(known)), rel=1e-5)
+    flat = spread(torch.full((1, 3, 16, 16), 0.3), central(1, 16), 4)
+    torch.testing.assert_close(flat, torch.full((1, 3, 16, 16), 0.3))
+    assert (found[band] > 0).all()

@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_a_budget_in_seconds_or_flops_ends_the_run(tmp_path):
     run(tmp_path / "seconds", steps=None, seconds=0.3)
     about = json.loads((tmp_path / "seconds" / "run.json").read_text())
-    assert about["images_seen"] >= 16 and about["wall_s"] >= 0.3
+    assert about["images_seen"] >= 16 and about["wall_s"] >= 0.3 and about["cpu_s"] > 0
     run(tmp_path / "flops", steps=None, flops=4e9)
     about = json.loads((tmp_path / "flops" / "run.json").read_text())
     assert about["images_seen"] == 16 * max(1, round(4e9 / about["flops_per_image"] / 16)) > 16
