@@ -10,7 +10,8 @@ metrics         detection AP (COCO, VOC 2007), mean IoU
 label_sampling  draw labelled images: balanced draws, k per class, shares of the labels
 sample_files    read and write low-shot samples
 layer_rates     freeze stages; layer-wise learning rate decay
-detector        Faster and Fast R-CNN heads: necks, anchors, RoIAlign; NMS is in torchvision's heads
+detector        Faster and Fast R-CNN heads: necks and anchors
+rcnn            torchvision's proposal network and box heads (with NMS), and RoIAlign, for a whole batch at once
 proposals       object proposals: selective search, or from a file
 corruptions     common image corruptions
 sheets          sheets of images: detections, segmentations, corruptions

@@ -14,10 +14,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_area
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import FeaturePyramidNetwork, box_area
 
+from downstream.rcnn import BoxHeads, ProposalNetwork, RegionPool
 from pretext.encoders.base import Encoder
 
 Neck = Literal["single", "fpn"]
@@ -82,8 +82,8 @@ class DetectionHead(nn.Module):
         self.neck: nn.Module = _Pyramid(channels, width) if neck == "fpn" else _Single(channels, width)
         levels = len(channels) if neck == "fpn" else 1
         self.rpn: nn.Module | None = None if proposals_given else _region_proposals(width, levels)
-        self.pool = MultiScaleRoIAlign([str(i) for i in range(levels)], output_size=ROI_SIZE, sampling_ratio=1)
-        self.roi_heads = RoIHeads(
+        self.pool = RegionPool(ROI_SIZE)
+        self.roi_heads = BoxHeads(
             self.pool,
             TwoMLPHead(width * ROI_SIZE**2, hidden),
             FastRCNNPredictor(hidden, num_classes + 1),
@@ -118,9 +118,8 @@ class DetectionHead(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.rpn is not None:
             proposals, losses = self.rpn(ImageList(images, sizes), maps, targets)
-        # torchvision rounds every stride to a power of two
         self.pool.scales = [m.shape[-1] / side for m in maps.values()]
-        self.pool.map_levels = functools.partial(levels_of, cells_per_pixel=self.pool.scales)
+        self.pool.levels = functools.partial(levels_of, cells_per_pixel=self.pool.scales)
         detections, box_losses = self.roi_heads(maps, proposals, sizes, targets)
         return detections, losses | box_losses
 
@@ -199,9 +198,9 @@ class _Pyramid(nn.Module):
         return [*self.pyramid(OrderedDict((str(i), feature) for i, feature in enumerate(features))).values()]
 
 
-def _region_proposals(width: int, levels: int) -> RegionProposalNetwork:
+def _region_proposals(width: int, levels: int) -> ProposalNetwork:
     anchors = Anchors(levels)
-    return RegionProposalNetwork(
+    return ProposalNetwork(
         anchors,
         RPNHead(width, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.5,

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from downstream.label_sampling import fixed_order
 from pretext.datasets.base import BadImage, ImageDataset, Target
+from pretext.datasets.packed import PackedDataset
 from pretext.system.errors import UserError
 
 
@@ -45,22 +46,39 @@ def batches(indices: NDArray[np.int64], batch_size: int, steps: int, *, seed: in
         waiting = waiting[batch_size:]
 
 
-def read(data: ImageDataset, indices: NDArray[np.int64]) -> tuple[UInt8[Tensor, "B 3 S S"], list[Target]]:
+def read(
+    data: ImageDataset, indices: NDArray[np.int64], known: dict[int, Target] | None = None
+) -> tuple[UInt8[Tensor, "B 3 S S"], list[Target]]:
     """Return images of one size and targets; see `read_each`."""
-    images, targets = read_each(data, indices)
+    images, targets = read_each(data, indices, known)
     return torch.stack(images), targets
 
 
-def read_each(data: ImageDataset, indices: NDArray[np.int64]) -> tuple[list[UInt8[Tensor, "3 _ _"]], list[Target]]:
+def read_each(
+    data: ImageDataset, indices: NDArray[np.int64], known: dict[int, Target] | None = None
+) -> tuple[list[UInt8[Tensor, "3 _ _"]], list[Target]]:
     """Return images and targets; images that cannot be decoded are left out.
+
+    Args:
+        data: The data set.
+        indices: Which of its images to read.
+        known: Targets that were read before, to which new ones are added: the images of a packed data set are in
+            memory, and its targets take longer. Changes to the returned targets do not reach it.
 
     Raises:
         UserError: If none of the images can be decoded.
     """
     images, targets = [], []
-    for index in indices:
+    packed = data if known is not None and isinstance(data, PackedDataset) else None
+    for index in indices.tolist():
         try:
-            image, target = data[int(index)]
+            if packed is None or known is None:
+                image, target = data[index]
+            elif index in known:
+                image, target = packed.images[index], known[index].copy()
+            else:
+                image, target = data[index]
+                known[index] = target.copy()
         except BadImage:  # only in data too large to be packed: packing skips bad images beforehand
             continue
         images.append(image)

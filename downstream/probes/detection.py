@@ -134,6 +134,8 @@ class Detection(FittedProbe):
             )
         train = self._with_proposals(train, indices)
 
+        targets_read: dict[int, Target] = {}
+
         def make_head() -> DetectionHead:
             return DetectionHead(
                 [encoder.stages[i].channels for i in stages],
@@ -145,7 +147,7 @@ class Detection(FittedProbe):
             )
 
         def loss_of(head: DetectionHead, batch: NDArray[np.int64]) -> Tensor:
-            images, targets = read(train, batch)
+            images, targets = read(train, batch, targets_read)
             images = flip_some(images, targets).to(device)
             proposals = self._proposals_of(targets, device)
             learnt = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]

@@ -122,6 +122,8 @@ class FineTune(FittedProbe):
             layer_decay=self.layer_decay,
         )
 
+        targets_read: dict[int, Target] = {}
+
         def make_head() -> nn.Module:
             return nn.Sequential(
                 nn.AdaptiveAvgPool2d(1),
@@ -131,7 +133,7 @@ class FineTune(FittedProbe):
             )
 
         def loss_of(head: nn.Module, batch: NDArray[np.int64]) -> Tensor | None:
-            images, truth = read_each(train, batch)
+            images, truth = read_each(train, batch, targets_read)
             if len(images) < 2:  # the others cannot be decoded, and batch normalisation needs at least two
                 return None
             pictures = side_by_side(images, encoder.input_size).map(lambda tensor: tensor.to(device))

@@ -22,7 +22,7 @@ from downstream.per_class import write_per_class
 from downstream.reading import draw, flip_some, read, tested
 from downstream.sheets import segmentation_sheet
 from pretext.datasets import at_size
-from pretext.datasets.base import IGNORE, BadImage, ImageDataset
+from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
 from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.judging import Score
 from pretext.system.errors import UserError
@@ -118,12 +118,14 @@ class Segmentation(FittedProbe):
         indices = draw(train, self.train_images, seed=self.seed)
         one_cell = deepest_shape(encoder)[1:] == (1, 1)
 
+        targets_read: dict[int, Target] = {}
+
         def make_head() -> SegmentationHead:
             kind = HEADS[self.decoder]
             return kind(encoder.stages, skips=self.skips, width=self.width, num_classes=len(train.classes) + 1)
 
         def loss_of(head: SegmentationHead, batch: NDArray[np.int64]) -> Tensor | None:
-            images, targets = read(train, batch)
+            images, targets = read(train, batch, targets_read)
             images = flip_some(images, targets).to(device)
             truth = torch.stack([target["masks"].as_subclass(Tensor) for target in targets]).long().to(device)
             if (truth == IGNORE).all() or (len(images) == 1 and one_cell):  # one value cannot be batch-normalised

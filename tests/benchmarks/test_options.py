@@ -8,7 +8,7 @@ import pytest
 from comparison_samples import SPEC, recipe, run_smoke
 
 from benchmarks import plan as plans
-from benchmarks import probes, recipes, run_all
+from benchmarks import probes, run_all
 from benchmarks.cells import Inpainting
 from benchmarks.options import Options, encoder_rows, plan_of, task_rows, with_budget
 from downstream.probes import knn
