@@ -139,7 +139,6 @@ def compare(argv: list[str]) -> int:
 def _compare_rows(options: Compare, row: str, other: str) -> None:
     from benchmarks.comparison import NOT_TESTABLE, WORD, difference_line
     from benchmarks.intervals import Interval
-    from benchmarks.report.retrieval import BY
     from benchmarks.results import read_measurements
     from benchmarks.verdict import summarise
 
@@ -151,11 +150,7 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
         if name not in known:
             raise UserError(f"{options.folder} has no row {name!r}; {did_you_mean(name, known)}")
     compared = [
-        each
-        for each in summarise(measurements, baseline=other)
-        if each.pretext == row
-        and each.difference is not None
-        and BY not in each.metric  # scores without a network are the same for all rows
+        each for each in summarise(measurements, baseline=other) if each.pretext == row and each.difference is not None
     ]
     if not compared:
         raise UserError(f"{options.folder}: no probe has results of both {row} and {other} for the same seed")

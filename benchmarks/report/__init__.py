@@ -3,7 +3,6 @@
 content     everything read from a results folder: `Run`, the input of all other modules
 sentences   the verdict in sentences, and its caveats
 evidence    uncertainty tables: differences, share of the gap, detectable differences, mean ranks
-retrieval   retrieval scores next to those of methods without a network
 page        the HTML page, section by section
 tables      HTML tables
 markdown    report.md
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from pretext.system.checkpoint import atomic_write
 
-FIGURE = re.compile(r"(ranks|cost|depth-[\w=-]+|learning(-\d+)?)\.(svg|png)")
+FIGURE = re.compile(r"(ranks|cost|(depth|gain)-[\w=-]+|learning(-\d+)?)\.(svg|png)")
 """Names of the files that the report writes into OUT/figures."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from benchmarks.intervals import POWER
-from benchmarks.report.content import PERCENT, Run, probe_title
+from benchmarks.report.content import PERCENT, Run, gains_by_stage, probe_title
 from benchmarks.verdict import BASELINE, CEILING, Summary, smallest_detectable
 from benchmarks.wording import MARK
 
@@ -29,7 +29,7 @@ class Evidence(NamedTuple):
 
 def evidence(run: Run) -> list[Evidence]:
     """Return all tables that the run has numbers for."""
-    found = [_differences(run), _shares(run), _power(run), _ranks(run)]
+    found = [_differences(run), _by_stage(run), _shares(run), _power(run), _ranks(run)]
     return [table for table in found if table is not None]
 
 
@@ -40,6 +40,34 @@ def _differences(run: Run) -> Evidence | None:
         f"Paired by seed and test item, with {PERCENT} intervals. One mark: the interval excludes zero. Two marks: "
         "still significant after Holm's correction for all comparisons of this table.",
         _difference,
+    )
+
+
+def _by_stage(run: Run) -> Evidence | None:
+    """Return each row's headline stage beside its deepest one, for probes that read several stages of the baseline."""
+    columns = gains_by_stage(run)
+    if not columns:
+        return None
+    rows = [row for row in run.rows if any(row in found for found in columns.values())]
+    body = []
+    for row in rows:
+        cells = [Cell(row)]
+        for found in columns.values():
+            gains = found.get(row)
+            if gains is None:
+                cells += [Cell("–"), Cell("–")]
+                continue
+            chosen = next((gain for gain in gains if gain.headline), gains[-1])
+            cells += [
+                Cell(f"{gain.stage} {gain.mean:.1f} ({gain.gain:+.1f})", gain.mean) for gain in (chosen, gains[-1])
+            ]
+        body.append(cells)
+    return Evidence(
+        "Chosen and deepest stage",
+        "The stage that val chose for the table (of several seeds, the first in the encoder), and the last one; in "
+        "brackets the difference from random weights at the same stage.",
+        ["row", *(f"{probe}, {which}" for probe in columns for which in ("chosen", "deepest"))],
+        body,
     )
 
 

@@ -1,4 +1,4 @@
-"""The figures of a run: mean ranks, score by stage and against cost, learning curves."""
+"""The figures of a run: gain by stage, mean ranks, score against cost, learning curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells import slug
 from benchmarks.ordering import probe_key
-from benchmarks.report.content import Reading, Run
+from benchmarks.report.content import Reading, Run, gains_by_stage
 from benchmarks.report.pareto import cost_plot
 from benchmarks.report.plotting import (
     COLOURS,
@@ -21,6 +21,7 @@ from benchmarks.report.plotting import (
     panel_title,
     style,
 )
+from benchmarks.verdict import BASELINE, CEILING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,9 @@ PANELS = 8
 
 
 def plots(run: Run) -> list[Plot]:
-    """Return all figures that the run has data for: mean ranks, score against cost, score by stage, learning curves."""
+    """Return all figures that the run has data for: gain by stage, mean ranks, score against cost, learning curves."""
     with style():
-        found = [_rank_plot(run), cost_plot(run), *_depth_plots(run), *_learning_plots(run)]
+        found = [*_gain_plots(run), _rank_plot(run), cost_plot(run), *_depth_plots(run), *_learning_plots(run)]
     return [plot for plot in found if plot is not None]
 
 
@@ -61,9 +62,49 @@ def _rank_plot(run: Run) -> Plot | None:
     )
 
 
+def _gain_plots(run: Run) -> list[Plot]:
+    """Draw each row's difference from random weights at every stage, for probes that read several."""
+    drawn = []
+    for probe, rows in gains_by_stage(run).items():
+        own = next(s for s in run.summaries if s.headline and s.probe == probe)
+        compared = {row: gains for row, gains in rows.items() if row != BASELINE}
+        framed = [gain.gain for row, gains in compared.items() if row != CEILING for gain in gains] or [0.0]
+        if not compared:
+            continue
+        figure = blank_figure(3.0 + 0.22 * math.ceil((len(run.shown) + 1) / 2))
+        axes = figure.subplots()
+        stages = [gain.stage for gain in rows[BASELINE]]
+        for row in sorted(compared, key=lambda row: row in run.shown):
+            look = look_of(row, run.shown)
+            look = look if row in run.shown else look | {"marker": "none"}
+            heights = [gain.gain for gain in compared[row]]
+            axes.plot(range(len(stages)), heights, label=row if row in run.shown else None, **look)
+        axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
+        axes.annotate("random weights", (0.995, 0), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        room = 0.15 * (max(*framed, 0) - min(*framed, 0)) or 1.0
+        axes.set_ylim(min(*framed, 0) - room, max(*framed, 0) + room)  # training with labels may leave the frame
+        axes.set_xticks(range(len(stages)), stages)
+        axes.set_ylabel(f"{own.metric}, difference {own.unit}".strip())
+        axes.set_title(f"{probe}: gain over random weights by stage", loc="left", fontsize=11)
+        legend_below(figure, run, axes)
+        last = "; ".join(f"{row} {gains[-1].gain:+.1f}" for row, gains in compared.items())
+        drawn.append(
+            Plot(
+                f"gain-{slug(probe)}",
+                figure,
+                f"Line plot of the gain in {probe} {own.metric} over random weights by encoder stage. At the last "
+                f"stage, {stages[-1]}: {last}.",
+                f"{probe}: what pretraining adds at each stage of the encoder, against random weights read at the same "
+                f"stage. The frame fits the rows trained without labels.",
+            )
+        )
+    return drawn
+
+
 def _depth_plots(run: Run) -> list[Plot]:
-    """Draw each probe's headline metric by encoder stage, for probes that read several stages."""
-    metrics = {s.probe: s for s in run.summaries if s.headline}
+    """Draw each probe's headline metric by encoder stage, for probes without a gain over random weights to draw."""
+    gains = gains_by_stage(run)
+    metrics = {s.probe: s for s in run.summaries if s.headline and s.probe not in gains}
     drawn = []
     for probe in sorted(metrics, key=probe_key):
         metric, unit = metrics[probe].metric, metrics[probe].unit

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from benchmarks.costs import COSTS, cost_texts
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
-from benchmarks.report.retrieval import without_network
 from benchmarks.report.sentences import caveats, data_sentence, verdict
 from benchmarks.wording import LEGEND, value_text
 
@@ -22,7 +21,7 @@ def markdown(run: Run) -> str:
     parts = [f"# {TITLE}", *map(escape, [data_sentence(run), " ".join(verdict(run)), *caveats(run)])]
     if run.rows:
         parts += [_main_table(run), f"{LEGEND}; best in bold."]
-        parts += [_evidence(table) for table in (without_network(run), *evidence(run)) if table is not None]
+        parts += [_evidence(table) for table in evidence(run) if table is not None]
     if run.notes():
         parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in run.notes())]
     parts += ["## Run details", "\n".join(f"- {name}: {code(value)}" for name, value in run.facts())]

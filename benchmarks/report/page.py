@@ -11,7 +11,6 @@ from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
 from benchmarks.report.markdown import TITLE
 from benchmarks.report.plotting import Plot
-from benchmarks.report.retrieval import without_network
 from benchmarks.report.sentences import caveats, data_sentence, verdict
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
@@ -95,7 +94,6 @@ def _results(run: Run) -> str:
         "<details><summary>All scores at all stages</summary>"
         '<p class="legend">from, to: ends of the 95 % interval. ★: stage that the table above reports for at least '
         f"one seed. − random: difference from random weights.</p>{score_table(run)}</details>"
-        f"{_evidence(without_network(run))}"
     )
 
 

@@ -193,6 +193,10 @@ class Task(nn.Module, ABC):
         """Return further numbers for the training log, e.g. accuracies or parts of the last step's loss."""
         return {}
 
+    def warning(self) -> str | None:
+        """Return what goes wrong in training though no loss shows it, and what to do about it; None if nothing does."""
+        return None
+
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return the columns of a sample sheet by heading, in [0, 1]; empty if the task has no sheet."""
         return {}

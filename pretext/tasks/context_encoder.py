@@ -20,17 +20,21 @@ from functools import partial
 from typing import Any, ClassVar, Literal, final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, deepest_shape
-from pretext.encoders.whole_map import WholeMapConv2d
 from pretext.modules.decoder import Decoder, Reconstruction, ReleasedDecoder
+from pretext.modules.discriminator import Discriminator, adversarial_loss
 from pretext.system.errors import UserError
 from pretext.tasks.base import Batch, Inpainter, Players
 from pretext.transforms.masks import MaskKind, central_like, dilated, draw_holes, eroded, fill, spread
+
+BEATEN = 0.95
+"""A discriminator that is right more often has won."""
+RECENT = 50
+"""Steps over which its accuracy is averaged."""
 
 
 @final
@@ -59,6 +63,10 @@ class ContextEncoder(Inpainter):
         """Multiplies the discriminator's channel counts."""
         discriminator_rate: float = 0.1
         """Discriminator learning rate, as a multiple of the generator's."""
+        label_smoothing: float = 0.0
+        """How far the discriminator's target for real pictures is below 1 (one-sided, Salimans et al. 2016)."""
+        spectral_norm: bool = False
+        """Divide each of the discriminator's kernels by its largest singular value (Miyato et al. 2018)."""
         conditioned: bool = False
         """Also feed the context to the discriminator; the paper reports that it then exploits the seam."""
         noise: int = 0
@@ -72,6 +80,8 @@ class ContextEncoder(Inpainter):
             for name in ("discriminator_width", "discriminator_rate"):
                 if not getattr(self, name) > 0:
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
+            if not 0 <= self.label_smoothing < 0.5:
+                raise ValueError(f"label_smoothing is {self.label_smoothing}; allowed is from 0 to below 0.5")
             if self.decoder == "released" and (self.mask != "central" or self.noise):
                 raise ValueError("decoder=released predicts the centre, without noise; set mask=central and noise=0")
 
@@ -122,9 +132,11 @@ class ContextEncoder(Inpainter):
                 encoder.input_size // 2 if config.mask == "central" else encoder.input_size,
                 channels=6 if config.conditioned else 3,
                 width=config.discriminator_width,
+                spectral=config.spectral_norm,
             )
-            self.discriminator.apply(partial(gaussian, std=0.02))
         self._metrics: dict[str, float] = {}
+        self._recognised = 0.5
+        """Running mean of the discriminator's accuracy."""
 
     def players(self) -> Players:
         """Return the generator's parameters, and the discriminator's if there is one."""
@@ -156,12 +168,14 @@ class ContextEncoder(Inpainter):
             real = self._discriminator_input(target, context)
             fake = self._discriminator_input(prediction, context)
             real_logits, fake_logits = self.discriminator(real), self.discriminator(fake.detach())
-            yield "discriminator", _adversarial_loss(real_logits, 1.0) + _adversarial_loss(fake_logits, 0.0)
+            real_label = 1.0 - config.label_smoothing
+            yield "discriminator", adversarial_loss(real_logits, real_label) + adversarial_loss(fake_logits, 0.0)
             correct = torch.cat([real_logits > 0, fake_logits < 0])
             self._metrics["discriminator_accuracy"] = float(correct.float().mean())
+            self._recognised += (self._metrics["discriminator_accuracy"] - self._recognised) / RECENT
 
             self.discriminator.requires_grad_(False)  # the generator's loss updates the generator only
-            adversarial = _adversarial_loss(self.discriminator(fake), 1.0)
+            adversarial = adversarial_loss(self.discriminator(fake), 1.0)
             self.discriminator.requires_grad_(True)
             self._metrics["adversarial"] = float(adversarial.detach())
             generator_loss = generator_loss + config.adversarial_weight * adversarial
@@ -174,6 +188,15 @@ class ContextEncoder(Inpainter):
     def can_fill(self, holes: Shaped[Tensor, "B 1 S S"]) -> bool:
         """Return whether the decoder predicts all pixels of the holes: the released one only the central half."""
         return self.config.decoder != "released" or not bool((holes & ~central_like(holes)).any())
+
+    def warning(self) -> str | None:
+        """See `Task.warning`: a discriminator that is nearly always right teaches the generator little."""
+        if self._recognised < BEATEN:
+            return None
+        return (
+            f"the discriminator is right about {self._recognised:.0%} of the pictures, so that the adversarial loss "
+            "teaches little; lower discriminator_rate, or set label_smoothing or spectral_norm"
+        )
 
     @torch.no_grad()
     def inpaint(self, images: UInt8[Tensor, "B 3 S S"], holes: Shaped[Tensor, "B 1 S S"]) -> Float[Tensor, "B 3 S S"]:
@@ -229,37 +252,6 @@ class ContextEncoder(Inpainter):
         return torch.cat(parts, dim=1)
 
 
-class Discriminator(nn.Module):
-    """Strided 4×4 convolutions with LeakyReLU 0.2, and batch normalisation on all but the first; one logit per image.
-
-    At 64 px these are the released network's 64-128-256-512-1 channels; smaller images have fewer layers.
-    """
-
-    def __init__(self, size: int, *, channels: int, width: float) -> None:
-        """Build it.
-
-        Args:
-            size: Side of the input in pixels.
-            channels: Channels of the input.
-            width: Multiplies the channel counts.
-        """
-        super().__init__()
-        layers: list[nn.Module] = []
-        count, inputs = 64, channels
-        while size >= 8:
-            outputs = max(8, round(count * width))
-            layers.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1))
-            if inputs != channels:
-                layers.append(nn.BatchNorm2d(outputs))
-            layers.append(nn.LeakyReLU(0.2))
-            size, inputs, count = size // 2, outputs, min(2 * count, 512)
-        self.layers = nn.Sequential(*layers, WholeMapConv2d(inputs, 1, size))
-
-    def forward(self, images: Float[Tensor, "B C S S"]) -> Float[Tensor, "B"]:
-        """Return the logit that each image is real."""
-        return self.layers(images).flatten(1).mean(dim=1)
-
-
 def weighted_error(
     prediction: Float[Tensor, "B 3 S S"],
     target: Float[Tensor, "B 3 S S"],
@@ -271,11 +263,6 @@ def weighted_error(
     difference = prediction - target
     error = difference.square() if loss == "l2" else difference.abs()
     return (weights * error).sum() / (3 * (weights > 0).sum()).clamp(min=1)
-
-
-def _adversarial_loss(logits: Tensor, label: float) -> Tensor:
-    """Return the binary cross-entropy with one label for all logits: 1 is real, 0 is fake."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
 def _paste_centre(prediction: Tensor, images: Tensor) -> Tensor:

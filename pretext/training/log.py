@@ -58,7 +58,8 @@ class TrainingLog:
 
         self.out, self.config, self.total_steps = out, config, total_steps
         self.rows: list[dict[str, Any]] = []
-        self.collapsed = False
+        self.warned: set[str] = set()
+        """Kinds of warnings that were printed; each is printed once."""
         path = out / "log.jsonl"
         if step and rank() == 0 and path.is_file():
             self.rows = [row for row in read_log(path) if row["step"] <= step]
@@ -81,7 +82,7 @@ class TrainingLog:
         self.waiting_seconds += seconds
 
     def step(self, step: int, losses: dict[str, Tensor], learning_rate: float, model: Task, images: Tensor) -> None:
-        """Log a step if it is due, and warn once if the encoder's features have collapsed.
+        """Log a step if it is due, and warn once if the encoder's features have collapsed or the task warns.
 
         Args:
             step: Steps that are done, this one included.
@@ -107,13 +108,14 @@ class TrainingLog:
         if not due or rank():
             return
         features = feature_statistics(model.encoder, images)
-        if features["feature_std"] < COLLAPSED and not self.collapsed:
-            self.collapsed = True
-            self.bar.write(
-                f"{self.out.name}: the encoder has collapsed at step {step}: the standard deviation of its features is "
+        if features["feature_std"] < COLLAPSED:
+            self._warn(
+                "collapse",
+                f"the encoder has collapsed at step {step}: the standard deviation of its features is "
                 f"{features['feature_std']:.1e}; lower --learning-rate, or change the task's settings",
-                file=sys.stderr,
             )
+        if (warning := model.warning()) is not None:
+            self._warn("task", f"at step {step} {warning}")
         elapsed = max(time.monotonic() - self.interval_started, 1e-9)
         count = (step - self.last_step) * self.config.batch_size
         self.rows.append(
@@ -133,3 +135,8 @@ class TrainingLog:
         self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
         with (self.out / "log.jsonl").open("a") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self.warned:
+            self.warned.add(kind)
+            self.bar.write(f"{self.out.name}: {text}", file=sys.stderr)

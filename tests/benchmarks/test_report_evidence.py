@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import numpy as np
@@ -42,41 +41,26 @@ def test_the_uncertainty_tables_are_on_the_page_and_in_markdown(tmp_path):
     assert "supervised 1.0; rotation 2.0" in ranks["aria-label"]
 
 
-def test_retrieval_is_compared_with_methods_without_a_network(tmp_path):
-    plain = {"HOG": [80.0, 90.0], "raw pixels": [20.0, 25.0]}
-    for seed, (pretext, items) in itertools.product((0, 1), (("random", LOW), ("supervised", HIGH))):
-        shared = {"probe": "retrieval", "seed": seed}
+def test_the_chosen_and_the_deepest_stage_are_compared_at_the_same_stage(tmp_path):
+    values = {"random": (30.0, 25.0), "rotation": (40.0, 21.0), "hog": (70.0,)}
+    for name, means in values.items():
+        stages = ("conv1", "conv2") if len(means) == 2 else ("hog",)
         scores = [
-            row(pretext, items, metric="precision@10", **shared),
-            row(pretext, [v / 2 for v in items], metric="precision@10", stage="conv1", headline=False, **shared),
-            row(pretext, [v / 3 for v in items], metric="mAP", headline=False, chance=12.5, **shared),
-            row(pretext, [99.0] * 4, metric="approximate recall@10", headline=False, **shared),
+            row(name, [mean] * 4, stage=stage, headline=stage in ("conv1", "hog"))
+            for mean, stage in zip(means, stages, strict=True)
         ]
-        for name, values in plain.items():
-            for metric, factor in (("precision@10", 1), ("mAP", 0.1)):
-                ours = [factor * (values[seed] + shift) for shift in (-1, 0, 0, 1)]
-                scores.append(row(pretext, ours, metric=f"{metric} by {name}", stage="", headline=False, **shared))
         write_cell(tmp_path, scores[0].cell, scores)
-    text, page, markdown = written(tmp_path)
+    _, page, markdown = written(tmp_path)
     assert not page.wrong
-    assert "Retrieval with and without a network" in "".join(page.words)
-    table = markdown.split("### Retrieval with and without a network")[1].split("###")[0]
+    table = markdown.split("### Chosen and deepest stage")[1].split("###")[0]
     head, _, *lines = (line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|"))
-    assert head == ["row", "precision@10", "mAP"]
-    assert [[cell.split(" ")[0] for cell in line] for line in lines if line[0] != "raw pixels"] == [
-        ["random", "30.0", "10.0"],
-        ["supervised", "60.0", "20.0"],
-        ["HOG", "85.0", "8.5"],
-        ["chance", "10.0", "12.5"],
+    assert head == ["row", "linear, chosen", "linear, deepest"]
+    assert lines == [  # another encoder has other stages
+        ["random", "conv1 30.0 (+0.0)", "conv2 25.0 (+0.0)"],
+        ["rotation", "conv1 40.0 (+10.0)", "conv2 21.0 (−4.0)".replace("−", "-")],
     ]
-    (pixels,) = [line for line in lines if line[0] == "raw pixels"]
-    assert pixels[1].startswith("22.5 ±")
-    main = markdown.split("###")[0]
-    assert "**60.0" in main  # methods without a network are no rows of the main table
-    assert not any(name in main for name in plain)
-    assert "by stage" in text
-    figure = next(image["aria-label"] for image in page.images if "stage" in image["aria-label"])
-    assert "HOG" not in figure
+    (figure,) = [image["aria-label"] for image in page.images if "gain in linear" in image["aria-label"]]
+    assert "At the last stage, conv2: rotation -4.0." in figure and "hog" not in figure
 
 
 def test_without_such_methods_there_is_no_retrieval_table(tmp_path):

@@ -25,7 +25,7 @@ def test_figures_have_alternative_text_and_take_the_colour_of_the_page(tmp_path)
     assert text.count("<svg") == 2  # scores by stage of both probes; there are no costs and no logs
     assert len(page.images) == 2
     assert all(len(image["aria-label"]) > 40 for image in page.images)
-    assert "supervised 60.0 at conv3" in page.images[0]["aria-label"]
+    assert "At the last stage, conv1: supervised +15.0" in page.images[0]["aria-label"]
     assert "currentColor" in text
     assert "#010203" not in text
     assert "#000000" not in text
@@ -36,7 +36,7 @@ def test_a_probe_with_one_stage_per_row_has_no_figure_by_stage(tmp_path):
     for pretext, stage in (("random", "conv4"), ("supervised", "conv2")):
         measured = row(pretext, LOW, probe="robustness", stage=stage)
         write_cell(tmp_path, measured.cell, [measured])
-    assert [plot.name for plot in plots(read_run(tmp_path)) if "depth" in plot.name] == ["depth-linear", "depth-knn"]
+    assert [plot.name for plot in plots(read_run(tmp_path)) if "gain" in plot.name] == ["gain-linear", "gain-knn"]
 
 
 @pytest.mark.slow
@@ -57,9 +57,10 @@ def test_with_many_rows_plots_show_the_best(many):
     assert {"random", "supervised"} < set(run.shown)
     best = [name for name in run.ranking.ranks if name not in ("random", "supervised")][:5]
     assert set(best) < set(run.shown)
-    depth = next(plot for plot in plots(run) if plot.name == "depth-linear")
-    (legend,) = depth.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [*run.shown, "17 others"]
+    gain = next(plot for plot in plots(run) if plot.name == "gain-linear")
+    (legend,) = gain.figure.legends
+    compared = [name for name in run.shown if name != "random"]
+    assert [text.get_text() for text in legend.get_texts()] == [*compared, "17 others"]
 
 
 def test_the_front_has_the_rows_that_no_other_dominates():
@@ -108,7 +109,7 @@ def test_figures_are_written_as_files(many):
     from PIL import Image
 
     folder = many / "figures"
-    names = {"ranks", "cost", "depth-linear", "depth-knn"}
+    names = {"ranks", "cost", "gain-linear", "gain-knn"}
     assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
     for path in folder.glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
@@ -126,7 +127,7 @@ def test_figures_of_an_earlier_run_are_removed_and_other_files_stay(tmp_path):
         (folder / name).write_text("")
     write_report(tmp_path)
     kept = {path.name for path in folder.iterdir()}
-    assert {"mine.svg", "depth-notes.txt", "depth-linear.svg"} < kept
+    assert {"mine.svg", "depth-notes.txt", "gain-linear.svg"} < kept
     assert not {"depth-svm.svg", "learning-3.png"} & kept
 
 
@@ -143,7 +144,7 @@ def test_long_names_stay_in_their_panel_and_give_valid_file_names(tmp_path):
             write_json(tmp_path / "pretrain" / str(place) / "run.json", run)
     write_json(tmp_path / "plan.json", {"cells": cells})
     drawn = {plot.name: plot for plot in plots(read_run(tmp_path))}
-    assert set(drawn) == {"cost", "depth-linear", "depth-nearest_mean-train_images=200-metric=cosine"}
+    assert set(drawn) == {"cost", "gain-linear", "gain-nearest_mean-train_images=200-metric=cosine"}
     assert all(FIGURE.fullmatch(f"{made}.svg") for made in drawn)
     figure = drawn["cost"].figure
     figure.canvas.draw()
