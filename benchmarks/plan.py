@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.cells import CODE, AnyProbe, Cell, DataSource, Inpainting, encoder_cell, probe_cell
 from benchmarks.ordering import row_key
-from benchmarks.recipes import Recipe
+from benchmarks.recipes import PLAIN, UNTOUCHED, Recipe
 from benchmarks.results import write_plan
 from benchmarks.wording import duration
 from pretext.datasets import at_size, open_dataset, say_opened
@@ -162,7 +162,7 @@ def make_plan(
             of_encoder = [
                 probe_cell(encoder, name, protocol, seed=seed, data=source)
                 for name, protocol in usable.items()
-                if not isinstance(protocol, Inpainting) or _fills_holes(task)
+                if (_fills_holes(task) if isinstance(protocol, Inpainting) else _judges(protocol, row))
             ]
             encoder_cells += [encoder] if of_encoder else []
             probe_cells += of_encoder
@@ -172,7 +172,7 @@ def make_plan(
             probe_cell(encoder, name, protocol, seed=seed, data=source)
             for seed in range(seeds)
             for name, protocol in usable.items()
-            if not isinstance(protocol, Inpainting) and (protocol.reads_features or row not in (plain or {}))
+            if not isinstance(protocol, Inpainting) and _judges(protocol, row)
         ]
         encoder_cells += [encoder] if of_encoder else []
         probe_cells += of_encoder
@@ -227,6 +227,14 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
 
 def _notes_by_name(*data: ImageDataset) -> tuple[str, ...]:
     return tuple(f"{each.spec}: {note}" for each in data for note in each.notes)
+
+
+def _judges(protocol: Probe, row: str) -> bool:
+    """Return whether a probe judges a row: those that train the encoder leave out what has no weights to train.
+
+    Untouched random weights differ from `random` in the statistics of batch normalisation only, which training renews.
+    """
+    return protocol.reads_features or row not in (UNTOUCHED, *PLAIN)
 
 
 def _usable(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[dict[str, AnyProbe], list[str]]:

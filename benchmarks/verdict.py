@@ -37,6 +37,8 @@ BASELINE = "random"
 CEILING = "supervised"
 REFERENCES = (BASELINE, CEILING)
 """Rows whose variance is not moderated, and to which no variance prior is fitted."""
+OWN_SEEDS = 6
+"""From so many seeds on a row's interval is its own: it does not depend on the other rows of the table."""
 MetricKey = tuple[str, str, str]
 """Row, probe and metric."""
 MIN_PROBES = 3
@@ -210,9 +212,11 @@ def _moderation_groups(cells: Mapping[MetricKey, Table]) -> list[list[MetricKey]
 
 
 def variance_priors(cells: Mapping[MetricKey, Table]) -> dict[MetricKey, VariancePrior]:
-    """Return each row's variance prior, fitted to its group; reference rows have none."""
+    """Return each row's variance prior, fitted to its group; reference rows and rows of many seeds have none."""
     found: dict[MetricKey, VariancePrior] = {}
     for keys in _moderation_groups(cells):
+        if cells[keys[0]].shape[0] >= OWN_SEEDS:
+            continue
         squares = np.array([mean_squares(cells[key])[0] for key in keys])
         found |= dict.fromkeys(keys, fit_variance_prior(squares, cells[keys[0]].shape[0]))
     return found

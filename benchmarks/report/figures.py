@@ -80,13 +80,12 @@ def _gain_plots(run: Run) -> list[Plot]:
             heights = [gain.gain for gain in compared[row]]
             axes.plot(range(len(stages)), heights, label=row if row in run.shown else None, **look)
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-        axes.annotate("random weights", (0.995, 0), xycoords=("axes fraction", "data"), ha="right", va="bottom")
         room = 0.15 * (max(*framed, 0) - min(*framed, 0)) or 1.0
         axes.set_ylim(min(*framed, 0) - room, max(*framed, 0) + room)  # training with labels may leave the frame
         axes.set_xticks(range(len(stages)), stages)
-        axes.set_ylabel(f"{own.metric}, difference {own.unit}".strip())
+        axes.set_ylabel(f"{own.metric} {own.unit}, minus random weights")
         axes.set_title(f"{probe}: gain over random weights by stage", loc="left", fontsize=11)
-        legend_below(figure, run, axes)
+        legend_below(figure, run, axes, others=len(compared.keys() - {*run.shown}))
         last = "; ".join(f"{row} {gains[-1].gain:+.1f}" for row, gains in compared.items())
         drawn.append(
             Plot(

@@ -134,8 +134,8 @@ def panel_title(axes: Axes, text: str) -> None:
     axes.set_title(textwrap.fill(text, TITLE_LETTERS), loc="left", fontsize=10)
 
 
-def legend_below(figure: Figure, run: Run, *panels: Axes) -> None:
-    """Draw one legend below all panels."""
+def legend_below(figure: Figure, run: Run, *panels: Axes, others: int | None = None) -> None:
+    """Draw one legend below all panels; `others` is the number of rows that it does not name, None for all others."""
     from matplotlib.lines import Line2D
 
     found: dict[str, Artist] = {}
@@ -143,7 +143,7 @@ def legend_below(figure: Figure, run: Run, *panels: Axes) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     entries = {row: found[row] for row in run.shown if row in found}
-    others = len(run.rows) - len(run.shown)
+    others = len(run.rows) - len(run.shown) if others is None else others
     if others:
         entries[f"{others} others"] = Line2D([], [], color=GREY, marker=".", linewidth=0.7)
     figure.legend(handles=list(entries.values()), labels=list(entries), loc="outside lower left", ncols=2)

@@ -39,7 +39,8 @@ class Segmentation(FittedProbe):
     """A fully convolutional network, fine-tuned on the encoder; headline mean IoU.
 
     Source: Pathak et al. 2016, section 5.2, after Long et al. 2015; mIoU as in Everingham et al. 2010.
-    Deviations: few labels; a narrow head; AdamW with a cosine schedule; see also `FCNHead` and `LightHead`.
+    Deviations: few labels; a narrow head; AdamW with a cosine schedule; masks are scored at
+    the encoder's input size; see also `FCNHead` and `LightHead`.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"masks"}),)

@@ -29,7 +29,8 @@ class Config(WeightsConfig):
     pooled: bool = True
     """Use max-pooling (feature learning); false uses strided convolutions instead (inpainting)."""
     norm: Literal["batch", "local_response", "none"] = "batch"
-    """Normalisation: batch (after every convolution), local_response (as CaffeNet, after the first two) or none."""
+    """Normalisation: batch (after every convolution), local_response (after the first two ReLUs; CaffeNet pools before)
+    or none."""
     groups: Literal[1, 2] = 1
     """Groups in the second, fourth and fifth convolution; CaffeNet has 2."""
     init: Literal["kaiming", "gaussian"] = "kaiming"

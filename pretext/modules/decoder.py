@@ -41,6 +41,7 @@ class ChannelwiseLinear(nn.Module):
     m maps of n×n have m·n⁴ weights and m·n² biases.
 
     Source: Pathak et al. 2016, section 3.1 (channel-wise fully-connected layer).
+    Deviations: weight decay applies to the biases too.
     """
 
     def __init__(self, channels: int, height: int, width: int) -> None:

@@ -25,7 +25,8 @@ def adversarial_loss(logits: Tensor, label: float) -> Tensor:
 class Discriminator(nn.Module):
     """Strided 4×4 convolutions with LeakyReLU 0.2, and batch normalisation on all but the first; one logit per image.
 
-    At 64 px these are the released network's 64-128-256-512-1 channels; smaller images have fewer layers.
+    At 64 px these are the released network's 64-128-256-512-1 channels; smaller images have fewer layers, and images of
+    128 px one more of 512.
     """
 
     def __init__(self, size: int, *, channels: int, width: float, spectral: bool = False) -> None:

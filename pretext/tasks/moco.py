@@ -19,7 +19,8 @@ default, for small data sets and budgets (variants `paper` and `v3_paper` have t
 with random vectors, as in the authors' code. v3: every architecture has the vision transformer's heads (in the
 authors' code a ResNet's have one layer and one normalisation less); batch normalisation is per process, theirs is over
 all; saturation varies as much as brightness (the paper: half as much); an image's vector is the mean over its patches,
-not a class token; positions are learned, the paper's are fixed sines. Both: weight decay is not applied to
+not a class token; positions are learned, the paper's are fixed sines; the temperature is 0.2 for every encoder (in the
+authors' code 1.0 for ResNets). Both: weight decay is not applied to
 normalisation and biases. See also `pretext.transforms.augmentation`.
 """
 

@@ -19,7 +19,8 @@ from torch import Tensor
 MaskKind = Literal["central", "random_block", "random_region"]
 
 MEAN_COLOUR = (117 / 255, 104 / 255, 123 / 255)
-"""Colour of a hole: the mean colour of ImageNet, as in the authors' released code."""
+"""Colour of a hole, as in the authors' released code. ImageNet's mean is (123, 117, 104): there, channels changed
+places."""
 MAX_BLOCK_AREA = 0.25
 """Largest fraction of the image that random blocks cover."""
 BLOCKS = 8

@@ -239,6 +239,23 @@ def test_rows_of_a_probe_have_moderated_variances_but_the_references_have_not():
     assert supervised.difference_high - supervised.difference == pytest.approx(half)
 
 
+@pytest.mark.parametrize(("seeds", "own"), [(5, False), (6, True)])
+def test_from_six_seeds_on_an_interval_does_not_depend_on_the_other_rows(seeds, own):
+    rng = np.random.default_rng(9)
+    values = {name: rng.normal(50, 2, seeds) for name in ("random", "a", "b", "c", "d", "e")}
+
+    def ends(noise):
+        rows = values | {name: 50 + noise * (values[name] - 50) for name in "bcde"}
+        found = by_row([row(name, value=v, seed=seed) for name, of in rows.items() for seed, v in enumerate(of)])
+        one = found["a", "top1"]
+        return one.high, one.difference_high
+
+    half = stats.t.ppf(0.975, seeds - 1) * (values["a"] - values["random"]).std(ddof=1) / math.sqrt(seeds)
+    difference = (values["a"] - values["random"]).mean()
+    assert (ends(0.2) == pytest.approx(ends(1.0))) == own
+    assert (ends(0.2)[1] == pytest.approx(difference + half)) == own
+
+
 def test_rows_with_other_numbers_of_seeds_are_not_moderated_together():
     rng = np.random.default_rng(8)
     usual = [row(name, value=rng.normal(50, 2), seed=seed) for name in ("a", "b", "c") for seed in range(3)]
