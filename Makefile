@@ -13,7 +13,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 install: .venv/installed
 
@@ -27,4 +27,4 @@ oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet uv
 	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --resolution lowest-direct --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -o filterwarnings=default $(PYTEST)
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist loadfile -o filterwarnings=default $(PYTEST)

@@ -28,7 +28,7 @@ SHARES = {
     "files of users": 200,
 }
 """Inputs by surface, 10,000 together: the proportions."""
-INPUTS = int(os.environ.get("PRETEXT_FUZZ", "1000"))
+INPUTS = int(os.environ.get("PRETEXT_FUZZ", "500"))
 """Inputs of a run, over all surfaces."""
 BEGUN = "all flags were accepted and the computation began"
 SLOW_S = 5.0

@@ -103,6 +103,7 @@ def test_the_cost_figure_names_the_front(tmp_path, seconds, unit):
     assert list(steps.get_ydata()) == [20, 30, 50, 50]  # from random weights at no cost to the right edge
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_files(many):
     from xml.etree import ElementTree
 

@@ -94,6 +94,7 @@ def test_every_kind_of_detector_is_deterministic_and_accepts_images_without_obje
     assert all(np.isfinite(score.value) for score in probe.evaluate(encoder, pictures))
 
 
+@pytest.mark.slow
 def test_a_class_missing_in_train_scores_0_and_counts(encoder, tmp_path):
     class Red(Squares):
         def __getitem__(self, index):

@@ -124,6 +124,7 @@ def test_a_signal_saves_the_current_step(number, tmp_path, monkeypatch):
     assert judged(PROBES["fine_tune"], tmp_path / "cut") == judged(PROBES["fine_tune"], tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_interrupted_during_the_test_it_does_not_train_again(tmp_path, monkeypatch):
     probe = PROBES["segmentation"]
     whole = judged(probe, tmp_path / "whole")
@@ -156,6 +157,7 @@ def test_a_checkpoint_with_another_key_is_deleted_with_a_line(change, tmp_path, 
     assert (out / "curve.json").read_text() == (tmp_path / "fresh" / "curve.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_benchmark_continues_too(tmp_path, monkeypatch, capsys):
     spec = f"scenes?size={SIZE}&train=12&val=2&test=8"
     source, _ = open_data(spec, SIZE, bad_images="skip", download=False)

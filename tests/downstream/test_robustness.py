@@ -24,6 +24,7 @@ def by_metric(probe, data, out=None):
     return {score.metric: score for score in probe.evaluate(small_encoder(), data, out)}
 
 
+@pytest.mark.slow
 def test_every_error_is_the_linear_probes_own_on_corrupted_pictures():
     data, encoder = colours(), small_encoder().eval()
     found = by_metric(Robustness(**QUICK, test_images=0), data)

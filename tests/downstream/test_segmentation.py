@@ -151,6 +151,7 @@ def test_batches_with_nothing_but_ignored_pixels_are_passed_over(encoder, tmp_pa
     assert len(json.loads((tmp_path / "curve.json").read_text())["loss"]) == 8
 
 
+@pytest.mark.slow
 def test_nothing_is_learned_from_ignored_pixels(encoder, tmp_path):
     class Outlined(Halves):
         def __getitem__(self, index):
@@ -249,6 +250,7 @@ def test_the_light_head_equals_its_description(encoder):
     torch.testing.assert_close(head(maps, SIZE), expected)
 
 
+@pytest.mark.slow
 def test_a_class_missing_in_train_is_evaluated_and_scores_0(encoder, tmp_path):
     class OnlyRed(Halves):
         def __getitem__(self, index):

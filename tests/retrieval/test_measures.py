@@ -47,6 +47,7 @@ def test_of_equal_cosines_the_earlier_row_ranks_first() -> None:
     np.testing.assert_allclose(found, [(1 / 5 + 2 / 10) / 2])
 
 
+@pytest.mark.slow
 def test_chance_is_the_mean_over_all_orders() -> None:
     classes = np.array([0, 1, 1, 2, 2, 2, 2])
     for label, k in itertools.product((0, 1, 2, 3), (1, 2, 4)):

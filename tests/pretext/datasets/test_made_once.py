@@ -89,6 +89,7 @@ def together(target, *arguments, count=2):
     assert [process.exitcode for process in processes] == [0] * count and len(ended) == count
 
 
+@pytest.mark.slow
 def test_processes_together_read_decode_and_check_what_one_does(spec, counted, own_cache, tmp_path, monkeypatch):
     monkeypatch.setenv("PRETEXT_CACHE", str(tmp_path / "other"))
     opened(spec)

@@ -61,6 +61,7 @@ def open_each_size(spec, barrier, decoded):
         assert len(at_size(data, size, bad_images="stop")) == 6
 
 
+@pytest.mark.slow
 def test_processes_that_open_the_same_data_at_once_decode_it_once(spec, own_cache):
     barrier, decoded = CONTEXT.Barrier(3), CONTEXT.Value("i", 0)
     assert run(*[(open_each_size, spec, barrier, decoded)] * 3) == [0, 0, 0]

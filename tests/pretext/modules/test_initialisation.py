@@ -91,6 +91,7 @@ def test_every_channel_has_mean_0_and_variance_1(scenes, spec, kinds, centre):
         np.testing.assert_allclose(layer.var(0), 1, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_it_holds_for_other_pictures_of_the_same_kind(scenes):
     for spec, kind in ((PLAIN, nn.Conv2d), (NORMED, nn.BatchNorm2d)):
         encoder = encoder_of(spec)

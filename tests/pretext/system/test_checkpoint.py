@@ -49,6 +49,7 @@ def test_other_errors_are_passed_on(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_command_says_which_file_and_what_to_do(tmp_path):
     (tmp_path / "plain").touch()
     program = (
@@ -76,6 +77,7 @@ WRITES = (
 )
 
 
+@pytest.mark.slow
 def test_the_next_writer_deletes_what_a_killed_one_left_and_nothing_else(tmp_path):
     others = [".tmpZ9y8X7", ".file.1.tmp", ".other.tmp", ".file.backup.tmp", ".file.00000000-1.tmp"]
     for name in others:
@@ -102,6 +104,7 @@ def test_a_folder_is_cleared_of_what_killed_processes_left_and_of_nothing_else(t
     remove_leftovers_in(tmp_path / "missing")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="a process's state is read from Linux's /proc")
 def test_a_writer_whose_exit_code_nobody_reads_has_ended(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", WRITES, str(tmp_path / "file")])

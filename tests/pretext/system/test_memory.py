@@ -19,6 +19,7 @@ def hold(mebibytes):
     np.full(mebibytes * MIB, 1, dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_the_peak_includes_freed_memory_until_it_is_reset():
     reset_peak_memory()
     before = peak_memory()

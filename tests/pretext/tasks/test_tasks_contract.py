@@ -55,6 +55,11 @@ FITTED = [name for name in NAMES if issubclass(task_class(name), Fitted)]
 STEPPED = [name for name in NAMES if name not in FITTED]
 
 
+def some_slow(names):
+    """Mark the variants as slow: a task's own name stands for it in the quick tests."""
+    return [pytest.param(name, marks=pytest.mark.slow) if ":" in name else name for name in names]
+
+
 def published(name):
     """Return the encoder and the image size of a variant's training defaults, or small ones."""
     training = task_training(name)
@@ -101,7 +106,7 @@ def test_there_are_tasks():
     assert [name for name in MODULES if needs_labels(name)] == ["supervised"]
 
 
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("name", some_slow(STEPPED))
 def test_losses_are_finite_scalars_of_known_players(name):
     task = built(name)
     yielded = []
@@ -113,7 +118,7 @@ def test_losses_are_finite_scalars_of_known_players(name):
     assert set(task.rate_factors()) <= {player for other in variants for player in built(other).players()}
 
 
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("name", some_slow(STEPPED))
 def test_every_parameter_has_one_player(name):
     task = built(name)
     owned = [id(parameter) for parameters in task.players().values() for parameter in parameters]
@@ -121,7 +126,7 @@ def test_every_parameter_has_one_player(name):
     assert set(owned) == {id(parameter) for parameter in task.parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("name", some_slow(STEPPED))
 def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
     task = built(name)
     task.after_step(0.5)  # some tasks freeze a layer at first
@@ -139,7 +144,7 @@ def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
     assert encoder <= moved
 
 
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("name", some_slow(STEPPED))
 def test_all_draws_come_from_the_generator(name):
     torch.manual_seed(1)
     first = losses(name, 0)
@@ -152,7 +157,7 @@ def test_all_draws_come_from_the_generator(name):
     assert (losses(name, 1) != first) == draws
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES))
 def test_the_batch_is_not_modified(name):
     given = batch(name)
     before = given.images.clone()
@@ -185,7 +190,7 @@ def test_a_fitted_task_is_ready_once_it_is_prepared(name):
     assert task.training and all(parameter.requires_grad for parameter in task.parameters())
 
 
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("name", some_slow(STEPPED))
 def test_prepare_changes_the_state_dict_only(name):
     task, given = built(name), batch(name)
     before = given.images.clone()
@@ -200,7 +205,7 @@ def test_prepare_changes_the_state_dict_only(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in STEPPED if not name.endswith("paper")])
+@pytest.mark.parametrize("name", some_slow([name for name in STEPPED if not name.endswith("paper")]))
 def test_a_fixed_batch_is_learned(name):
     """Without the `paper` variants, whose settings are for hundreds of epochs, not for forty steps."""
     task = built(name)
@@ -227,7 +232,7 @@ def _owner_of_the_encoder(task):
     return next(name for name, parameters in task.players().items() if any(p is first for p in parameters))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES))
 def test_metrics_are_numbers_and_pictures_are_pictures(name):
     task, given = built(name), batch(name)
     list(task.losses(given))
@@ -238,7 +243,7 @@ def test_metrics_are_numbers_and_pictures_are_pictures(name):
         assert column.min() >= 0 and column.max() <= 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES))
 def test_weights_load_into_another_of_its_kind(name):
     first, second = built(name), built(name, seed=1)
     second.load_state_dict(first.state_dict(), strict=True)
@@ -246,7 +251,7 @@ def test_weights_load_into_another_of_its_kind(name):
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES))
 def test_the_seed_decides_the_heads(name):
     def heads(seed):
         labels = LabelKind(CLASSES, multi_label=False)
@@ -260,7 +265,7 @@ def test_the_seed_decides_the_heads(name):
     assert torch.equal(heads(0), first) and (not torch.equal(heads(1), first) or not len(first))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES))
 def test_only_the_task_that_needs_labels_requires_them(name):
     if needs_labels(name):
         with pytest.raises(UserError, match="label"):
@@ -269,7 +274,7 @@ def test_only_the_task_that_needs_labels_requires_them(name):
         list(build_task(narrow(name), small_encoder(name), labels=None, seed=0).losses(batch(name)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_slow(NAMES))
 def test_a_configuration_survives_being_written_as_a_spec(name):
     config = task_config(name)
     assert task_config(format_spec(name.partition(":")[0], "", config)) == config
