@@ -102,15 +102,17 @@ def finish(out: Path) -> None:
     from benchmarks.report import digest_of_inputs, write_report
     from benchmarks.results import read_measurements, write_csv, write_parquet
     from benchmarks.terminal import text_table
-    from benchmarks.verdict import summarise
+    from benchmarks.verdict import summarise, write_summaries
     from pretext.system.checkpoint import remove_leftovers_in
 
     csv, report, made_of = out / "results.csv", out / "report.html", out / ".report-inputs"
-    table = text_table(summarise(read_measurements(out)), read_costs(out))
+    summaries = summarise(read_measurements(out))
+    table = text_table(summaries, read_costs(out))
     now = digest_of_inputs(out)
     if not (csv.exists() and report.exists() and made_of.exists() and made_of.read_bytes() == now.encode()):
         csv, report = write_csv(out), write_report(out)
         write_parquet(out)
+        write_summaries(out, summaries)
         made_of.write_text(now)
     for folder in (out, out / "figures"):  # of a process that was killed while this one wrote the report
         remove_leftovers_in(folder)

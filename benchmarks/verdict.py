@@ -8,10 +8,12 @@ reasons and simulated error rates.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -32,6 +34,7 @@ from benchmarks.intervals import (
 )
 from benchmarks.ordering import probe_key, row_key
 from benchmarks.results import Measurement
+from pretext.system.checkpoint import atomic_write
 
 BASELINE = "random"
 CEILING = "supervised"
@@ -73,6 +76,8 @@ class Summary:
     """Whether the difference's interval excludes 0; None where it cannot be estimated."""
     p: float | None
     """Two-sided p-value of no difference; None where it cannot be estimated."""
+    plain_p: float | None = None
+    """That of the paired t-test of the seeds' means, for comparison: it takes the test pictures as given."""
     survives_holm: bool | None = None
     """Whether it is significant after Holm's correction; None for what is not a headline comparison."""
     share: float | None = None
@@ -137,6 +142,7 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
                 difference_high=difference.high,
                 distinguishable=None if difference.p is None else difference.p < 1 - LEVEL,
                 p=difference.p,
+                plain_p=_paired_t(differences[key]) if key in differences else None,
                 share=share.mean if share else None,
                 share_low=share.low if share else None,
                 share_high=share.high if share else None,
@@ -144,6 +150,26 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
         )
     summaries = _with_holm_and_power(summaries, differences)
     return sorted(summaries, key=lambda s: (row_key(s.pretext), probe_key(s.probe), not s.headline, s.metric))
+
+
+def write_summaries(out: Path, summaries: Sequence[Summary]) -> Path:
+    """Write `summary.csv`, one line per row, probe and metric with all fields of `Summary`; return its path."""
+    path, names = out / "summary.csv", [field.name for field in dataclasses.fields(Summary)]
+    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="replace") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(vars(summary) for summary in summaries)
+    return path
+
+
+def _paired_t(difference: Table) -> float | None:
+    """Return the two-sided p-value of Student's paired t-test on the means of the seeds; None if they do not vary."""
+    means = difference.mean(axis=1)
+    if len(means) < 2 or not means.std():
+        return None
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(means, 0.0).pvalue)
 
 
 def ranking(summaries: Sequence[Summary]) -> Ranking | None:

@@ -146,7 +146,7 @@ class Kills:
         (self.folder / "pictures").rename(self.folder / "half")
         (self.folder / "all").rename(self.folder / "pictures")
         self._run("suite", made / "comparison", made / "cache")
-        for name in ("results.csv", "results.parquet", "report.html", ".report-inputs"):
+        for name in ("results.csv", "results.parquet", "summary.csv", "report.html", ".report-inputs"):
             (made / "comparison" / name).unlink(missing_ok=True)
 
     def words(self, name: str, out: Path) -> list[str]:

@@ -124,8 +124,9 @@ class Run:
         return {(s.pretext, s.probe): s for s in self.summaries if s.headline}
 
     def best(self, probe: str) -> set[str]:
-        """Return the rows with the best headline mean of a probe."""
+        """Return the rows with the best headline mean of a probe, labels aside if others are there."""
         column = [s for (_, name), s in self.headlines().items() if name == probe]
+        column = [s for s in column if s.pretext != CEILING] or column
         means = [s.mean for s in column]
         top = max(means) if column[0].higher_is_better else min(means)
         return {s.pretext for s in column if s.mean == top}

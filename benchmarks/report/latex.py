@@ -52,7 +52,7 @@ def latex(run: Run) -> str:
     caption = (
         f"{escape(data_sentence(run))} Means over {seeds} seed{'s' if seeds > 1 else ''}, $\\pm$~half of the "
         f"{escape(PERCENT)} interval. $^{{+}}$ better than random weights, $^{{-}}$ worse; two signs: also after "
-        "Holm's correction for the whole table; no sign: not distinguishable. Best of each column in bold."
+        "Holm's correction for the whole table; no sign: not distinguishable. Best without labels in bold."
     )
     lines = [
         r"% Needs \usepackage{booktabs}.",

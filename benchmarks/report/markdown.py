@@ -20,7 +20,7 @@ def markdown(run: Run) -> str:
     """Return the report as Markdown."""
     parts = [f"# {TITLE}", *map(escape, [data_sentence(run), " ".join(verdict(run)), *caveats(run)])]
     if run.rows:
-        parts += [_main_table(run), f"{LEGEND}; best in bold."]
+        parts += [_main_table(run), f"{LEGEND}; best without labels in bold."]
         parts += [_evidence(table) for table in evidence(run) if table is not None]
     if run.notes():
         parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in run.notes())]

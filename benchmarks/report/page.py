@@ -89,7 +89,7 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
 def _results(run: Run) -> str:
     return (
         f"{main_table(run)}"
-        f'<p class="legend">{escape(LEGEND)}; best of each column in bold. '
+        f'<p class="legend">{escape(LEGEND)}; best without labels in bold. '
         "Click a heading to sort.</p>"
         "<details><summary>All scores at all stages</summary>"
         '<p class="legend">from, to: ends of the 95 % interval. ★: stage that the table above reports for at least '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from interval_samples import smyth
 from scipy import stats
 
 from benchmarks.terminal import text_table
-from benchmarks.verdict import ranking, summarise, tables
+from benchmarks.verdict import ranking, summarise, tables, write_summaries
 
 
 def by_row(measurements, **options):
@@ -237,6 +238,22 @@ def test_rows_of_a_probe_have_moderated_variances_but_the_references_have_not():
     half = (values["supervised"] - values["random"]).std(ddof=1) / math.sqrt(3) * stats.t.ppf(0.975, 2)
     supervised = found["supervised", "top1"]
     assert supervised.difference_high - supervised.difference == pytest.approx(half)
+
+
+def test_the_plain_paired_t_stands_beside_ours(tmp_path):
+    rng, seeds = np.random.default_rng(3), range(4)
+    values = {name: [noise(rng, 50 + shift) for _ in seeds] for name, shift in (("random", 0), ("x", 2), ("y", 0))}
+    summaries = summarise([row(name, items, seed=seed) for name, of in values.items() for seed, items in enumerate(of)])
+    path = write_summaries(tmp_path, summaries)
+    with path.open(newline="") as file:
+        lines = {line["pretext"]: line for line in csv.DictReader(file)}
+    assert lines.keys() == values.keys() and lines["random"]["plain_p"] == ""
+    for name in ("x", "y"):
+        means = ([np.mean(items) for items in values[each]] for each in (name, "random"))
+        assert float(lines[name]["plain_p"]) == pytest.approx(stats.ttest_rel(*means).pvalue)
+        assert float(lines[name]["p"]) != pytest.approx(float(lines[name]["plain_p"]))
+    one_seed = summarise([row("random", [1.0, 2.0]), row("x", [3.0, 5.0])])
+    assert [summary.plain_p for summary in one_seed] == [None, None]
 
 
 @pytest.mark.parametrize(("seeds", "own"), [(5, False), (6, True)])
