@@ -118,11 +118,11 @@ def smoke() -> Recipe:
 
 
 def laptop() -> Recipe:
-    """Compare eight rows on synthetic scenes, without a download; the default profile.
+    """Compare twelve rows on synthetic scenes, without a download; the default profile.
 
-    Cost: 15 minutes from an empty clone; `docs/results/laptop.md` shows the last run. Expect: the supervised row best
-    in all probes of classes; the context encoder one to five points above random weights in all probes but
-    retrieval.
+    Cost: 25 to 45 minutes from an empty clone; `docs/results/laptop.md` shows the last run. Expect: the supervised row
+    best in all probes but retrieval, where HOG is as good; k-means first of those without labels, and the context
+    encoder one to three points above random weights.
 
     Mask, learning rate and batch size were tuned for the context encoder on other images (`LOG.md`); all rows share
     them. The steps of the fitted probes bring random weights within three points of twice as many, on other images.
@@ -176,7 +176,7 @@ def laptop() -> Recipe:
             "inpainting": 1,
         },
         sized=(
-            "Seeds and sizes are what two cores do within 25 minutes, slow ones too; more seeds (--seeds 8) would see "
+            "Seeds and sizes are what two slow cores do in three quarters of an hour; more seeds (--seeds 8) would see "
             "smaller differences."
         ),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,11 @@ from benchmarks.report.plotting import (
     blank_figure,
     blank_panels,
     legend_below,
+    legend_height,
     look_of,
     panel_title,
     style,
+    wrapped,
 )
 from benchmarks.verdict import BASELINE, CEILING
 
@@ -42,14 +43,16 @@ def _rank_plot(run: Run) -> Plot | None:
     if run.ranking is None:
         return None
     ranks, wide = run.ranking.ranks, run.ranking.critical_difference
-    figure = blank_figure(1.1 + 0.26 * len(ranks))
+    names = [wrapped(row) for row in ranks]
+    tallest = max(name.count("\n") + 1 for name in names)
+    figure = blank_figure(1.1 + (0.12 + 0.16 * tallest) * len(names))
     axes = figure.subplots()
     for height, (row, value) in enumerate(ranks.items()):
         look = look_of(row, run.shown) | {"linestyle": "none"}
         axes.plot(run.ranking.ends(row), [height] * 2, color=look["color"], linewidth=1.2)
         axes.plot(value, height, **look)
     axes.plot([1, 1 + wide], [-1, -1], color=INK, linewidth=1.2, marker="|")
-    axes.set_yticks(range(-1, len(ranks)), [f"critical difference {wide:.1f}", *ranks])
+    axes.set_yticks(range(-1, len(ranks)), [f"critical difference {wide:.1f}", *names])
     axes.set_ylim(len(ranks) - 0.5, -1.6)
     axes.set_xlabel(f"mean rank over {len(run.ranking.probes)} probes, 1 is best")
     axes.set_title("Mean ranks", loc="left", fontsize=11)
@@ -71,7 +74,7 @@ def _gain_plots(run: Run) -> list[Plot]:
         framed = [gain.gain for row, gains in compared.items() if row != CEILING for gain in gains] or [0.0]
         if not compared:
             continue
-        figure = blank_figure(3.0 + 0.22 * math.ceil((len(run.shown) + 1) / 2))
+        figure = blank_figure(3.0 + legend_height(run.shown))
         axes = figure.subplots()
         stages = [gain.stage for gain in rows[BASELINE]]
         for row in sorted(compared, key=lambda row: row in run.shown):
@@ -111,7 +114,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         stages = list(dict.fromkeys(r.stage for r in readings))
         if len(readings) == len({r.pretext for r in readings}):  # one stage per row, chosen on val: no line to draw
             continue
-        figure = blank_figure(3.0 + 0.22 * math.ceil((len(run.shown) + 1) / 2))
+        figure = blank_figure(3.0 + legend_height(run.shown))
         axes = figure.subplots()
         for row in sorted(run.rows, key=lambda row: row in run.shown):  # shown rows on top
             _depth_line(axes, row, run, [r for r in readings if r.pretext == row], stages)
@@ -177,7 +180,7 @@ def _learning_plots(run: Run) -> list[Plot]:
 def _learning_plot(logs: Mapping[str, list[list[dict[str, Any]]]], part_number: int) -> Plot:
     from matplotlib.ticker import EngFormatter
 
-    figure, panels = blank_panels(len(logs), 0)
+    figure, panels = blank_panels(len(logs))
     ends = []
     for axes, (row, seeds) in zip(panels, logs.items(), strict=True):
         names = list(seeds[0][0]["loss"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.report.content import Run, probe_title
-from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title
+from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title, wrapped
 from benchmarks.verdict import BASELINE, CEILING
 from benchmarks.wording import and_list
 
@@ -42,7 +42,7 @@ def cost_plot(run: Run) -> Plot | None:
     panels = _cost_panels(run, cost)
     if not panels:
         return None
-    figure, places = blank_panels(len(panels), len(run.shown) + 1)
+    figure, places = blank_panels(len(panels), run.shown)
     for axes, panel in zip(places, panels, strict=True):
         panel_title(axes, panel.title)
         _cost_scale(axes, [value for value in cost.values() if value > 0])
@@ -149,4 +149,4 @@ def _front_line(axes: Axes, panel: _Panel, cost: Mapping[str, float], shown: Seq
             at = (cost[row], panel.values[row])
             place = axes.transAxes.inverted().transform(axes.transData.transform(at))[0]
             side, shift = ("right", -3) if place > 0.5 else ("left", 3)
-            axes.annotate(row, at, xytext=(shift, 3), textcoords="offset points", fontsize=8.5, ha=side)
+            axes.annotate(wrapped(row), at, xytext=(shift, 3), textcoords="offset points", fontsize=8.5, ha=side)

@@ -29,6 +29,8 @@ GREY = COLOURS[-1]
 """Colour of the rows that are not in `Run.shown`."""
 WIDTH = 5.0
 """Figure width in inches, 360 SVG units: a font of size 10 has 10 px on a phone."""
+LABEL_LETTERS = 23
+"""Characters of a row's name on one line of a legend or an axis."""
 TITLE_LETTERS = 23
 """Characters that fit above one of two panels side by side."""
 DOTS_PER_INCH = 200
@@ -119,14 +121,32 @@ def blank_figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def blank_panels(count: int, legend: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels, two side by side, with room for a legend of `legend` entries."""
+def blank_panels(count: int, legend: Sequence[str] = ()) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels, two side by side, with room for a legend of rows."""
     lines = math.ceil(count / 2)
-    figure = blank_figure(0.5 + 1.75 * lines + 0.2 * math.ceil(legend / 2))
+    figure = blank_figure(0.5 + 1.75 * lines + (legend_height(legend) if legend else 0.0))
     grid = list(figure.subplots(lines, min(count, 2), squeeze=False).flat)
     for axes in grid[count:]:
         axes.remove()
     return figure, grid[:count]
+
+
+def wrapped(name: str) -> str:
+    """Return a row's name in lines of at most `LABEL_LETTERS`, broken after a mark of its spec where one is near."""
+    lines = [""]
+    for part in re.split(r"(?<=[?&:,_])", name):
+        for piece in textwrap.wrap(part, LABEL_LETTERS) or [part]:
+            if lines[-1] and len(lines[-1]) + len(piece) > LABEL_LETTERS:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(lines)
+
+
+def legend_height(rows: Sequence[str]) -> float:
+    """Return the height in inches of a legend of these rows in two columns."""
+    lines = [wrapped(row).count("\n") + 1 for row in rows] + [1]
+    half = math.ceil(len(lines) / 2)
+    return 0.22 * max(sum(lines[:half]), sum(lines[half:]))
 
 
 def panel_title(axes: Axes, text: str) -> None:
@@ -146,4 +166,5 @@ def legend_below(figure: Figure, run: Run, *panels: Axes, others: int | None = N
     others = len(run.rows) - len(run.shown) if others is None else others
     if others:
         entries[f"{others} others"] = Line2D([], [], color=GREY, marker=".", linewidth=0.7)
-    figure.legend(handles=list(entries.values()), labels=list(entries), loc="outside lower left", ncols=2)
+    labels = [wrapped(name) for name in entries]
+    figure.legend(handles=list(entries.values()), labels=labels, loc="outside lower left", ncols=2)

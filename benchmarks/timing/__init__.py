@@ -9,5 +9,6 @@ linear      the solver of the linear probe beside scikit-learn
 peers       training steps beside plain PyTorch and lightly
 loading     decoding and views beside torchvision's and lightly's loaders
 quality     features after so many minutes, by this suite and by lightly: python benchmarks/timing/quality.py
+growing     peak memory as the number of pictures grows: python benchmarks/timing/growing.py
 search      building and searching an index beside FAISS and scikit-learn
 """

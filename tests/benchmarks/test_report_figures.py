@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from comparison_samples import LOW, row
+from matplotlib.text import Text
 from report_samples import many_rows_folder, three_rows, written
 
 from benchmarks.report import FIGURE, write_report
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import plots
 from benchmarks.report.pareto import pareto_front
+from benchmarks.report.plotting import style
 from benchmarks.results import write_cell, write_json
 
 
@@ -130,6 +132,25 @@ def test_figures_of_an_earlier_run_are_removed_and_other_files_stay(tmp_path):
     kept = {path.name for path in folder.iterdir()}
     assert {"mine.svg", "depth-notes.txt", "gain-linear.svg"} < kept
     assert not {"depth-svm.svg", "learning-3.png"} & kept
+
+
+def test_no_text_leaves_a_figure_however_long_the_names_of_rows(tmp_path):
+    long = "context_encoder?mask=central&decoder_width=0.25&crop_min=0.3&flip=0.5"
+    for pretext in ("random", "supervised", long, f"{long}&label_smoothing=0.1", "a_name_without_any_mark_" * 3):
+        for probe in ("linear", "knn", "svm"):
+            stages = [row(pretext, LOW, probe=probe, stage=stage, headline=stage == "b") for stage in "ab"]
+            write_cell(tmp_path, stages[0].cell, stages)
+    drawn = plots(read_run(tmp_path))
+    assert {plot.name for plot in drawn} >= {"ranks", "gain-linear"}
+    for plot in drawn:
+        with style():
+            plot.figure.draw_without_rendering()
+        frame = plot.figure.bbox
+        for text in plot.figure.findobj(Text):
+            if text.get_text() and text.get_visible():
+                box = text.get_window_extent()
+                assert box.x0 >= frame.x0 - 6 and box.x1 <= frame.x1 + 6, (plot.name, text.get_text())
+                assert box.y0 >= frame.y0 - 6 and box.y1 <= frame.y1 + 6, (plot.name, text.get_text())
 
 
 def test_long_names_stay_in_their_panel_and_give_valid_file_names(tmp_path):

@@ -1,0 +1,25 @@
+"""Peak memory by the number of pictures: one process a command, and an error that names it."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.timing import growing
+
+
+@pytest.mark.slow
+def test_every_command_has_a_line_and_every_number_a_column(monkeypatch, capsys):
+    kept = {name: growing.COMMANDS[name] for name in ("train", "knn")}
+    monkeypatch.setattr(growing, "COMMANDS", kept)
+    monkeypatch.setattr("sys.argv", ["growing.py", "--pictures", "64", "128"])
+    growing.main()
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[-2:] == ["64", "128"]
+    assert [line.split()[0] for line in lines] == ["train", "knn"]
+    for line in lines:
+        assert all(100 < float(number.replace(",", "")) < 20_000 for number in line.split()[1:])
+
+
+def test_a_command_that_fails_is_named(tmp_path):
+    with pytest.raises(SystemExit, match=r"pretext nothing: .*nothing"):
+        growing.peak(["pretext", "nothing"], tmp_path)
