@@ -37,7 +37,7 @@ class Linear(Probe):
 
     Source: Zhang et al. 2016 and Goyal et al. 2019 (AlexNet's stages, pooled to about the same size).
     Deviations: few labels; full-batch L-BFGS instead of SGD, so that there is no learning rate; each penalty starts
-    from the solution of the one before. `benchmarks/speed.py --linear` compares its speed with scikit-learn.
+    from the solution of the one before. `benchmarks/timing/speed.py --linear` compares its speed with scikit-learn.
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))

@@ -7,6 +7,7 @@ If a process ends while others wait for it, they end too, and one of all process
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import re
@@ -46,7 +47,14 @@ def join_processes(device: torch.device) -> None:
             )
         with _answered():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type != "cuda":  # Gloo's threads may abort a process that ends while they listen to another's end
+            atexit.register(_leave)
     everyones(None)  # connects the processes: who waits for an unconnected one would not see it end
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def launched() -> int:

@@ -36,7 +36,7 @@ def test_every_kind_of_image_is_on_the_page(trained):
         "Test image 6: features of context_encoder at conv2 as colours",
         "filters of the first layer of context_encoder",
         "Training loss over images seen, one panel per row: context_encoder from",
-        "headline number against pretraining cost in seconds: context_encoder",
+        "headline number against pretraining cost in processor seconds: context_encoder",
     ):
         assert any(wanted in alt for alt in alts), wanted
     assert len(text.encode()) < 10e6

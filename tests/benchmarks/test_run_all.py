@@ -175,7 +175,7 @@ def test_smoke_survives_kill_and_computes_no_cell_twice(tmp_path):
     printed = third.communicate(timeout=300)[0]
     assert third.returncode == 0, printed
     assert {name: results()[name] for name in finished} == finished
-    assert len(results()) == 3 * 4 + 1  # three rows, four probes, and one row with a decoder
+    assert len(results()) == 3 * 4 + 1 + 2 * 3  # rows by probes, one decoder, and HOG and pixels without segmentation
     assert (out / "results.csv").exists()
     assert (out / "report.html").exists()
     assert not list(out.rglob("*.tmp"))

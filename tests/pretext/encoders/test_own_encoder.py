@@ -14,6 +14,7 @@ from benchmarks.computing import compute
 from benchmarks.options import encoder_rows
 from benchmarks.plan import open_data
 from benchmarks.probes import default_probe
+from benchmarks.recipes import PLAIN
 from benchmarks.reproduction import stored_cell
 from benchmarks.results import read_measurements
 from downstream.__main__ import main as judge_main
@@ -222,5 +223,5 @@ def test_a_comparison_trains_and_judges_it_in_spawned_workers(file, tmp_path):
         rows = list(csv.DictReader(results))
     assert {(row["pretext"], row["probe"]) for row in rows} == {
         (pretext, probe) for pretext in ("random", "supervised", "rotation", "mine") for probe in probes[1:]
-    }
-    assert {row["encoder"] for row in rows} == {f"{file}?width=8", str(file)}
+    } | {(pretext, probe) for pretext in PLAIN for probe in ("linear", "knn", "retrieval")}
+    assert {row["encoder"] for row in rows} == {f"{file}?width=8", str(file), *PLAIN.values()}
