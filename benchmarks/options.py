@@ -166,8 +166,7 @@ def plan_of(options: Options) -> Plan:
         rows=rows,
         probes=probes,
         seeds=options.seeds or recipe.seeds,
-        plain=PLAIN,
-        foreign=foreign,
+        foreign=PLAIN | foreign,
         pretrain_data=opened(pretrain_spec) if pretrain_spec != spec else None,
     )
 

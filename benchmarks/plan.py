@@ -125,7 +125,6 @@ def make_plan(
     rows: Mapping[str, str],
     probes: Mapping[str, AnyProbe],
     seeds: int,
-    plain: Mapping[str, str] | None = None,
     foreign: Mapping[str, str] | None = None,
     pretrain_data: tuple[DataSource, ImageDataset] | None = None,
 ) -> Plan:
@@ -138,8 +137,7 @@ def make_plan(
         rows: Task spec by row name.
         probes: Probes with their settings, by name.
         seeds: Number of seeds.
-        plain: Encoder spec of each row without learning, by row name.
-        foreign: Encoder file or spec with weights of each external encoder, by row name.
+        foreign: Encoder file or spec of each external encoder and each row without learning, by row name.
         pretrain_data: The training data, as source and opened data set; None takes the data of the probes.
 
     Raises:
@@ -166,7 +164,7 @@ def make_plan(
             ]
             encoder_cells += [encoder] if of_encoder else []
             probe_cells += of_encoder
-    for row, file in {**(plain or {}), **(foreign or {})}.items():
+    for row, file in (foreign or {}).items():
         encoder = encoder_cell(row, seed=0, data=source, encoder=recipe.encoder, foreign=file)
         of_encoder = [
             probe_cell(encoder, name, protocol, seed=seed, data=source)

@@ -240,10 +240,11 @@ def gains_by_stage(run: Run) -> dict[str, dict[str, list[Gain]]]:
     Probes that read one stage are left out, and so are rows of other encoders.
     """
     metrics = {s.probe: s.metric for s in run.summaries if s.headline}
+    every = run.readings()
     found: dict[str, dict[str, list[Gain]]] = {}
     for probe in run.probes:
         rows: dict[str, list[Reading]] = {}
-        for reading in run.readings():
+        for reading in every:
             if (reading.probe, reading.metric) == (probe, metrics[probe]):
                 rows.setdefault(reading.pretext, []).append(reading)
         base = {reading.stage: reading.value.mean for reading in rows.get(BASELINE, ())}

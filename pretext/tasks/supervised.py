@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pretext.encoders.base import Encoder
 from pretext.modules.losses import many_class_loss, one_class_loss
 from pretext.tasks.base import Batch, LabelKind, Task
-from pretext.transforms.augmentation import augment, cropping
+from pretext.transforms.augmentation import CropAndFlip, augment, cropping
 
 
 @final
@@ -30,19 +30,13 @@ class Supervised(Task):
     """Encoder and a linear classifier on its averaged deepest map."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(CropAndFlip):
         """The random crops and flips."""
 
         crop_min: float = 0.5
         """Smallest share of the image area that a random crop covers."""
         flip: float = 0.5
         """Probability of a horizontal flip."""
-
-        def __post_init__(self) -> None:
-            if not 0.01 <= self.crop_min <= 1:
-                raise ValueError(f"crop_min is {self.crop_min}; allowed is from 0.01 to 1")
-            if not 0 <= self.flip <= 1:
-                raise ValueError(f"flip is {self.flip}; allowed is from 0 to 1")
 
     needs_labels = True
 
