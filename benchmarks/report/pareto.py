@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from benchmarks.recipes import UNTOUCHED
 from benchmarks.report.content import Run, probe_title
 from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title, wrapped
 from benchmarks.verdict import BASELINE, CEILING
@@ -58,7 +59,7 @@ def cost_plot(run: Run) -> Plot | None:
             axes.invert_yaxis()
         _front_line(axes, panel, cost, run.shown)
     for axes in places[-2:]:
-        axes.set_xlabel(f"pretraining cost, {unit}")
+        axes.set_xlabel(f"cost, {unit}")
     legend_below(figure, run, *places)
     fronts: dict[tuple[str, ...], list[str]] = {}
     for panel in panels:
@@ -113,7 +114,8 @@ def _axis(run: Run) -> tuple[dict[str, float], str]:
         spent, unit = on_processor, "processor seconds"
     if any(cost.seconds_given for cost in costs.values()) and flops.keys() == costs.keys():
         spent, unit = flops, "FLOPs"
-    return {BASELINE: 0.0} | {row: spent[row] for row in run.rows if row in spent}, unit
+    # random weights cost nothing: the moment that drawing them took would stretch a logarithmic axis
+    return {row: spent[row] for row in run.rows if row in spent and row != UNTOUCHED} | {BASELINE: 0.0}, unit
 
 
 def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
