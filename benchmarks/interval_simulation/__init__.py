@@ -1,6 +1,6 @@
 """Simulations that measure the error rates of benchmarks/intervals.py; not part of the wheel.
 
-simulation    draws tables with known truth and prints the tables of docs/statistics.md
+simulation    draws tables with known truth and prints the tables of docs/statistics-tables.md
 """
 
 TRIALS = 2000
