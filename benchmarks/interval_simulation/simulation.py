@@ -2,9 +2,9 @@
 
     python -m benchmarks.interval_simulation
 
-prints the tables of docs/statistics-tables.md (some minutes). The draws imitate real results: random weights and rows of one
-probe, with binary items, correct (100) or wrong (0). The difficulty of an item is shared by all seeds and rows, and
-each seed shifts all items. A metric that is no mean over items is one normal number per seed.
+prints the tables of docs/statistics-tables.md (some minutes). The draws imitate real results: random weights and rows
+of one probe, with binary items, correct (100) or wrong (0). The difficulty of an item is shared by all seeds and rows,
+and each seed shifts all items. A metric that is no mean over items is one normal number per seed.
 """
 
 from __future__ import annotations
