@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections import OrderedDict
@@ -27,8 +28,39 @@ SCALES = 4
 """Number of anchor sizes between the two, geometrically spaced; on a pyramid the minimum over all levels."""
 RATIOS = (0.5, 1.0, 2.0)
 """Aspect ratios (height / width) of the anchors of each size."""
-ROI_SIZE = 4
-"""Side, in cells, of RoIAlign's output."""
+LARGE_INPUT = 200
+"""Encoders with an input of at least this side in pixels get `LARGE`; others `SMALL`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorSizes:
+    """Numbers of the detector that depend on the size of the images."""
+
+    pooled: int
+    """Side, in cells, of RoIAlign's output."""
+    sampled_regions: int
+    """Number of regions per training image that the box head learns from."""
+    sampled_anchors: int
+    """Number of anchors per training image that the region proposal network learns from."""
+    candidates: int
+    """Number of proposals per image before non-maximum suppression."""
+    proposals: int
+    """Maximum number of proposals per image after it."""
+    detections: int
+    """Maximum number of detections per image."""
+
+
+SMALL = DetectorSizes(pooled=4, sampled_regions=16, sampled_anchors=64, candidates=200, proposals=64, detections=50)
+LARGE = DetectorSizes(pooled=7, sampled_regions=64, sampled_anchors=256, candidates=1000, proposals=300, detections=100)
+
+
+def sizes_for(side: int) -> DetectorSizes:
+    """Return the sizes for images of a side in pixels.
+
+    Source of `LARGE`: He et al. 2017, section 3.1 (7×7 cells, 64 regions), Ren et al. 2015, sections 3.1.3 and 3.3 (256
+    anchors, 300 proposals).
+    """
+    return LARGE if side >= LARGE_INPUT else SMALL
 
 
 def stages_for(encoder: Encoder, *, cells: int) -> list[int]:
@@ -67,6 +99,7 @@ class DetectionHead(nn.Module):
         num_classes: int,
         neck: Neck = "single",
         proposals_given: bool = False,
+        sizes: DetectorSizes = SMALL,
     ) -> None:
         """Build it with random weights.
 
@@ -77,24 +110,25 @@ class DetectionHead(nn.Module):
             num_classes: Number of classes, without the background.
             neck: One map, or a pyramid with one level per map.
             proposals_given: Use given proposals instead of a region proposal network.
+            sizes: See `sizes_for`.
         """
         super().__init__()
         self.neck: nn.Module = _Pyramid(channels, width) if neck == "fpn" else _Single(channels, width)
         levels = len(channels) if neck == "fpn" else 1
-        self.rpn: nn.Module | None = None if proposals_given else _region_proposals(width, levels)
-        self.pool = RegionPool(ROI_SIZE)
+        self.rpn: nn.Module | None = None if proposals_given else _region_proposals(width, levels, sizes)
+        self.pool = RegionPool(sizes.pooled)
         self.roi_heads = BoxHeads(
             self.pool,
-            TwoMLPHead(width * ROI_SIZE**2, hidden),
+            TwoMLPHead(width * sizes.pooled**2, hidden),
             FastRCNNPredictor(hidden, num_classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=16,
+            batch_size_per_image=sizes.sampled_regions,
             positive_fraction=0.5,
             bbox_reg_weights=None,
             score_thresh=0.02,
             nms_thresh=0.5,
-            detections_per_img=50,
+            detections_per_img=sizes.detections,
         )
 
     def forward(
@@ -119,21 +153,22 @@ class DetectionHead(nn.Module):
         if self.rpn is not None:
             proposals, losses = self.rpn(ImageList(images, sizes), maps, targets)
         self.pool.scales = [m.shape[-1] / side for m in maps.values()]
-        self.pool.levels = functools.partial(levels_of, cells_per_pixel=self.pool.scales)
+        self.pool.levels = functools.partial(levels_of, pooled=self.pool.side, cells_per_pixel=self.pool.scales)
         detections, box_losses = self.roi_heads(maps, proposals, sizes, targets)
         return detections, losses | box_losses
 
 
-def levels_of(boxes: list[Tensor], *, cells_per_pixel: list[float]) -> Int[Tensor, "M"]:
-    """Return the level each box is pooled from: the coarsest on which it spans `ROI_SIZE` cells, else the finest.
+def levels_of(boxes: list[Tensor], *, pooled: int, cells_per_pixel: list[float]) -> Int[Tensor, "M"]:
+    """Return the level each box is pooled from: the coarsest on which it spans `pooled` cells, else the finest.
 
     Args:
         boxes: For each image, XYXY in pixels; M in total.
+        pooled: Side, in cells, of RoIAlign's output.
         cells_per_pixel: One value per level, finest first.
     """
     sides = box_area(torch.cat(boxes)).sqrt()
     spans = sides[:, None] * torch.tensor(cells_per_pixel, device=sides.device)
-    return ((spans > ROI_SIZE - 1e-4).sum(dim=1) - 1).clamp(min=0)
+    return ((spans > pooled - 1e-4).sum(dim=1) - 1).clamp(min=0)
 
 
 class Anchors(nn.Module):
@@ -198,16 +233,16 @@ class _Pyramid(nn.Module):
         return [*self.pyramid(OrderedDict((str(i), feature) for i, feature in enumerate(features))).values()]
 
 
-def _region_proposals(width: int, levels: int) -> ProposalNetwork:
+def _region_proposals(width: int, levels: int, sizes: DetectorSizes) -> ProposalNetwork:
     anchors = Anchors(levels)
     return ProposalNetwork(
         anchors,
         RPNHead(width, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.3,
-        batch_size_per_image=64,
+        batch_size_per_image=sizes.sampled_anchors,
         positive_fraction=0.5,
-        pre_nms_top_n={"training": 200, "testing": 200},
-        post_nms_top_n={"training": 64, "testing": 64},
+        pre_nms_top_n=dict.fromkeys(("training", "testing"), sizes.candidates),
+        post_nms_top_n=dict.fromkeys(("training", "testing"), sizes.proposals),
         nms_thresh=0.7,
     )

@@ -18,6 +18,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import nms
 
+MOST_WEIGHTS = 2**24
+"""Bilinear weights that are held at once; 64 MB."""
 Levels = Callable[[list[Tensor]], Tensor]
 """Returns the level of each box, from the boxes of every image."""
 
@@ -60,13 +62,22 @@ class RegionPool(nn.Module):
             columns = bilinear(padded[..., 0::2], scale, self.side, cells.shape[3])
             if len(maps) > 1:
                 rows = rows * (level == i)[..., None, None]
-            weights = rows[..., :, None, :, None] * columns[..., None, :, None, :]  # B×R×P×P×H×W
-            flat = weights.flatten(4).flatten(1, 3)
-            part = flat.to(cells.dtype) @ cells.permute(0, 2, 3, 1).flatten(1, 2)
+            an_image = rows[0].numel() * columns[0, 0].numel()
+            many = max(1, MOST_WEIGHTS // max(1, an_image))  # images whose weights are held at once
+            pieces = zip(rows.split(many), columns.split(many), cells.split(many), strict=True)
+            part = torch.cat([_pooled(*piece) for piece in pieces])
             found = part if found is None else found + part
         assert found is not None
         regions = found.reshape(*there.shape, self.side, self.side, -1)[there]
         return regions.permute(0, 3, 1, 2)
+
+
+def _pooled(
+    rows: Float[Tensor, "B R P H"], columns: Float[Tensor, "B R P W"], cells: Float[Tensor, "B C H W"]
+) -> Float[Tensor, "B RPP C"]:
+    weights = rows[..., :, None, :, None] * columns[..., None, :, None, :]  # B×R×P×P×H×W
+    flat = weights.flatten(4).flatten(1, 3)
+    return flat.to(cells.dtype) @ cells.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def bilinear(ends: Float[Tensor, "B R 2"], scale: float, side: int, cells: int) -> Float[Tensor, "B R P N"]:

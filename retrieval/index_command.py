@@ -15,11 +15,13 @@ from pretext.encoders.foreign import loaded_line, with_allow_partial
 from pretext.encoders.weights import is_spec, weights_file
 from pretext.system.command_line import parse
 from pretext.system.device import device_of
+from pretext.system.errors import UserError
 from pretext.system.plugins import absolute_file
 from pretext.system.specs import parse_spec, with_option
 from retrieval.indexing.blocks import recover
 from retrieval.indexing.building import build_index, check_target
 from retrieval.indexing.factory import effort, stored_dimensions
+from retrieval.probes.retrieval import Retrieval
 from retrieval.regions import Regions, region_noun
 
 PROG = "python -m retrieval index"
@@ -37,7 +39,7 @@ class Index(Regions):
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "what": ("encoder", "allow_partial", "data", "split", "limit", "bad_images"),
         "regions": ("mode", "grid", "scales", "margin", "hole", "pool"),
-        "the index": ("stage", "factory", "pca"),
+        "the index": ("stage", "choose", "factory", "pca"),
         "where": ("device", "out", "overwrite", "add"),
     }
 
@@ -53,6 +55,8 @@ class Index(Regions):
     """Split of the data set: train, val, test, or all of them."""
     stage: str | None = None
     """Encoder stage whose features are stored; the deepest if omitted."""
+    choose: bool = False
+    """Choose --stage and --pool by precision@10 on the validation split; the data set needs labels."""
     factory: str | None = None
     """FAISS index-factory string; if omitted, exact up to 200,000 vectors and inverted lists beyond."""
     pca: int | None = None
@@ -84,6 +88,13 @@ def index_command(argv: list[str]) -> int:
     size = regions.picture_size(encoder.input_size)
     data = open_dataset(spec)
     say_opened(data)
+    stage = options.stage
+    if options.choose:
+        if stage is not None or regions.pool is not None:
+            raise UserError(f"{PROG}: --choose chooses --stage and --pool; give neither")
+        stage, pool = Retrieval().best_reading(encoder, data, mode=regions.mode)
+        regions = dataclasses.replace(regions, pool=pool)
+        print(f"chosen on val: --stage {stage} --pool {pool}")
     made = build_index(
         encoder,
         at_size(split_or_all(data, options.split), size, bad_images=options.bad_images),
@@ -92,7 +103,7 @@ def index_command(argv: list[str]) -> int:
         encoder_source=_absolute_encoder(source),
         split=options.split,
         picture_size=size,
-        stage=options.stage,
+        stage=stage,
         factory=options.factory,
         bad_images=options.bad_images,
         pca=options.pca,

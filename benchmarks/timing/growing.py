@@ -51,18 +51,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, nargs="+", default=[2000, 6000, 20_000], help="training pictures")
     counts = parser.parse_args().pictures
-    print(f"{'MB at the peak':<16}" + "".join(f"{count:>10,}" for count in counts))
-    found: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    print(f"{'pictures':>10}" + "".join(f"{name:>14}" for name in COMMANDS) + "   (MB at the peak)", flush=True)
     for count in counts:
+        print(f"{count:>10,}", end="", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             places = {"DATA": f"scenes?size=64&train={count}&val=500&test=1000", "OUT": folder, "ENCODER": ENCODER}
-            for name, command in COMMANDS.items():
+            for command in COMMANDS.values():
                 words = command.split()
                 for place, text in places.items():
                     words = [word.replace(place, text) for word in words]
-                found[name].append(peak(words, Path(folder, "cache")))
-    for name, values in found.items():
-        print(f"{name:<16}" + "".join(f"{value:>10,.0f}" for value in values))
+                print(f"{peak(words, Path(folder, 'cache')):>14,.0f}", end="", flush=True)
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
-from downstream.detector import DetectionHead, Neck, stages_for
+from downstream.detector import DetectionHead, Neck, sizes_for, stages_for
 from downstream.fitting import FittedProbe, write_curve
 from downstream.metrics import Detections, Truth, coco_by_class, object_counts, voc07_by_class
 from downstream.per_class import write_per_class
@@ -44,7 +44,7 @@ class Detection(FittedProbe):
     Source: Pathak et al. 2016, section 5.2 (Fast R-CNN on VOC 2007, with selective search: `proposals`); Ren et al.
     2015; Lin et al. 2017 for the neck `fpn`.
     Deviations: Faster R-CNN by default; AdamW with a cosine schedule; one scale, with the images resized to the
-    encoder's square input.
+    encoder's square input. Numbers of regions and proposals follow the size of the input (`detector.sizes_for`).
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}),)
@@ -144,6 +144,7 @@ class Detection(FittedProbe):
                 num_classes=len(train.classes),
                 neck=self.neck,
                 proposals_given=self.proposals is not None,
+                sizes=sizes_for(encoder.input_size),
             )
 
         def loss_of(head: DetectionHead, batch: NDArray[np.int64]) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -60,12 +61,22 @@ def side_by_side(images: Sequence[Shaped[Tensor, "3 _ _"]], side: int) -> Pictur
     sizes = torch.tensor([image.shape[1:] for image in images], dtype=torch.int64).reshape(-1, 2)
     highest, widest = sizes.amax(dim=0).tolist() if len(images) else (0, 0)
     fills = bool((sizes == sizes.new_tensor([highest, widest])).all())
-    # pixel by pixel, as pictures are decoded: three times as fast to resize
-    pixels = torch.empty(len(images), highest, widest, 3, dtype=torch.uint8)
-    if get_worker_info() is not None and len(images):
-        # a worker's batch goes there anyway, and copying it takes as long as decoding
-        pixels.share_memory_()  # type: ignore[no-untyped-call]
-    pixels = pixels.zero_().permute(0, 3, 1, 2)
+    pixels = _canvases(len(images), highest, widest)
     for canvas, image in zip(pixels, images, strict=True):
-        canvas[:, : image.shape[1], : image.shape[2]] = image
+        height, width = image.shape[1:]
+        canvas[:, :height, :width] = image
+        canvas[:, :height, width:] = 0
+        canvas[:, height:] = 0
     return Pictures(pixels, sizes[:, 0], sizes[:, 1], side, fills)
+
+
+def _canvases(count: int, height: int, width: int) -> UInt8[Tensor, "B 3 H W"]:
+    """Return memory for pictures, pixel by pixel as they are decoded: three times as fast to resize.
+
+    In a worker process it is shared with the main process at once: to move it there takes as long as decoding.
+    """
+    shape = (count, height, width, 3)
+    if get_worker_info() is None or not count:
+        return torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(shared, 0, shape).permute(0, 3, 1, 2)

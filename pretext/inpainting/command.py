@@ -181,6 +181,6 @@ def _table(scores: dict[str, list[Score]]) -> str:
     headings = [f"{score.metric} {score.unit}".strip() for score in first]
     lines = [" ".join([f"{'inside the hole':<{width}}", *(f"{heading:>9}" for heading in headings)])]
     for name, measured in scores.items():
-        cells = [f"{score.value:>9.{3 if score.metric == 'SSIM' else 2}f}" for score in measured]
+        cells = [f"{score.value:>9.{2 if score.unit else 3}f}" for score in measured]
         lines.append(" ".join([f"{name:<{width}}", *cells]))
     return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""Inpainting error of a decoder: L1, L2, PSNR and SSIM inside the hole.
+"""Inpainting error of a decoder: L1, L2, PSNR and SSIM inside the hole, its sharpness, and the seam around it.
 
-All four compare the filled pixels with the hidden ones, in [0, 1], for each image; a score is the mean over the
+The first four compare the filled pixels with the hidden ones, in [0, 1], for each image; a score is the mean over the
 images. They favour a blurred mean of all plausible fills over one sharp guess. An adversarial loss therefore
-scores worse, although its fills look better: judge them on a sample sheet too.
+scores worse, although its fills look better. Sharpness and seam show that difference: the steps between neighbouring
+pixels inside the hole, and across its border, relative to those of the hidden pixels. The truth has 1 in both.
 
 Source: Pathak et al. 2016, table 1: mean L1, mean L2 and PSNR in the central square of half the side.
 SSIM: Wang et al. 2004, "Image Quality Assessment: From Error Visibility to Structural Similarity".
@@ -38,7 +39,11 @@ MIN_SIDE = 11
 """Width in pixels of the window of SSIM; smaller images are refused."""
 MIN_MSE = 1 / (12 * 255**2)
 """Variance of rounding to 8 bits. The MSE is clamped to it, so that the PSNR of a perfect fill is finite: 58.9 dB."""
-UNITS = {"L1": "%", "L2": "%", "PSNR": "dB", "SSIM": ""}
+UNITS = {"L1": "%", "L2": "%", "PSNR": "dB", "SSIM": "", "sharpness": "", "seam": ""}
+HIGHER_IS_BETTER = ("PSNR", "SSIM", "sharpness")
+"""Sharpness is better up to 1; no fill of a decoder is above."""
+LEAST_STEP = 1e-6
+"""Mean step of the truth below which it counts as this, so that the ratio is finite."""
 HEADLINE = "PSNR"
 
 
@@ -74,9 +79,9 @@ def inpainting_scores(
         hole: Shape of the holes; the central square has half the side.
 
     Returns:
-        L1 (mean absolute error) and L2 (mean squared error) in % of the pixel range, PSNR in dB, and SSIM. Each is
-        the mean over the images, with the values of the single images. PSNR is the headline. Chance is the better of
-        the baselines without training.
+        L1 (mean absolute error) and L2 (mean squared error) in % of the pixel range, PSNR in dB, SSIM, sharpness and
+        seam. Each is the mean over the images, with the values of the single images. PSNR is the headline. Chance is
+        the better of the baselines without training.
 
     Raises:
         UserError: If the images are too small, or none can be decoded.
@@ -156,13 +161,13 @@ def _filled(fill: Fill, pictures: HoledPictures) -> Float[Tensor, "N 3 S S"]:
 
 
 def scores_of(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> list[Score]:
-    """Return L1, L2, PSNR and SSIM of filled images in [0, 1]; see `inpainting_scores`."""
+    """Return all scores of filled images in [0, 1]; see `inpainting_scores`."""
     return [
         Score(
             metric=metric,
             value=float(items.mean()),
             unit=UNITS[metric],
-            higher_is_better=metric in ("PSNR", "SSIM"),
+            higher_is_better=metric in HIGHER_IS_BETTER,
             chance=None,
             n=len(items),
             headline=metric == HEADLINE,
@@ -173,7 +178,11 @@ def scores_of(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> list
 
 
 def hole_errors(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> Mapping[str, NDArray[np.float64]]:
-    """Return each image's L1 (%), L2 (%), PSNR (dB) and SSIM, over the pixels and channels in its hole.
+    """Return each image's L1 (%), L2 (%), PSNR (dB), SSIM, sharpness and seam, over its hole's pixels and channels.
+
+    Sharpness is the mean absolute difference of horizontal and vertical neighbours inside the hole, seam that of
+    neighbours on the two sides of its border. Both are divided by the truth's mean over all images, so that images
+    with flat holes do not dominate. An image whose hole has no such neighbours counts as the truth.
 
     The SSIM map is computed on the whole filled image, per channel, with a Gaussian window (σ = 1.5, 11 pixels
     wide), and averaged over the hole. Along the border of the hole the windows see both sides.
@@ -186,7 +195,25 @@ def hole_errors(filled: Float[Tensor, "N 3 S S"], pictures: HoledPictures) -> Ma
     l2 = (difference.square() * holes).sum(dim=(1, 2, 3)) / count
     psnr = -10 * l2.clamp(min=MIN_MSE).log10()
     ssim = np.array(list(_ssim(filled.double().numpy(), truth.numpy(), holes[:, 0].numpy())))
-    return {"L1": 100 * l1.numpy(), "L2": 100 * l2.numpy(), "PSNR": psnr.numpy(), "SSIM": ssim}
+    errors = {"L1": 100 * l1.numpy(), "L2": 100 * l2.numpy(), "PSNR": psnr.numpy(), "SSIM": ssim}
+    for name, across in (("sharpness", False), ("seam", True)):
+        mine, true = (_mean_steps(pixels, holes, across=across) for pixels in (filled.double(), truth))
+        errors[name] = torch.where(mine.isnan(), 1.0, mine / true.nanmean().clamp(min=LEAST_STEP)).numpy()
+    return errors
+
+
+def _mean_steps(
+    pixels: Float[Tensor, "N 3 S S"], holes: Bool[Tensor, "N 1 S S"], *, across: bool
+) -> Float[Tensor, "N"]:
+    """Return each image's mean absolute difference of neighbours inside its hole, or across its border."""
+    total, count = torch.zeros(2, len(pixels), dtype=pixels.dtype)
+    for axis in (2, 3):
+        length = pixels.shape[axis] - 1
+        one, other = holes.narrow(axis, 0, length), holes.narrow(axis, 1, length)
+        counted = one ^ other if across else one & other
+        total += (pixels.diff(dim=axis).abs() * counted).sum(dim=(1, 2, 3))
+        count += 3 * counted.sum(dim=(1, 2, 3))
+    return total / count
 
 
 def _ssim(filled: NDArray[np.float64], truth: NDArray[np.float64], holes: NDArray[np.bool_]) -> Iterator[float]:

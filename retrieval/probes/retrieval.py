@@ -21,9 +21,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
@@ -50,14 +52,25 @@ SHOWN = 4
 """Number of queries on a sheet."""
 
 
+class Reading(NamedTuple):
+    """How a stage is read."""
+
+    on_val: float
+    """Precision@k on the validation split."""
+    pool: int
+    """Cells per side to which its map is averaged."""
+    mean: NDArray[np.float32] | None
+    """Subtracted from every vector; None subtracts nothing."""
+
+
 @dataclass(frozen=True)
 class Retrieval(Probe):
     """Exact nearest neighbours by cosine in the training split, scored by class.
 
     Objects marked difficult are neither queries nor in the database; they are cut from pictures of twice the encoder's
-    side. Every stage is reported, with the pooling that has the highest precision@k on the validation split: few cells
-    forget where in the region something is, many keep it, as raw pixels and HOG do. The best stage there is the
-    headline. Chance is the expected score of a random ranking of the same database.
+    side. Every stage is reported, with the reading that has the highest precision@k on the validation split: few cells
+    forget where in the region something is, many keep it, as raw pixels and HOG do; centring removes what all regions
+    share. The best stage there is the headline. Chance is the expected score of a random ranking of the same database.
     """
 
     k: int = 10
@@ -68,6 +81,9 @@ class Retrieval(Probe):
     """Maximum number of query regions, each of the test and validation split."""
     pools: tuple[int, ...] = (1, 2, 4)
     """Cells per side to which a stage's map is averaged; the best is chosen on val for each stage."""
+
+    centred: bool = True
+    """Also try the vectors less the mean of the database; chosen on val for each stage and pooling."""
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"labels", "boxes"}), frozenset({"label"}))
     reads_features: ClassVar[bool] = True
@@ -135,10 +151,10 @@ class Retrieval(Probe):
         """Yield the scores of every stage and baseline for one kind of region. Contexts have no headline."""
         names = [stage.name for stage in encoder.stages]
         labels = {split: np.ascontiguousarray(table["label"]) for split, table in tables.items()}
-        vectors, on_val = self._best_pooled(encoder, data, tables, regions)
+        vectors, best = self._best_readings(encoder, data, tables, regions, None)
         contexts = regions.mode == "contexts"
         prefix = "context " if contexts else ""
-        chosen = max(names, key=lambda name: on_val[name])
+        chosen = max(names, key=lambda name: best[name].on_val)
         found = {name: nearest(vectors["test"][name], vectors["train"][name], self.k) for name in names}
         precisions = (self.k,) if contexts else tuple(dict.fromkeys((self.k, 1)))
         for name in names:
@@ -154,34 +170,55 @@ class Retrieval(Probe):
             queries, neighbours = _tiles(data, tables, found[chosen], SHOWN, hidden=contexts)
             save_sheet(neighbour_sheet(queries, {chosen: neighbours}), out / f"{regions.mode}.png")
 
-    def _best_pooled(
+    def best_reading(self, encoder: Encoder, data: ImageDataset, *, mode: Mode) -> tuple[str, int]:
+        """Return the stage with the highest precision@k on the validation split and its pooling, without centring.
+
+        Args:
+            encoder: Its state is restored.
+            data: Any split of a data set with labels; `objects` and `contexts` need boxes too.
+            mode: Kind of region. Patches of a grid have no class of their own: objects stand for them, or pictures.
+        """
+        has_objects = {"labels", "boxes"} <= data.annotations
+        whole = mode == "images" or (mode == "grid" and not has_objects)
+        data.require(*(("label",) if whole else ("labels", "boxes")))
+        drawn = Regions(mode="images" if whole else "objects")
+        sized = _sized(data, drawn, encoder)
+        tables = {split: table for split, table in self._tables(sized, drawn).items() if split != "test"}
+        regions = Regions(mode="contexts") if mode == "contexts" else drawn
+        best = replace(self, centred=False)._best_readings(encoder, sized, tables, regions, None)[1]
+        stage = max(best, key=lambda name: best[name].on_val)
+        return stage, best[stage].pool
+
+    def _best_readings(
         self,
         encoder: Encoder,
         data: ImageDataset,
         tables: dict[str, NDArray[Any]],
         regions: Regions,
-        stages: Sequence[str] | None = None,
-    ) -> tuple[dict[str, Vectors], dict[str, float]]:
-        """Return the vectors by split and stage, each stage pooled as is best on val, and its precision@k there."""
+        stages: Sequence[str] | None,
+    ) -> tuple[dict[str, Vectors], dict[str, Reading]]:
+        """Return the vectors by split and stage, each stage read as is best on val, and how it is read."""
         sides = {stage.name: max(1, encoder.input_size // stage.stride) for stage in encoder.stages}
         names = [*sides] if stages is None else stages
         every = {
             split: describe_pooled(encoder, data.split(split), table, regions, stages=names, pools=self.pools)
             for split, table in tables.items()
         }
-        best: dict[str, tuple[float, int]] = {}
+        best: dict[str, Reading] = {}
         for name in names:
             for pool in sorted(self.pools):
                 if pool > sides[name] and name in best:  # finer than the map
                     continue
-                rows = nearest(every["val"][name, pool], every["train"][name, pool], self.k)[1]
-                reached = float(hits(rows, tables["val"]["label"], tables["train"]["label"]).mean())
-                if name not in best or reached > best[name][0]:
-                    best[name] = reached, pool
+                for mean in (None, every["train"][name, pool].mean(axis=0))[: 1 + self.centred]:
+                    val, train = (_less(every[split][name, pool], mean) for split in ("val", "train"))
+                    right = hits(nearest(val, train, self.k)[1], tables["val"]["label"], tables["train"]["label"])
+                    if name not in best or right.mean() > best[name].on_val:
+                        best[name] = Reading(float(right.mean()), pool, mean)
         chosen = {
-            split: {name: vectors[name, pool] for name, (_, pool) in best.items()} for split, vectors in every.items()
+            split: {name: _less(vectors[name, reading.pool], reading.mean) for name, reading in best.items()}
+            for split, vectors in every.items()
         }
-        return chosen, {name: reached for name, (reached, _) in best.items()}
+        return chosen, best
 
     def _scores(
         self,
@@ -220,7 +257,7 @@ class Retrieval(Probe):
         drawn = Regions(mode="objects") if mode == "contexts" else regions
         sized = _sized(data, drawn, encoder)
         tables = self._tables(sized, drawn)
-        vectors, _ = self._best_pooled(encoder, sized, tables, regions, [stage])
+        vectors, _ = self._best_readings(encoder, sized, tables, regions, [stage])
         found = nearest(vectors["test"][stage], vectors["train"][stage], self.k)
         return _tiles(sized, tables, found, count, hidden=mode == "contexts")
 
@@ -230,6 +267,13 @@ def _sized(data: ImageDataset, regions: Regions, encoder: Encoder) -> ImageDatas
     whole = regions.mode == "images"
     side = regions.picture_size(encoder.input_size)
     return at_size(data, side, bad_images="skip", fit="crop" if whole else "pad")
+
+
+def _less(vectors: NDArray[np.float32], mean: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Return vectors less a mean, of length 1 again; the vectors themselves without a mean."""
+    if mean is None:
+        return vectors
+    return F.normalize(torch.from_numpy(vectors - mean), dim=1).numpy()
 
 
 def _score(metric: str, items: NDArray[Any], chance: float) -> Score:

@@ -14,10 +14,11 @@ from torchvision import tv_tensors
 from torchvision.models.detection.image_list import ImageList
 
 from downstream.detector import (
+    LARGE,
     LARGEST,
     RATIOS,
-    ROI_SIZE,
     SCALES,
+    SMALL,
     SMALLEST,
     Anchors,
     DetectionHead,
@@ -27,6 +28,7 @@ from downstream.detector import (
 from downstream.metrics import Detections, Truth, coco_by_class, voc07_by_class
 from downstream.probes.detection import Detection
 from downstream.reading import batches, draw, flip_some
+from pretext.datasets import at_size
 from pretext.datasets.base import BadImage
 from pretext.datasets.splitting import Subset
 from pretext.encoders import build_encoder
@@ -289,9 +291,23 @@ def test_a_pyramids_anchors_grow_from_level_to_level(levels):
 def test_a_box_is_read_from_the_coarsest_level_on_which_it_spans_the_pooled_cells():
     sides = torch.tensor([1.0, 15.9, 16, 20, 31.9, 32, 60, 64, 500])
     boxes = torch.stack([0 * sides, 0 * sides, sides, sides], dim=1)
-    levels = levels_of([boxes[:4], boxes[4:]], cells_per_pixel=[1 / 4, 1 / 8, 1 / 16])
+    levels = levels_of([boxes[:4], boxes[4:]], pooled=4, cells_per_pixel=[1 / 4, 1 / 8, 1 / 16])
     strides = torch.tensor([4, 8, 16])[levels]
-    assert strides.tolist() == [4, 4, 4, 4, 4, 8, 8, 16, 16] and ROI_SIZE == 4
+    assert strides.tolist() == [4, 4, 4, 4, 4, 8, 8, 16, 16]
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(64, SMALL), (224, LARGE)])
+def test_numbers_of_regions_and_proposals_follow_the_size_of_the_pictures(side, sizes, monkeypatch):
+    built = []
+    monkeypatch.setattr("downstream.probes.detection.DetectionHead", lambda *_, **named: built.append(named["sizes"]))
+    encoder = build_encoder("alexnet?width=0.0625&stem_stride=2", input_size=side, seed=0)
+    with pytest.raises(AttributeError):  # there is no head to train
+        QUICK._train(encoder, at_size(squares(), side, bad_images="stop", fit="pad"), stages=[4, 5])
+    assert built == [sizes]
+    head = DetectionHead([2], width=1, hidden=4, num_classes=1, sizes=sizes)
+    assert head.rpn.post_nms_top_n() == sizes.proposals and head.rpn.pre_nms_top_n() == sizes.candidates
+    pooled = head.pool.side, head.roi_heads.fg_bg_sampler.count
+    assert pooled == (sizes.pooled, sizes.sampled_regions) and head.roi_heads.detections_per_img == sizes.detections
 
 
 @pytest.mark.parametrize("neck", ["single", "fpn"])

@@ -30,8 +30,12 @@ def targets(counts: tuple[int, ...]) -> list[dict[str, torch.Tensor]]:
     ]
 
 
+@pytest.mark.parametrize("most_weights", [2**24, 1])
 @pytest.mark.parametrize("levels", [1, 3])
-def test_pooled_regions_and_their_gradients_are_torchvisions(levels: int) -> None:
+def test_pooled_regions_and_their_gradients_are_torchvisions(
+    levels: int, most_weights: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("downstream.rcnn.MOST_WEIGHTS", most_weights)
     generator = torch.Generator().manual_seed(0)
     sides = (16, 8, 4)[:levels]
     maps = OrderedDict(
@@ -44,7 +48,7 @@ def test_pooled_regions_and_their_gradients_are_torchvisions(levels: int) -> Non
     scales = [side / SIDE for side in sides]
 
     def levels_by_size(given):  # type: ignore[no-untyped-def]
-        return levels_of(given, cells_per_pixel=scales)
+        return levels_of(given, pooled=4, cells_per_pixel=scales)
 
     mine, theirs = RegionPool(4), MultiScaleRoIAlign([*maps], output_size=4, sampling_ratio=1)
     mine.scales, mine.levels = scales, levels_by_size

@@ -124,7 +124,7 @@ def test_the_command_compares_encoders_decoders_and_baselines(tmp_path, capsys):
     for name in ("nearest by HOG", "nearest by context_encoder pool5", "nearest by random pool5", "interpolated"):
         assert name in said
     scores = json.loads((tmp_path / "fills" / "fills.json").read_text())["scores"]
-    assert set(scores["context_encoder"]) == {"L1", "L2", "PSNR", "SSIM"}
+    assert set(scores["context_encoder"]) == {"L1", "L2", "PSNR", "SSIM", "sharpness", "seam"}
     assert (tmp_path / "fills" / "fills.png").is_file()
     save_encoder(build_encoder(spec, input_size=32, seed=0), random, {"task": "random"})
     with pytest.raises(UserError, match="has input size 32 px, the first one 16 px"):

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from index_samples import SIZE, make_encoder
+from index_samples import SIZE, SPEC, make_encoder
 
 from pretext.system.errors import UserError
+from retrieval.__main__ import main
 from retrieval.indexing.index import PatchIndex
 
 
@@ -118,3 +119,16 @@ def test_a_file_that_this_faiss_cannot_read_is_named(saved: Path) -> None:
     with pytest.raises(UserError, match=r"index\.faiss: FAISS [\d.]+ cannot read it") as caught:
         PatchIndex.open(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_stage_and_pooling_of_an_index_can_be_chosen_on_val(
+    encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["index", "--encoder", str(encoder_file), "--data", SPEC, "--mode", "objects", "--choose"]
+    assert main([*words, "--out", str(tmp_path / "index")]) == 0
+    said = re.search(r"chosen on val: --stage (\w+) --pool (\d)", capsys.readouterr().out)
+    assert said is not None
+    manifest = PatchIndex.open(tmp_path / "index").manifest
+    assert (manifest.stage, str(manifest.regions.pool)) == said.groups()
+    with pytest.raises(UserError, match="--choose chooses --stage and --pool; give neither"):
+        main([*words, "--pool", "2", "--out", str(tmp_path / "other")])

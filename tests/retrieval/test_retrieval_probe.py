@@ -83,7 +83,7 @@ def test_the_seed_draws_what_is_searched_and_searched_for(data: ImageDataset) ->
 def test_measures_are_those_of_a_count_in_numpy(
     probe: Retrieval, encoder: Encoder, data: ImageDataset, mode: Mode, prefix: str
 ) -> None:
-    probe = replace(probe, pools=(2,))
+    probe = replace(probe, pools=(2,), centred=False)
     sized = at_size(data, 2 * encoder.input_size, bad_images="stop", fit="pad")
     tables = probe._tables(sized, Regions(mode="objects"))
     scores = {(s.metric, s.stage): s for s in probe.evaluate(encoder, data)}
@@ -116,7 +116,7 @@ def test_measures_are_those_of_a_count_in_numpy(
 
 def test_each_stage_is_pooled_as_is_best_on_val(probe: Retrieval, encoder: Encoder, data: ImageDataset) -> None:
     def precision(pools: tuple[int, ...]) -> dict[str, float]:
-        scores = replace(probe, pools=pools).evaluate(encoder, data)
+        scores = replace(probe, pools=pools, centred=False).evaluate(encoder, data)
         return {score.stage: score.value for score in scores if score.metric == "precision@5"}
 
     one, four, best = precision((1,)), precision((4,)), precision((1, 4))
@@ -137,6 +137,48 @@ def test_each_stage_is_pooled_as_is_best_on_val(probe: Retrieval, encoder: Encod
     assert one != four
     with pytest.raises(ValueError, match="pools are"):
         replace(probe, pools=(0,))
+
+
+def test_vectors_are_centred_where_that_is_better_on_val(
+    probe: Retrieval, encoder: Encoder, data: ImageDataset
+) -> None:
+    def values(centred: bool) -> dict[str, float]:
+        scores = replace(probe, pools=(1,), centred=centred).evaluate(encoder, data)
+        return {score.stage: score.value for score in scores if score.metric == "precision@5"}
+
+    sized = at_size(data, 2 * encoder.input_size, bad_images="stop", fit="pad")
+    tables = probe._tables(sized, Regions(mode="objects"))
+    expected, differs = {}, []
+    for stage in (stage.name for stage in encoder.stages):
+        vectors = {
+            split: describe(encoder, sized.split(split), table, Regions(mode="objects"), stages=[stage])[stage]
+            for split, table in tables.items()
+        }
+        mean = vectors["train"].astype(np.float64).mean(axis=0)
+        found: dict[bool, dict[str, float]] = {}
+        for centred in (False, True):
+            moved = {split: some - mean * centred for split, some in vectors.items()}
+            unit = {split: some / np.linalg.norm(some, axis=1, keepdims=True) for split, some in moved.items()}
+            near = {split: np.argsort(-(unit[split] @ unit["train"].T), axis=1)[:, :5] for split in ("val", "test")}
+            found[centred] = {
+                split: 100 * (tables["train"]["label"][rows] == tables[split]["label"][:, None]).mean()
+                for split, rows in near.items()
+            }
+        expected[stage] = found[found[True]["val"] > found[False]["val"]]["test"]
+        differs.append(found[True]["val"] > found[False]["val"])
+    assert any(differs)
+    assert values(centred=True) == pytest.approx(expected)
+
+
+def test_the_best_reading_on_val_is_that_of_the_headline(
+    probe: Retrieval, encoder: Encoder, data: ImageDataset
+) -> None:
+    plain = replace(probe, centred=False)
+    stage, pool = plain.best_reading(encoder, data, mode="grid")
+    (headline,) = [score for score in plain.evaluate(encoder, data) if score.headline]
+    assert headline.stage == stage
+    again = [score for score in replace(plain, pools=(pool,)).evaluate(encoder, data) if score.headline]
+    assert (again[0].stage, again[0].value) == (stage, headline.value)
 
 
 def test_pictures_with_one_label_are_judged_whole(probe: Retrieval, encoder: Encoder, tmp_path: Path) -> None:

@@ -153,6 +153,36 @@ def test_a_whole_hole_has_the_ssim_of_the_whole_picture() -> None:
     assert hole_errors(painted, everywhere)["SSIM"][0] == pytest.approx(whole.mean())
 
 
+@pytest.mark.parametrize("hole", ["central", "random_block", "random_region"])
+def test_sharpness_and_seam_are_those_of_a_loop_over_neighbours(hole: MaskKind) -> None:
+    pictures, filled = some_pictures(hole=hole)
+    found = hole_errors(filled, pictures)
+    steps: dict[str, dict[str, list[float]]] = {name: {"mine": [], "true": []} for name in ("sharpness", "seam")}
+    for i in range(3):
+        hidden = pictures.holes[i, 0].numpy()
+        for which, pixels in (("mine", filled), ("true", pictures.images / 255)):
+            values, inside, across = pixels[i].double().numpy(), [], []
+            for y, x in np.ndindex(hidden.shape):
+                for there in ((y + 1, x), (y, x + 1)):
+                    if max(there) < len(hidden) and (hidden[y, x] or hidden[there]):
+                        step = np.abs(values[:, y, x] - values[:, there[0], there[1]]).mean()
+                        (inside if hidden[y, x] and hidden[there] else across).append(step)
+            steps["sharpness"][which].append(float(np.mean(inside)))
+            steps["seam"][which].append(float(np.mean(across)))
+    for name, both in steps.items():
+        np.testing.assert_allclose(found[name], np.array(both["mine"]) / np.mean(both["true"]), rtol=1e-6)
+
+
+def test_the_truth_has_the_sharpness_and_the_seam_of_one_and_one_colour_no_sharpness() -> None:
+    pictures, _ = some_pictures(hole="central")
+    truth = hole_errors(pictures.images.double() / 255, pictures)
+    assert truth["sharpness"].mean() == pytest.approx(1) and truth["seam"].mean() == pytest.approx(1)
+    grey = torch.where(pictures.holes, 0.5, pictures.images.float() / 255)
+    assert (hole_errors(grey, pictures)["sharpness"] == 0).all()
+    whole = pictures._replace(holes=torch.ones_like(pictures.holes))
+    assert (hole_errors(grey, whole)["seam"] == 1).all()  # there is no border
+
+
 def test_a_perfect_fill_has_finite_scores() -> None:
     pictures, _ = some_pictures()
     found = hole_errors(pictures.images.float() / 255, pictures)
@@ -193,6 +223,8 @@ def test_scores_keep_the_contract(data: ImageDataset) -> None:
         ("L2", "%", False),
         ("PSNR", "dB", True),
         ("SSIM", "", True),
+        ("sharpness", "", True),
+        ("seam", "", False),
     ]
     assert [s.metric for s in scores if s.headline] == ["PSNR"]
     for score in scores:
