@@ -64,7 +64,7 @@ class RegionPool(nn.Module):
                 rows = rows * (level == i)[..., None, None]
             an_image = rows[0].numel() * columns[0, 0].numel()
             many = max(1, MOST_WEIGHTS // max(1, an_image))  # images whose weights are held at once
-            pieces = zip(rows.split(many), columns.split(many), cells.split(many), strict=True)
+            pieces = zip(*(torch.split(each, many) for each in (rows, columns, cells)), strict=True)
             part = torch.cat([_pooled(*piece) for piece in pieces])
             found = part if found is None else found + part
         assert found is not None

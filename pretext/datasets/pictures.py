@@ -78,5 +78,5 @@ def _canvases(count: int, height: int, width: int) -> UInt8[Tensor, "B 3 H W"]:
     shape = (count, height, width, 3)
     if get_worker_info() is None or not count:
         return torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
-    shared = torch.UntypedStorage._new_shared(math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(shared, 0, shape).permute(0, 3, 1, 2)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape).permute(0, 3, 1, 2)
