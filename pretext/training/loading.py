@@ -24,6 +24,7 @@ from pretext.datasets.classification import class_targets
 from pretext.datasets.kept import is_packed, packed_pictures
 from pretext.datasets.pictures import Pictures, side_by_side
 from pretext.system.errors import UserError
+from pretext.system.stopping import Stop
 from pretext.tasks.base import Batch, Clips
 from pretext.training.left_out import LeftOut
 
@@ -116,6 +117,25 @@ def load_batches(
             if left_out is not None:
                 left_out.add(index, reason)
         yield batch(indices, pictures)
+
+
+def next_batch(batches: Iterator[Batch], stop: Stop) -> Batch | None:
+    """Return the next batch; None if a signal has ended the workers that decode it.
+
+    Raises:
+        UserError: If something else has ended them.
+    """
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if stop.requested:
+            return None
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise UserError(
+            "a process that decodes was killed, perhaps for want of memory; run the same command again, with fewer "
+            "--workers"
+        ) from None
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +29,13 @@ from pretext.system.distributed import (
 )
 from pretext.system.errors import UserError
 from pretext.system.locks import lock_folder
-from pretext.system.stopping import Stop, stop_at_once, stop_politely
+from pretext.system.stopping import stop_at_once, stop_politely
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Task, label_kind
 from pretext.training.config import TrainConfig
 from pretext.training.flops import flops_per_image
 from pretext.training.left_out import LeftOut, sound_images
-from pretext.training.loading import load_batches
+from pretext.training.loading import load_batches, next_batch
 from pretext.training.log import TrainingLog
 from pretext.training.micro_batches import equal_part, least_rows, micro_batches, seeded_generator
 from pretext.training.optimisers import make_optimizers, rate_at
@@ -196,7 +195,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                         group["lr"] = rate_factor * group["peak_lr"]
 
                 waiting_since = time.monotonic()
-                batch = _next(batches, stop)
+                batch = next_batch(batches, stop)
                 if streamed:
                     rows = left_out.share(-1 if batch is None else len(batch), config.batch_size)
                     if rows < 0:  # the signal that requests the stop has ended the workers of a process too
@@ -262,21 +261,6 @@ def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch
 def _sample_steps(total_steps: int | None, count: int) -> set[int]:
     """Return the steps that end with a sample sheet: `count` of them, evenly spaced, the last step included."""
     return {math.ceil((k + 1) * total_steps / count) for k in range(count)} if total_steps else set()
-
-
-def _next(batches: Iterator[Batch], stop: Stop) -> Batch | None:
-    """Return the next batch; None if a signal has ended the workers that decode it."""
-    try:
-        return next(batches)
-    except RuntimeError as error:
-        if stop.requested:
-            return None
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        raise UserError(
-            "a process that decodes was killed, perhaps for want of memory; run the same command again, with fewer "
-            "--workers"
-        ) from None
 
 
 def _step(
