@@ -31,7 +31,7 @@ ENCODER = "alexnet?width=0.1&stem_stride=2"
 SUITE = "--profile smoke --tasks random rotation --probes knn segmentation retrieval --budget images=256 --workers 2"
 COMMANDS = {
     "train": f"pretext train context_encoder --data folder:PICTURES --encoder {ENCODER} --image-size 32 --steps 40 "
-    "--batch-size 8 --workers 0 --device cpu --checkpoint-seconds 0.05 --samples 3 --out OUT",
+    "--batch-size 8 --workers 0 --device cpu --checkpoint-seconds 0.05 --samples 3 --keep 20% --out OUT",
     "inpaint": f"pretext inpaint --checkpoint MADE/run --data {SCENES} --out OUT",
     "fine_tune": f"downstream fine_tune --encoder MADE/run/encoder.safetensors --data {SCENES} --steps 25 --out OUT",
     "linear": f"downstream linear --encoder MADE/run/encoder.safetensors --data {SCENES} --iterations 20 --out OUT",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import ClassVar, Literal
 
 from pretext.datasets.packed import BadImages
@@ -13,9 +15,11 @@ from pretext.training.optimisers import OptimizerName, ScheduleName
 BUDGETS = ("images", "steps", "epochs", "seconds", "flops")
 DEFAULT_IMAGES = 100_000
 """Budget in images if no budget is given."""
+KEEP = re.compile(r"([0-9]{1,9}|[0-9]{1,3}\.[0-9]{1,3}(?=%))(%?)")
+"""What `keep` may be: steps, or percent of the budget."""
 MOST_BUDGET = 1e30
 """Larger budgets are refused: their number of steps would not be finite."""
-NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples")
+NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples", "keep")
 """Settings that do not change the trained encoder; a run may be resumed with other values of them."""
 
 
@@ -73,6 +77,8 @@ class TrainConfig:
     """Steps between lines of log.jsonl."""
     samples: int = 4
     """Sample sheets to write over the run, if the task outputs images; 0 writes none."""
+    keep: str | None = None
+    """Keep an encoder file in OUT/kept every N steps (500), or every N percent of the budget (10%)."""
 
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "how long": ("images", "steps", "epochs", "seconds", "flops"),
@@ -93,7 +99,7 @@ class TrainConfig:
             "seed",
             "bad_images",
         ),
-        "where and when to save": ("device", "workers", "checkpoint_seconds", "log_every", "samples"),
+        "where and when to save": ("device", "workers", "checkpoint_seconds", "log_every", "samples", "keep"),
     }
 
     def __post_init__(self) -> None:
@@ -116,6 +122,27 @@ class TrainConfig:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}; allowed is above 0, or none to disable clipping")
+        if self.keep is not None:
+            found = KEEP.fullmatch(self.keep)
+            if not found or not 0 < float(found[1]) <= (100 if found[2] else MOST_BUDGET):
+                raise ValueError(f"keep is {self.keep}; allowed is a number of steps, such as 500, or 0.001% to 100%")
+        if self.seconds is not None and self.keep is not None and self.keep.endswith("%"):
+            raise ValueError(f"keep is {self.keep}, but a budget in seconds has no known steps; give a number of steps")
+
+    def keeps(self, step: int, total_steps: int | None) -> bool:
+        """Return whether the encoder is kept after a step; see `keep`.
+
+        Args:
+            step: Steps that are done, from 1.
+            total_steps: What `total_steps` returns.
+        """
+        if self.keep is None:
+            return False
+        if not self.keep.endswith("%"):
+            return step % int(self.keep) == 0
+        assert total_steps is not None
+        interval = total_steps * Fraction(self.keep.rstrip("%")) / 100  # exact, unlike a float
+        return step // interval > (step - 1) // interval
 
     def total_steps(self, *, image_count: int, flops_per_image: float) -> int | None:
         """Return the number of steps; None if the budget is in seconds.

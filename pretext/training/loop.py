@@ -63,7 +63,7 @@ def train(
         data: Data set, or anything that `as_dataset` takes: a torch data set, an array, a list of paths. Its training
             split is used, without labels unless the task needs them.
         config: Budget, optimisation and logging.
-        out: Folder for `encoder.safetensors`, `checkpoint.safetensors`, `log.jsonl`, `run.json` and `samples/`.
+        out: Folder for `encoder.safetensors`, `checkpoint.safetensors`, `log.jsonl`, `run.json`, `samples/`, `kept/`.
         image_size: Side of the images in pixels.
         task_settings: The task's `Config`; None takes the one of `task`.
 
@@ -140,7 +140,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config)
-    step, earlier = 0, Spent()
+    step, earlier, prepared = 0, Spent(), min(model.prepares_on, len(train_data))
     if checkpoint is not None:
         folder.restore(model, optimizers, checkpoint.tensors)
         step, earlier = checkpoint.state.step, checkpoint.state.spent
@@ -203,17 +203,19 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                     batch = equal_part(batch, rows, config.accumulate, least)
                 log.add_waiting(time.monotonic() - waiting_since)
                 step += 1
-                if batch is None or not len(batch):  # too few images can be decoded: all skip the step
+                if batch is not None and len(batch):
+                    batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
+                    parts = micro_batches(batch, config, step - 1, device, least)
+                    losses = mean_losses(_step(model, parts, optimizers, config, device))
+                    model.after_step(step / total_steps if total_steps else progress)
+                    log.step(step, losses, rate_factor * config.learning_rate, model, batch.images)
+                    if step in sample_steps and rank() == 0:
+                        write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
+                else:  # too few images can be decoded: all skip the step
                     log.bar.update()
-                    continue
-                batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
-                parts = micro_batches(batch, config, step - 1, device, least)
-                losses = mean_losses(_step(model, parts, optimizers, config, device))
-                model.after_step(step / total_steps if total_steps else progress)
-                log.step(step, losses, rate_factor * config.learning_rate, model, batch.images)
 
-                if step in sample_steps and rank() == 0:
-                    write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
+                if config.keeps(step, total_steps) and rank() == 0:
+                    folder.keep(model, step, images_seen=step * config.batch_size + prepared)
                 if time.monotonic() - last_saved > config.checkpoint_seconds and rank() == 0:
                     folder.save(model, optimizers, RunState(step, *spent(), flops, finished=False))
                     last_saved = time.monotonic()
@@ -223,7 +225,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
             state = RunState(step, *spent(), flops, finished=not stopped)
             folder.save(model, optimizers, state)
             if not stopped:
-                images_seen = step * config.batch_size + min(model.prepares_on, len(train_data))
+                images_seen = step * config.batch_size + prepared
                 notes = [*train_data.notes, *left_out.notes()]
                 folder.finish(model, state, images_seen=images_seen, notes=notes)
         left_out.report()

@@ -27,6 +27,7 @@ from pretext.system.checkpoint import (
     optimizer_tensors,
     read_checkpoint,
     remove_leftovers,
+    remove_leftovers_in,
     save_checkpoint,
 )
 from pretext.system.errors import UserError
@@ -41,6 +42,8 @@ from pretext.training.config import NOT_IN_RESULT, TrainConfig
 from pretext.training.stopwatch import Spent
 
 CHECKPOINT = "checkpoint.safetensors"
+KEPT = "kept"
+"""Folder of the encoder files from earlier steps; see `TrainConfig.keep`."""
 STATE: Shape = {"step": int, "seconds": float, "cpu_seconds": float, "flops_per_image": float, "finished": bool}
 SETTINGS: Shape = {
     "task": str,
@@ -131,6 +134,7 @@ class RunFolder:
             if (found := re.match(r"\.(step-\d+\.png)\.", file.name))
         }:
             remove_leftovers(sheet)
+        remove_leftovers_in(self.path / KEPT)
 
     def restore(self, model: Task, optimizers: Mapping[str, Optimizer], tensors: dict[str, Tensor]) -> None:
         """Load a checkpoint's tensors into the task and its optimisers."""
@@ -145,17 +149,14 @@ class RunFolder:
             tensors |= optimizer_tensors(player, optimizer)
         save_checkpoint(self.path / CHECKPOINT, tensors, state._asdict() | {"settings": self.identity})
 
+    def keep(self, model: Task, step: int, *, images_seen: int) -> None:
+        """Write the encoder after a step to `kept/`; a resumed run that repeats the step replaces the file."""
+        file = self.path / KEPT / f"step-{step:07d}.safetensors"
+        save_encoder(model.encoder, file, self._record(model, images_seen))
+
     def finish(self, model: Task, state: RunState, *, images_seen: int, notes: Sequence[str] = ()) -> None:
         """Write the encoder file, and `run.json` with the settings, the cost and the data's notes of the run."""
-        started_from = model.encoder.record.get("weights")
-        record = {
-            **({"started_from": started_from} if started_from else {}),
-            **self.identity,
-            "images_seen": images_seen,
-            "version": version("pretext-bench"),
-            "git_sha": revision().sha,
-            "git_dirty": revision().dirty,
-        }
+        record = self._record(model, images_seen)
         about = record | {
             "wall_s": state.seconds,
             "cpu_s": state.cpu_seconds,
@@ -170,6 +171,18 @@ class RunFolder:
         with atomic_write(self.path / "run.json") as temporary:
             temporary.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
         save_encoder(model.encoder, self.encoder, record)
+
+    def _record(self, model: Task, images_seen: int) -> dict[str, Any]:
+        """Return the record in an encoder file."""
+        started_from = model.encoder.record.get("weights")
+        return {
+            **({"started_from": started_from} if started_from else {}),
+            **self.identity,
+            "images_seen": images_seen,
+            "version": version("pretext-bench"),
+            "git_sha": revision().sha,
+            "git_dirty": revision().dirty,
+        }
 
 
 def run_folder(

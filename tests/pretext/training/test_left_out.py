@@ -58,7 +58,8 @@ def test_a_broken_picture_stops_the_run_where_it_is_to(tmp_path):
 
 def test_steps_without_enough_pictures_are_skipped(tmp_path):
     data = pictures(tmp_path / "data", set(range(32)) - set(range(0, 32, 3)))
-    assert trained(data, tmp_path / "out", "byol", steps=12, batch_size=4, accumulate=2).is_file()
+    assert trained(data, tmp_path / "out", "byol", steps=12, batch_size=4, accumulate=2, keep="1").is_file()
+    assert len(list((tmp_path / "out" / "kept").iterdir())) == 12
     steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert 0 < len(steps) < 12
 
