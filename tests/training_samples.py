@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pretext.datasets import open_dataset
+from pretext.training import loop
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
 
@@ -18,6 +21,20 @@ ENCODER = "alexnet?width=0.1&stem_stride=2"
 def run(out: Path, task: str = "context_encoder", **settings) -> Path:
     settings = {"steps": 6, "batch_size": 16, "log_every": 2, "workers": 0, "device": "cpu"} | settings
     return train(task, ENCODER, open_dataset(DATA), TrainConfig(**settings), out, image_size=32)
+
+
+def stop_in_step(monkeypatch, step: int) -> None:
+    """Let a signal arrive while a run takes its `step`-th step."""
+    taken, calls = loop._step, 0
+
+    def stopped(*given):
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return taken(*given)
+
+    monkeypatch.setattr(loop, "_step", stopped)
 
 
 def pictures(folder: Path, broken=()) -> str:

@@ -166,7 +166,11 @@ def _learning_plots(run: Run) -> list[Plot]:
     from pretext.training.log import read_log
 
     logs = {
-        row: [read_log(folder / "log.jsonl") for folder in seeds.values() if (folder / "log.jsonl").exists()]
+        row: [
+            [line for line in read_log(folder / "log.jsonl") if "loss" in line]
+            for folder in seeds.values()
+            if (folder / "log.jsonl").exists()
+        ]
         for row, seeds in run.pretrained().items()
     }
     logs = {row: kept for row, seeds in logs.items() if (kept := [log for log in seeds if log])}

@@ -10,6 +10,7 @@ run_folder     the run's folder: checkpoint, encoder file, `load_task`
 stopwatch      the time that a run has taken, on the clock and on the processor
 log            log.jsonl and the progress bar
 collapse       spread and effective rank of the features
+watching       k-NN accuracy or effective rank on a fixed part of the data, while the run goes on
 flops          floating-point operations per image
 sample_sheets  PNG sheets of inputs and outputs
 """

@@ -39,6 +39,12 @@ def rank_me(vectors: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
     return (-(shares * shares.log()).sum()).exp()
 
 
+def check_finite(features: Float[Tensor, "N D"]) -> None:
+    """Raise a `UserError` if a feature is not finite."""
+    if not features.isfinite().all():
+        raise UserError("the encoder's features are not finite; lower --learning-rate or set --clip-norm")
+
+
 @torch.no_grad()
 def feature_statistics(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"]) -> dict[str, float]:
     """Return the spread (`feature_std`) and the effective rank (`rank_me`) of the features of the first images.
@@ -48,6 +54,5 @@ def feature_statistics(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"]) -> di
     """
     with evaluating(encoder):
         features = encoder.embed(images[:MAX_IMAGES])
-    if not features.isfinite().all():
-        raise UserError("the encoder's features are not finite; lower --learning-rate or set --clip-norm")
+    check_finite(features)
     return {"feature_std": float(spread(features)), "rank_me": float(rank_me(features))}

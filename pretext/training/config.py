@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 from pretext.datasets.packed import BadImages
 from pretext.system.ranges import check_numbers
 from pretext.training.optimisers import OptimizerName, ScheduleName
+from pretext.training.watching import WatchName
 
 BUDGETS = ("images", "steps", "epochs", "seconds", "flops")
 DEFAULT_IMAGES = 100_000
@@ -19,7 +20,7 @@ KEEP = re.compile(r"([0-9]{1,9}|[0-9]{1,3}\.[0-9]{1,3}(?=%))(%?)")
 """What `keep` may be: steps, or percent of the budget."""
 MOST_BUDGET = 1e30
 """Larger budgets are refused: their number of steps would not be finite."""
-NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples", "keep")
+NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples", "watch", "watch_every", "keep")
 """Settings that do not change the trained encoder; a run may be resumed with other values of them."""
 
 
@@ -77,6 +78,11 @@ class TrainConfig:
     """Steps between lines of log.jsonl."""
     samples: int = 4
     """Sample sheets to write over the run, if the task outputs images; 0 writes none."""
+    watch: WatchName | None = None
+    """Measure the encoder while it trains, on fixed pictures of train and val: k-NN accuracy, or RankMe, which needs
+    no labels."""
+    watch_every: int = 200
+    """Steps between measurements of --watch; the last step has one too."""
     keep: str | None = None
     """Keep an encoder file in OUT/kept every N steps (500), or every N percent of the budget (10%)."""
 
@@ -99,7 +105,8 @@ class TrainConfig:
             "seed",
             "bad_images",
         ),
-        "where and when to save": ("device", "workers", "checkpoint_seconds", "log_every", "samples", "keep"),
+        "while it trains": ("watch", "watch_every", "keep"),
+        "where and when to save": ("device", "workers", "checkpoint_seconds", "log_every", "samples"),
     }
 
     def __post_init__(self) -> None:
@@ -107,7 +114,7 @@ class TrainConfig:
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given; give at most one budget")
-        for name in (*given, "batch_size", "accumulate", "learning_rate", "log_every"):
+        for name in (*given, "batch_size", "accumulate", "learning_rate", "log_every", "watch_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
             if name in BUDGETS and getattr(self, name) > MOST_BUDGET:

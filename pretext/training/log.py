@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pretext.encoders.base import Encoder
 from pretext.system.checkpoint import atomic_write
 from pretext.system.distributed import rank
 from pretext.system.errors import UserError
@@ -19,9 +20,10 @@ from pretext.system.stored_json import Shape, parse_json
 from pretext.tasks.base import Task
 from pretext.training.collapse import COLLAPSED, feature_statistics
 from pretext.training.config import TrainConfig
+from pretext.training.watching import Watch
 
-ROW: Shape = {"step": int, "images": int, "loss": {"*": float}}
-"""What every line of a log has; at least one player has a loss."""
+ROW: Shape = {"step": int, "images": int, "loss?": {"*": float}, "watch?": {"*": float}}
+"""What every line of a log has: the loss of at least one player, or what `Watch` has measured."""
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -30,8 +32,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             row = parse_json(line, ROW, source=f"{path}, line {number}", remedy="left out")
-            if not row["loss"]:
-                raise UserError(f"{path}, line {number}: no loss; left out")
+            if not row.get("loss") and not row.get("watch"):
+                raise UserError(f"{path}, line {number}: neither loss nor watch; left out")
             rows.append(row)
         except UserError as error:
             dropped.append(str(error))
@@ -118,7 +120,7 @@ class TrainingLog:
             self._warn("task", f"at step {step} {warning}")
         elapsed = max(time.monotonic() - self.interval_started, 1e-9)
         count = (step - self.last_step) * self.config.batch_size
-        self.rows.append(
+        self._write(
             {
                 "step": step,
                 "images": step * self.config.batch_size,
@@ -133,8 +135,16 @@ class TrainingLog:
         )
         self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()})
         self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
+
+    def watched(self, step: int, watch: Watch, encoder: Encoder) -> None:
+        """Measure the encoder after a step, and log it; `images_per_second` leaves out the time that it takes."""
+        began = time.monotonic()
+        self._write({"step": step, "images": step * self.config.batch_size, "watch": watch.measure(encoder)})
+        self.interval_started += time.monotonic() - began
+
+    def _write(self, row: dict[str, Any]) -> None:
         with (self.out / "log.jsonl").open("a") as file:
-            file.write(json.dumps(self.rows[-1]) + "\n")
+            file.write(json.dumps(row) + "\n")
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self.warned:

@@ -42,6 +42,7 @@ from pretext.training.optimisers import make_optimizers, rate_at
 from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_folder
 from pretext.training.sample_sheets import write_sample
 from pretext.training.stopwatch import Spent, stopwatch
+from pretext.training.watching import Watch, check_watch
 
 
 def train(
@@ -106,6 +107,7 @@ def _train(
         built_encoder = build_encoder(built_encoder, input_size=image_size, seed=config.seed)
     elif built_encoder.input_size != image_size:
         raise UserError(f"image_size is {image_size}, but the encoder was made for {built_encoder.input_size} px")
+    check_watch(config.watch, data)
     train_data = for_views(data.split("train"), image_size, bad_images=config.bad_images)
     folder = run_folder(out, task, task_settings, encoder, train_data, config, image_size=image_size)
     if world() > 1:  # of the data, the fingerprint decides
@@ -174,6 +176,9 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     streamed = not is_packed(train_data)
     least = least_rows(model, train_data, first_images[0], config, device, streamed=streamed) if optimizers else 1
     sample_steps = _sample_steps(total_steps, config.samples)
+    watch = None
+    if config.watch is not None and total_steps != 0 and rank() == 0:
+        watch = Watch(config.watch, train_data, side=side, workers=config.workers)
     log = TrainingLog(out, task=folder.settings["task"], step=step, total_steps=total_steps, config=config)
 
     # 4. The loop.
@@ -214,6 +219,8 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                 else:  # too few images can be decoded: all skip the step
                     log.bar.update()
 
+                if watch is not None and (step % config.watch_every == 0 or step == total_steps):
+                    log.watched(step, watch, model.encoder)
                 if config.keeps(step, total_steps) and rank() == 0:
                     folder.keep(model, step, images_seen=step * config.batch_size + prepared)
                 if time.monotonic() - last_saved > config.checkpoint_seconds and rank() == 0:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import pytest
 import torch
-from training_samples import run
+from training_samples import run, stop_in_step
 
 from pretext.encoders import load_encoder, read_record
 from pretext.system.checkpoint import HOST
-from pretext.training import loop
 from pretext.training.config import TrainConfig
 from pretext.training.run_folder import RunFolder
 
@@ -62,16 +58,7 @@ def test_each_is_the_encoder_after_its_step_and_the_run_ends_alike(tmp_path):
 
 def test_a_stopped_run_keeps_each_step_once(tmp_path, monkeypatch):
     run(tmp_path / "whole", keep="2")
-    real, calls = loop._step, 0
-
-    def interrupted(*given):
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*given)
-
-    monkeypatch.setattr(loop, "_step", interrupted)
+    stop_in_step(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "part", keep="2")
     monkeypatch.undo()
