@@ -12,5 +12,6 @@ log            log.jsonl and the progress bar
 collapse       spread and effective rank of the features
 watching       k-NN accuracy or effective rank on a fixed part of the data, while the run goes on
 flops          floating-point operations per image
+tracking       TensorBoard or a user's own file as a sink of the log's lines
 sample_sheets  PNG sheets of inputs and outputs
 """

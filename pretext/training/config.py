@@ -20,7 +20,17 @@ KEEP = re.compile(r"([0-9]{1,9}|[0-9]{1,3}\.[0-9]{1,3}(?=%))(%?)")
 """What `keep` may be: steps, or percent of the budget."""
 MOST_BUDGET = 1e30
 """Larger budgets are refused: their number of steps would not be finite."""
-NOT_IN_RESULT = ("checkpoint_seconds", "log_every", "workers", "device", "samples", "watch", "watch_every", "keep")
+NOT_IN_RESULT = (
+    "checkpoint_seconds",
+    "log_every",
+    "workers",
+    "device",
+    "samples",
+    "watch",
+    "watch_every",
+    "track",
+    "keep",
+)
 """Settings that do not change the trained encoder; a run may be resumed with other values of them."""
 
 
@@ -83,6 +93,8 @@ class TrainConfig:
     no labels."""
     watch_every: int = 200
     """Steps between measurements of --watch; the last step has one too."""
+    track: tuple[str, ...] = ()
+    """Send the log's lines and the sample sheets to tensorboard, or to a file of your own, my_tracker.py."""
     keep: str | None = None
     """Keep an encoder file in OUT/kept every N steps (500), or every N percent of the budget (10%)."""
 
@@ -105,7 +117,7 @@ class TrainConfig:
             "seed",
             "bad_images",
         ),
-        "while it trains": ("watch", "watch_every", "keep"),
+        "while it trains": ("watch", "watch_every", "track", "keep"),
         "where and when to save": ("device", "workers", "checkpoint_seconds", "log_every", "samples"),
     }
 

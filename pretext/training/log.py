@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pretext.system.stored_json import Shape, parse_json
 from pretext.tasks.base import Task
 from pretext.training.collapse import COLLAPSED, feature_statistics
 from pretext.training.config import TrainConfig
+from pretext.training.tracking import Trackers
 from pretext.training.watching import Watch
 
 ROW: Shape = {"step": int, "images": int, "loss?": {"*": float}, "watch?": {"*": float}}
@@ -46,19 +48,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 class TrainingLog:
     """Writes one JSON line every `log_every` steps, and shows a progress bar. Only the first process does."""
 
-    def __init__(self, out: Path, *, task: str, step: int, total_steps: int | None, config: TrainConfig) -> None:
+    def __init__(
+        self, out: Path, settings: Mapping[str, Any], *, step: int, total_steps: int | None, config: TrainConfig
+    ) -> None:
         """Keep the lines that an earlier call wrote up to `step`.
 
         Args:
             out: Folder of the run.
-            task: Label of the progress bar.
+            settings: Settings of the run, for trackers; its task is the label of the progress bar.
             step: Steps that are done.
             total_steps: Steps of the whole run; None if the budget is in seconds.
             config: Settings of the run.
         """
         from tqdm import tqdm
 
-        self.out, self.config, self.total_steps = out, config, total_steps
+        self.out, self.settings, self.config, self.total_steps = out, settings, config, total_steps
         self.rows: list[dict[str, Any]] = []
         self.warned: set[str] = set()
         """Kinds of warnings that were printed; each is printed once."""
@@ -67,16 +71,21 @@ class TrainingLog:
             self.rows = [row for row in read_log(path) if row["step"] <= step]
         self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
         hidden = True if rank() else None  # None hides the bar unless stderr is a terminal
-        self.bar = tqdm(None, task, total_steps, initial=step, delay=2, disable=hidden, leave=False, unit="step")
+        self.bar = tqdm(
+            None, settings["task"], total_steps, initial=step, delay=2, disable=hidden, leave=False, unit="step"
+        )
 
     def __enter__(self) -> TrainingLog:
         if rank() == 0:
             self.out.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.out / "log.jsonl") as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+            self.trackers = Trackers(self.config.track, self.out, self.settings, self.last_step, self._say)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if rank() == 0:
+            self.trackers.close()
         self.bar.close()
 
     def add_waiting(self, seconds: float) -> None:
@@ -142,11 +151,20 @@ class TrainingLog:
         self._write({"step": step, "images": step * self.config.batch_size, "watch": watch.measure(encoder)})
         self.interval_started += time.monotonic() - began
 
+    def sheet(self, step: int, path: Path | None) -> None:
+        """Send a sample sheet to the trackers, if one was written."""
+        if path is not None:
+            self.trackers.image("samples", path, step)
+
     def _write(self, row: dict[str, Any]) -> None:
         with (self.out / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
+        self.trackers.line(row)
 
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self.warned:
             self.warned.add(kind)
-            self.bar.write(f"{self.out.name}: {text}", file=sys.stderr)
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.bar.write(f"{self.out.name}: {text}", file=sys.stderr)

@@ -42,6 +42,7 @@ from pretext.training.optimisers import make_optimizers, rate_at
 from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_folder
 from pretext.training.sample_sheets import write_sample
 from pretext.training.stopwatch import Spent, stopwatch
+from pretext.training.tracking import check_trackers
 from pretext.training.watching import Watch, check_watch
 
 
@@ -108,6 +109,7 @@ def _train(
     elif built_encoder.input_size != image_size:
         raise UserError(f"image_size is {image_size}, but the encoder was made for {built_encoder.input_size} px")
     check_watch(config.watch, data)
+    check_trackers(config.track)
     train_data = for_views(data.split("train"), image_size, bad_images=config.bad_images)
     folder = run_folder(out, task, task_settings, encoder, train_data, config, image_size=image_size)
     if world() > 1:  # of the data, the fingerprint decides
@@ -179,7 +181,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     watch = None
     if config.watch is not None and total_steps != 0 and rank() == 0:
         watch = Watch(config.watch, train_data, side=side, workers=config.workers)
-    log = TrainingLog(out, task=folder.settings["task"], step=step, total_steps=total_steps, config=config)
+    log = TrainingLog(out, folder.settings, step=step, total_steps=total_steps, config=config)
 
     # 4. The loop.
     model.train()
@@ -215,7 +217,8 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                     model.after_step(step / total_steps if total_steps else progress)
                     log.step(step, losses, rate_factor * config.learning_rate, model, batch.images)
                     if step in sample_steps and rank() == 0:
-                        write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
+                        sheet = write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
+                        log.sheet(step, sheet)
                 else:  # too few images can be decoded: all skip the step
                     log.bar.update()
 

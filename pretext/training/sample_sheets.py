@@ -25,15 +25,20 @@ FONT_SIZE = 12
 
 
 @torch.no_grad()
-def write_sample(model: Task, batch: Batch, path: Path) -> None:
-    """Write the sheet of `Task.pictures` for the first images of a batch; nothing if the task offers no pictures."""
+def write_sample(model: Task, batch: Batch, path: Path) -> Path | None:
+    """Write the sheet of `Task.pictures` for the first images of a batch, and return its path.
+
+    If the task offers no pictures, nothing is written, and None is returned.
+    """
     first = batch.map(lambda tensor: tensor[:SAMPLE_IMAGES])
     generator = torch.Generator(batch.device).manual_seed(0)  # the same masks on every sheet of a run
     model.eval()
     columns = model.pictures(replace(first, labels=None, generator=generator))
     model.train()
-    if columns:
-        sample_sheet({name: picture.float().cpu() for name, picture in columns.items()}, path)
+    if not columns:
+        return None
+    sample_sheet({name: picture.float().cpu() for name, picture in columns.items()}, path)
+    return path
 
 
 def sample_sheet(columns: Mapping[str, Float[Tensor, "B 3 S S"]], path: str | Path) -> None:

@@ -162,7 +162,7 @@ def read_checkpoint(root: Path) -> None:
 
 def read_training_log(root: Path) -> None:
     folder = root / "run"
-    with TrainingLog(folder, task="t", step=4, total_steps=8, config=SETTINGS):
+    with TrainingLog(folder, {"task": "t"}, step=4, total_steps=8, config=SETTINGS):
         pass
     assert read_log(folder / "log.jsonl") == read_log(folder / "log.jsonl")
 

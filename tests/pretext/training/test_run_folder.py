@@ -23,7 +23,7 @@ def test_a_torn_last_line_of_the_log_is_left_out_and_said(tmp_path, capsys):
     file = tmp_path / "log.jsonl"
     for torn in ('{"step": 4, "ima', "\udcff", '{"step": "4"}', "null", '{"step": 4, "images": 8, "loss": {}}'):
         file.write_text(ROW + torn, encoding="utf-8", errors="surrogateescape")
-        with TrainingLog(tmp_path, task="t", step=4, total_steps=6, config=TrainConfig(steps=6)) as log:
+        with TrainingLog(tmp_path, {"task": "t"}, step=4, total_steps=6, config=TrainConfig(steps=6)) as log:
             assert [row["step"] for row in log.rows] == [2]
         said = capsys.readouterr().err
         assert said.startswith(f"{file}, line 2: ") and said.endswith("; left out\n") and said.count("\n") == 1

@@ -143,3 +143,18 @@ def test_what_differs_between_the_processes_ends_both_in_one_line_before_any_ste
 def test_a_missing_folder_is_one_line_of_both(tmp_path):
     codes, said = Pair(words(f"folder:{tmp_path}/none", tmp_path / "out")).end()
     assert (codes, said) == ([2, 2], [f"error: folder:{tmp_path}/none: no such folder"])
+
+
+def test_two_processes_watch_track_and_keep_like_one_that_does_not(tmp_path):
+    data, made = pictures(tmp_path / "data"), {}
+    flags = ["--watch", "rankme", "--watch-every", "2", "--track", "tensorboard", "--keep", "2", "--log-every", "2"]
+    for name, more in (("plain", []), ("watched", flags)):
+        codes, said = Pair(words(data, tmp_path / name, *more)).end()
+        assert codes == [0, 0], said
+        made[name] = (tmp_path / name / "encoder.safetensors").read_bytes()
+    assert made["plain"] == made["watched"]
+    assert sorted(file.stem for file in (tmp_path / "watched" / "kept").iterdir()) == [
+        f"step-{step:07d}" for step in (2, 4, 6)
+    ]
+    assert len((tmp_path / "watched" / "log.jsonl").read_text().splitlines()) == 6  # three losses, three measurements
+    assert len(list((tmp_path / "watched" / "tensorboard").iterdir())) == 1
