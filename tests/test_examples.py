@@ -19,6 +19,7 @@ SHOWS = {
     "own_module": "Stage(name='layer2', channels=128, stride=8), Stage(name='layer4', channels=512, stride=32)",
     "own_dataset": "runs/data/encoder.safetensors",
     "scores_as_a_table": "top1",
+    "judge_kept": "\n20  ",
 }
 
 
