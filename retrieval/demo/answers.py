@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
+from pathlib import Path
 from typing import Any
 
 from fastapi.responses import Response
@@ -12,11 +13,17 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from pretext.datasets.base import BadImage
 from pretext.datasets.fitting import resize
+from retrieval.demo.closeness import closeness, word_for
 from retrieval.demo.fills import SHOWN_SIDE, ShownIndex, box_of, own_number
+from retrieval.originals import file_of
 from retrieval.regions import Box
 from retrieval.searcher import Searchable
 from retrieval.sheets import class_name
+
+SAME = 4.0
+"""Largest mean difference of two copies of a picture, out of 255: they may be decoded at different sizes."""
 
 
 def search_one(
@@ -47,17 +54,35 @@ def search_one(
         "name": shown.name,
         "seconds": round(seconds, 3),
         "neighbours": [
-            {
-                "similarity": round(float(cosine), 3),
-                "label": class_name(row, manifest.classes),
-                "number": int(row["image"]),
-                "box": box_of(row),
-                "picture": f"/api/picture/{position}/{int(row['image'])}",
-                "region": f"/api/region/{position}/{row_number}",
-            }
+            _neighbour(position, shown, row, int(row_number), float(cosine))
+            | {"same": without is None and _is_same(searchable, int(row["image"]), small)}
             for cosine, row_number, row in zip(cosines, row_numbers, rows, strict=True)
         ],
     }
+
+
+def _neighbour(position: int, shown: ShownIndex, row: Any, row_number: int, cosine: float) -> dict[str, Any]:
+    data, number = shown.searchable.data, int(row["image"])
+    file, close = file_of(data, number), closeness(cosine, shown.random_cosine)
+    return {
+        "similarity": round(cosine, 3),
+        "closeness": round(close, 3),
+        "word": word_for(close),
+        "name": f"picture {number}" if file is None else Path(file).name,
+        "label": class_name(row, shown.searchable.index.manifest.classes),
+        "number": number,
+        "box": box_of(row),
+        "picture": f"/api/picture/{position}/{number}",
+        "region": f"/api/region/{position}/{row_number}",
+    }
+
+
+def _is_same(searchable: Searchable, number: int, query: UInt8[Tensor, "3 S S"]) -> bool:
+    """Return whether a picture of the index is the query's: an upload, or one of an index of other splits."""
+    try:
+        return float((searchable.data[number][0].float() - query.float()).abs().mean()) < SAME
+    except BadImage:
+        return False
 
 
 def jpeg_response(image: UInt8[Tensor, "3 H W"]) -> Response:

@@ -16,11 +16,15 @@ from pretext.datasets.fitting import resize
 from pretext.inpainting.measuring import HoledPictures, baseline_fills, filled_by
 from pretext.tasks.base import Inpainter
 from retrieval.filling import by_hog, fill_from, nearest_rows
+from retrieval.originals import original
 from retrieval.regions import Box
 from retrieval.searcher import Searchable
 
 SHOWN_SIDE = 480
 """Longest side in pixels of pictures sent to the page."""
+PASTED_SIDE = 192
+"""Side in pixels at which the nearest picture is blended in, if the query has as many; blending takes 0.1 s then."""
+BY_HOG = "nearest by HOG"
 HOG_PICTURES, HOG_SIDE = 500, 64
 """Maximum number of pictures compared by HOG, and their maximum side in pixels; takes about half a second."""
 
@@ -34,6 +38,8 @@ class ShownIndex:
     searchable: Searchable
     decoder: Inpainter | None
     """The training run's own decoder, if it has one."""
+    random_cosine: float
+    """Mean cosine of two regions drawn at random from the index."""
 
 
 def fill_by_all(
@@ -41,7 +47,7 @@ def fill_by_all(
 ) -> dict[str, UInt8[Tensor, "3 h w"]]:
     """Return the picture with its hole filled by every available method, by the method's name.
 
-    Each method works at its own picture size.
+    Each method sees the picture at its own size; what is pasted from another picture is not shrunk so far.
 
     Args:
         shown: The indexes on the page.
@@ -61,14 +67,18 @@ def fill_by_all(
         if not len(nearest):  # the index holds only this picture
             continue
         row = searchable.index.table[nearest[0]]
-        source = searchable.data[int(row["image"])][0]
+        pasted = _with_hole(image, _pasted_side(image, manifest.picture_size), box)
+        source = original(searchable.data, int(row["image"]))
         if manifest.regions.mode == "contexts":  # move its hidden centre to the hole
-            source = _moved(crop(source, box_of(row)), pictures.holes[0, 0])
-        fills[f"nearest by {each.name}"] = fill_from(pictures, source[None])[0]
+            source = _moved(crop(source, box_of(row)), pasted.holes[0, 0])
+        fills[f"nearest by {each.name}"] = _pasted(pasted, source)
     first = shown[0].searchable
-    if (found := _nearest_by_hog(first, image, box, own_number(first, own, number))) is not None:
-        pictures = _with_hole(image, first.index.manifest.picture_size, box)
-        fills["nearest by HOG"] = fill_from(pictures, first.data[found][0][None])[0]
+    if (
+        BY_HOG not in fills
+        and (found := _nearest_by_hog(first, image, box, own_number(first, own, number))) is not None
+    ):
+        pasted = _with_hole(image, _pasted_side(image, first.index.manifest.picture_size), box)
+        fills[BY_HOG] = _pasted(pasted, original(first.data, found))
     decoded: dict[str, Path] = {}
     for each in shown:
         if each.decoder is not None:
@@ -113,6 +123,15 @@ def _nearest_by_hog(searchable: Searchable, image: UInt8[Tensor, "3 H W"], box: 
     query = _with_hole(image, side, box)
     holes = query.holes.expand(len(pictures), -1, -1, -1)
     return int(numbers[nearest_rows(by_hog(query), by_hog(HoledPictures(pictures, holes)))[0]])
+
+
+def _pasted_side(image: UInt8[Tensor, "3 H W"], picture_size: int) -> int:
+    return max(picture_size, min(PASTED_SIDE, *image.shape[1:]))
+
+
+def _pasted(pictures: HoledPictures, source: UInt8[Tensor, "3 H W"]) -> Float[Tensor, "3 S S"]:
+    """Return the one picture with its hole filled from another one, of any size."""
+    return fill_from(pictures, resize(source, {}, pictures.images.shape[-1])[0][None])[0]
 
 
 def _paste_fill(image: UInt8[Tensor, "3 h w"], filled: Float[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 h w"]:

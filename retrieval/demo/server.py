@@ -31,6 +31,8 @@ from pretext.system.errors import UserError
 from pretext.tasks.base import Inpainter
 from pretext.training.run_folder import load_task
 from retrieval.demo.answers import data_url, jpeg_response, search_one
+from retrieval.demo.closeness import random_cosine
+from retrieval.demo.examples import example
 from retrieval.demo.fills import ShownIndex, box_of, crop, fill_by_all
 from retrieval.demo.guard import Guard, JsonBody, RequestError, read_body
 from retrieval.demo.questions import requested_box, requested_flag, whole_number
@@ -41,7 +43,11 @@ from retrieval.searcher import Searchable
 
 PROG = "python -m retrieval demo"
 PAGE = Path(__file__).parent / "page"
+ASSETS = ("demo.css", "demo.js", "query.js", "neighbours.js", "fills.js")
 MAX_NEIGHBOURS = 50
+MAX_EXAMPLES = 10**6
+WITHOUT_LEARNING = {"hog": "HOG", "pixels": "raw pixels"}
+"""Names on the page of encoders that learn nothing; these have one stage."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,8 @@ class Demo:
     """Port on 127.0.0.1; 0 takes any free port."""
     device: str = "auto"
     """Torch device: cpu, cuda, …; auto takes a GPU if there is one."""
+    seed: int = 0
+    """Seed of the examples; the page opens with the first one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -77,7 +85,7 @@ def demo_command(argv: list[str]) -> int:
     opened = [Searchable.open(folder, device=options.device) for folder in options.index]
     for searchable in opened:
         say_opened(searchable.data)
-    served = make_app(opened, options.index)
+    served = make_app(opened, options.index, seed=options.seed)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -90,12 +98,13 @@ def demo_command(argv: list[str]) -> int:
     return 0
 
 
-def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> ASGIApp:
+def make_app(searchables: list[Searchable], folders: tuple[Path, ...], *, seed: int = 0) -> ASGIApp:
     """Return the page and its API as an ASGI application.
 
     Args:
         searchables: The opened indexes.
         folders: Their folders; distinguish two indexes of one encoder by name.
+        seed: Seed of the examples.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # these pages would load scripts from other hosts
     shown = _with_names(searchables, folders)
@@ -126,7 +135,7 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> ASGIAp
 
     @app.get("/page/{name}")
     def asset(name: str) -> FileResponse:
-        if name not in ("demo.js", "demo.css"):
+        if name not in ASSETS:
             raise RequestError(f"{name} does not exist")
         return FileResponse(PAGE / name)
 
@@ -141,9 +150,15 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> ASGIAp
                 "data": each.searchable.index.manifest.data,
                 "boxes": each.searchable.takes_boxes,
                 "holes": each.searchable.takes_holes,
+                "random_cosine": round(each.random_cosine, 3),
             }
             for each in shown
         ]
+
+    @app.get("/api/example/{number}")
+    def an_example(number: int) -> dict[str, Any]:
+        whole_number(0, len(shown))
+        return example(shown[0].searchable, seed, whole_number(number, MAX_EXAMPLES))
 
     def picture_of(query: Any) -> tuple[UInt8[Tensor, "3 H W"], Searchable | None, int | None]:
         """Return a query's picture; if it comes from an index, also that index and its number there."""
@@ -196,13 +211,22 @@ def make_app(searchables: list[Searchable], folders: tuple[Path, ...]) -> ASGIAp
 
 def _with_names(searchables: list[Searchable], folders: tuple[Path, ...]) -> list[ShownIndex]:
     """Return the indexes with unique names, and the decoder of each encoder's training run."""
-    names = [
-        f"{each.encoder.record.get('task') or each.encoder.spec} {each.index.manifest.stage}" for each in searchables
-    ]
+    names = [_name(each) for each in searchables]
+    for more in ([folder.name for folder in folders], [f"index {number}" for number in range(1, len(names) + 1)]):
+        names = [
+            name if names.count(name) == 1 else f"{name}, {distinct}"
+            for name, distinct in zip(names, more, strict=True)
+        ]
     return [
-        ShownIndex(name if names.count(name) == 1 else f"{name}, {folder.name}", each, _decoder(each))
-        for name, folder, each in zip(names, folders, searchables, strict=True)
+        ShownIndex(name, each, _decoder(each), random_cosine(each))
+        for name, each in zip(names, searchables, strict=True)
     ]
+
+
+def _name(searchable: Searchable) -> str:
+    task = str(searchable.encoder.record.get("task") or searchable.encoder.spec)
+    plain = WITHOUT_LEARNING.get(task.partition("?")[0])
+    return plain or f"{task} {searchable.index.manifest.stage}"
 
 
 def _decoder(searchable: Searchable) -> Inpainter | None:

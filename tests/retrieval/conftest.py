@@ -1,4 +1,4 @@
-"""Fixtures of the retrieval tests: one encoder, one drawn data set, its vectors, and an index of its grid patches."""
+"""Fixtures of the retrieval tests: an encoder, a data set, its vectors, an index of its grid, indexes for the page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_samples import make_folders
 from index_samples import SIZE, SPEC, build, make_encoder
 
 from pretext.datasets import ImageDataset, at_size, open_dataset
@@ -48,6 +49,11 @@ def grid_folder(encoder: Encoder, data: ImageDataset, tmp_path_factory: pytest.T
 @pytest.fixture(scope="session")
 def grid(grid_folder: Path) -> PatchIndex:
     return PatchIndex.open(grid_folder)
+
+
+@pytest.fixture(scope="session")
+def demo_folders(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    return make_folders(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture

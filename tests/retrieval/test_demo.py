@@ -1,4 +1,4 @@
-"""The search page: its HTTP responses, invalid requests, and (slow) a real browser."""
+"""The search page: its HTTP responses and invalid requests."""
 
 from __future__ import annotations
 
@@ -6,20 +6,14 @@ import base64
 import io
 import re
 import socket
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-from browser import Browser, browser_path
+from demo_samples import DATA, png
 from PIL import Image
 
 from pretext.datasets import BadImage, open_dataset
-from pretext.encoders import build_encoder, save_encoder
 from pretext.system.errors import UserError
-from pretext.training.config import TrainConfig
-from pretext.training.loop import train
 from retrieval.__main__ import main
 from retrieval.searcher import Searchable
 
@@ -27,26 +21,10 @@ demo = pytest.importorskip("retrieval.demo.server", reason="fastapi is not insta
 uploads = pytest.importorskip("retrieval.demo.uploads", reason="fastapi is not installed")
 TestClient = pytest.importorskip("starlette.testclient", reason="httpx is not installed").TestClient
 
-DATA, SIZE = "scenes?size=32&train=30&val=6&test=6", 32
-SPEC = "alexnet?width=0.125&stem_stride=2"
-
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Indexes of images and contexts by a context encoder, and of patches by random weights."""
-    root = tmp_path_factory.mktemp("demo")
-    config = TrainConfig(steps=1, batch_size=4, workers=0, device="cpu")
-    trained = train("context_encoder", SPEC, open_dataset(DATA), config, root / "run", image_size=SIZE)
-    random = root / "random.safetensors"
-    save_encoder(build_encoder(SPEC, input_size=SIZE, seed=0), random, {"task": "random"})
-    for mode, file in (("images", trained), ("contexts", trained), ("grid", random)):
-        main(["index", "--encoder", str(file), "--data", DATA, "--mode", mode, "--out", str(root / mode)])
-    return tuple(root / name for name in ("images", "contexts", "grid"))
-
-
-@pytest.fixture(scope="module")
-def page(folders):
-    app = demo.make_app([Searchable.open(folder) for folder in folders], folders)
+def page(demo_folders):
+    app = demo.make_app([Searchable.open(folder) for folder in demo_folders], demo_folders)
     with TestClient(app, base_url="http://127.0.0.1") as opened:
         yield opened
 
@@ -55,14 +33,9 @@ def search(page, **asked):
     return page.post("/api/search", json={"query": {"index": 0, "number": 3}, "k": 4} | asked)
 
 
-def png(size=(40, 30), colour="red"):
-    written = io.BytesIO()
-    Image.new("RGB", size, colour).save(written, "PNG")
-    return written.getvalue()
-
-
 def test_the_page_asks_nothing_of_another_host(page):
-    texts = [page.get(path).text for path in ("/", "/page/demo.js", "/page/demo.css")]
+    texts = [page.get(path).text for path in ("/", *(f"/page/{name}" for name in demo.ASSETS))]
+    assert {file.name for file in demo.PAGE.iterdir()} == {"index.html", *demo.ASSETS}
     assert not re.search(r"https?://|//[a-z]+\.", "".join(texts))
     assert page.get("/").headers["content-security-policy"].startswith("default-src 'self'")
     for path in ("/page/../demo.py", "/page/other.js", "/docs", "/openapi.json"):
@@ -84,10 +57,10 @@ def test_indexes_say_what_they_can_be_asked(page):
     assert all(each["pictures"] == 42 for each in found)
 
 
-def test_neighbours_are_those_of_the_index(page, folders):
+def test_neighbours_are_those_of_the_index(page, demo_folders):
     whole, contexts, grid = search(page).json()
     assert "error" in contexts and len(grid["neighbours"]) == len(whole["neighbours"]) == 4
-    opened = Searchable.open(folders[0])
+    opened = Searchable.open(demo_folders[0])
     vectors = opened.index.vectors.reconstruct_n(0, 42)
     order = np.argsort(-vectors @ vectors[3])
     assert [each["number"] for each in whole["neighbours"]] == [k for k in order if k != 3][:4]
@@ -224,8 +197,8 @@ def test_a_program_that_draws_a_picture_is_not_run(page, monkeypatch):
     assert not run
 
 
-def test_a_hole_in_the_only_picture_is_filled_by_what_needs_no_other(folders, tmp_path):
-    arguments = ["--encoder", str(folders[0].parent / "random.safetensors"), "--split", "test", "--limit", "1"]
+def test_a_hole_in_the_only_picture_is_filled_by_what_needs_no_other(demo_folders, tmp_path):
+    arguments = ["--encoder", str(demo_folders[0].parent / "random.safetensors"), "--split", "test", "--limit", "1"]
     main(["index", *arguments, "--data", DATA, "--mode", "images", "--out", str(tmp_path / "one")])
     app = demo.make_app([Searchable.open(tmp_path / "one")], (tmp_path / "one",))
     with TestClient(app, base_url="http://127.0.0.1") as opened:
@@ -242,99 +215,10 @@ def test_the_command_refuses_in_one_line(tmp_path):
         demo.demo_command(["--index", str(tmp_path)])
 
 
-def test_the_printed_address_can_be_connected_to(folders, monkeypatch, capsys):
+def test_the_printed_address_can_be_connected_to(demo_folders, monkeypatch, capsys):
     def connect(server, sockets):
         port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", capsys.readouterr().out)[1])
         socket.create_connection(("127.0.0.1", port), timeout=60).close()
 
     monkeypatch.setattr("uvicorn.Server.run", connect)
-    assert demo.demo_command(["--index", str(folders[0]), "--port", "0"]) == 0
-
-
-@pytest.fixture
-def address(folders):
-    """URL of the page as the command serves it."""
-    words = [word for folder in folders for word in ("--index", str(folder))]
-    command = [sys.executable, "-m", "retrieval", "demo", *words, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
-        try:
-            yield re.search(r"http://127\.0\.0\.1:\d+/", served.stdout.readline())[0]
-        finally:
-            served.terminate()
-
-
-def wait_for(browser, condition):
-    deadline = time.monotonic() + 60
-    while not browser.run(condition):
-        assert time.monotonic() < deadline, (condition, browser.run("document.body.innerText"))
-        time.sleep(0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(browser_path() is None, reason="no Chromium on this machine")
-def test_a_real_browser_marks_fills_and_uploads(address, tmp_path):
-    def mouse(kind, x, y, button="left"):
-        held = 0 if kind == "Released" else {"left": 1, "right": 2}[button]
-        about = {"x": left + x * side, "y": top + y * side, "button": button, "buttons": held, "clickCount": 1}
-        browser.command("Input.dispatchMouseEvent", type=f"mouse{kind}", **about)
-
-    def drag(start, end, button="left"):
-        mouse("Pressed", *start, button)
-        mouse("Moved", *end, button)
-        mouse("Released", *end, button)
-        return pytest.approx(browser.run("state.box"), abs=0.01)
-
-    def press(key, modifiers=0):
-        number = {"windowsVirtualKeyCode": 9} if key == "Tab" else {}  # moves the focus only with its number
-        for kind in ("keyDown", "keyUp"):
-            browser.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, modifiers=modifiers, **number)
-
-    def upload(name, content, said):
-        (tmp_path / name).write_bytes(content)
-        root = browser.command("DOM.getDocument")["root"]["nodeId"]
-        field = browser.command("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-        browser.command("DOM.setFileInputFiles", nodeId=field, files=[str(tmp_path / name)])
-        wait_for(browser, f"$('status').textContent.includes('{said}')")
-
-    with Browser(tmp_path / "profile") as browser:
-        browser.show(address, width=1000)
-        wait_for(browser, "choices.children.length == 12")
-        browser.run("choices.children[2].click()")
-        wait_for(browser, "results.querySelectorAll('figure').length == 16")
-        assert browser.run("document.querySelectorAll('#choices [aria-pressed=true]').length") == 1
-        browser.run("new Promise(done => picture.complete ? done() : picture.onload = done)")
-        left, top, side, _ = browser.run("(r => [r.x, r.y, r.width, r.height])(frame.getBoundingClientRect())")
-        assert drag((0.1, 0.2), (0.6, 0.6)) == [0.1, 0.2, 0.5, 0.4]
-        mouse("Moved", 0.9, 0.9)  # no button is pressed
-        assert drag((0.3, 0.4), (0.4, 0.5)) == [0.2, 0.3, 0.5, 0.4]
-        press("ArrowRight")
-        press("ArrowDown", modifiers=8)
-        assert browser.run("state.box") == pytest.approx([0.22, 0.3, 0.5, 0.42], abs=0.01)
-        assert drag((0.05, 0.05), (0.9, 0.9), "right") == [0.22, 0.3, 0.5, 0.42]
-        browser.run("$('choices').lastElementChild.focus()")
-        for focused in ("#box", "[value=box]", "#k"):
-            press("Tab")
-            assert browser.run(f"document.activeElement.matches('{focused}')")
-        browser.run("document.querySelector('[value=hole]').click(); $('fill').click()")
-        wait_for(browser, "fills.querySelectorAll('img').length == 7")
-        assert browser.run("[...document.images].every(each => each.alt)")
-        browser.run("for (let i = 0; i < 3; i++) $('more').click()")  # now another button shows the chosen picture
-        assert browser.run("choices.querySelector('[aria-pressed=true]') === choices.children[1]")
-        browser.run("$('k').value = 70; $('k').dispatchEvent(new Event('change'))")
-        assert browser.run("$('k').value") == "50"
-        # The response to an outdated query is not shown.
-        browser.run("(async () => { const late = fill(); choices.children[3].click(); await late; })()")
-        assert browser.run("fills.children.length") == 0
-        assert browser.complaints == []
-        upload("picture.png", png(), "Searched")
-        upload("text.png", b"text", "not a readable picture")
-        upload("large.png", png((8000, 5001)), "more than 40 million pixels")
-        upload("heavy.png", b"x" * (demo.MAX_BYTES + 1), "larger than 20 MB")
-        for dark in (False, True):
-            browser.show(f"{address}?number=3&how=hole&box=0.2,0.2,0.5,0.5&fill=1", width=360, dark=dark, mobile=True)
-            wait_for(browser, "fills.querySelectorAll('img').length == 7")
-            assert browser.run("choices.querySelector('[aria-pressed=true] img').alt") == "Picture 3"
-            browser.run("setStatus('a_long_path/'.repeat(20).replaceAll('/', '_'))")
-            assert browser.run("document.documentElement.scrollWidth") == 360
-            assert browser.complaints == []
-            assert all(url.startswith(address) for url in browser.requests)
+    assert demo.demo_command(["--index", str(demo_folders[0]), "--port", "0"]) == 0

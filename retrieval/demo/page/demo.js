@@ -1,9 +1,22 @@
 "use strict";
 
+// The question, its address, and the search. The other scripts draw: query.js, neighbours.js, fills.js.
+
 const $ = (id) => document.getElementById(id);
-const state = { indexes: [], query: null, start: 0, box: [0.25, 0.25, 0.5, 0.5], how: "whole", searches: 0 };
-const CHOICES = 12;
-const MAX_UPLOAD_MB = 20; // as on the server, which may close the connection before a longer file is sent
+const MAX_NEIGHBOURS = 50;
+const CENTRE = [0.25, 0.25, 0.5, 0.5];
+const state = {
+  indexes: [],
+  query: null, // {index, number} or {upload}
+  how: "whole", // whole, box or hole
+  box: CENTRE, // left, top, width, height as shares of the picture
+  k: 8,
+  searches: 0,
+  example: 0,
+};
+
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const plain = (name) => name.replaceAll("_", " ");
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -29,221 +42,115 @@ async function call(path, options) {
 const post = (path, content) =>
   call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) });
 
-function showChoices() {
-  const count = state.indexes[0].pictures;
-  const step = Math.max(1, Math.floor(count / CHOICES));
-  const buttons = [];
-  for (let i = 0; i < Math.min(CHOICES, count); i++) {
-    const number = (state.start + i * step) % count;
-    const image = make("img", { src: `/api/picture/0/${number}`, alt: `Picture ${number}`, loading: "lazy" });
-    const button = make("button", { type: "button", "data-number": number }, image);
-    button.addEventListener("click", () => choose({ index: 0, number }, `/api/picture/0/${number}`));
-    buttons.push(button);
+// The address holds the question: ?number=3&how=hole&box=0.2,0.2,0.4,0.4&k=8, with &index=1 for another index's picture.
+function addressOf({ query, how, box, k }) {
+  const parts = new URLSearchParams();
+  if (query.upload !== undefined) parts.set("upload", query.upload);
+  else {
+    if (query.index) parts.set("index", query.index);
+    parts.set("number", query.number);
   }
-  $("choices").replaceChildren(...buttons);
-  markChosen();
+  parts.set("how", how);
+  if (how !== "whole") parts.set("box", box.map((share) => Number(share.toFixed(4))).join(","));
+  parts.set("k", k);
+  return `?${parts}`.replaceAll("%2C", ",");
 }
 
-function markChosen() {
-  const chosen = state.query?.number;
-  for (const each of $("choices").children) each.setAttribute("aria-pressed", String(Number(each.dataset.number) === chosen));
+function questionOf(address) {
+  const parts = new URLSearchParams(address);
+  const asked = {};
+  if (parts.has("upload")) asked.query = { upload: parts.get("upload") };
+  else if (parts.has("number")) asked.query = { index: Number(parts.get("index") || 0), number: Number(parts.get("number")) };
+  else return null;
+  asked.how = state.indexes.some((each) => canAnswer(each, parts.get("how"))) ? parts.get("how") : defaultHow();
+  const box = (parts.get("box") || "").split(",").map(Number);
+  if (box.length === 4 && box.every(Number.isFinite)) asked.box = box;
+  asked.k = neighbourCount(parts.get("k"));
+  return asked;
 }
 
-function choose(query, url) {
-  state.query = query;
-  markChosen();
-  $("picture").src = url;
-  $("stage").hidden = false;
-  search();
-}
-
-function setHow(how) {
-  state.how = how;
-  for (const radio of document.querySelectorAll("[name=how]")) radio.checked = radio.value === how;
-  $("box").hidden = how === "whole";
-  $("box").classList.toggle("hole", how === "hole");
-  $("fill").disabled = how !== "hole";
-  placeBox();
-}
-
-function placeBox() {
-  const [x, y, w, h] = state.box;
-  Object.assign($("box").style, {
-    left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * w}%`, height: `${100 * h}%`,
-  });
-}
+const canAnswer = (index, how) => ({ whole: index.boxes, box: index.boxes, hole: index.holes })[how] === true;
+const defaultHow = () => (state.indexes.some((each) => each.boxes) ? "whole" : "hole");
+const neighbourCount = (value) => clamp(Math.round(Number(value)) || 8, 1, MAX_NEIGHBOURS);
 
 const requestBody = () => ({
   query: state.query,
   box: state.how === "whole" ? null : state.box,
   hidden: state.how === "hole",
-  k: Math.min(50, Math.max(1, Math.round(Number($("k").value)) || 8)),
+  k: state.k,
 });
 
-const querySettings = () => JSON.stringify([state.query, state.box, state.how]);
-
-let timer = 0;
-function searchSoon() {
-  clearTimeout(timer);
-  timer = setTimeout(search, 150);
+// Ask a question: what changes of the one before, and what becomes of the browser's history: "push", "replace" or "keep".
+function ask(change, history = "push") {
+  Object.assign(state, change);
+  const address = addressOf(state);
+  if (history === "push" && address !== location.search) window.history.pushState(null, "", address);
+  if (history === "replace") window.history.replaceState(null, "", address);
+  drawQuery();
+  return Promise.all([search(), fill()]);
 }
 
 async function search() {
-  if (!state.query) return;
   const number = ++state.searches;
-  if (state.filled !== querySettings()) $("fills").replaceChildren();
   $("results").setAttribute("aria-busy", "true");
   try {
     const results = await post("/api/search", requestBody());
+    const lines = results.map(lineOf);
+    await loaded(lines);
     if (number !== state.searches) return; // a newer search has started
-    $("results").replaceChildren(...results.map(resultView));
+    $("results").replaceChildren(...lines);
     const slowest = Math.max(0, ...results.map((each) => each.seconds || 0));
     setStatus(`Searched in ${slowest.toFixed(2)} s.`);
   } catch (error) {
-    if (number === state.searches) setStatus(error.message, true);
+    if (number !== state.searches) return;
+    $("results").replaceChildren();
+    setStatus(error.message, true);
   }
   $("results").removeAttribute("aria-busy");
 }
 
-function resultView(result) {
-  const section = make("section", {}, make("h3", {}, result.name.replaceAll("_", " ")));
-  if (result.error) {
-    section.append(make("p", { class: "hint" }, result.error));
-    return section;
-  }
-  section.append(make("div", { class: "strip" }, ...result.neighbours.map(neighbourView)));
-  return section;
+// Wait for the pictures, so that a line appears whole; but not for long.
+function loaded(elements) {
+  const pictures = elements.flatMap((each) => [...each.querySelectorAll("img")]);
+  const late = new Promise((resolve) => setTimeout(resolve, 1500));
+  return Promise.race([Promise.allSettled(pictures.map((each) => each.decode())), late]);
 }
 
-function neighbourView(found, rank) {
-  const whole = found.box[0] === 0 && found.box[1] === 0 && found.box[2] >= 1 && found.box[3] >= 1;
-  const description = `Neighbour ${rank + 1}${found.label ? `, ${found.label}` : ""}, similarity ${found.similarity}`;
-  const shot = make("div", { class: "shot" }, make("img", { src: found.picture, alt: description }));
-  if (!whole) {
-    const mark = make("span");
-    const [x, y, w, h] = found.box.map((share) => `${100 * share}%`);
-    Object.assign(mark.style, { left: x, top: y, width: w, height: h });
-    shot.append(mark);
-  }
-  const caption = make("figcaption", {}, `${rank + 1} · ${found.similarity.toFixed(3)} ${found.label}`);
-  return make("figure", {}, shot, caption);
+async function askExample() {
+  ask({ ...(await call(`/api/example/${state.example}`)), k: state.k }, state.query ? "push" : "replace");
 }
 
-async function fill() {
-  if (!state.query) return setStatus("Choose a picture first.", true);
-  setStatus("Filling the hole …");
-  const now = querySettings();
-  try {
-    const fills = await post("/api/fill", requestBody());
-    if (now !== querySettings()) return; // the hole has changed since
-    state.filled = now;
-    const figures = fills.map((each) => {
-      const image = make("img", { src: each.picture, alt: `Filled hole: ${each.name}` });
-      return make("figure", {}, image, make("figcaption", {}, each.name.replaceAll("_", " ")));
-    });
-    $("fills").replaceChildren(make("h3", {}, "Filled hole"), make("div", { class: "strip" }, ...figures));
-    setStatus("Hole filled.");
-  } catch (error) {
-    setStatus(error.message, true);
-  }
-}
-
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-
-function onPointerDown(event) {
-  if (!event.isPrimary || event.button) return;
-  const frame = $("frame").getBoundingClientRect();
-  const at = (e) => [
-    clamp((e.clientX - frame.left) / frame.width, 0, 1), clamp((e.clientY - frame.top) / frame.height, 0, 1),
-  ];
-  const start = at(event);
-  const before = [...state.box];
-  const moving = event.target === $("box");
-  if (state.how === "whole") setHow(state.indexes.some((each) => each.boxes) ? "box" : "hole");
-  const move = (e) => {
-    const [x, y] = at(e);
-    if (moving) {
-      state.box[0] = clamp(before[0] + x - start[0], 0, 1 - before[2]);
-      state.box[1] = clamp(before[1] + y - start[1], 0, 1 - before[3]);
-    } else {
-      const w = Math.max(0.03, Math.abs(x - start[0])), h = Math.max(0.03, Math.abs(y - start[1]));
-      state.box = [Math.min(x, start[0], 1 - w), Math.min(y, start[1], 1 - h), w, h];
-    }
-    placeBox();
-  };
-  const end = () => {
-    $("frame").removeEventListener("pointermove", move);
-    search();
-  };
-  $("frame").setPointerCapture(event.pointerId);
-  $("frame").addEventListener("pointermove", move);
-  $("frame").addEventListener("lostpointercapture", end, { once: true }); // released or cancelled
-  event.preventDefault();
-  $("box").focus({ preventScroll: true });
-}
-
-function onKeyDown(event) {
-  const steps = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] };
-  const step = steps[event.key];
-  if (!step) return;
-  event.preventDefault();
-  const at = event.shiftKey ? 2 : 0;
-  for (const axis of [0, 1]) {
-    const other = event.shiftKey ? state.box[axis] : state.box[axis + 2];
-    state.box[at + axis] = clamp(state.box[at + axis] + step[axis], event.shiftKey ? 0.04 : 0, 1 - other);
-  }
-  placeBox();
-  searchSoon();
-}
-
-async function onUpload(event) {
-  const [file] = event.target.files;
-  if (!file) return;
-  setStatus("Uploading the picture …");
-  try {
-    if (file.size > MAX_UPLOAD_MB * 1e6) throw new Error(`This file is larger than ${MAX_UPLOAD_MB} MB; choose a smaller file.`);
-    const query = await call("/api/upload", { method: "POST", body: file });
-    choose(query, `/api/upload/${query.upload}`);
-  } catch (error) {
-    setStatus(error.message, true);
-  }
-  event.target.value = "";
-}
-
-async function start() {
+async function main() {
   try {
     state.indexes = await call("/api/indexes");
+    listen();
+    await showChoices();
+    const asked = questionOf(location.search);
+    if (asked) ask(asked, "replace");
+    else await askExample();
   } catch (error) {
-    return setStatus(error.message, true);
+    setStatus(error.message, true);
   }
-  const available = { whole: state.indexes.some((e) => e.boxes), box: state.indexes.some((e) => e.boxes), hole: state.indexes.some((e) => e.holes) };
+}
+
+function listen() {
   for (const radio of document.querySelectorAll("[name=how]")) {
-    radio.disabled = !available[radio.value];
-    radio.addEventListener("change", () => { setHow(radio.value); search(); });
+    radio.disabled = !state.indexes.some((each) => canAnswer(each, radio.value));
+    if (radio.disabled) radio.title = "None of these indexes can be searched this way";
+    radio.addEventListener("change", () => ask({ how: radio.value, box: isWhole(state.box) ? CENTRE : state.box }));
   }
-  setHow(available.whole ? "whole" : "hole");
-  showChoices();
-  setStatus(state.indexes.map((e) => `${e.name.replaceAll("_", " ")}: ${e.regions.toLocaleString("en")} ${e.mode === "grid" ? "patches" : e.mode} of ${e.data}`).join("; "));
-  $("more").addEventListener("click", () => { state.start += 1; showChoices(); });
-  $("file").addEventListener("change", onUpload);
-  $("k").addEventListener("change", () => { $("k").value = requestBody().k; search(); });
-  $("fill").addEventListener("click", fill);
-  $("frame").addEventListener("pointerdown", onPointerDown);
-  $("box").addEventListener("keydown", onKeyDown);
+  $("k").addEventListener("change", () => ask({ k: neighbourCount($("k").value) }));
+  $("surprise").addEventListener("click", () => {
+    state.example += 1;
+    askExample().catch((error) => setStatus(error.message, true));
+  });
+  window.addEventListener("popstate", () => {
+    const asked = questionOf(location.search);
+    if (asked) ask(asked, "keep");
+  });
+  listenToQuery();
+  listenToNeighbours();
+  listenToFills();
 }
 
-// A query can be given in the URL: ?number=3&how=hole&box=0.2,0.2,0.4,0.4&fill=1
-async function main() {
-  await start();
-  const parameters = new URLSearchParams(location.search);
-  if (!parameters.has("number") || !state.indexes.length) return;
-  if (parameters.has("how")) setHow(parameters.get("how"));
-  const box = (parameters.get("box") || "").split(",").map(Number);
-  if (box.length === 4 && box.every(Number.isFinite)) state.box = box;
-  placeBox();
-  const number = Number(parameters.get("number"));
-  choose({ index: 0, number }, `/api/picture/0/${number}`);
-  if (parameters.has("fill")) fill();
-}
-
-main();
+document.addEventListener("DOMContentLoaded", main); // after all scripts
