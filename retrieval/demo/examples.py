@@ -11,7 +11,7 @@ from pretext.datasets.base import BadImage
 from retrieval.demo.fills import box_of, crop
 from retrieval.searcher import Searchable
 
-DRAWN = 12
+DRAWN = 6
 """Regions drawn for one example; the most colourful one is taken, because a plain one shows nothing."""
 HOW = {"images": "whole", "contexts": "hole"}
 """How an index's own region is searched with; a box in other modes."""

@@ -93,10 +93,12 @@ def test_an_example_is_not_plain(demo_folders, tmp_path):
     main(["index", *arguments, "--out", str(tmp_path / "index")])
     with serve([tmp_path / "index"]) as opened:
         taken = [opened.get(f"/api/example/{number}").json()["query"]["number"] for number in range(8)]
+        colourful = 0
         for number in taken:
             content = opened.get(f"/api/picture/0/{number}").content
             red, _, blue = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int).transpose(2, 0, 1)
-            assert np.abs(red - blue).mean() > 20
+            colourful += bool(np.abs(red - blue).mean() > 20)
+    assert colourful >= 5  # of 8; one picture in four is
 
 
 @pytest.mark.parametrize("number", ["-1", "1000000", "x", "9" * 30])

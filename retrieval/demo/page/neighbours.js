@@ -106,6 +106,7 @@ function step(by) {
 }
 
 function listenToNeighbours() {
+  $("big").addEventListener("load", () => $("big").parentElement.style.setProperty("--ratio", $("big").naturalWidth / $("big").naturalHeight));
   $("close").addEventListener("click", () => $("large").close());
   $("before").addEventListener("click", () => step(-1));
   $("after").addEventListener("click", () => step(1));

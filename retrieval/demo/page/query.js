@@ -25,7 +25,8 @@ function drawQuery() {
 
 function placeBox() {
   const [x, y, w, h] = state.box;
-  for (const name of ["box", "hole"]) place($(name), state.box);
+  for (const name of ["box", "hole", "around"]) place($(name), state.box);
+  $("hint").classList.toggle("top", y + h > 0.8 && y > 0.2);
   const percent = [x, y, w, h].map((share) => Math.round(100 * share));
   $("box").setAttribute("aria-label", `Marked region: left ${percent[0]} %, top ${percent[1]} %, ${percent[2]} % wide, ${percent[3]} % high`);
 }
@@ -120,7 +121,7 @@ async function showChoices() {
   await loaded(buttons);
   // Tiles are as wide as the widest of these pictures, so that neighbours have equal heights.
   const ratios = [...document.querySelectorAll("#choices img")].map((each) => each.naturalWidth / each.naturalHeight || 1);
-  tileRatio = clamp(Math.max(...ratios), 1, 1.6);
+  tileRatio = clamp(Math.max(...ratios), 1, 1.5);
   document.documentElement.style.setProperty("--tile", tileRatio);
 }
 
