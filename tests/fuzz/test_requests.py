@@ -28,6 +28,7 @@ PATHS = [
     "/api/indexes",
     "/api/picture/0/1",
     "/api/region/0/1",
+    "/api/example/1",
     "/",
     "/page/demo.js",
 ]

@@ -127,6 +127,7 @@ def test_keys_mark_a_region_and_the_focus_is_seen(shown):
         ring = "(e => getComputedStyle(e).outlineStyle + getComputedStyle(e.closest('label') || e).outlineStyle)"
         assert "solid" in shown.run(f"{ring}(document.activeElement)"), seen
         if seen[-1] == "box":
+            assert "Arrow keys" in shown.run("hint.hidden ? '' : hint.textContent")
             press(shown, "ArrowRight")
             press(shown, "ArrowUp", modifiers=8)
     assert seen[:4] == ["box", "how", "surprise", "file"]
@@ -136,7 +137,9 @@ def test_keys_mark_a_region_and_the_focus_is_seen(shown):
 
 def test_a_neighbour_can_be_asked_and_back_returns(shown):
     first = shown.run(NAMES), shown.run("location.search")
-    shown.run("results.querySelector('.shot').click()")
+    shown.run("results.querySelector('.shot').focus()")
+    press(shown, "Enter")
+    assert shown.run("document.activeElement.id") in ("box", "results")
     wait_for(shown, f"location.search != {first[1]!r} && {DONE} == 16")
     second = shown.run(NAMES), shown.run("location.search")
     assert second[0] != first[0]
@@ -187,7 +190,9 @@ def test_lines_can_be_left_out(shown):
 
 def test_a_hole_is_filled_in_its_place(shown):
     shown.run("document.querySelector('[value=hole]').click()")
+    assert shown.run("!$('filling').hidden || !fills.hidden") is True
     wait_for(shown, "!fills.hidden")
+    assert shown.run("$('filling').hidden")
     names = shown.run("methods.map(each => each.name)")
     assert names[0] == "hole" and names[-1] == "original" and len(names) == 8
     opacities = "[...layers.children].map(each => Number(each.style.opacity))"

@@ -2,17 +2,18 @@
 
 // The hole filled by every method, in its place, with a slider that blends from one to the next.
 
-let filling = 0;
+let latestFill = 0;
 let filled = ""; // the question whose fills are shown
 let methods = []; // {name, picture}; the hole itself comes first
 
 const holeAsked = () => JSON.stringify([state.query, state.box, state.how]);
 
 function hideFills() {
-  filling += 1;
+  latestFill += 1;
   filled = "";
   methods = [];
   $("fills").hidden = true;
+  $("filling").hidden = true;
   $("layers").replaceChildren();
   delete $("frame").dataset.filled;
 }
@@ -21,16 +22,19 @@ async function fill() {
   if (filled === holeAsked()) return; // only the number of neighbours has changed
   hideFills();
   if (state.how !== "hole" || isWhole(state.box)) return;
-  const number = filling;
+  const number = latestFill;
+  $("filling").hidden = false;
   try {
     const fills = await post("/api/fill", requestBody());
     const layers = fills.map((each) => make("img", { src: each.picture, alt: "" }));
     await Promise.allSettled(layers.map((each) => each.decode()));
-    if (number !== filling) return; // the hole has changed since
+    if (number !== latestFill) return; // the hole has changed since
     showFills(fills, layers);
   } catch (error) {
-    if (number === filling) setStatus(error.message, true);
+    if (number !== latestFill) return;
+    setStatus(error.message, true);
   }
+  $("filling").hidden = true;
 }
 
 function showFills(fills, layers) {

@@ -67,6 +67,7 @@ function follow({ result, position, rank }) {
   $("large").close();
   window.scrollTo({ top: 0 });
   ask(change);
+  ($("box").hidden ? $("results") : $("box")).focus({ preventScroll: true }); // the tile is about to be replaced
 }
 
 function showLarge(which) {

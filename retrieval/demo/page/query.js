@@ -74,8 +74,8 @@ function onPointerDown(event) {
   const end = () => {
     $("frame").removeEventListener("pointermove", move);
     if (!moved) return;
-    $("hint").hidden = true;
     $("box").focus({ preventScroll: true });
+    $("hint").hidden = true;
     ask({ how });
   };
   $("frame").setPointerCapture(event.pointerId);
@@ -147,6 +147,11 @@ function listenToQuery() {
   $("picture").addEventListener("load", fitFrame);
   $("frame").addEventListener("pointerdown", onPointerDown);
   $("box").addEventListener("keydown", onKeyDown);
+  $("box").addEventListener("focus", () => {
+    if (!$("box").matches(":focus-visible")) return; // reached with the mouse
+    $("hint").textContent = "Arrow keys move it, with Shift they resize it";
+    $("hint").hidden = false;
+  });
   $("more").addEventListener("click", () => { firstChoice += 1; showChoices(); });
   $("file").addEventListener("change", onUpload);
   $("hint").hidden = false;
