@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from comparison_samples import LOW, row
@@ -10,7 +13,7 @@ from report_samples import many_rows_folder, three_rows, written
 
 from benchmarks.report import FIGURE, write_report
 from benchmarks.report.content import read_run
-from benchmarks.report.figures import plots
+from benchmarks.report.figures import _learning_plots, plots
 from benchmarks.report.pareto import pareto_front
 from benchmarks.report.plotting import style
 from benchmarks.results import write_cell, write_json
@@ -31,6 +34,14 @@ def test_figures_have_alternative_text_and_take_the_colour_of_the_page(tmp_path)
     assert "currentColor" in text
     assert "#010203" not in text
     assert "#000000" not in text
+
+
+def test_learning_curves_leave_out_what_a_watch_has_measured(tmp_path):
+    lines = [{"step": 1, "images": 8, "watch": {"knn_top1": 50.0}}]
+    lines += [{"step": step, "images": 8 * step, "loss": {"task": 4.0 / step}} for step in (1, 2)]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (drawn,) = _learning_plots(SimpleNamespace(pretrained=lambda: {"rotation": {0: tmp_path}}))
+    assert "rotation from 4 to 2" in drawn.alt
 
 
 def test_a_probe_with_one_stage_per_row_has_no_figure_by_stage(tmp_path):
