@@ -11,7 +11,7 @@ superseded          move results of outdated settings out of the tables
 cells               one cell, and the hash of every setting that its value depends on
 ordering            the fixed order of rows and columns in tables
 schedule            the loop that computes missing cells, and the estimate of the time left
-executor            worker processes that compute cells
+executors           compute cells: local processes, SLURM jobs, Ray tasks
 computing           compute one cell: train an encoder, or run a probe on it
 locks               one lock per cell, for several run_all on one folder
 results             the results folder: measurements, failures, plan, CSV and Parquet

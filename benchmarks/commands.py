@@ -166,7 +166,7 @@ def reproduce(argv: list[str]) -> int:
     """Compute a cell and its encoder again in OUT/reproduced; print both values of each metric."""
     options = parse(Reproduce, argv, prog="run_all.py reproduce")
     from benchmarks import schedule
-    from benchmarks.executor import LocalProcesses
+    from benchmarks.executors.local import LocalProcesses
     from benchmarks.reproduction import compare_values, stored_cell
     from benchmarks.results import read_measurements, result_path
     from downstream.features import limit_cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
 MOST_SEEDS, MOST_SIDE = 1000, 4096
-WORKER_BYTES = 1.2e9  # memory that a worker of the laptop profile may need
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class Options:
             "image_size",
         ),
         "how long": ("seeds", "budget"),
-        "where": ("out", "workers", "cache_gb", "dry_run"),
+        "where": ("out", "executor", "executor_option", "workers", "cache_gb", "dry_run"),
     }
 
     profile: str = "laptop"
@@ -85,8 +83,12 @@ class Options:
     """Download a torchvision data set that is not on disk."""
     bad_images: Literal["skip", "stop"] = "skip"
     """What to do about pictures that cannot be decoded: skip and report them, or stop."""
+    executor: str = "local"
+    """What computes the cells; local: processes on this machine."""
+    executor_option: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE")]] = ()
+    """Option of the executor, as in partition=gpu; repeat the flag for more."""
     workers: int | None = None
-    """Worker processes; if omitted, as many as cores and memory allow, or one on a GPU."""
+    """Cells at the same time; if omitted, one per GPU, or as many as cores and memory allow."""
     cache_gb: float | None = None
     """Maximum size in GB of the cache of features; 4 if omitted, 0 disables the cache."""
     dry_run: bool = False
@@ -296,23 +298,3 @@ def check_same(out: Path, profile: str, spec: str, pretrain_spec: str) -> None:
             for name, data, pretrain_data in (stored, (profile, spec, pretrain_spec))
         )
         raise UserError(f"{out} holds profile {was}, not {now}; give another --out")
-
-
-def worker_count(requested: int | None) -> int:
-    """Return the number of worker processes: as requested, one on a GPU, else limited by cores and free memory."""
-    import torch
-
-    if requested is not None:
-        return requested
-    if torch.cuda.is_available():
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(_free_memory() // WORKER_BYTES)))
-
-
-def _free_memory() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-    except (OSError, StopIteration):  # not Linux
-        return float("inf")

@@ -17,7 +17,7 @@ if not __package__:  # run as a file: Python put this folder on the import path;
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.commands import COMMANDS
-from benchmarks.options import PROFILE_NAMES, Options, check_profile, check_writable, plan_of, worker_count
+from benchmarks.options import PROFILE_NAMES, Options, check_profile, check_writable, plan_of
 from pretext.system import catalogue, help_page
 from pretext.system.command_line import parse
 from pretext.system.declarations import read_class, read_module
@@ -41,6 +41,10 @@ def main(argv: list[str]) -> int:
         return 0
     options = parse(Options, argv, prog="run_all.py")
     check_profile(options.profile)
+
+    from benchmarks.executors.choosing import chosen_executor
+
+    executor, config = chosen_executor(options.executor, options.executor_option)
     out = options.folder
     if not options.dry_run:
         check_writable(out)
@@ -53,23 +57,24 @@ def main(argv: list[str]) -> int:
     from benchmarks import plan as suite
     from benchmarks import schedule
     from benchmarks.environment import write_environment
-    from benchmarks.executor import LocalProcesses
     from benchmarks.superseded import move_superseded
 
-    workers = worker_count(options.workers)
     missing = plan.missing(out)
+    pool = executor(out, options.workers, config) if missing else None
+    workers = pool.workers if pool else 1
     expected = schedule.Estimate(plan.recipe.expected_s, workers)
     print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     if options.dry_run:
+        if pool:
+            pool.stop()
         return 0
     moved = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
     for name in moved:
         print(f"{name}: its settings differ; moved to {out / 'superseded'}", file=sys.stderr)
     plan.write(out, argv)
     failures: dict[str, str] = {}
-    if missing:
+    if pool:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        pool = LocalProcesses(out, workers)
         write_environment(out, workers=workers, threads=pool.threads)
         failures = schedule.run(missing, out, pool, expected=expected, progress=schedule.show_progress)
     finish(out)

@@ -15,7 +15,7 @@ from pretext.system.errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.cells import Cell
-    from benchmarks.executor import Executor, Outcome
+    from benchmarks.executors.base import Executor, Outcome
 
 UNKNOWN_S = 30.0
 """Expected seconds of a cell that the recipe gives no estimate for."""
@@ -63,8 +63,8 @@ def run(
             for outcome in executor.outcomes(0.5):
                 cell = running.pop(outcome.cell)
                 if outcome.state == "unusable":
-                    raise UserError(f"{outcome.error}; free some space and run the same command again")
-                if outcome.state == "busy":
+                    raise UserError(outcome.error)
+                if outcome.state in ("busy", "stopped"):
                     waiting[cell.name] = cell
                     not_before[cell.name] = time.monotonic() + BUSY_S
                     continue

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import signal
 import time
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 
 from benchmarks import run_all
 from benchmarks.computing import compute
-from benchmarks.executor import Executor, Outcome, run_cell
+from benchmarks.executors.base import Executor, Outcome, run_cell
 from benchmarks.plan import make_plan, open_data
 from benchmarks.recipes import Recipe
 from benchmarks.results import SCHEMA_VERSION, Measurement, read_measurements
@@ -83,8 +82,8 @@ class Masked(Constant):
 class InProcess(Executor):
     """Computes each cell at once, in this process."""
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.threads = out, torch.get_num_threads()
+    def __init__(self, out, workers=1, config=None):
+        self.out, self.workers, self.threads = out, workers, torch.get_num_threads()
         self._finished: list[Outcome] = []
 
     def free(self):

@@ -7,7 +7,8 @@ import signal
 import pytest
 from comparison_samples import Constant, InProcess, Masked, recipe
 
-from benchmarks import computing, executor, probes, recipes, report
+from benchmarks import computing, probes, recipes, report
+from benchmarks.executors import choosing, local
 from pretext.encoders import build_encoder, save_encoder
 
 
@@ -18,7 +19,8 @@ def smoke(tmp_path, monkeypatch):
     types = {"linear": Constant, "knn": Constant, "segmentation": Masked}
     monkeypatch.setitem(recipes.PROFILES, "smoke", lambda: cheap)
     monkeypatch.setattr(probes, "probe_types", lambda: types)
-    monkeypatch.setattr(executor, "LocalProcesses", lambda out, workers: InProcess(out))
+    monkeypatch.setitem(choosing.EXECUTORS, "local", InProcess)
+    monkeypatch.setattr(local, "LocalProcesses", InProcess)
     monkeypatch.setattr(signal, "signal", lambda *given: None)
     monkeypatch.setattr(report, "write_report", lambda out: out / "report.html")
 

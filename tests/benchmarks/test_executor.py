@@ -1,17 +1,26 @@
-"""Cells and worker processes, for real."""
+"""Cells and worker processes, for real; the GPU that each worker sees; the options of executors."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
+import torch
 from comparison_samples import SPEC, Constant
 
 from benchmarks.cells import Cell, encoder_cell, probe_cell
-from benchmarks.executor import LocalProcesses, Outcome, run_cell
+from benchmarks.executors import local
+from benchmarks.executors.base import Outcome, run_cell, run_on_node
+from benchmarks.executors.choosing import chosen_executor
+from benchmarks.executors.local import LocalProcesses
 from benchmarks.plan import open_data
 from benchmarks.results import read_failures, read_measurements
 from benchmarks.schedule import Estimate, run
+from pretext.system import device
+from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
 
 
@@ -67,3 +76,73 @@ def test_the_pool_survives_cells_that_fail_and_workers_that_die(tmp_path):
     assert [row.cell for row in read_measurements(tmp_path)] == [cells["a"].name]
     assert {failure["cell"] for failure in read_failures(tmp_path)} == set(failures)
     assert [cell.probe for cell, *_ in reports] == ["", "c", "b", "a"]
+
+
+@pytest.fixture
+def gpus_of_workers(monkeypatch):
+    """A machine that seems to have four GPUs; return what the environment of each started worker says of them."""
+    seen: list[str | None] = []
+
+    class Process:
+        exitcode = None
+
+        def __init__(self, **_):
+            pass
+
+        def start(self):
+            seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+    connections = SimpleNamespace(close=lambda: None, send=lambda cell: None)
+    context = SimpleNamespace(Pipe=lambda: (connections, connections), Process=Process)
+    monkeypatch.setattr(local.multiprocessing, "get_context", lambda kind: context)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(device, "device_of", lambda name: torch.device("cuda"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("visible", "workers", "seen"),
+    [
+        (None, None, ["0", "1", "2", "3"]),
+        ("4,5,6,7", None, ["4", "5", "6", "7"]),
+        ("GPU-a,GPU-b,GPU-c,GPU-d", 2, ["GPU-a", "GPU-b"]),
+        (None, 6, ["0", "1", "2", "3", "0", "1"]),
+    ],
+)
+def test_each_worker_sees_a_gpu_of_its_own(tmp_path, gpus_of_workers, monkeypatch, visible, workers, seen):
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    pool = LocalProcesses(tmp_path, workers)
+    assert pool.workers == len(seen)
+    while pool.free():
+        pool.start(None)
+        pool._pool[-1].cell = "busy"
+    assert gpus_of_workers == seen
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
+
+    lost = pool._pool.pop(1)  # the worker that replaces a dead one takes its GPU
+    pool.start(None)
+    assert pool._pool[-1].gpu == lost.gpu
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lokal", (), "unknown executor 'lokal'; did you mean 'local'"),
+        ("local", ("gpus=1",), "--executor local has no options; leave out --executor-option gpus=1"),
+    ],
+)
+def test_an_executor_that_cannot_be_used_is_one_line(monkeypatch, name, options, message):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(UserError) as caught:
+        chosen_executor(name, options)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
+    encoder, _ = random_cells()
+    outcome = run_on_node(encoder, tmp_path / "results", tmp_path)
+    assert outcome.state == "unusable"
+    assert "give an --out that all nodes share" in outcome.error
+    assert not (tmp_path / "results").exists()

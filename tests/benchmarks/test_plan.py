@@ -9,7 +9,7 @@ from comparison_samples import ROWS, SPEC, Constant, Masked, cell_names, plan, r
 
 from benchmarks import plan as suite
 from benchmarks.cells import CODE, DataSource, Inpainting
-from benchmarks.executor import run_cell
+from benchmarks.executors.base import run_cell
 from benchmarks.plan import make_plan, open_data
 from benchmarks.recipes import PROFILES
 from benchmarks.results import read_measurements

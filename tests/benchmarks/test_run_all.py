@@ -12,10 +12,10 @@ import sys
 import time
 
 import pytest
-from comparison_samples import run_smoke
+from comparison_samples import InProcess, run_smoke
 from report_samples import three_rows
 
-from benchmarks import executor, report, run_all
+from benchmarks import report, run_all
 from benchmarks.results import write_json
 from pretext.system.errors import UserError
 
@@ -64,7 +64,7 @@ def test_results_of_another_schema_are_refused_before_anything_is_computed(smoke
     run_smoke(smoke, "--probes", "linear")
     (path,) = (smoke / "results").glob("random.*")
     write_json(path, json.loads(path.read_text()) | {"schema_version": 0})
-    monkeypatch.setattr(executor, "LocalProcesses", lambda *given, **more: pytest.fail("it computes"))
+    monkeypatch.setattr(InProcess, "start", lambda *given: pytest.fail("it computes"))
     for arguments in (
         ["--profile", "smoke", "--out", str(smoke), "--workers", "1"],
         ["status", "--out", str(smoke)],

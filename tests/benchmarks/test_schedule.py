@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from comparison_samples import Constant, InProcess, cell_names, plan
 
-from benchmarks import executor, schedule
+from benchmarks import schedule
 from benchmarks.cells import Cell
-from benchmarks.executor import run_cell
+from benchmarks.executors import base
+from benchmarks.executors.base import Outcome, run_cell
 from benchmarks.locks import cell_lock, is_locked
 from benchmarks.progress import status
 from benchmarks.results import encoder_path, read_failures, result_path
@@ -29,7 +30,7 @@ def fake_compute(monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
 
-    monkeypatch.setattr(executor, "compute", compute)
+    monkeypatch.setattr(base, "compute", compute)
     return order, bad
 
 
@@ -104,7 +105,7 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path, monkeypatch):
     def compute(cell, out):
         raise OSError(28, "No space left on device", "x.json")
 
-    monkeypatch.setattr(executor, "compute", compute)
+    monkeypatch.setattr(base, "compute", compute)
     with pytest.raises(UserError, match=r"x\.json: No space left on device"):
         compute_missing(plan(), tmp_path)
     assert not (tmp_path / "failures").exists()
@@ -137,6 +138,25 @@ def test_what_another_process_computes_is_waited_for(tmp_path, fake_compute, mon
     assert started[:3] == ["busy"] * 3
     assert [cell.name for cell in order] == [probe.name]
     assert encoder_path(tmp_path, encoder.name).read_text() == "theirs"
+
+
+def test_a_stopped_cell_starts_again(tmp_path, fake_compute, monkeypatch):
+    order, _ = fake_compute
+    monkeypatch.setattr(schedule, "BUSY_S", 0.0)
+    planned = plan({"a": Constant()}, rows={"random": "random"})
+    stopped: list[str] = []
+    real = InProcess.start
+
+    def start(self, cell):  # the first attempt at each cell ends early
+        if cell.name in stopped:
+            real(self, cell)
+        else:
+            stopped.append(cell.name)
+            self._finished.append(Outcome(cell.name, "stopped", 0.0))
+
+    monkeypatch.setattr(InProcess, "start", start)
+    assert compute_missing(planned, tmp_path) == {}
+    assert stopped == [cell.name for cell in order] == [cell.name for cell in planned.cells]
 
 
 def test_the_estimate_learns():

@@ -17,7 +17,7 @@ from probe_samples import SIZE, colours, small_encoder, small_scenes
 from torch import nn
 
 from benchmarks.cells import encoder_cell, probe_cell
-from benchmarks.executor import run_cell
+from benchmarks.executors.base import run_cell
 from benchmarks.plan import open_data
 from benchmarks.results import read_measurements
 from downstream import fitting

@@ -25,7 +25,7 @@ from benchmarks import probes, run_all
 from benchmarks.comparison import facts_of
 from benchmarks.costs import read_costs
 from benchmarks.environment import write_environment
-from benchmarks.executor import run_cell
+from benchmarks.executors.base import run_cell
 from benchmarks.progress import seconds_left, status
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import _learning_plots

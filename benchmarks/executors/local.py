@@ -1,102 +1,35 @@
-"""Executors compute cells. The schedule uses only `Executor`; `LocalProcesses` is its implementation."""
+"""Worker processes on this machine, one per GPU or as many as cores and memory allow."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, final
 
 from benchmarks.cells import Cell
-from benchmarks.computing import compute
-from benchmarks.locks import cell_lock
+from benchmarks.executors.base import GRACE_S, ONE_THREAD, Executor, Outcome, print_to, run_cell
 from benchmarks.results import write_failure
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-"""One thread per worker: on two cores, two processes with two threads each are fifty times slower. The number of
-threads also decides the order of sums, so a fixed number gives a cell the same value in every run."""
-GRACE_S = 30.0
-"""Seconds that a worker gets to write its checkpoint after SIGTERM."""
-UNUSABLE = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
-"""Errors after which nothing more can be written, so the whole run ends."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The outcome of a cell."""
-
-    cell: str
-    state: Literal["done", "failed", "busy", "unusable"]
-    """`busy`: another process computes it; `unusable`: the results folder cannot be written."""
-    seconds: float
-    """Wall-clock time; 0 if another process computed the cell."""
-    error: str = ""
-    """The error in one line."""
-
-
-def run_cell(cell: Cell, out: Path) -> Outcome:
-    """Compute a cell, unless it is done or another process computes it.
-
-    An exception of the cell is written to OUT/failures and not raised.
-    """
-    start = time.monotonic()
-    try:
-        with cell_lock(out, cell.name) as held:
-            if not held:
-                return Outcome(cell.name, "busy", 0.0)
-            if cell.is_done(out):
-                return Outcome(cell.name, "done", 0.0)
-            try:
-                compute(cell, out)
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno in UNUSABLE:
-                    raise
-                write_failure(out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
-                first = (str(error).splitlines() or [""])[0]
-                return Outcome(cell.name, "failed", time.monotonic() - start, f"{type(error).__name__}: {first}")
-    except OSError as error:  # the lock, the result or the failure could not be written
-        return Outcome(cell.name, "unusable", time.monotonic() - start, f"{error.filename or out}: {error.strerror}")
-    return Outcome(cell.name, "done", time.monotonic() - start)
-
-
-class Executor(ABC):
-    """Computes cells and reports their outcomes."""
-
-    threads: int
-    """Threads per worker."""
-
-    @abstractmethod
-    def free(self) -> int:
-        """Return the number of free workers."""
-
-    @abstractmethod
-    def start(self, cell: Cell) -> None:
-        """Start a cell on a free worker."""
-
-    @abstractmethod
-    def outcomes(self, timeout: float) -> list[Outcome]:
-        """Return the outcomes since the last call; wait up to `timeout` seconds for the first."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """Stop all workers; running cells get time to write a checkpoint."""
+WORKER_BYTES = 1.2e9
+"""Memory in bytes that a worker of the laptop profile may need."""
 
 
 @dataclasses.dataclass
 class _Worker:
     process: BaseProcess
     connection: Connection
+    gpu: str
+    """Its GPU, as in CUDA_VISIBLE_DEVICES; empty without a GPU."""
     cell: Cell | None = None
     since: float = 0.0
 
@@ -106,21 +39,24 @@ class LocalProcesses(Executor):
     """A pool of worker processes on this machine, started on demand.
 
     The output of a worker goes to OUT/logs/CELL.log. If a worker dies, for example out of memory, its cell fails
-    and a new worker replaces it. Without a GPU, each worker has one thread.
+    and a new worker replaces it. With several GPUs each worker sees one of them; more workers than GPUs share them.
+    Without a GPU, each worker has one thread.
 
     Args:
         out: The results folder.
-        workers: Maximum number of worker processes.
+        workers: Maximum number of worker processes; None is one per GPU, or as many as cores and memory allow.
+        config: Has no options.
     """
 
-    def __init__(self, out: Path, workers: int) -> None:
+    def __init__(self, out: Path, workers: int | None, config: Any = None) -> None:
         import torch
 
         from pretext.system.device import device_of
 
         one_thread = device_of("auto").type == "cpu"
-        self.out, self.workers, self.threads = out, workers, 1 if one_thread else torch.get_num_threads()
-        self._environment = ONE_THREAD if one_thread else {}
+        self._gpus = [] if one_thread else _visible_gpus()
+        self.out, self.workers = out, workers or len(self._gpus) or _workers_that_fit()
+        self.threads = 1 if one_thread else torch.get_num_threads()
         self._pool: list[_Worker] = []
 
     def free(self) -> int:
@@ -179,10 +115,13 @@ class LocalProcesses(Executor):
         ours, theirs = context.Pipe()
         # not a daemon: a daemon could not start data loader processes
         process = context.Process(target=_work, args=(theirs, self.out), daemon=False)
-        with _environment(self._environment):  # torch reads it at import in the child
+        shared_by = Counter(worker.gpu for worker in self._pool)
+        gpu = min(self._gpus, key=lambda each: shared_by[each], default="")
+        variables = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else ONE_THREAD
+        with _environment(variables):  # torch reads them at import in the child
             process.start()
         theirs.close()
-        self._pool.append(_Worker(process, ours))
+        self._pool.append(_Worker(process, ours, gpu))
         return self._pool[-1]
 
 
@@ -195,7 +134,7 @@ def _work(connection: Connection, out: Path) -> None:
             cell: Cell = connection.recv()
         except (EOFError, OSError):
             return
-        _print_to(out / "logs" / f"{cell.name}.log")
+        print_to(out / "logs" / f"{cell.name}.log")
         connection.send(run_cell(cell, out))
 
 
@@ -206,20 +145,6 @@ def _exit_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)  # a training run writes its checkpoint first
     time.sleep(GRACE_S)
     os._exit(1)
-
-
-def _print_to(path: Path) -> None:
-    """Redirect the output of this process and its libraries to a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    except OSError:  # the cell's outcome will report a full disk
-        descriptor = os.open(os.devnull, os.O_WRONLY)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
 
 
 @contextmanager
@@ -235,3 +160,25 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (given.split(",") if given else [str(number) for number in range(count)])[:count]
+
+
+def _workers_that_fit() -> int:
+    """Return the number of workers that cores and free memory allow."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_free_memory() // WORKER_BYTES)))
+
+
+def _free_memory() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+    except (OSError, StopIteration):  # not Linux
+        return float("inf")

@@ -1,0 +1,6 @@
+"""Executors compute the cells of a comparison; the schedule uses only the interface `Executor`.
+
+base      the interface, the outcome of a cell, and how a cell is run
+choosing  an executor and its options by name, as `--executor` gives them
+local     processes on this machine
+"""
