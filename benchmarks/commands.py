@@ -214,7 +214,7 @@ def clean(argv: list[str]) -> int:
     if status_of(out)[1].running:
         raise UserError(f"{out} is in use by a running comparison; stop it first")
     removed = False
-    for name in ("failures", "logs", "superseded", "reproduced", ".locks"):
+    for name in ("failures", "logs", "slurm", "superseded", "reproduced", ".locks"):
         if not (out / name).is_dir():
             continue
         if days is None:

@@ -84,11 +84,12 @@ class Options:
     bad_images: Literal["skip", "stop"] = "skip"
     """What to do about pictures that cannot be decoded: skip and report them, or stop."""
     executor: str = "local"
-    """What computes the cells; local: processes on this machine."""
+    """Where cells are computed: on this machine (local), as jobs of a cluster (slurm), or as tasks of one (ray)."""
     executor_option: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE")]] = ()
-    """Option of the executor, as in partition=gpu; repeat the flag for more."""
+    """Option of the executor, as in partition=gpu; repeat the flag for more. They are listed below."""
     workers: int | None = None
-    """Cells at the same time; if omitted, one per GPU, or as many as cores and memory allow."""
+    """Cells at the same time; if omitted, one per GPU, or as many as cores and memory allow; 64 jobs of slurm, as
+    many tasks as a Ray cluster has room for."""
     cache_gb: float | None = None
     """Maximum size in GB of the cache of features; 4 if omitted, 0 disables the cache."""
     dry_run: bool = False

@@ -91,12 +91,13 @@ def _help() -> str:
     commands = {f"{name} --help": command.__doc__ or "" for name, command in COMMANDS.items()}
     profiles = {name: recipes.about_function(name) for name in PROFILE_NAMES}
     probes = sorted([*(catalogue.declared_probes("downstream.probes")), *catalogue.declared_probes("retrieval.probes")])
-    names = {
-        "other commands": commands,
-        "profiles": profiles,
-        "probes": dict.fromkeys([*probes, "inpainting"], ""),
-        "tasks": dict.fromkeys(catalogue.declared_tasks(), ""),
-    }
+    names = {"other commands": commands, "profiles": profiles}
+    for executor, kind in (("slurm", "SlurmJobs"), ("ray", "RayTasks")):
+        config = read_class(f"benchmarks.executors.{executor}:{kind}").inner("Config")
+        assert config is not None
+        names[f"options of --executor {executor}"] = {each.name: each.help for each in config.settings()}
+    names["probes"] = dict.fromkeys([*probes, "inpainting"], "")
+    names["tasks"] = dict.fromkeys(catalogue.declared_tasks(), "")
     groups = help_page.groups_of(options, rest="flags")
     return help_page.HelpPage(PROG, options.about, groups, names).text()
 

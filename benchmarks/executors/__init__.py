@@ -3,4 +3,6 @@
 base      the interface, the outcome of a cell, and how a cell is run
 choosing  an executor and its options by name, as `--executor` gives them
 local     processes on this machine
+slurm     jobs of a SLURM cluster, through submitit
+ray       tasks of a Ray cluster
 """

@@ -7,10 +7,12 @@ from typing import Any
 
 from benchmarks.executors.base import Executor
 from benchmarks.executors.local import LocalProcesses
+from benchmarks.executors.ray import RayTasks
+from benchmarks.executors.slurm import SlurmJobs
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.specs import Spec, options_into
 
-EXECUTORS: dict[str, type[Executor]] = {"local": LocalProcesses}
+EXECUTORS: dict[str, type[Executor]] = {"local": LocalProcesses, "slurm": SlurmJobs, "ray": RayTasks}
 
 
 def chosen_executor(name: str, pairs: tuple[str, ...]) -> tuple[type[Executor], Any]:

@@ -16,6 +16,7 @@ from benchmarks.executors import local
 from benchmarks.executors.base import Outcome, run_cell, run_on_node
 from benchmarks.executors.choosing import chosen_executor
 from benchmarks.executors.local import LocalProcesses
+from benchmarks.executors.slurm import SlurmJobs
 from benchmarks.plan import open_data
 from benchmarks.results import read_failures, read_measurements
 from benchmarks.schedule import Estimate, run
@@ -129,8 +130,19 @@ def test_each_worker_sees_a_gpu_of_its_own(tmp_path, gpus_of_workers, monkeypatc
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("lokal", (), "unknown executor 'lokal'; did you mean 'local'"),
+        ("slrum", (), "unknown executor 'slrum'; did you mean 'slurm'"),
         ("local", ("gpus=1",), "--executor local has no options; leave out --executor-option gpus=1"),
+        ("slurm", ("gpus",), "--executor-option gpus: write KEY=VALUE"),
+        ("slurm", ("partion=gpu",), "--executor slurm: unknown option 'partion'; did you mean 'partition'"),
+        ("slurm", ("gpus=two",), "--executor slurm: gpus=two: expected a whole number"),
+        ("slurm", ("gpus=2",), "--executor slurm: gpus is 2; allowed is 0 or 1"),
+        ("slurm", ("cpus=0",), "--executor slurm: cpus is 0; allowed is 1 or more"),
+        ("slurm", ("time=0",), "--executor slurm: time is 0; allowed is 1 or more minutes"),
+        ("slurm", ("memory=lots",), "--executor slurm: memory is lots; allowed is a whole number with"),
+        ("ray", ("gpus=1.5",), "--executor ray: gpus is 1.5; allowed is 0 to 1"),
+        ("ray", ("cpus=0",), "--executor ray: cpus is 0.0; allowed is above 0"),
+        ("ray", ("adress=auto",), "--executor ray: unknown option 'adress'; did you mean 'address'"),
+        ("ray", (), "--executor ray: ray is not installed; run pip install 'pretext-bench[ray]'"),
     ],
 )
 def test_an_executor_that_cannot_be_used_is_one_line(monkeypatch, name, options, message):
@@ -138,6 +150,20 @@ def test_an_executor_that_cannot_be_used_is_one_line(monkeypatch, name, options,
     with pytest.raises(UserError) as caught:
         chosen_executor(name, options)
     assert str(caught.value).startswith(message)
+
+
+def test_options_become_the_executor_s_settings(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: package)
+    pairs = ("partition=gpu", "gpus=1", "setup=export A=1; module load cuda", "leave=yes", "partition=big")
+    kind, config = chosen_executor("slurm", pairs)
+    assert kind is SlurmJobs
+    assert config == SlurmJobs.Config(partition="big", gpus=1, setup="export A=1; module load cuda", leave=True)
+
+
+def test_a_machine_without_slurm_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="there is no sbatch here; start this on a machine of the cluster"):
+        SlurmJobs(tmp_path, None, SlurmJobs.Config())
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):

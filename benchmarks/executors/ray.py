@@ -1,0 +1,117 @@
+"""Tasks of a Ray cluster, one per cell. The nodes must see OUT and the data, as on a shared file system."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from benchmarks.cells import Cell
+from benchmarks.executors.base import GRACE_S, RETRIES, Executor, Outcome, node_variables, run_on_node
+from benchmarks.results import write_failure
+from pretext.system.errors import UserError
+
+CONNECT_S = 10.0
+"""Seconds that the head of a cluster may take to answer."""
+
+
+@final
+class RayTasks(Executor):
+    """Sends cells to a Ray cluster. A cell whose node or worker is lost starts again on another, `RETRIES` times."""
+
+    package = "ray"
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        """Options of the cluster and of a task."""
+
+        address: str = ""
+        """Address of a cluster, as in 10.0.0.1:6379, or auto; if omitted, a cluster is started on this machine."""
+        gpus: float | None = None
+        """GPUs of a cell: 0, 1, or a share of one, as in 0.5; if omitted, 1 if the cluster has a GPU."""
+        cpus: float = 1.0
+        """Processor cores of a cell."""
+
+        def __post_init__(self) -> None:
+            if self.gpus is not None and not 0 <= self.gpus <= 1:
+                raise ValueError(f"gpus is {self.gpus}; allowed is 0 to 1")
+            if not self.cpus > 0:
+                raise ValueError(f"cpus is {self.cpus}; allowed is above 0")
+
+    def __init__(self, out: Path, workers: int | None, config: Config) -> None:
+        """See `Executor`; connects to the cluster.
+
+        Raises:
+            UserError: If the cluster does not answer, or none of its nodes has room for a cell.
+        """
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        ray: Any = importlib.import_module("ray")
+        self._ray, self.out = ray, out.resolve()
+        self._running: dict[Any, tuple[Cell, float]] = {}
+        try:
+            if host := re.fullmatch(r"([^/]+):(\d+)", config.address):  # Ray itself waits for minutes
+                socket.create_connection((host[1], int(host[2])), timeout=CONNECT_S).close()
+            ray.init(config.address or "local", log_to_driver=False, logging_level="error")
+        except (OSError, ValueError, RuntimeError, OverflowError) as error:
+            where, reason = config.address or "this machine", (str(error).splitlines() or [""])[0]
+            raise UserError(f"--executor ray: no cluster at {where}: {reason}") from None
+        gpus = config.gpus if config.gpus is not None else float("GPU" in ray.cluster_resources())
+        needs = {"CPU": config.cpus, "GPU": gpus}
+        room = sum(_room(node["Resources"], needs) for node in ray.nodes() if node["Alive"])
+        if not room:
+            self.stop()
+            raise UserError(f"--executor ray: no node has {config.cpus:g} cores and {gpus:g} GPUs for a cell")
+        self.workers, self.threads = workers or room, max(1, int(config.cpus)) if gpus else 1
+        self._task = ray.remote(
+            num_cpus=config.cpus,
+            num_gpus=gpus,
+            max_retries=RETRIES,
+            runtime_env={"env_vars": node_variables(gpu=gpus > 0)},
+        )(run_on_node)
+
+    def free(self) -> int:
+        """See `Executor`."""
+        return self.workers - len(self._running)
+
+    def start(self, cell: Cell) -> None:
+        """See `Executor`."""
+        self._running[self._task.remote(cell, self.out, Path.cwd())] = cell, time.monotonic()
+
+    def outcomes(self, timeout: float) -> list[Outcome]:
+        """See `Executor`."""
+        if not self._running:
+            time.sleep(timeout)
+            return []
+        ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        return [self._outcome(each) for each in ended]
+
+    def stop(self) -> None:
+        """See `Executor`. A cluster that was started here ends."""
+        for each in self._running:
+            self._ray.cancel(each)
+        if self._running:
+            self._ray.wait(list(self._running), num_returns=len(self._running), timeout=GRACE_S)
+        self._running.clear()
+        self._ray.shutdown()
+
+    def _outcome(self, task: Any) -> Outcome:
+        """Return the outcome of a task that has ended; Ray has retried what was lost."""
+        cell, since = self._running.pop(task)
+        try:
+            outcome: Outcome = self._ray.get(task)
+            return outcome
+        except self._ray.exceptions.RayError as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; see logs/{cell.name}.log"
+        write_failure(self.out, cell.name, reason, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
+        return Outcome(cell.name, "failed", time.monotonic() - since, reason)
+
+
+def _room(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """Return the number of cells that a node can compute at the same time."""
+    return min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)

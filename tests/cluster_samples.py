@@ -1,0 +1,120 @@
+"""A SLURM cluster of one node on this machine, and a probe that waits, for tests of the engines themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from pretext.judging import Probe, Score
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
+CONF = """
+ClusterName=test
+SlurmctldHost=localhost
+SlurmctldPort={control}
+SlurmdPort={daemon}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+SlurmUser={user}
+SlurmdUser={user}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+MpiDefault=none
+ReturnToService=2
+KillWait=10
+NodeName=localhost CPUs=2 RealMemory=1000 State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@dataclass(frozen=True)
+class Waits(Probe):
+    """Writes its process to the file `begun` of the folder in `WAITS`, and waits for the file `go`."""
+
+    needs: ClassVar = (frozenset({"label"}),)
+
+    def evaluate(self, encoder, data, out=None):
+        folder = Path(os.environ["WAITS"])
+        with (folder / "begun").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+        items = np.arange(len(data.split("test")), dtype=float)
+        yield Score("top1", float(items.mean()), "%", True, 10.0, len(items), headline=True, items=items)
+
+
+def why_no_slurm() -> str:
+    """Return why SLURM cannot be started here; empty if it can."""
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        return f"no {missing[0]} on this machine; Debian has it in slurm-wlm and munge"
+    return "" if os.geteuid() == 0 else "slurmd needs root"
+
+
+@contextmanager
+def slurm_of_one_node(folder: Path) -> Iterator[Path]:
+    """Run munged, slurmctld and slurmd with all their files in a folder; yield the configuration file."""
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    (folder / "key").write_bytes(os.urandom(1024))
+    (folder / "key").chmod(0o600)
+    conf = folder / "slurm.conf"
+    conf.write_text(CONF.format(folder=folder, user="root", control=_free_port(), daemon=_free_port()))
+    places = {"key-file": "key", "socket": "munge.socket", "pid-file": "munge.pid", "log-file": "munge.log"}
+    places |= {"seed-file": "munge.seed"}
+    munged = ["munged", "--foreground", "--force", *(f"--{flag}={folder / name}" for flag, name in places.items())]
+    with ExitStack() as stack:
+        stack.enter_context(_running(munged, folder))
+        _until((folder / "munge.socket").exists, folder)
+        stack.enter_context(_running(["slurmctld", "-D", "-f", str(conf)], folder))
+        stack.enter_context(_running(["slurmd", "-D", "-f", str(conf), "-N", "localhost"], folder))
+        environment = {**os.environ, "SLURM_CONF": str(conf)}
+        asked = ["sinfo", "--noheader", "--format=%T"]
+
+        def idle() -> bool:
+            answer = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
+            return answer.stdout.strip() == "idle"
+
+        _until(idle, folder)
+        yield conf
+
+
+@contextmanager
+def _running(command: list[str], folder: Path) -> Iterator[None]:
+    with (folder / f"{command[0]}.out").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def _until(ready, folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not ready():
+        said = "".join(file.read_text(errors="replace")[-500:] for file in folder.glob("*.out"))
+        assert time.monotonic() < deadline, said
+        time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
