@@ -57,7 +57,8 @@ class RayTasks(Executor):
         try:
             if host := re.fullmatch(r"([^/]+):(\d+)", config.address):  # Ray itself waits for minutes
                 socket.create_connection((host[1], int(host[2])), timeout=CONNECT_S).close()
-            ray.init(config.address or "local", log_to_driver=False, logging_level="error")
+            own = None if config.address else False  # an existing cluster decides about its dashboard itself
+            ray.init(config.address or "local", include_dashboard=own, log_to_driver=False, logging_level="error")
         except (OSError, ValueError, RuntimeError, OverflowError) as error:
             where, reason = config.address or "this machine", (str(error).splitlines() or [""])[0]
             raise UserError(f"--executor ray: no cluster at {where}: {reason}") from None

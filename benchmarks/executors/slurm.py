@@ -30,6 +30,8 @@ from pretext.system.stored_json import Shape, read_json
 
 MOST_JOBS = 64
 """Jobs in the queue at the same time, without --workers."""
+LEAST_MINUTES = 5
+"""Shortest time limit: a job is told to stop 90 seconds before it, and must have imported everything by then."""
 LOOK_S = 15.0
 """Seconds between two looks at the queue."""
 SETTLE_S = 60.0
@@ -83,8 +85,8 @@ class SlurmJobs(Executor):
         """Leave the jobs in the queue when this command is stopped; the same command finds them again."""
 
         def __post_init__(self) -> None:
-            if self.time is not None and self.time < 1:
-                raise ValueError(f"time is {self.time}; allowed is 1 or more minutes")
+            if self.time is not None and self.time < LEAST_MINUTES:
+                raise ValueError(f"time is {self.time}; allowed is {LEAST_MINUTES} or more minutes")
             if self.gpus not in (0, 1):
                 raise ValueError(f"gpus is {self.gpus}; allowed is 0 or 1")
             if self.cpus < 1:

@@ -16,6 +16,7 @@ from benchmarks.executors import local
 from benchmarks.executors.base import Outcome, run_cell, run_on_node
 from benchmarks.executors.choosing import chosen_executor
 from benchmarks.executors.local import LocalProcesses
+from benchmarks.executors.ray import _room
 from benchmarks.executors.slurm import SlurmJobs
 from benchmarks.plan import open_data
 from benchmarks.results import read_failures, read_measurements
@@ -137,7 +138,7 @@ def test_each_worker_sees_a_gpu_of_its_own(tmp_path, gpus_of_workers, monkeypatc
         ("slurm", ("gpus=two",), "--executor slurm: gpus=two: expected a whole number"),
         ("slurm", ("gpus=2",), "--executor slurm: gpus is 2; allowed is 0 or 1"),
         ("slurm", ("cpus=0",), "--executor slurm: cpus is 0; allowed is 1 or more"),
-        ("slurm", ("time=0",), "--executor slurm: time is 0; allowed is 1 or more minutes"),
+        ("slurm", ("time=4",), "--executor slurm: time is 4; allowed is 5 or more minutes"),
         ("slurm", ("memory=lots",), "--executor slurm: memory is lots; allowed is a whole number with"),
         ("ray", ("gpus=1.5",), "--executor ray: gpus is 1.5; allowed is 0 to 1"),
         ("ray", ("cpus=0",), "--executor ray: cpus is 0.0; allowed is above 0"),
@@ -164,6 +165,19 @@ def test_a_machine_without_slurm_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch here; start this on a machine of the cluster"):
         SlurmJobs(tmp_path, None, SlurmJobs.Config())
+
+
+@pytest.mark.parametrize(
+    ("node", "needs", "cells"),
+    [
+        ({"CPU": 4.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 0.5}, 2),
+        ({"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 0.1}, 4),
+        ({"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.5, "GPU": 0.0}, 2),
+        ({"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}, 0),
+    ],
+)
+def test_a_node_has_room_for_cells_by_its_scarcest_resource(node, needs, cells):
+    assert _room(node, needs) == cells
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path):
