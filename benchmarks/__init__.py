@@ -4,6 +4,7 @@ console             every command of the four packages as pretext-bench COMMAND
 run_all             the command: options, plan, computation, table and report
 options             the flags of run_all, and the plan that they describe
 commands            the subcommands status, compare, reproduce and clean
+sharing             the subcommand merge
 probes              every probe by name
 recipes             the profiles (smoke, laptop, tasks, workstation, paper): rows, probes, budgets
 plan                all cells of a comparison, and the missing ones
@@ -20,6 +21,8 @@ environment         OUT/environment.json: hardware and package versions
 progress            the state of a comparison, read from its folder
 reproduction        rebuild a stored cell and compare its values
 comparison          two results folders against each other
+submissions         read and check results folders of other machines and people
+merging             several results folders as one
 verdict             summaries over seeds: means, intervals, differences from random weights
 intervals           the statistics: intervals, tests, corrections, ranks
 wording             sentences, lists and marks shared by terminal, report and commands

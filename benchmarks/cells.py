@@ -162,7 +162,7 @@ def encoder_cell(
             "pretrain_data": data.fingerprint("train"),
         }
     return Cell(
-        name=f"{slug(row)}.s{seed}.{_hash(settings)}",
+        name=f"{slug(row)}.s{seed}.{settings_hash(settings)}",
         pretext=row,
         seed=seed,
         data=data,
@@ -195,7 +195,7 @@ def probe_cell(encoder: Cell, name: str, protocol: AnyProbe, *, seed: int, data:
     return dataclasses.replace(
         encoder,
         data=data,
-        name=f"{slug(encoder.pretext)}.{slug(name)}.s{seed}.{_hash(settings)}",
+        name=f"{slug(encoder.pretext)}.{slug(name)}.s{seed}.{settings_hash(settings)}",
         seed=seed,
         probe=name,
         protocol=protocol,
@@ -268,5 +268,6 @@ def as_json(settings: Any) -> str:
     return json.dumps(settings, sort_keys=True, default=str)
 
 
-def _hash(settings: Any) -> str:
+def settings_hash(settings: Any) -> str:
+    """Return the hash at the end of a cell's name, of settings as `Cell.settings` holds them."""
     return hashlib.sha256(as_json(settings).encode()).hexdigest()[:8]

@@ -28,16 +28,16 @@ def move_superseded(plan: Plan, out: Path) -> list[str]:
     """
     planned = {cell.name for cell in plan.cells}
     settings = {(cell.pretext, cell.probe): json.loads(cell.settings) for cell in plan.cells if cell.probe}
-    protocols = {probe: _protocol(planned_settings) for (_, probe), planned_settings in settings.items()}
+    protocols = {probe: protocol_of(planned_settings) for (_, probe), planned_settings in settings.items()}
     moved = []
     for name, row in {row.cell: row for row in read_measurements(out)}.items():
         if name in planned or row.probe not in protocols:
             continue
         stored, current = json.loads(row.config_json), settings.get((row.pretext, row.probe))
         if current is None:
-            keep = _protocol(stored) == protocols[row.probe]
+            keep = protocol_of(stored) == protocols[row.probe]
         else:
-            keep = row.seed >= plan.seeds and _without_seeds(stored) == _without_seeds(current)
+            keep = row.seed >= plan.seeds and without_seeds(stored) == without_seeds(current)
         if not keep:
             path = result_path(out, name)
             target = out / "superseded" / path.name
@@ -47,12 +47,12 @@ def move_superseded(plan: Plan, out: Path) -> list[str]:
     return moved
 
 
-def _protocol(settings: dict[str, Any]) -> dict[str, Any]:
+def protocol_of(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a probe that do not depend on the encoder."""
-    return {key: _without_seeds(settings).get(key) for key in ("code", "image_size", "data", "probe", "probe_config")}
+    return {key: without_seeds(settings).get(key) for key in ("code", "image_size", "data", "probe", "probe_config")}
 
 
-def _without_seeds(settings: dict[str, Any]) -> dict[str, Any]:
+def without_seeds(settings: dict[str, Any]) -> dict[str, Any]:
     """Return hashed settings without those that differ between seeds."""
     kept = {key: value for key, value in settings.items() if key not in ("seed", *NOT_HASHED)}
     for part in ("train", "probe_config"):

@@ -1,0 +1,38 @@
+"""The commands of `run_all.py` for results of several machines and people: merge."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pretext.system.command_line import parse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Merge results folders of several machines or people into a new one, with its table and report.
+
+    Examples:
+        python benchmarks/run_all.py merge results/mine results/hers --out results/all
+        python benchmarks/run_all.py status --out results/all
+    """
+
+    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="A B")]
+    """Two or more folders of results. Of a cell with several values, the first folder's counts."""
+    out: Path
+    """New folder for the merged results."""
+
+
+def merge(argv: list[str]) -> int:
+    """Merge results folders of several machines or people into one."""
+    options = parse(Merge, argv, prog="run_all.py merge")
+    from benchmarks.merging import merge as merge_folders
+    from benchmarks.run_all import finish
+
+    merged = merge_folders(options.folders, options.out)
+    print("\n".join(merged.lines()))
+    finish(options.out)
+    return 0
