@@ -4,7 +4,7 @@ console             every command of the four packages as pretext-bench COMMAND
 run_all             the command: options, plan, computation, table and report
 options             the flags of run_all, and the plan that they describe
 commands            the subcommands status, compare, reproduce and clean
-sharing             the subcommand merge
+sharing             the subcommands merge and leaderboard
 probes              every probe by name
 recipes             the profiles (smoke, laptop, tasks, workstation, paper): rows, probes, budgets
 plan                all cells of a comparison, and the missing ones
@@ -27,6 +27,7 @@ verdict             summaries over seeds: means, intervals, differences from ran
 intervals           the statistics: intervals, tests, corrections, ranks
 wording             sentences, lists and marks shared by terminal, report and commands
 terminal            the results table as plain text
+leaderboard         every row of several results folders on one static page
 report              the report as HTML, Markdown and LaTeX, with its figures
 timing              speed measurements beside other libraries; not in the wheel
 interval_simulation error rates of the intervals on simulated data; not in the wheel

@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from benchmarks.options import check_profile, results_folder
-from benchmarks.sharing import merge
+from benchmarks.sharing import leaderboard, merge
 from benchmarks.wording import MOST_NAMED, and_list
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError, did_you_mean
@@ -247,4 +247,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "reproduce": reproduce,
     "clean": clean,
     "merge": merge,
+    "leaderboard": leaderboard,
 }

@@ -1,4 +1,4 @@
-"""The commands of `run_all.py` for results of several machines and people: merge."""
+"""The commands of `run_all.py` for results of several machines and people: merge, leaderboard."""
 
 from __future__ import annotations
 
@@ -35,4 +35,32 @@ def merge(argv: list[str]) -> int:
     merged = merge_folders(options.folders, options.out)
     print("\n".join(merged.lines()))
     finish(options.out)
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """Write one static page with every row of several results folders, to filter and sort in a browser.
+
+    Examples:
+        python benchmarks/run_all.py leaderboard results/mine --out site
+        python benchmarks/run_all.py leaderboard submissions/* --out site
+    """
+
+    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DIR …")]
+    """Folders of results, of any data sets and profiles."""
+    out: Path
+    """Folder of the page; index.html is written there."""
+
+    def __post_init__(self) -> None:
+        if not self.folders:
+            raise ValueError("name one or more folders of results")
+
+
+def leaderboard(argv: list[str]) -> int:
+    """Write one static page with every row of several results folders."""
+    options = parse(Leaderboard, argv, prog="run_all.py leaderboard")
+    from benchmarks.leaderboard import write_leaderboard
+
+    print("\n".join(write_leaderboard(options.folders, options.out)))
     return 0
