@@ -58,8 +58,9 @@ class Options:
     pretrain_data: str | None = None
     """Data set to train on, if it is not the one that encoders are judged on."""
     tasks: tuple[str, ...] = ()
-    """Rows: task names of the profile, specs such as context_encoder?mask=central, or files of your own, my_task.py;
-    all rows of the profile if omitted."""
+    """Rows: names of the profile's rows or of tasks, or files of your own, my_task.py; all rows of the profile if
+    omitted. Settings of the task and of training after a ? make a row of its own, as in
+    simclr?temperature=0.1&learning_rate=1e-3: it differs from the row simclr in these settings only."""
     probes: tuple[str, ...] = ()
     """Columns: probe names as in `probes` below, or files of your own, my_probe.py?steps=10; the profile's if
     omitted."""
@@ -141,6 +142,7 @@ def plan_of(options: Options) -> Plan:
     from benchmarks.cells import check_slugs
     from benchmarks.plan import make_plan, open_data
     from benchmarks.recipes import PLAIN, PROFILES
+    from benchmarks.rows import encoder_rows, row_training, task_rows
 
     recipe = with_budget(PROFILES[options.profile](), options.budget)
     if options.architecture is not None:
@@ -148,6 +150,7 @@ def plan_of(options: Options) -> Plan:
     if options.image_size is not None:
         recipe = dataclasses.replace(recipe, image_size=options.image_size)
     rows = task_rows(options.tasks, recipe.rows)
+    recipe = dataclasses.replace(recipe, overrides={**recipe.overrides, **row_training(options.tasks, recipe)})
     foreign = encoder_rows(
         options.encoder, taken=rows | PLAIN, size=recipe.image_size, allow_partial=options.allow_partial
     )
@@ -200,34 +203,6 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
     return recipe.with_training(train)
 
 
-def task_rows(tasks: tuple[str, ...], profile_rows: Mapping[str, str]) -> dict[str, str]:
-    """Return task specs by row name; the rows `random` and `supervised` are always included.
-
-    Raises:
-        UserError: If a name is neither a row of the profile nor a task, or a file has the name of another row.
-    """
-    from benchmarks.recipes import PLAIN
-    from pretext.tasks import task_config, task_names
-
-    rows = {"random": "random", "supervised": "supervised"}
-    if not tasks:
-        return rows | dict(profile_rows)
-    for name in tasks:
-        if name in profile_rows:
-            rows[name] = profile_rows[name]
-        elif is_file(name):
-            task_config(name)
-            if (row := file_row(name)) in {*rows, *profile_rows, *PLAIN, *task_names()}:
-                raise UserError(f"--tasks {name}: a row is called {row} already; rename the file")
-            rows[row] = name
-        elif name.partition("?")[0] not in (known := {*profile_rows, *task_names()}):
-            raise UserError(f"unknown task {name!r}; {did_you_mean(name, known)}")
-        else:
-            task_config(name)  # an unknown option is an error now, not during the run
-            rows[name] = name
-    return rows
-
-
 def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe]) -> dict[str, AnyProbe]:
     """Return probes by name, with the profile's settings, or with their defaults if the profile lacks them.
 
@@ -250,38 +225,6 @@ def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe
         else:
             chosen[name] = profile_probes.get(name) or default_probe(name)
     return chosen
-
-
-def encoder_rows(
-    encoders: tuple[str, ...], *, taken: Mapping[str, str], size: int, allow_partial: bool = False
-) -> dict[str, str]:
-    """Return encoder files, or specs with external weights, by row name; print which weights were loaded.
-
-    Raises:
-        UserError: If a name is missing or taken, a file is not an encoder file, or weights do not fit their model.
-    """
-    from pretext.encoders import build_encoder, load_encoder
-    from pretext.encoders.foreign import FILE_OPTIONS, loaded_line, with_allow_partial
-    from pretext.encoders.weights import LIBRARIES, is_spec, weights_file
-    from pretext.system.specs import without_options
-
-    found: dict[str, str] = {}
-    for text in encoders:
-        name, equals, file = text.partition("=")
-        if is_spec(name) or "?" in name:  # a spec without a name; its = belongs to an option
-            weights = weights_file(text)
-            name, file = file_row(without_options(text, *FILE_OPTIONS)) + (f" {weights.stem}" if weights else ""), text
-        elif not equals or not name or not file:
-            raise UserError(f"--encoder {text}: write NAME=FILE, timm:NAME, torchvision:NAME or my_encoder.py")
-        if name in taken or name in found:
-            raise UserError(f"--encoder {text}: a row is called {name} already; choose another name")
-        file = with_allow_partial(file, allow_partial)
-        if weights_file(file) is not None or not file.startswith(LIBRARIES):  # what does not fit is an error now
-            print(f"{name}: {loaded_line(load_encoder(file, input_size=size), file)}")
-        else:  # the cell loads published weights
-            build_encoder(without_options(file, "pretrained"), input_size=size, seed=0)
-        found[name] = file
-    return found
 
 
 def check_same(out: Path, profile: str, spec: str, pretrain_spec: str) -> None:

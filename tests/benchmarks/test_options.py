@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from comparison_samples import SPEC, recipe, run_smoke
 from benchmarks import plan as plans
 from benchmarks import probes, run_all
 from benchmarks.cells import Inpainting
-from benchmarks.options import Options, encoder_rows, plan_of, task_rows, with_budget
+from benchmarks.options import Options, plan_of, with_budget
+from benchmarks.reproduction import stored_cell
+from benchmarks.results import read_measurements
+from benchmarks.rows import encoder_rows, row_training, task_rows
 from downstream.probes import knn
 from pretext.system.errors import UserError
 
@@ -43,6 +47,11 @@ def test_another_comparison_in_the_folder_is_refused(smoke):
         (["--profile", "lapptop"], "unknown profile 'lapptop'; did you mean 'laptop'"),
         (["--profile", "smoke", "--tasks", "rotatoin"], "unknown task 'rotatoin'; did you mean 'rotation'"),
         (["--profile", "smoke", "--tasks", "rotation?angels=3"], "unknown option 'angels'"),
+        (["--profile", "smoke", "--tasks", "rotation?learning_rat=1"], "did you mean 'learning_rate'"),
+        (["--profile", "smoke", "--tasks", "rotation?learning_rate=-1"], "learning_rate is -1.0; allowed is above 0"),
+        (["--profile", "smoke", "--tasks", "rotation?images=9"], "images is the same for all rows; --budget and"),
+        (["--profile", "smoke", "--tasks", "rotation?seed=9"], "seed is the same for all rows"),
+        (["--profile", "smoke", "--tasks", "kmeans?warmup=0"], "kmeans takes no training steps, so warmup has no eff"),
         (["--profile", "smoke", "--tasks", "mae"], "--architecture sets the encoder of all rows"),
         (["--profile", "smoke", "--architecture", "alexnett"], "did you mean 'alexnet'"),
         (["--profile", "smoke", "--budget", "image=9"], "--budget image=9: did you mean 'images'"),
@@ -105,6 +114,35 @@ def test_a_task_spec_is_a_row_of_its_own():
         "rotation?": "rotation?",
         "simclr": "simclr:small",
     }
+
+
+def test_settings_make_a_row_that_differs_in_them_only():
+    profile = recipe(
+        rows={"simclr": "simclr:small?temperature=0.3&hidden=64", "mine": "rotation?rotations=one"},
+        overrides={"simclr": {"batch_size": 128}},
+    )
+    tasks = ("simclr?temperature=0.1&learning_rate=3e-3", "simclr?temperature=0.2", "mine?warmup=0.5", "moco")
+    rows, training = task_rows(tasks, profile.rows), row_training(tasks, profile)
+    assert rows["simclr?temperature=0.1&learning_rate=3e-3"] == "simclr:small?hidden=64&temperature=0.1"
+    assert rows["simclr?temperature=0.2"] == "simclr:small?hidden=64&temperature=0.2"
+    assert (rows["mine?warmup=0.5"], rows["moco"]) == ("rotation?rotations=one", "moco")
+    assert training["simclr?temperature=0.1&learning_rate=3e-3"] == {"batch_size": 128, "learning_rate": 3e-3}
+    assert training["simclr?temperature=0.2"] == {"batch_size": 128}
+    assert training["mine?warmup=0.5"] == {"warmup": 0.5}
+    assert not training["moco"]
+
+
+def test_a_row_with_settings_is_trained_with_them_and_made_again(smoke):
+    name = "rotation?learning_rate=3e-3&weight_decay=0"
+    run_smoke(smoke, "--tasks", name, "rotation", "--probes", "linear")
+    plan = plan_of(Options(profile="smoke", tasks=(name, "rotation"), probes=("linear",), out=smoke))
+    trains = {cell.pretext: cell.train for cell in plan.cells if cell.trains}
+    assert (trains[name].learning_rate, trains[name].weight_decay) == (3e-3, 0)
+    assert dataclasses.replace(trains[name], learning_rate=1e-3, weight_decay=0.05) == trains["rotation"]
+    (stored,) = (m for m in read_measurements(smoke) if m.pretext == name)
+    encoder, cell = stored_cell(smoke, stored)
+    assert (encoder.train.learning_rate, cell.name) == (3e-3, stored.cell)
+    assert stored.cell.startswith("rotation-learning_rate=3e-3-weight_decay=0.linear.s0.")
 
 
 def test_timm_encoders_need_no_name():

@@ -11,9 +11,9 @@ import downstream.__main__ as downstream_command
 import retrieval.__main__ as retrieval_command
 from benchmarks.cells import encoder_cell
 from benchmarks.computing import compute
-from benchmarks.options import encoder_rows
 from benchmarks.plan import make_plan, open_data
 from benchmarks.results import encoder_path
+from benchmarks.rows import encoder_rows
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.encoders.foreign import loaded_line

@@ -11,12 +11,12 @@ from module_samples import example
 
 from benchmarks.cells import encoder_cell, probe_cell
 from benchmarks.computing import compute
-from benchmarks.options import encoder_rows
 from benchmarks.plan import open_data
 from benchmarks.probes import default_probe
 from benchmarks.recipes import PLAIN
 from benchmarks.reproduction import stored_cell
 from benchmarks.results import read_measurements
+from benchmarks.rows import encoder_rows
 from downstream.__main__ import main as judge_main
 from pretext.__main__ import main
 from pretext.datasets import open_dataset

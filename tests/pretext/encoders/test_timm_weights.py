@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from benchmarks.cells import encoder_cell
 from benchmarks.computing import compute
-from benchmarks.options import encoder_rows
 from benchmarks.plan import make_plan, open_data
 from benchmarks.results import encoder_path
+from benchmarks.rows import encoder_rows
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.system.errors import UserError

@@ -16,8 +16,9 @@ from module_samples import example
 from task_samples import SMALL, batch, built, generator, noise, scenes, trained
 
 from benchmarks.cells import encoder_cell, probe_cell
-from benchmarks.options import chosen_probes, task_rows
+from benchmarks.options import chosen_probes
 from benchmarks.plan import open_data
+from benchmarks.rows import task_rows
 from downstream.__main__ import main as judge_main
 from downstream.features import labelled_features
 from pretext.__main__ import main
