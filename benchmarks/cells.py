@@ -34,7 +34,7 @@ CODE = 6
 """Increase it when a change of the code changes values: every cell is then computed again."""
 MAX_NAMED = 3
 """Differing settings that a message names; the others are counted."""
-NOT_HASHED = ("pretrain", "spec", "probe_file")
+NOT_HASHED = ("pretrain", "spec", "probe_file", "init_file")
 """Keys of `Measurement.config_json` beside a cell's settings: names and paths of files that are hashed by content."""
 
 
@@ -144,12 +144,12 @@ def encoder_cell(
     if task is not None:
         from pretext.tasks import task_class, task_config
         from pretext.tasks.base import Fitted
-        from pretext.training.config import NOT_IN_RESULT, TrainConfig
+        from pretext.training.config import BY_CONTENT, NOT_IN_RESULT, TrainConfig
 
         # the fingerprint already says which images were excluded
-        not_hashed = {*NOT_IN_RESULT, "bad_images"}
+        not_hashed = {*NOT_IN_RESULT, *BY_CONTENT, "bad_images"}
         if issubclass(task_class(task), Fitted) and train is not None:  # takes no steps
-            train = TrainConfig(seed=train.seed, bad_images=train.bad_images)
+            train = TrainConfig(seed=train.seed, bad_images=train.bad_images, init=train.init)
         config = task_config(task)
         settings |= {
             "task": type(config).__module__.rsplit(".", 1)[-1],
@@ -161,6 +161,8 @@ def encoder_cell(
             },
             "pretrain_data": data.fingerprint("train"),
         }
+        if train is not None and train.init is not None:
+            settings |= {"init": _foreign_digest(train.init)}
     return Cell(
         name=f"{slug(row)}.s{seed}.{settings_hash(settings)}",
         pretext=row,

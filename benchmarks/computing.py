@@ -140,6 +140,8 @@ def _measurements(cell: Cell, encoder: Encoder, scores: list[Score], started: st
     sha, dirty = revision()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     config = json.loads(cell.settings) | {"pretrain": cell.made_by, "spec": cell.task or cell.foreign}
+    if cell.train is not None and cell.train.init is not None:
+        config |= {"init_file": cell.train.init}
     if "@" in config["probe"]:  # a user's file is identified by its content and found by its path
         config |= {"probe_file": inspect.getfile(type(cell.protocol))}
     record = encoder.record

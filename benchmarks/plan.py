@@ -254,11 +254,11 @@ def _usable(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[dict[st
 
 def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) -> None:
     """Raise a UserError if a task does not fit the encoder, before any training starts."""
-    from pretext.encoders import build_encoder
     from pretext.tasks import build_task
     from pretext.tasks.base import label_kind
+    from pretext.training.starting import initial_encoder
 
-    encoder = build_encoder(recipe.encoder, input_size=recipe.image_size, seed=0)
+    encoder = initial_encoder(recipe.encoder, recipe.train_config(row, seed=0), recipe.image_size)
     try:
         build_task(task, encoder, labels=label_kind(data), seed=0)
     except UserError as error:

@@ -53,7 +53,9 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
             data=opened(stored.pretrain_data) if own_pretrain_data else source,
             encoder=_architecture(settings.get("encoder", stored.encoder), stored.encoder),
             task=settings["spec"] if "task" in settings else None,
-            train=_train_config(settings["train"]) if "task" in settings else None,
+            train=_train_config({**settings["train"], "init": settings.get("init_file")})
+            if "task" in settings
+            else None,
             foreign=settings["spec"] if "foreign" in settings else None,
         )
         protocol = _probe(stored.probe, settings)

@@ -71,7 +71,7 @@ def row_training(tasks: tuple[str, ...], recipe: Recipe) -> dict[str, dict[str, 
         base = name.partition("?")[0]
         start = recipe.rows.get(base, name)
         options = _loop_options(name, start)
-        if options and issubclass(task_class(start), Fitted):
+        if {*options} - {"init"} and issubclass(task_class(start), Fitted):
             raise UserError(f"--tasks {name}: {base} takes no training steps, so {next(iter(options))} has no effect")
         spec = dataclasses.replace(parse_spec(name), options=options)
         made = options_into(TrainConfig, spec, start=recipe.train_config(base, seed=0))

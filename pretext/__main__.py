@@ -56,7 +56,7 @@ class Train:
     """Data set, KIND[:PATH][?key=value&…], such as folder:photographs or voc:VOCdevkit."""
     encoder: str = "alexnet?stem_stride=2"
     """Encoder, such as alexnet?width=0.5&stem_stride=2, released, timm:resnet18, torchvision:resnet18, or a file of
-    your own, my_encoder.py."""
+    your own, my_encoder.py. With --init it may be omitted: it is the one with these weights."""
     image_size: int = 64
     """Side in pixels of the square pictures that the encoder sees."""
     download: bool = False
@@ -106,9 +106,10 @@ def train_command(argv: list[str]) -> int:
         out = options.out or Path("runs") / name.split("?", maxsplit=1)[0].replace(":", "-")
         data = open_dataset(options.data, download=options.download)
         say_opened(data)
+        of_init = options.loop.init is not None and not any(word.partition("=")[0] == "--encoder" for word in argv)
     file = train(
         spec.split("?", maxsplit=1)[0],
-        options.encoder,
+        None if of_init else options.encoder,
         data,
         options.loop,
         out,

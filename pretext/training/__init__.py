@@ -2,6 +2,7 @@
 
 loop           `train`: the training loop, read from top to bottom
 config         TrainConfig: every setting of a run and its default
+starting       the encoder that a run starts with
 loading        batches in an order that depends on seed and step only
 left_out       images that cannot be decoded: skipped or not, counted, reported
 micro_batches  the parts of a batch: sizes and seeds

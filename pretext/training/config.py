@@ -32,6 +32,8 @@ NOT_IN_RESULT = (
     "keep",
 )
 """Settings that do not change the trained encoder; a run may be resumed with other values of them."""
+BY_CONTENT = ("init",)
+"""Settings that name a file: its content tells runs apart, wherever it lies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,9 @@ class TrainConfig:
     """Use the channels-last memory format, which is faster for convolutions."""
     compile: bool = False
     """Compile the encoder with torch.compile; pays off in long runs only."""
+    init: str | None = None
+    """Start from the weights of an encoder file, or of a spec such as timm:resnet18?weights=FILE; random weights if
+    omitted."""
     seed: int = 0
     """Seed of the initial weights, the image order, augmentations and masks."""
     device: str = "auto"
@@ -114,6 +119,7 @@ class TrainConfig:
             "precision",
             "channels_last",
             "compile",
+            "init",
             "seed",
             "bad_images",
         ),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.given import Given, as_dataset
 from pretext.datasets.kept import for_views, is_packed
-from pretext.encoders import Encoder, build_encoder
+from pretext.encoders import Encoder
 from pretext.system.device import device_of
 from pretext.system.distributed import (
     average_gradients,
@@ -41,6 +41,7 @@ from pretext.training.micro_batches import equal_part, least_rows, micro_batches
 from pretext.training.optimisers import make_optimizers, rate_at
 from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_folder
 from pretext.training.sample_sheets import write_sample
+from pretext.training.starting import initial_encoder
 from pretext.training.stopwatch import Spent, stopwatch
 from pretext.training.tracking import check_trackers
 from pretext.training.watching import Watch, check_watch
@@ -48,7 +49,7 @@ from pretext.training.watching import Watch, check_watch
 
 def train(
     task: str,
-    encoder: str | Encoder,
+    encoder: str | Encoder | None,
     data: Given,
     config: TrainConfig,
     out: Path,
@@ -61,7 +62,7 @@ def train(
     Args:
         task: Task spec, such as `context_encoder:adversarial?loss=l1`.
         encoder: Encoder spec; or an encoder, such as `Encoder.wrap(module)`, trained in place. To resume, it must have
-            the weights with which the run began.
+            the weights with which the run began. None takes the architecture of `config.init`.
         data: Data set, or anything that `as_dataset` takes: a torch data set, an array, a list of paths. Its training
             split is used, without labels unless the task needs them.
         config: Budget, optimisation and logging.
@@ -93,7 +94,7 @@ def train(
 
 def _train(
     task: str,
-    encoder: str | Encoder,
+    encoder: str | Encoder | None,
     data: ImageDataset,
     config: TrainConfig,
     out: Path,
@@ -103,20 +104,17 @@ def _train(
     task_settings: Any,
 ) -> Path:
     """Find or make the run's data and encoder, and go on with the run if it is not finished; see `train`."""
-    built_encoder = encoder
-    if isinstance(built_encoder, str):  # a typo fails before decoding
-        built_encoder = build_encoder(built_encoder, input_size=image_size, seed=config.seed)
-    elif built_encoder.input_size != image_size:
-        raise UserError(f"image_size is {image_size}, but the encoder was made for {built_encoder.input_size} px")
+    built = initial_encoder(encoder, config, image_size)  # a typo fails before decoding
+    drawn = encoder if isinstance(encoder, str) and config.init is None else built
     check_watch(config.watch, data)
     check_trackers(config.track)
     train_data = for_views(data.split("train"), image_size, bad_images=config.bad_images)
-    folder = run_folder(out, task, task_settings, encoder, train_data, config, image_size=image_size)
+    folder = run_folder(out, task, task_settings, drawn, train_data, config, image_size=image_size)
     if world() > 1:  # of the data, the fingerprint decides
         check_equal(folder.identity | {"data": None, "packed (PRETEXT_PACK_GB)": is_packed(train_data)})
     if _finished(folder, folder.checkpoint()):  # without a lock: the folder may be read-only
         return folder.encoder
-    model = build_task(task_settings, built_encoder, labels=label_kind(train_data), seed=config.seed).to(device)
+    model = build_task(task_settings, built, labels=label_kind(train_data), seed=config.seed).to(device)
     with lock_folder(out) if rank() == 0 else nullcontext(True) as locked:
         if not all(everyones(locked)):
             raise UserError(f"{out}: another process is training in this folder; wait for it, or give another --out")

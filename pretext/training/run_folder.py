@@ -38,7 +38,7 @@ from pretext.system.specs import parse_spec, without_options
 from pretext.system.stored_json import Shape, misfit
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import LabelKind, Task, label_kind
-from pretext.training.config import NOT_IN_RESULT, TrainConfig
+from pretext.training.config import BY_CONTENT, NOT_IN_RESULT, TrainConfig
 from pretext.training.stopwatch import Spent
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -112,7 +112,7 @@ class RunFolder:
             return None
         tensors, about = read_checkpoint(file)
         stored = _flat(parsed_settings(about, file, {}))
-        for key, value in _flat(self.identity).items():
+        for key, value in {"encoder_sha256": None, **_flat(self.identity)}.items():  # None: weights of the seed
             if key != "data" and stored.get(key) != value:  # the fingerprint decides, wherever the data lies
                 raise UserError(
                     f"{self.path} holds a run with {key} = {stored.get(key)}, but this run has {key} = {value}; "
@@ -212,7 +212,9 @@ def run_folder(
         "task_config": dataclasses.asdict(task_settings),
         "encoder": absolute_file(encoder),
         "image_size": image_size,
-        "train_config": {key: value for key, value in dataclasses.asdict(config).items() if key not in NOT_IN_RESULT},
+        "train_config": {
+            key: value for key, value in dataclasses.asdict(config).items() if key not in (*NOT_IN_RESULT, *BY_CONTENT)
+        },
         "data": data.spec,
         "labels": list(kind) if kind else None,
     }

@@ -52,11 +52,25 @@ def test_a_cell_that_learned_elsewhere_is_made_again_there(tmp_path):
     assert [each.data.spec for each in again] == [other, stored.data]
 
 
+def test_a_row_from_given_weights_is_the_same_wherever_they_lie(tmp_path):
+    spec = "alexnet?width=0.1&stem_stride=1"
+    files = [tmp_path / "one" / "given.safetensors", tmp_path / "other" / "moved.safetensors", tmp_path / "new"]
+    for file, seed in zip(files, (7, 7, 8), strict=True):
+        save_encoder(build_encoder(spec, input_size=16, seed=seed), file, {})
+    plans = [plan(overrides={"rotation": {"init": str(file)}}) for file in files]
+    names = [[cell.name for cell in each.cells if cell.pretext == "rotation"] for each in plans]
+    assert names[0] == names[1]
+    assert not {*names[0]} & {*names[2]}
+    encoder, cell, stored = computed(plans[0], tmp_path, "rotation")
+    assert stored_cell(tmp_path, stored) == (_only_what_is_hashed(encoder), _only_what_is_hashed(cell))
+    assert stored_cell(tmp_path, stored)[0].train.init == str(files[0])
+
+
 def _only_what_is_hashed(cell):
     """Return the cell with default training settings where they do not affect the encoder."""
     if cell.task == "random":  # takes no steps: its cells have default settings anyway
         return cell
-    return dataclasses.replace(cell, train=TrainConfig(images=8, batch_size=4))
+    return dataclasses.replace(cell, train=TrainConfig(images=8, batch_size=4, init=cell.train.init))
 
 
 def test_a_decoders_cell_is_made_again(tmp_path):
