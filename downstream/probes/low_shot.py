@@ -61,7 +61,7 @@ class LowShot(Probe):
     shots: tuple[int, ...] = ()
     """Numbers of images per class to train on, e.g. `1 4 16`."""
     samples: int = 3
-    """Number of samples for each share and each k."""
+    """Number of samples for each share and each k; all labels are one sample."""
     fine_tuned: bool = True
     """Also fine-tune; this takes most of the time."""
     steps: int = 100
@@ -101,7 +101,10 @@ class LowShot(Probe):
         known = class_targets(at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop"))
         check_classes(data.spec, known)
         numbers = range(self.samples)
-        drawn = {f"{p:g}%": [share_of_each(known, p / 100, sample=i) for i in numbers] for p in self.percents} | {
+        drawn = {
+            f"{p:g}%": [share_of_each(known, p / 100, sample=i) for i in (numbers if p < 100 else (0,))]
+            for p in self.percents
+        } | {
             f"k={k}": [few_of_each(known, k, sample=i)[0] for i in numbers]
             for k in reached_by_all(data, known, self.shots)
         }

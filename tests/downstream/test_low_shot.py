@@ -126,3 +126,9 @@ def test_one_class_is_refused(encoder):
 def test_settings_out_of_range_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         LowShot(**settings)
+
+
+def test_all_labels_are_one_sample():
+    probe = replace(LINEAR, percents=(50.0, 100.0), shots=(), samples=2)
+    names = {score.metric for score in probe.evaluate(small_encoder(), colours())}
+    assert {"top1@50%", "top1@50% sd", "top1@100%"} <= names and "top1@100% sd" not in names
