@@ -29,6 +29,7 @@ intervals           the statistics: intervals, tests, corrections, ranks
 wording             sentences, lists and marks shared by terminal, report and commands
 terminal            the results table as plain text
 leaderboard         every row of several results folders on one static page
+did_it_help         the command did-it-help: one question about the user's pictures, answered in sentences
 report              the report as HTML, Markdown and LaTeX, with its figures
 timing              speed measurements beside other libraries; not in the wheel
 interval_simulation error rates of the intervals on simulated data; not in the wheel

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from benchmarks.did_it_help.command import did_it_help
 from benchmarks.options import check_profile, results_folder
 from benchmarks.sharing import leaderboard, merge
 from benchmarks.wording import MOST_NAMED, and_list
@@ -248,4 +249,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "clean": clean,
     "merge": merge,
     "leaderboard": leaderboard,
+    "did-it-help": did_it_help,
 }

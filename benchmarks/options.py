@@ -133,8 +133,12 @@ def check_writable(out: Path) -> None:
         raise UserError(f"results folder {out}: {error.strerror}; give another --out, or make room") from None
 
 
-def plan_of(options: Options) -> Plan:
+def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     """Return the plan for the options; opens the data sets.
+
+    Args:
+        options: The flags.
+        recipe: Takes the place of the profile.
 
     Raises:
         UserError: If a name is unknown, a data set cannot be used, or the folder holds another comparison.
@@ -144,7 +148,7 @@ def plan_of(options: Options) -> Plan:
     from benchmarks.recipes import PLAIN, PROFILES
     from benchmarks.rows import encoder_rows, row_training, task_rows
 
-    recipe = with_budget(PROFILES[options.profile](), options.budget)
+    recipe = with_budget(recipe or PROFILES[options.profile](), options.budget)
     if options.architecture is not None:
         recipe = dataclasses.replace(recipe, encoder=options.architecture)
     if options.image_size is not None:
@@ -159,7 +163,7 @@ def plan_of(options: Options) -> Plan:
     check_slugs("probes", probes)
     spec = options.data or recipe.data
     pretrain_spec = options.pretrain_data or spec
-    check_same(options.folder, options.profile, spec, pretrain_spec)
+    check_same(options.folder, recipe.name, spec, pretrain_spec)
 
     def opened(spec: str) -> tuple[DataSource, ImageDataset]:
         return open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)

@@ -3,6 +3,7 @@
 python benchmarks/run_all.py [--profile smoke|laptop|tasks|workstation|paper] [--data SPEC] [--tasks A B …]
                              [--probes A B …] [--seeds N] [--out DIR]
 python benchmarks/run_all.py status | compare A B | reproduce CELL | clean  [--out DIR]
+python benchmarks/run_all.py merge A B … --out DIR | leaderboard DIR … --out SITE | did-it-help --data SPEC
 
 `--help` explains all flags. Exit codes: 0, 1 if a cell failed, 2 for unusable input, 130 for Ctrl-C.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as a file: Python put this folder on the import path; the packages are one level up
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -22,6 +24,9 @@ from pretext.system import catalogue, help_page
 from pretext.system.command_line import parse
 from pretext.system.declarations import read_class, read_module
 from pretext.system.errors import UserError, did_you_mean, run_command
+
+if TYPE_CHECKING:
+    from benchmarks.plan import Plan
 
 PROG = "python benchmarks/run_all.py"
 
@@ -44,21 +49,32 @@ def main(argv: list[str]) -> int:
 
     from benchmarks.executors.choosing import chosen_executor
 
-    executor, config = chosen_executor(options.executor, options.executor_option)
-    out = options.folder
+    chosen_executor(options.executor, options.executor_option)  # a wrong option fails before data is opened
     if not options.dry_run:
-        check_writable(out)
+        check_writable(options.folder)
     if options.cache_gb is not None:
         from downstream.features import limit_cache
 
         limit_cache(options.cache_gb)
-    plan = plan_of(options)
+    return carry_out(plan_of(options), options, argv)
 
+
+def carry_out(plan: Plan, options: Options, argv: list[str]) -> int:
+    """Print a plan, compute its missing cells, and write table and report; return the exit code.
+
+    Args:
+        plan: The comparison.
+        options: Where and how to compute it.
+        argv: The command line, for OUT/plan.json.
+    """
     from benchmarks import plan as suite
     from benchmarks import schedule
     from benchmarks.environment import write_environment
+    from benchmarks.executors.choosing import chosen_executor
     from benchmarks.superseded import move_superseded
 
+    executor, config = chosen_executor(options.executor, options.executor_option)
+    out = options.folder
     missing = plan.missing(out)
     pool = executor(out, options.workers, config) if missing else None
     workers = pool.workers if pool else 1

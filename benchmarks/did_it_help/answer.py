@@ -1,0 +1,150 @@
+"""The answer of `did-it-help`: sentences with intervals and costs, and a table, from a results folder alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.costs import Cost, read_costs
+from benchmarks.did_it_help.recipe import CONTINUED, GIVEN, OWN
+from benchmarks.intervals import LEVEL, holm
+from benchmarks.ordering import row_key
+from benchmarks.results import read_measurements
+from benchmarks.verdict import BASELINE, Summary, summarise
+from benchmarks.wording import and_list, duration
+from pretext.system.checkpoint import atomic_write
+
+SHARE = re.compile(r"(?P<tuned>tuned )?(top1|mAP)@(?P<percent>[\d.]+)%")
+"""Names of the scores on a share of the labels."""
+SAID_WITHOUT_LABELS = (
+    "RankMe says how many directions the vectors fill, alignment how alike two views of a picture are (less is more "
+    "alike), and PSNR how well the nearest picture fills a hole. An encoder can be good in all three and useless for a "
+    "task. Ten labelled pictures of each class and --labels give an answer; until then, look at the neighbours."
+)
+
+
+def write_answer(out: Path) -> str:
+    """Write OUT/answer.md, and for pictures without labels OUT/neighbours.png; return the sentences."""
+    measurements = read_measurements(out)
+    summaries, costs = summarise(measurements), read_costs(out)
+    shares = [s for s in summaries if SHARE.fullmatch(s.metric)]
+    if shares:
+        rows = {s.pretext for s in shares}
+        beside = GIVEN if GIVEN in rows else BASELINE
+        against = {beside: [s for s in summarise(measurements, baseline=beside) if SHARE.fullmatch(s.metric)]}
+        sentences = [helped(against[beside], beside), labels_alone(shares), cost(costs)]
+        body = _table(shares)
+    else:
+        from benchmarks.did_it_help.neighbours import write_neighbours
+
+        sheet = write_neighbours(out)
+        sentences = [without_labels(summaries), SAID_WITHOUT_LABELS, cost(costs)]
+        body = _table([s for s in summaries if s.headline or s.metric == "alignment"])
+        body += f"\n\n![A picture and its nearest neighbours, by row]({sheet.name})"
+    text = "\n\n".join(sentences)
+    with atomic_write(out / "answer.md") as beside_file:
+        beside_file.write_text(f"# Did pretraining help?\n\n{text}\n\n{body}\n", encoding="utf-8", errors="replace")
+    return f"\n{text}\n{out / 'answer.md'}"
+
+
+def helped(shares: Sequence[Summary], beside: str) -> str:
+    """Return whether training on the pictures helped a linear probe, by Holm's correction over rows and label budgets.
+
+    Args:
+        shares: Summaries on shares of the labels, with differences from `beside`.
+        beside: The row to beat: given weights, else random ones.
+    """
+    candidates = [CONTINUED] if beside == GIVEN else list(OWN)
+    family = [s for s in shares if s.pretext in candidates and not _is_tuned(s) and s.difference is not None]
+    tested = [s for s in family if s.p is not None]
+    adjusted = holm([s.p for s in tested if s.p is not None])
+    found = [s for s, p in zip(tested, adjusted, strict=True) if p < 1 - LEVEL]
+    name = "the given weights" if beside == GIVEN else "random weights"
+    if not family:
+        return f"Not known: no row was compared with {name}."
+    better, worse = ([s for s in found if s.better is good] for good in (True, False))
+    largest = max(better or tested or family, key=lambda s: s.difference or 0.0)
+    number = f"With {_budget(largest)}, {largest.pretext} has {_difference(largest)} against {name}"
+    after = f"after Holm's correction for {len(tested)} comparisons"
+    if better:
+        where = and_list([f"{s.pretext} with {_budget(s)}" for s in better])
+        start = f"Yes: training on your pictures beats {name} {after} ({where}). {number}."
+    else:
+        start = f"Not shown: no gain over {name} is significant {after}. {number}, the largest difference."
+    hurt = and_list([f"{s.pretext} with {_budget(s)}" for s in worse])
+    return start + (f" Worse: {hurt}." if hurt else "")
+
+
+def labels_alone(shares: Sequence[Summary]) -> str:
+    """Return how fine-tuning from the best trained row compares with the labels alone: fine-tuned random weights."""
+    tuned = [s for s in shares if _is_tuned(s) and float(_percent(s)) == 100]
+    base = next((s for s in tuned if s.pretext == BASELINE), None)
+    rows = [s for s in tuned if s.pretext in (*OWN, GIVEN) and s.difference is not None]
+    if base is None or not rows:
+        return "Labels alone were not compared."
+    best = max(rows, key=lambda s: s.mean)
+    adjusted = holm([s.p for s in rows if s.p is not None])
+    sure = best.p is not None and adjusted[[s for s in rows if s.p is not None].index(best)] < 1 - LEVEL
+    word = "significant" if sure else "not significant"
+    return (
+        f"All labels alone, fine-tuned from random weights, reach {base.mean:.1f} {base.unit}. Fine-tuned "
+        f"from {best.pretext} they reach {best.mean:.1f}: {_difference(best)}, {word} after Holm's correction for "
+        f"{len(rows)}."
+    )
+
+
+def without_labels(summaries: Sequence[Summary]) -> str:
+    """Return what differs from random weights without labels."""
+    rows = [s for s in summaries if (s.headline or s.metric == "alignment") and s.pretext in (*OWN, GIVEN)]
+    parts = [f"{s.pretext} {s.metric} {s.mean:.2f}, {_difference(s)}" for s in rows]
+    start = "Without labels nobody can say which encoder finds your classes better. Against random weights: "
+    return start + "; ".join(parts) + "."
+
+
+def cost(costs: dict[str, Cost]) -> str:
+    """Return what pretraining cost for each row and seed."""
+    parts = []
+    for row in sorted(set(costs) & set(OWN), key=row_key):
+        seconds = costs[row].cpu_s
+        time = "unknown" if seconds is None else duration(seconds)
+        parts.append(f"{row} saw {costs[row].images_seen:,.0f} pictures in {time} of processor time")
+    return f"Cost of pretraining for each seed: {and_list(parts)}." if parts else "No row was pretrained."
+
+
+def _table(summaries: Sequence[Summary]) -> str:
+    lines = ["| row | score | mean | 95 % interval | − random | 95 % interval |", "|---|---|--:|--:|--:|--:|"]
+    for s in summaries:
+        own = "–" if s.low is None or s.high is None else f"{s.low:.2f} to {s.high:.2f}"
+        name, difference, ends = f"{s.metric} {s.unit}".strip(), "–", "–"
+        if s.difference is not None:
+            difference = f"{s.difference:+.2f}"
+        if s.difference_low is not None and s.difference_high is not None:
+            ends = f"{s.difference_low:+.2f} to {s.difference_high:+.2f}"
+        lines.append(f"| {s.pretext} | {name} | {s.mean:.2f} | {own} | {difference} | {ends} |")
+    return "\n".join(lines)
+
+
+def _difference(s: Summary) -> str:
+    """Return a difference as `+3.1 points (95 % interval +1.0 to +5.2)`."""
+    if s.difference is None:
+        return "not compared"
+    unit, digits = (" points", 1) if s.unit == "%" else (f" {s.unit}".rstrip(), 2)
+    ends = "no interval"
+    if s.difference_low is not None and s.difference_high is not None:
+        ends = f"95 % interval {s.difference_low:+.{digits}f} to {s.difference_high:+.{digits}f}"
+    return f"{s.difference:+.{digits}f}{unit} ({ends})"
+
+
+def _budget(s: Summary) -> str:
+    return f"{_percent(s)} % of the labels"
+
+
+def _percent(s: Summary) -> str:
+    found = SHARE.fullmatch(s.metric)
+    assert found is not None
+    return found["percent"]
+
+
+def _is_tuned(s: Summary) -> bool:
+    return s.metric.startswith("tuned ")

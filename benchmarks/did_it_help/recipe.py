@@ -1,0 +1,49 @@
+"""Rows and probes of the comparison that `did-it-help` plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.probes import probe
+from benchmarks.recipes import Recipe
+from pretext.training.config import TrainConfig
+
+GIVEN, CONTINUED = "given", "continued"
+"""Rows of given weights: untouched, and after more training on these pictures."""
+OWN = ("context_encoder", "simclr", CONTINUED)
+"""Rows that are trained on these pictures without labels."""
+PERCENTS = (1.0, 10.0, 100.0)
+"""Shares of the labels that are trained on, in percent."""
+CONTINUE_RATE = 5e-4
+"""Peak learning rate of continued training: half of that of the other rows, as the weights are no longer random."""
+
+
+def did_it_help(*, labels: bool, encoder: str, image_size: int, init: str | None = None) -> Recipe:
+    """Compare random weights, a context encoder and SimCLR, and given weights before and after more training.
+
+    Args:
+        labels: Whether the pictures that encoders are judged on have classes.
+        encoder: Architecture spec of all rows.
+        image_size: Image side in pixels.
+        init: Given weights: an encoder file or a spec with weights.
+    """
+    rows = {"random": "random", "context_encoder": "context_encoder?decoder_width=0.25", "simclr": "simclr:small"}
+    overrides: dict[str, dict[str, Any]] = {"simclr": {"batch_size": 128}}
+    if init is not None:
+        rows[CONTINUED] = "simclr:small"
+        overrides[CONTINUED] = {"batch_size": 128, "init": init, "learning_rate": CONTINUE_RATE}
+    by_labels = {"low_shot": probe("low_shot", percents=PERCENTS, samples=2, steps=200)}
+    without = {"label_free": probe("label_free"), "nearest_fill": probe("nearest_fill")}
+    return Recipe(
+        name="did-it-help",
+        rows=rows,
+        encoder=encoder,
+        image_size=image_size,
+        train=TrainConfig(images=50_000, batch_size=64),
+        overrides=overrides,
+        probes=by_labels if labels else without,
+        seeds=3,
+        data="",
+        expected_s={"pretrain": 120, "random": 2, "low_shot": 120, "label_free": 15, "nearest_fill": 10},
+        sized="Three seeds and a small budget give a first answer; --seeds and --budget sharpen it.",
+    )

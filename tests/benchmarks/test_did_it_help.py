@@ -1,0 +1,158 @@
+"""The question whether pretraining helped: what is planned for it, and what is answered from which numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from comparison_samples import row
+from PIL import Image
+
+from benchmarks import run_all
+from benchmarks.costs import Cost
+from benchmarks.did_it_help import recipe
+from benchmarks.did_it_help.answer import cost, helped, labels_alone, write_answer
+from benchmarks.did_it_help.command import DidItHelp
+from benchmarks.probes import probe
+from benchmarks.results import read_plan, write_cell
+from benchmarks.verdict import summarise
+from pretext.encoders import build_encoder, save_encoder
+from pretext.system.errors import UserError
+
+SPEC = "alexnet?width=0.1&stem_stride=2"
+QUICK = ("--budget", "images=64", "--seeds", "1", "--image-size", "32", "--workers", "1", "--architecture", SPEC)
+
+
+def photographs(folder, classes):
+    """Write twelve pictures of noise for each class, or a flat folder of them for no class."""
+    rng = np.random.default_rng(0)
+    for number in range(12 * max(1, len(classes))):
+        place = folder / classes[number % len(classes)] if classes else folder
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(place / f"{number:03}.png")
+    return f"folder:{folder}"
+
+
+def ask(out, *words):
+    return run_all.main(["did-it-help", "--out", str(out), *words])
+
+
+def cells(out, pretext, gains, *, metrics=("top1@1%", "top1@10%", "top1@100%", "tuned top1@100%")):
+    """Write a row's cells of three seeds, each metric by its gain over 40 with a little noise."""
+    rng = np.random.default_rng(sum(map(ord, pretext)))
+    for seed in range(3):
+        rows = [
+            row(
+                pretext,
+                40 + gain + rng.normal(0, 1, 60),
+                probe="low_shot",
+                seed=seed,
+                metric=metric,
+                headline=metric == metrics[0],
+            )
+            for metric, gain in zip(metrics, gains, strict=True)
+        ]
+        write_cell(out, rows[0].cell, rows)
+
+
+def test_a_gain_is_said_with_its_interval_and_the_labels_alone_beside_it(tmp_path):
+    cells(tmp_path, "random", (0, 0, 0, 5))
+    cells(tmp_path, "context_encoder", (0, 0, 0, 5))
+    cells(tmp_path, "simclr", (0, 6, 4, 8))
+    said = write_answer(tmp_path)
+    assert "Yes: training on your pictures beats random weights after Holm's correction for 6 comparisons" in said
+    assert "(simclr with 10 % of the labels and simclr with 100 % of the labels)" in said
+    found = next(s for s in summarise_all(tmp_path) if (s.pretext, s.metric) == ("simclr", "top1@10%"))
+    ends = f"(95 % interval {found.difference_low:+.1f} to {found.difference_high:+.1f})"
+    assert f"With 10 % of the labels, simclr has {found.difference:+.1f} points {ends} against random weights." in said
+    assert "All labels alone, fine-tuned from random weights, reach 45.0 %. Fine-tuned from simclr they reach" in said
+    assert "), significant after Holm's correction for 2." in said
+    assert f"| simclr | top1@10% % | {found.mean:.2f} |" in (tmp_path / "answer.md").read_text()
+
+
+def test_no_gain_and_a_loss_are_said_as_plainly(tmp_path):
+    cells(tmp_path, "random", (0, 0, 0, 5))
+    cells(tmp_path, "simclr", (0, 0, -9, 4.9))
+    said = write_answer(tmp_path)
+    assert "Not shown: no gain over random weights is significant after Holm's correction for 3 comparisons" in said
+    assert "the largest difference. Worse: simclr with 100 % of the labels." in said
+
+
+def test_given_weights_are_what_continued_training_must_beat(tmp_path):
+    cells(tmp_path, "random", (0, 0, 0, 5))
+    cells(tmp_path, "given", (10, 20, 30, 30))
+    cells(tmp_path, "simclr", (5, 5, 5, 5))
+    cells(tmp_path, "continued", (10, 20, 24, 30))
+    said = write_answer(tmp_path)
+    assert "Not shown: no gain over the given weights is significant after Holm's correction for 3 comp" in said
+    assert "Worse: continued with 100 % of the labels." in said
+
+
+def test_costs_are_said_for_each_row_that_was_pretrained():
+    costs = {"simclr": Cost(50_000, 60, 1, cpu_s=600), "supervised": Cost(1, 1, 1)}
+    assert cost(costs) == "Cost of pretraining for each seed: simclr saw 50,000 pictures in 10 min of processor time."
+    assert cost({}) == "No row was pretrained."
+
+
+def test_nothing_compared_is_said(tmp_path):
+    cells(tmp_path, "random", (0, 0, 0, 5))
+    assert helped(summarise_all(tmp_path), "random") == "Not known: no row was compared with random weights."
+    assert labels_alone(summarise_all(tmp_path)) == "Labels alone were not compared."
+
+
+def summarise_all(out):
+    from benchmarks.results import read_measurements
+
+    return [s for s in summarise(read_measurements(out)) if "@" in s.metric]
+
+
+def test_the_plan_has_the_rows_that_the_question_needs(tmp_path, capsys):
+    file = tmp_path / "given.safetensors"
+    save_encoder(build_encoder(SPEC, input_size=32, seed=5), file, {})
+    unlabelled, labelled = photographs(tmp_path / "u", ()), photographs(tmp_path / "l", ("a", "b"))
+    words = ("--data", unlabelled, "--labels", labelled, "--encoder", str(file), "--dry-run", *QUICK[:4])
+    assert ask(tmp_path / "out", *words) == 0
+    printed = capsys.readouterr().out
+    assert "rows: random, context_encoder, simclr, continued, given\n" in printed
+    assert "probes: low_shot; seeds: 1" in printed
+    assert f"on {labelled}, trained on {unlabelled}, {SPEC} at 32 px" in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--data", "{u}", "--labels", "{u}"), r"--labels \S+ has no classes; sort the images"),
+        (("--data", "{u}", "--encoder", "nowhere"), "encoder file nowhere does not exist"),
+        (("--data", "{u}", "--encoder", "x", "--architecture", "y"), "leave --architecture out"),
+        (("--data", "{u}", "--seeds", "0"), "--seeds is 0"),
+        (("--data", "nowhere:x"), "nowhere"),
+    ],
+)
+def test_bad_requests_are_one_line(tmp_path, words, message):
+    unlabelled = photographs(tmp_path / "u", ())
+    with pytest.raises(UserError, match=message) as caught:
+        ask(tmp_path / "out", *(word.format(u=unlabelled) for word in words))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_flags_are_those_of_a_comparison():
+    flags = DidItHelp(data="folder:u", encoder="timm:resnet18?weights=F", budget="images=9").as_options()
+    assert (flags.data, flags.pretrain_data, flags.budget) == ("folder:u", "folder:u", "images=9")
+    assert flags.encoder == ("given=timm:resnet18?weights=F",)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_it_answers_with_and_without_labels_and_resumes(tmp_path, capsys, monkeypatch):
+    cheap = {"low_shot": {"samples": 1, "steps": 2, "iterations": 5, "features": 64}}
+    monkeypatch.setattr(recipe, "probe", lambda name, **settings: probe(name, **settings | cheap.get(name, {})))
+    unlabelled, labelled = photographs(tmp_path / "u", ()), photographs(tmp_path / "l", ("a", "b"))
+    assert ask(tmp_path / "one", "--data", unlabelled, *QUICK) == 0
+    said = capsys.readouterr().out
+    assert "Without labels nobody can say which encoder finds your classes better." in said
+    assert Image.open(tmp_path / "one" / "neighbours.png").width > 500
+    assert ask(tmp_path / "two", "--data", unlabelled, "--labels", labelled, *QUICK) == 0
+    assert "All labels alone, fine-tuned from random weights, reach" in capsys.readouterr().out
+    assert read_plan(tmp_path / "two")["command"].startswith("python benchmarks/run_all.py did-it-help --out")
+    assert ask(tmp_path / "two", "--data", unlabelled, "--labels", labelled, *QUICK) == 0
+    assert "all done: nothing to compute" in capsys.readouterr().out
