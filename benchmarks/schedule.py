@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from benchmarks.results import encoder_path
 from benchmarks.wording import duration
 from pretext.system.errors import UserError
+from pretext.system.progress import LINE_S
 
 if TYPE_CHECKING:
     from benchmarks.cells import Cell
@@ -30,6 +31,7 @@ def run(
     *,
     expected: Estimate,
     progress: Callable[[Cell, Outcome, int, float], None],
+    waiting_for: Callable[[list[Cell], int, float], None] | None = None,
 ) -> dict[str, str]:
     """Compute cells: encoders before probes, long cells before short ones.
 
@@ -41,6 +43,7 @@ def run(
         executor: Computes the cells; it is stopped at the end, after an error too.
         expected: Estimate of seconds per cell; updated with every finished cell.
         progress: Called after each cell with the cell, its outcome, the number of cells left and the seconds left.
+        waiting_for: Called when no cell has ended for a while, with those that run, the number left and the seconds.
 
     Returns:
         One error line per failed cell, by cell name.
@@ -52,6 +55,7 @@ def run(
     running: dict[str, Cell] = {}
     not_before: dict[str, float] = {}
     failures: dict[str, str] = {}
+    spoken = time.monotonic()
     try:
         while waiting or running:
             ready = [cell for cell in waiting.values() if not_before.get(cell.name, 0.0) <= time.monotonic()]
@@ -77,6 +81,11 @@ def run(
                     expected.learn(cell, outcome.seconds)
                 left = [*waiting.values(), *running.values()]
                 progress(cell, outcome, len(left), expected.of_all(left))
+                spoken = time.monotonic()
+            if waiting_for is not None and running and time.monotonic() - spoken >= LINE_S:
+                left = [*waiting.values(), *running.values()]
+                waiting_for([*running.values()], len(left), expected.of_all(left))
+                spoken = time.monotonic()
     finally:
         executor.stop()
     return failures
@@ -144,13 +153,23 @@ class Estimate:
 
 def show_progress(cell: Cell, outcome: Outcome, left: int, seconds: float) -> None:
     """Print a line on a finished cell to stderr; see `progress` of `run`."""
-    name = f"{cell.pretext} {cell.probe or 'pretraining'} seed {cell.seed}"
+    name = _name(cell)
     if outcome.state == "failed":
         result = f"FAILED: {outcome.error}"
     else:
         result = f"{outcome.seconds:.0f} s" if outcome.seconds else "done by another process"
     rest = f"; {left} left, about {duration(seconds)}" if left else ""
     print(f"{name}: {result}{rest}", file=sys.stderr, flush=True)
+
+
+def show_waiting(running: list[Cell], left: int, seconds: float) -> None:
+    """Print a line on the running cells to stderr; see `waiting_for` of `run`."""
+    names = ", ".join(_name(cell) for cell in running)
+    print(f"running: {names}; {left} left, about {duration(seconds)}", file=sys.stderr, flush=True)
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.pretext} {cell.probe or 'pretraining'} seed {cell.seed}"
 
 
 def _encoder_exists(cell: Cell, out: Path, unfinished: set[str]) -> bool:

@@ -28,6 +28,7 @@ from pretext.judging import Probe
 from pretext.modules.schedules import cosine
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
+from pretext.system.progress import LINE_S
 from pretext.system.stopping import Stop, stop_politely
 
 Head = TypeVar("Head", bound=nn.Module)
@@ -37,7 +38,7 @@ WARM_UP = 0.05
 LARGEST_GRADIENT = 5.0
 """Gradients are clipped to this norm."""
 EVERY_S = 60.0
-"""Seconds between checkpoints, and between progress lines if stderr is not a terminal."""
+"""Seconds between checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def fit(
     fitting = None if resume is None else Fitting(name, encoder, head, optimiser, resume)
     first, curve = (0, []) if fitting is None else fitting.load()
     remaining = itertools.islice(batch_indices, first, steps)
-    started = reported = time.monotonic()
+    started = reported = saved = time.monotonic()
     with (
         nullcontext(Stop()) if fitting is None else stop_politely() as stop,
         tqdm(remaining, name, steps, initial=first, delay=2, disable=None, leave=False, unit="step") as bar,
@@ -215,12 +216,13 @@ def fit(
                 curve.append(loss.item())
                 bar.set_postfix(loss=f"{curve[-1]:.4f}", refresh=False)
             done, now = step + 1, time.monotonic()
-            due = now - reported >= EVERY_S
+            due = now - saved >= EVERY_S
+            saved = now if due else saved
             if fitting is not None and (due or stop.requested or done == steps):
                 fitting.save(done, curve)
                 if stop.requested:
                     raise KeyboardInterrupt
-            if due:
+            if now - reported >= LINE_S:
                 reported = now
                 if bar.disable:
                     left = tqdm.format_interval((now - started) / (done - first) * (steps - done))

@@ -36,6 +36,7 @@ from pretext.datasets.fitting import Fit, fitted, kept_annotations
 from pretext.datasets.objects import Objects
 from pretext.system.cache import cache_folder, locked_entry, new_folder, remove, remove_leftovers, sweep
 from pretext.system.errors import UserError
+from pretext.system.progress import progress_bar
 from pretext.system.stamps import is_stamped, stamp, state_to_check
 
 VERSION = 1
@@ -189,8 +190,6 @@ def _opened(folder: Path, *, check: bool) -> Pack | None:
 
 def _build(data: ImageDataset, size: int, fit: Fit, folder: Path) -> None:
     """Decode the data set into the files of a pack in `folder`."""
-    from tqdm import tqdm
-
     skipped: list[str] = []
     targets: list[Target] = []
     sizes: list[tuple[int, int]] = []
@@ -200,7 +199,7 @@ def _build(data: ImageDataset, size: int, fit: Fit, folder: Path) -> None:
         annotations = kept_annotations(data.annotations, fit)
         if "masks" in annotations:
             sums["masks"] = 0
-        with tqdm(None, f"decode {data.spec}", len(data), delay=2, disable=None, leave=False, unit="img") as bar:
+        with progress_bar(f"decode {data.spec}", len(data), unit="img") as bar:
             for chunk in _chunks(data, size, fit):
                 if "failed" in chunk:
                     raise UserError(chunk["failed"])

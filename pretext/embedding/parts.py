@@ -32,6 +32,7 @@ from pretext.encoders.base import Encoder
 from pretext.system.checkpoint import atomic_write, remove_leftovers_in
 from pretext.system.errors import UserError
 from pretext.system.locks import lock_folder
+from pretext.system.progress import progress_bar
 
 PICTURES = 1024
 """A part holds at least this many pictures, in whole batches."""
@@ -141,8 +142,6 @@ class Parts:
         Raises:
             UserError: If a picture cannot be decoded and `bad_images` is `stop`, or vectors are not finite.
         """
-        from tqdm import tqdm
-
         size = batch_size * -(-PICTURES // batch_size)
         done = 0
         while (part := _read(self.file(done))) is not None:
@@ -157,7 +156,7 @@ class Parts:
             print(f"{self.folder}: continues at picture {first + 1:,} of {len(data):,}", file=sys.stderr)
         sized = ResizedDataset(data, encoder.input_size, fit_for(data, "crop"))
         names = _split_names(data)
-        with tqdm(None, f"embed {data.spec}", len(data), initial=first, delay=2, disable=None, unit="img") as bar:
+        with progress_bar(f"embed {data.spec}", len(data), initial=first, unit="img", leave=True) as bar:
             for number in range(done, -(-len(data) // size)):
                 rows = np.arange(number * size, min((number + 1) * size, len(data)))
                 found: dict[str, list[Any]] = {name: [] for name in NAMES}

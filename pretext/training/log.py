@@ -17,6 +17,7 @@ from pretext.system.checkpoint import atomic_write
 from pretext.system.distributed import rank
 from pretext.system.errors import UserError
 from pretext.system.memory import peak_memory
+from pretext.system.progress import progress_bar
 from pretext.system.stored_json import Shape, parse_json
 from pretext.tasks.base import Task
 from pretext.training.collapse import COLLAPSED, feature_statistics
@@ -24,6 +25,8 @@ from pretext.training.config import TrainConfig
 from pretext.training.tracking import Trackers
 from pretext.training.watching import Watch
 
+LOGGED_SHARE = 0.05
+"""Share of a budget in seconds after which a line is due."""
 ROW: Shape = {"step": int, "images": int, "loss?": {"*": float}, "watch?": {"*": float}}
 """What every line of a log has: the loss of at least one player, or what `Watch` has measured."""
 
@@ -49,7 +52,14 @@ class TrainingLog:
     """Writes one JSON line every `log_every` steps, and shows a progress bar. Only the first process does."""
 
     def __init__(
-        self, out: Path, settings: Mapping[str, Any], *, step: int, total_steps: int | None, config: TrainConfig
+        self,
+        out: Path,
+        settings: Mapping[str, Any],
+        *,
+        step: int,
+        total_steps: int | None,
+        config: TrainConfig,
+        progress: float = 0.0,
     ) -> None:
         """Keep the lines that an earlier call wrote up to `step`.
 
@@ -59,9 +69,8 @@ class TrainingLog:
             step: Steps that are done.
             total_steps: Steps of the whole run; None if the budget is in seconds.
             config: Settings of the run.
+            progress: Share of the budget that is spent.
         """
-        from tqdm import tqdm
-
         self.out, self.settings, self.config, self.total_steps = out, settings, config, total_steps
         self.rows: list[dict[str, Any]] = []
         self.warned: set[str] = set()
@@ -70,10 +79,10 @@ class TrainingLog:
         if step and rank() == 0 and path.is_file():
             self.rows = [row for row in read_log(path) if row["step"] <= step]
         self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
-        hidden = True if rank() else None  # None hides the bar unless stderr is a terminal
-        self.bar = tqdm(
-            None, settings["task"], total_steps, initial=step, delay=2, disable=hidden, leave=False, unit="step"
-        )
+        self.logged = progress
+        total, unit = (config.seconds or 0.0, "s") if total_steps is None else (total_steps, "step")
+        initial = step if total_steps is not None else round(min(progress, 1.0) * total, 1)
+        self.bar = progress_bar(settings["task"], total, initial=initial, unit=unit, hidden=rank() > 0)
 
     def __enter__(self) -> TrainingLog:
         if rank() == 0:
@@ -92,7 +101,21 @@ class TrainingLog:
         """Add time that the loop spent waiting for a batch."""
         self.waiting_seconds += seconds
 
-    def step(self, step: int, losses: dict[str, Tensor], learning_rate: float, model: Task, images: Tensor) -> None:
+    def advance(self, progress: float) -> None:
+        """Move the bar by a step; a budget in seconds, to the share that is spent."""
+        spent = min(progress, 1.0) * (self.config.seconds or 0.0)
+        self.bar.update(1 if self.total_steps is not None else spent - self.bar.n)
+
+    def step(
+        self,
+        step: int,
+        losses: dict[str, Tensor],
+        learning_rate: float,
+        model: Task,
+        images: Tensor,
+        *,
+        progress: float,
+    ) -> None:
         """Log a step if it is due, and warn once if the encoder's features have collapsed or the task warns.
 
         Args:
@@ -101,12 +124,15 @@ class TrainingLog:
             learning_rate: Learning rate of this step.
             model: The task, for its metrics and its encoder.
             images: Images of this step; the features of some of them are checked for collapse.
+            progress: Share of the budget that is spent, this step included; that of seconds may exceed 1.
 
         Raises:
             UserError: If a loss is not finite. On a GPU only the steps that are due are checked.
         """
-        self.bar.update()
+        self.advance(progress)
         due = step % self.config.log_every == 0 or step == self.total_steps
+        if self.total_steps is None:  # steps may take long: a budget in seconds is logged by its share too
+            due = due or progress >= 1 or progress - self.logged >= LOGGED_SHARE
         if not due and next(iter(losses.values())).is_cuda:  # reading a loss would stall the GPU
             return
         values = {player: float(loss) for player, loss in losses.items()}
@@ -142,8 +168,9 @@ class TrainingLog:
                 "features": features,
             }
         )
-        self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()})
+        self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()}, refresh=False)
         self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
+        self.logged = progress
 
     def watched(self, step: int, watch: Watch, encoder: Encoder) -> None:
         """Measure the encoder after a step, and log it; `images_per_second` leaves out the time that it takes."""

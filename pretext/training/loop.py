@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -40,7 +39,7 @@ from pretext.training.log import TrainingLog
 from pretext.training.micro_batches import equal_part, least_rows, micro_batches, seeded_generator
 from pretext.training.optimisers import make_optimizers, rate_at
 from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_folder
-from pretext.training.sample_sheets import write_sample
+from pretext.training.sample_sheets import SampleTimes, write_sample
 from pretext.training.starting import initial_encoder
 from pretext.training.stopwatch import Spent, stopwatch
 from pretext.training.tracking import check_trackers
@@ -175,21 +174,25 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     total_steps = config.total_steps(image_count=len(train_data), flops_per_image=flops) if optimizers else 0
     streamed = not is_packed(train_data)
     least = least_rows(model, train_data, first_images[0], config, device, streamed=streamed) if optimizers else 1
-    sample_steps = _sample_steps(total_steps, config.samples)
     watch = None
     if config.watch is not None and total_steps != 0 and rank() == 0:
         watch = Watch(config.watch, train_data, side=side, workers=config.workers)
-    log = TrainingLog(out, folder.settings, step=step, total_steps=total_steps, config=config)
+    spent, last_saved = stopwatch(earlier), time.monotonic()
+
+    def done() -> float:
+        """Return the share of the budget that is spent."""
+        return step / total_steps if total_steps else spent().seconds / (config.seconds or 1.0)
+
+    log = TrainingLog(out, folder.settings, step=step, total_steps=total_steps, config=config, progress=done())
+    samples = SampleTimes(total_steps, config.samples, progress=done())
 
     # 4. The loop.
     model.train()
-    spent, last_saved = stopwatch(earlier), time.monotonic()
     stopped = False
     with stop_politely() as stop:
         with log:
             while total_steps != 0:
-                progress = step / total_steps if total_steps else spent().seconds / (config.seconds or 1.0)
-                decided = everyones((progress, stop.requested))
+                decided = everyones((done(), stop.requested))
                 progress = decided[0][0]  # the clock of the first process counts for all
                 stopped = any(requested for _, requested in decided)
                 if progress >= 1 or stopped:
@@ -213,12 +216,12 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                     parts = micro_batches(batch, config, step - 1, device, least)
                     losses = mean_losses(_step(model, parts, optimizers, config, device))
                     model.after_step(step / total_steps if total_steps else progress)
-                    log.step(step, losses, rate_factor * config.learning_rate, model, batch.images)
-                    if step in sample_steps and rank() == 0:
+                    log.step(step, losses, rate_factor * config.learning_rate, model, batch.images, progress=done())
+                    if rank() == 0 and samples.due(step, done()):
                         sheet = write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
                         log.sheet(step, sheet)
                 else:  # too few images can be decoded: all skip the step
-                    log.bar.update()
+                    log.advance(done())
 
                 if watch is not None and (step % config.watch_every == 0 or step == total_steps):
                     log.watched(step, watch, model.encoder)
@@ -266,11 +269,6 @@ def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch
     generator = seeded_generator(device, config.seed, 0, 0, 0, 1)
     model.prepare(replace(batch.map(lambda tensor: tensor.to(device)), generator=generator))
     return spent()
-
-
-def _sample_steps(total_steps: int | None, count: int) -> set[int]:
-    """Return the steps that end with a sample sheet: `count` of them, evenly spaced, the last step included."""
-    return {math.ceil((k + 1) * total_steps / count) for k in range(count)} if total_steps else set()
 
 
 def _step(

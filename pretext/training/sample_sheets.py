@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,6 +23,26 @@ TILE = 112
 GAP = 6
 """Pixels between tiles."""
 FONT_SIZE = 12
+
+
+class SampleTimes:
+    """When a run writes its sheets: `count` times, evenly spaced, at the last step too.
+
+    Args:
+        total_steps: Steps of the run; None if its budget is in seconds, which are spaced instead; 0 for no training.
+        count: Number of sheets.
+        progress: Share of the budget that an earlier call has spent.
+    """
+
+    def __init__(self, total_steps: int | None, count: int, *, progress: float) -> None:
+        self._steps = {math.ceil((k + 1) * total_steps / count) for k in range(count)} if total_steps else set()
+        self._by_clock, self._count = total_steps is None, count
+        self._written = int(progress * count)
+
+    def due(self, step: int, progress: float) -> bool:
+        """Return whether a sheet is due after a step, with which the run has spent `progress` of its budget."""
+        before, self._written = self._written, int(min(progress, 1.0) * self._count)
+        return self._written > before if self._by_clock else step in self._steps
 
 
 @torch.no_grad()

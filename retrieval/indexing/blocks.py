@@ -31,6 +31,7 @@ from pretext.encoders.base import Encoder
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.locks import lock_folder
+from pretext.system.progress import progress_bar
 from retrieval.patches import describe_batches, read_regions
 from retrieval.regions import PATCH, Regions
 
@@ -162,8 +163,6 @@ def encode_blocks(
     Raises:
         UserError: If a picture cannot be decoded and `bad_images` is `stop`.
     """
-    from tqdm import tqdm
-
     start, number = 0, 0
     while (block := _read_block(_block_file(folder, number))) is not None and block.start == start:
         for picture, old in zip(block.pictures, block.known, strict=True):
@@ -174,7 +173,7 @@ def encode_blocks(
         print(f"{folder}: continues at picture {start + 1:,} of {len(data):,}", file=sys.stderr)
     for later in itertools.takewhile(Path.exists, (_block_file(folder, i) for i in itertools.count(number))):
         later.unlink()  # blocks after a damaged one
-    with tqdm(None, f"index {data.spec}", len(data), initial=start, delay=2, disable=None, unit="img") as bar:
+    with progress_bar(f"index {data.spec}", len(data), initial=start, unit="img", leave=True) as bar:
         while start < len(data):
             block = _encode_block(encoder, data, regions, start, stage, bad_images, known, bar)
             with atomic_write(_block_file(folder, number)) as temporary, temporary.open("wb") as file:

@@ -25,6 +25,7 @@ from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.system.checkpoint import file_sha256
 from pretext.system.errors import UserError
+from pretext.system.progress import progress_bar
 from retrieval.indexing.blocks import (
     DIGEST,
     FINISHED,
@@ -206,9 +207,7 @@ def _check_can_grow(old: Manifest, new: Manifest, out: Path, *, whole_factory: b
 
 def _vectors_with_progress(working: Path, count: int) -> Iterator[Float32[np.ndarray, "N D"]]:
     """Yield the blocks' vectors, and show a progress bar."""
-    from tqdm import tqdm
-
-    with tqdm(None, "add to the index", count, delay=2, disable=None, leave=False, unit="vector") as bar:
+    with progress_bar("add to the index", count, unit="vector") as bar:
         for block in read_blocks(working):
             if len(block.rows):
                 yield block.vectors

@@ -52,6 +52,7 @@ def scenes():
 @pytest.fixture(autouse=True)
 def _often(monkeypatch):
     monkeypatch.setattr(fitting, "EVERY_S", 0.0)  # a checkpoint after every step
+    monkeypatch.setattr(fitting, "LINE_S", 0.0)
 
 
 @contextmanager
@@ -237,7 +238,7 @@ def test_without_a_terminal_lines_say_how_far_it_is(capsys, monkeypatch):
         assert [line.split(",")[0] for line in lines] == [f"small: step {k} of 4" for k in (1, 2, 3, 4)]
         assert all(f"loss {loss:.4f}" in line for line, loss in zip(lines, curve, strict=True))
         assert lines[-1].endswith("00:00 left")
-        monkeypatch.setattr(fitting, "EVERY_S", 1e9)
+        monkeypatch.setattr(fitting, "LINE_S", 1e9)
         small_fit(small_encoder())
         assert capsys.readouterr().err == ""
 

@@ -180,6 +180,8 @@ def test_a_budget_in_seconds_or_flops_ends_the_run(tmp_path):
     run(tmp_path / "seconds", steps=None, seconds=0.3)
     about = json.loads((tmp_path / "seconds" / "run.json").read_text())
     assert about["images_seen"] >= 16 and about["wall_s"] >= 0.3 and about["cpu_s"] > 0
+    assert (tmp_path / "seconds" / "log.jsonl").read_text()  # though it has fewer steps than `log_every`
+    assert list((tmp_path / "seconds" / "samples").glob("*.png"))
     run(tmp_path / "flops", steps=None, flops=4e9)
     about = json.loads((tmp_path / "flops" / "run.json").read_text())
     assert about["images_seen"] == 16 * max(1, round(4e9 / about["flops_per_image"] / 16)) > 16
