@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from downstream.metrics import Detections, Truth
+from downstream.metrics import Detections, Truth, box_iou
 from pretext.datasets.drawing import draw_boxes, with_mask
 from pretext.system.checkpoint import atomic_write
 
@@ -19,8 +19,14 @@ CELL = 224
 """Side of an image on a sheet, in pixels."""
 GAP, HEADING = 8, 18
 COLUMNS = 6
-MIN_SCORE = 0.3
-"""Minimum score of a drawn detection; the best one of an image is always drawn."""
+EXTRA = 2
+"""Detections that are drawn of an image beyond the number of its true objects."""
+HIT, MISS = "#009E73", "#D55E00"
+"""Colours of a box that finds an object, and of one that does not; the second is dashed too."""
+HIT_IOU = 0.5
+"""Least overlap with an object of its class at which a box finds it, as in AP50."""
+DASH = 6
+"""Length in pixels of a dash and of the gap behind it."""
 
 
 class Found(NamedTuple):
@@ -31,8 +37,15 @@ class Found(NamedTuple):
     detections: Detections
 
 
+def shown_of(total: int, count: int) -> NDArray[np.int64]:
+    """Return which of `total` test images a sheet shows: `count`, drawn once, the same for every encoder and seed."""
+    return np.sort(np.random.default_rng(0).permutation(total)[:count])
+
+
 def detection_sheet(path: Path, found: list[Found], classes: tuple[str, ...]) -> None:
-    """Write a sheet with each image's true objects above its best detection and others above `MIN_SCORE`.
+    """Write a sheet with each image's true objects above its best detections, two more than it has objects.
+
+    A box that finds an object of its class has a full green frame; one that does not, a dashed red frame.
 
     Args:
         path: Path of the PNG file.
@@ -42,23 +55,9 @@ def detection_sheet(path: Path, found: list[Found], classes: tuple[str, ...]) ->
     rows = []
     for start in range(0, len(found), COLUMNS):
         part = found[start : start + COLUMNS]
-        rows.append(("truth", [_boxed(f, f.truth.boxes, f.truth.labels, None, classes) for f in part]))
-        tops = [f.detections.scores >= min(MIN_SCORE, f.detections.scores.max(initial=0)) for f in part]
-        rows.append(
-            (
-                f"detections: the best, and others with a score of {MIN_SCORE} or more",
-                [
-                    _boxed(
-                        f,
-                        f.detections.boxes[top],
-                        f.detections.labels[top],
-                        f.detections.scores[top],
-                        classes,
-                    )
-                    for f, top in zip(part, tops, strict=True)
-                ],
-            )
-        )
+        rows.append(("truth", [_true_boxes(each, classes) for each in part]))
+        heading = f"detections: {EXTRA} more than objects; full green frame: found, dashed red frame: wrong"
+        rows.append((heading, [_detected_boxes(each, classes) for each in part]))
     _write(path, rows)
 
 
@@ -110,15 +109,84 @@ def _overlaid(image: UInt8[Tensor, "3 S S"], mask: Shaped[Tensor, "S S"], names:
     return with_mask(_resized(image), mask.numpy().astype(np.uint8), names)
 
 
-def _boxed(
-    found: Found,
-    boxes: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    scores: NDArray[np.float32] | None,
-    classes: tuple[str, ...],
-) -> Image.Image:
+def _true_boxes(found: Found, classes: tuple[str, ...]) -> Image.Image:
     drawn = _resized(found.image)
-    order = np.arange(len(boxes)) if scores is None else np.argsort(scores, kind="stable")  # the best one on top
-    captions = [classes[labels[i]] if scores is None else f"{classes[labels[i]]} {scores[i]:.2f}" for i in order]
-    draw_boxes(drawn, boxes[order] * (CELL / found.image.shape[-1]), labels[order].tolist(), captions)
+    labels = found.truth.labels.tolist()
+    draw_boxes(drawn, _enlarged(found, found.truth.boxes), labels, [classes[label] for label in labels])
     return drawn
+
+
+def _detected_boxes(found: Found, classes: tuple[str, ...]) -> Image.Image:
+    drawn = _resized(found.image)
+    pen = ImageDraw.Draw(drawn)
+    best = np.argsort(-found.detections.scores, kind="stable")[: len(found.truth.boxes) + EXTRA]
+    boxes, labels = _enlarged(found, found.detections.boxes[best]), found.detections.labels[best]
+    right = hits(found, best)
+    for at in reversed(range(len(best))):  # the best one on top
+        left, top, x2, y2 = boxes[at].tolist()
+        if right[at]:
+            pen.rectangle((left, top, max(left, x2 - 1), max(top, y2 - 1)), outline=HIT, width=4)
+        else:
+            _dashed(pen, (left, top, max(left, x2 - 1), max(top, y2 - 1)))
+        corner = (max(0.0, left) + 3, min(max(0.0, top), CELL - 16) + 2)
+        pen.text(corner, classes[labels[at]], fill="white", stroke_width=2, stroke_fill="black", font_size=13)
+    return drawn
+
+
+def hits(found: Found, best: NDArray[np.int64]) -> list[bool]:
+    """Return whether each detection, best first, finds an object of its class that no better one has found.
+
+    Args:
+        found: The image.
+        best: Which of its detections, by falling score.
+    """
+    free = [True] * len(found.truth.boxes)
+    right = []
+    for number in best.tolist():
+        overlaps = box_iou(found.detections.boxes[number : number + 1], found.truth.boxes)[0]
+        same = (found.truth.labels == found.detections.labels[number]) & np.array(free, dtype=bool)
+        fitting = np.where(same, overlaps, 0.0)
+        at = int(fitting.argmax()) if len(fitting) else 0
+        right.append(bool(len(fitting)) and bool(fitting[at] >= HIT_IOU))
+        if right[-1]:
+            free[at] = False
+    return right
+
+
+def lines_of(sheet: Image.Image, *, kinds: int) -> list[list[Image.Image]]:
+    """Return the images of a sheet by kind of line, as `detection_sheet` and `segmentation_sheet` wrote them.
+
+    Args:
+        sheet: The sheet.
+        kinds: Lines that belong together, such as 2 for truth and detections.
+
+    Raises:
+        ValueError: If the image is not such a sheet.
+    """
+    height = CELL + HEADING + GAP
+    columns, rest = divmod(sheet.width - GAP, CELL + GAP)
+    lines, below = divmod(sheet.height - GAP, height)
+    if rest or below or lines % kinds or not lines:
+        raise ValueError(f"an image of {sheet.width} by {sheet.height} pixels is not a sheet of {kinds} kinds of lines")
+    found: list[list[Image.Image]] = [[] for _ in range(kinds)]
+    for line in range(lines):
+        for column in range(columns):
+            left, top = GAP + column * (CELL + GAP), line * height + HEADING
+            found[line % kinds].append(sheet.crop((left, top, left + CELL, top + CELL)))
+    return found
+
+
+def _dashed(pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float]) -> None:
+    """Draw a dashed frame."""
+    left, top, right, bottom = box
+    for start in np.arange(left, right, 2 * DASH).tolist():
+        for y in (top, bottom):
+            pen.line((start, y, min(start + DASH, right), y), fill=MISS, width=3)
+    for start in np.arange(top, bottom, 2 * DASH).tolist():
+        for x in (left, right):
+            pen.line((x, start, x, min(start + DASH, bottom)), fill=MISS, width=3)
+
+
+def _enlarged(found: Found, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return boxes in pixels of the sheet."""
+    return boxes * np.float32(CELL / found.image.shape[-1])

@@ -21,7 +21,7 @@ from downstream.metrics import Detections, Truth, coco_by_class, object_counts, 
 from downstream.per_class import write_per_class
 from downstream.proposals import SELECTIVE_SEARCH, proposals_for
 from downstream.reading import draw, flip_some, read, tested
-from downstream.sheets import Found, detection_sheet
+from downstream.sheets import Found, detection_sheet, shown_of
 from pretext.datasets import at_size
 from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.fingerprints import digest
@@ -109,7 +109,8 @@ class Detection(FittedProbe):
         if out is not None:
             write_curve(out, curve)
             write_per_class(out, *_per_class(data.classes, counts, by_class), line_end="\n")
-            detection_sheet(out / "detections.png", found[:SHOWN], data.classes)
+            shown = [found[at] for at in shown_of(len(found), SHOWN)]
+            detection_sheet(out / "detections.png", shown, data.classes)
         for metric, values in by_class.items():
             yield Score(
                 metric,

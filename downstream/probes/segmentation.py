@@ -20,7 +20,7 @@ from downstream.fitting import FittedProbe, write_curve
 from downstream.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
 from downstream.per_class import write_per_class
 from downstream.reading import draw, flip_some, read, tested
-from downstream.sheets import segmentation_sheet
+from downstream.sheets import segmentation_sheet, shown_of
 from pretext.datasets import at_size
 from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
 from pretext.encoders.base import Encoder, Stage, deepest_shape
@@ -84,11 +84,14 @@ class Segmentation(FittedProbe):
         num_classes = len(names)
         confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         shown: list[tuple[Tensor, Tensor, Tensor]] = []
+        wanted, tested_so_far = {*shown_of(len(indices), SHOWN).tolist()}, 0
         n = 0
         for images, truth, predicted in self._segment(encoder, head, test, indices):
             n += int((truth != IGNORE).flatten(1).any(dim=1).sum())
             confusion += confusion_matrix(truth, predicted, num_classes=num_classes, ignore=IGNORE)
-            shown += list(zip(images, truth, predicted, strict=True))[: SHOWN - len(shown)]
+            each = zip(images, truth, predicted, strict=True)
+            shown += [triple for at, triple in enumerate(each, tested_so_far) if at in wanted]
+            tested_so_far += len(images)
         if not confusion.any():
             raise UserError(
                 f"{data.spec}: every pixel of {len(indices)} test images is marked as ignored; give other data"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from colour_samples import EYES, seen
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from downstream.metrics import Detections, Truth
-from downstream.sheets import CELL, GAP, HEADING, Found, detection_sheet
+from downstream.sheets import CELL, HIT, MISS, Found, detection_sheet, hits, lines_of, shown_of
 from pretext.datasets.drawing import PALETTE, class_colour
 
 
@@ -40,20 +40,48 @@ def test_names_can_be_read_on_every_colour(colour):
     assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-@pytest.mark.parametrize(
-    ("scores", "drawn"), [([], []), ([0.05, 0.1], [1]), ([0.1, 0.5, 0.4], [1, 2]), ([0.9, 0.2], [0])]
-)
-def test_the_best_detection_and_others_above_the_minimum_score_are_drawn(tmp_path, scores, drawn):
-    boxes = np.array([[2, 8, 6, 12], [10, 8, 14, 12], [18, 8, 22, 12]], np.float32)[: len(scores)]
-    truth = Truth(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-    found = Detections(boxes, np.arange(len(scores)), np.array(scores, np.float32))
-    grey = torch.full((3, 32, 32), 128, dtype=torch.uint8)
-    detection_sheet(tmp_path / "sheet.png", [Found(grey, truth, found)], ("a", "b", "c"))
+def one_found(boxes, labels, scores, truth=((2, 8, 6, 12), (10, 8, 14, 12)), classes=(0, 1)):
+    true = Truth(np.array(truth, np.float32).reshape(-1, 4), np.array(classes, np.int64), np.zeros(len(truth), bool))
+    detections = Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(scores, np.float32)
+    )
+    return Found(torch.full((3, 32, 32), 128, dtype=torch.uint8), true, detections)
+
+
+def test_a_detection_hits_an_object_of_its_class_once():
+    same, near, far = (2, 8, 6, 12), (2, 8, 6, 11.9), (20, 20, 24, 24)
+    found = one_found([same, near, far, (10, 8, 14, 12), (10, 8, 14, 12)], [0, 0, 0, 0, 1], [0.9, 0.8, 0.7, 0.6, 0.5])
+    assert hits(found, np.arange(5)) == [True, False, False, False, True]
+    assert hits(found, np.array([1, 0])) == [True, False]  # the better one takes the object
+    assert hits(one_found([same], [0], [0.9], truth=(), classes=()), np.arange(1)) == [False]
+
+
+def test_two_more_detections_than_objects_are_drawn_and_hits_differ_from_misses(tmp_path):
+    boxes = [(2, 8, 6, 12), (10, 18, 14, 22), (18, 8, 22, 12), (18, 18, 22, 22), (26, 8, 30, 12)]
+    detection_sheet(tmp_path / "sheet.png", [one_found(boxes, [0, 1, 1, 1, 1], [0.9, 0.8, 0.7, 0.6, 0.5])], ("a", "b"))
     with Image.open(tmp_path / "sheet.png") as sheet:
-        pixels = np.asarray(sheet)
-    top, scale = CELL + HEADING + GAP + HEADING, CELL / 32  # of the second row's image
-    lower_edges = [pixels[top + int(12 * scale) - 1, GAP + int((x1 + 2) * scale)].tolist() for x1, *_ in boxes]
-    assert [i for i, colour in enumerate(lower_edges) if colour == list(PALETTE[i])] == drawn
+        (truth,), (drawn,) = lines_of(sheet.convert("RGB"), kinds=2)
+        with pytest.raises(ValueError, match="not a sheet of 3 kinds"):
+            lines_of(sheet, kinds=3)
+    scale = CELL / 32
+
+    def of_frame(picture, box, colour):
+        """Return the share of the lower edge of a box that has a colour."""
+        left, _, right, lower = (int(each * scale) for each in box)
+        edge = np.asarray(picture)[lower - 4 : lower + 2, left:right]
+        return float((edge == ImageColor.getrgb(colour)).all(axis=-1).any(axis=0).mean())
+
+    assert of_frame(drawn, boxes[0], HIT) > 0.9 and of_frame(drawn, boxes[0], MISS) == 0
+    for box in boxes[1:4]:
+        assert 0.3 < of_frame(drawn, box, MISS) < 0.8 and of_frame(drawn, box, HIT) == 0  # dashes
+    assert of_frame(drawn, boxes[4], MISS) == 0  # two objects and two more
+    assert of_frame(truth, boxes[0], "#{:02x}{:02x}{:02x}".format(*PALETTE[0])) > 0.9
+
+
+def test_a_sheet_shows_images_drawn_once_from_all_that_are_tested():
+    assert shown_of(5, 12).tolist() == [0, 1, 2, 3, 4]
+    drawn = shown_of(500, 12).tolist()
+    assert drawn == sorted(set(drawn)) and len(drawn) == 12 and drawn[-1] > 250
 
 
 def test_a_box_thinner_than_a_pixel_of_the_sheet_is_drawn(tmp_path):
