@@ -11,7 +11,9 @@ recipes             the profiles (smoke, laptop, tasks, workstation, paper): row
 plan                all cells of a comparison, and the missing ones
 superseded          move results of outdated settings out of the tables
 cells               one cell, and the hash of every setting that its value depends on
-ordering            the fixed order of rows and columns in tables
+ordering            the fixed order of rows and columns in tables, and the groups of rows
+naming              the names that people read, of rows, probes and metrics
+headline            the result in a few plain sentences, for the terminal and the report
 schedule            the loop that computes missing cells, and the estimate of the time left
 executors           compute cells: local processes, SLURM jobs, Ray tasks
 computing           compute one cell: train an encoder, or run a probe on it

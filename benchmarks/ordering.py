@@ -1,14 +1,15 @@
-"""The fixed order of rows and columns in every table, plot and report."""
+"""The fixed order of rows and columns in every table, plot and report, and the groups of rows."""
 
 from __future__ import annotations
 
-ROW_ORDER = (
-    "random",
-    "random:untouched",
-    "hog",
-    "pixels",
-    "kmeans",
-    "supervised",
+from typing import Literal
+
+Group = Literal["reference", "plain", "task"]
+REFERENCE_ROWS = ("random", "random:untouched", "supervised")
+"""Rows that the others are compared with: they come first, ruled off."""
+PLAIN_ROWS = ("hog", "pixels", "kmeans", "data_dependent")
+"""Rows without training by gradients; they follow the references."""
+TASK_ROWS = (
     "autoencoder",
     "denoising_autoencoder",
     "context_encoder",
@@ -16,6 +17,8 @@ ROW_ORDER = (
     "rotation",
     "simclr",
 )
+"""The first rows of the tasks; other rows follow by name."""
+ROW_ORDER = (*REFERENCE_ROWS, *PLAIN_ROWS, *TASK_ROWS)
 """Rows of a table from top to bottom; other rows follow by name."""
 PROBE_ORDER = (
     "linear",
@@ -29,6 +32,8 @@ PROBE_ORDER = (
     "inpainting",
 )
 """Columns of a table from left to right; other probes follow by name."""
+WITHOUT_LABELS = ("label_free", "nearest_fill", "inpainting")
+"""Probes that need no labels."""
 
 
 def row_key(pretext: str) -> tuple[int, str]:
@@ -39,3 +44,8 @@ def row_key(pretext: str) -> tuple[int, str]:
 def probe_key(probe: str) -> tuple[int, str]:
     """Return the sort key of a column."""
     return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), probe)
+
+
+def group_of(pretext: str) -> Group:
+    """Return the group of a row: a reference, plain (without training by gradients), or a task."""
+    return "reference" if pretext in REFERENCE_ROWS else "plain" if pretext in PLAIN_ROWS else "task"

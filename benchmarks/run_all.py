@@ -10,6 +10,7 @@ python benchmarks/run_all.py merge A B … --out DIR | leaderboard DIR … --out
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -92,7 +93,8 @@ def carry_out(plan: Plan, options: Options, argv: list[str]) -> int:
     if pool:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         write_environment(out, workers=workers, threads=pool.threads)
-        failures = schedule.run(missing, out, pool, expected=expected, progress=schedule.show_progress)
+        show, show_waiting = schedule.show_progress, schedule.show_waiting
+        failures = schedule.run(missing, out, pool, expected=expected, progress=show, waiting_for=show_waiting)
     finish(out)
     for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
@@ -122,14 +124,17 @@ def finish(out: Path) -> None:
     """Write CSV, Parquet and report unless they are up to date with the results and this code; print the table."""
     from benchmarks.costs import read_costs
     from benchmarks.report import digest_of_inputs, write_report
-    from benchmarks.results import read_measurements, write_csv, write_parquet
-    from benchmarks.terminal import text_table
+    from benchmarks.results import read_measurements, read_plan, write_csv, write_parquet
+    from benchmarks.terminal import closing, text_table
     from benchmarks.verdict import summarise, write_summaries
+    from benchmarks.wording import wrapped
     from pretext.system.checkpoint import remove_leftovers_in
 
     csv, report, made_of = out / "results.csv", out / "report.html", out / ".report-inputs"
     summaries = summarise(read_measurements(out))
-    table = text_table(summaries, read_costs(out))
+    costs = read_costs(out)
+    columns = shutil.get_terminal_size().columns
+    table = text_table(summaries, costs, width=columns)
     now = digest_of_inputs(out)
     if not (csv.exists() and report.exists() and made_of.exists() and made_of.read_bytes() == now.encode()):
         csv, report = write_csv(out), write_report(out)
@@ -138,7 +143,8 @@ def finish(out: Path) -> None:
         made_of.write_text(now)
     for folder in (out, out / "figures"):  # of a process that was killed while this one wrote the report
         remove_leftovers_in(folder)
-    print(f"{table}\n{csv}\n{report}")
+    end = closing(summaries, costs, csv=csv, page=report, synthetic=bool(read_plan(out).get("synthetic")))
+    print(f"{table}\n\n{wrapped(end, columns)}")
 
 
 if __name__ == "__main__":

@@ -1,66 +1,131 @@
-"""The results table as plain text, for the terminal."""
+"""The results as plain text for the terminal: a table that fits its width, then the best row, cautions and files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.costs import COSTS, Cost, cost_texts
+from benchmarks.headline import best_by_probe, chance_caveat, standings
 from benchmarks.intervals import POWER
-from benchmarks.ordering import probe_key, row_key
+from benchmarks.naming import metric_title, probe_title, row_title
+from benchmarks.ordering import group_of, probe_key, row_key
 from benchmarks.verdict import Summary, ranking, smallest_detectable
-from benchmarks.wording import LEGEND, after_holm, value_text
+from benchmarks.wording import LEGEND, value_text, wrapped
+
+NARROWEST = 40
+"""Columns of characters that a table needs: a row's name, and one number."""
+LONGEST_NAME = 32
+"""Longest part of a row's name that is printed, in characters."""
 
 
-def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> str:
+class _Column(NamedTuple):
+    """One column: its lines of heading, and the text of each row."""
+
+    head: tuple[str, str]
+    texts: list[str]
+
+    @property
+    def width(self) -> int:
+        return max(map(len, (*self.head, *self.texts)))
+
+
+def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width: int) -> str:
     """Return the headline numbers, with intervals and marks, and the cost of each row.
+
+    Columns that do not fit beside the others follow in a further table below.
 
     Args:
         summaries: The result of `summarise`.
         costs: Cost by row; external encoders have none.
+        width: Width of the terminal in characters.
     """
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
     if not cells:
         return "no results yet"
     rows = sorted({row for row, _ in cells}, key=row_key)
     probes = sorted({probe for _, probe in cells}, key=probe_key)
-    first = {probe: next(s for (_, name), s in cells.items() if name == probe) for probe in probes}
-    head = ["", *probes, *(name for name, _ in COSTS)]
-    units = [
-        "",
-        *(f"{first[probe].metric} {first[probe].unit}".strip() for probe in probes),
-        *(unit for _, unit in COSTS),
+    columns = []
+    for probe in probes:
+        column = [s for (_, name), s in cells.items() if name == probe]
+        smallest = smallest_detectable(column)
+        texts = [value_text(cells[row, probe]) if (row, probe) in cells else "– " for row in rows]
+        texts.append("" if smallest is None else f"{smallest:.1f} ")
+        unit = f"{metric_title(column[0].metric)} {column[0].unit}".strip() + " "
+        columns.append(_Column((f"{probe_title(probe)} ", unit), texts))
+    spent = [cost_texts(costs.get(row)) for row in rows]
+    columns += [
+        _Column((name, unit), [*(texts[at] for texts in spent), ""])
+        for at, (name, unit) in enumerate(COSTS)
+        if any(texts[at] != "–" for texts in spent)
     ]
-    body = [
-        [
-            " ".join(row.splitlines()),
-            *(value_text(cells[row, probe]) if (row, probe) in cells else "–" for probe in probes),
-            *cost_texts(costs.get(row)),
-        ]
-        for row in rows
-    ]
-    smallest = [smallest_detectable(s for s in cells.values() if s.probe == probe) for probe in probes]
-    if any(value is not None for value in smallest):
-        texts = ["" if value is None else f"{value:.1f} " for value in smallest]
-        body.append([f"detectable at {100 * POWER:.0f} % power", *texts, *[""] * len(COSTS)])
-    lines = [head, units, *body]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    printed = [
-        "  ".join(
-            text.ljust(width) if i == 0 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join([*printed[:2], "─" * max(map(len, printed)), *printed[2:], LEGEND, *_footnotes(summaries)])
+    names = [_shortened(" ".join(row_title(row).splitlines())) for row in rows]
+    names.append(f"detectable at {100 * POWER:.0f} % power")
+    groups = [group_of(row) for row in rows]
+    rules = {at for at in range(1, len(rows)) if groups[at] != groups[at - 1]}
+    tables = [_table(names, part, rules) for part in _parts(columns, max(width, NARROWEST) - max(map(len, names)))]
+    return "\n".join(["\n\n".join(tables), wrapped(LEGEND, width)])
 
 
-def _footnotes(summaries: Sequence[Summary]) -> list[str]:
-    """Return the lines on the whole table: what remains after Holm's correction, and the mean ranks."""
-    lines = [after_holm(summaries)] if any(s.survives_holm is not None for s in summaries) else []
+def closing(
+    summaries: Sequence[Summary], costs: Mapping[str, Cost], *, csv: Path, page: Path, synthetic: bool = False
+) -> str:
+    """Return what follows the table: the best rows, the cautions, and how to open the report.
+
+    Args:
+        summaries: The result of `summarise`.
+        costs: Cost by row.
+        csv: The file of all numbers.
+        page: The report.
+        synthetic: Whether the pictures were drawn by a program.
+    """
+    lines = [each.text() for each in standings(summaries, costs)]
+    lines += [text for text in (best_by_probe(summaries), _ranks(summaries)) if text]
+    cautions = ["Drawn pictures; results may not transfer to photographs."] if synthetic else []
+    cautions += [text] if (text := chance_caveat(summaries)) else []
+    lines += [f"Caution: {' '.join(cautions)}"] if cautions else []
+    lines += [f"All numbers: {csv}", f"Report: {page}", f"Open it in a browser: {page.resolve().as_uri()}"]
+    return "\n".join(lines)
+
+
+def _parts(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
+    """Split columns so that each part fits the width; a part has at least one column."""
+    parts: list[list[_Column]] = [[]]
+    for column in columns:
+        if parts[-1] and sum(each.width + 2 for each in (*parts[-1], column)) > width:
+            parts.append([])
+        parts[-1].append(column)
+    return parts
+
+
+def _table(names: Sequence[str], columns: Sequence[_Column], rules: set[int]) -> str:
+    """Return a table with a line above each row in `rules`; a last row without any number is left out."""
+    first = max(map(len, names))
+    count = len(names) if any(column.texts[-1] for column in columns) else len(names) - 1
+
+    def line(name: str, texts: Sequence[str]) -> str:
+        each = [text.rjust(column.width) for text, column in zip(texts, columns, strict=True)]
+        return "  ".join([name.ljust(first), *each]).rstrip()
+
+    rule = "─" * (first + sum(column.width + 2 for column in columns))
+    lines = [line("", [column.head[at] for column in columns]) for at in (0, 1)]
+    lines.append(rule)
+    for at in range(count):
+        if at in rules or at == len(names) - 1:
+            lines.append("─" * first)
+        lines.append(line(names[at], [column.texts[at] for column in columns]))
+    return "\n".join(lines)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _ranks(summaries: Sequence[Summary]) -> str:
+    """Return the mean ranks in one sentence; empty without them."""
     ranks = ranking(summaries)
-    if ranks is not None:
-        order = ", ".join(f"{row} {value:.1f}" for row, value in ranks.ranks.items())
-        lines.append(
-            f"Mean rank over {len(ranks.probes)} probes: {order}; critical difference {ranks.critical_difference:.1f}"
-        )
-    return lines
+    if ranks is None:
+        return ""
+    order = ", ".join(f"{row_title(row)} {value:.1f}" for row, value in ranks.ranks.items())
+    return f"Mean rank over {len(ranks.probes)} probes: {order}; critical difference {ranks.critical_difference:.1f}."

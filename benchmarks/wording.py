@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from benchmarks.naming import probe_title, row_title
 
 if TYPE_CHECKING:
     from benchmarks.verdict import Summary
@@ -18,9 +21,24 @@ MOST_NAMED = 8
 """Rows that a shortened listing names."""
 
 
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+"""Numbers that sentences write as words."""
+
+
+def number_word(count: int) -> str:
+    """Return `seven` for 7; numbers above twelve stay digits."""
+    return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
+
+
 def and_list(words: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return text whose lines are broken between words where they are longer than `width`; paths stay whole."""
+    lines = (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.splitlines())
+    return "\n".join("\n".join(each) for each in lines)
 
 
 def duration(seconds: float) -> str:
@@ -56,7 +74,7 @@ def listed(
     *,
     short: Callable[[Sequence[Summary], Sequence[Summary]], str] | None = None,
 ) -> str:
-    """Return the rows and their probes, as `supervised and rotation in linear and knn; simclr in knn`.
+    """Return the rows and their probes, as `Jigsaw and SimCLR in Linear and k-NN; MoCo in k-NN`.
 
     Args:
         summaries: All summaries of the table; rows keep their order.
@@ -71,7 +89,8 @@ def listed(
         hits = [probe for probe in probes if any(s.probe == probe and wanted(s) for s in of_row)]
         if hits:
             every = len(hits) == len(of_row) > 2
-            rows_of.setdefault(f"all {len(hits)} probes" if every else and_list(hits), []).append(row)
+            where = f"all {len(hits)} probes" if every else and_list([probe_title(probe) for probe in hits])
+            rows_of.setdefault(where, []).append(row_title(row))
     full = "; ".join(f"{and_list(rows)} in {where}" for where, rows in rows_of.items())
     if len(full.split()) <= MOST_WORDS:
         return full
@@ -79,7 +98,7 @@ def listed(
 
 
 def counted(found: Sequence[Summary], summaries: Sequence[Summary]) -> str:
-    """Return rows by number of probes, as `supervised in all 6 probes; simclr and moco in 5; 9 more rows in 1 to 4`.
+    """Return rows by number of probes, as `Jigsaw in all 6 probes; SimCLR and MoCo in 5; 9 more rows in 1 to 4`.
 
     Args:
         found: The summaries to list.
@@ -87,7 +106,7 @@ def counted(found: Sequence[Summary], summaries: Sequence[Summary]) -> str:
     """
     by_count: dict[int, list[str]] = {}
     for row, count in Counter(s.pretext for s in found).most_common():
-        by_count.setdefault(count, []).append(row)
+        by_count.setdefault(count, []).append(row_title(row))
     every = len({s.probe for s in summaries})
     parts: list[str] = []
     left, room = list(by_count.items()), MOST_NAMED

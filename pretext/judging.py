@@ -62,6 +62,8 @@ class Probe(ABC):
     seed: int = 0
     """Seed of all random draws of the probe."""
 
+    title: ClassVar[str] = ""
+    """Name in tables and figures; if empty, the module's name with a capital and without underscores."""
     needs: ClassVar[tuple[frozenset[str], ...]] = ()
     """Sets of annotations, as alternatives: the data set must have every annotation of at least one set."""
     reads_features: ClassVar[bool] = False

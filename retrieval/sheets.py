@@ -40,6 +40,8 @@ class Tile:
     caption: str
     hidden: bool = False
     """Fill the region with the mean colour, as the encoder saw it."""
+    label: int = -1
+    """Class of the region; -1 if it has none."""
 
 
 def tile_of(data: ImageDataset, row: Any, caption: str, *, hidden: bool = False) -> Tile:
@@ -52,7 +54,8 @@ def tile_of(data: ImageDataset, row: Any, caption: str, *, hidden: bool = False)
         hidden: Fill the region; see `Tile`.
     """
     picture = original(data, int(row["image"]))
-    return Tile(picture, (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"])), caption, hidden)
+    box = (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"]))
+    return Tile(picture, box, caption, hidden, int(row["label"]))
 
 
 def neighbour_tiles(
@@ -117,10 +120,31 @@ def save_sheet(sheet: Image.Image, path: Path) -> None:
         sheet.save(temporary, format="PNG")
 
 
+def outlined(tile: Tile, *, side: int = SIDE) -> Image.Image:
+    """Return a tile's picture with its region outlined, or filled if it is hidden; its longer side is `side` pixels."""
+    return _outlined(tile, side)[0]
+
+
 def _draw_tile(sheet: Image.Image, tile: Tile, x: int, y: int, *, parts: bool, font: Any) -> None:
     draw = ImageDraw.Draw(sheet)
-    picture = Image.fromarray(tile.picture.permute(1, 2, 0).cpu().numpy())
-    shown = _resized(picture)
+    shown, box = _outlined(tile, SIDE)
+    if box is not None:
+        picture = _picture(tile)
+        scale_x, scale_y = picture.width / shown.width, picture.height / shown.height
+        edges = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
+        _paste_centred(sheet, _resized(picture, edges), x, y + SIDE + GAP)
+    _paste_centred(sheet, shown, x, y)
+    text_y = y + SIDE * (2 if parts else 1) + (GAP if parts else 0) + 2
+    draw.text((x + SIDE / 2, text_y), _truncated(tile.caption, font), fill="black", font=font, anchor="ma")
+
+
+def _picture(tile: Tile) -> Image.Image:
+    return Image.fromarray(tile.picture.permute(1, 2, 0).cpu().numpy())
+
+
+def _outlined(tile: Tile, side: int) -> tuple[Image.Image, tuple[float, float, float, float] | None]:
+    """Return a tile's picture, and its region in pixels of it; None if that is the whole picture."""
+    shown = _resized(_picture(tile), side=side)
     width, height = shown.size
     left, top, w, h = tile.box
     # Clip: shares are rounded, and Pillow rejects a box even slightly outside the picture.
@@ -129,22 +153,20 @@ def _draw_tile(sheet: Image.Image, tile: Tile, x: int, y: int, *, parts: bool, f
     c, d = max(c, a + 1), max(d, b + 1)
     if tile.hidden:
         shown.paste(tuple(round(255 * value) for value in MEAN_COLOUR), (a, b, c, d))
-    if tile.box != WHOLE:
-        pad_x, pad_y = (max(0, MIN_OUTLINE - (high - low)) // 2 for low, high in ((a, c), (b, d)))
-        outline = (a - pad_x, b - pad_y, c + pad_x - 1, d + pad_y - 1)
-        ImageDraw.Draw(shown).rectangle(outline, outline=OUTLINE, width=2)
-        scale_x, scale_y = picture.width / width, picture.height / height
-        edges = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
-        _paste_centred(sheet, _resized(picture, edges), x, y + SIDE + GAP)
-    _paste_centred(sheet, shown, x, y)
-    text_y = y + SIDE * (2 if parts else 1) + (GAP if parts else 0) + 2
-    draw.text((x + SIDE / 2, text_y), _truncated(tile.caption, font), fill="black", font=font, anchor="ma")
+    if tile.box == WHOLE:
+        return shown, None
+    pad_x, pad_y = (max(0, MIN_OUTLINE - (high - low)) // 2 for low, high in ((a, c), (b, d)))
+    outline = (a - pad_x, b - pad_y, c + pad_x - 1, d + pad_y - 1)
+    ImageDraw.Draw(shown).rectangle(outline, outline=OUTLINE, width=2)
+    return shown, box
 
 
-def _resized(picture: Image.Image, edges: tuple[float, float, float, float] | None = None) -> Image.Image:
-    """Return the picture, or its part within `edges`, resized to fit a tile; proportions are kept."""
+def _resized(
+    picture: Image.Image, edges: tuple[float, float, float, float] | None = None, *, side: int = SIDE
+) -> Image.Image:
+    """Return the picture, or its part within `edges`, with a longer side of `side` pixels; proportions are kept."""
     left, top, right, bottom = edges or (0, 0, *picture.size)
-    scale = SIDE / max(right - left, bottom - top)
+    scale = side / max(right - left, bottom - top)
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     return picture.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
 

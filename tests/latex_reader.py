@@ -56,6 +56,7 @@ def read_table(source):
 
 def shown(source):
     """Return the printed form of LaTeX text."""
+    source = re.sub(r"\\makebox\[[\d.]+em\]\[l\](?=\{)", "", source)  # a box of a fixed width around its content
     out, open_, math = [], [], False
     for token in TOKEN.findall(source):
         if token == "{":

@@ -72,8 +72,9 @@ def written(out):
 
 def trained_folder(out):
     """Write a results folder with a trained and an untrained encoder, sheets, logs and costs; write its report."""
-    from PIL import Image
+    import torch
 
+    from downstream.sheets import segmentation_sheet
     from pretext.datasets import open_dataset
     from pretext.encoders import build_encoder, save_encoder
     from pretext.training.config import TrainConfig
@@ -95,7 +96,9 @@ def trained_folder(out):
             write_cell(out, measured.cell, [measured])
         sheet = out / "artifacts" / measured.cell / "segmentation.png"
         sheet.parent.mkdir(parents=True)
-        Image.new("RGB", (3000, 600), "red").save(sheet)
+        grey = torch.full((3, 8, 8), 90, dtype=torch.uint8)
+        mask = torch.zeros(8, 8, dtype=torch.uint8)
+        segmentation_sheet(sheet, [(grey, mask, mask)] * 12, ("background",))
     plan = {"data": SPEC, "image_size": 32, "synthetic": True, "bad_images": "skip", "cells": cells}
     write_json(out / "plan.json", plan)
     write_report(out)

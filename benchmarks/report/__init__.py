@@ -1,18 +1,24 @@
 """The report of a comparison: one self-contained HTML page, its tables as Markdown and LaTeX, its figures as files.
 
 content     everything read from a results folder: `Run`, the input of all other modules
-sentences   the verdict in sentences, and its caveats
+protocols   what each probe had: labels, steps, test items
+sentences   what was compared, the verdict in sentences, and its caveats
 evidence    uncertainty tables: differences, share of the gap, detectable differences, mean ranks
 page        the HTML page, section by section
 tables      HTML tables
+links       ways out of the page: files, encoders, logs, commands
 markdown    report.md
 latex       report.tex, a table for papers
-figures     mean ranks, score by stage, learning curves
+figures     all figures; gain by stage, mean ranks, learning curves
+forest      the figure of the first screen: differences from random weights by probe
 pareto      score against pretraining cost, with the Pareto front
+fits        the training curves of the fitted probes
 plotting    colours, markers, panels; figures as inline SVG and as files
-gallery     images: nearest neighbours, detections and segmentations, first-layer filters
+neighbours  images: nearest neighbours of one query per class
+grids       images: detections and segmentations
 fills       images: holes filled by decoders and from the nearest training image
 dense       images: dense features as colours
+gallery     images: first-layer filters
 images      images as HTML
 style       CSS and JavaScript of the page
 """
@@ -25,7 +31,7 @@ from pathlib import Path
 
 from pretext.system.checkpoint import atomic_write
 
-FIGURE = re.compile(r"(ranks|cost|(depth|gain)-[\w=-]+|learning(-\d+)?)\.(svg|png)")
+FIGURE = re.compile(r"(ranks|cost|forest(-narrow)?|(depth|gain|fit)-[\w=-]+|learning(-\d+)?)\.(svg|png)")
 """Names of the files that the report writes into OUT/figures."""
 
 

@@ -11,7 +11,9 @@ from typing import Any
 from benchmarks.costs import Cost, read_costs
 from benchmarks.environment import FILE as ENVIRONMENT
 from benchmarks.environment import read_environments
+from benchmarks.headline import best_of_probe
 from benchmarks.intervals import LEVEL, Interval, Ranking, interval
+from benchmarks.naming import metric_title, probe_title
 from benchmarks.ordering import probe_key, row_key
 from benchmarks.results import (
     Measurement,
@@ -125,11 +127,7 @@ class Run:
 
     def best(self, probe: str) -> set[str]:
         """Return the rows with the best headline mean of a probe, labels aside if others are there."""
-        column = [s for (_, name), s in self.headlines().items() if name == probe]
-        column = [s for s in column if s.pretext != CEILING] or column
-        means = [s.mean for s in column]
-        top = max(means) if column[0].higher_is_better else min(means)
-        return {s.pretext for s in column if s.mean == top}
+        return {*best_of_probe([s for (_, name), s in self.headlines().items() if name == probe])}
 
     def pretrained(self) -> dict[str, dict[int, Path]]:
         """Return the folders of the evaluated encoders, by row and seed."""
@@ -288,10 +286,10 @@ def _printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def probe_title(summary: Summary) -> str:
-    """Return `linear, top1 %`, with a no-break space before the unit."""
+def column_title(summary: Summary) -> str:
+    """Return `Linear, top-1 %`, with a no-break space before the unit."""
     unit = f"\N{NO-BREAK SPACE}{summary.unit}" if summary.unit else ""
-    return f"{summary.probe}, {summary.metric}{unit}"
+    return f"{probe_title(summary.probe)}, {metric_title(summary.metric)}{unit}"
 
 
 def _versions(packages: Mapping[str, str]) -> str:

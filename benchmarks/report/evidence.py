@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from benchmarks.intervals import POWER
-from benchmarks.report.content import PERCENT, Run, gains_by_stage, probe_title
-from benchmarks.verdict import BASELINE, CEILING, Summary, smallest_detectable
+from benchmarks.naming import probe_title, row_title
+from benchmarks.report.content import PERCENT, Run, column_title, gains_by_stage
+from benchmarks.verdict import CEILING, Summary, smallest_detectable
 from benchmarks.wording import MARK
 
 
@@ -25,6 +26,8 @@ class Evidence(NamedTuple):
     legend: str
     head: list[str]
     body: list[list[Cell]]
+    rows: tuple[str, ...] = ()
+    """The row that each line is about; empty for a table of probes."""
 
 
 def evidence(run: Run) -> list[Evidence]:
@@ -51,7 +54,7 @@ def _by_stage(run: Run) -> Evidence | None:
     rows = [row for row in run.rows if any(row in found for found in columns.values())]
     body = []
     for row in rows:
-        cells = [Cell(row)]
+        cells = [Cell(row_title(row))]
         for found in columns.values():
             gains = found.get(row)
             if gains is None:
@@ -66,15 +69,16 @@ def _by_stage(run: Run) -> Evidence | None:
         "Chosen and deepest stage",
         "The stage that val chose for the table (of several seeds, the first in the encoder), and the last one; in "
         "brackets the difference from random weights at the same stage.",
-        ["row", *(f"{probe}, {which}" for probe in columns for which in ("chosen", "deepest"))],
+        ["row", *(f"{probe_title(probe)}, {which}" for probe in columns for which in ("chosen", "deepest"))],
         body,
+        tuple(rows),
     )
 
 
 def _shares(run: Run) -> Evidence | None:
     return _by_row_and_probe(
         run,
-        f"Share of the gap from {BASELINE} to {CEILING}",
+        "Share of the gap from random weights to labels",
         f"0 % is random weights, 100 % is training with labels; {PERCENT} intervals by Fieller's method. "
         "–: labels are not significantly better than random weights.",
         _share,
@@ -95,7 +99,7 @@ def _power(run: Run) -> Evidence | None:
         counts = [sum(bool(s.distinguishable) for s in compared), sum(bool(s.survives_holm) for s in compared)]
         body.append(
             [
-                Cell(probe_title(column[0])),
+                Cell(column_title(column[0])),
                 *(Cell(str(n), n) for n in (max(s.seeds for s in column), column[0].n)),
                 Cell(f"{smallest:.1f}", smallest),
                 _signed(ceiling.difference if ceiling else None),
@@ -104,7 +108,7 @@ def _power(run: Run) -> Evidence | None:
         )
     if not body:
         return None
-    head = ["probe", "seeds", "n", "detectable", f"{CEILING} − {BASELINE}", "significant", "after Holm"]
+    head = ["probe", "seeds", "n", "detectable", "labels − random weights", "significant", "after Holm"]
     return Evidence(
         "Detectable differences",
         "Detectable: the smallest true difference from random weights that these seeds and test items reveal in "
@@ -119,16 +123,17 @@ def _ranks(run: Run) -> Evidence | None:
     if run.ranking is None:
         return None
     body = [
-        [Cell(row), *(Cell(f"{at:.2f}", at) for at in (rank, *run.ranking.ends(row)))]
+        [Cell(row_title(row)), *(Cell(f"{at:.2f}", at) for at in (rank, *run.ranking.ends(row)))]
         for row, rank in run.ranking.ranks.items()
     ]
     return Evidence(
         "Mean ranks",
-        f"Over {', '.join(run.ranking.probes)}; 1 is best. Rows whose intervals do not overlap differ "
-        f"({PERCENT} for all pairs together, Nemenyi). No difference between any rows: p = {run.ranking.p:.2g} "
-        "(Friedman).",
+        f"Over {', '.join(map(probe_title, run.ranking.probes))}; 1 is best. "
+        f"Rows whose intervals do not overlap differ ({PERCENT} for all pairs together, Nemenyi). "
+        f"No difference between any rows: p = {run.ranking.p:.2g} (Friedman).",
         ["row", "mean rank", "from", "to"],
         body,
+        tuple(run.ranking.ranks),
     )
 
 
@@ -140,8 +145,8 @@ def _by_row_and_probe(run: Run, title: str, legend: str, cell: Callable[[Summary
     probes = [probe for probe in run.probes if any((row, probe) in filled for row in rows)]
     if not rows:
         return None
-    body = [[Cell(row), *(texts.get((row, probe), Cell("–")) for probe in probes)] for row in rows]
-    return Evidence(title, legend, ["row", *probes], body)
+    body = [[Cell(row_title(row)), *(texts.get((row, probe), Cell("–")) for probe in probes)] for row in rows]
+    return Evidence(title, legend, ["row", *map(probe_title, probes)], body, tuple(rows))
 
 
 def _difference(summary: Summary) -> Cell:

@@ -1,4 +1,4 @@
-"""The figures of a run: gain by stage, mean ranks, score against cost, learning curves."""
+"""All figures of a run; here those of gain by stage, mean ranks and learning curves."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells import slug
+from benchmarks.naming import metric_title, probe_title, row_title
 from benchmarks.ordering import probe_key
-from benchmarks.report.content import Reading, Run, gains_by_stage
+from benchmarks.report.content import Reading, Run, column_title, gains_by_stage
+from benchmarks.report.fits import fit_plots
+from benchmarks.report.forest import forest_plots
 from benchmarks.report.pareto import cost_plot
 from benchmarks.report.plotting import (
     COLOURS,
@@ -32,9 +35,10 @@ PANELS = 8
 
 
 def plots(run: Run) -> list[Plot]:
-    """Return all figures that the run has data for: gain by stage, mean ranks, score against cost, learning curves."""
+    """Return all figures that the run has data for, the forest plot first."""
     with style():
-        found = [*_gain_plots(run), _rank_plot(run), cost_plot(run), *_depth_plots(run), *_learning_plots(run)]
+        found = [*forest_plots(run), *_gain_plots(run), cost_plot(run), _rank_plot(run), *_depth_plots(run)]
+        found += [*fit_plots(run), *_learning_plots(run)]
     return [plot for plot in found if plot is not None]
 
 
@@ -43,7 +47,7 @@ def _rank_plot(run: Run) -> Plot | None:
     if run.ranking is None:
         return None
     ranks, wide = run.ranking.ranks, run.ranking.critical_difference
-    names = [wrapped(row) for row in ranks]
+    names = [wrapped(row_title(row)) for row in ranks]
     tallest = max(name.count("\n") + 1 for name in names)
     figure = blank_figure(1.1 + (0.12 + 0.16 * tallest) * len(names))
     axes = figure.subplots()
@@ -56,7 +60,7 @@ def _rank_plot(run: Run) -> Plot | None:
     axes.set_ylim(len(ranks) - 0.5, -1.6)
     axes.set_xlabel(f"mean rank over {len(run.ranking.probes)} probes, 1 is best")
     axes.set_title("Mean ranks", loc="left", fontsize=11)
-    order = "; ".join(f"{row} {value:.1f}" for row, value in ranks.items())
+    order = "; ".join(f"{row_title(row)} {value:.1f}" for row, value in ranks.items())
     return Plot(
         "ranks",
         figure,
@@ -81,23 +85,23 @@ def _gain_plots(run: Run) -> list[Plot]:
             look = look_of(row, run.shown)
             look = look if row in run.shown else look | {"marker": "none"}
             heights = [gain.gain for gain in compared[row]]
-            axes.plot(range(len(stages)), heights, label=row if row in run.shown else None, **look)
+            axes.plot(range(len(stages)), heights, label=row_title(row) if row in run.shown else None, **look)
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
         room = 0.15 * (max(*framed, 0) - min(*framed, 0)) or 1.0
         axes.set_ylim(min(*framed, 0) - room, max(*framed, 0) + room)  # training with labels may leave the frame
         axes.set_xticks(range(len(stages)), stages)
-        axes.set_ylabel(f"{own.metric} {own.unit}, minus random weights")
-        axes.set_title(f"{probe}: gain over random weights by stage", loc="left", fontsize=11)
+        axes.set_ylabel(f"{metric_title(own.metric)} {own.unit}, minus random weights")
+        axes.set_title(f"{probe_title(probe)}: gain over random weights by stage", loc="left", fontsize=11)
         legend_below(figure, run, axes, others=len(compared.keys() - {*run.shown}))
-        last = "; ".join(f"{row} {gains[-1].gain:+.1f}" for row, gains in compared.items())
+        last = "; ".join(f"{row_title(row)} {gains[-1].gain:+.1f}" for row, gains in compared.items())
         drawn.append(
             Plot(
                 f"gain-{slug(probe)}",
                 figure,
-                f"Line plot of the gain in {probe} {own.metric} over random weights by encoder stage. At the last "
+                f"Line plot of the gain in {column_title(own)} over random weights by encoder stage. At the last "
                 f"stage, {stages[-1]}: {last}.",
-                f"{probe}: what pretraining adds at each stage of the encoder, against random weights read at the same "
-                f"stage. The frame fits the rows trained without labels.",
+                f"{probe_title(probe)}: what pretraining adds at each stage of the encoder, against random weights "
+                f"read at the same stage. The frame fits the rows trained without labels.",
             )
         )
     return drawn
@@ -109,7 +113,7 @@ def _depth_plots(run: Run) -> list[Plot]:
     metrics = {s.probe: s for s in run.summaries if s.headline and s.probe not in gains}
     drawn = []
     for probe in sorted(metrics, key=probe_key):
-        metric, unit = metrics[probe].metric, metrics[probe].unit
+        metric = metrics[probe].metric
         readings = [r for r in run.readings() if (r.probe, r.metric) == (probe, metric)]
         stages = list(dict.fromkeys(r.stage for r in readings))
         if len(readings) == len({r.pretext for r in readings}):  # one stage per row, chosen on val: no line to draw
@@ -128,18 +132,19 @@ def _depth_plots(run: Run) -> list[Plot]:
             min(heights) - room, max(heights) + room
         )  # not to the intervals: those of few seeds would flatten the lines
         axes.set_xticks(range(len(stages)), stages)
-        axes.set_ylabel(f"{metric} {unit}".strip())
-        axes.set_title(f"{probe} by stage", loc="left", fontsize=11)
+        title = column_title(metrics[probe])
+        axes.set_ylabel(f"{metric_title(metric)} {metrics[probe].unit}".strip())
+        axes.set_title(f"{probe_title(probe)} by stage", loc="left", fontsize=11)
         legend_below(figure, run, axes)
         tops = [max((r for r in readings if r.pretext == row), key=lambda r: r.value.mean) for row in run.rows
                 if any(r.pretext == row for r in readings)]  # fmt: skip
-        peaks = "; ".join(f"{r.pretext} {r.value.mean:.1f} at {r.stage}" for r in tops)
+        peaks = "; ".join(f"{row_title(r.pretext)} {r.value.mean:.1f} at {r.stage}" for r in tops)
         drawn.append(
             Plot(
                 f"depth-{slug(probe)}",
                 figure,
-                f"Line plot of {probe} {metric} by encoder stage, one line per row. Maxima: {peaks}.",
-                f"{probe} {metric} at each stage of the encoder. Bars: 95 % intervals at the stages that the table "
+                f"Line plot of {title} by encoder stage, one line per row. Maxima: {peaks}.",
+                f"{title} at each stage of the encoder. Bars: 95 % intervals at the stages that the table "
                 "reports (chosen on val), cut at the frame.",
             )
         )
@@ -154,7 +159,7 @@ def _depth_line(axes: Axes, row: str, run: Run, readings: Sequence[Reading], sta
         return
     shift = (shown.index(row) - (len(shown) - 1) / 2) * 0.05  # keeps intervals of different rows visible
     places = [stages.index(r.stage) + shift for r in readings]
-    axes.plot(places, [r.value.mean for r in readings], label=row, **look)
+    axes.plot(places, [r.value.mean for r in readings], label=row_title(row), **look)
     for x, reading in zip(places, readings, strict=True):
         if reading.headline and reading.value.low is not None and reading.value.high is not None:
             ends = [reading.value.low, reading.value.high]
@@ -200,14 +205,14 @@ def _learning_plot(logs: Mapping[str, list[list[dict[str, Any]]]], part_number: 
                     alpha=0.85,
                     label=name if log is seeds[0] else None,
                 )
-        panel_title(axes, row)
+        panel_title(axes, row_title(row))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.locator_params(axis="x", nbins=4)
         if len(names) > 1:
             axes.legend(fontsize=8.5)
         first = names[0]
         of_first = [entry["loss"][first] for entry in seeds[0] if first in entry["loss"]]
-        ends.append(f"{row} from {of_first[0]:.3g} to {of_first[-1]:.3g}")
+        ends.append(f"{row_title(row)} from {of_first[0]:.3g} to {of_first[-1]:.3g}")
     for axes in panels[-2:]:
         axes.set_xlabel("images seen")
     return Plot(

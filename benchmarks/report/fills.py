@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
+from benchmarks.naming import row_title
 from benchmarks.report.content import MOST_SHOWN, Run
 from benchmarks.report.images import as_image, image_html
 from benchmarks.report.tables import breakable
@@ -87,22 +88,28 @@ def _table(
     *,
     below: Mapping[str, str] | None = None,
 ) -> str:
-    """Return one line per image: with its hole, each fill, the original; `below` adds a line under a heading."""
+    """Return one line per image: with its hole, each fill and its PSNR, the original.
+
+    `below` adds a line under a heading.
+    """
+    from pretext.inpainting.measuring import hole_errors
+
     shown, whole = (each.float() / 255 for each in (pictures.shown(), pictures.images))
     columns = {
         "input": (shown, "with a hole"),
-        **{name: (column, f"filled by {name}") for name, column in fills.items()},
+        **{name: (column, f"filled by {row_title(name)}") for name, column in fills.items()},
         "original": (whole, "original"),
     }
     small = {name: f"<small>{escape(text)}</small>" for name, text in (below or {}).items()}
-    head = "".join(f'<th scope="col">{breakable(name)}{small.get(name, "")}</th>' for name in columns)
-    lines = [
-        "".join(
-            f"<td>{image_html(as_image(column[at]), f'{label}: test image {at + 1} {words}')}</td>"
-            for column, words in columns.values()
-        )
-        for at in range(len(pictures.images))
-    ]
+    head = "".join(f'<th scope="col">{breakable(row_title(name))}{small.get(name, "")}</th>' for name in columns)
+    psnr = {name: hole_errors(column, pictures)["PSNR"] for name, column in fills.items()}
+
+    def cell(name: str, at: int) -> str:
+        column, words = columns[name]
+        image = image_html(as_image(column[at]), f"{label}: test image {at + 1} {words}")
+        return f"<td>{image}<small>{psnr[name][at]:.1f} dB</small></td>" if name in psnr else f"<td>{image}</td>"
+
+    lines = ["".join(cell(name, at) for name in columns) for at in range(len(pictures.images))]
     return (
         f'<div class="scroll fills" tabindex="0" role="region" aria-label="{escape(label)}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{line}</tr>' for line in lines)}</tbody></table>"

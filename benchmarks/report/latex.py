@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.costs import COSTS, cost_texts
+from benchmarks.naming import metric_title, probe_title, row_title
+from benchmarks.ordering import group_of
 from benchmarks.report.content import PERCENT, Run
+from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import data_sentence
 from benchmarks.verdict import Summary
 
@@ -32,46 +35,60 @@ ESCAPED = {
 
 
 def latex(run: Run) -> str:
-    """Return the table as LaTeX; only a comment if no cell has a result."""
+    """Return the table as LaTeX; only a comment if no cell has a result.
+
+    What is the same for all rows is in the caption: images seen, and what each probe had.
+    """
     if not run.rows:
         return "% No cell has a result.\n"
     headlines = run.headlines()
     about = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
     arrows = [r"$\uparrow$" if one.higher_is_better else r"$\downarrow$" for one in about.values()]
     units = [f"{escape(one.unit)} {arrow}".strip() for one, arrow in zip(about.values(), arrows, strict=True)]
+    seen = {run.costs[row].images_seen for row in run.rows if row in run.costs and group_of(row) == "task"}
+    costs = [at for at, (name, _) in enumerate(COSTS) if not (name == "images" and len(seen) == 1)]
     head = [
-        ["", *map(escape, run.probes), *(name for name, _ in COSTS)],
-        ["", *(escape(one.metric) for one in about.values()), *(unit for _, unit in COSTS)],
-        ["", *units, *[""] * len(COSTS)],
+        ["", *(escape(probe_title(probe)) for probe in run.probes), *(COSTS[at][0] for at in costs)],
+        ["", *(escape(metric_title(one.metric)) for one in about.values()), *(COSTS[at][1] for at in costs)],
+        ["", *units, *[""] * len(costs)],
     ]
-    body = [
-        [escape(row), *(_value(headlines.get((row, p)), best=row in run.best(p)) for p in run.probes), *_cost(run, row)]
-        for row in run.rows
-    ]
-    seeds = max(s.seeds for s in headlines.values())
-    caption = (
-        f"{escape(data_sentence(run))} Means over {seeds} seed{'s' if seeds > 1 else ''}, $\\pm$~half of the "
-        f"{escape(PERCENT)} interval. $^{{+}}$ better than random weights, $^{{-}}$ worse; two signs: also after "
-        "Holm's correction for the whole table; no sign: not distinguishable. Best without labels in bold."
-    )
+    body, groups = [], [group_of(row) for row in run.rows]
+    for at, row in enumerate(run.rows):
+        if at and groups[at] != groups[at - 1]:
+            body.append(r"    \midrule")
+        spent = cost_texts(run.costs.get(row))
+        values = [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
+        body.append(_line([escape(row_title(row)), *values, *(escape(spent[each]) for each in costs)]))
     lines = [
         r"% Needs \usepackage{booktabs}.",
         r"\begin{table*}",
         r"  \centering",
         r"  \footnotesize",
-        r"  \setlength{\tabcolsep}{3pt}",
+        r"  \setlength{\tabcolsep}{2pt}",
         rf"  \begin{{tabular}}{{l{'r' * (len(head[0]) - 1)}}}",
         r"    \toprule",
         *map(_line, head),
         r"    \midrule",
-        *map(_line, body),
+        *body,
         r"    \bottomrule",
         r"  \end{tabular}",
-        rf"  \caption{{{caption}}}",
+        rf"  \caption{{{_caption(run, seen)}}}",
         r"  \label{tab:pretext-tasks}",
         r"\end{table*}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _caption(run: Run, seen: set[float]) -> str:
+    seeds = max(s.seeds for s in run.summaries)
+    same = f"Each task has seen {next(iter(seen)):,.0f} images. " if len(seen) == 1 else ""
+    had = "; ".join(f"{probe_title(probe)}: {', '.join(protocol(run, probe))}" for probe in run.probes)
+    return (
+        f"{escape(data_sentence(run))} {same}Means over {seeds} seed{'s' if seeds > 1 else ''}, $\\pm$~half of the "
+        f"{escape(PERCENT)} interval. $^{{+}}$ better than random weights, $^{{-}}$ worse; two signs: also after "
+        "Holm's correction for the whole table; no sign: not distinguishable. Best without labels in bold. "
+        f"{escape(had)}."
+    )
 
 
 def escape(text: str) -> str:
@@ -90,10 +107,6 @@ def _value(summary: Summary | None, *, best: bool) -> str:
     text = rf"\textbf{{{text}}}" if best else text
     if summary.low is not None and summary.high is not None:
         text += rf" {{\scriptsize$\pm${(summary.high - summary.low) / 2:.1f}}}"
-    if summary.better is not None:
-        text += f"$^{{{('+' if summary.better else '-') * (2 if summary.survives_holm else 1)}}}$"
-    return text
-
-
-def _cost(run: Run, row: str) -> list[str]:
-    return [escape(text) for text in cost_texts(run.costs.get(row))]
+    signs = ("+" if summary.better else "-") * (2 if summary.survives_holm else 1)
+    mark = f"$^{{{signs}}}$" if summary.better is not None else ""
+    return rf"{text}\makebox[1.1em][l]{{{mark}}}"  # equally wide, so that numbers stand below each other

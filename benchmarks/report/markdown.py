@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 
 from benchmarks.costs import COSTS, cost_texts
+from benchmarks.headline import best_by_probe, standings
+from benchmarks.naming import metric_title, probe_title, row_title
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
-from benchmarks.report.sentences import caveats, data_sentence, verdict
+from benchmarks.report.protocols import protocol
+from benchmarks.report.sentences import caveats, data_sentence, setting_sentence, verdict, without_labels
 from benchmarks.wording import LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
@@ -18,7 +21,11 @@ MARKUP = re.compile(r"[\\`*<>|~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w
 
 def markdown(run: Run) -> str:
     """Return the report as Markdown."""
-    parts = [f"# {TITLE}", *map(escape, [data_sentence(run), " ".join(verdict(run)), *caveats(run)])]
+    opening = [data_sentence(run), setting_sentence(run), without_labels(run)]
+    if not without_labels(run):
+        opening += [*(each.text() for each in standings(run.summaries, run.costs)), best_by_probe(run.summaries)]
+    opening += [" ".join(verdict(run)), *caveats(run)]
+    parts = [f"# {TITLE}", *(escape(text) for text in opening if text)]
     if run.rows:
         parts += [_main_table(run), f"{LEGEND}; best without labels in bold."]
         parts += [_evidence(table) for table in evidence(run) if table is not None]
@@ -51,10 +58,11 @@ def _in_one_line(text: str) -> str:
 
 def _main_table(run: Run) -> str:
     headlines = run.headlines()
-    units = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
+    first = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
+    units = {probe: f"{metric_title(one.metric)} {one.unit}".strip() for probe, one in first.items()}
     head = [
         "row",
-        *(escape(f"{probe} ({units[probe].metric} {units[probe].unit}".rstrip() + ")") for probe in run.probes),
+        *(escape(f"{probe_title(probe)} ({'; '.join([units[probe], *protocol(run, probe)])})") for probe in run.probes),
         *(f"{name} ({unit})" if unit != "seen" else f"{name} {unit}" for name, unit in COSTS),
     ]
     body = []
@@ -64,7 +72,7 @@ def _main_table(run: Run) -> str:
             summary = headlines.get((row, probe))
             text = escape(value_text(summary).strip()) if summary else "–"
             cells.append(f"**{text}**" if row in run.best(probe) else text)
-        body.append([escape(row), *cells, *cost_texts(run.costs.get(row))])
+        body.append([escape(row_title(row)), *cells, *cost_texts(run.costs.get(row))])
     return _table(head, body)
 
 

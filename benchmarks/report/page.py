@@ -6,24 +6,30 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from benchmarks.report import dense, fills, gallery
+from benchmarks.headline import best_by_probe, standings
+from benchmarks.naming import row_title
+from benchmarks.report import dense, fills, gallery, grids, neighbours
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
+from benchmarks.report.links import ways_out
 from benchmarks.report.markdown import TITLE
 from benchmarks.report.plotting import Plot
-from benchmarks.report.sentences import caveats, data_sentence, verdict
+from benchmarks.report.sentences import caveats, data_sentence, setting_sentence, verdict, without_labels
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
 from benchmarks.wording import LEGEND, and_list
 from pretext.system.errors import UserError
 
-REGIONS = {
-    "objects": "Objects: the query is the outlined region",
-    "contexts": "Contexts: the query is the surroundings; the centre is hidden",
-    "images": "Whole images",
-}
 MOST_BYTES = 9_900_000
 """Largest size of all sections together: a page of 10 MB still fits into an e-mail."""
+SMALL_SIDE = 64
+"""Below this side in pixels, filters and dense features are folded: they show little."""
+FOREST = ("forest", "forest-narrow")
+"""Names of the figure of the first screen: for screens and paper, and for phones."""
+
+
+FOLDED = '<details class="screen">'
+"""Begins what is folded, and is not printed."""
 
 
 @dataclasses.dataclass
@@ -33,17 +39,23 @@ class _Sections:
     found: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     left_out: list[str] = dataclasses.field(default_factory=list)
 
-    def add(self, title: str, make: Callable[[], str]) -> None:
+    def made(self, title: str, make: Callable[[], str]) -> str:
+        """Return the content; empty, with a note, if it cannot be made or would make the page too large."""
         try:
             content = make()
         except (UserError, OSError, LookupError, ValueError, RuntimeError) as error:
             # the data moved, a file is truncated, the device is out of memory: the other sections are still valid
             self.left_out.append(f"{title} left out: {type(error).__name__}: {error}".replace("UserError: ", ""))
-            return
+            return ""
         taken = sum(len(other) for _, other in self.found)  # nearly all characters are ASCII
         if taken + len(content) > MOST_BYTES:
             self.left_out.append(f"{title} left out: {len(content) / 1e6:.1f} MB more would make the page exceed 10 MB")
-        elif content:
+            return ""
+        return content
+
+    def add(self, title: str, make: Callable[[], str]) -> None:
+        content = self.made(title, make)
+        if content:
             self.found.append((title, content))
 
 
@@ -55,70 +67,113 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
         plots: Draws the figures; if it fails, the page contains a note instead.
     """
     sections = _Sections()
+    drawn: list[Plot] = []
+
+    def draw() -> str:
+        drawn.extend(plots())
+        return "".join(_figure(plot) for plot in drawn if plot.name in FOREST)
+
+    forest = sections.made("Figures", draw)
+    unlabelled = without_labels(run)
+    if unlabelled:  # the pictures are what such a page is for
+        _add_pictures(sections, run)
     if run.rows:
         sections.add("Results", lambda: _results(run))
-        sections.add("Uncertainty", lambda: _evidence(*evidence(run)))
-        sections.add("Figures", lambda: _figures(plots()))
-    if "data" in run.plan and run.first_encoders():
-        sections.add("Inpainting", lambda: _fills(run))
-        sections.add("Inpainting from neighbours", lambda: _nearest_fills(run))
-        sections.add("Nearest neighbours", lambda: _neighbours(run))
-        sections.add("Dense features", lambda: _dense(run))
-    sections.add("Detection and segmentation", lambda: _sheets(run))
-    sections.add("First-layer filters", lambda: _filters(run))
+        sections.add("Figures", lambda: _figures([plot for plot in drawn if plot.name not in FOREST]))
+        sections.add("Uncertainty", lambda: _uncertainty(run, *evidence(run)))
+    if not unlabelled:
+        _add_pictures(sections, run)
     sections.add("Failed cells", lambda: _failures(run))
+    sections.add("Files", lambda: ways_out(run, [plot.name for plot in drawn]))
     sections.found.append(("Run details", _facts(run, sections.left_out)))
+    small = "".join(f'<p class="small">{escape(text)}</p>' for text in caveats(run))
     links = "".join(f'<a href="#{_anchor(title)}">{escape(title)}</a>' for title, _ in sections.found)
     body = "".join(
-        f'<section id="{_anchor(title)}"><h2>{escape(title)}</h2>{content}</section>'
+        f'<section id="{_anchor(title)}"{_on_screen(title, content)}><h2>{escape(title)}</h2>{content}</section>'
         for title, content in sections.found
     )
-    opening = f'<p class="data{" synthetic" if run.synthetic else ""}">{escape(data_sentence(run))}</p>'
-    words = "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdict(run))
-    words += "".join(f'<p class="small">{escape(text)}</p>' for text in caveats(run))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{TITLE}: {escape(', '.join(run.data))}</title><style>{CSS}</style></head>\n"
-        f"<body><header><h1>{TITLE}</h1>{opening}{words}<nav>{links}</nav></header>\n"
+        f"<body><header><h1>{TITLE}</h1>{_opening(run, unlabelled)}{forest}{small}<nav>{links}</nav></header>\n"
         f"<main>{body}</main>\n<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _on_screen(title: str, content: str) -> str:
+    """Return the class of a section that is not printed: links, and what is folded as a whole."""
+    return ' class="screen"' if title == "Files" or content.startswith(FOLDED) else ""
+
+
+def _opening(run: Run, unlabelled: str) -> str:
+    """Return the first screen's sentences: what was compared, who is best, how sure, at what cost."""
+    words = f'<p class="data{" synthetic" if run.synthetic else ""}">{escape(data_sentence(run))}</p>'
+    words += f'<p class="verdict">{escape(setting_sentence(run))}</p>'
+    if unlabelled:
+        words += f'<p class="verdict">{escape(unlabelled)}</p>'
+        words += "".join(f'<p class="small">{escape(note)}</p>' for note in run.plan.get("left_out", ()))
+    else:
+        words += "".join(
+            f'<p class="verdict"><strong>{escape(claim)}</strong> {escape(numbers)}</p>'
+            for claim, numbers in standings(run.summaries, run.costs)
+        )
+        words += f'<p class="verdict">{escape(best_by_probe(run.summaries))}</p>'
+    if not run.rows or not any(s.difference is not None for s in run.summaries):
+        words += "".join(f'<p class="verdict">{escape(text)}</p>' for text in verdict(run))
+    return words.replace('<p class="verdict"></p>', "")
+
+
+def _add_pictures(sections: _Sections, run: Run) -> None:
+    """Add the sections of images."""
+    if "data" in run.plan and run.first_encoders():
+        sections.add("Nearest neighbours", lambda: _neighbours(run))
+        sections.add("Inpainting", lambda: _fills(run))
+        sections.add("Inpainting from neighbours", lambda: _nearest_fills(run))
+    sections.add("Detection and segmentation", lambda: _sheets(run))
+    if "data" in run.plan and run.first_encoders():
+        sections.add("Dense features", lambda: _dense(run))
+    sections.add("First-layer filters", lambda: _filters(run))
 
 
 def _results(run: Run) -> str:
     return (
         f"{main_table(run)}"
-        f'<p class="legend">{escape(LEGEND)}; best without labels in bold. '
-        "Click a heading to sort.</p>"
-        "<details><summary>All scores at all stages</summary>"
+        f'<p class="legend">{escape(LEGEND)}; best without labels in bold; grey rows are references. Below each '
+        "probe: what it had of labels, training steps and test items. Click a heading to sort.</p>"
+        '<details class="screen"><summary>All scores at all stages</summary>'
         '<p class="legend">from, to: ends of the 95 % interval. ★: stage that the table above reports for at least '
         f"one seed. − random: difference from random weights.</p>{score_table(run)}</details>"
     )
 
 
-def _evidence(*tables: Evidence | None) -> str:
-    return "".join(
+def _uncertainty(run: Run, *tables: Evidence | None) -> str:
+    content = "".join(
         f'<h3>{escape(table.title)}</h3>{evidence_table(table)}<p class="legend">{escape(table.legend)}</p>'
         for table in tables
         if table is not None
     )
+    return content and "".join(f"<p>{escape(text)}</p>" for text in verdict(run)) + content
+
+
+def _figure(plot: Plot) -> str:
+    return (
+        f'<figure class="{plot.name}"><div role="img" aria-label="{escape(plot.alt)}">{plot.inline()}</div>'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+    )
 
 
 def _figures(plots: Sequence[Plot]) -> str:
-    figures = [
-        f'<figure><div role="img" aria-label="{escape(plot.alt)}">{plot.inline()}</div>'
-        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-        for plot in plots
-    ]
-    return f'<div class="plots">{"".join(figures)}</div>' if figures else ""
+    return f'<div class="plots">{"".join(map(_figure, plots))}</div>' if plots else ""
 
 
 def _fills(run: Run) -> str:
     content = fills.decoder_table(run, gallery.open_data(run))
     return content and (
-        "<p>The same test images, with the hole filled by baselines without training and by each row's decoder "
-        f"(first seed). Decoders never see the hidden pixels.</p>{content}"
+        "<p>Test images drawn at random, with the hole filled by baselines without training and by each row's decoder "
+        "(first seed). Decoders never see the hidden pixels. Below each fill: its PSNR inside the hole; more is "
+        f"better.</p>{content}"
     )
 
 
@@ -133,52 +188,58 @@ def _nearest_fills(run: Run) -> str:
 
 
 def _neighbours(run: Run) -> str:
-    found = gallery.neighbours(run, gallery.open_data(run))
-    content = "".join(
-        f"<h3>{REGIONS[mode]}</h3>{first}"
-        + (
-            f'<details><summary>{len(rest)} more</summary><div class="sheets">{"".join(rest)}</div></details>'
-            * bool(rest)
-        )
-        for mode, (first, *rest) in found.items()
-    )
+    content = neighbours.neighbours(run, gallery.open_data(run))
     return content and (
-        "<p>Left: the query. Right: its nearest neighbours in the training split, nearest first, with cosine "
-        "similarity and class. One row per encoder, read at the stage of its headline score. "
-        f"At most {gallery.SEARCHED} regions are searched.</p>{content}{_shown_rows(run)}"
+        "<p>Left: a test image, one of each class, drawn at random. Right: its nearest neighbours in the training "
+        "split, a line per encoder, read at the stage of its headline score. Full green frame and ✓: the same class; "
+        "dashed red frame and ✗: another class. Beside each name: how many of them are right. "
+        f"At most {neighbours.SEARCHED} regions are searched.</p>{content}{_shown_rows(run)}"
     )
 
 
 def _dense(run: Run) -> str:
     content = dense.feature_table(run, gallery.open_data(run))
-    return content and (
+    return content and _folded(
+        run,
         "<p>Features of each encoder (first seed) as colours. Over these test images, the first principal component "
         "runs from dark to light, the second from blue to yellow, the third from green to red, each stretched to its "
         "full range. Within one encoder, similar colours mean similar features; colours of different encoders are not "
-        f"comparable. Below each name: the stage, and the variance explained by the three components.</p>{content}"
+        f"comparable. Below each name: the stage, and the variance explained by the three components.</p>{content}",
     )
 
 
 def _sheets(run: Run) -> str:
-    parts = []
-    for probe in gallery.SHEETS:
-        for row, sheet in gallery.sheets(run, probe).items():
-            shown = " open" if row in gallery.OPEN_ROWS else ""
-            parts.append(f"<details{shown}><summary>{escape(probe)}: {escape(row)}</summary>{sheet}</details>")
-    return "".join([*parts, _shown_rows(run)]) if parts else ""
+    content = "".join(grids.sheet_grid(run, probe) for probe in grids.SHEETS)
+    return content and (
+        "<p>The same test images, drawn at random, for all encoders (first seed). In detections, a full green frame "
+        "finds an object of its class, a dashed red frame does not; there are two more frames than objects.</p>"
+        f"{content}{_shown_rows(run)}"
+    )
 
 
 def _shown_rows(run: Run) -> str:
     """Return a line that names the shown rows, if not all rows are shown."""
     if len(run.shown) == len(run.rows):
         return ""
-    return f'<p class="legend">{len(run.shown)} of {len(run.rows)} rows are shown: {escape(and_list(run.shown))}.</p>'
+    names = and_list([row_title(row) for row in run.shown])
+    return f'<p class="legend">{len(run.shown)} of {len(run.rows)} rows are shown: {escape(names)}.</p>'
 
 
 def _filters(run: Run) -> str:
     found: Mapping[str, str] = gallery.filters(run)
-    figures = [f"<figure>{image}<figcaption>{escape(row)}</figcaption></figure>" for row, image in found.items()]
-    return f'<div class="filters">{"".join(figures)}</div>' if figures else ""
+    figures = [
+        f"<figure>{image}<figcaption>{escape(row_title(row))}</figcaption></figure>" for row, image in found.items()
+    ]
+    return _folded(run, f'<div class="filters">{"".join(figures)}</div>') if figures else ""
+
+
+def _folded(run: Run, content: str) -> str:
+    """Fold what shows little in small images."""
+    side = run.plan.get("image_size", SMALL_SIDE)
+    if side >= SMALL_SIDE:
+        return content
+    summary = f"<summary>At {side} px these images show little; unfold them.</summary>"
+    return f"{FOLDED}{summary}{content}</details>"
 
 
 def _facts(run: Run, left_out: list[str]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from benchmarks.naming import probe_title, row_title
 from benchmarks.recipes import UNTOUCHED
-from benchmarks.report.content import Run, probe_title
+from benchmarks.report.content import Run, column_title
 from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title, wrapped
 from benchmarks.verdict import BASELINE, CEILING
 from benchmarks.wording import and_list
@@ -50,9 +51,9 @@ def cost_plot(run: Run) -> Plot | None:
         for row, value in panel.values.items():
             look = look_of(row, run.shown)
             if row == BASELINE:
-                axes.axhline(value, color=INK, linestyle="--", linewidth=1, label=row)
+                axes.axhline(value, color=INK, linestyle="--", linewidth=1, label=row_title(row))
                 continue
-            axes.plot(cost[row], value, label=row, **(look | {"linestyle": "none"}))
+            axes.plot(cost[row], value, label=row_title(row), **(look | {"linestyle": "none"}))
             if row in panel.ends:
                 axes.plot([cost[row]] * 2, panel.ends[row], color=look["color"], linewidth=1, alpha=0.7)
         if panel.rising < 0:
@@ -63,9 +64,9 @@ def cost_plot(run: Run) -> Plot | None:
     legend_below(figure, run, *places)
     fronts: dict[tuple[str, ...], list[str]] = {}
     for panel in panels:
-        fronts.setdefault(tuple(row for row in panel.front if row != BASELINE), []).append(panel.name)
+        fronts.setdefault(tuple(row_title(row) for row in panel.front if row != BASELINE), []).append(panel.name)
     named = "; ".join(f"{', '.join(front) or 'no row'} in {and_list(names)}" for front, names in fronts.items())
-    spent = "; ".join(f"{row} {value:,.3g}" for row, value in cost.items() if row != BASELINE)
+    spent = "; ".join(f"{row_title(row)} {value:,.3g}" for row, value in cost.items() if row != BASELINE)
     return Plot(
         "cost",
         figure,
@@ -126,7 +127,9 @@ def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
         column = [s for s in run.summaries if s.headline and s.probe == probe]
         values = {s.pretext: s.mean for s in column}
         ends = {s.pretext: (s.low, s.high) for s in column if s.low is not None and s.high is not None}
-        columns.append((probe, probe_title(column[0]), 1 if column[0].higher_is_better else -1, values, ends))
+        columns.append(
+            (probe_title(probe), column_title(column[0]), 1 if column[0].higher_is_better else -1, values, ends)
+        )
     panels = []
     for name, title, rising, values, ends in columns:
         known = {row: values[row] for row in run.rows if row in values and row in cost}
@@ -151,4 +154,6 @@ def _front_line(axes: Axes, panel: _Panel, cost: Mapping[str, float], shown: Seq
             at = (cost[row], panel.values[row])
             place = axes.transAxes.inverted().transform(axes.transData.transform(at))[0]
             side, shift = ("right", -3) if place > 0.5 else ("left", 3)
-            axes.annotate(wrapped(row), at, xytext=(shift, 3), textcoords="offset points", fontsize=8.5, ha=side)
+            axes.annotate(
+                wrapped(row_title(row)), at, xytext=(shift, 3), textcoords="offset points", fontsize=8.5, ha=side
+            )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.naming import row_title
 from benchmarks.report.content import Run
 from benchmarks.verdict import BASELINE
 from pretext.system.checkpoint import atomic_write
@@ -25,6 +26,8 @@ COLOURS = ("#E69F00", "#009E73", "#56B4E9", "#0072B2", "#D55E00", "#CC79A7", "#9
 MARKERS = "osD^vPX*"
 INK = "#010203"
 """Placeholder for the page's text colour, replaced by `currentColor` in inline SVG (light and dark mode)."""
+PAPER = "#fefdfc"
+"""Placeholder for the page's background, replaced by `var(--paper)` in inline SVG: the inside of an open mark."""
 GREY = COLOURS[-1]
 """Colour of the rows that are not in `Run.shown`."""
 WIDTH = 5.0
@@ -58,7 +61,7 @@ class Plot(NamedTuple):
         text = text.replace('<style type="text/css">*{', f"<style>.{self.name} *{{", 1)
         opening = rf'<svg class="{self.name}" \1 aria-hidden="true">'
         text = re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', opening, text, count=1)
-        return text.replace(INK, "currentColor")
+        return text.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
 
     def write(self, folder: Path) -> None:
         """Write the figure as SVG (text as outlines, independent of fonts) and as PNG, both on white."""
@@ -114,11 +117,11 @@ def look_of(row: str, shown: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def blank_figure(height: float) -> Figure:
-    """Return an empty figure; `height` in inches."""
+def blank_figure(height: float, *, width: float = WIDTH) -> Figure:
+    """Return an empty figure; sides in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def blank_panels(count: int, legend: Sequence[str] = ()) -> tuple[Figure, list[Axes]]:
@@ -132,19 +135,20 @@ def blank_panels(count: int, legend: Sequence[str] = ()) -> tuple[Figure, list[A
 
 
 def wrapped(name: str) -> str:
-    """Return a row's name in lines of at most `LABEL_LETTERS`, broken after a mark of its spec where one is near."""
+    """Return a name in lines of at most `LABEL_LETTERS`, broken between words or after a mark of its spec."""
     lines = [""]
-    for part in re.split(r"(?<=[?&:,_])", name):
-        for piece in textwrap.wrap(part, LABEL_LETTERS) or [part]:
-            if lines[-1] and len(lines[-1]) + len(piece) > LABEL_LETTERS:
+    for token in re.findall(r"[^ ?&:,_]*[ ?&:,_]*", " ".join(name.split())):
+        for start in range(0, len(token), LABEL_LETTERS):
+            piece = token[start : start + LABEL_LETTERS]
+            if lines[-1] and len((lines[-1] + piece).rstrip()) > LABEL_LETTERS:
                 lines.append("")
             lines[-1] += piece
-    return "\n".join(lines)
+    return "\n".join(line.strip() for line in lines)
 
 
 def legend_height(rows: Sequence[str]) -> float:
     """Return the height in inches of a legend of these rows in two columns."""
-    lines = [wrapped(row).count("\n") + 1 for row in rows] + [1]
+    lines = [wrapped(row_title(row)).count("\n") + 1 for row in rows] + [1]
     half = math.ceil(len(lines) / 2)
     return 0.22 * max(sum(lines[:half]), sum(lines[half:]))
 
@@ -162,7 +166,7 @@ def legend_below(figure: Figure, run: Run, *panels: Axes, others: int | None = N
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    entries = {row: found[row] for row in run.shown if row in found}
+    entries = {name: found[name] for name in map(row_title, run.shown) if name in found}
     others = len(run.rows) - len(run.shown) if others is None else others
     if others:
         entries[f"{others} others"] = Line2D([], [], color=GREY, marker=".", linewidth=0.7)

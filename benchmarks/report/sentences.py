@@ -1,11 +1,13 @@
-"""The verdict in sentences, and its caveats."""
+"""What was compared, the verdict in sentences, and its caveats."""
 
 from __future__ import annotations
 
-from benchmarks.intervals import LEVEL
+from benchmarks.headline import chance_caveat
+from benchmarks.naming import encoder_title, row_title
+from benchmarks.ordering import REFERENCE_ROWS, WITHOUT_LABELS, group_of
 from benchmarks.report.content import PERCENT, Run
-from benchmarks.verdict import BASELINE
-from benchmarks.wording import MOST_NAMED, after_holm, and_list, listed, numbered
+from benchmarks.verdict import BASELINE, CEILING
+from benchmarks.wording import MOST_NAMED, and_list, listed, number_word, numbered
 
 
 def data_sentence(run: Run) -> str:
@@ -18,6 +20,47 @@ def data_sentence(run: Run) -> str:
             f"Results may not transfer to photographs.{pretraining}"
         )
     return f"Data: {data}.{pretraining}"
+
+
+def setting_sentence(run: Run) -> str:
+    """Return what was compared: rows, encoder, budget, seeds and references; empty without results."""
+    trained = [row for row in run.rows if row in run.costs and row not in REFERENCE_ROWS]
+    given = [row for row in run.rows if row not in run.costs and group_of(row) == "task"]
+    plain = [row for row in run.rows if row not in run.costs and group_of(row) == "plain"]
+    if not (trained or given):
+        return ""
+    parts = []
+    if trained:
+        ways = f"{number_word(len(trained))} way{'s' if len(trained) > 1 else ''}"
+        parts.append(f"{ways} to train {encoder_title(run.plan.get('encoder', '')) or 'an encoder'} without labels")
+    if given:
+        parts.append(f"{number_word(len(given))} given encoder{'s' if len(given) > 1 else ''}")
+    text = " and ".join(parts) + _budget(run)
+    seeds = max(s.seeds for s in run.summaries)
+    text += f", with {number_word(seeds)} seed{'s' if seeds > 1 else ''}"
+    beside = ["untrained random weights"] if BASELINE in run.rows else []
+    beside += ["training with labels"] if CEILING in run.rows else []
+    beside += [row_title(row) for row in plain]
+    text += f"; beside {and_list(beside)}" if beside else ""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _budget(run: Run) -> str:
+    """Return the training pictures of each task, if all saw equally many, and their size."""
+    seen = {run.costs[row].images_seen for row in run.rows if row in run.costs and group_of(row) == "task"}
+    drawn = "drawn pictures" if run.synthetic else "pictures"
+    size = f" of {run.plan['image_size']} px" if "image_size" in run.plan else ""
+    return f", each on {seen.pop():,.0f} {drawn}{size}" if len(seen) == 1 else f", on {drawn}{size}"
+
+
+def without_labels(run: Run) -> str:
+    """Return what the page of a data set without labels can and cannot say; empty if a probe has read labels."""
+    if not run.probes or set(run.probes) - {*WITHOUT_LABELS}:
+        return ""
+    return (
+        "The pictures have no labels, so no probe can say which encoder is best at a task. Look at the neighbours and "
+        "the filled holes of your own pictures below; the numbers are measures that need no labels."
+    )
 
 
 def verdict(run: Run) -> list[str]:
@@ -56,28 +99,12 @@ def caveats(run: Run) -> list[str]:
     failed = f"; failed: {len(run.failures)}" if run.failures else ""
     have = "has" if missing == 1 else "have"
     unfinished = f"{missing} of {len(run.planned)} planned cells {have} no result{failed}." if missing else ""
-    return [text for text in (unfinished, _dirty(run), _by_chance(run)) if text]
+    return [text for text in (unfinished, _dirty(run), chance_caveat(run.summaries)) if text]
 
 
 def _dirty(run: Run) -> str:
     cells = {m.cell for m in run.measurements if m.git_dirty}
     rows = [row for row in run.rows if any(m.git_dirty and m.pretext == row for m in run.measurements)]
-    named = f" ({and_list(rows)})" if len(rows) <= MOST_NAMED else ""
+    named = f" ({and_list([row_title(row) for row in rows])})" if len(rows) <= MOST_NAMED else ""
     total = len(run.evaluated)
     return f"{len(cells)} of {total} results were computed with uncommitted changes{named}." if cells else ""
-
-
-def _by_chance(run: Run) -> str:
-    count = sum(s.distinguishable is not None for s in run.headlines().values())
-    if not count:
-        return ""
-    seeds = max(s.seeds for s in run.summaries)
-    text = (
-        f"{count} comparison{'s' if count > 1 else ''}, each at the {PERCENT} level: without any true difference, "
-        f"about {count * (1 - LEVEL):.1f} would be marked. {after_holm(run.summaries)}"
-    )
-    few = {
-        1: " One seed: the intervals cover the choice of test images, not the variation between training runs.",
-        2: " Two seeds: a third would more than halve the smallest detectable difference.",
-    }
-    return text + few.get(seeds, "")

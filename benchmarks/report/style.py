@@ -16,25 +16,36 @@ p { max-width: 48rem; margin: .5rem 0; }
 a { color: var(--link); }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1rem 0; font-size: .92rem; }
 .data { color: var(--soft); }
+.data { max-width: none; }
 .synthetic { display: inline-block; padding: .3rem .7rem; border-left: .3rem solid #e69f00;
   background: var(--tint); color: var(--ink); }
-.verdict { font-size: 1.08rem; }
+.verdict { max-width: none; margin: .35rem 0; }
+.forest svg, .forest-narrow svg { width: 100%; height: auto; display: block; }
+.forest-narrow { display: none; }
+@media (max-width: 44rem) { .forest { display: none; } .forest-narrow { display: block; } }
 .small, figcaption, .legend { color: var(--soft); font-size: .88rem; }
-.scroll { overflow-x: auto; max-width: 100%; margin: .6rem 0; -webkit-overflow-scrolling: touch; }
+.scroll { overflow: auto; max-width: 100%; margin: .6rem 0; } .tall { max-height: 92vh; }
 .scroll:focus-visible, button:focus-visible, summary:focus-visible { outline: 2px solid var(--link); }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums;
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums;
   overflow-wrap: normal; }
-th, td { padding: .35rem .45rem; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: .35rem .38rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th:first-child, .text { text-align: left; }
 .ranged td { white-space: normal; }
-thead th { vertical-align: bottom; font-weight: 600; }
+thead th { vertical-align: bottom; font-weight: 600; position: sticky; top: 0; z-index: 1; background: var(--paper); }
+thead th:first-child { left: 0; z-index: 2; }
+tr.reference > * { color: var(--soft); }
+table:not(.sorted) tr.ruled > * { border-top: 2px solid var(--soft); }
+.filter { font: inherit; font-size: .88rem; padding: .2rem .4rem; margin-top: .4rem; max-width: 100%; color: inherit;
+  background: var(--tint); border: 1px solid var(--line); }
 thead small { display: block; color: var(--soft); font-weight: 400; }
-tbody th { font-weight: 500; position: sticky; left: 0; background: var(--paper); }
+tbody th { font-weight: 500; white-space: normal; max-width: 10rem; position: sticky; left: 0;
+  background: var(--paper); }
 tbody tr:hover > * { background: var(--tint); }
 th button { all: unset; cursor: pointer; text-align: inherit; }
-th[aria-sort=ascending] button::after { content: " ↑"; }
-th[aria-sort=descending] button::after { content: " ↓"; }
+.sortable th button span::after { content: " ↕"; color: var(--soft); font-weight: 400; }
+.sortable th[aria-sort=ascending] button span::after { content: " ▴"; color: inherit; }
+.sortable th[aria-sort=descending] button span::after { content: " ▾"; color: inherit; }
 .up { color: var(--good); } .down { color: var(--bad); } .half { color: var(--soft); }
 details { margin: .8rem 0; } summary { cursor: pointer; padding: .3rem 0; }
 pre { background: var(--tint); padding: .7rem; font-size: .82rem; margin: .4rem 0; overflow-x: auto;
@@ -45,25 +56,39 @@ figure { margin: 0; min-width: 0; } figcaption { margin-top: .3rem; }
 .plots { columns: 22rem; column-gap: 1.6rem; } .plots figure { break-inside: avoid; padding-bottom: 1.6rem; }
 .plots svg { width: 100%; height: auto; max-width: 36rem; display: block; }
 .filters { display: flex; flex-wrap: wrap; gap: 1.2rem; }
-img { display: block; } .sheet img { max-width: none; }
+img { display: block; }
+.files code { white-space: normal; overflow-wrap: anywhere; }
+.query { display: flex; gap: 1rem; align-items: flex-start; margin: .6rem 0 1.2rem; }
+.near th, .near td { padding: .15rem .3rem; border: 0; } .near th { text-align: left; }
+.near th small { display: block; color: var(--soft); font-weight: 400; }
+.near figcaption { margin: .1rem 0 0; font-size: .72rem; text-align: center; }
+.hit img { border: 4px solid var(--good); } .miss img { border: 4px dashed var(--bad); }
+.fills td { vertical-align: top; }
+.fills td small { color: var(--soft); font-size: .72rem; }
 .fills td, .fills th { padding: .15rem; border: 0; text-align: center; }
 .fills thead th { white-space: normal; overflow-wrap: anywhere; font-size: .8rem; font-weight: 500; max-width: 96px; }
-.fills img { width: 96px; height: 96px; }
+.fills img { width: 96px; height: 96px; } .grid img { width: 144px; height: 144px; }
+.grid tbody th { text-align: left; white-space: normal; max-width: 9rem; }
 .dense tbody th { text-align: left; max-width: 9rem; white-space: normal; }
 .dense th small { display: block; color: var(--soft); font-weight: 400; }
-.sheets > div + div { margin-top: 1.2rem; }
 @media (max-width: 30rem) {
   tbody th { white-space: normal; min-width: 7.5rem; max-width: 8.5rem; overflow-wrap: anywhere; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
+  .query { flex-direction: column; }
   .fills img { width: 76px; height: 76px; } .fills thead th { max-width: 76px; font-size: .68rem; } }
 @media print { html { font-size: 9pt; } body { max-width: none; padding: 0; } nav { display: none; }
   :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --tint: #fff;
     --good: #00684c; --bad: #a84300; }
-  .scroll { overflow: visible; } figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .scroll { overflow: visible; } .tall { max-height: none; } .screen, .filter { display: none; }
+  figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
   table { font-size: 7pt; } th, td { padding: .15rem .25rem; } th, .text { white-space: normal; }
-  tbody th { position: static; } th button { display: contents; } .plots { columns: 2; }
+  tbody th, thead th { position: static; } th button { display: contents; } .plots { columns: 3; }
+  .sortable th button span::after { content: none; } .plots figure { padding-bottom: .6rem; }
+  .forest { display: block; } .forest-narrow { display: none; } .query { display: inline-flex; width: 49%; }
+  .near img { width: 1.1cm; height: auto; } .query > figure img { width: 2cm; height: auto; }
+  .hit img, .miss img { border-width: 2px; } .fills.grid img { max-width: 1.6cm !important; }
+  .fills:not(.grid) tbody tr:nth-child(n+5) { display: none; }
   h2 + p, summary { break-after: avoid; } p { break-inside: avoid; }
-  .sheet img { max-width: 100%; max-height: 22cm; width: auto; height: auto; }
   .fills table { width: 100%; table-layout: fixed; }
   .fills img { width: 100%; height: auto; max-width: 2.2cm; margin: auto; } }
 """
@@ -78,10 +103,24 @@ for (const button of document.querySelectorAll('table.sortable th button')) butt
   const order = (a, b) => a === '' || b === '' ? (a === '') - (b === '') || 0
     : (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
   body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
+  table.classList.add('sorted');
 };
+for (const table of document.querySelectorAll('table.sortable')) if (table.tBodies[0].rows.length > 8) {
+  const field = document.createElement('input');
+  field.type = 'search';
+  field.className = 'filter';
+  field.placeholder = 'Show rows with …';
+  field.setAttribute('aria-label', 'Show rows of the table that contain these words');
+  field.oninput = () => {
+    const words = field.value.toLowerCase().split(/\\s+/);
+    for (const row of table.tBodies[0].rows)
+      row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word));
+  };
+  table.closest('.scroll').before(field);
+}
 let unfolded = [];
 addEventListener('beforeprint', () => {
-  unfolded = [...document.querySelectorAll('details:not([open])')];
+  unfolded = [...document.querySelectorAll('details:not([open]):not(.screen)')];
   for (const one of unfolded) one.open = true;
 });
 addEventListener('afterprint', () => { for (const one of unfolded) one.open = false; });

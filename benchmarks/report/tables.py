@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from benchmarks.costs import COSTS, cost_values
+from benchmarks.naming import metric_title, probe_title, row_title
+from benchmarks.ordering import group_of
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Cell, Evidence
+from benchmarks.report.protocols import protocol
 from benchmarks.verdict import Summary
 from benchmarks.wording import MARK
 
@@ -20,17 +24,17 @@ def main_table(run: Run) -> str:
     for probe in run.probes:
         column = [s for (_, name), s in headlines.items() if name == probe]
         one = column[0]
-        about = f"{one.metric} {one.unit}".strip() + (" ↑" if one.higher_is_better else " ↓")
+        about = f"{metric_title(one.metric)} {one.unit}".strip() + (" ↑" if one.higher_is_better else " ↓")
         chance = f"no learning {one.chance:.1f}" if one.chance is not None else NBSP
-        head.append(_head(probe, about, chance))
+        head.append(_head(probe_title(probe), about, *protocol(run, probe), chance))
     head += [_head(name, unit) for name, unit in COSTS]
     body = []
     for row in run.rows:
-        cells = [f'<th scope="row">{breakable(row)}</th>']
+        cells = [_row_head(row)]
         cells += [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
         cells += [_number(value, ",.0f") for value in cost_values(run.costs.get(row))]
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    return _table(head, body, "Headline number of each probe by row")
+        body.append("".join(cells))
+    return _table(head, _lines(run.rows, body), "Headline number of each probe by row")
 
 
 def score_table(run: Run) -> str:
@@ -38,28 +42,30 @@ def score_table(run: Run) -> str:
     differences = {(s.pretext, s.probe, s.metric, s.stage): s for s in run.summaries}
     names = ("row", "probe", "metric", "stage", "unit", "mean", "from", "to", "no learning", "− random")
     head = [_head(name, text=name in names[1:5]) for name in (*names, "from", "to", "seeds", "n")]
-    body = []
+    body, rows = [], []
     for r in run.readings():
         s = differences.get((r.pretext, r.probe, r.metric, r.stage))
         difference = (s.difference, s.difference_low, s.difference_high) if s else (None, None, None)
-        words = [r.probe, r.metric, r.stage + (" ★" if r.headline else ""), r.unit]
+        words = [probe_title(r.probe), metric_title(r.metric), r.stage + (" ★" if r.headline else ""), r.unit]
         numbers = [r.value.mean, r.value.low, r.value.high, r.chance, *difference]
+        rows.append(r.pretext)
         body.append(
-            f'<tr><th scope="row">{breakable(r.pretext)}</th>'
+            _row_head(r.pretext)
             + "".join(f'<td class="text">{escape(word)}</td>' for word in words)
             + "".join(_number(number, ".3f") for number in numbers)
-            + f"{_number(r.seeds, 'd')}{_number(r.n, 'd')}</tr>"
+            + f"{_number(r.seeds, 'd')}{_number(r.n, 'd')}"
         )
-    return _table(head, body, "All scores at all stages")
+    return _table(head, _lines(rows, body), "All scores at all stages")
 
 
 def evidence_table(table: Evidence) -> str:
     """Return an uncertainty table."""
-    body = [
-        f'<tr><th scope="row">{breakable(first.text)}</th>{"".join(_cell(cell) for cell in rest)}</tr>'
+    cells = [
+        f'<th scope="row">{breakable(first.text)}</th>{"".join(_cell(cell) for cell in rest)}'
         for first, *rest in table.body
     ]
-    return _table([_head(name) for name in table.head], body, table.title, kind="sortable ranged")
+    rows = table.rows or ("",) * len(cells)
+    return _table([_head(name) for name in table.head], _lines(rows, cells), table.title, kind="sortable ranged")
 
 
 def breakable(name: str) -> str:
@@ -67,9 +73,24 @@ def breakable(name: str) -> str:
     return escape(name).replace("_", "_<wbr>").replace(":", ":<wbr>")
 
 
+def _row_head(row: str) -> str:
+    return f'<th scope="row">{breakable(row_title(row))}</th>'
+
+
+def _lines(rows: Sequence[str], cells: Sequence[str]) -> list[str]:
+    """Return lines of a table: those of references are grey, and the groups of rows are ruled off."""
+    groups = [group_of(row) if row else "" for row in rows]
+    lines = []
+    for at, (group, content) in enumerate(zip(groups, cells, strict=True)):
+        ruled = at > 0 and group != groups[at - 1]
+        kinds = " ".join([*(["reference"] if group == "reference" else []), *(["ruled"] if ruled else [])])
+        lines.append(f'<tr class="{kinds}">{content}</tr>' if kinds else f"<tr>{content}</tr>")
+    return lines
+
+
 def _table(head: list[str], body: list[str], label: str, *, kind: str = "sortable") -> str:
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f'<div class="scroll tall" tabindex="0" role="region" aria-label="{escape(label)}">'
         f'<table class="{kind}"><thead><tr>{"".join(head)}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
@@ -78,7 +99,7 @@ def _table(head: list[str], body: list[str], label: str, *, kind: str = "sortabl
 def _head(name: str, *below: str, text: bool = False) -> str:
     lines = "".join(f"<small>{escape(line)}</small>" for line in below)
     kind = ' class="text"' if text else ""
-    return f'<th scope="col"{kind}><button>{escape(name)}{lines}</button></th>'
+    return f'<th scope="col"{kind}><button><span>{escape(name)}</span>{lines}</button></th>'
 
 
 def _number(value: float | None, form: str) -> str:

@@ -45,6 +45,7 @@ class FineTune(FittedProbe):
     its centre at test, are resized to the encoder's input size.
     """
 
+    title: ClassVar[str] = "Fine-tuning"
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
     batch_size: int = 32

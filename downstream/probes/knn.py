@@ -31,6 +31,7 @@ class Knn(Probe):
     Deviations: several k, and every stage; features are centred before they are normalised to unit length.
     """
 
+    title: ClassVar[str] = "k-NN"
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
     reads_features: ClassVar[bool] = True
 

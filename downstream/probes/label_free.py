@@ -48,6 +48,7 @@ class LabelFree(Probe):
         the grid does not divide the map.
     """
 
+    title: ClassVar[str] = "Without labels"
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset(),)
 
     images: int = 2000

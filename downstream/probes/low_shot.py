@@ -54,6 +54,7 @@ class LowShot(Probe):
         are those of the probes `linear` and `fine_tune`; val keeps all its labels.
     """
 
+    title: ClassVar[str] = "Few labels"
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
     percents: tuple[float, ...] = (1.0, 5.0, 10.0)

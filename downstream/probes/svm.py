@@ -67,6 +67,7 @@ class Svm(Probe):
         and costs together, since liblinear took seconds where this takes tenths.
     """
 
+    title: ClassVar[str] = "SVM"
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
     reads_features: ClassVar[bool] = True
 

@@ -23,8 +23,16 @@ class DeclaredTask:
     variants: Mapping[str, Mapping[str, Any]]
     """The settings in which a variant differs from the defaults, by variant."""
     variant_help: Mapping[str, str]
+    titles: Mapping[str, str]
+    """See `titles` of `Task`."""
     training_defaults: Mapping[str, Mapping[str, Any]]
     """See `training_defaults` of `Task`."""
+
+    def title(self, variant: str = "") -> str:
+        """Return the name that people read, of the task or of a variant; see `titles` of `Task`."""
+        name, colon, _ = self.about.partition(":")
+        own = self.titles.get("", name if colon else self.name)
+        return self.titles.get(variant, f"{own} ({variant})" if variant else own)
 
 
 def declared_tasks() -> dict[str, DeclaredTask]:
@@ -108,6 +116,7 @@ def _task(name: str, module: Module) -> DeclaredTask | None:
             config=config,
             variants=declared.value("variants") or {},
             variant_help=declared.value("variant_help") or {},
+            titles=declared.value("titles") or {},
             training_defaults=declared.value("training_defaults") or {},
         )
     return None

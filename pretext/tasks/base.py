@@ -125,7 +125,7 @@ class Task(nn.Module, ABC):
     It raises ValueError if the encoder does not fit. Only the encoder is exported after training. Other submodules
     are discarded, but their names are keys of checkpoints.
 
-    `variants`, `variant_help` and `training_defaults` contain literals only (numbers, strings, dicts and
+    `titles`, `variants`, `variant_help` and `training_defaults` contain literals only (numbers, strings, dicts and
     `Config(key=literal)`): `--help` reads them from the source text, without importing torch.
     """
 
@@ -135,6 +135,9 @@ class Task(nn.Module, ABC):
     """Named `Config`s besides the default one: `context_encoder:adversarial`."""
     variant_help: ClassVar[Mapping[str, str]] = {}
     """One short phrase for each variant: how it differs from the default."""
+    titles: ClassVar[Mapping[str, str]] = {}
+    """Names in tables and figures, by variant; the key "" is the task's own. Where one is missing, it is the name that
+    begins the module's docstring, and for a variant that name with the variant in brackets."""
     training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Defaults of `train` that a variant replaces (`encoder`, `batch_size`); the key "" applies to the whole task.
 

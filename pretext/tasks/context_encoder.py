@@ -93,6 +93,7 @@ class ContextEncoder(Inpainter):
         "adversarial": "adds the adversarial loss, weight 0.001",
         "released": "the authors' released network: central hole, 128 px",
     }
+    titles: ClassVar[Mapping[str, str]] = {"adversarial": "Context encoder + adversary"}
     training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "released": {
             "encoder": "released",

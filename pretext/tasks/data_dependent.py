@@ -14,8 +14,9 @@ algorithm 2 is meant for chains of layers; where branches join without normalisa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from pretext.encoders.base import Encoder
 from pretext.modules.initialisation import Sample, balance, scales_with_its_weights, standardise
@@ -37,6 +38,8 @@ class DataDependent(Fitted):
             super().__post_init__()
             if not 0 <= self.passes <= 1000:
                 raise ValueError(f"passes is {self.passes}; allowed is from 0 to 1000")
+
+    titles: ClassVar[Mapping[str, str]] = {"": "Rescaled random weights"}
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         """Check that the encoder can be rescaled.

@@ -18,8 +18,9 @@ patches per layer, against hundreds of thousands in the chapter; no scaling betw
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,8 @@ class KMeans(Fitted):
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 1 to 10000000")
             if not 0 < self.whitening <= 100:
                 raise ValueError(f"whitening is {self.whitening}; allowed is above 0 and up to 100")
+
+    titles: ClassVar[Mapping[str, str]] = {"": "K-means filters"}
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)

@@ -105,6 +105,7 @@ class MoCo(Task):
         "v3": "MoCo v3: no queue; a predictor and a symmetric loss",
         "v3_paper": "MoCo v3 as published: hidden 4096, projection 256",
     }
+    titles: ClassVar[Mapping[str, str]] = {"v3": "MoCo v3", "v3_paper": "MoCo v3 (paper)"}
     training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"batch_size": 256, "optimizer": "sgd", "learning_rate": 0.03, "weight_decay": 1e-4, "warmup": 0.0},
         "v3_paper": {"batch_size": 4096, "learning_rate": 2.4e-3, "weight_decay": 0.1, "warmup": 0.13333333333333333},

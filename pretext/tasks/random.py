@@ -38,6 +38,7 @@ class Random(Fitted):
 
     variants: ClassVar[Mapping[str, Any]] = {"untouched": Config(images=0)}
     variant_help: ClassVar[Mapping[str, str]] = {"untouched": "batch normalisation has seen no image"}
+    titles: ClassVar[Mapping[str, str]] = {"": "Random weights", "untouched": "Random weights (uncalibrated)"}
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)

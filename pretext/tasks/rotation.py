@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,8 @@ class Rotation(Task):
                 raise ValueError(f"crop is {self.crop}; allowed is from 0.01 to 1")
             if not 0 <= self.flip <= 1:
                 raise ValueError(f"flip is {self.flip}; allowed is from 0 to 1")
+
+    titles: ClassVar[Mapping[str, str]] = {"": "Rotation"}
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)

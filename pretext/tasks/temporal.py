@@ -98,6 +98,7 @@ class Temporal(Task):
         "order": "predicts whether three frames are in order",
         "paper": "published widths; hardest negatives after a quarter",
     }
+    titles: ClassVar[Mapping[str, str]] = {"order": "Order of frames"}
 
     progress: Tensor
 

@@ -38,6 +38,7 @@ class NearestFill(Probe):
     blended: bool = True
     """Blend the filled pixels with their surroundings."""
 
+    title: ClassVar[str] = "Nearest fill"
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset(),)
 
     def __post_init__(self) -> None:

@@ -242,14 +242,14 @@ class Retrieval(Probe):
     def examples(
         self, encoder: Encoder, data: ImageDataset, *, mode: Mode, stage: str, count: int
     ) -> tuple[list[Tile], list[list[Tile]]]:
-        """Return queries, each from another picture, and their neighbours, as arguments of `neighbour_sheet`.
+        """Return queries, one of each class and each from another picture, and their neighbours.
 
-        The queries are the same for all encoders of one input size.
+        The queries are the same for all encoders of one input size. Without classes they are pictures in random order.
 
         Args:
             encoder: Its state is restored.
             data: See `evaluate`.
-            mode: `objects` or `contexts` if the data set has boxes, `images` if it has labels.
+            mode: `objects` or `contexts` if the data set has boxes, else `images`.
             stage: Encoder stage to read, such as that of the headline.
             count: Maximum number of queries.
         """
@@ -259,7 +259,7 @@ class Retrieval(Probe):
         tables = self._tables(sized, drawn)
         vectors, _ = self._best_readings(encoder, sized, tables, regions, [stage])
         found = nearest(vectors["test"][stage], vectors["train"][stage], self.k)
-        return _tiles(sized, tables, found, count, hidden=mode == "contexts")
+        return _tiles(sized, tables, found, count, hidden=mode == "contexts", one_per_class=True)
 
 
 def _sized(data: ImageDataset, regions: Regions, encoder: Encoder) -> ImageDataset:
@@ -289,9 +289,14 @@ def _tiles(
     count: int,
     *,
     hidden: bool,
+    one_per_class: bool = False,
 ) -> tuple[list[Tile], list[list[Tile]]]:
     test, train = tables["test"], tables["train"]
-    chosen = np.sort(np.unique(test["image"], return_index=True)[1])[:count]
+    chosen = np.sort(np.unique(test["image"], return_index=True)[1])
+    if one_per_class and (test["label"] >= 0).any():
+        chosen = chosen[np.sort(np.unique(test["label"][chosen], return_index=True)[1])]
+        chosen = chosen[test["label"][chosen] >= 0]
+    chosen = chosen[:count]
     queries = [
         tile_of(data.split("test"), row, f"query: {class_name(row, data.classes)}", hidden=hidden)
         for row in test[chosen]

@@ -29,20 +29,23 @@ def test_the_latex_table_shows_the_numbers(tmp_path):
     assert text.startswith(r"% Needs \usepackage{booktabs}.")
     table = read_table(text)
     assert table.columns == "lrrrrr"
-    assert table.rules == [0, 3, 7]
+    assert table.rules == [0, 3, 5, 7]  # references are ruled off
     assert table.lines[:3] == [
-        ["", "linear", "images", "work", "processor", "memory"],
+        ["", "Linear", "images", "work", "processor", "memory"],
         ["", "the_metric", "seen", "TFLOP", "s", "MB"],
         ["", "% ↑", "", "", "", ""],
     ]
     found = {name: value for name, value, *_ in table.lines[3:]}
-    assert found.keys() == numbers.keys()
+    titles = {"random": "Random weights", "supervised": "Supervised"}
+    assert found.keys() == {titles.get(name, name) for name in numbers}
     for name, items in numbers.items():
         half = t_distribution.ppf(0.975, 3) * np.std(items, ddof=1) / 2
         marks = {"random": "", "supervised": "^++"}.get(
             name, "^−−"
         )  # paired, large differences: all three are significant after Holm
-        assert found[name] == f"{np.mean(items):.1f} ±{half:.1f}{marks}".replace("-", "−")  # minus signs, not hyphens
+        assert found[titles.get(name, name)] == f"{np.mean(items):.1f} ±{half:.1f}{marks}".replace(
+            "-", "−"
+        )  # minus signs, not hyphens
     assert r"\textbf{30.0}" in text  # labels aside
     assert text.count(r"\textbf") == 1
     assert table.caption.startswith("Data: folder:a_b&c?x=1#2. Means over 1 seed, ±\N{NO-BREAK SPACE}half of the 95")

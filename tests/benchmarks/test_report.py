@@ -29,9 +29,9 @@ def test_the_verdict_names_rows_better_than_random_weights_by_probe(tmp_path):
     three_rows(tmp_path)
     text, page, markdown = written(tmp_path)
     for words in ("".join(page.words), markdown):
-        assert "interval of the difference excludes zero): supervised in linear and knn." in words
-        assert "Worse than random weights: rotation in knn." in words
-        assert "Not distinguishable from random weights: rotation in linear." in words
+        assert "interval of the difference excludes zero): Supervised in Linear and k-NN." in words
+        assert "Worse than random weights: Rotation in k-NN." in words
+        assert "Not distinguishable from random weights: Rotation in Linear." in words
         assert "4 comparisons" in words
     for best in ("30.2", "30.0"):  # of both columns, training with labels aside
         assert markdown.count(f"**{best}") == 1 and text.count(f"<strong>{best}</strong>") == 1
@@ -64,7 +64,9 @@ def test_the_page_is_valid_and_loads_nothing(tmp_path):
     assert "http:" not in text
     assert "https:" not in text
     assert "@import" not in text
-    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    files = [address for address in page.addresses if not address.startswith(("#", "data:"))]
+    assert "results.csv" in files and "figures/forest.svg" in files
+    assert not any(":" in address or address.startswith("/") for address in files)  # of the same folder
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
     assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(page.ids)
     assert "prefers-color-scheme: dark" in text
@@ -139,7 +141,7 @@ def test_a_truncated_log_costs_its_lines_and_not_the_page(tmp_path, capsys):
     assert "Figures left out" not in text
     assert "log.jsonl, line 1: " in capsys.readouterr().err
     assert "First-layer filters left out: " in text
-    assert "interval of the difference excludes zero): supervised in linear and knn." in "".join(page.words)
+    assert "interval of the difference excludes zero): Supervised in Linear and k-NN." in "".join(page.words)
 
 
 def test_the_later_of_two_cells_of_one_seed_counts_whatever_its_name(tmp_path):
@@ -155,7 +157,7 @@ def test_results_of_uncommitted_code_are_counted(tmp_path):
     write_cell(tmp_path, "rotation.knn.s0.00000000", [row("rotation", LOW, probe="knn", git_dirty=True)])
     _, page, markdown = written(tmp_path)
     for words in ("".join(page.words), markdown):
-        assert "1 of 6 results were computed with uncommitted changes (rotation)." in words
+        assert "1 of 6 results were computed with uncommitted changes (Rotation)." in words
 
 
 def test_the_environment_is_shown(tmp_path):

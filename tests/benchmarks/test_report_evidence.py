@@ -26,7 +26,7 @@ def test_the_uncertainty_tables_are_on_the_page_and_in_markdown(tmp_path):
     assert "remain undetected. Sized for a minute." in words
     for title in (
         "Differences from random weights",
-        "Share of the gap from random to supervised",
+        "Share of the gap from random weights to labels",
         "Detectable differences",
         "Mean ranks",
     ):
@@ -34,11 +34,11 @@ def test_the_uncertainty_tables_are_on_the_page_and_in_markdown(tmp_path):
         assert f"### {title}" in markdown
     assert markdown.count("▲▲") == 6  # supervised and rotation in all three probes
     assert text.count('<span class="up">▲</span><span class="up">▲</span>') == 6
-    assert re.search(r"\| rotation \| (4[5-9]|5[0-5]) % \[", markdown)
-    assert "| supervised | 1.00 | 1.00 |" in markdown
-    assert "After Holm's correction for all 9: supervised and rotation in all 3 probes." in words
+    assert re.search(r"\| Rotation \| (4[5-9]|5[0-5]) % \[", markdown)
+    assert "| Supervised | 1.00 | 1.00 |" in markdown
+    assert "After Holm's correction for all 9: Supervised and Rotation in all 3 probes." in words
     (ranks,) = [image for image in page.images if "Critical-difference" in image["aria-label"]]
-    assert "supervised 1.0; rotation 2.0" in ranks["aria-label"]
+    assert "Supervised 1.0; Rotation 2.0" in ranks["aria-label"]
 
 
 def test_the_chosen_and_the_deepest_stage_are_compared_at_the_same_stage(tmp_path):
@@ -54,13 +54,13 @@ def test_the_chosen_and_the_deepest_stage_are_compared_at_the_same_stage(tmp_pat
     assert not page.wrong
     table = markdown.split("### Chosen and deepest stage")[1].split("###")[0]
     head, _, *lines = (line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|"))
-    assert head == ["row", "linear, chosen", "linear, deepest"]
+    assert head == ["row", "Linear, chosen", "Linear, deepest"]
     assert lines == [  # another encoder has other stages
-        ["random", "conv1 30.0 (+0.0)", "conv2 25.0 (+0.0)"],
-        ["rotation", "conv1 40.0 (+10.0)", "conv2 21.0 (−4.0)".replace("−", "-")],
+        ["Random weights", "conv1 30.0 (+0.0)", "conv2 25.0 (+0.0)"],
+        ["Rotation", "conv1 40.0 (+10.0)", "conv2 21.0 (−4.0)".replace("−", "-")],
     ]
-    (figure,) = [image["aria-label"] for image in page.images if "gain in linear" in image["aria-label"]]
-    assert "At the last stage, conv2: rotation -4.0." in figure and "hog" not in figure
+    (figure,) = [image["aria-label"] for image in page.images if "gain in Linear" in image["aria-label"]]
+    assert "At the last stage, conv2: Rotation -4.0." in figure and "HOG" not in figure
 
 
 def test_without_such_methods_there_is_no_retrieval_table(tmp_path):
@@ -79,12 +79,12 @@ def test_worse_rows_are_listed_as_worse_and_a_negative_gap_has_no_shares(tmp_pat
                 write_cell(tmp_path, measured.cell, [measured])
     markdown = written(tmp_path)[2]
     assert (
-        "After Holm's correction for all 6: supervised and rotation in linear; "
-        "worse: supervised, rotation and simclr in knn." in markdown
+        "After Holm's correction for all 6: Supervised and Rotation in Linear; "
+        "worse: Supervised, Rotation and SimCLR in k-NN." in markdown
     )
     shares = markdown[markdown.index("### Share of the gap") :].split("\n\n")[1]
-    assert shares.splitlines()[0] == "| row | linear |"  # no column for knn, where labels are worse
-    assert re.search(r"\| rotation \| (4[5-9]|5[0-5]) % \[", shares)
+    assert shares.splitlines()[0] == "| row | Linear |"  # no column for k-NN, where labels are worse
+    assert re.search(r"\| Rotation \| (4[5-9]|5[0-5]) % \[", shares)
 
 
 def test_without_random_weights_there_are_no_uncertainty_tables(tmp_path):

@@ -11,11 +11,12 @@ from comparison_samples import LOW, row
 from matplotlib.text import Text
 from report_samples import many_rows_folder, three_rows, written
 
+from benchmarks.naming import row_title
 from benchmarks.report import FIGURE, write_report
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import _learning_plots, plots
 from benchmarks.report.pareto import pareto_front
-from benchmarks.report.plotting import style
+from benchmarks.report.plotting import style, wrapped
 from benchmarks.results import write_cell, write_json
 
 
@@ -27,10 +28,10 @@ def many(tmp_path_factory):
 def test_figures_have_alternative_text_and_take_the_colour_of_the_page(tmp_path):
     three_rows(tmp_path)
     text, page, _ = written(tmp_path)
-    assert text.count("<svg") == 2  # scores by stage of both probes; there are no costs and no logs
-    assert len(page.images) == 2
+    assert text.count("<svg") == 4  # two forest plots, scores by stage of both probes; there are no costs and no logs
+    assert len(page.images) == 4
     assert all(len(image["aria-label"]) > 40 for image in page.images)
-    assert "At the last stage, conv1: supervised +15.0" in page.images[0]["aria-label"]
+    assert "At the last stage, conv1: Supervised +15.0" in page.images[2]["aria-label"]
     assert "currentColor" in text
     assert "#010203" not in text
     assert "#000000" not in text
@@ -72,7 +73,7 @@ def test_with_many_rows_plots_show_the_best(many):
     assert set(best) < set(run.shown)
     gain = next(plot for plot in plots(run) if plot.name == "gain-linear")
     (legend,) = gain.figure.legends
-    compared = [name for name in run.shown if name != "random"]
+    compared = [wrapped(row_title(name)) for name in run.shown if name != "random"]
     assert [text.get_text() for text in legend.get_texts()] == [*compared, "17 others"]
 
 
@@ -108,7 +109,7 @@ def test_the_cost_figure_names_the_front(tmp_path, seconds, unit):
     write_json(tmp_path / "plan.json", {"cells": cells})
     (plot,) = [plot for plot in plots(read_run(tmp_path)) if plot.name == "cost"]
     for words in (plot.alt, plot.caption):
-        assert "by increasing cost: rotation, simclr in linear." in words
+        assert "by increasing cost: Rotation, SimCLR in Linear." in words
         assert f"pretraining cost in {unit}" in words
     corners = {"seconds": [20.0, 30.0], "FLOPs": [100.0, 200.0]}[unit]
     (steps,) = [line for line in plot.figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
@@ -123,7 +124,7 @@ def test_figures_are_written_as_files(many):
     from PIL import Image
 
     folder = many / "figures"
-    names = {"ranks", "cost", "gain-linear", "gain-knn"}
+    names = {"forest", "forest-narrow", "ranks", "cost", "gain-linear", "gain-knn"}
     assert {path.name for path in folder.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
     for path in folder.glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
@@ -152,7 +153,7 @@ def test_no_text_leaves_a_figure_however_long_the_names_of_rows(tmp_path):
             stages = [row(pretext, LOW, probe=probe, stage=stage, headline=stage == "b") for stage in "ab"]
             write_cell(tmp_path, stages[0].cell, stages)
     drawn = plots(read_run(tmp_path))
-    assert {plot.name for plot in drawn} >= {"ranks", "gain-linear"}
+    assert {plot.name for plot in drawn} >= {"forest", "ranks", "gain-linear"}
     for plot in drawn:
         with style():
             plot.figure.draw_without_rendering()
@@ -177,7 +178,13 @@ def test_long_names_stay_in_their_panel_and_give_valid_file_names(tmp_path):
             write_json(tmp_path / "pretrain" / str(place) / "run.json", run)
     write_json(tmp_path / "plan.json", {"cells": cells})
     drawn = {plot.name: plot for plot in plots(read_run(tmp_path))}
-    assert set(drawn) == {"cost", "gain-linear", "gain-nearest_mean-train_images=200-metric=cosine"}
+    assert set(drawn) == {
+        "forest",
+        "forest-narrow",
+        "cost",
+        "gain-linear",
+        "gain-nearest_mean-train_images=200-metric=cosine",
+    }
     assert all(FIGURE.fullmatch(f"{made}.svg") for made in drawn)
     figure = drawn["cost"].figure
     figure.canvas.draw()

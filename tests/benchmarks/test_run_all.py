@@ -25,8 +25,8 @@ def test_it_computes_prints_and_writes_then_finds_nothing_to_compute(smoke, caps
     printed = capsys.readouterr()
     assert "18 cells, 0 done; 18 to compute" in printed.out
     assert "(synthetic)" in printed.out
-    line = next(line for line in printed.out.splitlines() if line.startswith("rotation"))
-    assert line.split()[1] == "40.5"
+    line = next(line for line in printed.out.splitlines() if line.startswith("Rotation"))
+    assert line.split()[:2] == ["Rotation", "40.5"]
     opened, *progress = printed.err.splitlines()
     assert "16 drawn pictures: train 8, val 4, test 4" in opened and len(progress) == 18
     with (smoke / "results.csv").open(newline="") as file:

@@ -11,7 +11,6 @@ from comparison_samples import row
 from interval_samples import smyth
 from scipy import stats
 
-from benchmarks.terminal import text_table
 from benchmarks.verdict import ranking, summarise, tables, write_summaries
 
 
@@ -316,21 +315,3 @@ def test_the_lowest_loss_ranks_first_and_two_probes_give_no_ranking():
     assert list(ranking(summarise(losses)).ranks) == ["random", "x"]
     assert ranking(summarise(many(rng, {"random": 30, "x": 50}, probes=("linear", "knn")))) is None
     assert ranking(summarise(many(rng, {"x": 50, "y": 50}))) is None
-
-
-def test_the_text_table_shows_holm_s_correction_detectable_differences_and_ranks():
-    rng = np.random.default_rng(9)
-    summaries = summarise(many(rng, {"random": 30, "x": 30, "supervised": 80}, seeds=3))
-    text = text_table(summaries, {})
-    assert "After Holm's correction for all 6: supervised in all 3 probes." in text
-    assert "Mean rank over 3 probes: supervised 1.0, " in text
-    (line,) = [line for line in text.splitlines() if line.startswith("detectable at 80 % power")]
-    linear = next(s.detectable for s in summaries if s.probe == "linear")
-    assert line.split()[5] == f"{linear:.1f}"
-    assert "detectable at" not in text_table(summarise([row("x", [1, 2])]), {})
-
-
-def test_a_cost_that_is_not_known_is_a_dash():
-    lines = text_table(summarise([row("random", [1, 2]), row("timm:resnet18", [1, 3])]), {}).splitlines()
-    (foreign,) = [line for line in lines if line.startswith("timm:")]
-    assert foreign.split()[-4:] == ["–"] * 4

@@ -186,7 +186,7 @@ def _status(out: Path) -> None:
 
 
 def _table(out: Path) -> None:
-    text_table(summarise(read_measurements(out)), read_costs(out))
+    text_table(summarise(read_measurements(out)), read_costs(out), width=80)
     write_csv(out)
 
 

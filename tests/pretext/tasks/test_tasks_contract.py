@@ -318,7 +318,12 @@ def class_body(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_variants_can_be_read_from_the_source_alone(name):
     for node in class_body(name):
-        if isinstance(node, ast.AnnAssign) and node.target.id in ("variants", "variant_help", "training_defaults"):
+        if isinstance(node, ast.AnnAssign) and node.target.id in (
+            "titles",
+            "variants",
+            "variant_help",
+            "training_defaults",
+        ):
             read = literal(node.value)
             found = getattr(task_class(name), node.target.id)
             assert read.keys() == found.keys()
@@ -340,6 +345,7 @@ def literal(node):
 def test_variants_are_explained_and_known_to_the_loop(name):
     task = task_class(name)
     assert task.variant_help.keys() == task.variants.keys()
+    assert task.titles.keys() <= {"", *task.variants}
     assert all(0 < len(text) <= 55 and not text.endswith(".") for text in task.variant_help.values())
     assert task.training_defaults.keys() <= {"", *task.variants}
     own = {"encoder", "image_size"}

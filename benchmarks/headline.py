@@ -1,0 +1,162 @@
+"""The result in a few plain sentences, made from the numbers: who is best without labels, how sure, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from benchmarks.costs import Cost
+from benchmarks.intervals import LEVEL
+from benchmarks.naming import metric_title, probe_title, row_title
+from benchmarks.ordering import REFERENCE_ROWS, WITHOUT_LABELS, probe_key, row_key
+from benchmarks.verdict import BASELINE, CEILING, Summary, ranking
+from benchmarks.wording import after_holm, and_list, duration
+
+HERO = "context_encoder"
+"""The row that is always described if it is there: the task that this suite is about."""
+
+
+class Standing(NamedTuple):
+    """What is said of one row: the claim, and its numbers."""
+
+    claim: str
+    numbers: str
+
+    def text(self) -> str:
+        """Return both as one line."""
+        return f"{self.claim} {self.numbers}".rstrip()
+
+
+def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[Standing]:
+    """Return the best row over all probes, the best of the leading probe, and the context encoder.
+
+    Args:
+        summaries: The result of `summarise`.
+        costs: Cost of pretraining by row; external encoders have none.
+
+    Returns:
+        Up to three rows, each once; none if no row but the references has a result.
+    """
+    cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
+    rows = sorted({row for row, _ in cells} - {*REFERENCE_ROWS}, key=row_key)
+    judged = sorted({probe for row, probe in cells if row in rows}, key=_leading_key)
+    if not judged:
+        return []
+    lead = judged[0]
+    chosen: dict[str, str] = {}
+    ranks = ranking(summaries)
+    best = best_over_probes(summaries)
+    rank = ""
+    if ranks is not None and best:
+        equal = [row for row in ranks.ranks if row not in REFERENCE_ROWS and row not in best]
+        equal = [row for row in equal if ranks.ranks[row] - ranks.ranks[best[0]] < ranks.critical_difference]
+        unsure = f", not distinguishable from {len(equal)} other{'s' if len(equal) > 1 else ''}" if equal else ""
+        chosen[best[0]] = f"Best without labels over {len(ranks.probes)} probes: {_titles(best)}."
+        rank = f"Mean rank {ranks.ranks[best[0]]:.1f} of {len(ranks.ranks)} rows{unsure}."
+    first = best_of_probe([s for (_, probe), s in cells.items() if probe == lead])
+    if first[0] in REFERENCE_ROWS:
+        chosen[first[0]] = f"In {probe_title(lead)}, no row without labels is above random weights."
+    else:
+        only = "" if lead in WITHOUT_LABELS else " without labels"
+        chosen.setdefault(first[0], f"Best{only} in {probe_title(lead)}: {_titles(first)}.")
+    if HERO in rows:
+        chosen.setdefault(HERO, f"{row_title(HERO)}.")
+    return [
+        Standing(claim, "" if row in REFERENCE_ROWS else _numbers(row, lead, cells, costs, rank if row in best else ""))
+        for row, claim in chosen.items()
+    ]
+
+
+def best_over_probes(summaries: Sequence[Summary]) -> list[str]:
+    """Return the rows with the lowest mean rank, references aside; several if they are equal."""
+    ranks = ranking(summaries)
+    if ranks is None:
+        return []
+    others = {row: rank for row, rank in ranks.ranks.items() if row not in REFERENCE_ROWS}
+    return sorted((row for row, rank in others.items() if rank == min(others.values())), key=row_key)
+
+
+def best_of_probe(column: Sequence[Summary]) -> list[str]:
+    """Return the rows with the best mean of one probe's headline, training with labels aside if others are there."""
+    column = [s for s in column if s.pretext != CEILING] or [*column]
+    best = (max if column[0].higher_is_better else min)(s.mean for s in column)
+    return [s.pretext for s in column if s.mean == best]
+
+
+def best_by_probe(summaries: Sequence[Summary]) -> str:
+    """Return the sentence that names the best row of each probe; empty with fewer than two probes."""
+    cells = [s for s in summaries if s.headline]
+    probes = sorted({s.probe for s in cells}, key=probe_key)
+    best: dict[str, list[str]] = {}
+    for probe in probes:
+        for row in best_of_probe([s for s in cells if s.probe == probe])[:1]:
+            best.setdefault(row, []).append(probe_title(probe))
+    if len(probes) < 2:
+        return ""
+    listed = "; ".join(f"{row_title(row)} in {and_list(names)}" for row, names in best.items())
+    return f"Best without labels by probe: {listed}."
+
+
+def chance_caveat(summaries: Sequence[Summary]) -> str:
+    """Return the caution about the number of comparisons and of seeds; empty if nothing was tested."""
+    count = sum(s.distinguishable is not None for s in summaries if s.headline)
+    if not count:
+        return ""
+    seeds = max(s.seeds for s in summaries)
+    text = (
+        f"{count} comparison{'s' if count > 1 else ''}, each at the {100 * LEVEL:.0f}\N{NO-BREAK SPACE}% level: "
+        f"without any true difference, about {count * (1 - LEVEL):.1f} would be marked. {after_holm(summaries)}"
+    )
+    few = {
+        1: " One seed: the intervals cover the choice of test images, not the variation between training runs.",
+        2: " Two seeds: a third would more than halve the smallest detectable difference.",
+    }
+    return text + few.get(seeds, "")
+
+
+def _leading_key(probe: str) -> tuple[bool, tuple[int, str]]:
+    """Sort probes with labels first: those without cannot say which features are best."""
+    return probe in WITHOUT_LABELS, probe_key(probe)
+
+
+def _numbers(
+    row: str, lead: str, cells: Mapping[tuple[str, str], Summary], costs: Mapping[str, Cost], rank: str
+) -> str:
+    """Return a row's rank, its score in the leading probe, in how many probes it is better, and its cost."""
+    parts = [rank] if rank else []
+    own = cells.get((row, lead))
+    if own is not None:
+        parts.append(_score(own, cells.get((BASELINE, lead)), cells.get((CEILING, lead))))
+    tested = [s for (name, _), s in cells.items() if name == row and s.distinguishable is not None]
+    if tested:
+        parts.append(_counts(tested))
+    cost = costs.get(row)
+    if cost is not None:
+        seconds, kind = (cost.wall_s, "") if cost.cpu_s is None else (cost.cpu_s, " of processor time")
+        parts.append(f"Cost: {duration(seconds)}{kind}.")
+    return " ".join(parts)
+
+
+def _score(own: Summary, base: Summary | None, labels: Summary | None) -> str:
+    unit = f"\N{NO-BREAK SPACE}{own.unit}" if own.unit else ""
+    text = f"{probe_title(own.probe)} {metric_title(own.metric)} {own.mean:.1f}{unit}"
+    if own.difference is None or base is None:
+        return f"{text}."
+    points = "points" if own.unit == "%" else own.unit
+    text += f", {own.difference:+.1f} {points}".rstrip()
+    if own.difference_low is not None and own.difference_high is not None:
+        text += f" [{own.difference_low:+.1f}, {own.difference_high:+.1f}]"
+    with_labels = f"; with labels {labels.mean:.1f}" if labels is not None else ""
+    return f"{text} over random weights ({base.mean:.1f}{with_labels})."
+
+
+def _counts(tested: Sequence[Summary]) -> str:
+    better, worse = (sum(s.better is wanted for s in tested) for wanted in (True, False))
+    sure = sum(bool(s.better and s.survives_holm) for s in tested)
+    text = f"Better in {better} of {len(tested)} probes"
+    text += f", after Holm's correction in {sure}" if better else ""
+    return f"{text}; worse in {worse}." if worse else f"{text}."
+
+
+def _titles(rows: Sequence[str]) -> str:
+    return and_list([row_title(row) for row in rows])

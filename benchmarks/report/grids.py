@@ -1,0 +1,58 @@
+"""Images for the page: detections and segmentations of the same test images, the truth once, a line per encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from benchmarks.naming import probe_title, row_title
+from benchmarks.report.content import Run
+from benchmarks.report.images import image_html
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGES = 6
+"""Test images that are shown."""
+SIDE = 144
+"""Side in pixels of an image."""
+SHEETS = {"detection": ("detections.png", ("truth",)), "segmentation": ("segmentation.png", ("image", "truth"))}
+"""The sheet that a probe writes, and the lines of it that are the same for all encoders."""
+
+
+def sheet_grid(run: Run, probe: str) -> str:
+    """Return the first seed's answers of all shown rows on the same test images; empty without sheets."""
+    from PIL import Image
+
+    from downstream.sheets import lines_of
+
+    file, shared = SHEETS[probe]
+    lines: list[str] = []
+    for row in run.shown:
+        cells = {m.seed: m.cell for m in run.measurements if (m.pretext, m.probe) == (row, probe)}
+        path = run.out / "artifacts" / cells[min(cells)] / file if cells else None
+        if path is None or not path.exists():
+            continue
+        with Image.open(path) as opened:
+            *same, own = lines_of(opened.convert("RGB"), kinds=len(shared) + 1)
+        if not lines:
+            lines += [
+                _line(name, f"{probe} of test images: {name}", images)
+                for name, images in zip(shared, same, strict=True)
+            ]
+        lines.append(_line(row_title(row), f"{probe} of test images with the encoder of {row_title(row)}", own))
+    if not lines:
+        return ""
+    return (
+        f'<h3>{escape(probe_title(probe))}</h3><div class="scroll fills grid" tabindex="0" role="region" '
+        f'aria-label="{escape(probe_title(probe))}"><table><tbody>{"".join(lines)}</tbody></table></div>'
+    )
+
+
+def _line(name: str, alt: str, images: Sequence[Image]) -> str:
+    cells = "".join(
+        f"<td>{image_html(image.resize((SIDE, SIDE)), f'{alt}, image {at}', quality=75)}</td>"
+        for at, image in enumerate(images[:IMAGES], start=1)
+    )
+    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
