@@ -145,6 +145,7 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     """
     from benchmarks.cells import check_slugs
     from benchmarks.plan import make_plan, open_data
+    from benchmarks.probes import with_label_free
     from benchmarks.recipes import PLAIN, PROFILES
     from benchmarks.rows import encoder_rows, row_training, task_rows
 
@@ -169,6 +170,7 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
         return open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
 
     source, data = opened(spec)
+    probes = probes if options.probes else with_label_free(probes, data)
     return make_plan(
         recipe,
         source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.cells import CODE, AnyProbe, Cell, DataSource, Inpainting, encoder_cell, probe_cell
@@ -177,6 +177,9 @@ def make_plan(
     if not probe_cells:
         reason = "; ".join(left_out) or "the chosen probes apply to none of the rows; add a probe or a row"
         raise UserError(f"nothing is left to compare: {reason}")
+    judged = {cell.pretext for cell in probe_cells}
+    silent = [row for row in (*rows, *(foreign or {})) if row not in judged and not _said(row, left_out)]
+    left_out += [f"row {row} left out: none of the probes judges it" for row in silent]
     return Plan(
         recipe=recipe,
         data=source,
@@ -225,6 +228,10 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
 
 def _notes_by_name(*data: ImageDataset) -> tuple[str, ...]:
     return tuple(f"{each.spec}: {note}" for each in data for note in each.notes)
+
+
+def _said(row: str, left_out: Sequence[str]) -> bool:
+    return any(text.startswith(f"row {row} left out") for text in left_out)
 
 
 def _judges(protocol: Probe, row: str) -> bool:

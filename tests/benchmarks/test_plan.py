@@ -11,6 +11,7 @@ from benchmarks import plan as suite
 from benchmarks.cells import CODE, DataSource, Inpainting
 from benchmarks.executors.base import run_cell
 from benchmarks.plan import make_plan, open_data
+from benchmarks.probes import with_label_free
 from benchmarks.recipes import PROFILES
 from benchmarks.results import read_measurements
 from benchmarks.superseded import move_superseded
@@ -135,6 +136,22 @@ def test_a_probe_without_its_annotations_is_left_out_with_the_reason():
     assert "row supervised left out" in text
     assert "probes that need no labels: --probes label_free nearest_fill inpainting" in text
     assert "\n" not in text
+
+
+def test_data_without_labels_is_judged_by_the_probes_that_need_none():
+    given = {"linear": Constant(), "nearest_fill": Constant(value=3)}
+    found = with_label_free(given, Bare())
+    assert [*found] == ["label_free", "nearest_fill", "inpainting", "linear"]
+    assert found["nearest_fill"] == given["nearest_fill"]  # the profile's own
+    _, labelled = open_data(SPEC, 16, bad_images="skip", download=False)
+    assert with_label_free(given, labelled) == given
+
+
+def test_a_row_that_no_probe_judges_is_said():
+    planned = plan({"inpainting": Inpainting()}, rows=ROWS | {"autoencoder": "autoencoder"})
+    assert {cell.pretext for cell in planned.cells} == {"autoencoder"}
+    said = [text for text in planned.left_out if text.endswith("none of the probes judges it")]
+    assert [text.split()[1] for text in said] == [*ROWS]
 
 
 def test_only_rows_with_a_decoder_have_an_inpainting_cell(monkeypatch):
