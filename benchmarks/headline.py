@@ -154,7 +154,7 @@ def _counts(tested: Sequence[Summary]) -> str:
     better, worse = (sum(s.better is wanted for s in tested) for wanted in (True, False))
     sure = sum(bool(s.better and s.survives_holm) for s in tested)
     text = f"Better in {better} of {len(tested)} probes"
-    text += f", after Holm's correction in {sure}" if better else ""
+    text += f", after Holm's correction in {sure or 'none'}" if better else ""
     return f"{text}; worse in {worse}." if worse else f"{text}."
 
 

@@ -80,8 +80,8 @@ def closing(
         page: The report.
         synthetic: Whether the pictures were drawn by a program.
     """
-    lines = [each.text() for each in standings(summaries, costs)]
-    lines += [text for text in (best_by_probe(summaries), _ranks(summaries)) if text]
+    lines = [text for text in (_ranks(summaries), best_by_probe(summaries)) if text]
+    lines += [each.text() for each in standings(summaries, costs)]
     cautions = ["Drawn pictures; results may not transfer to photographs."] if synthetic else []
     cautions += [text] if (text := chance_caveat(summaries)) else []
     lines += [f"Caution: {' '.join(cautions)}"] if cautions else []

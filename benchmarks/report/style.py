@@ -6,7 +6,7 @@ CSS = """
 @media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e4e7ea; --soft: #a2abb5;
   --line: #3a4149; --tint: #1e2327; --good: #4fc9a4; --bad: #f59b62; --link: #6cb8f0; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 1rem; max-width: 84rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .4rem 0; }
 h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; padding-bottom: .2rem;
@@ -105,7 +105,7 @@ for (const button of document.querySelectorAll('table.sortable th button')) butt
   body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
   table.classList.add('sorted');
 };
-for (const table of document.querySelectorAll('table.sortable')) if (table.tBodies[0].rows.length > 8) {
+for (const table of document.querySelectorAll('table.sortable')) if (table.tBodies[0].rows.length > 20) {
   const field = document.createElement('input');
   field.type = 'search';
   field.className = 'filter';

@@ -78,11 +78,13 @@ def _row_head(row: str) -> str:
 
 
 def _lines(rows: Sequence[str], cells: Sequence[str]) -> list[str]:
-    """Return lines of a table: those of references are grey, and the groups of rows are ruled off."""
+    """Return lines of a table: those of references are grey, and groups that hold together are ruled off."""
     groups = [group_of(row) if row else "" for row in rows]
+    borders = {at for at in range(1, len(groups)) if groups[at] != groups[at - 1]}
+    together = len(borders) < len({*groups})
     lines = []
     for at, (group, content) in enumerate(zip(groups, cells, strict=True)):
-        ruled = at > 0 and group != groups[at - 1]
+        ruled = together and at in borders
         kinds = " ".join([*(["reference"] if group == "reference" else []), *(["ruled"] if ruled else [])])
         lines.append(f'<tr class="{kinds}">{content}</tr>' if kinds else f"<tr>{content}</tr>")
     return lines

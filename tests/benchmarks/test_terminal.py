@@ -75,7 +75,7 @@ def test_the_end_names_the_best_row_the_caution_and_the_page(tmp_path):
         summaries, {"simclr": spent(47), "context_encoder": spent(50)}, csv=tmp_path / "results.csv", page=page,
         synthetic=True,
     )  # fmt: skip
-    lines = text.splitlines()
+    first, by_probe, *lines = text.splitlines()
     assert lines[0].startswith("Best without labels over 6 probes: SimCLR. Mean rank 2.0 of 6 rows")
     by_name = {(s.pretext, s.probe): s for s in summaries}
     own, base, labels = (by_name[name, "linear"] for name in ("simclr", "random", "supervised"))
@@ -84,9 +84,9 @@ def test_the_end_names_the_best_row_the_caution_and_the_page(tmp_path):
     assert "Better in 6 of 6 probes, after Holm's correction in 6." in lines[0]
     assert "Cost: 47 s of processor time." in lines[0]
     assert lines[1].startswith("Context encoder. Linear top-1 ")
-    assert "Best without labels by probe: SimCLR in Linear, k-NN," in text
+    assert by_probe.startswith("Best without labels by probe: SimCLR in Linear, k-NN,")
     assert "Caution: Drawn pictures; results may not transfer to photographs. 30 comparisons" in text
-    assert "Mean rank over 6 probes: Supervised 1.0, SimCLR 2.0, " in text
+    assert first.startswith("Mean rank over 6 probes: Supervised 1.0, SimCLR 2.0, ")
     assert lines[-1] == f"Open it in a browser: file://{tmp_path}/a%20folder/report.html"
 
 
