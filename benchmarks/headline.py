@@ -84,8 +84,11 @@ def best_of_probe(column: Sequence[Summary]) -> list[str]:
 
 
 def best_by_probe(summaries: Sequence[Summary]) -> str:
-    """Return the sentence that names the best row of each probe; empty with fewer than two probes."""
-    cells = [s for s in summaries if s.headline]
+    """Return the sentence that names the best row of each probe; empty with fewer than two probes.
+
+    A high rank of features does not show that they are good, so it has no best row.
+    """
+    cells = [s for s in summaries if s.headline and s.probe != "label_free"]
     probes = sorted({s.probe for s in cells}, key=probe_key)
     best: dict[str, list[str]] = {}
     for probe in probes:
@@ -153,7 +156,7 @@ def _score(own: Summary, base: Summary | None, labels: Summary | None) -> str:
 def _counts(tested: Sequence[Summary]) -> str:
     better, worse = (sum(s.better is wanted for s in tested) for wanted in (True, False))
     sure = sum(bool(s.better and s.survives_holm) for s in tested)
-    text = f"Better in {better} of {len(tested)} probes"
+    text = f"Better in {better} of {len(tested)} probe{'s' if len(tested) > 1 else ''}"
     text += f", after Holm's correction in {sure or 'none'}" if better else ""
     return f"{text}; worse in {worse}." if worse else f"{text}."
 

@@ -11,7 +11,7 @@ from benchmarks.cells import CODE, AnyProbe, Cell, DataSource, Inpainting, encod
 from benchmarks.ordering import row_key
 from benchmarks.recipes import PLAIN, UNTOUCHED, Recipe
 from benchmarks.results import write_plan
-from benchmarks.wording import duration
+from benchmarks.wording import and_list, duration
 from pretext.datasets import at_size, open_dataset, say_opened
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
@@ -243,8 +243,9 @@ def _judges(protocol: Probe, row: str) -> bool:
 
 
 def _usable(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[dict[str, AnyProbe], list[str]]:
-    """Return the probes that the data allows, and a sentence for each of the others."""
-    usable, left_out = {}, []
+    """Return the probes that the data allows, and a sentence for those that lack the same."""
+    usable: dict[str, AnyProbe] = {}
+    unusable: dict[str, list[str]] = {}
     for name, protocol in probes.items():
         if isinstance(protocol, Inpainting) or protocol.can_judge(data):
             usable[name] = protocol
@@ -253,7 +254,13 @@ def _usable(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[dict[st
         annotated = ", ".join(sorted(data.annotations)) or "nothing"
         lacking = sorted(min(protocol.needs, key=len, default=frozenset()) - data.annotations)
         remedy = f"; {REMEDY[lacking[0]]}" if lacking else ""
-        left_out.append(f"probe {name} left out: it needs {needed}, and {data.spec} annotates {annotated}{remedy}")
+        unusable.setdefault(f"{needed}, and {data.spec} annotates {annotated}{remedy}", []).append(name)
+    left_out = [
+        f"probe {names[0]} left out: it needs {reason}"
+        if len(names) == 1
+        else f"probes {and_list(names)} left out: they need {reason}"
+        for reason, names in unusable.items()
+    ]
     if left_out and not any(isinstance(protocol, Probe) for protocol in usable.values()):
         left_out.append("probes that need no labels: --probes label_free nearest_fill inpainting")
     return usable, left_out

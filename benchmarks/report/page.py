@@ -78,7 +78,7 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
     if unlabelled:  # the pictures are what such a page is for
         _add_pictures(sections, run)
     if run.rows:
-        sections.add("Results", lambda: _results(run))
+        sections.add("Results", lambda: (forest if unlabelled else "") + _results(run))
         sections.add("Figures", lambda: _figures([plot for plot in drawn if plot.name not in FOREST]))
         sections.add("Uncertainty", lambda: _uncertainty(run, *evidence(run)))
     if not unlabelled:
@@ -97,7 +97,8 @@ def page(run: Run, plots: Callable[[], Sequence[Plot]]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{TITLE}: {escape(', '.join(run.data))}</title><style>{CSS}</style></head>\n"
-        f"<body><header><h1>{TITLE}</h1>{_opening(run, unlabelled)}{forest}{small}<nav>{links}</nav></header>\n"
+        f"<body><header><h1>{TITLE}</h1>{_opening(run, unlabelled)}{'' if unlabelled else forest}"
+        f"{small}<nav>{links}</nav></header>\n"
         f"<main>{body}</main>\n<script>{SCRIPT}</script></body></html>\n"
     )
 
@@ -113,7 +114,7 @@ def _opening(run: Run, unlabelled: str) -> str:
     words += f'<p class="verdict">{escape(setting_sentence(run))}</p>'
     if unlabelled:
         words += f'<p class="verdict">{escape(unlabelled)}</p>'
-        words += "".join(f'<p class="small">{escape(note)}</p>' for note in run.plan.get("left_out", ()))
+        words += f'<p class="small">{escape(". ".join(run.plan.get("left_out", ())))}</p>'
     else:
         words += "".join(
             f'<p class="verdict"><strong>{escape(claim)}</strong> {escape(numbers)}</p>'
@@ -189,11 +190,15 @@ def _nearest_fills(run: Run) -> str:
 
 def _neighbours(run: Run) -> str:
     content = neighbours.neighbours(run, gallery.open_data(run))
+    frames = (
+        "Full green frame and ✓: the same class; dashed red frame and ✗: another class. Beside each name: how many are "
+        "right. "
+    )
+    labelled = '<figure class="' in content
     return content and (
-        "<p>Left: a test image, one of each class, drawn at random. Right: its nearest neighbours in the training "
-        "split, a line per encoder, read at the stage of its headline score. Full green frame and ✓: the same class; "
-        "dashed red frame and ✗: another class. Beside each name: how many of them are right. "
-        f"At most {neighbours.SEARCHED} regions are searched.</p>{content}{_shown_rows(run)}"
+        f"<p>Left: a test image{', one of each class' if labelled else ''}, drawn at random. Right: its nearest "
+        "neighbours in the training split, a line per encoder, read at the stage of its headline score. "
+        f"{frames if labelled else ''}At most {neighbours.SEARCHED} are searched.</p>{content}{_shown_rows(run)}"
     )
 
 

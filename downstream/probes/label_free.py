@@ -48,7 +48,7 @@ class LabelFree(Probe):
         the grid does not divide the map.
     """
 
-    title: ClassVar[str] = "Without labels"
+    title: ClassVar[str] = "Feature rank"
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset(),)
 
     images: int = 2000

@@ -128,9 +128,11 @@ def test_a_probe_without_its_annotations_is_left_out_with_the_reason():
         spec="folder:photos", size=16, bad_images="skip", fingerprints=tuple((n, "f") for n in suite.SPLITS)
     )
     with pytest.raises(UserError, match="nothing is left to compare") as caught:
-        make_plan(recipe(), source, Bare(), rows=ROWS, probes={"a": Constant(), "m": Masked()}, seeds=1)
+        make_plan(
+            recipe(), source, Bare(), rows=ROWS, probes={"a": Constant(), "b": Constant(), "m": Masked()}, seeds=1
+        )
     text = str(caught.value)
-    assert "probe a left out: it needs label, and folder:photos annotates nothing" in text
+    assert "probes a and b left out: they need label, and folder:photos annotates nothing" in text
     assert "sort the images into one folder per class" in text
     assert "probe m left out: it needs masks" in text
     assert "row supervised left out" in text
