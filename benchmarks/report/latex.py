@@ -63,7 +63,7 @@ def latex(run: Run) -> str:
         r"% Needs \usepackage{booktabs}.",
         r"\begin{table*}",
         r"  \centering",
-        r"  \footnotesize",
+        r"  \scriptsize",
         r"  \setlength{\tabcolsep}{2pt}",
         rf"  \begin{{tabular}}{{l{'r' * (len(head[0]) - 1)}}}",
         r"    \toprule",

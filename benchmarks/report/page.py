@@ -114,7 +114,10 @@ def _opening(run: Run, unlabelled: str) -> str:
     words += f'<p class="verdict">{escape(setting_sentence(run))}</p>'
     if unlabelled:
         words += f'<p class="verdict">{escape(unlabelled)}</p>'
-        words += f'<p class="small">{escape(". ".join(run.plan.get("left_out", ())))}</p>'
+        notes = run.plan.get("left_out", ())
+        fallen = "".join(f"<li>{escape(note)}</li>" for note in notes)
+        summary = f"<summary>What fell away for want of labels: {len(notes)} notes</summary>"
+        words += f'<details class="small">{summary}<ul>{fallen}</ul></details>' if notes else ""
     else:
         words += "".join(
             f'<p class="verdict"><strong>{escape(claim)}</strong> {escape(numbers)}</p>'
