@@ -47,20 +47,41 @@ def test_a_browser_shows_the_page_without_errors(browser, request, folder, width
 def test_the_page_prints(browser, request, folder):
     browser.show(request.getfixturevalue(folder) / "report.html", width=1200, dark=True)
     assert browser.pdf().startswith(b"%PDF")
-    folded = "document.querySelectorAll('details:not([open])').length"
-    assert browser.run(folded)
     pages = browser.pdf().count(b"/Type /Page\n")
-    assert browser.run(folded)  # folded again on the screen
-    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert browser.pdf().count(b"/Type /Page\n") == pages  # folded sections are printed
-    browser.run("document.querySelectorAll('details').forEach(d => d.remove())")
-    assert browser.pdf().count(b"/Type /Page\n") < pages
+    assert 0 < pages < 10
+    browser.run("document.querySelectorAll('details.screen').forEach(d => d.open = true)")
+    assert browser.pdf().count(b"/Type /Page\n") == pages  # what is folded for the screen is not printed
+    browser.run("document.querySelectorAll('details.screen').forEach(d => d.classList.remove('screen'))")
+    assert browser.pdf().count(b"/Type /Page\n") > pages  # other folded sections are printed
     browser.resize(718)  # A4 without margins
     browser.scheme("dark", media="print")
     assert browser.run("document.documentElement.scrollWidth") == 718
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert browser.run("[...document.querySelectorAll('img')].every(i => i.height < 1000)")  # a page has 1047
+
+
+@pytest.mark.slow
+def test_a_long_table_can_be_filtered_and_keeps_its_heading(browser, many):
+    browser.show(many / "report.html", width=1200)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.run("document.querySelectorAll('.filter').length") > 0
+    table = "[...document.querySelectorAll('table.sortable')].find(t => t.tBodies[0].rows.length > 100)"
+    shown = f"[...({table}).tBodies[0].rows].filter(r => !r.hidden).map(r => r.cells[0].textContent)"
+    everything = browser.run(f"{shown}.length")
+    browser.run(
+        f"(() => {{ const f = ({table}).closest('.scroll').previousElementSibling; f.value = 'a_task_3 k-nn';"
+        " f.dispatchEvent(new Event('input')); })()"
+    )
+    assert 0 < browser.run(f"{shown}.length") < everything
+    assert set(browser.run(shown)) == {"a_task_3"}
+    top = f"({table}).tHead.getBoundingClientRect().top - ({table}).closest('.scroll').getBoundingClientRect().top"
+    browser.run(
+        f"(() => {{ const f = ({table}).closest('.scroll').previousElementSibling; f.value = '';"
+        f" f.dispatchEvent(new Event('input')); ({table}).closest('.scroll').scrollTop = 400; }})()"
+    )
+    assert browser.run(f"({table}).closest('.scroll').scrollTop") > 100
+    assert abs(browser.run(top.replace("tHead", "tHead.rows[0].cells[1]"))) < 3
 
 
 @pytest.mark.slow
