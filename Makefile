@@ -1,9 +1,10 @@
 # Everything on a fresh machine: `make benchmark` or `make test`. The plain-pip lines behind them are in README.md.
+# `make docs` builds the site in site/ from docs/; it needs no network beside the installation.
 # `make oldest` runs the tests with the oldest versions that pyproject.toml allows; those warn of their own age.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: benchmark test install oldest
+.PHONY: benchmark test docs install oldest
 
 benchmark: install
 	$(BIN)/python benchmarks/run_all.py
@@ -14,6 +15,10 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+
+docs: install
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: .venv/installed
 
