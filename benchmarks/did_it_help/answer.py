@@ -97,7 +97,7 @@ def labels_alone(shares: Sequence[Summary]) -> str:
 def without_labels(summaries: Sequence[Summary]) -> str:
     """Return what differs from random weights without labels."""
     rows = [s for s in summaries if (s.headline or s.metric == "alignment") and s.pretext in (*OWN, GIVEN)]
-    parts = [f"{s.pretext} {s.metric} {s.mean:.2f}, {_difference(s)}" for s in rows]
+    parts = [f"{s.metric} of {s.pretext} {s.mean:.2f}, {_difference(s)}" for s in rows]
     start = "Without labels nobody can say which encoder finds your classes better. Against random weights: "
     return start + "; ".join(parts) + "."
 
@@ -116,7 +116,7 @@ def _table(summaries: Sequence[Summary]) -> str:
     lines = ["| row | score | mean | 95 % interval | − random | 95 % interval |", "|---|---|--:|--:|--:|--:|"]
     for s in summaries:
         own = "–" if s.low is None or s.high is None else f"{s.low:.2f} to {s.high:.2f}"
-        name, difference, ends = f"{s.metric} {s.unit}".strip(), "–", "–"
+        name, difference, ends = s.metric if "%" in s.metric else f"{s.metric} {s.unit}".strip(), "–", "–"
         if s.difference is not None:
             difference = f"{s.difference:+.2f}"
         if s.difference_low is not None and s.difference_high is not None:
