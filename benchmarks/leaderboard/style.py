@@ -23,6 +23,7 @@ body { max-width: 100rem; }
 """
 
 SCRIPT = """
+document.querySelector('.filter')?.remove();  // the report's filter of long tables: this page has its own
 const choices = [...document.querySelectorAll('.choices select')], words = document.querySelector('.choices input');
 const lines = [...document.querySelectorAll('#rows tbody tr')], count = document.querySelector('#count');
 const choose = () => {

@@ -144,22 +144,26 @@ def test_bad_requests_are_one_line(two, tmp_path, monkeypatch, arguments, messag
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True)])
 def test_a_browser_filters_sorts_and_opens_records(browser, two, tmp_path, width, dark):
-    written(tmp_path, *two)
+    more = [tmp_path / f"more{seed}" for seed in (2, 3)]  # the report filters tables of more than 20 rows itself
+    for seed, folder in enumerate(more, start=2):
+        run_smoke(folder, "--seeds", "2", "--data", f"{SPEC}&seed={seed}")
+    written(tmp_path, *two, *more)
     browser.show(tmp_path / "site" / "index.html", width=width, dark=dark, mobile=width == 360)
     assert browser.run("document.documentElement.scrollWidth") == width
     shown = "[...document.querySelectorAll('#rows tbody tr')].filter(r => !r.hidden)"
-    assert browser.run(f"{shown}.length") == 12
+    assert browser.run(f"{shown}.length") == 24
+    assert browser.run("document.querySelectorAll('input[type=search]').length") == 1
     browser.run("const s = document.querySelector('select[name=probe]'); s.value = 'linear'; "
                 "s.dispatchEvent(new Event('input'))")  # fmt: skip
     assert browser.run(f"{shown}.every(r => r.cells[1].textContent.startsWith('linear'))")
-    assert browser.run("document.querySelector('#count').textContent") == "6 of 12 rows"
-    assert browser.run("[...document.querySelectorAll('.record')].filter(r => !r.hidden).length") == 6
+    assert browser.run("document.querySelector('#count').textContent") == "12 of 24 rows"
+    assert browser.run("[...document.querySelectorAll('.record')].filter(r => !r.hidden).length") == 12
     browser.run("document.querySelector('.choices input').value = 'ROT'; "
                 "document.querySelector('.choices input').dispatchEvent(new Event('input'))")  # fmt: skip
-    assert browser.run(f"{shown}.length") == 2
+    assert browser.run(f"{shown}.length") == 4
     browser.run("document.querySelector('.choices button').click()")
     browser.run("new Promise(done => setTimeout(done, 50))")
-    assert browser.run(f"{shown}.length") == 12
+    assert browser.run(f"{shown}.length") == 24
     browser.run("document.querySelectorAll('#rows thead button')[2].click()")
     means = browser.run("[...document.querySelectorAll('#rows tbody tr')].map(r => Number(r.cells[2].dataset.value))")
     assert means == sorted(means, reverse=True)
