@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.costs import Cost, read_costs
 from benchmarks.did_it_help.recipe import CONTINUED, GIVEN, OWN
 from benchmarks.intervals import LEVEL, holm
+from benchmarks.naming import metric_title, row_title
 from benchmarks.ordering import row_key
 from benchmarks.results import read_measurements
 from benchmarks.verdict import BASELINE, Summary, summarise
@@ -65,14 +66,14 @@ def helped(shares: Sequence[Summary], beside: str) -> str:
         return f"Not known: no row was compared with {name}."
     better, worse = ([s for s in found if s.better is good] for good in (True, False))
     largest = max(better or tested or family, key=lambda s: s.difference or 0.0)
-    number = f"With {_budget(largest)}, {largest.pretext} has {_difference(largest)} against {name}"
+    number = f"With {_budget(largest)}, {row_title(largest.pretext)} has {_difference(largest)} against {name}"
     after = f"after Holm's correction for {len(tested)} comparisons"
     if better:
-        where = and_list([f"{s.pretext} with {_budget(s)}" for s in better])
+        where = and_list([f"{row_title(s.pretext)} with {_budget(s)}" for s in better])
         start = f"Yes: training on your pictures beats {name} {after} ({where}). {number}."
     else:
         start = f"Not shown: no gain over {name} is significant {after}. {number}, the largest difference."
-    hurt = and_list([f"{s.pretext} with {_budget(s)}" for s in worse])
+    hurt = and_list([f"{row_title(s.pretext)} with {_budget(s)}" for s in worse])
     return start + (f" Worse: {hurt}." if hurt else "")
 
 
@@ -89,15 +90,15 @@ def labels_alone(shares: Sequence[Summary]) -> str:
     word = "significant" if sure else "not significant"
     return (
         f"All labels alone, fine-tuned from random weights, reach {base.mean:.1f} {base.unit}. Fine-tuned "
-        f"from {best.pretext} they reach {best.mean:.1f}: {_difference(best)}, {word} after Holm's correction for "
-        f"{len(rows)}."
+        f"from {row_title(best.pretext)} they reach {best.mean:.1f}: {_difference(best)}, {word} after Holm's "
+        f"correction for {len(rows)}."
     )
 
 
 def without_labels(summaries: Sequence[Summary]) -> str:
     """Return what differs from random weights without labels."""
     rows = [s for s in summaries if (s.headline or s.metric == "alignment") and s.pretext in (*OWN, GIVEN)]
-    parts = [f"{s.metric} of {s.pretext} {s.mean:.2f}, {_difference(s)}" for s in rows]
+    parts = [f"{s.metric} of {row_title(s.pretext)} {s.mean:.2f}, {_difference(s)}" for s in rows]
     start = "Without labels nobody can say which encoder finds your classes better. Against random weights: "
     return start + "; ".join(parts) + "."
 
@@ -108,7 +109,7 @@ def cost(costs: dict[str, Cost]) -> str:
     for row in sorted(set(costs) & set(OWN), key=row_key):
         seconds = costs[row].cpu_s
         time = "unknown" if seconds is None else duration(seconds)
-        parts.append(f"{row} saw {costs[row].images_seen:,.0f} pictures in {time} of processor time")
+        parts.append(f"{row_title(row)} saw {costs[row].images_seen:,.0f} pictures in {time} of processor time")
     return f"Cost of pretraining for each seed: {and_list(parts)}." if parts else "No row was pretrained."
 
 
@@ -116,13 +117,22 @@ def _table(summaries: Sequence[Summary]) -> str:
     lines = ["| row | score | mean | 95 % interval | − random | 95 % interval |", "|---|---|--:|--:|--:|--:|"]
     for s in summaries:
         own = "–" if s.low is None or s.high is None else f"{s.low:.2f} to {s.high:.2f}"
-        name, difference, ends = s.metric if "%" in s.metric else f"{s.metric} {s.unit}".strip(), "–", "–"
+        name = _score_name(s)
+        difference = ends = "–"
         if s.difference is not None:
             difference = f"{s.difference:+.2f}"
         if s.difference_low is not None and s.difference_high is not None:
             ends = f"{s.difference_low:+.2f} to {s.difference_high:+.2f}"
-        lines.append(f"| {s.pretext} | {name} | {s.mean:.2f} | {own} | {difference} | {ends} |")
+        lines.append(f"| {row_title(s.pretext)} | {name} | {s.mean:.2f} | {own} | {difference} | {ends} |")
     return "\n".join(lines)
+
+
+def _score_name(s: Summary) -> str:
+    """Return the name of a score that people read: `fine-tuned top-1, 10 % of the labels`."""
+    found = SHARE.fullmatch(s.metric)
+    if found is None:
+        return f"{s.metric} {s.unit}".strip()
+    return f"{'fine-tuned ' if found['tuned'] else ''}{metric_title(found[2])} %, {_budget(s)}"
 
 
 def _difference(s: Summary) -> str:

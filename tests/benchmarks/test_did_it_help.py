@@ -60,13 +60,13 @@ def test_a_gain_is_said_with_its_interval_and_the_labels_alone_beside_it(tmp_pat
     cells(tmp_path, "simclr", (0, 6, 4, 8))
     said = write_answer(tmp_path)
     assert "Yes: training on your pictures beats random weights after Holm's correction for 6 comparisons" in said
-    assert "(simclr with 10 % of the labels and simclr with 100 % of the labels)" in said
+    assert "(SimCLR with 10 % of the labels and SimCLR with 100 % of the labels)" in said
     found = next(s for s in summarise_all(tmp_path) if (s.pretext, s.metric) == ("simclr", "top1@10%"))
     ends = f"(95 % interval {found.difference_low:+.1f} to {found.difference_high:+.1f})"
-    assert f"With 10 % of the labels, simclr has {found.difference:+.1f} points {ends} against random weights." in said
-    assert "All labels alone, fine-tuned from random weights, reach 45.0 %. Fine-tuned from simclr they reach" in said
+    assert f"With 10 % of the labels, SimCLR has {found.difference:+.1f} points {ends} against random weights." in said
+    assert "All labels alone, fine-tuned from random weights, reach 45.0 %. Fine-tuned from SimCLR they reach" in said
     assert "), significant after Holm's correction for 2." in said
-    assert f"| simclr | top1@10% | {found.mean:.2f} |" in (tmp_path / "answer.md").read_text()
+    assert f"| SimCLR | top-1 %, 10 % of the labels | {found.mean:.2f} |" in (tmp_path / "answer.md").read_text()
 
 
 def test_no_gain_and_a_loss_are_said_as_plainly(tmp_path):
@@ -74,7 +74,7 @@ def test_no_gain_and_a_loss_are_said_as_plainly(tmp_path):
     cells(tmp_path, "simclr", (0, 0, -9, 4.9))
     said = write_answer(tmp_path)
     assert "Not shown: no gain over random weights is significant after Holm's correction for 3 comparisons" in said
-    assert "the largest difference. Worse: simclr with 100 % of the labels." in said
+    assert "the largest difference. Worse: SimCLR with 100 % of the labels." in said
 
 
 def test_given_weights_are_what_continued_training_must_beat(tmp_path):
@@ -89,7 +89,7 @@ def test_given_weights_are_what_continued_training_must_beat(tmp_path):
 
 def test_costs_are_said_for_each_row_that_was_pretrained():
     costs = {"simclr": Cost(50_000, 60, 1, cpu_s=600), "supervised": Cost(1, 1, 1)}
-    assert cost(costs) == "Cost of pretraining for each seed: simclr saw 50,000 pictures in 10 min of processor time."
+    assert cost(costs) == "Cost of pretraining for each seed: SimCLR saw 50,000 pictures in 10 min of processor time."
     assert cost({}) == "No row was pretrained."
 
 
