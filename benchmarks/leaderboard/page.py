@@ -13,7 +13,7 @@ from benchmarks.ordering import probe_key
 from benchmarks.report.style import CSS as REPORT_CSS
 from benchmarks.report.style import SCRIPT as REPORT_SCRIPT
 from benchmarks.report.tables import breakable
-from benchmarks.wording import LEGEND, MARK
+from benchmarks.wording import MARK
 
 TITLE = "Leaderboard"
 HEAD = (
@@ -29,6 +29,8 @@ HEAD = (
     ("remarks", ""),
 )
 """Columns of the table, each with a second line."""
+LEGEND = "▲ better than random weights of the same folder, ▼ worse, unmarked not distinguishable"
+"""What the marks of the differences mean."""
 TEXT = ("probe", "data", "encoder", "protocol", "remarks")
 """Columns of text."""
 
@@ -53,7 +55,7 @@ def page(entries: Sequence[Entry]) -> str:
         f"version.</p></header>\n<main>{_choices(entries)}"
         '<div class="scroll" tabindex="0" role="region" aria-label="All rows"><table class="sortable" id="rows">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        f'<p class="legend">{escape(LEGEND)}. Click a heading to sort.</p>'
+        f'<p class="legend">{LEGEND}. Click a heading to sort.</p>'
         f'<section id="records"><h2>Records</h2><p class="small">The command and the record of every cell.</p>'
         f"{records}</section></main>\n<script>{REPORT_SCRIPT}{SCRIPT}</script></body></html>\n"
     )
