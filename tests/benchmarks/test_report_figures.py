@@ -42,7 +42,7 @@ def test_learning_curves_leave_out_what_a_watch_has_measured(tmp_path):
     lines += [{"step": step, "images": 8 * step, "loss": {"task": 4.0 / step}} for step in (1, 2)]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (drawn,) = _learning_plots(SimpleNamespace(pretrained=lambda: {"rotation": {0: tmp_path}}))
-    assert "rotation from 4 to 2" in drawn.alt
+    assert "Rotation from 4 to 2" in drawn.alt
 
 
 def test_a_probe_with_one_stage_per_row_has_no_figure_by_stage(tmp_path):
