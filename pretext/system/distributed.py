@@ -57,6 +57,19 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
+def end_at_once(code: int) -> None:
+    """End this process with an exit code, if it is one of several on a CPU; return if it is not.
+
+    Nothing is left to do when a command has ended, and Gloo's threads may abort the process while the interpreter ends,
+    even after the group is destroyed.
+    """
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
+        _leave()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def launched() -> int:
     """Return the number of processes that torchrun has started, also before `join_processes`."""
     return world() if _initialised() else _number("WORLD_SIZE", 1)

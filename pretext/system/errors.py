@@ -65,4 +65,8 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
     except KeyboardInterrupt:
         print("stopped; run the same command again to resume", file=sys.stderr)
         code = 130
+    if "pretext.system.distributed" in sys.modules:
+        from pretext.system.distributed import end_at_once
+
+        end_at_once(code or 0)
     sys.exit(code)
