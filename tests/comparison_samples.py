@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ from benchmarks.computing import compute
 from benchmarks.executors.base import Executor, Outcome, run_cell
 from benchmarks.plan import make_plan, open_data
 from benchmarks.recipes import Recipe
-from benchmarks.results import SCHEMA_VERSION, Measurement, read_measurements
+from benchmarks.results import SCHEMA_VERSION, Measurement, read_measurements, write_json
 from pretext.judging import Probe, Score
 from pretext.training.config import TrainConfig
 
@@ -166,3 +167,13 @@ def computed(planned, out, row, probe="a"):
 def cell_names(planned):
     """Return the cells' names by row, probe and seed."""
     return {(cell.pretext, cell.probe, cell.seed): cell.name for cell in planned.cells}
+
+
+def changed(folder, beginning, **fields):
+    """Change fields of every measurement of a cell; return its name."""
+    (path,) = (folder / "results").glob(f"{beginning}.*")
+    content = json.loads(path.read_text())
+    for each in content["measurements"]:
+        each.update(fields)
+    write_json(path, content)
+    return path.stem

@@ -13,6 +13,7 @@ from pretext.datasets import open_dataset
 from pretext.training import loop
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
+from pretext.training.run_folder import RunFolder
 
 DATA = "scenes?size=32&train=96&val=8&test=8"
 ENCODER = "alexnet?width=0.1&stem_stride=2"
@@ -47,3 +48,15 @@ def pictures(folder: Path, broken=()) -> str:
         if k in broken:
             file.write_bytes(file.read_bytes()[:60])
     return f"folder:{folder}"
+
+
+def fail_to_save(monkeypatch, *, step):
+    """Raise in place of saving the checkpoint of a step, as if the run was killed there."""
+    save = RunFolder.save
+
+    def killed(folder, model, optimizers, state):
+        if state.step == step:
+            raise RuntimeError("killed")
+        save(folder, model, optimizers, state)
+
+    monkeypatch.setattr(RunFolder, "save", killed)

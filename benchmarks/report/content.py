@@ -145,6 +145,12 @@ class Run:
         """Return the encoder folder of each row's first seed."""
         return {row: next(iter(seeds.values())) for row, seeds in self.pretrained().items()}
 
+    def stages_read(self, *probes: str) -> dict[str, str]:
+        """Return the stage of each shown row's headline in the first of these probes that has judged it."""
+        headlines = self.headlines()
+        judged_by = {row: [probe for probe in probes if (row, probe) in headlines] for row in self.shown}
+        return {row: headlines[row, judges[0]].stage for row, judges in judged_by.items() if judges}
+
     def readings(self) -> list[Reading]:
         """Return every metric at every stage; stages in the order of the encoder."""
         groups: dict[tuple[str, str, str, str], list[Measurement]] = {}

@@ -54,13 +54,7 @@ def nearest_table(run: Run, data: ImageDataset) -> str:
     from pretext.system.device import device_of
     from retrieval.filling import by_hog, by_stages, fill_from, nearest_rows
 
-    headlines = run.headlines()
-    stages = {
-        row: headlines[row, probe].stage
-        for probe in ("retrieval", "nearest_fill")
-        for row in run.shown
-        if (row, probe) in headlines
-    }
+    stages = run.stages_read("nearest_fill", "retrieval")
     encoders = {row: folder for row, folder in run.first_encoders().items() if row in stages}
     if not encoders:
         return ""

@@ -41,13 +41,7 @@ def neighbours(run: Run, data: ImageDataset) -> str:
     from pretext.system.device import device_of
     from retrieval.regions import Mode
 
-    headlines = run.headlines()
-    stages = {
-        row: headlines[row, probe].stage
-        for probe in ("nearest_fill", "retrieval")
-        for row in run.shown
-        if (row, probe) in headlines
-    }
+    stages = run.stages_read("retrieval", "nearest_fill")
     encoders = {row: folder for row, folder in run.first_encoders().items() if row in stages}
     if not encoders:
         return ""

@@ -8,7 +8,7 @@ import re
 import shutil
 
 import pytest
-from comparison_samples import SPEC, run_smoke
+from comparison_samples import SPEC, changed, run_smoke
 from report_samples import Page
 
 from benchmarks import run_all
@@ -36,15 +36,6 @@ def lines(text):
     body = re.search(r'id="rows">.*?<tbody>(.*?)</tbody>', text, re.DOTALL)[1]
     rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
     return [[html.unescape(re.sub(r"<.*?>", "", cell)) for cell in re.split(r"</t[dh]>", row)[:-1]] for row in rows]
-
-
-def changed(folder, beginning, **fields):
-    (path,) = (folder / "results").glob(f"{beginning}.*")
-    content = json.loads(path.read_text())
-    for each in content["measurements"]:
-        each.update(fields)
-    write_json(path, content)
-    return path.stem
 
 
 def test_every_row_of_every_folder_has_a_line_and_a_record(two, tmp_path):

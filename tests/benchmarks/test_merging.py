@@ -7,7 +7,7 @@ import json
 import shutil
 
 import pytest
-from comparison_samples import SPEC, run_smoke
+from comparison_samples import SPEC, changed, run_smoke
 
 from benchmarks import run_all
 from benchmarks.costs import read_costs
@@ -33,16 +33,6 @@ def merge(*folders, out):
 def csv_without_times(folder):
     with (folder / "results.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
-
-
-def changed(folder, beginning, **fields):
-    """Change fields of every measurement of a cell; return its name."""
-    (path,) = (folder / "results").glob(f"{beginning}.*")
-    content = json.loads(path.read_text())
-    for each in content["measurements"]:
-        each.update(fields)
-    write_json(path, content)
-    return path.stem
 
 
 def test_two_halves_are_the_whole(smoke, halves, tmp_path, capsys):

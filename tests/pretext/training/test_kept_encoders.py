@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_samples import run, stop_in_step
+from training_samples import fail_to_save, run, stop_in_step
 
 from pretext.encoders import load_encoder, read_record
 from pretext.system.checkpoint import HOST
 from pretext.training.config import TrainConfig
-from pretext.training.run_folder import RunFolder
 
 ENDED_PROCESS = 2**22 + 1
 """No process of Linux has so large a number."""
@@ -71,14 +70,7 @@ def test_a_stopped_run_keeps_each_step_once(tmp_path, monkeypatch):
 
 def test_a_run_killed_between_an_encoder_file_and_its_checkpoint_loses_and_leaves_nothing(tmp_path, monkeypatch):
     run(tmp_path / "whole", keep="2")
-    save = RunFolder.save
-
-    def killed(folder, model, optimizers, state):
-        if state.step == 4:
-            raise RuntimeError("killed")
-        save(folder, model, optimizers, state)
-
-    monkeypatch.setattr(RunFolder, "save", killed)
+    fail_to_save(monkeypatch, step=4)
     with pytest.raises(RuntimeError, match="killed"):
         run(tmp_path / "part", keep="2", checkpoint_seconds=0.0)
     monkeypatch.undo()

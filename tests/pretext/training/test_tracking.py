@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from training_samples import run, stop_in_step
+from training_samples import fail_to_save, run, stop_in_step
 
 from pretext.system.errors import UserError
-from pretext.training.run_folder import RunFolder
 
 GUIDE = Path(__file__).parents[3] / "docs" / "training.md"
 WATCHED = {"log_every": 1, "watch": "knn", "watch_every": 3, "track": ("tensorboard",)}
@@ -71,14 +70,7 @@ def test_a_stopped_run_goes_on_in_the_event_files(tmp_path, monkeypatch):
 
 
 def test_steps_that_a_killed_run_takes_again_are_shown_once(tmp_path, monkeypatch):
-    save = RunFolder.save
-
-    def killed(folder, model, optimizers, state):
-        if state.step == 4:
-            raise RuntimeError("killed")
-        save(folder, model, optimizers, state)
-
-    monkeypatch.setattr(RunFolder, "save", killed)
+    fail_to_save(monkeypatch, step=4)
     with pytest.raises(RuntimeError, match="killed"):
         run(tmp_path, **WATCHED, checkpoint_seconds=0.0)
     monkeypatch.undo()
