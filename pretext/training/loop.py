@@ -51,7 +51,7 @@ def train(
     encoder: str | Encoder | None,
     data: Given,
     config: TrainConfig,
-    out: Path,
+    out: str | Path,
     *,
     image_size: int,
     task_settings: Any = None,
@@ -87,7 +87,7 @@ def train(
                 f"give a multiple of {world()}"
             )
         return _train(
-            task, encoder, as_dataset(data), config, out, device, image_size=image_size, task_settings=task_settings
+            task, encoder, as_dataset(data), config, Path(out), device, image_size=image_size, task_settings=task_settings
         )
 
 

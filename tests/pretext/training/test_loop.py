@@ -32,7 +32,7 @@ loop = importlib.import_module("pretext.training.loop")
 
 
 def test_a_run_writes_its_files(tmp_path):
-    file = run(tmp_path / "run")
+    file = run(str(tmp_path / "run"))  # a path as text, as users write it
     record = read_record(file)["record"]
     assert record["images_seen"] == 96
     assert record["task"] == "context_encoder"
