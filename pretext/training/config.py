@@ -75,7 +75,7 @@ class TrainConfig:
     channels_last: bool = True
     """Use the channels-last memory format, which is faster for convolutions."""
     compile: bool = False
-    """Compile the encoder with torch.compile; pays off in long runs only."""
+    """Compile the encoder with torch.compile, for long runs on a GPU. Measured on a CPU, steps took a third longer."""
     init: str | None = None
     """Start from the weights of an encoder file, or of a spec such as timm:resnet18?weights=FILE; random weights if
     omitted."""
