@@ -3,6 +3,8 @@
 # `make oldest` runs the tests with the oldest versions that pyproject.toml allows; those warn of their own age.
 PYTHON ?= python3
 BIN := .venv/bin
+# tests/conftest.py puts the files that take longest first
+TESTS := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: benchmark test docs install oldest
 
@@ -14,7 +16,7 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python $(TESTS) $(PYTEST)
 
 docs: install
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
@@ -32,4 +34,4 @@ oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet uv
 	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --resolution lowest-direct --editable '.[dev]'
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist loadfile -o filterwarnings=default $(PYTEST)
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(TESTS) -o filterwarnings=default $(PYTEST)

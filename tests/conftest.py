@@ -1,9 +1,16 @@
-"""What tests share: a cache outside of the user's, and a browser."""
+"""What tests share: their order, a cache outside of the user's, and a browser."""
 
 from __future__ import annotations
 
 import pytest
 from browser import Browser, browser_path
+from longest_files import LONGEST
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take longest first."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session", autouse=True)

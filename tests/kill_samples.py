@@ -1,31 +1,22 @@
-"""Real processes of every command, killed at random moments; run as a script, the process that starts them.
-
-A process that has imported everything forks one child per command line, so that a kill falls into the work and not
-into imports.
-"""
+"""Real processes of every command, killed at random moments."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from starting_samples import Starter
 
-ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-LONGEST_S = 240
-"""A process that has not ended after so long hangs."""
 SCENES = "scenes?train=96&val=16&test=24&size=32"
 ENCODER = "alexnet?width=0.1&stem_stride=2"
 SUITE = "--profile smoke --tasks random rotation --probes knn segmentation retrieval --budget images=256 --workers 2"
@@ -53,59 +44,24 @@ WEIGHTS = {
     "suite": 2,
     "report": 2,
 }
+MODULES = (
+    "pretext.training.loop",
+    "pretext.inpainting.command",
+    "pretext.embedding.command",
+    "downstream.features",
+    "downstream.probes",
+    "retrieval.indexing.building",
+    "retrieval.index_command",
+    "retrieval.probes",
+    "benchmarks.run_all",
+)
+"""What the commands import."""
 ALTERS = ("log.jsonl", "run.json", "environment.json", "plan.json", ".report-inputs", ".lock")
 """Files that hold times or the command line, or nothing."""
 SHOW_TIMES = (".csv", ".html", ".parquet", ".md", ".tex")
 DROPPED = re.compile(r"Exception ignored in: .*\nTraceback .*\n(?:  .*\n)*KeyboardInterrupt: *\n")
 """CPython reports and drops a Ctrl-C that arrives while it runs a callback of its own; the command goes on."""
 TEMPORARY = re.compile(r"\.tmp|^\.[0-9a-f]{32}\.|\.(blocks|parts)(/|$)|fitting\.safetensors|(^|/)(old|finished)(/|$)")
-
-
-class Starter:
-    """Starts commands as children of a process that has everything imported."""
-
-    def __init__(self, folder: Path) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder,
-        )  # fmt: skip
-        self._codes: dict[int, int] = {}
-        assert self._ask({}) == "ready"
-
-    def start(self, words: list[str], cache: Path, log: Path) -> int:
-        process = int(self._ask({"words": words, "cache": str(cache), "log": str(log)}))
-        self._codes.pop(process, None)  # of an earlier process with this number
-        return process
-
-    def code(self, process: int) -> int | None:
-        """Return the exit code of a child; negative for a signal, None while it runs."""
-        if process not in self._codes and (answer := self._ask({"wait": process})) != "None":
-            self._codes[process] = int(answer)
-        return self._codes.get(process)
-
-    def end(self, process: int) -> int:
-        deadline = time.monotonic() + LONGEST_S
-        while (code := self.code(process)) is None:
-            if time.monotonic() > deadline:
-                os.kill(process, signal.SIGABRT)
-                raise AssertionError(f"process {process} hangs")
-            time.sleep(0.02)
-        return code
-
-    def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-    def _ask(self, question: dict[str, object]) -> str:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline().strip()
-        assert answer, f"the starting process has ended: {self._process.wait()}"
-        return answer
 
 
 @dataclass
@@ -119,13 +75,13 @@ class Kills:
     faults: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.starter = Starter(self.folder)
+        self.starter = Starter(self.folder, MODULES)
         self.undisturbed: dict[str, tuple[dict[str, bytes], float]] = {}
         self.trials = 0
         self._make()
 
     def _make(self) -> None:
-        """Make what the commands read: pictures, a training run, an index of half of them, a comparison."""
+        """Make what the commands read: pictures, a training run, an index of half of them."""
         from PIL import Image
 
         for number in range(48):
@@ -145,6 +101,9 @@ class Kills:
         self._run("index", made / "index", made / "cache")
         (self.folder / "pictures").rename(self.folder / "half")
         (self.folder / "all").rename(self.folder / "pictures")
+
+    def _make_comparison(self) -> None:
+        made = self.folder / "made"
         self._run("suite", made / "comparison", made / "cache")
         for name in ("results.csv", "results.parquet", "summary.csv", "report.html", ".report-inputs"):
             (made / "comparison" / name).unlink(missing_ok=True)
@@ -159,13 +118,15 @@ class Kills:
         trial = self.folder / f"trial{self.trials}"
         trial.mkdir()
         start = {"add": "index", "report": "comparison"}.get(name)
+        if start == "comparison" and not (self.folder / "made" / start).exists():
+            self._make_comparison()
         if start:
             shutil.copytree(self.folder / "made" / start, trial / "out")
         return trial / "out", trial / "cache"
 
     def _run(self, name: str, out: Path, cache: Path) -> int:
         log = out.with_name(f"{out.name}.log")
-        code = self.starter.end(self.starter.start(self.words(name, out), cache, log))
+        code = self.starter.end(self.starter.start(self.words(name, out), log, {"PRETEXT_CACHE": str(cache)}))
         assert code in (0, 2), (name, code, log.read_text()[-2000:])
         return code
 
@@ -178,9 +139,15 @@ class Kills:
             self.undisturbed[name] = content(out, timed=name != "report"), time.monotonic() - began
         return self.undisturbed[name]
 
-    def trial(self, drawn: random.Random, left: int) -> int:
-        """Kill a command up to three times, alone or beside others; finish it; return the number of kills."""
-        name = drawn.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    def trial(self, drawn: random.Random, left: int, name: str = "") -> int:
+        """Kill a command up to three times, alone or beside others; finish it; return the number of kills.
+
+        Args:
+            drawn: Draws how many processes run, when they are killed, and by which signal.
+            left: Maximum number of kills.
+            name: The command; drawn by `WEIGHTS` if empty.
+        """
+        name = name or drawn.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         expected, seconds = self.reference(name)
         out, cache = self._prepared(name)
         together = drawn.choice([1, 1, 2, 3])
@@ -189,7 +156,7 @@ class Kills:
             logs = [out.parent / f"{round_}-{number}.log" for number in range(together)]
             running = []
             for log in logs:
-                running.append(self.starter.start(self.words(name, out), cache, log))
+                running.append(self.starter.start(self.words(name, out), log, {"PRETEXT_CACHE": str(cache)}))
                 time.sleep(drawn.choice([0, 0, 0.1, 0.3]) if together > 1 else 0)
             doomed = running if drawn.random() < 0.5 else running[:1]
             time.sleep(drawn.uniform(0, 1.1) * seconds)
@@ -266,61 +233,3 @@ def scores(file: Path) -> bytes:
         return [kept(inner) for inner in value] if isinstance(value, list) else value
 
     return json.dumps(kept(stored), sort_keys=True).encode()
-
-
-def serve() -> None:
-    """Read what to start from standard input until it is closed."""
-    import importlib
-
-    for module in ("pretext.training.loop", "downstream.features", "retrieval.indexing.building", "benchmarks.run_all"):
-        importlib.import_module(module)
-    for module in ("downstream.probes", "retrieval.probes", "retrieval.index_command"):
-        importlib.import_module(module)
-    for module in ("pretext.inpainting.command", "pretext.embedding.command"):
-        importlib.import_module(module)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if "wait" in asked:
-            process, status = os.waitpid(asked["wait"], os.WNOHANG)
-            print(os.waitstatus_to_exitcode(status) if process else None, flush=True)
-        elif "words" in asked:
-            process = os.fork()
-            if not process:
-                child(asked["words"], asked["cache"], asked["log"])
-            print(process, flush=True)
-        else:
-            print("ready", flush=True)
-
-
-def child(words: list[str], cache: str, log: str) -> None:
-    import importlib
-
-    os.setsid()
-    os.environ["PRETEXT_CACHE"] = cache
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    package = words[0] if "." in words[0] else f"{words[0]}.__main__"
-    main = importlib.import_module(package).main
-    from pretext.system.errors import run_command
-
-    sys.argv = words
-    code = 70
-    try:
-        run_command(main)
-    except SystemExit as leaving:
-        code = int(leaving.code or 0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-if __name__ == "__main__":
-    serve()

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from longest_files import LONGEST
 
 import pretext
 
@@ -54,3 +55,7 @@ def test_a_file_is_not_too_long_and_no_test_imports_another(file):
     assert text.count("\n") <= 400 if file in TESTS else text.count("\n") <= 320
     if file in TESTS:
         assert not re.search(r"^\s*(from|import) test_", text, re.MULTILINE)
+
+
+def test_the_files_that_come_first_exist():
+    assert {*LONGEST} <= {file.stem for file in TESTS}

@@ -7,10 +7,11 @@ import random
 from collections import Counter
 
 import pytest
-from kill_samples import Kills
+from kill_samples import COMMANDS, Kills
 
-KILLS = int(os.environ.get("PRETEXT_KILLS", "8"))
-"""Number of kills; the figures in docs/reliability.md are of 200."""
+KILLS = int(os.environ.get("PRETEXT_KILLS", "0"))
+"""Number of kills of commands drawn at random; the figures in docs/reliability.md are of 200. 0 kills each command
+once or twice, but the suite and its report, which take long: `test_run_all` kills these."""
 SEED = int(os.environ.get("PRETEXT_KILLS_SEED", "0"))
 
 
@@ -18,11 +19,12 @@ SEED = int(os.environ.get("PRETEXT_KILLS_SEED", "0"))
 @pytest.mark.timeout(7200)
 def test_kills_lose_nothing_and_leave_nothing(tmp_path):
     kills = Kills(tmp_path, SEED)
-    drawn, done, trials = random.Random(SEED), 0, Counter()
+    drawn, done, trials = random.Random(SEED), 0, 0
+    each_once = [name for name in COMMANDS if name not in ("suite", "report")]
     try:
-        while done < KILLS:
-            done += kills.trial(drawn, KILLS - done)
-            trials["all"] += 1
+        while done < KILLS if KILLS else trials < len(each_once):
+            done += kills.trial(drawn, KILLS - done) if KILLS else kills.trial(drawn, 2, each_once[trials])
+            trials += 1
             print(f"{done} kills, {len(kills.faults)} faults {kills.faults[-1:]}", flush=True)
     finally:
         kills.starter.close()
@@ -31,5 +33,6 @@ def test_kills_lose_nothing_and_leave_nothing(tmp_path):
         command, number = what.split()
         by_command[command] += count
         by_signal[number] += count
-    print(f"seed {SEED}: {done} kills in {trials['all']} trials; {dict(by_command)}; {dict(by_signal)}")
+    print(f"seed {SEED}: {done} kills in {trials} trials; {dict(by_command)}; {dict(by_signal)}")
     assert not kills.faults, "\n".join(kills.faults)
+    assert done >= (KILLS or 4)
