@@ -22,6 +22,8 @@ from pretext.training.collapse import feature_statistics
 
 SMALL = "alexnet?width=0.125&stem_stride=1"
 VIT = "timm:vit_tiny_patch16_224?patch_size=8"
+SMALL_VIT = "timm:test_vit?patch_size=8"
+"""Learns what `VIT` learns in a seventh of the time."""
 
 
 def generator(seed=0):

@@ -150,6 +150,8 @@ def test_a_cell_is_reproduced_with_any_number_of_threads_in_the_shell(tmp_path):
         "linear",
         "--budget",
         "images=2048",
+        "--workers",
+        "1",
         "--out",
         "out",
     ]

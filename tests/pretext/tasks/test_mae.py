@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from task_samples import VIT, batch, built, generator, lightly, noise, scenes, trained
+from task_samples import SMALL_VIT, VIT, batch, built, generator, lightly, noise, scenes, trained
 
 from pretext.modules.tokens import patchify, unpatchify
 from pretext.system.errors import UserError
@@ -131,6 +131,6 @@ def test_the_named_transformer_is_enough_at_64_px():
 
 @pytest.mark.slow
 def test_it_learns_more_than_the_mean_of_a_patch():
-    run = trained("mae", VIT, steps=60)
+    run = trained("mae", SMALL_VIT, steps=60, count=32)
     target = normalise_patches(patchify(run.task.encoder.normalised(scenes("test")), 8))
     assert run.unseen_loss() < 0.9 * target.square().mean().item()

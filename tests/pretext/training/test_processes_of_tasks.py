@@ -28,7 +28,7 @@ JOINED = {
 }
 """Tasks whose loss sees the images of all processes: more than accumulated parts see of each other. Their losses are
 compared with those of the whole batch in the tests of the tasks."""
-FEW = {"steps": 3}
+FEW = {"steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     def runs(out, **options):
         for name in NAMES:
             data = f"clips:{folder}/clips" if name == "temporal" else "scenes?size=32&train=64&val=8&test=8"
-            encoder = "timm:vit_tiny_patch16_224?patch_size=8" if name in TRANSFORMERS else ENCODER
+            encoder = "timm:test_vit?patch_size=8" if name in TRANSFORMERS else ENCODER
             yield Run(data, folder / out / name.replace(":", "-"), name, encoder, **options)
 
     both = two(
@@ -72,7 +72,7 @@ def test_two_processes_are_equal_and_go_on_to_the_same_parameters_after_a_stop(n
         assert_equal(first, second)
     assert [each.end for each in (*whole, *rest)] == ["finished"] * 4
     if in_steps:
-        assert (whole[0].steps, part[0].steps, rest[0].steps) == (3, 1, 2)
+        assert (whole[0].steps, part[0].steps, rest[0].steps) == (2, 1, 1)
         assert part[0].end == "KeyboardInterrupt:"
         assert_equal(whole[0], rest[0])
 
