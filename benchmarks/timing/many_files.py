@@ -1,14 +1,8 @@
-"""Time to open many small pictures and to train a first step, and the memory that it takes, by kind of store.
-
-    python benchmarks/timing/many_files.py --files 20000 200000
-
-Each line is one process with an empty cache (`cold`), then with what that one left (`warm`). Pictures are decoded while
-training, as a set is that is too large to be packed.
-"""
+"""Time to open many small pictures and to train a first step: python benchmarks/timing/many_files.py."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import io
 import json
 import os
@@ -19,6 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
+if not __package__:  # run as a file: put the repository root on the import path instead of this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from pretext.system.command_line import parse
+from pretext.system.errors import run_command
+
+PROG = "python benchmarks/timing/many_files.py"
 CLASSES, PER_SHARD = 100, 10_000
 
 
@@ -60,26 +61,43 @@ def measure(spec: str, out: Path) -> None:
     print(json.dumps(figures | {"opened_MB": at_open / 1e6, "peak_MB": peak_memory() / 1e6}))
 
 
-def main() -> None:
-    """Write each number of pictures, and measure each store cold and warm."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, nargs="+", default=[20_000, 200_000])
-    parser.add_argument("--measure", nargs=2, metavar=("SPEC", "OUT"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        measure(options.measure[0], Path(options.measure[1]))
-        return
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ManyFiles:
+    """Time opening many small pictures and training a first step, and the memory that it takes, by kind of store.
+
+    Each line is one process with an empty cache (`cold`), then with what that one left (`warm`). Pictures are decoded
+    while training, as a set is that is too large to be packed.
+
+    Examples:
+        python benchmarks/timing/many_files.py --files 20000 200000
+    """
+
+    files: tuple[int, ...] = (20_000, 200_000)
+    """Numbers of pictures, each 100 or more."""
+
+    def __post_init__(self) -> None:
+        if not self.files or min(self.files) < CLASSES:
+            raise ValueError(f"files is {self.files}; give one or more numbers, each {CLASSES} or more")
+
+
+def main(argv: list[str]) -> int:
+    """Write each number of pictures, and measure each store cold and warm; return the exit code."""
+    if argv[:1] == ["measure"]:  # a process of its own for each line
+        measure(argv[1], Path(argv[2]))
+        return 0
+    options = parse(ManyFiles, argv, prog=PROG)
     for count in options.files:
         with tempfile.TemporaryDirectory() as folder:
             for kind, spec in write(Path(folder) / "data", count).items():
                 time.sleep(2.1)  # what is younger is not remembered
                 for state in ("cold", "warm"):
                     environment = os.environ | {"PRETEXT_CACHE": f"{folder}/cache", "PRETEXT_PACK_GB": "0"}
-                    command = [sys.executable, __file__, "--measure", spec, f"{folder}/{kind}-{state}"]
+                    command = [sys.executable, __file__, "measure", spec, f"{folder}/{kind}-{state}"]
                     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
                     figures = ", ".join(f"{name} {value:.1f}" for name, value in json.loads(done.stdout).items())
                     print(f"{count:>9,} {kind:7} {state}: {figures}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

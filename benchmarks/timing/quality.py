@@ -1,16 +1,8 @@
-"""The quality of features after so many minutes on one machine, by this suite and by lightly.
-
-    python benchmarks/timing/quality.py --data coco:tiny-imagenet-20 --minutes 2 5 --seeds 4 --out quality
-
-Both train a ResNet-18 by SimCLR at 64 px from picture files, each by its own recipe. First their speeds are measured,
-in turns; then each trains for the steps that fit into the minutes at its speed, so that other work on the machine
-does not change the result, and its learning rate falls to 0 at the end. The suite's linear and k-NN probes judge the
-encoder files of both. What is done is kept in --out: the same command goes on.
-"""
+"""The quality of features after so many minutes, by this suite and by lightly: python benchmarks/timing/quality.py."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -23,18 +15,46 @@ from typing import Any
 if not __package__:  # run as a file: put the repository root on the import path instead of this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from pretext.system.command_line import parse
+from pretext.system.errors import run_command
+
+PROG = "python benchmarks/timing/quality.py"
 SUITES = ("ours", "lightly")
 PROBES = ("linear", "knn")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure both speeds, train and judge what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="data set of picture files with labels")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10, 20], help="budgets of training")
-    parser.add_argument("--seeds", type=int, default=4, help="number of seeds; they are 0, 1, …")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the encoder files and results")
-    options = parser.parse_args(argv)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Measure the quality of features after so many minutes on one machine, by this suite and by lightly.
+
+    Both train a ResNet-18 by SimCLR at 64 px from picture files, each by its own recipe. First their speeds are
+    measured, in turns; then each trains for the steps that fit into the minutes at its speed, so that other work on the
+    machine does not change the result, and its learning rate falls to 0 at the end. The suite's linear and k-NN probes
+    judge the encoder files of both. The same command goes on where it stopped.
+
+    Examples:
+        python benchmarks/timing/quality.py --data coco:tiny-imagenet-20 --minutes 2 5 --seeds 4 --out quality
+    """
+
+    data: str
+    """Data set of picture files with labels, KIND:PATH."""
+    minutes: tuple[float, ...] = (2.0, 5.0, 10.0, 20.0)
+    """Budgets of training in minutes, each above 0."""
+    seeds: int = 4
+    """Number of seeds, 1 or more; they are 0, 1, …."""
+    out: Path
+    """Folder of the encoder files and results."""
+
+    def __post_init__(self) -> None:
+        if not self.minutes or min(self.minutes) <= 0:
+            raise ValueError(f"minutes is {self.minutes}; give one or more numbers, each above 0")
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}; allowed is 1 or more")
+
+
+def main(argv: list[str]) -> int:
+    """Measure both speeds, train and judge what is missing, and print the table; return the exit code."""
+    options = parse(Quality, argv, prog=PROG)
     speeds = kept(options.out / "speeds.json", lambda: measured_speeds(options.data))
     print("pictures per second: " + ", ".join(f"{suite} {speeds[suite]:.1f}" for suite in SUITES), flush=True)
     for seed in range(options.seeds):
@@ -46,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 values = ", ".join(f"{name} {found[name]:.1f}" for name in PROBES)
                 print(f"{suite}, {minutes:g} min, {steps:,} steps, seed {seed}: {values}", flush=True)
     print(table(options.out, options.minutes, options.seeds))
+    return 0
 
 
 def kept(file: Path, compute: Any) -> dict[str, float]:
@@ -141,4 +162,4 @@ def _results(out: Path, suite: str, minutes: float, seeds: int) -> Iterator[dict
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

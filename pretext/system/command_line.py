@@ -12,12 +12,13 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from pretext.system import help_page
-from pretext.system.declarations import read_class
+from pretext.system.declarations import read_file
 from pretext.system.errors import UserError
 from pretext.system.ranges import check_numbers
 
@@ -37,8 +38,9 @@ def parse(cls: type[Options], argv: list[str], *, prog: str) -> Options:
         UserError: If an argument is unknown, missing or unusable.
     """
     if help_page.is_asked(argv):
-        module = sys.modules[cls.__module__]
-        declared = read_class(f"{module.__spec__.name if module.__spec__ else cls.__module__}:{cls.__name__}")
+        file = sys.modules[cls.__module__].__file__
+        declared = read_file(Path(file)).find(cls.__name__) if file else None
+        assert declared is not None
         print(help_page.HelpPage(prog, declared.about, help_page.groups_of(declared, rest="flags")).text())
         raise SystemExit(0)
     flat: Any = (tyro.conf.OmitArgPrefixes,)
