@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if not __package__:  # run as a file: Python put this folder on the import path; the packages are one level up
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -27,6 +27,7 @@ from pretext.system.declarations import read_class, read_module
 from pretext.system.errors import UserError, did_you_mean, run_command
 
 if TYPE_CHECKING:
+    from benchmarks.executors.base import Executor
     from benchmarks.plan import Plan
 
 PROG = "python benchmarks/run_all.py"
@@ -50,31 +51,31 @@ def main(argv: list[str]) -> int:
 
     from benchmarks.executors.choosing import chosen_executor
 
-    chosen_executor(options.executor, options.executor_option)  # a wrong option fails before data is opened
+    chosen = chosen_executor(options.executor, options.executor_option)  # a wrong option fails before data is opened
     if not options.dry_run:
         check_writable(options.folder)
     if options.cache_gb is not None:
         from downstream.features import limit_cache
 
         limit_cache(options.cache_gb)
-    return carry_out(plan_of(options), options, argv)
+    return carry_out(plan_of(options), options, argv, chosen)
 
 
-def carry_out(plan: Plan, options: Options, argv: list[str]) -> int:
+def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[Executor], Any]) -> int:
     """Print a plan, compute its missing cells, and write table and report; return the exit code.
 
     Args:
         plan: The comparison.
         options: Where and how to compute it.
         argv: The command line, for OUT/plan.json.
+        chosen: The executor and its options, as `chosen_executor` returns them.
     """
     from benchmarks import plan as suite
     from benchmarks import schedule
     from benchmarks.environment import write_environment
-    from benchmarks.executors.choosing import chosen_executor
     from benchmarks.superseded import move_superseded
 
-    executor, config = chosen_executor(options.executor, options.executor_option)
+    executor, config = chosen
     out = options.folder
     missing = plan.missing(out)
     pool = executor(out, options.workers, config) if missing else None

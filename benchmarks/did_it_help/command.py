@@ -76,6 +76,7 @@ def did_it_help(argv: list[str]) -> int:
     options = parse(DidItHelp, argv, prog="run_all.py did-it-help")
     from benchmarks.did_it_help import recipe
     from benchmarks.did_it_help.answer import write_answer
+    from benchmarks.executors.choosing import chosen_executor
     from benchmarks.run_all import carry_out
     from pretext.datasets import open_dataset
     from pretext.encoders import load_encoder
@@ -94,7 +95,8 @@ def did_it_help(argv: list[str]) -> int:
         architecture, size = given.spec, options.image_size or given.input_size
     made = recipe.did_it_help(labels=has_labels, encoder=architecture, image_size=size, init=options.encoder)
     flags = options.as_options()
-    code = carry_out(plan_of(flags, made), flags, ["did-it-help", *argv])
+    chosen = chosen_executor(flags.executor, flags.executor_option)
+    code = carry_out(plan_of(flags, made), flags, ["did-it-help", *argv], chosen)
     if not options.dry_run and not code:
         print(write_answer(options.out))
     return code

@@ -14,6 +14,7 @@ from benchmarks.report.images import image_html
 
 if TYPE_CHECKING:
     from pretext.datasets.base import ImageDataset
+    from retrieval.regions import Mode
     from retrieval.sheets import Tile
 
 QUERIES = 10
@@ -33,36 +34,48 @@ HEADINGS = {
 
 
 def neighbours(run: Run, data: ImageDataset) -> str:
-    """Return the nearest neighbours of the same queries for all encoders, by kind of region; empty without encoders.
-
-    An encoder is read at the stage of its headline in `retrieval`, or else in `nearest_fill`.
-    """
-    from pretext.encoders import load_encoder
-    from pretext.system.device import device_of
-    from retrieval.regions import Mode
-
-    stages = run.stages_read("retrieval", "nearest_fill")
-    encoders = {row: folder for row, folder in run.first_encoders().items() if row in stages}
-    if not encoders:
-        return ""
-    probe = _probe(run)
+    """Return the nearest neighbours of the same queries for all encoders, by kind of region; empty without encoders."""
     modes: tuple[Mode, ...] = ("objects", "contexts") if {"labels", "boxes"} <= data.annotations else ("images",)
     parts = []
     for mode in modes:
-        queries: list[Tile] = []
-        near: dict[str, list[list[Tile]]] = {}
-        for row, folder in encoders.items():
-            encoder = load_encoder(folder / "encoder.safetensors").to(device_of("auto"))
-            queries, near[row] = probe.examples(encoder, data, mode=mode, stage=stages[row], count=QUERIES)
+        queries, near = neighbours_by_row(run, data, mode=mode, count=QUERIES)
         blocks = [
             _block(mode, query, {row: found[at][:SHOWN_NEIGHBOURS] for row, found in near.items()}, data.classes)
             for at, query in enumerate(queries)
         ]
-        parts.append(f"<h3>{HEADINGS[mode]}</h3>{''.join(blocks[:OPEN])}")
+        if blocks:
+            parts.append(f"<h3>{HEADINGS[mode]}</h3>{''.join(blocks[:OPEN])}")
         if blocks[OPEN:]:
             more = f"<summary>{len(blocks[OPEN:])} more queries</summary>{''.join(blocks[OPEN:])}"
             parts.append(f'<details class="screen">{more}</details>')
     return "".join(parts)
+
+
+def neighbours_by_row(
+    run: Run, data: ImageDataset, *, mode: Mode, count: int
+) -> tuple[list[Tile], dict[str, list[list[Tile]]]]:
+    """Return queries, and the neighbours of each by row.
+
+    An encoder is that of the first seed, read at the stage of its headline in `retrieval`, or else in `nearest_fill`;
+    rows that neither has judged are left out.
+
+    Args:
+        run: A run with encoder files.
+        data: See `Retrieval.examples`.
+        mode: See `Retrieval.examples`.
+        count: Maximum number of queries.
+    """
+    from pretext.encoders import load_encoder
+    from pretext.system.device import device_of
+
+    stages, probe = run.stages_read("retrieval", "nearest_fill"), _probe(run)
+    queries: list[Tile] = []
+    near: dict[str, list[list[Tile]]] = {}
+    for row, folder in run.first_encoders().items():
+        if row in stages:
+            encoder = load_encoder(folder / "encoder.safetensors").to(device_of("auto"))
+            queries, near[row] = probe.examples(encoder, data, mode=mode, stage=stages[row], count=count)
+    return queries, near
 
 
 def _block(mode: str, query: Tile, near: Mapping[str, Sequence[Tile]], classes: Sequence[str]) -> str:
