@@ -10,6 +10,7 @@ auditing    look at every picture of a data set: counts, faults, a contact sheet
 exporting   encoders for other libraries: timm, torchvision, TorchScript, ONNX; `python -m pretext export`
 embedding   vectors of a data set's pictures as a file, and a map of them, `python -m pretext embed`
 inpainting  error of hole filling, baselines without a network, `python -m pretext inpaint`
+voting      weighted votes of nearest neighbours, for the k-NN probe and for watching a run
 judging     `Probe` and `Score`: the interface of everything that evaluates an encoder
 system      errors, command lines and help, specs, atomic files, cache, devices, processes
 

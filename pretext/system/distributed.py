@@ -47,7 +47,7 @@ def join_processes(device: torch.device) -> None:
             )
         with _answered():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        if device.type != "cuda":  # Gloo's threads may abort a process that ends while they listen to another's end
+        if device.type != "cuda":  # for a script of the user's own; a command ends by `end_at_once`
             atexit.register(_leave)
     everyones(None)  # connects the processes: who waits for an unconnected one would not see it end
 

@@ -20,6 +20,7 @@ from pretext.datasets.reading import read_batches
 from pretext.encoders.base import Encoder
 from pretext.system.errors import UserError
 from pretext.training.collapse import check_finite, rank_me
+from pretext.voting import vote_shares
 
 WatchName = Literal["knn", "rankme"]
 TRAIN_IMAGES, VAL_IMAGES = 1000, 500
@@ -93,9 +94,9 @@ def knn_accuracy(
     """
     mean = database.mean(dim=0)
     cosines = F.normalize(queries - mean, dim=1) @ F.normalize(database - mean, dim=1).T
-    nearest = cosines.topk(min(NEIGHBOURS, len(database)), dim=1)
-    votes = torch.zeros(len(queries), int(labels.max()) + 1)
-    votes.scatter_add_(1, labels[nearest.indices], (nearest.values / TEMPERATURE).exp())
+    k = min(NEIGHBOURS, len(database))
+    classes = int(labels.max()) + 1
+    votes = vote_shares(*cosines.topk(k, dim=1), labels, classes=classes, ks=[k], temperature=TEMPERATURE)[k]
     return 100 * int((votes.argmax(dim=1) == answers).sum()) / len(queries)
 
 
