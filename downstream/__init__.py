@@ -1,7 +1,8 @@
 """Evaluate encoders on downstream tasks: classification, detection, segmentation.
 
 probes          the probes, one file each; the file name is the probe's name
-features        pooled features of every stage, and their cache
+features        pooled features of every stage
+feature_files   their cache
 fitting         the training loop of the probes that train a head: AdamW, warm-up, cosine schedule
 resuming        checkpoints of that loop
 reading         which pictures a probe reads, in which order, and reading them

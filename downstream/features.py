@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import os
-import re
-import sys
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
+from downstream.feature_files import evict, load, of_images, rows_of, store
 from downstream.label_sampling import check_classes, draw_labelled
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
@@ -32,7 +26,6 @@ from pretext.embedding.encoding import check_finite, stage_maps
 from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.system.cache import cache_folder, size_limit_gb
-from pretext.system.checkpoint import atomic_write, open_tensors
 from pretext.system.errors import UserError
 
 VERSION = 3
@@ -42,12 +35,6 @@ CACHE_GB = 4.0
 """Maximum size of the cache in GB; the least recently used files are deleted. The environment variable
 PRETEXT_FEATURES_GB overrides it, and `--cache-gb` sets that variable. 0 disables reading and writing."""
 LIMIT = "PRETEXT_FEATURES_GB"
-CHECKSUMS = "crc32 by block"
-"""Key of the checksums in a file's metadata: JSON, a list per tensor."""
-BLOCK = 256
-"""Rows that share a checksum and are read together."""
-DTYPES = {"F32": torch.float32, "I64": torch.int64}
-"""Type by its name in a file."""
 
 
 class Features(NamedTuple):
@@ -72,7 +59,7 @@ class Features(NamedTuple):
 
     def rows(self, indices: Int[np.ndarray, "M"]) -> Int[Tensor, "M"]:
         """Return the row of each image of the split; -1 if it is not here."""
-        return _rows_of(self.indices, torch.from_numpy(indices))
+        return rows_of(self.indices, torch.from_numpy(indices))
 
 
 def limit_cache(gigabytes: float) -> None:
@@ -103,37 +90,49 @@ def split_features(
     Raises:
         UserError: If no image can be decoded, or features are not finite.
     """
+    return pooled_features(encoder, data, split, sizes=(most,), indices=indices)[most]
+
+
+def pooled_features(
+    encoder: Encoder,
+    data: ImageDataset,
+    split: str,
+    *,
+    sizes: Sequence[int],
+    indices: Int[np.ndarray, "N"] | None = None,
+) -> dict[int, Features]:
+    """Return `split_features` for each of several `most`; an image is encoded once for all of them."""
     limit = size_limit_gb(LIMIT, CACHE_GB)
     part = at_size(data.split(split), encoder.input_size, bad_images="skip", fit="crop")
     wanted = torch.arange(len(part)) if indices is None else torch.from_numpy(indices)
-    device = next(encoder.parameters()).device
-    key = digest(
-        encoder_digest(encoder),
-        device.type,
-        part.fingerprint,
-        str(encoder.input_size),
-        part.fit,
-        str(most),
-        str(VERSION),
-    )
-    file = cache_folder("features") / f"{key}.safetensors"
-    found = _load(file, wanted) if limit > 0 else None
-    if found is None:
-        stored = _load(file, None) if limit > 0 else None
-        missing = wanted if stored is None else wanted[~torch.isin(wanted, stored["asked"])]
-        new = _computed(encoder, part, missing.numpy(), most)
-        stored = {name: _concatenated([stored[name], new[name]]) for name in new} if stored else new
+    files = {most: _file(encoder, part, most) for most in sizes}
+    found = {most: load(file, wanted) if limit > 0 else None for most, file in files.items()}
+    stored = {most: load(files[most], None) if limit > 0 else None for most in sizes if found[most] is None}
+    missing = {
+        most: wanted if some is None else wanted[~torch.isin(wanted, some["asked"])] for most, some in stored.items()
+    }
+    new: dict[int, dict[str, Tensor]] = {}
+    for most in stored:
+        if most not in new:
+            alike = [each for each in missing if torch.equal(missing[each], missing[most])]
+            new |= _computed(encoder, part, missing[most].numpy(), alike)
+    for most, some in stored.items():
+        whole = {name: _concatenated([some[name], new[most][name]]) for name in some} if some else new[most]
         if limit > 0:
-            _store(file, stored)
-            _evict(file.parent, limit)
-        found = _of_images(stored, wanted)
-    kept = found["kept"]
-    if not len(kept):
-        raise UserError(f"{part.spec}: no image of this split can be decoded; check the files")
+            store(files[most], whole)
+            evict(files[most].parent, limit)
+        found[most] = of_images(whole, wanted)
     has_classes = bool(part.annotations & {"label", "labels"})
     targets = class_targets(part) if has_classes else torch.full((len(part),), -1)
-    stages = {stage.name: found[stage.name] for stage in encoder.stages}
-    return Features(stages, targets[kept], kept, targets)
+    features = {}
+    for most, some in found.items():
+        assert some is not None
+        kept = some["kept"]
+        if not len(kept):
+            raise UserError(f"{part.spec}: no image of this split can be decoded; check the files")
+        stages = {stage.name: some[stage.name] for stage in encoder.stages}
+        features[most] = Features(stages, targets[kept], kept, targets)
+    return features
 
 
 def labelled_features(
@@ -151,102 +150,47 @@ def labelled_features(
     Raises:
         UserError: If the training images show fewer than two classes.
     """
+    return labelled_pooled_features(encoder, data, train_images=train_images, sizes=(most,), seed=seed)[most]
+
+
+def labelled_pooled_features(
+    encoder: Encoder, data: ImageDataset, *, train_images: int, sizes: Sequence[int], seed: int
+) -> dict[int, tuple[Features, Features, Features]]:
+    """Return `labelled_features` for each of several `most`; an image is encoded once for all of them."""
     sized = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
     chosen = draw_labelled(class_targets(sized), train_images, seed=seed)
-    train = split_features(encoder, data, "train", most=most, indices=chosen)
-    check_classes(data.spec, train.targets)
-    return (
-        train,
-        split_features(encoder, data, "val", most=most),
-        split_features(encoder, data, "test", most=most),
-    )
+    train = pooled_features(encoder, data, "train", sizes=sizes, indices=chosen)
+    for features in train.values():
+        check_classes(data.spec, features.targets)
+    val, test = (pooled_features(encoder, data, split, sizes=sizes) for split in ("val", "test"))
+    return {most: (train[most], val[most], test[most]) for most in sizes}
 
 
-def _rows_of(places: Int[Tensor, "N"], wanted: Int[Tensor, "M"]) -> Int[Tensor, "M"]:
-    """Return the position of each wanted index in `places`; -1 if it is not there."""
-    last = torch.cat((places, wanted, torch.tensor([-1]))).max().item()
-    row_of = torch.full((1 + int(last),), -1)
-    row_of[places] = torch.arange(len(places))
-    return row_of[wanted]
+def _file(encoder: Encoder, part: ImageDataset, most: int) -> Path:
+    """Return the cache's file for the features of a split."""
+    device = next(encoder.parameters()).device
+    known = (encoder_digest(encoder), device.type, part.fingerprint, str(encoder.input_size), part.fit)
+    return cache_folder("features") / f"{digest(*known, str(most), str(VERSION))}.safetensors"
 
 
-def _of_images(stored: dict[str, Tensor], wanted: Int[Tensor, "M"]) -> dict[str, Tensor]:
-    """Return the rows of some images, in their order, without those that cannot be decoded."""
-    rows = _rows_of(stored["kept"], wanted)
-    rows = rows[rows >= 0]
-    return {name: values if name == "asked" else values[rows] for name, values in stored.items()}
-
-
-def _load(file: Path, wanted: Int[Tensor, "M"] | None) -> dict[str, Tensor] | None:
-    """Return what a file holds of some images, or all of it; only the blocks of those images are read and checked.
-
-    Returns:
-        None if the file is missing or damaged, or some images were not asked for when it was written.
-    """
-    try:
-        with open_tensors(file) as opened:
-            checksums = json.loads((opened.metadata() or {})[CHECKSUMS])
-            names = {*opened.keys()}
-            known = {name: _read(opened, name, None, checksums[name]) for name in ("asked", "kept")}
-            if wanted is None:
-                found = known | {name: _read(opened, name, None, checksums[name]) for name in names - {*known}}
-            elif not torch.isin(wanted, known["asked"]).all():
-                return None
-            else:
-                rows = _rows_of(known["kept"], wanted)
-                rows = rows[rows >= 0]
-                found = {name: _read(opened, name, rows, checksums[name]) for name in names - {*known}}
-                found |= {"asked": known["asked"], "kept": known["kept"][rows]}
-    except (OSError, SafetensorError, KeyError, ValueError):  # missing, damaged, or of an earlier version
-        return None
-    with contextlib.suppress(OSError):  # deleted by another process
-        os.utime(file)
-    return found
-
-
-def _read(opened: Any, name: str, rows: Int[Tensor, "M"] | None, checksums: list[str]) -> Tensor:
-    """Return some rows of a stored tensor, or all of them.
-
-    Args:
-        opened: The open file.
-        name: Name of the tensor.
-        rows: The rows; None reads all.
-        checksums: Of each block of `BLOCK` rows.
-
-    Raises:
-        ValueError: If a block that is read differs from what was written.
-    """
-    part = opened.get_slice(name)
-    wanted = torch.arange(part.get_shape()[0]) if rows is None else rows
-    blocks = wanted.div(BLOCK, rounding_mode="floor")
-    found = torch.empty(len(wanted), *part.get_shape()[1:], dtype=DTYPES[part.get_dtype()])
-    for block in torch.unique(blocks).tolist():
-        values = part[block * BLOCK : (block + 1) * BLOCK]
-        if _checksum(name, values) != checksums[block]:
-            raise ValueError(f"{name}: block {block} is damaged")
-        here = blocks == block
-        found[here] = values[wanted[here] - block * BLOCK]
-    return found
-
-
-def _checksum(name: str, values: Tensor) -> str:
-    """Return a checksum of name, type, shape and values."""
-    known = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-    return f"{zlib.crc32(np.ascontiguousarray(values.numpy()).data, known):08x}"
-
-
-def _computed(encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"], most: int) -> dict[str, Tensor]:
-    """Return features by stage, the indices of decoded images (`kept`), and all requested indices (`asked`)."""
-    found: dict[str, list[Tensor]] = {stage.name: [] for stage in encoder.stages}
+def _computed(
+    encoder: Encoder, data: ImageDataset, indices: Int[np.ndarray, "N"], sizes: Sequence[int]
+) -> dict[int, dict[str, Tensor]]:
+    """Return, by size, features by stage, the indices of decoded images (`kept`), and all requested ones (`asked`)."""
+    found: dict[int, dict[str, list[Tensor]]] = {most: {stage.name: [] for stage in encoder.stages} for most in sizes}
     kept: list[int] = []
     for images, read in image_batches(data, indices):
         kept += read
         for stage, maps in stage_maps(encoder, images).items():
-            found[stage].append(pooled(maps, most).float().cpu())
-    stages = {name: _concatenated(parts) for name, parts in found.items()}
-    for name, values in stages.items():
-        check_finite(encoder, name, values)
-    return stages | {"kept": torch.tensor(kept, dtype=torch.int64), "asked": torch.from_numpy(indices.copy())}
+            for most, parts in found.items():
+                parts[stage].append(pooled(maps, most).float().cpu())
+    known = {"kept": torch.tensor(kept, dtype=torch.int64), "asked": torch.from_numpy(indices.copy())}
+    features = {}
+    for most, parts in found.items():
+        features[most] = {name: _concatenated(some) for name, some in parts.items()}
+        for name, values in features[most].items():
+            check_finite(encoder, name, values)
+    return {most: stages | known for most, stages in features.items()}
 
 
 def _concatenated(parts: list[Tensor]) -> Tensor:
@@ -273,39 +217,3 @@ def image_batches(
     for read in read_batches(data, indices, batch_size=BATCH, workers=os.cpu_count() or 1):
         if read.indices:  # only in data too large to be packed: packing skips bad images beforehand
             yield read.images, read.indices
-
-
-def _store(file: Path, tensors: dict[str, Tensor]) -> None:
-    try:
-        with atomic_write(file) as beside:
-            checksums = {
-                name: [_checksum(name, block) for block in torch.split(values, BLOCK)]
-                for name, values in tensors.items()
-            }
-            save_file(tensors, beside, {CHECKSUMS: json.dumps(checksums)})
-    except FileNotFoundError:  # the folder may be deleted at any time
-        return
-    except OSError as error:  # e.g. a full disk: other probes compute the features again
-        print(f"features are not cached: {file.parent}: {error.strerror}", file=sys.stderr)
-
-
-def _evict(folder: Path, limit_gb: float) -> None:
-    """Delete the least recently used files beyond the limit, including partial files of killed processes.
-
-    Files that the cache has not written are neither counted nor deleted.
-    """
-    stats = []
-    with contextlib.suppress(FileNotFoundError):  # the folder was deleted
-        for file in folder.iterdir():
-            if re.fullmatch(r"\.?[0-9a-f]{32}\.safetensors(\.\d+\.tmp)?", file.name) is None:
-                continue
-            with contextlib.suppress(FileNotFoundError):  # deleted by another process
-                stat = file.stat()
-                stats.append((stat.st_mtime, stat.st_size, file))
-    total = sum(size for _, size, _ in stats)
-    for _, size, file in sorted(stats):
-        if total <= limit_gb * 1e9:
-            return
-        with contextlib.suppress(PermissionError):  # another user's, in a shared cache
-            file.unlink(missing_ok=True)
-            total -= size

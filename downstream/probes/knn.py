@@ -14,10 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from downstream.classification import classification_scores, quality
-from downstream.features import Features, labelled_features
+from downstream.features import Features, labelled_pooled_features
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
+from pretext.voting import vote_shares
 
 
 @final
@@ -65,10 +66,9 @@ class Knn(Probe):
         if not self.can_judge(data):
             data.require("label")
         pools = (1, self.features) if self.averaged else (self.features,)
-        read = [
-            labelled_features(encoder, data, train_images=self.train_images, most=most, seed=self.seed)
-            for most in dict.fromkeys(pools)
-        ]
+        sizes = tuple(dict.fromkeys(pools))
+        pooled = labelled_pooled_features(encoder, data, train_images=self.train_images, sizes=sizes, seed=self.seed)
+        read = list(pooled.values())
         found: list[tuple[float, list[Score]]] = []
         for stage in read[0][0].stages:
             choices = [self._chosen(stage, *features, classes=len(data.classes)) for features in read]
@@ -133,19 +133,7 @@ def vote(
         temperature: A neighbour's vote is exp(cosine / temperature).
     """
     cosines, rows = nearest(queries, database, max(ks))
-    weights = ((cosines - cosines[:, :1]) / temperature).exp()  # relative to the nearest, against overflow
-    found = {}
-    for k in ks:
-        if targets.ndim == 1:
-            votes = torch.zeros(len(queries), classes).scatter_add_(1, targets[rows[:, :k]], weights[:, :k])
-            all_votes = weights[:, :k].sum(1, keepdim=True)
-        else:
-            labels = targets[rows[:, :k]]
-            votes, all_votes = (
-                torch.einsum("qk,qkc->qc", weights[:, :k], each.float()) for each in (labels == 1, labels >= 0)
-            )
-        found[k] = (votes / all_votes.clamp(min=1e-12) + 1e-6).log()
-    return found
+    return vote_shares(cosines, rows, targets, classes=classes, ks=ks, temperature=temperature)
 
 
 def nearest(

@@ -10,10 +10,11 @@ import pytest
 import torch
 from probe_samples import colours, small_encoder, small_scenes
 
+import downstream.feature_files
 import downstream.features
 from benchmarks.run_all import main as run_all_main
 from downstream.__main__ import main as downstream_main
-from downstream.features import Features, limit_cache, pooled, split_features
+from downstream.features import Features, limit_cache, pooled, pooled_features, split_features
 from pretext.encoders import build_encoder
 from pretext.system.cache import cache_folder
 from pretext.system.errors import UserError
@@ -85,6 +86,22 @@ def test_probes_with_different_images_share_the_common_ones(computed, spec):
             assert torch.equal(shared.stages[stage], values), stage
 
 
+def test_several_sizes_are_those_of_each_alone_and_encode_a_picture_once(encoder, computed):
+    data, chosen = colours(train=40), np.array([5, 2, 9])
+    split_features(encoder, data, "train", most=64, indices=np.array([2, 7]))
+    found = pooled_features(encoder, data, "train", sizes=(1, 64, 16), indices=chosen)
+    assert [(call[2].tolist(), call[3]) for call in computed[1:]] == [([5, 2, 9], [1, 16]), ([5, 9], [64])]
+    again = pooled_features(encoder, data, "train", sizes=(1, 64, 16), indices=chosen)
+    assert len(computed) == 3 and list(found) == [1, 64, 16]
+    for most, features in found.items():
+        for file in files():
+            file.unlink()
+        alone = split_features(encoder, data, "train", most=most, indices=chosen)
+        assert features.indices.tolist() == again[most].indices.tolist() == chosen.tolist()
+        for stage, values in alone.stages.items():
+            assert torch.equal(features.stages[stage], values) and torch.equal(again[most].stages[stage], values)
+
+
 def test_what_could_not_be_decoded_is_not_tried_again(encoder, computed, monkeypatch):
     data = colours(train=40)
     batches = downstream.features.image_batches
@@ -148,7 +165,7 @@ def test_a_damaged_or_deleted_file_is_computed_again(encoder, computed, harm):
 
 
 def test_only_the_blocks_of_the_wanted_images_are_read_and_checked(encoder, computed, monkeypatch):
-    monkeypatch.setattr(downstream.features, "BLOCK", 4)
+    monkeypatch.setattr(downstream.feature_files, "BLOCK", 4)
     every = split_features(encoder, colours(), "train", most=64)
     (file,) = files()
     last_row = next(iter(every.stages.values()))[-1].numpy().tobytes()
@@ -222,7 +239,7 @@ def test_a_full_disk_costs_a_line_and_no_features(encoder, computed, monkeypatch
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(downstream.features, "save_file", full)
+    monkeypatch.setattr(downstream.feature_files, "save_file", full)
     found = split_features(encoder, colours(), "test", most=64)
     assert all(torch.equal(values, expected.stages[stage]) for stage, values in found.stages.items())
     assert "features are not cached: " in (said := capsys.readouterr().err) and "No space left" in said
@@ -298,22 +315,22 @@ def test_the_folder_may_be_deleted_at_any_time(encoder, computed, monkeypatch, w
     first = split_features(encoder, colours(), "test", most=64)
     folder = cache_folder("features")
 
-    def deleting_first(name):
-        inner = getattr(downstream.features, name)
+    def deleting_first(module, name):
+        inner = getattr(module, name)
 
         def wrapped(*args, **named):
             shutil.rmtree(folder, ignore_errors=True)
             return inner(*args, **named)
 
-        monkeypatch.setattr(downstream.features, name, wrapped)
+        monkeypatch.setattr(module, name, wrapped)
 
-    names = {
-        "before it is read": "_load",
-        "while it is computed": "_computed",
-        "before it is written": "save_file",
-        "while evicting": "_evict",
+    places = {
+        "before it is read": (downstream.features, "load"),
+        "while it is computed": (downstream.features, "_computed"),
+        "before it is written": (downstream.feature_files, "save_file"),
+        "while evicting": (downstream.features, "evict"),
     }
-    deleting_first(names[when])
+    deleting_first(*places[when])
     if when != "before it is read":
         files()[0].unlink()
     again = split_features(encoder, colours(), "test", most=64)
@@ -334,7 +351,7 @@ def test_a_file_that_goes_between_reading_and_marking_it_is_used_all_the_same(en
     def gone(*args):
         raise FileNotFoundError
 
-    monkeypatch.setattr("downstream.features.os.utime", gone)
+    monkeypatch.setattr("downstream.feature_files.os.utime", gone)
     split_features(encoder, colours(), "test", most=64)
     assert len(computed) == 1
 

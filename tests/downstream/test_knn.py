@@ -126,6 +126,13 @@ def test_stages_votes_are_those_of_centred_features_of_length_one():
         assert found == pytest.approx(100 * np.mean(right))
 
 
+def test_a_picture_is_encoded_once_for_all_poolings():
+    encoder, seen = small_encoder(), []
+    encoder.register_forward_hook(lambda module, given, maps: seen.append(len(given[0])))
+    list(Knn(features=64).evaluate(encoder, colours(train=45, test=40)))
+    assert sum(seen) <= 45 + 30 + 40
+
+
 def test_defaults_hold_for_fewer_pictures_than_any_k():
     scores = list(Knn(features=64).evaluate(small_encoder(), colours(train=4, test=10)))
     assert all(np.isfinite(score.value) for score in scores)
