@@ -27,6 +27,7 @@ from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.system.cache import cache_folder, size_limit_gb
 from pretext.system.errors import UserError
+from pretext.system.progress import counted
 
 VERSION = 3
 """Part of the cache key; raise it whenever pooling or reading changes."""
@@ -209,11 +210,13 @@ def image_batches(
     data: ImageDataset, indices: Int[np.ndarray, "N"]
 ) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], list[int]]]:
     """Yield batches of images and their indices; images that cannot be decoded are skipped."""
+    name, total = f"encode {data.spec}", -(-len(indices) // BATCH)
     if isinstance(data, PackedDataset):
-        for start in range(0, len(indices), BATCH):
+        for start in counted(range(0, len(indices), BATCH), name, total, unit="batch"):
             some = indices[start : start + BATCH]
             yield data.images[torch.from_numpy(some)], some.tolist()
         return
-    for read in read_batches(data, indices, batch_size=BATCH, workers=os.cpu_count() or 1):
+    batches = read_batches(data, indices, batch_size=BATCH, workers=os.cpu_count() or 1)
+    for read in counted(batches, name, total, unit="batch"):
         if read.indices:  # only in data too large to be packed: packing skips bad images beforehand
             yield read.images, read.indices

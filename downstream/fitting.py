@@ -7,7 +7,6 @@ import functools
 import itertools
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -28,7 +27,7 @@ from pretext.judging import Probe
 from pretext.modules.schedules import cosine
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
-from pretext.system.progress import LINE_S
+from pretext.system.progress import progress_bar
 from pretext.system.stopping import Stop, stop_politely
 
 Head = TypeVar("Head", bound=nn.Module)
@@ -180,8 +179,6 @@ def fit(
         UserError: If the loss is not finite.
         KeyboardInterrupt: On SIGINT or SIGTERM, after the current step is saved.
     """
-    from tqdm import tqdm
-
     groups = [{"params": [*head.parameters()], "lr": learning_rate}]
     groups += [
         {"params": parameters, "lr": learning_rate * factor}
@@ -193,13 +190,12 @@ def fit(
     head.train()
     fitting = None if resume is None else Fitting(name, encoder, head, optimiser, resume)
     first, curve = (0, []) if fitting is None else fitting.load()
-    remaining = itertools.islice(batch_indices, first, steps)
-    started = reported = saved = time.monotonic()
+    saved = time.monotonic()
     with (
         nullcontext(Stop()) if fitting is None else stop_politely() as stop,
-        tqdm(remaining, name, steps, initial=first, delay=2, disable=None, leave=False, unit="step") as bar,
+        progress_bar(name, steps, initial=first, unit="step") as bar,
     ):
-        for step, indices in enumerate(bar, first):
+        for step, indices in enumerate(itertools.islice(batch_indices, first, steps), first):
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * _rate(step, steps)
             loss = loss_of(indices)
@@ -222,12 +218,7 @@ def fit(
                 fitting.save(done, curve)
                 if stop.requested:
                     raise KeyboardInterrupt
-            if now - reported >= LINE_S:
-                reported = now
-                if bar.disable:
-                    left = tqdm.format_interval((now - started) / (done - first) * (steps - done))
-                    loss_now = f", loss {curve[-1]:.4f}" if curve else ""
-                    print(f"{name}: step {done} of {steps}{loss_now}, {left} left", file=sys.stderr, flush=True)
+            bar.update()
     encoder.eval()
     head.eval()
     return curve

@@ -22,6 +22,7 @@ from pretext.datasets.fitting import padded_place
 from pretext.datasets.packed import PackedDataset, ResizedDataset
 from pretext.datasets.view import source_of
 from pretext.system.errors import UserError
+from pretext.system.progress import counted
 
 SELECTIVE_SEARCH = "selective_search"
 
@@ -43,13 +44,11 @@ def proposals_for(
     Raises:
         UserError: If the file cannot be used with these images.
     """
-    from tqdm import tqdm
-
     if source != SELECTIVE_SEARCH:
         boxes = read_proposals(Path(source), data, indices)
         return {index: torch.from_numpy(boxes_of[:most]) for index, boxes_of in boxes.items()}
     found = {}
-    for index in tqdm(indices.tolist(), SELECTIVE_SEARCH, delay=2, disable=None, leave=False, unit="img"):
+    for index in counted(indices.tolist(), SELECTIVE_SEARCH, len(indices), unit="img"):
         try:
             image = data[index][0]
         except BadImage:

@@ -29,6 +29,7 @@ from pretext.datasets.view import View
 from pretext.encoders.base import Encoder
 from pretext.judging import Score
 from pretext.system.errors import UserError
+from pretext.system.progress import counted
 
 SHOWN = 12
 """Number of test images on the sheet."""
@@ -170,7 +171,8 @@ class Detection(FittedProbe):
     ) -> Iterator[Found]:
         """Yield each test image with its true objects and its detections."""
         device = next(encoder.parameters()).device
-        for start in range(0, len(indices), 4 * self.batch_size):
+        starts = range(0, len(indices), 4 * self.batch_size)
+        for start in counted(starts, "detection: test", len(starts), unit="batch"):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
             proposals = self._proposals_of(targets, device)
             on_device = images.to(device)

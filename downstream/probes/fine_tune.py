@@ -29,6 +29,7 @@ from pretext.encoders.base import Encoder
 from pretext.judging import Score
 from pretext.modules.losses import many_class_loss, one_class_loss
 from pretext.system.errors import UserError
+from pretext.system.progress import counted
 from pretext.transforms.augmentation import augment, cropping
 
 
@@ -163,7 +164,8 @@ class FineTune(FittedProbe):
         """Return the logits of the test images, averaged over ten crops if set, and their classes."""
         device = next(encoder.parameters()).device
         logits, classes = [], []
-        for start in range(0, len(indices), 256):
+        starts = range(0, len(indices), 256)
+        for start in counted(starts, "fine_tune: test", len(starts), unit="batch"):
             images, truth = read(test, indices[start : start + 256])
             images, side = images.to(device), images.shape[-1]
             views = [enlarged(crop, side) for crop in ten_crops(images)] if self.ten_crops else [images]

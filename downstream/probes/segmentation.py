@@ -26,6 +26,7 @@ from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
 from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.judging import Score
 from pretext.system.errors import UserError
+from pretext.system.progress import counted
 
 SHOWN = 12
 """Number of test images on the sheet."""
@@ -152,7 +153,8 @@ class Segmentation(FittedProbe):
     ) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], UInt8[Tensor, "B S S"], Int[Tensor, "B S S"]]]:
         """Yield images, true masks and predicted classes, batch by batch."""
         device = next(encoder.parameters()).device
-        for start in range(0, len(indices), 4 * self.batch_size):
+        starts = range(0, len(indices), 4 * self.batch_size)
+        for start in counted(starts, "segmentation: test", len(starts), unit="batch"):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
             truth = torch.stack([target["masks"].as_subclass(Tensor) for target in targets])
             scores = head(encoder(images.to(device)), images.shape[-1])

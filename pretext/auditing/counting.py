@@ -23,6 +23,7 @@ from pretext.datasets.fingerprints import digest
 from pretext.datasets.view import source_of
 from pretext.system.cache import cache_folder
 from pretext.system.checkpoint import atomic_write
+from pretext.system.progress import counted
 
 VERSION = 1
 """Raise it whenever what is counted changes, so that remembered audits are made again."""
@@ -116,34 +117,31 @@ class _Seen:
 
 
 def _count(part: ImageDataset) -> Counted:
-    from tqdm import tqdm
-
     classes = len(part.classes)
-    counted = Counted(pictures=len(part))
+    found = Counted(pictures=len(part))
     pictures, objects = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     pixels = np.zeros(256, np.int64)
-    with tqdm(_seen(part), f"look at {part.spec}", len(part), delay=2, disable=None, leave=False, unit="img") as bar:
-        for seen in bar:
-            if seen.unreadable:
-                counted.unreadable.append(seen.unreadable)
-                continue
-            counted.sizes[seen.size] = counted.sizes.get(seen.size, 0) + 1
-            counted.modes[seen.mode] = counted.modes.get(seen.mode, 0) + 1
-            counted.turned += seen.turned
-            counted.difficult += seen.difficult
-            if seen.classes is not None:
-                pictures[seen.classes] += 1
-                counted.empty += not len(seen.classes)
-            if seen.objects is not None:
-                objects += np.bincount(seen.objects, minlength=classes)
-            if seen.pixels is not None:
-                pixels += seen.pixels
-    counted.pictures_of = pictures.tolist()
+    for seen in counted(_seen(part), f"look at {part.spec}", len(part), unit="img"):
+        if seen.unreadable:
+            found.unreadable.append(seen.unreadable)
+            continue
+        found.sizes[seen.size] = found.sizes.get(seen.size, 0) + 1
+        found.modes[seen.mode] = found.modes.get(seen.mode, 0) + 1
+        found.turned += seen.turned
+        found.difficult += seen.difficult
+        if seen.classes is not None:
+            pictures[seen.classes] += 1
+            found.empty += not len(seen.classes)
+        if seen.objects is not None:
+            objects += np.bincount(seen.objects, minlength=classes)
+        if seen.pixels is not None:
+            pixels += seen.pixels
+    found.pictures_of = pictures.tolist()
     if "boxes" in part.annotations:
-        counted.objects_of, counted.objects = objects.tolist(), int(objects.sum())
+        found.objects_of, found.objects = objects.tolist(), int(objects.sum())
     if "masks" in part.annotations:
-        counted.pixels_of = [*pixels[: classes + 1].tolist(), int(pixels[IGNORE])]
-    return counted
+        found.pixels_of = [*pixels[: classes + 1].tolist(), int(pixels[IGNORE])]
+    return found
 
 
 def _seen(part: ImageDataset) -> Iterator[_Seen]:

@@ -79,6 +79,7 @@ from pretext.datasets.layouts import fitting_spec
 from pretext.datasets.packed import PackedDataset, at_size
 from pretext.datasets.splitting import Subset
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.progress import working
 from pretext.system.ranges import MOST
 from pretext.system.specs import options_into, parse_spec, path_of
 
@@ -145,7 +146,8 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
 
     # the data set may keep its options, and the class made above cannot be pickled
     own = {field.name: getattr(options, field.name) for field in dataclasses.fields(options_type)}
-    opened = completed(spec, open_splits(parsed.path, options_type(**own)), limit=options.limit)
+    with working(f"open {spec}"):
+        opened = completed(spec, open_splits(parsed.path, options_type(**own)), limit=options.limit)
     for part in opened.splits.values():
         part.squash, part.load_size = options.resize == "squash", options.load_size
     return opened

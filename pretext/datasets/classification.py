@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.packed import ResizedDataset
+from pretext.system.progress import counted
 
 SEVERAL = ", "
 """Between the class names of a picture that shows several classes."""
@@ -42,7 +44,7 @@ def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
     if not is_multi_label(data):
         if data.label is not None:
             return data.label.clone()
-        return torch.tensor([_label(data, index) for index in range(len(data))])
+        return torch.tensor([_label(data, index) for index in _indices(data)])
     objects = (data.base if isinstance(data, ResizedDataset) else data).objects
     many = torch.zeros(len(data), len(data.classes), dtype=torch.int64)
     if objects is not None:
@@ -55,7 +57,7 @@ def class_targets(data: ImageDataset) -> Int[Tensor, "N ..."]:
             shown = objects.labels
         many[pictures, shown] = 1
         return many
-    for index in range(len(data)):
+    for index in _indices(data):
         try:
             many[index] = multi_hot(data[index][1], len(data.classes))
         except BadImage:
@@ -71,6 +73,10 @@ def multi_hot(target: dict[str, Any], classes: int) -> Int[Tensor, "K"]:
     row[labels[difficult]] = -1
     row[labels[~difficult]] = 1
     return row
+
+
+def _indices(data: ImageDataset) -> Iterator[int]:
+    return counted(range(len(data)), f"read the classes of {data.spec}", len(data), unit="img")
 
 
 def _label(data: ImageDataset, index: int) -> int:

@@ -23,6 +23,7 @@ from pretext.system.cache import cache_folder, made_once
 from pretext.system.checkpoint import atomic_write
 from pretext.system.distributed import launched
 from pretext.system.errors import UserError
+from pretext.system.progress import counted, progress_bar
 
 Source = TypeVar("Source")
 SETTLED_NS = 2_000_000_000
@@ -117,7 +118,7 @@ class Listing:
         self.sizes: list[int | None] = []
         self.lines: list[str] = []
         self._newest = 0
-        for path in paths:
+        for path in counted(paths, "look at files", len(paths), unit="file"):
             try:
                 state = _regular(path)
             except OSError as error:
@@ -169,10 +170,8 @@ def hashed(compute: Callable[[Source], bytes], sources: Sequence[Source], *, uni
         sources: What is hashed.
         unit: What the progress bar counts.
     """
-    from tqdm import tqdm
-
     groups = [sources[start : start + GROUP] for start in range(0, len(sources), GROUP)]
-    bar = tqdm(None, "fingerprint", len(sources), delay=3, disable=None, leave=False, unit=unit)
+    bar = progress_bar("fingerprint", len(sources), unit=unit)
     with bar, ThreadPoolExecutor(max_workers=8) as pool:
         for start in range(0, len(groups), GROUPS):
             for hashes in pool.map(lambda group: [*map(compute, group)], groups[start : start + GROUPS]):

@@ -22,6 +22,7 @@ from pretext.datasets.base import BadImage, ImageDataset, Target
 from pretext.datasets.decoding import decode, from_pillow, passing_fault
 from pretext.datasets.fingerprints import digest
 from pretext.system.errors import UserError
+from pretext.system.progress import counted
 
 PICTURE_KEYS = ("image", "img", "picture")
 LABEL_KEYS = ("label", "labels", "class", "target")
@@ -46,12 +47,10 @@ class ItemDataset(ImageDataset):
         Raises:
             UserError: If an item is no picture, the collection fails, or it gives another picture each time.
         """
-        from tqdm import tqdm
-
         self.spec, self._collection = spec, collection
         self.hashes: list[bytes] = []
         self.stated: list[str | int | None] = []
-        for index in tqdm(range(len(collection)), f"read {spec}", delay=2, disable=None, leave=False, unit="img"):
+        for index in counted(range(len(collection)), f"read {spec}", len(collection), unit="img"):
             try:
                 image, stated = self._item(index)
                 self.hashes.append(bytes.fromhex(_digest(image)))

@@ -15,6 +15,7 @@ from pretext.datasets.fingerprints import digest, digest_files
 from pretext.system.cache import cache_folder
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
+from pretext.system.progress import counted
 
 UNCACHED_MASKS = 50
 """Up to this number of masks, reading them is about as fast as hashing them."""
@@ -64,7 +65,7 @@ def values_without_class(root: Path, files: Sequence[str], numbers: Collection[i
     wanted[list(numbers)] = True
     seen = np.zeros(256, dtype=bool)
     cached: Path | None = None
-    for position, file in enumerate(files):
+    for position, file in enumerate(counted(files, "read masks", len(files), unit="file")):
         if position == UNCACHED_MASKS:
             cached = cache_folder("mask_values") / digest(digest_files(root, files), wanted.tobytes())
             if cached.is_file() and len(known := cached.read_bytes()) == 256:

@@ -36,7 +36,7 @@ from pretext.datasets.fitting import Fit, fitted, kept_annotations
 from pretext.datasets.objects import Objects
 from pretext.system.cache import cache_folder, locked_entry, new_folder, remove, remove_leftovers, sweep
 from pretext.system.errors import UserError
-from pretext.system.progress import progress_bar
+from pretext.system.progress import progress_bar, working
 from pretext.system.stamps import is_stamped, stamp, state_to_check
 
 VERSION = 1
@@ -141,7 +141,8 @@ def _checked(folder: Path) -> Pack | None:
     pack = _stamped(folder)
     if pack is None:
         state = state_to_check(folder)
-        pack = _opened(folder, check=True)
+        with working(f"check {folder}"):
+            pack = _opened(folder, check=True)
         if pack is not None:
             stamp(folder, state)
     return pack

@@ -33,6 +33,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.fingerprints import Listing, digest
 from pretext.system.cache import cache_folder, made_once, new_folder, remove
 from pretext.system.errors import UserError
+from pretext.system.progress import progress_bar
 from pretext.system.stored_json import Shape, misfit
 
 VERSION = 1
@@ -125,12 +126,10 @@ def _known(entry: Path, rows: int) -> dict[str, Any] | None:
 
 def _copy(file: str, opened: Any, columns: Columns, folder: Path) -> None:
     """Write the bytes of a file's pictures, one after the other, and their index."""
-    from tqdm import tqdm
-
     _check_room(file, opened, columns.image, folder)
     sizes: list[int] = []
     paths: list[str] = []
-    bar = tqdm(None, f"copy {file}", opened.metadata.num_rows, delay=2, disable=None, leave=False, unit="img")
+    bar = progress_bar(f"copy {file}", opened.metadata.num_rows, unit="img")
     with bar, (folder / COPY).open("wb") as copy:
         for batch in opened.iter_batches(ROWS, columns=[columns.image], use_threads=False):
             column = batch.column(0)

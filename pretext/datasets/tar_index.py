@@ -18,6 +18,7 @@ from pretext.datasets.fingerprints import Listing, digest
 from pretext.system.cache import cache_folder
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
+from pretext.system.progress import counted
 from pretext.system.stored_json import Shape, misfit, parse_json
 
 VERSION = 1
@@ -68,11 +69,9 @@ def indexed(paths: Sequence[str]) -> list[TarIndex]:
     Raises:
         UserError: If a shard cannot be read, is compressed, truncated or no tar archive, or names a member twice.
     """
-    from tqdm import tqdm
-
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = pool.map(_remembered, paths)
-        return list(tqdm(found, "index shards", len(paths), delay=2, disable=None, leave=False, unit="shard"))
+        return list(counted(found, "index shards", len(paths), unit="shard"))
 
 
 def read_json_labels(path: str, index: TarIndex, wanted: str) -> dict[str, str | int]:

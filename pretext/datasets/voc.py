@@ -33,6 +33,7 @@ from pretext.datasets.objects import Objects
 from pretext.datasets.voc_folders import parts_in_folders
 from pretext.datasets.voc_format import Part, by_stem, listed, read_annotation
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.progress import counted
 from pretext.system.specs import path_of
 
 CLASSES = (
@@ -76,7 +77,10 @@ def open_splits(path: str, options: Options) -> dict[str, ImageDataset]:
         notes += about_lists
     else:
         parts, notes = parts_in_folders(spec, root, {split: getattr(options, split) for split in SPLIT_NAMES})
-    annotations = {split: [read_annotation(file) for file in part.annotations] for split, part in parts.items()}
+    annotations = {
+        split: [*map(read_annotation, counted(part.annotations, f"read {split}", len(part.annotations), unit="file"))]
+        for split, part in parts.items()
+    }
     named = {name for part in annotations.values() for annotation in part for name in annotation.names}
     known = CLASSES if named <= set(CLASSES) else tuple(sorted(named))
     classes = chosen_classes(spec, options.classes, known)

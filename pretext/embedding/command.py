@@ -24,6 +24,7 @@ from pretext.encoders.weights import is_spec
 from pretext.system.command_line import parse
 from pretext.system.device import device_of
 from pretext.system.errors import UserError
+from pretext.system.progress import working
 
 PROG = "python -m pretext embed"
 VERSION = 1
@@ -186,7 +187,8 @@ def _finish(options: Embed, parts: Parts, encoder: Encoder, data: ImageDataset, 
     lines = []
     if options.map is not None:
         drawn = draw_pictures(parts, total, options.map_pictures, seed=options.seed)
-        points, made = project(drawn.vectors, options.projection, seed=options.seed)
+        with working(f"map by {options.projection}"):
+            points, made = project(drawn.vectors, options.projection, seed=options.seed)
         shown = f"{len(points):,} pictures" if len(points) == total else f"{len(points):,} of {total:,} pictures"
         draw = f", drawn with seed {options.seed}" if len(points) < total else ""
         splits = "all splits" if options.split == "all" else f"split {options.split}"
@@ -203,7 +205,8 @@ def _finish(options: Embed, parts: Parts, encoder: Encoder, data: ImageDataset, 
         )
         lines.append(f"{options.map}: {shown}; {made}")
     labelled = bool(data.annotations & {"label", "labels"})
-    write_features(options.out, parts, about, labelled=labelled)
+    with working(f"write {options.out}"):
+        write_features(options.out, parts, about, labelled=labelled)
     if bad:
         lines.append(f"left out {len(bad):,} of {total + len(bad):,} pictures that cannot be decoded: {some(bad)}")
     lines.append(f"{options.out}: {total:,} vectors of {dimensions:,} dimensions, float32, stage {stage}")

@@ -18,6 +18,7 @@ from pretext.datasets.base import BadImage
 from pretext.datasets.decoding import decode_draft, from_pillow
 from pretext.datasets.fitting import fitted
 from pretext.system.errors import UserError
+from pretext.system.progress import progress_bar
 from pretext.system.specs import path_of
 
 Picture = Tensor | NDArray[np.uint8] | Image.Image | str | Path
@@ -35,7 +36,7 @@ def in_batches(
     batch_size: int | None,
     check: Callable[[Tensor], None],
 ) -> Float[Tensor, "N D"]:
-    """Return the vectors of pictures on the CPU. Long lists show a progress bar on a terminal.
+    """Return the vectors of pictures on the CPU. Long lists show their progress.
 
     A tensor B×3×H×W keeps its size. Every other picture is resized to size×size as evaluation resizes it; a JPEG's
     path is decoded at reduced size, where evaluation does so.
@@ -58,12 +59,10 @@ def in_batches(
     for number, each in enumerate([] if isinstance(listed, Tensor) else listed, start=1):
         _check_kind(each, f"picture {number} of {len(listed)}" if len(listed) > 1 else "the picture", check)
 
-    from tqdm import tqdm
-
     vectors, step = [], batch_size or BATCH
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(None, "embed", len(listed), delay=2, disable=None, leave=False, unit="img") as bar,
+        progress_bar("embed", len(listed), unit="img") as bar,
     ):
         for start in range(0, len(listed), step):
             some = listed[start : start + step]

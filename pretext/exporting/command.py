@@ -12,6 +12,7 @@ from pretext.exporting.card import normalisation
 from pretext.exporting.writing import check_out, export_encoder
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError
+from pretext.system.progress import working
 
 PROG = "python -m pretext export"
 MOST_LINES = 12
@@ -57,7 +58,8 @@ def export_command(argv: list[str]) -> int:
     encoder = load_encoder(options.encoder, input_size=options.image_size)
     if not is_spec(options.encoder) and options.out.exists() and options.out.samefile(options.encoder):
         raise UserError(f"--out {options.out} is the encoder file itself; give another name")
-    made = export_encoder(encoder, options.to, options.out)
+    with working(f"write {options.out}"):
+        made = export_encoder(encoder, options.to, options.out)
     print(f"{made.file}: {made.prepared.title}; {made.difference}")
     print(f"images: B×3×{encoder.input_size}×{encoder.input_size}, RGB, values from 0 to 1")
     print(f"normalisation: {normalisation(encoder, made.prepared)}")

@@ -82,7 +82,7 @@ class TrainingLog:
         self.logged = progress
         total, unit = (config.seconds or 0.0, "s") if total_steps is None else (total_steps, "step")
         initial = step if total_steps is not None else round(min(progress, 1.0) * total, 1)
-        self.bar = progress_bar(settings["task"], total, initial=initial, unit=unit, hidden=rank() > 0)
+        self.bar = progress_bar(settings["task"], total, initial=initial, unit=unit)
 
     def __enter__(self) -> TrainingLog:
         if rank() == 0:

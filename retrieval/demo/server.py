@@ -28,6 +28,7 @@ from pretext.datasets import say_opened
 from pretext.datasets.base import BadImage
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError
+from pretext.system.progress import working
 from pretext.tasks.base import Inpainter
 from pretext.training.run_folder import load_task
 from retrieval.demo.answers import data_url, jpeg_response, search_one
@@ -85,7 +86,8 @@ def demo_command(argv: list[str]) -> int:
     opened = [Searchable.open(folder, device=options.device) for folder in options.index]
     for searchable in opened:
         say_opened(searchable.data)
-    served = make_app(opened, options.index, seed=options.seed)
+    with working("prepare the page"):
+        served = make_app(opened, options.index, seed=options.seed)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -25,7 +25,7 @@ from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.system.checkpoint import file_sha256
 from pretext.system.errors import UserError
-from pretext.system.progress import progress_bar
+from pretext.system.progress import progress_bar, working
 from retrieval.indexing.blocks import (
     DIGEST,
     FINISHED,
@@ -99,7 +99,7 @@ def build_index(
             vectors; or if `add` meets an index with other settings or with pictures that the data set lacks.
     """
     out = Path(out)
-    working = working_folder(out)
+    blocks = working_folder(out)
     check_regions(data, regions)
     stage = stage_named(encoder, stage)
     dimensions = regions.cells**2 * next(each.channels for each in encoder.stages if each.name == stage)
@@ -121,8 +121,8 @@ def build_index(
         factory=with_whitening(factory or "", pca),
         faiss_version=use_faiss().__version__,
     )
-    with locked(working):
-        recover_interrupted_move(working, out)
+    with locked(blocks):
+        recover_interrupted_move(blocks, out)
         check_target(out, overwrite=overwrite, add=add)
         base = PatchIndex.open(out) if add and (out / MANIFEST).is_file() else None
         pictures = np.empty((0, DIGEST), np.uint8)
@@ -134,31 +134,32 @@ def build_index(
             raise _missing_pictures_error(data, known.unmatched - len(data), len(pictures), out)
         # Blocks of an interrupted --add may be overwritten: only computing time is lost
         settings = _block_settings(manifest, out if base else None)
-        start_blocks(working, settings, overwrite=overwrite or base is not None)
-        encode_blocks(working, encoder, data, regions, stage=stage, bad_images=bad_images, known=known)
+        start_blocks(blocks, settings, overwrite=overwrite or base is not None)
+        encode_blocks(blocks, encoder, data, regions, stage=stage, bad_images=bad_images, known=known)
         if known.unmatched:
-            discard(working)
+            discard(blocks)
             raise _missing_pictures_error(data, known.unmatched, len(pictures), out)
-        count = sum(len(block.rows) for block in read_blocks(working))
+        count = sum(len(block.rows) for block in read_blocks(blocks))
         if base is not None:
             vectors, kind, old_rows = base.vectors, base.manifest.factory, base.table
-            add_vectors(vectors, _vectors_with_progress(working, count))
+            add_vectors(vectors, _vectors_with_progress(blocks, count))
         elif count:
             kind, old_rows = with_whitening(factory or default_factory(count), pca), None
-            vectors = make_vectors(
-                dimensions,
-                kind,
-                count,
-                lambda wanted: sample_vectors(working, count, wanted),
-                _vectors_with_progress(working, count),
-            )
+            with working("fit the index"):
+                vectors = make_vectors(
+                    dimensions,
+                    kind,
+                    count,
+                    lambda wanted: sample_vectors(blocks, count, wanted),
+                    _vectors_with_progress(blocks, count),
+                )
         else:
-            discard(working)
+            discard(blocks)
             raise no_regions_error(data, regions)
         manifest = dataclasses.replace(manifest, factory=kind)
-        with _naming(working):
-            _write(working, manifest, vectors, old_rows, len(pictures), len(data))
-        move_into_place(working, out)
+        with _naming(blocks), working(f"write {out}"):
+            _write(blocks, manifest, vectors, old_rows, len(pictures), len(data))
+        move_into_place(blocks, out)
     return PatchIndex(manifest, np.load(out / TABLE, mmap_mode="r", allow_pickle=False), vectors)
 
 

@@ -28,6 +28,7 @@ from downstream.probes.low_shot import LowShot
 from downstream.probes.segmentation import Segmentation
 from downstream.reading import batches
 from downstream.resuming import CHECKPOINT, Resume
+from pretext.system import progress
 from pretext.system.checkpoint import HOST, read_checkpoint
 from pretext.training.config import TrainConfig
 
@@ -52,7 +53,6 @@ def scenes():
 @pytest.fixture(autouse=True)
 def _often(monkeypatch):
     monkeypatch.setattr(fitting, "EVERY_S", 0.0)  # a checkpoint after every step
-    monkeypatch.setattr(fitting, "LINE_S", 0.0)
 
 
 @contextmanager
@@ -232,15 +232,13 @@ def small_fit(encoder, *, factor=0.5, steps=4, resume=None):
 
 
 def test_without_a_terminal_lines_say_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
     with torch.random.fork_rng():
         curve = small_fit(small_encoder())
-        lines = capsys.readouterr().err.splitlines()
-        assert [line.split(",")[0] for line in lines] == [f"small: step {k} of 4" for k in (1, 2, 3, 4)]
-        assert all(f"loss {loss:.4f}" in line for line, loss in zip(lines, curve, strict=True))
-        assert lines[-1].endswith("00:00 left")
-        monkeypatch.setattr(fitting, "LINE_S", 1e9)
-        small_fit(small_encoder())
-        assert capsys.readouterr().err == ""
+    _, *lines = capsys.readouterr().err.splitlines()  # the first one is of the start
+    assert [line.split(",")[0] for line in lines] == [f"small: {share} %" for share in (25, 50, 75, 100)]
+    assert all(f"loss={loss:.4f}" in line for line, loss in zip(lines, curve, strict=True))
+    assert "4 of 4 step" in lines[-1] and "00:00 left" in lines[-1]
 
 
 def test_finished_training_is_not_repeated_until_its_curve_is_written(tmp_path):
