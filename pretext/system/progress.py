@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 Thing = TypeVar("Thing")
 LINE_S = 10.0
 """Seconds between lines if stderr is not a terminal."""
+LOOK_S = 1.0
+"""Seconds after which a step that cannot count looks whether a line is due."""
 LINE = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt} {unit}, {elapsed} so far, {remaining} left{postfix}"
 """One line of progress."""
 LINE_WITHOUT_TOTAL = "{desc}: {n_fmt} {unit}, {elapsed} so far{postfix}"
@@ -51,9 +53,9 @@ def working(name: str) -> Iterator[None]:
     def speak() -> None:
         from tqdm import tqdm
 
-        while not ended.wait(LINE_S):
+        while not ended.wait(LOOK_S):
             now = time.monotonic()
-            if now - _spoken[0] >= LINE_S and not _has_terminal_bar():
+            if now - max(started, _spoken[0]) >= LINE_S and not _has_terminal_bar():
                 _spoken[0] = now
                 print(f"{name}: {tqdm.format_interval(now - started)} so far", file=sys.stderr, flush=True)
 

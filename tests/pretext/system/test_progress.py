@@ -86,20 +86,32 @@ def test_things_of_unknown_number_are_counted(capsys, monkeypatch):
     assert capsys.readouterr().err.splitlines()[-1] == "find: 3 file, 00:00 so far"
 
 
-def test_a_step_that_cannot_count_says_that_it_works(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "LINE_S", 0.01)
+@pytest.fixture
+def hasty(monkeypatch):
+    """Steps that cannot count look every hundredth of a second."""
+    monkeypatch.setattr(progress, "LOOK_S", 0.01)
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+
+
+def test_a_step_that_cannot_count_says_that_it_works(hasty, capsys, monkeypatch):
     said = threading.Event()
-    monkeypatch.setattr(progress, "print", lambda *words, **_: (said.set(), print(*words)), raising=False)
+    monkeypatch.setattr(progress, "print", lambda *words, **_: (print(*words), said.set()), raising=False)
     with working("fit the index"):
         assert said.wait(60)
     assert capsys.readouterr().out.splitlines()[0] == "fit the index: 00:00 so far"
 
 
-def test_a_step_is_silent_beside_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "LINE_S", 0.01)
-    monkeypatch.setattr(progress, "_spoken", [float("inf")])  # a bar that always speaks
+def test_a_step_is_silent_beside_a_bar(hasty, capsys, monkeypatch):
+    looked = threading.Event()
+
+    class Spoken(list):
+        def __getitem__(self, at):
+            looked.set()
+            return float("inf")  # a bar that always speaks
+
+    monkeypatch.setattr(progress, "_spoken", Spoken())
     with working("open photos"):
-        threading.Event().wait(0.1)
+        assert looked.wait(60)
     assert capsys.readouterr().err == ""
 
 
@@ -122,7 +134,7 @@ def test_all_progress_is_shown_from_one_place():
         (lambda folder: at_size(open_dataset(f"folder:{folder}"), 8, bad_images="stop"), "decode folder:"),
         (lambda folder: values_without_class(folder, sorted(map(str, folder.iterdir())), [300 % 256]), "read masks"),
         (
-            lambda folder: build_encoder("smallcnn", input_size=32, seed=0).embed([*folder.iterdir()], batch_size=1),
+            lambda folder: build_encoder("pixels", input_size=32, seed=0).embed([*folder.iterdir()], batch_size=1),
             "embed",
         ),
     ],
