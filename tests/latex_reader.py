@@ -16,7 +16,9 @@ TEXT = {
     r"\textbar": "|",
     **{f"\\{sign}": sign for sign in "&%$#_{}"},
 }
-SILENT = {r"\centering", r"\footnotesize", r"\scriptsize", r"\textbf"}
+SILENT = {r"\centering", r"\footnotesize", r"\scriptsize", r"\tiny", r"\textbf"}
+SMALLER = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{"
+"""What makes a table smaller that is wider than the page."""
 RULES = {r"\toprule", r"\midrule", r"\bottomrule"}
 
 
@@ -33,6 +35,8 @@ class Table(NamedTuple):
 def read_table(source):
     """Parse a `table*` with one `tabular`, a caption and a label; AssertionError for anything else."""
     source = re.sub(r"(?<!\\)%.*", "", source)  # comments
+    assert source.count(SMALLER) == source.count(r"\end{tabular}}") == 1, "a table wider than the page would stand out"
+    source = source.replace(SMALLER, "").replace(r"\end{tabular}}", r"\end{tabular}")
     whole = re.fullmatch(
         r"\s*\\begin\{table\*\}(?P<before>.*?)\\begin\{tabular\}\{(?P<columns>[lrc]+)\}(?P<body>.*)\\end\{tabular\}\s*"
         r"\\caption\{(?P<caption>.*)\}\s*\\label\{[a-z:-]+\}\s*\\end\{table\*\}\s*",

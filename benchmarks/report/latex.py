@@ -1,4 +1,4 @@
-"""The table of headline numbers for a paper; needs the LaTeX package booktabs."""
+"""The table of headline numbers for a paper; needs the LaTeX packages booktabs and graphicx."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import data_sentence
 from benchmarks.verdict import Summary
 
+COSTS_SHOWN = ("images", "work")
+"""Columns of a row's cost in a paper: those that do not depend on the machine."""
+MARK_WIDTH = r"\makebox[1.1em][l]"
+"""A box in which every mark is equally wide, so that numbers stand below each other."""
 ESCAPED = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -37,7 +41,8 @@ ESCAPED = {
 def latex(run: Run) -> str:
     """Return the table as LaTeX; only a comment if no cell has a result.
 
-    What is the same for all rows is in the caption: images seen, and what each probe had.
+    What is the same for all rows is in the caption: images seen, and what each probe had. A table that is wider than
+    the page is made smaller.
     """
     if not run.rows:
         return "% No cell has a result.\n"
@@ -46,7 +51,8 @@ def latex(run: Run) -> str:
     arrows = [r"$\uparrow$" if one.higher_is_better else r"$\downarrow$" for one in about.values()]
     units = [f"{escape(one.unit)} {arrow}".strip() for one, arrow in zip(about.values(), arrows, strict=True)]
     seen = {run.costs[row].images_seen for row in run.rows if row in run.costs and group_of(row) == "task"}
-    costs = [at for at, (name, _) in enumerate(COSTS) if not (name == "images" and len(seen) == 1)]
+    shown = [name for name in COSTS_SHOWN if not (name == "images" and len(seen) == 1)]
+    costs = [at for at, (name, _) in enumerate(COSTS) if name in shown]
     head = [
         ["", *(escape(probe_title(probe)) for probe in run.probes), *(COSTS[at][0] for at in costs)],
         ["", *(escape(metric_title(one.metric)) for one in about.values()), *(COSTS[at][1] for at in costs)],
@@ -60,18 +66,19 @@ def latex(run: Run) -> str:
         values = [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
         body.append(_line([escape(row_title(row)), *values, *(escape(spent[each]) for each in costs)]))
     lines = [
-        r"% Needs \usepackage{booktabs}.",
+        r"% Needs \usepackage{booktabs,graphicx}.",
         r"\begin{table*}",
         r"  \centering",
         r"  \scriptsize",
         r"  \setlength{\tabcolsep}{2pt}",
+        r"  \resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
         rf"  \begin{{tabular}}{{l{'r' * (len(head[0]) - 1)}}}",
         r"    \toprule",
         *map(_line, head),
         r"    \midrule",
         *body,
         r"    \bottomrule",
-        r"  \end{tabular}",
+        r"  \end{tabular}}",
         rf"  \caption{{{_caption(run, seen)}}}",
         r"  \label{tab:pretext-tasks}",
         r"\end{table*}",
@@ -102,11 +109,11 @@ def _line(cells: Sequence[str]) -> str:
 
 def _value(summary: Summary | None, *, best: bool) -> str:
     if summary is None:
-        return "--"
+        return rf"--{MARK_WIDTH}{{}}"
     text = f"{summary.mean:.1f}".replace("-", "$-$")
     text = rf"\textbf{{{text}}}" if best else text
     if summary.low is not None and summary.high is not None:
-        text += rf" {{\scriptsize$\pm${(summary.high - summary.low) / 2:.1f}}}"
+        text += rf" {{\tiny$\pm${(summary.high - summary.low) / 2:.1f}}}"
     signs = ("+" if summary.better else "-") * (2 if summary.survives_holm else 1)
     mark = f"$^{{{signs}}}$" if summary.better is not None else ""
-    return rf"{text}\makebox[1.1em][l]{{{mark}}}"  # equally wide, so that numbers stand below each other
+    return f"{text}{MARK_WIDTH}{{{mark}}}"
