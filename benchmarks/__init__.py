@@ -15,6 +15,7 @@ ordering            the fixed order of rows and columns in tables, and the group
 naming              the names that people read, of rows, probes and metrics
 headline            the result in a few plain sentences, for the terminal and the report
 schedule            the loop that computes missing cells, and the estimate of the time left
+forecast            what a comparison will cost, measured and assumed before it runs
 executors           compute cells: local processes, SLURM jobs, Ray tasks
 computing           compute one cell: train an encoder, or run a probe on it
 locks               one lock per cell, for several run_all on one folder

@@ -27,6 +27,7 @@ from pretext.system.declarations import read_class, read_module
 from pretext.system.errors import UserError, did_you_mean, run_command
 
 if TYPE_CHECKING:
+    from benchmarks.cells import Cell
     from benchmarks.executors.base import Executor
     from benchmarks.plan import Plan
 
@@ -81,11 +82,12 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     pool = executor(out, options.workers, config) if missing else None
     workers = pool.workers if pool else 1
     expected = schedule.Estimate(plan.recipe.expected_s, workers)
-    print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     if options.dry_run:
         if pool:
             pool.stop()
+        print(_dry_run(plan, missing, workers, options))
         return 0
+    print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     moved = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
     for name in moved:
         print(f"{name}: its settings differ; moved to {out / 'superseded'}", file=sys.stderr)
@@ -102,6 +104,21 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     if failures:
         print(f"{len(failures)} cells failed; tracebacks are in {out / 'failures'}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _dry_run(plan: Plan, missing: list[Cell], workers: int, options: Options) -> str:
+    """Measure, and return the plan and the cost of its missing cells."""
+    from benchmarks import plan as suite
+    from benchmarks import schedule
+    from benchmarks.forecast.telling import forecast_text, foretold
+
+    if not missing:
+        return suite.plan_text(plan, missing, workers, 0.0)
+    cost = foretold(plan, missing, options.folder)
+    seconds = schedule.Estimate(cost.expected_s, workers).of_all(missing)
+    width = shutil.get_terminal_size().columns
+    text = forecast_text(cost, workers=workers, executor=options.executor, width=width)
+    return f"{suite.plan_text(plan, missing, workers, seconds)}\n\n{text}"
 
 
 def _help() -> str:

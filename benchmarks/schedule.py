@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 UNKNOWN_S = 30.0
 """Expected seconds of a cell that the recipe gives no estimate for."""
+MOST_NAMED = 4
+"""Running cells that a line names; the others are counted: a cluster may compute 64."""
 BUSY_S = 2.0
 """Seconds until the next look at a cell that another process computes."""
 
@@ -164,7 +166,8 @@ def show_progress(cell: Cell, outcome: Outcome, left: int, seconds: float) -> No
 
 def show_waiting(running: list[Cell], left: int, seconds: float) -> None:
     """Print a line on the running cells to stderr; see `waiting_for` of `run`."""
-    names = ", ".join(_name(cell) for cell in running)
+    names = ", ".join(_name(cell) for cell in running[:MOST_NAMED])
+    names += f" and {len(running) - MOST_NAMED} more" if len(running) > MOST_NAMED else ""
     print(f"running: {names}; {left} left, about {duration(seconds)}", file=sys.stderr, flush=True)
 
 

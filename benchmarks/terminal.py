@@ -20,7 +20,7 @@ LONGEST_NAME = 32
 """Longest part of a row's name that is printed, in characters."""
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
     """One column: its lines of heading, and the text of each row."""
 
     head: tuple[str, str]
@@ -28,6 +28,7 @@ class _Column(NamedTuple):
 
     @property
     def width(self) -> int:
+        """Characters that the column needs."""
         return max(map(len, (*self.head, *self.texts)))
 
 
@@ -53,18 +54,18 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
         texts = [value_text(cells[row, probe]) if (row, probe) in cells else "– " for row in rows]
         texts.append("" if smallest is None else f"{smallest:.1f} ")
         unit = f"{metric_title(column[0].metric)} {column[0].unit}".strip() + " "
-        columns.append(_Column((f"{probe_title(probe)} ", unit), texts))
+        columns.append(Column((f"{probe_title(probe)} ", unit), texts))
     spent = [cost_texts(costs.get(row)) for row in rows]
     columns += [
-        _Column((name, unit), [*(texts[at] for texts in spent), ""])
+        Column((name, unit), [*(texts[at] for texts in spent), ""])
         for at, (name, unit) in enumerate(COSTS)
         if any(texts[at] != "–" for texts in spent)
     ]
-    names = [_shortened(" ".join(row_title(row).splitlines())) for row in rows]
+    names = [shortened(" ".join(row_title(row).splitlines())) for row in rows]
     names.append(f"detectable at {100 * POWER:.0f} % power")
     groups = [group_of(row) for row in rows]
     rules = {at for at in range(1, len(rows)) if groups[at] != groups[at - 1]}
-    tables = [_table(names, part, rules) for part in _parts(columns, max(width, NARROWEST) - max(map(len, names)))]
+    tables = [table(names, part, rules) for part in _parts(columns, max(width, NARROWEST) - max(map(len, names)))]
     return "\n".join(["\n\n".join(tables), wrapped(LEGEND, width)])
 
 
@@ -89,9 +90,9 @@ def closing(
     return "\n".join(lines)
 
 
-def _parts(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
+def _parts(columns: Sequence[Column], width: int) -> list[list[Column]]:
     """Split columns so that each part fits the width; a part has at least one column."""
-    parts: list[list[_Column]] = [[]]
+    parts: list[list[Column]] = [[]]
     for column in columns:
         if parts[-1] and sum(each.width + 2 for each in (*parts[-1], column)) > width:
             parts.append([])
@@ -99,7 +100,7 @@ def _parts(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
     return parts
 
 
-def _table(names: Sequence[str], columns: Sequence[_Column], rules: set[int]) -> str:
+def table(names: Sequence[str], columns: Sequence[Column], rules: set[int]) -> str:
     """Return a table with a line above each row in `rules`; a last row without any number is left out."""
     first = max(map(len, names))
     count = len(names) if any(column.texts[-1] for column in columns) else len(names) - 1
@@ -118,7 +119,8 @@ def _table(names: Sequence[str], columns: Sequence[_Column], rules: set[int]) ->
     return "\n".join(lines)
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """Return a row's name, cut to `LONGEST_NAME`."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 

@@ -118,7 +118,7 @@ class LocalProcesses(Executor):
         shared_by = Counter(worker.gpu for worker in self._pool)
         gpu = min(self._gpus, key=lambda each: shared_by[each], default="")
         variables = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else ONE_THREAD
-        with _environment(variables):  # torch reads them at import in the child
+        with variables_set(variables):  # torch reads them at import in the child
             process.start()
         theirs.close()
         self._pool.append(_Worker(process, ours, gpu))
@@ -147,8 +147,15 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
+def worker_variables() -> dict[str, str]:
+    """Return the environment variables of a worker that does not share this machine's GPUs."""
+    from pretext.system.device import device_of
+
+    return ONE_THREAD if device_of("auto").type == "cpu" else {}
+
+
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def variables_set(values: dict[str, str]) -> Iterator[None]:
     """Set environment variables, and restore them on exit."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -171,3 +171,12 @@ def test_the_estimate_learns():
     assert expected.of(encoder) == 50.0
     expected.learn(b, 0.0)  # another process had computed it
     assert expected.of(b) == 10.0
+
+
+def test_a_line_names_some_running_cells_and_counts_the_others(capsys):
+    cells = plan(rows={"rotation": "rotation"}, seeds=4).cells
+    schedule.show_waiting([*cells[:4]], 12, 60.0)
+    schedule.show_waiting([*cells], 12, 60.0)
+    few, many = capsys.readouterr().err.splitlines()[-2:]
+    assert few.count("rotation") == many.count("rotation") == schedule.MOST_NAMED
+    assert " more" not in few and f" and {len(cells) - 4} more; 12 left" in many

@@ -81,6 +81,7 @@ def test_a_changed_file_is_used_or_refused(what, tmp_path, monkeypatch):
         raise UserError(BEGUN)
 
     monkeypatch.setattr("pretext.training.loop._train", begin)
+    monkeypatch.setattr("benchmarks.forecast.telling.measured", begin)
     monkeypatch.setattr(judge_command, "_encoder", begin)
     data = ["--data", "scenes?train=8&val=4&test=4&size=32"]
 
