@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from benchmarks.plan import Plan
     from benchmarks.recipes import Recipe
     from pretext.datasets.base import ImageDataset
+    from pretext.training.watching import WatchName
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
+WATCHED = 10
+"""Measurements of `--watch` over a run."""
 MOST_SEEDS, MOST_SIDE = 1000, 4096
 
 
@@ -48,7 +51,7 @@ class Options:
             "image_size",
         ),
         "how long": ("seeds", "budget"),
-        "where": ("out", "executor", "executor_option", "workers", "cache_gb", "dry_run"),
+        "where": ("out", "executor", "executor_option", "workers", "cache_gb", "watch", "dry_run"),
     }
 
     profile: str = "laptop"
@@ -93,8 +96,12 @@ class Options:
     many tasks as a Ray cluster has room for."""
     cache_gb: float | None = None
     """Maximum size in GB of the cache of features; 4 if omitted, 0 disables the cache."""
+    watch: Literal["knn", "rankme"] | None = None
+    """Measure each encoder while it trains, on fixed pictures of train and val, for a curve in the report: k-NN
+    accuracy, or RankMe, which needs no labels. Neither encoders nor results change."""
     dry_run: bool = False
-    """Print the plan and its cost, and compute nothing."""
+    """Print the plan and the cost of each row: time, memory, disk. A few training steps are measured for it, and no
+    result is computed or written."""
 
     def __post_init__(self) -> None:
         if self.seeds is not None and not 1 <= self.seeds <= MOST_SEEDS:
@@ -171,16 +178,38 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
 
     source, data = opened(spec)
     probes = probes if options.probes else with_label_free(probes, data)
+    trained_on = opened(pretrain_spec) if pretrain_spec != spec else None
     return make_plan(
-        recipe,
+        watched(recipe, options.watch, (trained_on or (source, data))[1]),
         source,
         data,
         rows=rows,
         probes=probes,
         seeds=options.seeds or recipe.seeds,
         foreign=PLAIN | foreign,
-        pretrain_data=opened(pretrain_spec) if pretrain_spec != spec else None,
+        pretrain_data=trained_on,
     )
+
+
+def watched(recipe: Recipe, watch: WatchName | None, data: ImageDataset) -> Recipe:
+    """Return the recipe with encoders that are measured while they train, about `WATCHED` times.
+
+    Args:
+        recipe: The recipe.
+        watch: What to measure; None measures nothing.
+        data: The training data.
+
+    Raises:
+        UserError: If the data lacks the labels for it.
+    """
+    from pretext.training.watching import check_watch
+
+    check_watch(watch, data)
+    every = recipe.train.watch_every
+    if recipe.train.seconds is None and recipe.train.flops is None:  # else the number of steps is not known yet
+        steps = recipe.train.total_steps(image_count=len(data.split("train")), flops_per_image=1.0)
+        every = max(1, round((steps or 0) / WATCHED))
+    return recipe.with_training(dataclasses.replace(recipe.train, watch=watch, watch_every=every))
 
 
 def with_budget(recipe: Recipe, text: str | None) -> Recipe:

@@ -13,6 +13,7 @@ figures     all figures; gain by stage, mean ranks, learning curves
 forest      the figure of the first screen: differences from random weights by probe
 pareto      score against pretraining cost, with the Pareto front
 fits        the training curves of the fitted probes
+watch       what --watch has measured of each row while it trained
 plotting    colours, markers, panels; figures as inline SVG and as files
 neighbours  images: nearest neighbours of one query per class
 grids       images: detections and segmentations
@@ -31,7 +32,7 @@ from pathlib import Path
 
 from pretext.system.checkpoint import atomic_write
 
-FIGURE = re.compile(r"(ranks|cost|forest(-narrow)?|(depth|gain|fit)-[\w=-]+|learning(-\d+)?)\.(svg|png)")
+FIGURE = re.compile(r"(ranks|cost|forest(-narrow)?|(depth|gain|fit|watch)-[\w=-]+|learning(-\d+)?)\.(svg|png)")
 """Names of the files that the report writes into OUT/figures."""
 
 

@@ -25,6 +25,7 @@ from benchmarks.report.plotting import (
     style,
     wrapped,
 )
+from benchmarks.report.watch import watch_plots
 from benchmarks.verdict import BASELINE, CEILING
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def plots(run: Run) -> list[Plot]:
     """Return all figures that the run has data for, the forest plot first."""
     with style():
         found = [*forest_plots(run), *_gain_plots(run), cost_plot(run), _rank_plot(run), *_depth_plots(run)]
-        found += [*fit_plots(run), *_learning_plots(run)]
+        found += [*fit_plots(run), *watch_plots(run), *_learning_plots(run)]
     return [plot for plot in found if plot is not None]
 
 
