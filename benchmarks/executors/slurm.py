@@ -15,6 +15,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -34,6 +35,10 @@ LEAST_MINUTES = 5
 """Shortest time limit: a job is told to stop 90 seconds before it, and must have imported everything by then."""
 LOOK_S = 15.0
 """Seconds between two looks at the queue."""
+PATIENCE_S = 3600.0
+"""Seconds for which jobs are submitted again while SLURM's controller does not answer: it may be starting anew."""
+UNREACHABLE = re.compile(r"Unable to contact|Socket timed out|Zero Bytes were transmitted|connect failure")
+"""What `sbatch` says of a controller that does not answer."""
 SETTLE_S = 60.0
 """Seconds that the outcome of a job that has ended may take to reach this machine: network file systems are slow."""
 ENDED = {"", "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
@@ -51,6 +56,10 @@ class _Job:
     """As `squeue` prints it: 17, or 17_2 in an array."""
     ended: float | None = None
     """When a look at the queue has found it ended; None before."""
+
+
+class NoAnswerError(Exception):
+    """SLURM's controller does not answer."""
 
 
 @final
@@ -107,7 +116,13 @@ class SlurmJobs(Executor):
         self._new: list[Cell] = []
         self._jobs: dict[str, _Job] = {}
         self._starts: Counter[str] = Counter()
-        self._queue = queued_jobs() or {}
+        queue = queued_jobs()
+        if queue is None:  # jobs of an earlier call could not be found again
+            raise UserError("--executor slurm: squeue gets no answer; start the same command when SLURM runs")
+        self._queue = queue
+        self._unanswered: float | None = None
+        """When SLURM's controller has first refused to answer `sbatch`; None while it answers."""
+        self._next_submission = 0.0
         self._next_look = time.monotonic() + LOOK_S
 
     def free(self) -> int:
@@ -126,7 +141,7 @@ class SlurmJobs(Executor):
 
     def outcomes(self, timeout: float) -> list[Outcome]:
         """See `Executor`."""
-        if self._new:
+        if self._new and time.monotonic() >= self._next_submission:
             self._submit()
         looked = time.monotonic() >= self._next_look
         if looked:
@@ -151,10 +166,30 @@ class SlurmJobs(Executor):
         cells, self._new = self._new, []
         for cell in cells:
             _outcome_path(self.out, cell.name).unlink(missing_ok=True)
-        for cell, number in zip(cells, submitted(cells, self.out, self.config), strict=True):
+        try:
+            numbers = submitted(cells, self.out, self.config)
+        except NoAnswerError as refusal:
+            self._wait(cells, refusal)
+            return
+        for cell, number in zip(cells, numbers, strict=True):
             with atomic_write(_job_path(self.out, cell.name)) as beside:
                 beside.write_text(number)
             self._jobs[cell.name] = _Job(cell, number)
+        self._unanswered = None
+
+    def _wait(self, cells: list[Cell], refusal: NoAnswerError) -> None:
+        """Keep cells for the next attempt to submit them.
+
+        Raises:
+            UserError: If SLURM has not answered for `PATIENCE_S`.
+        """
+        now = time.monotonic()
+        if self._unanswered is None:
+            print(f"{refusal}; trying again every {LOOK_S:.0f} s", file=sys.stderr, flush=True)
+            self._unanswered = now
+        if now - self._unanswered > PATIENCE_S:
+            raise UserError(f"{refusal}; start the same command when SLURM runs: nothing is lost")
+        self._new, self._next_submission = cells, now + LOOK_S
 
     def _outcome(self, job: _Job, looked: bool) -> Outcome | None:
         """Return the outcome of a job; None while it waits or runs."""
@@ -192,6 +227,7 @@ def submitted(cells: Sequence[Cell], out: Path, config: SlurmJobs.Config) -> lis
 
     Raises:
         UserError: If SLURM refuses them.
+        NoAnswerError: If SLURM's controller does not answer.
     """
     import submitit
 
@@ -215,6 +251,8 @@ def submitted(cells: Sequence[Cell], out: Path, config: SlurmJobs.Config) -> lis
             made = jobs.map_array(_compute, cells, *([each] * len(cells) for each in same))
     except RuntimeError as error:
         reason = (str(error).splitlines() or ["sbatch failed"])[0]
+        if UNREACHABLE.search(str(error)):
+            raise NoAnswerError(f"SLURM does not answer: {reason}") from None
         raise UserError(f"SLURM refuses the jobs: {reason}; change the --executor-option that it names") from None
     return [job.job_id for job in made]
 

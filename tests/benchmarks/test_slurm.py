@@ -13,6 +13,7 @@ from benchmarks.executors import slurm
 from benchmarks.executors.base import RETRIES, Outcome
 from benchmarks.executors.slurm import SlurmJobs
 from benchmarks.results import read_failures, result_path, write_json
+from pretext.system.errors import UserError
 
 
 @pytest.fixture
@@ -116,3 +117,60 @@ def test_jobs_that_were_left_are_found_again_and_others_cancelled(tmp_path, queu
     assert queue == {"2": "PENDING", "3": "PENDING"}  # the first is submitted again
     pool.stop()
     assert [sorted(command) for command in cancelled] == [["2", "3", "scancel"]]
+
+
+def test_cells_wait_while_the_controller_does_not_answer(tmp_path, queue, cells, monkeypatch, capsys):
+    real, refusals = slurm.submitted, iter([slurm.NoAnswerError("SLURM does not answer: gone")] * 2)
+
+    def submitted(given, out, config):
+        for refusal in refusals:
+            raise refusal
+        return real(given, out, config)
+
+    monkeypatch.setattr(slurm, "submitted", submitted)
+    pool = started(tmp_path, *cells)
+    assert pool.outcomes(0.0) == [] and queue == {} and pool.free() == 2
+    assert pool.outcomes(0.0) == [] and queue == {"1": "PENDING", "2": "PENDING"} and pool.free() == 2
+    assert capsys.readouterr().err.count("SLURM does not answer: gone; trying again every") == 1
+
+
+def test_a_controller_that_stays_away_ends_the_command_in_one_line(tmp_path, queue, cells, monkeypatch):
+    def submitted(given, out, config):
+        raise slurm.NoAnswerError("SLURM does not answer: gone")
+
+    monkeypatch.setattr(slurm, "submitted", submitted)
+    monkeypatch.setattr(slurm, "PATIENCE_S", -1.0)
+    with pytest.raises(UserError, match="gone; start the same command when SLURM runs"):
+        started(tmp_path, cells[0])
+
+
+def test_a_queue_that_does_not_answer_at_the_start_is_refused(tmp_path, queue, monkeypatch):
+    monkeypatch.setattr(slurm, "queued_jobs", lambda: None)  # jobs of an earlier call would be submitted twice
+    with pytest.raises(UserError, match="squeue gets no answer; start the same command when SLURM runs"):
+        started(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", "wait"),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", "wait"),
+        ("sbatch: error: invalid partition specified: none", "refused"),
+    ],
+)
+def test_only_a_silent_controller_is_waited_for(tmp_path, cells, monkeypatch, said, kind):
+    submitit = pytest.importorskip("submitit", reason="submitit is not installed: pip install 'pretext-bench[slurm]'")
+
+    class Refuses:
+        def __init__(self, folder):
+            pass
+
+        def update_parameters(self, **given):
+            pass
+
+        def map_array(self, *given):
+            raise RuntimeError(said)
+
+    monkeypatch.setattr(submitit, "SlurmExecutor", Refuses)
+    with pytest.raises(slurm.NoAnswerError if kind == "wait" else UserError, match="SLURM"):
+        slurm.submitted([cells[0]], tmp_path, SlurmJobs.Config())
