@@ -86,9 +86,8 @@ def train(
                 f"batch_size {config.batch_size} is not divisible by the {world()} processes; "
                 f"give a multiple of {world()}"
             )
-        return _train(
-            task, encoder, as_dataset(data), config, Path(out), device, image_size=image_size, task_settings=task_settings
-        )
+        given, folder = as_dataset(data), Path(out)
+        return _train(task, encoder, given, config, folder, device, image_size=image_size, task_settings=task_settings)
 
 
 def _train(
