@@ -5,4 +5,5 @@ choosing  an executor and its options by name, as `--executor` gives them
 local     processes on this machine
 slurm     jobs of a SLURM cluster, through submitit
 ray       tasks of a Ray cluster
+apart     cells on nodes that do not see the results folder
 """

@@ -1,4 +1,4 @@
-"""Tasks of a Ray cluster, one per cell. The nodes must see OUT and the data, as on a shared file system."""
+"""Tasks of a Ray cluster, one per cell. The nodes must see the data, and OUT unless files travel with the cells."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 from benchmarks.cells import Cell
+from benchmarks.executors.apart import needed_files, run_apart, take_back
 from benchmarks.executors.base import GRACE_S, RETRIES, Executor, Outcome, node_variables, run_on_node
 from benchmarks.results import write_failure
 from pretext.system.errors import UserError
@@ -37,6 +38,8 @@ class RayTasks(Executor):
         """GPUs of a cell: 0, 1, or a share of one, as in 0.5; if omitted, 1 if the cluster has a GPU."""
         cpus: float = 1.0
         """Processor cores of a cell."""
+        shared: bool = True
+        """Whether all nodes see --out. If not, files travel with the cells, and a lost cell starts anew."""
 
         def __post_init__(self) -> None:
             if self.gpus is not None and not 0 <= self.gpus <= 1:
@@ -69,12 +72,13 @@ class RayTasks(Executor):
             self.stop()
             raise UserError(f"--executor ray: no node has {config.cpus:g} cores and {gpus:g} GPUs for a cell")
         self.workers, self.threads = workers or room, max(1, int(config.cpus)) if gpus else 1
+        self._shared = config.shared
         self._task = ray.remote(
             num_cpus=config.cpus,
             num_gpus=gpus,
             max_retries=RETRIES,
             runtime_env={"env_vars": node_variables(gpu=gpus > 0)},
-        )(run_on_node)
+        )(run_on_node if config.shared else run_apart)
 
     def free(self) -> int:
         """See `Executor`."""
@@ -82,7 +86,8 @@ class RayTasks(Executor):
 
     def start(self, cell: Cell) -> None:
         """See `Executor`."""
-        self._running[self._task.remote(cell, self.out, Path.cwd())] = cell, time.monotonic()
+        given = self.out if self._shared else needed_files(cell, self.out)
+        self._running[self._task.remote(cell, given, Path.cwd())] = cell, time.monotonic()
 
     def outcomes(self, timeout: float) -> list[Outcome]:
         """See `Executor`."""
@@ -105,8 +110,12 @@ class RayTasks(Executor):
         """Return the outcome of a task that has ended; Ray has retried what was lost."""
         cell, since = self._running.pop(task)
         try:
-            outcome: Outcome = self._ray.get(task)
-            return outcome
+            outcome: Outcome
+            if self._shared:
+                outcome = self._ray.get(task)
+                return outcome
+            outcome, made = self._ray.get(task)
+            return take_back(cell, outcome, made, self.out)
         except self._ray.exceptions.RayError as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; see logs/{cell.name}.log"
         write_failure(self.out, cell.name, reason, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)

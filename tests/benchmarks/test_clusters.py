@@ -190,8 +190,9 @@ def test_a_wrong_partition_is_one_line(tmp_path, submitted):
         pool.outcomes(0.0)
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.filterwarnings("ignore")  # of Ray
-def test_a_ray_cluster_that_loses_a_node_gives_the_same_bits(tmp_path, waits, expected, monkeypatch):
+def test_a_ray_cluster_that_loses_a_node_gives_the_same_bits(shared, tmp_path, waits, expected, monkeypatch):
     pytest.importorskip("ray", reason=NO_RAY)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("PYTHONPATH", TESTS)
@@ -210,7 +211,7 @@ def test_a_ray_cluster_that_loses_a_node_gives_the_same_bits(tmp_path, waits, ex
         (waits / "go").touch()
 
     try:
-        pool = RayTasks(out, None, RayTasks.Config(address=cluster.address))
+        pool = RayTasks(out, None, RayTasks.Config(address=cluster.address, shared=shared))
         assert pool.workers == 2
         with meanwhile(lose_a_node):
             assert computed(small_plan(), out, pool) == {}
