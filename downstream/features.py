@@ -20,14 +20,13 @@ from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.packed import PackedDataset, SizedDataset
+from pretext.datasets.packed import PackedDataset, ResizedDataset
 from pretext.datasets.reading import read_batches
 from pretext.embedding.encoding import check_finite, stage_maps
 from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
 from pretext.system.cache import cache_folder, size_limit_gb
 from pretext.system.errors import UserError
-from pretext.system.progress import counted
 
 VERSION = 3
 """Part of the cache key; raise it whenever pooling or reading changes."""
@@ -167,7 +166,7 @@ def labelled_pooled_features(
     return {most: (train[most], val[most], test[most]) for most in sizes}
 
 
-def _file(encoder: Encoder, part: SizedDataset, most: int) -> Path:
+def _file(encoder: Encoder, part: PackedDataset | ResizedDataset, most: int) -> Path:
     """Return the cache's file for the features of a split."""
     device = next(encoder.parameters()).device
     known = (encoder_digest(encoder), device.type, part.fingerprint, str(encoder.input_size), part.fit)
@@ -210,13 +209,11 @@ def image_batches(
     data: ImageDataset, indices: Int[np.ndarray, "N"]
 ) -> Iterator[tuple[UInt8[Tensor, "B 3 S S"], list[int]]]:
     """Yield batches of images and their indices; images that cannot be decoded are skipped."""
-    name, total = f"encode {data.spec}", -(-len(indices) // BATCH)
     if isinstance(data, PackedDataset):
-        for start in counted(range(0, len(indices), BATCH), name, total, unit="batch"):
+        for start in range(0, len(indices), BATCH):
             some = indices[start : start + BATCH]
             yield data.images[torch.from_numpy(some)], some.tolist()
         return
-    batches = read_batches(data, indices, batch_size=BATCH, workers=os.cpu_count() or 1)
-    for read in counted(batches, name, total, unit="batch"):
+    for read in read_batches(data, indices, batch_size=BATCH, workers=os.cpu_count() or 1):
         if read.indices:  # only in data too large to be packed: packing skips bad images beforehand
             yield read.images, read.indices

@@ -16,7 +16,8 @@ QUERIES, SHOWN = 4, 6
 def write_neighbours(out: Path) -> Path:
     """Write OUT/neighbours.png: test pictures with the nearest training pictures of each row; return its path."""
     run = read_run(out)
-    queries, near = neighbours_by_row(run, open_dataset(run.plan["data"]), mode="images", count=QUERIES)
+    data = open_dataset(run.plan["data"])
+    queries, near = neighbours_by_row(run, data, mode="images", count=QUERIES, shown=SHOWN)
     path = out / "neighbours.png"
-    save_sheet(neighbour_sheet(queries, {row: [some[:SHOWN] for some in found] for row, found in near.items()}), path)
+    save_sheet(neighbour_sheet(queries, near), path)
     return path

@@ -38,9 +38,9 @@ def neighbours(run: Run, data: ImageDataset) -> str:
     modes: tuple[Mode, ...] = ("objects", "contexts") if {"labels", "boxes"} <= data.annotations else ("images",)
     parts = []
     for mode in modes:
-        queries, near = neighbours_by_row(run, data, mode=mode, count=QUERIES)
+        queries, near = neighbours_by_row(run, data, mode=mode, count=QUERIES, shown=SHOWN_NEIGHBOURS)
         blocks = [
-            _block(mode, query, {row: found[at][:SHOWN_NEIGHBOURS] for row, found in near.items()}, data.classes)
+            _block(mode, query, {row: found[at] for row, found in near.items()}, data.classes)
             for at, query in enumerate(queries)
         ]
         if blocks:
@@ -52,7 +52,7 @@ def neighbours(run: Run, data: ImageDataset) -> str:
 
 
 def neighbours_by_row(
-    run: Run, data: ImageDataset, *, mode: Mode, count: int
+    run: Run, data: ImageDataset, *, mode: Mode, count: int, shown: int
 ) -> tuple[list[Tile], dict[str, list[list[Tile]]]]:
     """Return queries, and the neighbours of each by row.
 
@@ -64,17 +64,20 @@ def neighbours_by_row(
         data: See `Retrieval.examples`.
         mode: See `Retrieval.examples`.
         count: Maximum number of queries.
+        shown: Maximum number of neighbours of each.
     """
     from pretext.encoders import load_encoder
     from pretext.system.device import device_of
 
-    stages, probe = run.stages_read("retrieval", "nearest_fill"), _probe(run)
+    stages = run.stages_read("retrieval", "nearest_fill")
+    probe = _probe(run, least=min(shown, len(data.split("train"))))
     queries: list[Tile] = []
     near: dict[str, list[list[Tile]]] = {}
     for row, folder in run.first_encoders().items():
         if row in stages:
             encoder = load_encoder(folder / "encoder.safetensors").to(device_of("auto"))
-            queries, near[row] = probe.examples(encoder, data, mode=mode, stage=stages[row], count=count)
+            queries, found = probe.examples(encoder, data, mode=mode, stage=stages[row], count=count)
+            near[row] = [tiles[:shown] for tiles in found]
     return queries, near
 
 
@@ -120,11 +123,11 @@ def _class_of(tile: Tile, classes: Sequence[str]) -> str:
     return classes[tile.label] if tile.label >= 0 else ""
 
 
-def _probe(run: Run) -> Any:
-    """Return the run's retrieval probe, or one without labels, with a database small enough for the page."""
+def _probe(run: Run, *, least: int) -> Any:
+    """Return the run's retrieval probe, or one for `least` neighbours, with a database small enough for the page."""
     from retrieval.probes.retrieval import Retrieval
 
-    settings = next((m.config_json for m in run.measurements if m.probe == "retrieval"), "{}")
-    probe = Retrieval(**json.loads(settings).get("probe_config", {}))
+    settings = next((m.config_json for m in run.measurements if m.probe == "retrieval"), None)
+    probe = Retrieval(k=least) if settings is None else Retrieval(**json.loads(settings)["probe_config"])
     searched = max(probe.k, min(probe.database, SEARCHED))
     return dataclasses.replace(probe, seed=0, database=searched, queries=min(probe.queries, 100))
