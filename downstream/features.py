@@ -20,7 +20,7 @@ from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.datasets.fingerprints import digest
-from pretext.datasets.packed import PackedDataset, ResizedDataset
+from pretext.datasets.packed import PackedDataset, SizedDataset
 from pretext.datasets.reading import read_batches
 from pretext.embedding.encoding import check_finite, stage_maps
 from pretext.encoders.base import Encoder
@@ -166,7 +166,7 @@ def labelled_pooled_features(
     return {most: (train[most], val[most], test[most]) for most in sizes}
 
 
-def _file(encoder: Encoder, part: PackedDataset | ResizedDataset, most: int) -> Path:
+def _file(encoder: Encoder, part: SizedDataset, most: int) -> Path:
     """Return the cache's file for the features of a split."""
     device = next(encoder.parameters()).device
     known = (encoder_digest(encoder), device.type, part.fingerprint, str(encoder.input_size), part.fit)

@@ -9,8 +9,7 @@ from downstream import Knn
 from pretext import TrainConfig, load_encoder, open_dataset, train
 
 data, out, rows = open_dataset("folder:photos"), Path("runs/kept"), []
-settings = TrainConfig(steps=20, batch_size=16, keep="20%")
-train("rotation", "alexnet?width=0.25&stem_stride=2", data, settings, out, image_size=64)
+train("rotation", "alexnet?width=0.25", data, TrainConfig(steps=20, batch_size=16, keep="20%"), out, image_size=128)
 for file in sorted((out / "kept").iterdir()):
     (top1,) = (score for score in Knn().evaluate(load_encoder(file), data) if score.headline)
     found = interval(top1.items[None])  # one seed × the test pictures; None where all have the same result
