@@ -54,7 +54,7 @@ def test_a_picture_can_be_kept_out_of_its_neighbours(grid: PatchIndex, encoder: 
     "factory",
     [
         *("Flat", "IVF6,Flat", "IVF6_HNSW8,SQfp16", "HNSW32", "IVF6,PQ16x4"),
-        pytest.param("OPQ16,IVF6,PQ16", marks=pytest.mark.slow),  # the rotation takes half a minute to train
+        pytest.param("OPQ4,IVF6,PQ4x4", marks=pytest.mark.slow),  # the rotation takes seconds to train
     ],
 )
 def test_neighbours_of_some_regions_are_those_of_an_index_of_them_alone(
