@@ -298,7 +298,7 @@ def _tiles(
         chosen = chosen[test["label"][chosen] >= 0]
     chosen = chosen[:count]
     queries = [
-        tile_of(data.split("test"), row, f"query: {class_name(row, data.classes)}", hidden=hidden)
+        tile_of(data.split("test"), row, f"query: {class_name(row, data.classes)}".removesuffix(": "), hidden=hidden)
         for row in test[chosen]
     ]
     neighbours = [
