@@ -1,13 +1,19 @@
 """The names that people read, of rows, probes and metrics.
 
-A task or a probe declares its name in its own file; the names are read from the source text, without an import.
+A task or a probe declares its name in its own file; the names are read from the source text, without an import. Rows
+whose names depend on more than themselves, of tasks in a user's file and of encoders that are called like a task, are
+named when results are read: `name_rows`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 from pretext.system import catalogue
+from pretext.system.errors import UserError
+from pretext.system.plugins import is_file
+from pretext.system.specs import parse_spec, path_of
 
 PLAIN_TITLES = {"hog": "HOG", "pixels": "Raw pixels"}
 """Names of the rows without a network."""
@@ -15,20 +21,63 @@ ENCODERS = {"alexnet": "AlexNet", "released": "the authors' AlexNet"}
 """Names of the suite's own architectures."""
 METRICS = {"top1": "top-1", "top5": "top-5"}
 """Names of metrics that are written otherwise than in results.csv."""
+_own: dict[str, str] = {}
+"""Names of rows that `name_rows` has found."""
 
 
-@cache
 def row_title(row: str) -> str:
     """Return the name that people read: `Context encoder + adversary` for `context_encoder:adversarial`.
 
-    Options stay, in brackets. A row that is no task of the suite keeps its name: its user has chosen it.
+    Options stay, in brackets. The name of an encoder from elsewhere is as its user has chosen it.
     """
+    return _own.get(row) or _title(row)
+
+
+def name_rows(specs: Mapping[str, str | None]) -> None:
+    """Name the rows whose names do not follow from themselves, for `row_title`.
+
+    A task in a user's file is called by its `titles`, or else by the file's name. An encoder from elsewhere that is
+    called like another row, as in `--encoder SimCLR=FILE` beside `simclr`, is told apart.
+
+    Args:
+        specs: The task spec of each row of a comparison; None for an encoder from elsewhere.
+    """
+    for row, spec in specs.items():
+        if spec is not None and is_file(spec):
+            _own[row] = _title_in_file(row, spec)
+    for row, spec in specs.items():
+        others = {row_title(other) for other in specs if other != row}
+        if spec is None and row not in PLAIN_TITLES and _title(row) in others:
+            _own[row] = f"{row} (encoder file)"
+
+
+def _title_in_file(row: str, spec: str) -> str:
+    """Return the name of a task in a user's file; that of the file if it is gone or names none."""
+    _, _, options = row.partition("?")
+    name, _, variant = row.partition("?")[0].partition(":")
+    readable = name.replace("_", " ").strip().capitalize() or name
+    try:
+        task = catalogue.declared_task_in_file(path_of(parse_spec(spec).kind))
+    except UserError:
+        task = None
+    if task is None or not task.titles:
+        return _with_options(f"{readable} ({variant})" if variant else readable, options)
+    return _with_options(task.title(variant), options)
+
+
+@cache
+def _title(row: str) -> str:
     kind, _, options = row.partition("?")
     name, colon, variant = kind.partition(":")
     task = _tasks().get(name)
     if task is None or (colon and variant not in task.variants):
         return PLAIN_TITLES.get(row, row)
-    title, options = task.title(variant), options.replace("&", ", ")
+    return _with_options(task.title(variant), options)
+
+
+def _with_options(title: str, options: str) -> str:
+    """Return a name with options, as `simclr?temperature=0.1` has them, in brackets."""
+    options = options.replace("&", ", ")
     if not options:
         return title
     return f"{title[:-1]}, {options})" if title.endswith(")") else f"{title} ({options})"

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from benchmarks.naming import name_rows
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, misfit, parse_json, read_json
@@ -157,12 +158,15 @@ def read_failure(path: Path) -> dict[str, Any]:
 
 
 def read_measurements(out: Path) -> list[Measurement]:
-    """Return all rows of a results folder, sorted by cell name.
+    """Return all rows of a results folder, sorted by cell name. Their names for people are known from then on.
 
     Raises:
         UserError: If a file has another schema version, or cannot be read.
     """
-    return [row for path in sorted((out / "results").glob("*.json")) for row in read_cell(path)]
+    found = [row for path in sorted((out / "results").glob("*.json")) for row in read_cell(path)]
+    settings = {row: json.loads(text) for row, text in {each.pretext: each.config_json for each in found}.items()}
+    name_rows({row: None if "foreign" in known else known.get("spec", row) for row, known in settings.items()})
+    return found
 
 
 def read_cell(path: Path) -> list[Measurement]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from benchmarks.naming import encoder_title, metric_title, probe_title, row_title
+import pytest
+from comparison_samples import LOW, row
+
+from benchmarks import naming
+from benchmarks.naming import encoder_title, metric_title, name_rows, probe_title, row_title
 from benchmarks.ordering import group_of, row_key
 from benchmarks.probes import probe_names
 from benchmarks.recipes import PLAIN, PROFILES
+from benchmarks.results import read_measurements, write_cell
 
 
 @pytest.mark.parametrize(
@@ -24,13 +29,71 @@ from benchmarks.recipes import PLAIN, PROFILES
         ("context_encoder", "Context encoder"),
         ("context_encoder:adversarial", "Context encoder + adversary"),
         ("context_encoder?mask=central&flip=0", "Context encoder (mask=central, flip=0)"),
-        ("my_task?x=1", "my_task?x=1"),  # a user's own row keeps its name
+        ("mine_v2", "mine_v2"),  # a user's own encoder keeps its name
         ("context_encoder:mine", "context_encoder:mine"),
         ("timm:resnet18", "timm:resnet18"),
     ],
 )
 def test_a_row_has_the_name_that_its_task_declares(row, title):
     assert row_title(row) == title
+
+
+TASK = """
+from pretext.tasks import Task
+
+class Mine(Task):
+    class Config:
+        x: int = 1
+    variants = {"large": Config()}
+    titles = {"": "Mean colour", "large": "Mean colour of all"}
+"""
+
+
+@pytest.fixture
+def forgetful(monkeypatch):
+    monkeypatch.setattr(naming, "_own", {})
+
+
+def test_a_task_in_a_file_is_called_as_it_says(forgetful, tmp_path):
+    named, plain = tmp_path / "my_task.py", tmp_path / "my_other_task.py"
+    named.write_text(TASK)
+    plain.write_text(TASK[: TASK.index("    titles")])
+    name_rows(
+        {
+            "my_task": f"{named}",
+            "my_task:large?x=2": f"{named}:large?x=2",
+            "my_other_task": f"{plain}",
+            "my_other_task:large?x=2": f"{plain}:large?x=2",
+            "lost_task": f"{tmp_path}/lost_task.py",  # removed since
+            "my_encoder": None,
+        }
+    )
+    assert {row: row_title(row) for row in naming._own} == {
+        "my_task": "Mean colour",
+        "my_task:large?x=2": "Mean colour of all (x=2)",
+        "my_other_task": "My other task",
+        "my_other_task:large?x=2": "My other task (large, x=2)",
+        "lost_task": "Lost task",
+    }
+    assert row_title("my_encoder") == "my_encoder"
+
+
+def test_an_encoder_called_like_a_task_is_told_apart(forgetful):
+    name_rows({"simclr": "simclr:small", "SimCLR": None, "hog": None, "mine": None})
+    assert [row_title(row) for row in ("simclr", "SimCLR", "hog", "mine")] == [
+        "SimCLR", "SimCLR (encoder file)", "HOG", "mine",
+    ]  # fmt: skip
+
+
+def test_names_are_known_when_results_are_read(forgetful, tmp_path):
+    about = {"simclr": {"spec": "simclr"}, "SimCLR": {"spec": "a", "foreign": "b"}, "own_task": {"spec": "own_task.py"}}
+    for number, (name, settings) in enumerate(about.items()):
+        measured = row(name, LOW, cell=f"row{number}", config_json=json.dumps(settings))
+        write_cell(tmp_path, measured.cell, [measured])
+    read_measurements(tmp_path)
+    assert [row_title(name) for name in ("simclr", "SimCLR", "own_task")] == [
+        "SimCLR", "SimCLR (encoder file)", "Own task",
+    ]  # fmt: skip
 
 
 def test_rows_and_probes_of_every_profile_have_names_of_their_own():
