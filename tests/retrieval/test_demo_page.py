@@ -1,7 +1,10 @@
-"""The search page in a real browser: mouse, keys, address, fills, contrast and width. Slow; needs Chromium."""
+"""The search page in a real browser: mouse, touch, keys, screen reader, address, fills, width. Slow; needs Chromium."""
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import re
 import subprocess
 import sys
@@ -231,6 +234,82 @@ def test_a_file_is_uploaded(browser, address, tmp_path):
     upload("text.png", b"text", "not a readable picture")
     upload("large.png", png((8000, 5001)), "more than 40 million pixels")
     upload("heavy.png", b"x" * (demo.MAX_BYTES + 1), "larger than 20 MB")
+
+
+def test_a_finger_marks_a_region(browser, address):
+    browser.command("Emulation.setTouchEmulationEnabled", enabled=True)
+    try:
+        browser.show(address, width=360, mobile=True)
+        wait_for(browser, f"{DONE} && picture.naturalWidth")
+        touch(browser, (0.1, 0.2), (0.6, 0.6))
+        assert browser.run("state.box") == pytest.approx([0.1, 0.2, 0.5, 0.4], abs=0.02)
+        assert browser.run("state.how") == "box" and browser.run("scrollY") == 0
+        touch(browser, (0.3, 0.4), (0.4, 0.5))  # moves it
+        assert browser.run("state.box") == pytest.approx([0.2, 0.3, 0.5, 0.4], abs=0.02)
+        touch(browser, (0.67, 0.67), (0.77, 0.87))  # pulls a corner, touched beside it
+        assert browser.run("state.box") == pytest.approx([0.2, 0.3, 0.57, 0.57], abs=0.02)
+        wait_for(browser, "location.search.includes('how=box')")
+        targets = "button, .button, .segments label, #box i"
+        small = f"[...document.querySelectorAll('{targets}')].filter(e => e.checkVisibility())"
+        sides = "(r => Math.min(r.width, r.height))(e.getBoundingClientRect())"
+        assert browser.run(f"Math.min(...{small}.map(e => {sides}))") >= 34
+        assert browser.run("document.documentElement.scrollWidth") == 360
+    finally:
+        browser.command("Emulation.setTouchEmulationEnabled", enabled=False)
+
+
+def touch(browser, start, end):
+    left, top, width, height = browser.run("(r => [r.x, r.y, r.width, r.height])(frame.getBoundingClientRect())")
+    for kind, at in (("Start", [start]), ("Move", [end]), ("End", [])):
+        points = [{"x": left + x * width, "y": top + y * height} for x, y in at]
+        browser.command("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=points)
+    wait_for(browser, DONE)
+
+
+def test_a_screen_reader_is_told_what_is_found(shown):
+    tree = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in shown.command("Accessibility.getFullAXTree")["nodes"]
+        if not node.get("ignored")
+    ]
+    acted = ("button", "radio", "checkbox", "slider", "spinbutton", "link", "image", "group", "region")
+    assert [role for role, name in tree if role in acted and not name.strip()] == []
+    assert {("radio", "Whole picture"), ("radio", "Region"), ("button", "Copy link")} <= {*tree}
+    assert {("heading", "Similar regions"), ("spinbutton", "Neighbours"), ("region", "Question")} <= {*tree}
+    said = shown.run("$('status').textContent")
+    best = shown.run("state.results.map(each => each.neighbours[0].name)")
+    assert "status" in [role for role, _ in tree] and said.startswith("Searched in ")
+    assert all(f": 8 neighbours, the nearest is {name}" in said for name in best[:1])
+    assert said.count("This index holds surroundings of holes") == 1
+    drag(shown, (0.1, 0.2), (0.6, 0.6))
+    wait_for(shown, "$('status').textContent.includes('Marked region: left 10 %, top 20 %, 50 % wide, 40 % high.')")
+
+
+def test_a_picture_is_dropped_or_pasted(shown):
+    pixels = base64.b64encode(png()).decode()
+    for event, field in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+        shown.run(f"""(() => {{
+            const bytes = Uint8Array.from(atob("{pixels}"), letter => letter.charCodeAt(0));
+            const given = new DataTransfer();
+            given.items.add(new File([bytes], "red.png", {{ type: "image/png" }}));
+            const event = new Event("{event}", {{ bubbles: true, cancelable: true }});
+            event.{field} = given;
+            document.body.dispatchEvent(event);
+        }})()""")
+        wait_for(shown, f"{DONE} && state.query.upload")
+        shown.run("history.back()")
+        wait_for(shown, f"{DONE} && state.query.upload === undefined")
+
+
+def test_neighbours_are_saved_as_a_table(shown):
+    shown.run("state.results[0].neighbours[0].name = '=a,\"b'")
+    lines = list(csv.DictReader(io.StringIO(shown.run("tableOf(state.results)"))))
+    found = shown.run("state.results.flatMap(each => each.neighbours || [])")
+    assert [int(line["number"]) for line in lines] == [each["number"] for each in found]
+    assert [float(line["cosine"]) for line in lines] == [each["similarity"] for each in found]
+    assert lines[0]["picture"] == "'=a,\"b"
+    shown.run("shown.querySelector('input').click()")  # a line that is not shown is not saved
+    assert shown.run("tableOf(state.results)").count("\r\n") == 9
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -12,6 +12,7 @@ const state = {
   box: CENTRE, // left, top, width, height as shares of the picture
   k: 8,
   searches: 0,
+  results: [], // what is shown: one line for each index
   example: 0,
 };
 
@@ -100,13 +101,59 @@ async function search() {
     if (number !== state.searches) return; // a newer search has started
     $("results").replaceChildren(...lines);
     const slowest = Math.max(0, ...results.map((each) => each.seconds || 0));
+    state.results = results;
     setStatus(`Searched in ${slowest.toFixed(2)} s.`);
+    $("status").append(make("span", { class: "unseen" }, ` ${spokenOf(results)}`));
   } catch (error) {
     if (number !== state.searches) return;
     $("results").replaceChildren();
+    state.results = [];
     setStatus(error.message, true);
   }
   $("results").removeAttribute("aria-busy");
+}
+
+// What a screen reader says of the lines: how many neighbours each has, and the nearest one.
+function spokenOf(results) {
+  const where = state.how === "whole" ? [] : [`${$("box").getAttribute("aria-label")}.`];
+  const lines = results.map(({ name, error, neighbours }) => {
+    if (error) return `${plain(name)}: ${error}`;
+    if (!neighbours.length) return `${plain(name)}: no neighbours.`;
+    const [first] = neighbours;
+    const nearest = [first.label && plain(first.label), first.name, first.word].filter(Boolean).join(", ");
+    return `${plain(name)}: ${neighbours.length} neighbours, the nearest is ${nearest}.`;
+  });
+  return [...where, ...lines].join(" ");
+}
+
+// The neighbours of all lines that are shown, as a table; a text that begins like a formula gets an apostrophe.
+function tableOf(results) {
+  const quoted = (text) => `"${text.replace(/^[=+\-@]/, "'$&").replaceAll('"', '""')}"`;
+  const cell = (value) => (typeof value === "number" ? String(value) : quoted(value));
+  const rows = [["encoder", "rank", "picture", "number", "class", "cosine", "similarity", "left", "top", "width", "height"]];
+  for (const { name, neighbours = [] } of results.filter((each) => !hiddenLines.has(each.name))) {
+    neighbours.forEach((each, rank) => {
+      const box = each.box.map((share) => Number(share.toFixed(4)));
+      rows.push([plain(name), rank + 1, each.name, each.number, each.label, each.similarity, each.word, ...box]);
+    });
+  }
+  return rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+function saveTable() {
+  const link = make("a", { download: "neighbours.csv" });
+  link.href = URL.createObjectURL(new Blob(["\ufeff", tableOf(state.results)], { type: "text/csv" }));
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+async function copyLink() {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    setStatus("The link is copied. It works while the same indexes are served.");
+  } catch {
+    setStatus("The browser does not allow it; copy the address of the page.", true);
+  }
 }
 
 // Wait for the pictures, so that a line appears whole; but not for long.
@@ -140,6 +187,8 @@ function listen() {
     radio.addEventListener("change", () => ask({ how: radio.value, box: isWhole(state.box) ? CENTRE : state.box }));
   }
   $("k").addEventListener("change", () => ask({ k: neighbourCount($("k").value) }));
+  $("copy").addEventListener("click", copyLink);
+  $("save").addEventListener("click", saveTable);
   $("surprise").addEventListener("click", () => {
     state.example += 1;
     askExample().catch((error) => setStatus(error.message, true));

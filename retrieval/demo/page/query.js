@@ -130,9 +130,7 @@ function markChosen() {
   for (const each of $("choices").children) each.setAttribute("aria-pressed", String(Number(each.dataset.number) === chosen));
 }
 
-async function onUpload(event) {
-  const [file] = event.target.files;
-  if (!file) return;
+async function upload(file) {
   setStatus("Uploading the picture …");
   try {
     if (file.size > MAX_UPLOAD_MB * 1e6) throw new Error(`This file is larger than ${MAX_UPLOAD_MB} MB; choose a smaller file.`);
@@ -140,7 +138,20 @@ async function onUpload(event) {
   } catch (error) {
     setStatus(error.message, true);
   }
+}
+
+async function onFile(event) {
+  const [file] = event.target.files;
+  if (file) await upload(file);
   event.target.value = "";
+}
+
+// A picture that is pasted, or dropped anywhere on the page.
+function onTransfer(event) {
+  const [file] = (event.clipboardData || event.dataTransfer).files;
+  if (!file) return;
+  event.preventDefault();
+  upload(file);
 }
 
 function listenToQuery() {
@@ -153,6 +164,9 @@ function listenToQuery() {
     $("hint").hidden = false;
   });
   $("more").addEventListener("click", () => { firstChoice += 1; showChoices(); });
-  $("file").addEventListener("change", onUpload);
+  $("file").addEventListener("change", onFile);
+  document.addEventListener("paste", onTransfer);
+  document.addEventListener("drop", onTransfer);
+  document.addEventListener("dragover", (event) => event.preventDefault()); // else the browser opens the file
   $("hint").hidden = false;
 }
