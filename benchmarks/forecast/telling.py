@@ -14,6 +14,8 @@ from benchmarks.plan import Plan
 from benchmarks.terminal import Column, shortened, table
 from benchmarks.wording import and_list, wrapped
 
+START_S, COMMAND_S = 5.0, 35.0
+"""Assumed seconds of a process until it has imported everything, and of the command itself: plan, tables, figures."""
 UNITS = ((1.0, "s", 600.0), (60.0, "min", 7200.0), (3600.0, "h", float("inf")))
 """Units of time: seconds in one, its name, and the total up to which it is taken."""
 
@@ -91,9 +93,13 @@ def _remarks(cost: Forecast, workers: int, executor: str) -> list[str]:
     if cost.probe_bytes:
         each = "each worker" if workers > 1 else "the worker"
         lines.append(
-            f"Memory of probes: up to {cost.probe_bytes / 1e9:.1f} GB in {each}, as in the profile's last run. "
-            "The processes of the command itself, and the start of workers, come on top."
+            f"Memory of probes: up to {cost.probe_bytes / 1e9:.1f} GB in {each}, as in the profile's last run."
         )
     else:
         lines.append("Memory of probes: not known.")
+    starts = "each job" if executor == "slurm" else f"each of {workers} workers" if workers > 1 else "the worker"
+    lines.append(
+        f"On top come about {START_S:.0f} s for the start of {starts}, and {COMMAND_S:.0f} s for the command with its "
+        "report."
+    )
     return lines

@@ -103,6 +103,7 @@ def test_the_table_fits_eighty_columns_and_says_what_is_assumed(tmp_path):
     assert "? Supervised: no room; its time is assumed" in words
     assert "the nodes of the cluster may be faster or slower" in words
     assert "up to 2.0 GB in each worker" in words
+    assert "about 5 s for the start of each job" in words
 
 
 def test_a_dry_run_prints_the_cost_of_each_row(smoke, capsys, monkeypatch):
