@@ -10,6 +10,7 @@ probes              every probe by name
 recipes             the profiles (smoke, laptop, tasks, workstation, paper): rows, probes, budgets
 plan                all cells of a comparison, and the missing ones
 superseded          move results of outdated settings out of the tables
+columns             names of the columns: probes, or with several data sets each probe on each set
 cells               one cell, and the hash of every setting that its value depends on
 ordering            the fixed order of rows and columns in tables, and the groups of rows
 naming              the names that people read, of rows, probes and metrics

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.columns import column
 from benchmarks.results import encoder_path, result_path
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
@@ -98,6 +99,8 @@ class Cell:
     """Encoder file, or spec with weights, of an external encoder."""
     probe: str = ""
     """Name of the probe; empty for an encoder cell."""
+    label: str = ""
+    """Label of the probe's data set among several of the comparison; no part of the name or the value."""
     protocol: AnyProbe | None = None
     """The probe with its settings; None for an encoder cell."""
     made_by: str | None = None
@@ -109,6 +112,11 @@ class Cell:
     def trains(self) -> bool:
         """Whether the cell trains an encoder; loading weights does not count."""
         return self.protocol is None and self.task is not None
+
+    @property
+    def column(self) -> str:
+        """Name of the probe's column in this comparison; empty for an encoder cell."""
+        return column(self.probe, self.label)
 
     def is_done(self, out: Path) -> bool:
         """Whether the cell's result exists."""
@@ -176,7 +184,9 @@ def encoder_cell(
     )
 
 
-def probe_cell(encoder: Cell, name: str, protocol: AnyProbe, *, seed: int, data: DataSource | None = None) -> Cell:
+def probe_cell(
+    encoder: Cell, name: str, protocol: AnyProbe, *, seed: int, data: DataSource | None = None, label: str = ""
+) -> Cell:
     """Return the cell that runs one probe on one encoder.
 
     Args:
@@ -185,6 +195,7 @@ def probe_cell(encoder: Cell, name: str, protocol: AnyProbe, *, seed: int, data:
         protocol: The probe; its seed is replaced by `seed`.
         seed: Seed of the probe. An external encoder has one file and several probe seeds.
         data: The probe's data; None takes the data that the encoder was trained on.
+        label: Label of the data among several sets.
     """
     data = data or encoder.data
     protocol = dataclasses.replace(protocol, seed=seed)
@@ -200,6 +211,7 @@ def probe_cell(encoder: Cell, name: str, protocol: AnyProbe, *, seed: int, data:
         name=f"{slug(encoder.pretext)}.{slug(name)}.s{seed}.{settings_hash(settings)}",
         seed=seed,
         probe=name,
+        label=label,
         protocol=protocol,
         made_by=encoder.name,
         settings=as_json(settings),
@@ -222,7 +234,7 @@ def check_slugs(kind: str, names: Iterable[str]) -> None:
             )
 
 
-@functools.lru_cache(maxsize=2)  # training data and probe data
+@functools.lru_cache(maxsize=8)  # training data, and the sets that probes judge on
 def _opened(spec: str) -> ImageDataset:
     from pretext.datasets import open_dataset
 

@@ -96,13 +96,14 @@ class Clean(Folder):
 def status(argv: list[str]) -> int:
     """Print how many cells are done, running, failed and left, and the time left."""
     out = parse(Progress, argv, prog="run_all.py status").folder
+    from benchmarks.columns import sets_of
     from benchmarks.progress import seconds_left
     from benchmarks.progress import status as status_of
     from benchmarks.results import failure_path, read_failure
     from benchmarks.wording import duration
 
     plan, found = status_of(out)
-    print(f"{out}: {plan.get('profile', 'a comparison')} on {plan.get('data', 'unknown data')}")
+    print(f"{out}: {plan.get('profile', 'a comparison')} on {and_list(sets_of(plan)) or 'unknown data'}")
     counts = {field.name: len(getattr(found, field.name)) for field in dataclasses.fields(found)}
     line = ", ".join(f"{count} {name}" for name, count in counts.items())
     if found.running or found.left:
@@ -170,7 +171,7 @@ def reproduce(argv: list[str]) -> int:
     from benchmarks import schedule
     from benchmarks.executors.local import LocalProcesses
     from benchmarks.reproduction import compare_values, stored_cell
-    from benchmarks.results import read_measurements, result_path
+    from benchmarks.results import read_cell, read_measurements, result_path
     from downstream.features import limit_cache
 
     out = options.folder
@@ -178,7 +179,7 @@ def reproduce(argv: list[str]) -> int:
     if not measurements:
         raise UserError(f"{out} holds no results; give its --out")
     name = _matching_cell(options.cell, sorted({row.cell for row in measurements}), out)
-    before = [row for row in measurements if row.cell == name]
+    before = read_cell(result_path(out, name))  # with the probe, not with its column
     again = out / "reproduced"
     limit_cache(0)  # cached features would hide a change of the code
     encoder_cell, probe_cell = stored_cell(out, before[0])
@@ -189,7 +190,7 @@ def reproduce(argv: list[str]) -> int:
     failures = schedule.run((encoder_cell, probe_cell), again, pool, expected=expected, progress=schedule.show_progress)
     if failures:
         raise UserError(f"{next(iter(failures.values()))}; the traceback is in {again / 'failures'}")
-    lines, same = compare_values(before, [row for row in read_measurements(again) if row.cell == name])
+    lines, same = compare_values(before, read_cell(result_path(again, name)))
     print("\n".join(lines))
     return 0 if same else 1
 

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells import differing_settings, flat
+from benchmarks.columns import column, label_of, labels_of, probe_of, sets_of
 from benchmarks.environment import read_environments
 from benchmarks.intervals import LEVEL, NO_PRIOR, Interval, holm, interval
-from benchmarks.ordering import probe_key, row_key
-from benchmarks.results import Measurement, latest, read_measurements
+from benchmarks.ordering import column_order, row_key
+from benchmarks.results import Measurement, latest, read_measurements, read_plan
 from benchmarks.verdict import one_per_seed, tables, variance_priors
 from benchmarks.wording import MOST_NAMED, and_list
 from pretext.system.errors import UserError
@@ -81,7 +82,7 @@ def compare_folders(one: Path, other: Path) -> Comparison:
     Raises:
         UserError: If a file of either folder is unreadable or has another schema version.
     """
-    ours, theirs = cells_of(read_measurements(one)), cells_of(read_measurements(other))
+    ours, theirs = map(cells_of, _both(one, other))
     reasons: Counter[str] = Counter()
     common: list[Key] = []
     for key in (key for key in ours if key in theirs):
@@ -102,6 +103,21 @@ def compare_folders(one: Path, other: Path) -> Comparison:
             named = [f"{metric} of {probe}" for probe, metric in sorted(missing)]
             left_out.append(f"only in {name}: {and_list(named)}")
     return Comparison(len(common), _changes(*pair), left_out)
+
+
+def _both(one: Path, other: Path) -> list[list[Measurement]]:
+    """Return the measurements of two folders; if one of them has several data sets, columns name the set in both."""
+    sets = [sets_of(read_plan(folder)) for folder in (one, other)]
+    found = [read_measurements(folder) for folder in (one, other)]
+    if max(map(len, sets)) < 2:
+        return found
+    labels = {spec: label for own in sets if len(own) > 1 for spec, label in labels_of(own).items()}
+    same = {row.data_fingerprint: label_of(row.probe) for rows in found for row in rows if label_of(row.probe)}
+    for rows in found:
+        for at, row in enumerate(rows):
+            label = labels.get(row.data) or same.get(row.data_fingerprint) or row.data
+            rows[at] = dataclasses.replace(row, probe=column(probe_of(row.probe), label_of(row.probe) or label))
+    return found
 
 
 def cells_of(measurements: Sequence[Measurement]) -> Cells:
@@ -189,7 +205,8 @@ def _changes(ours: Sequence[Measurement], theirs: Sequence[Measurement]) -> list
     changed = {key: table for key, table in differences.items() if np.any(table)}
     priors = variance_priors(changed)  # identical rows say nothing about the variance between seeds
     changes = []
-    for key in sorted(differences, key=lambda key: (row_key(key[0]), probe_key(key[1]), key[2])):
+    columns = column_order(row.probe for row in ours)
+    for key in sorted(differences, key=lambda key: (row_key(key[0]), columns.index(key[1]), key[2])):
         difference = interval(differences[key], priors.get(key, NO_PRIOR))
         about = next(iter(first[key].values()))
         significant = difference.p is not None and difference.p < 1 - LEVEL

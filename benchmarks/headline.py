@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from benchmarks.columns import by_set, probe_of
 from benchmarks.costs import Cost
 from benchmarks.intervals import LEVEL
 from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import REFERENCE_ROWS, WITHOUT_LABELS, probe_key, row_key
+from benchmarks.ordering import REFERENCE_ROWS, column_order, needs_labels, row_key
 from benchmarks.verdict import BASELINE, CEILING, Summary, ranking
-from benchmarks.wording import after_holm, and_list, duration
+from benchmarks.wording import after_holm, and_list, columns_counted, duration
 
 HERO = "context_encoder"
 """The row that is always described if it is there: the task that this suite is about."""
@@ -39,10 +40,10 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
     """
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
     rows = sorted({row for row, _ in cells} - {*REFERENCE_ROWS}, key=row_key)
-    judged = sorted({probe for row, probe in cells if row in rows}, key=_leading_key)
+    judged = column_order(probe for row, probe in cells if row in rows)
     if not judged:
         return []
-    lead = judged[0]
+    lead = next(filter(needs_labels, judged), judged[0])  # others cannot say which features are best
     chosen: dict[str, str] = {}
     ranks = ranking(summaries)
     best = best_over_probes(summaries)
@@ -51,13 +52,13 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
         equal = [row for row in ranks.ranks if row not in REFERENCE_ROWS and row not in best]
         equal = [row for row in equal if ranks.ranks[row] - ranks.ranks[best[0]] < ranks.critical_difference]
         unsure = f", not distinguishable from {len(equal)} other{'s' if len(equal) > 1 else ''}" if equal else ""
-        chosen[best[0]] = f"Best without labels over {len(ranks.probes)} probes: {_titles(best)}."
+        chosen[best[0]] = f"Best without labels over {columns_counted(ranks.probes)}: {_titles(best)}."
         rank = f"Mean rank {ranks.ranks[best[0]]:.1f} of {len(ranks.ranks)} rows{unsure}."
     first = best_of_probe([s for (_, probe), s in cells.items() if probe == lead])
     if first[0] in REFERENCE_ROWS:
         chosen[first[0]] = f"In {probe_title(lead)}, no row without labels is above random weights."
     else:
-        only = "" if lead in WITHOUT_LABELS else " without labels"
+        only = " without labels" if needs_labels(lead) else ""
         chosen.setdefault(first[0], f"Best{only} in {probe_title(lead)}: {_titles(first)}.")
     if HERO in rows:
         chosen.setdefault(HERO, f"{row_title(HERO)}.")
@@ -84,20 +85,23 @@ def best_of_probe(column: Sequence[Summary]) -> list[str]:
 
 
 def best_by_probe(summaries: Sequence[Summary]) -> str:
-    """Return the sentence that names the best row of each probe; empty with fewer than two probes.
+    """Return the sentence that names the best row of each probe, one for each of several data sets.
 
-    A high rank of features does not show that they are good, so it has no best row.
+    A high rank of features does not show that they are good, so it has no best row. Empty with fewer than two probes.
     """
-    cells = [s for s in summaries if s.headline and s.probe != "label_free"]
-    probes = sorted({s.probe for s in cells}, key=probe_key)
-    best: dict[str, list[str]] = {}
-    for probe in probes:
-        for row in best_of_probe([s for s in cells if s.probe == probe])[:1]:
-            best.setdefault(row, []).append(probe_title(probe))
-    if len(probes) < 2:
+    cells = [s for s in summaries if s.headline and probe_of(s.probe) != "label_free"]
+    columns = column_order(s.probe for s in cells)
+    if len(columns) < 2:
         return ""
-    listed = "; ".join(f"{row_title(row)} in {and_list(names)}" for row, names in best.items())
-    return f"Best without labels by probe: {listed}."
+    sentences = []
+    for label, of_set in by_set(columns).items():
+        best: dict[str, list[str]] = {}
+        for probe in of_set:
+            for row in best_of_probe([s for s in cells if s.probe == probe])[:1]:
+                best.setdefault(row, []).append(probe_title(probe_of(probe)))
+        listed = "; ".join(f"{row_title(row)} in {and_list(names)}" for row, names in best.items())
+        sentences.append(f"Best without labels by probe{f' on {label}' if label else ''}: {listed}.")
+    return " ".join(sentences)
 
 
 def chance_caveat(summaries: Sequence[Summary]) -> str:
@@ -115,11 +119,6 @@ def chance_caveat(summaries: Sequence[Summary]) -> str:
         2: " Two seeds: a third would more than halve the smallest detectable difference.",
     }
     return text + few.get(seeds, "")
-
-
-def _leading_key(probe: str) -> tuple[bool, tuple[int, str]]:
-    """Sort probes with labels first: those without cannot say which features are best."""
-    return probe in WITHOUT_LABELS, probe_key(probe)
 
 
 def _numbers(

@@ -15,10 +15,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.columns import sets_of, synthetic_sets, with_columns
 from benchmarks.environment import FILE as ENVIRONMENT
 from benchmarks.environment import read_environments
+from benchmarks.ordering import column_order
 from benchmarks.results import encoder_path, failure_path, result_path, write_json, write_plan
-from benchmarks.submissions import Difference, Submission, check_one_table, differences, encoders, read_submission
+from benchmarks.submissions import (
+    Difference,
+    Submission,
+    check_one_table,
+    differences,
+    encoders,
+    pictures_of,
+    read_submission,
+)
 from benchmarks.wording import MOST_NAMED
 from pretext.system.errors import UserError
 
@@ -172,10 +182,33 @@ def _plan(merged: Merged, out: Path) -> dict[str, Any]:
     return {
         **plans[0],
         **joined,
+        **_several(merged.submissions),
         "command": shlex.join(["python", "benchmarks/run_all.py", "merge", *folders, "--out", str(out)]),
         "seeds": max(int(plan.get("seeds", 1)) for plan in plans),
         "expected_s": {key: value for plan in reversed(plans) for key, value in plan.get("expected_s", {}).items()},
         "cells": sorted(cells, key=lambda cell: bool(cell["probe"])),  # stable: encoders first
+    }
+
+
+def _several(submissions: Sequence[Submission]) -> dict[str, Any]:
+    """Return what a merged plan says of several data sets; of two names for the same pictures the first counts."""
+    sets: dict[str, str] = {}
+    drawn: set[str] = set()
+    for submission in submissions:
+        pictures = {rows[0].data: pictures_of(rows[0]) for rows in submission.cells.values()}
+        for spec in sets_of(submission.plan):
+            if spec not in sets.values():
+                sets.setdefault(pictures.get(spec, spec), spec)
+        drawn |= {*synthetic_sets(submission.plan)}
+    specs = [*sets.values()]
+    if len(specs) < 2:
+        return {}
+    rows = [row for each in submissions for of_cell in each.cells.values() for row in of_cell]
+    return {
+        "data": specs,
+        "synthetic": drawn >= {*specs},
+        "synthetic_sets": [spec for spec in specs if spec in drawn],
+        "probes": column_order(row.probe for row in with_columns(rows, specs)),
     }
 
 

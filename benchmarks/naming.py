@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+from benchmarks.columns import column, label_of, probe_of
 from pretext.system import catalogue
 from pretext.system.errors import UserError
 from pretext.system.plugins import is_file
@@ -84,10 +85,14 @@ def _with_options(title: str, options: str) -> str:
 
 
 @cache
-def probe_title(probe: str) -> str:
-    """Return the name that people read: `Fine-tuning` for `fine_tune`; a probe in a user's file keeps its name."""
+def probe_title(name: str) -> str:
+    """Return the name that people read: `Fine-tuning` for `fine_tune`; a probe in a user's file keeps its name.
+
+    A column on one of several data sets keeps the set: `Fine-tuning on camvid`.
+    """
+    probe = probe_of(name)
     title = _probes().get(probe)
-    return probe if title is None else title or probe.replace("_", " ").capitalize()
+    return column(probe if title is None else title or probe.replace("_", " ").capitalize(), label_of(name))
 
 
 def encoder_title(spec: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -13,10 +13,9 @@ from pretext.system.errors import UserError, did_you_mean
 from pretext.system.plugins import file_row, is_file
 
 if TYPE_CHECKING:
-    from benchmarks.cells import AnyProbe, DataSource
+    from benchmarks.cells import AnyProbe
     from benchmarks.plan import Plan
     from benchmarks.recipes import Recipe
-    from pretext.datasets.base import ImageDataset
     from pretext.training.watching import WatchName
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
@@ -56,10 +55,11 @@ class Options:
 
     profile: str = "laptop"
     """Named comparison: its rows, probes, data, seeds and budget. See `profiles` below."""
-    data: str | None = None
-    """Data set, KIND[:PATH][?key=value&…]; the profile's own if omitted."""
+    data: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND[:PATH][?key=value&…]")]] = ()
+    """Data set that encoders are trained and judged on; the profile's own if omitted. Repeat the flag to judge the
+    same encoders on more data sets: each has its own columns, as in linear on camvid."""
     pretrain_data: str | None = None
-    """Data set to train on, if it is not the one that encoders are judged on."""
+    """Data set to train on; the first --data if omitted."""
     tasks: tuple[str, ...] = ()
     """Rows: names of the profile's rows or of tasks, or files of your own, my_task.py; all rows of the profile if
     omitted. Settings of the task and of training after a ? make a row of its own, as in
@@ -151,7 +151,8 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
         UserError: If a name is unknown, a data set cannot be used, or the folder holds another comparison.
     """
     from benchmarks.cells import check_slugs
-    from benchmarks.plan import make_plan, open_data
+    from benchmarks.columns import labels_of
+    from benchmarks.plan import Judging, make_plan, open_data
     from benchmarks.probes import with_label_free
     from benchmarks.recipes import PLAIN, PROFILES
     from benchmarks.rows import encoder_rows, row_training, task_rows
@@ -169,25 +170,24 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     probes = chosen_probes(options.probes, recipe.probes)
     check_slugs("rows", (*rows, *PLAIN, *foreign))
     check_slugs("probes", probes)
-    spec = options.data or recipe.data
-    pretrain_spec = options.pretrain_data or spec
-    check_same(options.folder, recipe.name, spec, pretrain_spec)
-
-    def opened(spec: str) -> tuple[DataSource, ImageDataset]:
-        return open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
-
-    source, data = opened(spec)
-    probes = probes if options.probes else with_label_free(probes, data)
-    trained_on = opened(pretrain_spec) if pretrain_spec != spec else None
+    specs = options.data or (recipe.data,)
+    labels_of(specs)  # a set that is given twice fails before data is opened
+    pretrain_spec = options.pretrain_data or specs[0]
+    check_same(options.folder, recipe.name, specs, pretrain_spec)
+    opened = {
+        spec: open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
+        for spec in dict.fromkeys((*specs, pretrain_spec))
+    }
+    judging = [
+        Judging(*opened[spec], probes if options.probes else with_label_free(probes, opened[spec][1])) for spec in specs
+    ]
     return make_plan(
-        watched(recipe, options.watch, (trained_on or (source, data))[1]),
-        source,
-        data,
+        watched(recipe, options.watch, opened[pretrain_spec][1]),
+        judging,
         rows=rows,
-        probes=probes,
         seeds=options.seeds or recipe.seeds,
         foreign=PLAIN | foreign,
-        pretrain_data=trained_on,
+        pretrain_data=opened[pretrain_spec],
     )
 
 
@@ -262,18 +262,23 @@ def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe
     return chosen
 
 
-def check_same(out: Path, profile: str, spec: str, pretrain_spec: str) -> None:
-    """Raise a UserError if the folder holds a comparison of another profile or of other data sets."""
+def check_same(out: Path, profile: str, specs: Sequence[str], pretrain_spec: str) -> None:
+    """Raise a UserError if the folder holds a comparison of another profile or of other data sets.
+
+    A comparison may get more data sets to judge on: its results stay valid.
+    """
+    from benchmarks.columns import sets_of
     from benchmarks.results import read_plan
+    from benchmarks.wording import and_list
 
     plan = read_plan(out)
     if not plan:
         return
-    data = plan.get("data", "unknown data")
-    stored = plan.get("profile", "unknown"), data, plan.get("pretrain_data", data)
-    if stored != (profile, spec, pretrain_spec):
+    stored = sets_of(plan) or ["unknown data"]
+    before = plan.get("profile", "unknown"), plan.get("pretrain_data", stored[0])
+    if before != (profile, pretrain_spec) or not {*stored} <= {*specs}:
         was, now = (
-            f"{name} on {data}" + (f", trained on {pretrain_data}" if pretrain_data != data else "")
-            for name, data, pretrain_data in (stored, (profile, spec, pretrain_spec))
+            f"{name} on {and_list(sets)}" + (f", trained on {trained}" if [trained] != [*sets] else "")
+            for (name, trained), sets in ((before, stored), ((profile, pretrain_spec), specs))
         )
         raise UserError(f"{out} holds profile {was}, not {now}; give another --out")

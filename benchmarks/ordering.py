@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
+
+from benchmarks.columns import by_set, probe_of
 
 Group = Literal["reference", "plain", "task"]
 REFERENCE_ROWS = ("random", "random:untouched", "supervised")
@@ -41,9 +44,20 @@ def row_key(pretext: str) -> tuple[int, str]:
     return (ROW_ORDER.index(pretext) if pretext in ROW_ORDER else len(ROW_ORDER), pretext)
 
 
-def probe_key(probe: str) -> tuple[int, str]:
-    """Return the sort key of a column."""
-    return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), probe)
+def probe_key(column: str) -> tuple[int, str]:
+    """Return the sort key of a column within its data set."""
+    probe = probe_of(column)
+    return (PROBE_ORDER.index(probe) if probe in PROBE_ORDER else len(PROBE_ORDER), column)
+
+
+def column_order(columns: Iterable[str]) -> list[str]:
+    """Return each column once: data sets in the order in which they first occur, the probes of each in fixed order."""
+    return [each for of_set in by_set(columns).values() for each in sorted({*of_set}, key=probe_key)]
+
+
+def needs_labels(column: str) -> bool:
+    """Return whether the probe of a column reads labels."""
+    return probe_of(column) not in WITHOUT_LABELS
 
 
 def group_of(pretext: str) -> Group:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.cells import CODE, AnyProbe, Cell, DataSource, Inpainting, encoder_cell, probe_cell
+from benchmarks.cells import CODE, AnyProbe, Cell, DataSource, Inpainting, check_slugs, encoder_cell, probe_cell
+from benchmarks.columns import by_set, labels_of, probe_of
 from benchmarks.ordering import row_key
+from benchmarks.probes import REMEDY, usable_probes
 from benchmarks.recipes import PLAIN, UNTOUCHED, Recipe
 from benchmarks.results import write_plan
 from benchmarks.wording import and_list, duration
@@ -19,13 +23,14 @@ from pretext.judging import Probe
 from pretext.system.errors import UserError
 
 SPLITS = ("train", "val", "test")
-REMEDY = {
-    "label": "sort the images into one folder per class",
-    "labels": "give a data set that names its objects, such as voc: or coco:",
-    "boxes": "give a data set with boxes, such as voc: or coco:",
-    "masks": "give a data set with masks, such as voc: or masks:",
-}
-"""Advice by missing annotation."""
+
+
+class Judging(NamedTuple):
+    """A data set, for the cells and opened, and the probes that judge on it, with their settings, by name."""
+
+    source: DataSource
+    data: ImageDataset
+    probes: Mapping[str, AnyProbe]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +38,8 @@ class Plan:
     """All cells of a comparison, encoder cells first, and the facts that a report must state."""
 
     recipe: Recipe
-    data: DataSource
-    """Data of all probes."""
+    judged: tuple[DataSource, ...]
+    """Data sets of the probes."""
     pretrain_data: DataSource
     """Data that rows are trained on."""
     seeds: int
@@ -44,10 +49,15 @@ class Plan:
     """One sentence per row or probe that was left out."""
     notes: tuple[str, ...]
     """Remarks of the data sets."""
-    synthetic: bool
-    """Whether the images of the probes were drawn by a program."""
+    synthetic_sets: tuple[str, ...]
+    """Those of the probes' data sets whose images were drawn by a program, as specs."""
     pretrain_synthetic: bool
     """Whether the training images were drawn by a program."""
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Specs of the data sets of the probes."""
+        return tuple(source.spec for source in self.judged)
 
     def missing(self, out: Path) -> list[Cell]:
         """Return the cells to compute; an encoder is made only if a missing probe cell needs it."""
@@ -58,6 +68,7 @@ class Plan:
 
     def write(self, out: Path, argv: list[str]) -> None:
         """Write OUT/plan.json; `argv` holds the arguments of `run_all.py`."""
+        several = len(self.sets) > 1
         write_plan(
             out,
             {
@@ -65,17 +76,18 @@ class Plan:
                 "command": shlex.join(["python", "benchmarks/run_all.py", *argv]),
                 "argv": argv,
                 "code": CODE,
-                "data": self.data.spec,
+                "data": list(self.sets) if several else self.sets[0],
                 "pretrain_data": self.pretrain_data.spec,
                 "pretrain_synthetic": self.pretrain_synthetic,
-                "bad_images": self.data.bad_images,
-                "synthetic": self.synthetic,
+                "bad_images": self.pretrain_data.bad_images,
+                "synthetic": len(self.synthetic_sets) == len(self.sets),
+                **({"synthetic_sets": list(self.synthetic_sets)} if several else {}),
                 "notes": list(self.notes),
                 "left_out": list(self.left_out),
                 "encoder": self.recipe.encoder,
                 "image_size": self.recipe.image_size,
                 "rows": list(dict.fromkeys(cell.pretext for cell in self.cells)),
-                "probes": list(dict.fromkeys(cell.probe for cell in self.cells if cell.probe)),
+                "probes": list(dict.fromkeys(cell.column for cell in self.cells if cell.probe)),
                 "seeds": self.seeds,
                 "sized": self.recipe.sized,
                 "expected_s": dict(self.recipe.expected_s),
@@ -119,33 +131,45 @@ def open_data(spec: str, size: int, *, bad_images: BadImages, download: bool) ->
 
 def make_plan(
     recipe: Recipe,
-    source: DataSource,
-    data: ImageDataset,
+    judging: Sequence[Judging],
     *,
     rows: Mapping[str, str],
-    probes: Mapping[str, AnyProbe],
     seeds: int,
     foreign: Mapping[str, str] | None = None,
     pretrain_data: tuple[DataSource, ImageDataset] | None = None,
 ) -> Plan:
-    """Return all cells of rows × probes × seeds that the data allows.
+    """Return all cells of rows × data sets × probes × seeds that the data allows.
 
     Args:
         recipe: Encoder, budget and training settings of the rows.
-        source: The data of the probes, for the cells.
-        data: The same data set, opened.
+        judging: The data sets of the probes; at least one.
         rows: Task spec by row name.
-        probes: Probes with their settings, by name.
         seeds: Number of seeds.
         foreign: Encoder file or spec of each external encoder and each row without learning, by row name.
-        pretrain_data: The training data, as source and opened data set; None takes the data of the probes.
+        pretrain_data: The training data, as source and opened data set; None takes the first data set of the probes.
 
     Raises:
         UserError: If nothing is left to compute, or a task cannot be built on the encoder.
     """
-    usable, left_out = _usable(probes, data)
-    _check_encoder(usable, recipe)
-    train_source, train_images = pretrain_data or (source, data)
+    first = judging[0]
+    labels = labels_of([each.source.spec for each in judging])
+    check_slugs("data sets", labels.values())
+    columns: list[tuple[str, AnyProbe, DataSource]] = []
+    left_out: list[str] = []
+    for each in judging:
+        usable, without = usable_probes(each.probes, each.data)
+        columns += [(name, protocol, each.source) for name, protocol in usable.items()]
+        left_out += without
+    _check_encoder({name: protocol for name, protocol, _ in columns}, recipe)
+    train_source, train_images = pretrain_data or (first.source, first.data)
+
+    def judged_by(encoder: Cell, seed: int, judges: Callable[[AnyProbe], bool]) -> list[Cell]:
+        return [
+            probe_cell(encoder, name, protocol, seed=seed, data=source, label=labels[source.spec])
+            for name, protocol, source in columns
+            if judges(protocol)
+        ]
+
     encoder_cells: list[Cell] = []
     probe_cells: list[Cell] = []
     for row in sorted(rows, key=row_key):
@@ -157,21 +181,13 @@ def make_plan(
         for seed in range(seeds):
             train = recipe.train_config(row, seed=seed)
             encoder = encoder_cell(row, seed=seed, data=train_source, encoder=recipe.encoder, task=task, train=train)
-            of_encoder = [
-                probe_cell(encoder, name, protocol, seed=seed, data=source)
-                for name, protocol in usable.items()
-                if (_fills_holes(task) if isinstance(protocol, Inpainting) else _judges(protocol, row))
-            ]
+            of_encoder = judged_by(encoder, seed, functools.partial(_judges, row=row, task=task))
             encoder_cells += [encoder] if of_encoder else []
             probe_cells += of_encoder
     for row, file in (foreign or {}).items():
-        encoder = encoder_cell(row, seed=0, data=source, encoder=recipe.encoder, foreign=file)
-        of_encoder = [
-            probe_cell(encoder, name, protocol, seed=seed, data=source)
-            for seed in range(seeds)
-            for name, protocol in usable.items()
-            if not isinstance(protocol, Inpainting) and _judges(protocol, row)
-        ]
+        encoder = encoder_cell(row, seed=0, data=first.source, encoder=recipe.encoder, foreign=file)
+        judges = functools.partial(_judges, row=row)
+        of_encoder = [cell for seed in range(seeds) for cell in judged_by(encoder, seed, judges)]
         encoder_cells += [encoder] if of_encoder else []
         probe_cells += of_encoder
     if not probe_cells:
@@ -182,13 +198,13 @@ def make_plan(
     left_out += [f"row {row} left out: none of the probes judges it" for row in silent]
     return Plan(
         recipe=recipe,
-        data=source,
+        judged=tuple(each.source for each in judging),
         pretrain_data=train_source,
         seeds=seeds,
         cells=(*encoder_cells, *probe_cells),
         left_out=tuple(left_out),
-        notes=data.notes if pretrain_data is None else _notes_by_name(data, train_images),
-        synthetic=data.synthetic,
+        notes=_notes([*(each.data for each in judging), train_images]),
+        synthetic_sets=tuple(each.source.spec for each in judging if each.data.synthetic),
         pretrain_synthetic=train_images.synthetic,
     )
 
@@ -203,15 +219,18 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
         seconds: Expected time of the missing cells.
     """
     rows = list(dict.fromkeys(cell.pretext for cell in plan.cells))
-    probes = list(dict.fromkeys(cell.probe for cell in plan.cells if cell.probe))
+    columns = by_set(dict.fromkeys(cell.column for cell in plan.cells if cell.probe))
+    probes = "; ".join(
+        f"{', '.join(map(probe_of, names))}{f' on {label}' if label else ''}" for label, names in columns.items()
+    )
     trained = ""
-    if plan.pretrain_data != plan.data:
+    if (plan.pretrain_data,) != plan.judged:
         trained = f", trained on {plan.pretrain_data.spec}{' (synthetic)' if plan.pretrain_synthetic else ''}"
+    on = [f"{spec}{' (synthetic)' if spec in plan.synthetic_sets else ''}" for spec in plan.sets]
     lines = [
-        f"profile {plan.recipe.name} on {plan.data.spec}{' (synthetic)' if plan.synthetic else ''}{trained}, "
-        f"{plan.recipe.encoder} at {plan.data.size} px",
+        f"profile {plan.recipe.name} on {and_list(on)}{trained}, {plan.recipe.encoder} at {plan.judged[0].size} px",
         f"rows: {', '.join(rows)}",
-        f"probes: {', '.join(probes)}; seeds: {plan.seeds}",
+        f"probes: {probes}; seeds: {plan.seeds}",
         *plan.left_out,
         *plan.notes,
     ]
@@ -226,44 +245,26 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
     return "\n".join(lines)
 
 
-def _notes_by_name(*data: ImageDataset) -> tuple[str, ...]:
-    return tuple(f"{each.spec}: {note}" for each in data for note in each.notes)
+def _notes(data: Sequence[ImageDataset]) -> tuple[str, ...]:
+    """Return the notes of data sets, each once; those of several begin with the set."""
+    opened = list({id(each): each for each in data}.values())
+    if len(opened) == 1:
+        return opened[0].notes
+    return tuple(dict.fromkeys(f"{each.spec}: {note}" for each in opened for note in each.notes))
 
 
 def _said(row: str, left_out: Sequence[str]) -> bool:
     return any(text.startswith(f"row {row} left out") for text in left_out)
 
 
-def _judges(protocol: Probe, row: str) -> bool:
+def _judges(protocol: AnyProbe, *, row: str, task: str | None = None) -> bool:
     """Return whether a probe judges a row: those that train the encoder leave out what has no weights to train.
 
     Untouched random weights differ from `random` in the statistics of batch normalisation only, which training renews.
     """
+    if isinstance(protocol, Inpainting):
+        return task is not None and _fills_holes(task)
     return protocol.reads_features or row not in (UNTOUCHED, *PLAIN)
-
-
-def _usable(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[dict[str, AnyProbe], list[str]]:
-    """Return the probes that the data allows, and a sentence for those that lack the same."""
-    usable: dict[str, AnyProbe] = {}
-    unusable: dict[str, list[str]] = {}
-    for name, protocol in probes.items():
-        if isinstance(protocol, Inpainting) or protocol.can_judge(data):
-            usable[name] = protocol
-            continue
-        needed = " or ".join(" and ".join(sorted(alternative)) for alternative in protocol.needs)
-        annotated = ", ".join(sorted(data.annotations)) or "nothing"
-        lacking = sorted(min(protocol.needs, key=len, default=frozenset()) - data.annotations)
-        remedy = f"; {REMEDY[lacking[0]]}" if lacking else ""
-        unusable.setdefault(f"{needed}, and {data.spec} annotates {annotated}{remedy}", []).append(name)
-    left_out = [
-        f"probe {names[0]} left out: it needs {reason}"
-        if len(names) == 1
-        else f"probes {and_list(names)} left out: they need {reason}"
-        for reason, names in unusable.items()
-    ]
-    if left_out and not any(isinstance(protocol, Probe) for protocol in usable.values()):
-        left_out.append("probes that need no labels: --probes label_free nearest_fill inpainting")
-    return usable, left_out
 
 
 def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) -> None:

@@ -8,8 +8,17 @@ from typing import Any
 
 from benchmarks.cells import AnyProbe, Inpainting
 from benchmarks.ordering import WITHOUT_LABELS
+from benchmarks.wording import and_list
 from pretext.datasets.base import ImageDataset
 from pretext.judging import Probe, probes_in
+
+REMEDY = {
+    "label": "sort the images into one folder per class",
+    "labels": "give a data set that names its objects, such as voc: or coco:",
+    "boxes": "give a data set with boxes, such as voc: or coco:",
+    "masks": "give a data set with masks, such as voc: or masks:",
+}
+"""Advice by missing annotation."""
 
 
 @cache
@@ -41,3 +50,27 @@ def with_label_free(probes: Mapping[str, AnyProbe], data: ImageDataset) -> dict[
     if data.annotations & {"label", "labels"}:
         return {**probes}
     return {name: default_probe(name) for name in WITHOUT_LABELS} | {**probes}
+
+
+def usable_probes(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[dict[str, AnyProbe], list[str]]:
+    """Return the probes that the data allows, and a sentence for those that lack the same."""
+    usable: dict[str, AnyProbe] = {}
+    unusable: dict[str, list[str]] = {}
+    for name, protocol in probes.items():
+        if isinstance(protocol, Inpainting) or protocol.can_judge(data):
+            usable[name] = protocol
+            continue
+        needed = " or ".join(" and ".join(sorted(alternative)) for alternative in protocol.needs)
+        annotated = ", ".join(sorted(data.annotations)) or "nothing"
+        lacking = sorted(min(protocol.needs, key=len, default=frozenset()) - data.annotations)
+        remedy = f"; {REMEDY[lacking[0]]}" if lacking else ""
+        unusable.setdefault(f"{needed}, and {data.spec} annotates {annotated}{remedy}", []).append(name)
+    left_out = [
+        f"probe {names[0]} left out: it needs {reason}"
+        if len(names) == 1
+        else f"probes {and_list(names)} left out: they need {reason}"
+        for reason, names in unusable.items()
+    ]
+    if left_out and not any(isinstance(protocol, Probe) for protocol in usable.values()):
+        left_out.append("probes that need no labels: --probes label_free nearest_fill inpainting")
+    return usable, left_out

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from benchmarks.columns import sets_of, with_columns
 from benchmarks.naming import name_rows
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
@@ -41,6 +42,7 @@ class Measurement:
     images_seen: int
     """Images that pretraining processed, with repeats."""
     probe: str
+    """The probe, in the files; `read_measurements` gives the column, `linear on camvid` with several data sets."""
     stage: str
     data: str
     data_fingerprint: str
@@ -83,7 +85,9 @@ CELL: Shape = {
 FAILURE: Shape = {"cell": str, "error": str, "traceback": str}
 PLAN: Shape = {
     "cells": [{"name": str, "pretext": str, "probe": str, "trains?": bool}],
-    **dict.fromkeys(("profile?", "data?", "pretrain_data?", "command?", "encoder?", "sized?", "bad_images?"), str),
+    "data?": (str, [str]),
+    "synthetic_sets?": [str],
+    **dict.fromkeys(("profile?", "pretrain_data?", "command?", "encoder?", "sized?", "bad_images?"), str),
     "image_size?": int,
     "expected_s?": {"*": float},
     "notes?": [str],
@@ -157,8 +161,14 @@ def read_failure(path: Path) -> dict[str, Any]:
     return failure
 
 
-def read_measurements(out: Path) -> list[Measurement]:
-    """Return all rows of a results folder, sorted by cell name. Their names for people are known from then on.
+def read_measurements(out: Path, *, sets: Sequence[str] | None = None) -> list[Measurement]:
+    """Return all rows of a results folder, sorted by cell name; with several data sets by set first.
+
+    The rows' names for people are known from then on.
+
+    Args:
+        out: The results folder.
+        sets: Data sets whose columns `Measurement.probe` names; those of OUT/plan.json if None.
 
     Raises:
         UserError: If a file has another schema version, or cannot be read.
@@ -166,7 +176,7 @@ def read_measurements(out: Path) -> list[Measurement]:
     found = [row for path in sorted((out / "results").glob("*.json")) for row in read_cell(path)]
     settings = {row: json.loads(text) for row, text in {each.pretext: each.config_json for each in found}.items()}
     name_rows({row: None if "foreign" in known else known.get("spec", row) for row, known in settings.items()})
-    return found
+    return with_columns(found, sets_of(read_plan(out)) if sets is None else sets)
 
 
 def read_cell(path: Path) -> list[Measurement]:

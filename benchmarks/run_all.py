@@ -1,6 +1,6 @@
 """Compare pretext tasks from one command; start it again to resume.
 
-python benchmarks/run_all.py [--profile smoke|laptop|tasks|workstation|paper] [--data SPEC] [--tasks A B …]
+python benchmarks/run_all.py [--profile smoke|laptop|tasks|workstation|paper] [--data SPEC]… [--tasks A B …]
                              [--probes A B …] [--seeds N] [--out DIR]
 python benchmarks/run_all.py status | compare A B | reproduce CELL | clean  [--out DIR]
 python benchmarks/run_all.py merge A B … --out DIR | leaderboard DIR … --out SITE | did-it-help --data SPEC
@@ -140,6 +140,7 @@ def _help() -> str:
 
 def finish(out: Path) -> None:
     """Write CSV, Parquet and report unless they are up to date with the results and this code; print the table."""
+    from benchmarks.columns import labels_of, sets_of, synthetic_sets
     from benchmarks.costs import read_costs
     from benchmarks.report import digest_of_inputs, write_report
     from benchmarks.results import read_measurements, read_plan, write_csv, write_parquet
@@ -161,7 +162,10 @@ def finish(out: Path) -> None:
         made_of.write_text(now)
     for folder in (out, out / "figures"):  # of a process that was killed while this one wrote the report
         remove_leftovers_in(folder)
-    end = closing(summaries, costs, csv=csv, page=report, synthetic=bool(read_plan(out).get("synthetic")))
+    plan = read_plan(out)
+    labels, synthetic = labels_of(sets_of(plan)), bool(plan.get("synthetic"))
+    drawn = [] if synthetic else [labels[spec] for spec in synthetic_sets(plan)]
+    end = closing(summaries, costs, csv=csv, page=report, synthetic=synthetic, drawn=drawn)
     print(f"{table}\n\n{wrapped(end, columns)}")
 
 

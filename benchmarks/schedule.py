@@ -172,7 +172,7 @@ def show_waiting(running: list[Cell], left: int, seconds: float) -> None:
 
 
 def _name(cell: Cell) -> str:
-    return f"{cell.pretext} {cell.probe or 'pretraining'} seed {cell.seed}"
+    return f"{cell.pretext} {cell.column or 'pretraining'} seed {cell.seed}"
 
 
 def _encoder_exists(cell: Cell, out: Path, unfinished: set[str]) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import NOT_HASHED, differing_settings, flat, settings_hash
+from benchmarks.cells import NOT_HASHED, as_json, differing_settings, flat, settings_hash
+from benchmarks.columns import sets_of
 from benchmarks.comparison import facts_of
 from benchmarks.results import Measurement, read_measurements, read_plan
 from benchmarks.superseded import protocol_of, without_seeds
@@ -30,7 +31,7 @@ class Submission:
     plan: dict[str, Any]
     """Content of its plan.json."""
     cells: dict[str, list[Measurement]]
-    """Measurements by cell name."""
+    """Measurements by cell name, as their files hold them."""
     facts: dict[str, str]
     """Versions and hardware; see `comparison.facts_of`."""
 
@@ -67,7 +68,7 @@ def read_submission(folder: Path) -> Submission:
     if not plan:
         raise UserError(f"{folder}: no plan.json, so no comparison was started there; give the --out of a comparison")
     cells: dict[str, list[Measurement]] = {}
-    for row in read_measurements(folder):
+    for row in read_measurements(folder, sets=()):
         cells.setdefault(row.cell, []).append(row)
     if not cells:
         raise UserError(f"{folder} holds no results; leave it out, or run {plan.get('command', 'its command')}")
@@ -125,33 +126,50 @@ def check_one_table(submissions: Sequence[Submission]) -> None:
 
     Raises:
         UserError: If two cells of one probe have different protocols, data sets or code versions, or two cells of one
-            row and probe differ by more than their seeds.
+            row and probe differ by more than their seeds. If a folder has several data sets, this holds for each set.
     """
-    seen: dict[tuple[str, ...], tuple[dict[str, Any], Path]] = {}
+    seen: dict[tuple[str, str], tuple[dict[str, Any], Path]] = {}
+    several = any(len(sets_of(submission.plan)) > 1 for submission in submissions)
     for submission in submissions:
         for rows in submission.cells.values():
             if not is_its_name(rows[0]):
                 raise UserError(
                     f"{submission.folder}: the settings of {rows[0].cell} do not match its name; restore the file"
                 )
-            for key, settings in _settings_by_key(rows[0]):
+            for key, settings in _settings_by_key(rows[0], several=several):
                 before, folder = seen.setdefault(key, (settings, submission.folder))
                 if before != settings:
                     changed = differing_settings(flat(before), flat(settings))
                     if before.get("data") != settings.get("data"):
                         changed = [f"different pictures in {rows[0].data}"]
-                    kind = f"probe {key[0]}" if len(key) == 1 else f"row {key[0]} in {key[1]}"
+                    if before.get("pretrain_data") != settings.get("pretrain_data"):
+                        changed = ["different training pictures", *(c for c in changed if "pretrain_data" not in c)]
                     raise UserError(
-                        f"{folder} and {submission.folder} differ in {kind}: {'; '.join(changed)}; one table cannot "
+                        f"{folder} and {submission.folder} differ in {key[0]}: {'; '.join(changed)}; one table cannot "
                         "hold both; leaderboard shows both on one page"
                     )
 
 
-def _settings_by_key(row: Measurement) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yield what must be equal among all rows of a probe, and among all seeds of a row."""
+def _settings_by_key(row: Measurement, *, several: bool) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Yield what must be equal among all rows of a column, and among all seeds of a row.
+
+    A column is a probe, or with `several` data sets a probe and its pictures. There, one spec must name the same
+    pictures everywhere, and the columns of a row must judge the same encoder.
+    """
     settings = json.loads(row.config_json)
-    yield (row.probe,), protocol_of(settings)
-    yield (row.pretext, row.probe), without_seeds(settings)
+    on = pictures_of(row) if several else ""
+    if several:
+        yield (f"data {row.data}", ""), {"data": settings.get("data")}
+    yield (f"probe {row.probe}", on), protocol_of(settings)
+    yield (f"row {row.pretext} in {row.probe}", on), without_seeds(settings)
+    if several:
+        of_encoder = without_seeds(settings).items()
+        yield (f"row {row.pretext}", ""), {k: v for k, v in of_encoder if k not in ("probe", "probe_config", "data")}
+
+
+def pictures_of(row: Measurement) -> str:
+    """Return what identifies the pictures of all splits that a cell was computed on."""
+    return as_json(json.loads(row.config_json).get("data"))
 
 
 def _mean(items: Sequence[float]) -> float:

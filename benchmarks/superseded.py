@@ -17,7 +17,7 @@ def move_superseded(plan: Plan, out: Path) -> list[str]:
     """Move results of outdated settings to OUT/superseded, so that no table mixes two protocols.
 
     In the plan's rows, a result stays if its cell is planned, or differs from a planned cell only by a higher seed.
-    In other rows, a result stays if its probe has the same protocol as in the plan. Results of probes outside the
+    In other rows, a result stays if its probe has the same protocol as in the plan. Results of columns outside the
     plan stay.
 
     Returns:
@@ -27,10 +27,10 @@ def move_superseded(plan: Plan, out: Path) -> list[str]:
         UserError: If a file has another schema version, or cannot be read.
     """
     planned = {cell.name for cell in plan.cells}
-    settings = {(cell.pretext, cell.probe): json.loads(cell.settings) for cell in plan.cells if cell.probe}
-    protocols = {probe: protocol_of(planned_settings) for (_, probe), planned_settings in settings.items()}
+    settings = {(cell.pretext, cell.column): json.loads(cell.settings) for cell in plan.cells if cell.probe}
+    protocols = {column: protocol_of(planned_settings) for (_, column), planned_settings in settings.items()}
     moved = []
-    for name, row in {row.cell: row for row in read_measurements(out)}.items():
+    for name, row in {row.cell: row for row in read_measurements(out, sets=plan.sets)}.items():
         if name in planned or row.probe not in protocols:
             continue
         stored, current = json.loads(row.config_json), settings.get((row.pretext, row.probe))

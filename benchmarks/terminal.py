@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.columns import by_set, probe_of
 from benchmarks.costs import COSTS, Cost, cost_texts
 from benchmarks.headline import best_by_probe, chance_caveat, standings
 from benchmarks.intervals import POWER
 from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import group_of, probe_key, row_key
+from benchmarks.ordering import column_order, group_of, row_key
 from benchmarks.verdict import Summary, ranking, smallest_detectable
-from benchmarks.wording import LEGEND, value_text, wrapped
+from benchmarks.wording import LEGEND, and_list, columns_counted, value_text, wrapped
 
 NARROWEST = 40
 """Columns of characters that a table needs: a row's name, and one number."""
@@ -35,7 +36,7 @@ class Column(NamedTuple):
 def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width: int) -> str:
     """Return the headline numbers, with intervals and marks, and the cost of each row.
 
-    Columns that do not fit beside the others follow in a further table below.
+    Columns that do not fit beside the others follow in a further table below, and so does each further data set.
 
     Args:
         summaries: The result of `summarise`.
@@ -46,31 +47,42 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
     if not cells:
         return "no results yet"
     rows = sorted({row for row, _ in cells}, key=row_key)
-    probes = sorted({probe for _, probe in cells}, key=probe_key)
-    columns = []
-    for probe in probes:
+
+    def scores(probe: str) -> Column:
         column = [s for (_, name), s in cells.items() if name == probe]
         smallest = smallest_detectable(column)
         texts = [value_text(cells[row, probe]) if (row, probe) in cells else "– " for row in rows]
         texts.append("" if smallest is None else f"{smallest:.1f} ")
         unit = f"{metric_title(column[0].metric)} {column[0].unit}".strip() + " "
-        columns.append(Column((f"{probe_title(probe)} ", unit), texts))
+        return Column((f"{probe_title(probe_of(probe))} ", unit), texts)
+
+    sets = by_set(column_order(probe for _, probe in cells))
+    blocks = {f"on {label}" if label else "": [*map(scores, probes)] for label, probes in sets.items()}
     spent = [cost_texts(costs.get(row)) for row in rows]
-    columns += [
+    of_costs = [
         Column((name, unit), [*(texts[at] for texts in spent), ""])
         for at, (name, unit) in enumerate(COSTS)
         if any(texts[at] != "–" for texts in spent)
     ]
+    if of_costs:
+        blocks.setdefault("" if "" in blocks else "cost", []).extend(of_costs)
     names = [shortened(" ".join(row_title(row).splitlines())) for row in rows]
     names.append(f"detectable at {100 * POWER:.0f} % power")
     groups = [group_of(row) for row in rows]
     rules = {at for at in range(1, len(rows)) if groups[at] != groups[at - 1]}
-    tables = [table(names, part, rules) for part in _parts(columns, max(width, NARROWEST) - max(map(len, names)))]
+    room = max(width, NARROWEST) - max(map(len, names))
+    tables = [table(names, part, rules, title=title) for title, block in blocks.items() for part in _parts(block, room)]
     return "\n".join(["\n\n".join(tables), wrapped(LEGEND, width)])
 
 
 def closing(
-    summaries: Sequence[Summary], costs: Mapping[str, Cost], *, csv: Path, page: Path, synthetic: bool = False
+    summaries: Sequence[Summary],
+    costs: Mapping[str, Cost],
+    *,
+    csv: Path,
+    page: Path,
+    synthetic: bool = False,
+    drawn: Sequence[str] = (),
 ) -> str:
     """Return what follows the table: the best rows, the cautions, and how to open the report.
 
@@ -80,10 +92,12 @@ def closing(
         csv: The file of all numbers.
         page: The report.
         synthetic: Whether the pictures were drawn by a program.
+        drawn: Labels of the data sets whose pictures were, if only some of several were.
     """
     lines = [text for text in (_ranks(summaries), best_by_probe(summaries)) if text]
     lines += [each.text() for each in standings(summaries, costs)]
-    cautions = ["Drawn pictures; results may not transfer to photographs."] if synthetic else []
+    where = f" in {and_list(drawn)}" if drawn else ""
+    cautions = [f"Drawn pictures{where}; results may not transfer to photographs."] if synthetic or drawn else []
     cautions += [text] if (text := chance_caveat(summaries)) else []
     lines += [f"Caution: {' '.join(cautions)}"] if cautions else []
     lines += [f"All numbers: {csv}", f"Report: {page}", f"Open it in a browser: {page.resolve().as_uri()}"]
@@ -100,9 +114,12 @@ def _parts(columns: Sequence[Column], width: int) -> list[list[Column]]:
     return parts
 
 
-def table(names: Sequence[str], columns: Sequence[Column], rules: set[int]) -> str:
-    """Return a table with a line above each row in `rules`; a last row without any number is left out."""
-    first = max(map(len, names))
+def table(names: Sequence[str], columns: Sequence[Column], rules: set[int], *, title: str = "") -> str:
+    """Return a table with a line above each row in `rules`; a last row without any number is left out.
+
+    The title stands above the names.
+    """
+    first = max(map(len, (title, *names)))
     count = len(names) if any(column.texts[-1] for column in columns) else len(names) - 1
 
     def line(name: str, texts: Sequence[str]) -> str:
@@ -110,7 +127,7 @@ def table(names: Sequence[str], columns: Sequence[Column], rules: set[int]) -> s
         return "  ".join([name.ljust(first), *each]).rstrip()
 
     rule = "─" * (first + sum(column.width + 2 for column in columns))
-    lines = [line("", [column.head[at] for column in columns]) for at in (0, 1)]
+    lines = [line(("", title)[at], [column.head[at] for column in columns]) for at in (0, 1)]
     lines.append(rule)
     for at in range(count):
         if at in rules or at == len(names) - 1:
@@ -130,4 +147,5 @@ def _ranks(summaries: Sequence[Summary]) -> str:
     if ranks is None:
         return ""
     order = ", ".join(f"{row_title(row)} {value:.1f}" for row, value in ranks.ranks.items())
-    return f"Mean rank over {len(ranks.probes)} probes: {order}; critical difference {ranks.critical_difference:.1f}."
+    over = columns_counted(ranks.probes)
+    return f"Mean rank over {over}: {order}; critical difference {ranks.critical_difference:.1f}."

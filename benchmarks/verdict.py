@@ -32,7 +32,7 @@ from benchmarks.intervals import (
     mean_squares,
     rank,
 )
-from benchmarks.ordering import probe_key, row_key
+from benchmarks.ordering import column_order, row_key
 from benchmarks.results import Measurement
 from pretext.system.checkpoint import atomic_write
 
@@ -96,7 +96,7 @@ class Summary:
 
 
 def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) -> list[Summary]:
-    """Return one summary per row, probe and metric, in the fixed order of rows and columns.
+    """Return one summary per row, probe and metric, in the fixed order of rows and columns; data sets as given.
 
     Where a metric was read at several stages, the headline's stage is taken, which was chosen on val.
 
@@ -104,6 +104,7 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
         measurements: Measurements of any cells; the latest cell of each row, probe and seed counts.
         baseline: Row that the others are compared with.
     """
+    measurements = [*measurements]
     chosen = one_per_seed(measurements)
     cells = {key: tables(by_seed)[0] for key, by_seed in chosen.items()}
     differences = {}
@@ -149,7 +150,8 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
             )
         )
     summaries = _with_holm_and_power(summaries, differences)
-    return sorted(summaries, key=lambda s: (row_key(s.pretext), probe_key(s.probe), not s.headline, s.metric))
+    place = {column: at for at, column in enumerate(column_order(m.probe for m in measurements))}
+    return sorted(summaries, key=lambda s: (row_key(s.pretext), place[s.probe], not s.headline, s.metric))
 
 
 def write_summaries(out: Path, summaries: Sequence[Summary]) -> Path:
@@ -179,7 +181,7 @@ def ranking(summaries: Sequence[Summary]) -> Ranking | None:
         None with fewer than `MIN_PROBES` probes or two rows.
     """
     means = {(s.pretext, s.probe): s.mean * (1 if s.higher_is_better else -1) for s in summaries if s.headline}
-    probes = sorted({probe for row, probe in means if row == BASELINE}, key=probe_key)
+    probes = column_order(probe for row, probe in means if row == BASELINE)
     rows = sorted({row for row, _ in means if all((row, probe) in means for probe in probes)}, key=row_key)
     if len(probes) < MIN_PROBES or len(rows) < 2:
         return None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from benchmarks.columns import label_of
 from benchmarks.naming import probe_title, row_title
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ def number_word(count: int) -> str:
 def and_list(words: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def columns_counted(columns: Sequence[str]) -> str:
+    """Return the number of columns, as `6 probes` or, on several data sets, `12 probes on 3 data sets`."""
+    sets = {*map(label_of, columns)}
+    on = f" on {len(sets)} data sets" if len(sets) > 1 else ""
+    return f"{len(columns)} probe{'s' if len(columns) > 1 else ''}{on}"
 
 
 def wrapped(text: str, width: int) -> str:

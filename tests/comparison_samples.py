@@ -15,7 +15,7 @@ import torch
 from benchmarks import run_all
 from benchmarks.computing import compute
 from benchmarks.executors.base import Executor, Outcome, run_cell
-from benchmarks.plan import make_plan, open_data
+from benchmarks.plan import Judging, make_plan, open_data
 from benchmarks.recipes import Recipe
 from benchmarks.results import SCHEMA_VERSION, Measurement, read_measurements, write_json
 from pretext.judging import Probe, Score
@@ -123,16 +123,19 @@ def recipe(**changes):
     return Recipe(**(fields | changes))
 
 
-def plan(probes=None, *, rows=ROWS, seeds=1, foreign=None, spec=SPEC, pretrain_data=None, **changes):
-    source, data = open_data(spec, 16, bad_images="skip", download=False)
+def judging(*specs, probes=None):
+    """Return data sets for a plan, each judged by the same probes."""
+    opened = [open_data(spec, 16, bad_images="skip", download=False) for spec in specs]
+    return [Judging(*each, probes or {"a": Constant(), "b": Constant(value=2)}) for each in opened]
+
+
+def plan(probes=None, *, rows=ROWS, seeds=1, foreign=None, spec=SPEC, more=(), pretrain_data=None, **changes):
     if pretrain_data is not None:
         pretrain_data = open_data(pretrain_data, 16, bad_images="skip", download=False)
     return make_plan(
         recipe(**changes),
-        source,
-        data,
+        judging(spec, *more, probes=probes),
         rows=rows,
-        probes=probes or {"a": Constant(), "b": Constant(value=2)},
         seeds=seeds,
         foreign=foreign,
         pretrain_data=pretrain_data,

@@ -64,7 +64,7 @@ class DidItHelp:
         """Return the flags of `run_all` that these stand for, without its rows."""
         own = ("budget", "seeds", "image_size", "out", "download", "bad_images", "workers", "dry_run")
         return Options(
-            data=self.labels or self.data,
+            data=(self.labels or self.data,),
             pretrain_data=self.data,
             encoder=() if self.encoder is None else (f"given={self.encoder}",),
             **{name: getattr(self, name) for name in own},

@@ -16,7 +16,7 @@ QUERIES, SHOWN = 4, 6
 def write_neighbours(out: Path) -> Path:
     """Write OUT/neighbours.png: test pictures with the nearest training pictures of each row; return its path."""
     run = read_run(out)
-    data = open_dataset(run.plan["data"])
+    data = open_dataset(run.sets[""])
     queries, near = neighbours_by_row(run, data, mode="images", count=QUERIES, shown=SHOWN)
     path = out / "neighbours.png"
     save_sheet(neighbour_sheet(queries, near), path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import CODE, as_json
+from benchmarks.columns import probe_of, sets_of, with_columns
 from benchmarks.ordering import probe_key
 from benchmarks.results import Measurement
 from benchmarks.submissions import Submission, differences, doubts
@@ -61,16 +62,18 @@ def entries_of(submissions: Sequence[Submission]) -> list[Entry]:
     found: dict[tuple[object, ...], Entry] = {}
     for submission in submissions:
         every = [row for rows in submission.cells.values() for row in rows]
+        every = with_columns(every, sets_of(submission.plan))
         chosen = one_per_seed(every)
         for summary in summarise(every):
             if not summary.headline:
                 continue
             cells = tuple(chosen[summary.pretext, summary.probe, summary.metric].values())
             numbers = [(m.cell, m.metric, m.stage, m.value) for each in cells for m in submission.cells[each.cell]]
+            of_probe = dataclasses.replace(summary, probe=probe_of(summary.probe))  # the data is a column of its own
             key = (summary.pretext, *sorted(numbers))
             command = str(submission.plan.get("command", ""))
             remarks = _remarks(submission, cells, submissions)
-            entry = found.setdefault(key, Entry((), command, summary, cells, remarks))
+            entry = found.setdefault(key, Entry((), command, of_probe, cells, remarks))
             found[key] = dataclasses.replace(
                 entry,
                 folders=(*entry.folders, submission.folder),

@@ -1,6 +1,7 @@
 """The report of a comparison: one self-contained HTML page, its tables as Markdown and LaTeX, its figures as files.
 
 content     everything read from a results folder: `Run`, the input of all other modules
+stages      what each row gains over random weights at every stage
 protocols   what each probe had: labels, steps, test items
 sentences   what was compared, the verdict in sentences, and its caveats
 evidence    uncertainty tables: differences, share of the gap, detectable differences, mean ranks

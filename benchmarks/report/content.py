@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.columns import column, labels_of, sets_of, synthetic_sets
 from benchmarks.costs import Cost, read_costs
 from benchmarks.environment import FILE as ENVIRONMENT
 from benchmarks.environment import read_environments
 from benchmarks.headline import best_of_probe
 from benchmarks.intervals import LEVEL, Interval, Ranking, interval
 from benchmarks.naming import metric_title, probe_title
-from benchmarks.ordering import probe_key, row_key
+from benchmarks.ordering import column_order, row_key
 from benchmarks.results import (
     Measurement,
     encoder_path,
@@ -90,26 +91,35 @@ class Run:
 
     @property
     def probes(self) -> list[str]:
-        """Probes with a headline number, in table order."""
-        return sorted({s.probe for s in self.summaries if s.headline}, key=probe_key)
+        """Columns with a headline number, in table order: probes, or with several data sets probes on each."""
+        return column_order(s.probe for s in self.summaries if s.headline)
+
+    @property
+    def sets(self) -> dict[str, str]:
+        """Specs of the data sets that rows were evaluated on, by label; the label of one alone is empty."""
+        return {label: spec for spec, label in labels_of(sets_of(self.plan)).items()}
 
     @property
     def data(self) -> list[str]:
-        """Specs of the data sets that rows were evaluated on."""
-        return sorted({m.data for m in self.measurements}) or [str(self.plan.get("data", ""))]
+        """The data sets that rows were evaluated on: specs, or of several the labels."""
+        drawn = synthetic_sets(self.plan)
+        if len(self.sets) > 1:
+            return [f"{label}{' (synthetic)' if spec in drawn else ''}" for label, spec in self.sets.items()]
+        return sorted({m.data for m in self.measurements}) or sets_of(self.plan) or [""]
 
     @property
     def synthetic(self) -> bool:
-        """Whether the images are synthetic."""
+        """Whether the images of all data sets are synthetic."""
         return bool(self.plan.get("synthetic", any(data.startswith("scenes") for data in self.data)))
 
     @property
     def pretrain_data(self) -> str:
-        """Spec of the pretraining data, if it differs from the evaluation data; else empty."""
+        """Spec or label of the pretraining data, if it is not all of the evaluation data; else empty."""
         spec = str(self.plan.get("pretrain_data", ""))
-        if not spec or spec == self.plan.get("data"):
+        if not spec or [spec] == sets_of(self.plan):
             return ""
-        return spec + (" (synthetic)" if self.plan.get("pretrain_synthetic") else "")
+        name = next((label for label, of_label in self.sets.items() if label and of_label == spec), spec)
+        return name + (" (synthetic)" if self.plan.get("pretrain_synthetic") else "")
 
     @property
     def planned(self) -> set[str]:
@@ -145,9 +155,9 @@ class Run:
         """Return the encoder folder of each row's first seed."""
         return {row: next(iter(seeds.values())) for row, seeds in self.pretrained().items()}
 
-    def stages_read(self, *probes: str) -> dict[str, str]:
-        """Return the stage of each shown row's headline in the first of these probes that has judged it."""
-        headlines = self.headlines()
+    def stages_read(self, *names: str, on: str) -> dict[str, str]:
+        """Return the stage of each shown row's headline in the first of these probes that has judged it on a set."""
+        headlines, probes = self.headlines(), [column(name, on) for name in names]
         judged_by = {row: [probe for probe in probes if (row, probe) in headlines] for row in self.shown}
         return {row: headlines[row, judges[0]].stage for row, judges in judged_by.items() if judges}
 
@@ -171,9 +181,8 @@ class Run:
             )
             for (row, probe, metric, stage), group in groups.items()
         ]
-        return sorted(
-            readings, key=lambda r: (row_key(r.pretext), probe_key(r.probe))
-        )  # stable: keeps the order of stages
+        place = {column: at for at, column in enumerate(column_order(r.probe for r in readings))}
+        return sorted(readings, key=lambda r: (row_key(r.pretext), place[r.probe]))  # stable: keeps the order of stages
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the facts of the run, as name and value."""
@@ -181,7 +190,7 @@ class Run:
         facts = [
             ("Command", str(plan.get("command", ""))),
             ("Profile", str(plan.get("profile", ""))),
-            ("Data", ", ".join(self.data) + (" (synthetic)" if self.synthetic else "")),
+            ("Data", self._data()),
             ("Pretraining data", self.pretrain_data),
             ("Data fingerprint (test)", _all(m.data_fingerprint for m in rows)),
             ("Encoder", _all(m.encoder for m in rows) or str(plan.get("encoder", ""))),
@@ -215,6 +224,11 @@ class Run:
             ("Packages", all_of(lambda e: _versions(e["packages"]))),
         ]
 
+    def _data(self) -> str:
+        if len(self.sets) < 2:
+            return ", ".join(self.data) + (" (synthetic)" if self.synthetic else "")
+        return "; ".join(f"{name}: {spec}" for name, spec in zip(self.data, self.sets.values(), strict=True))
+
     def _progress(self) -> str:
         if not self.planned:
             return str(len(self.evaluated))
@@ -225,41 +239,6 @@ class Run:
     def notes(self) -> list[str]:
         """Return the notes of the data set and the plan."""
         return [str(note) for note in (*self.plan.get("notes", ()), *self.plan.get("left_out", ()))]
-
-
-@dataclasses.dataclass(frozen=True)
-class Gain:
-    """A probe's headline metric of one row at one stage, beside the baseline at that stage."""
-
-    stage: str
-    mean: float
-    gain: float
-    """Difference of the means from the baseline."""
-    headline: bool
-
-
-def gains_by_stage(run: Run) -> dict[str, dict[str, list[Gain]]]:
-    """Return, by probe and row, the metric at every stage; for rows that have the stages of the baseline.
-
-    Probes that read one stage are left out, and so are rows of other encoders.
-    """
-    metrics = {s.probe: s.metric for s in run.summaries if s.headline}
-    every = run.readings()
-    found: dict[str, dict[str, list[Gain]]] = {}
-    for probe in run.probes:
-        rows: dict[str, list[Reading]] = {}
-        for reading in every:
-            if (reading.probe, reading.metric) == (probe, metrics[probe]):
-                rows.setdefault(reading.pretext, []).append(reading)
-        base = {reading.stage: reading.value.mean for reading in rows.get(BASELINE, ())}
-        if len(base) < 2:
-            continue
-        found[probe] = {
-            row: [Gain(r.stage, r.value.mean, r.value.mean - base[r.stage], r.headline) for r in readings]
-            for row, readings in rows.items()
-            if base.keys() == {r.stage for r in readings}
-        }
-    return found
 
 
 def read_run(out: Path) -> Run:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from benchmarks.intervals import POWER
 from benchmarks.naming import probe_title, row_title
-from benchmarks.report.content import PERCENT, Run, column_title, gains_by_stage
+from benchmarks.report.content import PERCENT, Run, column_title
+from benchmarks.report.stages import gains_by_stage
 from benchmarks.verdict import CEILING, Summary, smallest_detectable
 from benchmarks.wording import MARK
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.cells import slug
 from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import probe_key
-from benchmarks.report.content import Reading, Run, column_title, gains_by_stage
+from benchmarks.ordering import column_order
+from benchmarks.report.content import Reading, Run, column_title
 from benchmarks.report.fits import fit_plots
 from benchmarks.report.forest import forest_plots
 from benchmarks.report.pareto import cost_plot
@@ -25,8 +25,10 @@ from benchmarks.report.plotting import (
     style,
     wrapped,
 )
+from benchmarks.report.stages import gains_by_stage
 from benchmarks.report.watch import watch_plots
 from benchmarks.verdict import BASELINE, CEILING
+from benchmarks.wording import columns_counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +61,7 @@ def _rank_plot(run: Run) -> Plot | None:
     axes.plot([1, 1 + wide], [-1, -1], color=INK, linewidth=1.2, marker="|")
     axes.set_yticks(range(-1, len(ranks)), [f"critical difference {wide:.1f}", *names])
     axes.set_ylim(len(ranks) - 0.5, -1.6)
-    axes.set_xlabel(f"mean rank over {len(run.ranking.probes)} probes, 1 is best")
+    axes.set_xlabel(f"mean rank over {columns_counted(run.ranking.probes)}, 1 is best")
     axes.set_title("Mean ranks", loc="left", fontsize=11)
     order = "; ".join(f"{row_title(row)} {value:.1f}" for row, value in ranks.items())
     return Plot(
@@ -113,7 +115,7 @@ def _depth_plots(run: Run) -> list[Plot]:
     gains = gains_by_stage(run)
     metrics = {s.probe: s for s in run.summaries if s.headline and s.probe not in gains}
     drawn = []
-    for probe in sorted(metrics, key=probe_key):
+    for probe in column_order(metrics):
         metric = metrics[probe].metric
         readings = [r for r in run.readings() if (r.probe, r.metric) == (probe, metric)]
         stages = list(dict.fromkeys(r.stage for r in readings))

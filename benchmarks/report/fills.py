@@ -45,16 +45,17 @@ def decoder_table(run: Run, data: ImageDataset) -> str:
     return _table("Inpainting by decoders", pictures, columns)
 
 
-def nearest_table(run: Run, data: ImageDataset) -> str:
+def nearest_table(run: Run, data: ImageDataset, on: str) -> str:
     """Return the images of `decoder_table`, filled from the nearest training image by HOG and by each encoder.
 
-    An encoder is read at the stage of its headline in `nearest_fill`, or else in `retrieval`. Empty without encoders.
+    `on` is the label of the data. An encoder is read at the stage of its headline in `nearest_fill`, or else in
+    `retrieval`. Empty without encoders.
     """
     from pretext.encoders import load_encoder
     from pretext.system.device import device_of
     from retrieval.filling import by_hog, by_stages, fill_from, nearest_rows
 
-    stages = run.stages_read("nearest_fill", "retrieval")
+    stages = run.stages_read("nearest_fill", "retrieval", on=on)
     encoders = {row: folder for row, folder in run.first_encoders().items() if row in stages}
     if not encoders:
         return ""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.columns import label_of, probe_of
 from benchmarks.naming import metric_title, probe_title, row_title
 from benchmarks.ordering import group_of
 from benchmarks.report.content import PERCENT, Run
@@ -49,15 +50,14 @@ def _drawn(name: str, rows: Sequence[str], panels: Sequence[dict[str, Summary]],
     tops = [sum(heights[:at]) for at in range(len(rows) + 1)]
     middles = [top + height / 2 for top, height in zip(tops, heights, strict=False)]
     lines = math.ceil(len(panels) / across)
-    figure = blank_figure(0.35 + lines * (tops[-1] + 0.8), width=width)
+    title = max(_title(next(iter(column.values()))).count("\n") for column in panels)
+    figure = blank_figure(0.35 + lines * (tops[-1] + 0.64 + 0.16 * title), width=width)
     grid = list(figure.subplots(lines, across, squeeze=False, sharey=True).flat)
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes, column in zip(grid, panels, strict=False):
         one = next(iter(column.values()))
-        axes.set_title(
-            f"{probe_title(one.probe)}\n{metric_title(one.metric)} {one.unit}".rstrip(), loc="left", fontsize=10
-        )
+        axes.set_title(_title(one), loc="left", fontsize=10)
         _frame(axes, column)
         for row, middle in zip(rows, middles, strict=True):
             if row in column:
@@ -76,6 +76,13 @@ def _drawn(name: str, rows: Sequence[str], panels: Sequence[dict[str, Summary]],
                 label.set_color(REFERENCE)
     figure.supxlabel("difference from random weights; right is better", fontsize=9.5)
     return Plot(name, figure, _alt(panels), _caption())
+
+
+def _title(summary: Summary) -> str:
+    """Return probe, data set and metric of a panel, each on lines of its own."""
+    on = [wrapped(f"on {label}")] if (label := label_of(summary.probe)) else []
+    metric = f"{metric_title(summary.metric)} {summary.unit}".rstrip()
+    return "\n".join([probe_title(probe_of(summary.probe)), *on, metric])
 
 
 def _frame(axes: Axes, column: dict[str, Summary]) -> None:

@@ -20,15 +20,15 @@ FILTERS_WIDTH = 288
 """Width in pixels that the grid of filters is enlarged to, by an integer factor."""
 
 
-def open_data(run: Run) -> ImageDataset:
-    """Open the run's data set, with pictures of any size.
+def open_data(run: Run, on: str) -> ImageDataset:
+    """Open one of the run's data sets by its label, with pictures of any size.
 
     Raises:
         UserError: If the data set can no longer be opened.
     """
     from pretext.datasets import open_dataset
 
-    return open_dataset(run.plan["data"])
+    return open_dataset(run.sets[on])
 
 
 def filters(run: Run) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from benchmarks.columns import probe_of
 from benchmarks.naming import probe_title, row_title
 from benchmarks.report.content import Run
 from benchmarks.report.images import image_html
@@ -21,16 +22,20 @@ SHEETS = {"detection": ("detections.png", ("truth",)), "segmentation": ("segment
 """The sheet that a probe writes, and the lines of it that are the same for all encoders."""
 
 
-def sheet_grid(run: Run, probe: str) -> str:
-    """Return the first seed's answers of all shown rows on the same test images; empty without sheets."""
+def sheet_grid(run: Run, column: str) -> str:
+    """Return the first seed's answers of all shown rows on the same test images; empty without sheets.
+
+    `column` is that of a probe in `SHEETS`, on one of the data sets.
+    """
     from PIL import Image
 
     from downstream.sheets import lines_of
 
+    probe = probe_of(column)
     file, shared = SHEETS[probe]
     lines: list[str] = []
     for row in run.shown:
-        cells = {m.seed: m.cell for m in run.measurements if (m.pretext, m.probe) == (row, probe)}
+        cells = {m.seed: m.cell for m in run.measurements if (m.pretext, m.probe) == (row, column)}
         path = run.out / "artifacts" / cells[min(cells)] / file if cells else None
         if path is None or not path.exists():
             continue
@@ -45,8 +50,8 @@ def sheet_grid(run: Run, probe: str) -> str:
     if not lines:
         return ""
     return (
-        f'<h3>{escape(probe_title(probe))}</h3><div class="scroll fills grid" tabindex="0" role="region" '
-        f'aria-label="{escape(probe_title(probe))}"><table><tbody>{"".join(lines)}</tbody></table></div>'
+        f'<h3>{escape(probe_title(column))}</h3><div class="scroll fills grid" tabindex="0" role="region" '
+        f'aria-label="{escape(probe_title(column))}"><table><tbody>{"".join(lines)}</tbody></table></div>'
     )
 
 

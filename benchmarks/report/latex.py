@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.columns import by_set, probe_of
 from benchmarks.costs import COSTS, cost_texts
 from benchmarks.naming import metric_title, probe_title, row_title
 from benchmarks.ordering import group_of
@@ -46,15 +47,34 @@ def latex(run: Run) -> str:
     """
     if not run.rows:
         return "% No cell has a result.\n"
-    headlines = run.headlines()
-    about = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
-    arrows = [r"$\uparrow$" if one.higher_is_better else r"$\downarrow$" for one in about.values()]
-    units = [f"{escape(one.unit)} {arrow}".strip() for one, arrow in zip(about.values(), arrows, strict=True)]
     seen = {run.costs[row].images_seen for row in run.rows if row in run.costs and group_of(row) == "task"}
     shown = [name for name in COSTS_SHOWN if not (name == "images" and len(seen) == 1)]
     costs = [at for at, (name, _) in enumerate(COSTS) if name in shown]
+    sets = by_set(run.probes)
+    last = [*sets][-1]
+    tabulars = [_tabular(run, label, probes, costs if label == last else ()) for label, probes in sets.items()]
+    lines = [
+        r"% Needs \usepackage{booktabs,graphicx}.",
+        r"\begin{table*}",
+        r"  \centering",
+        r"  \scriptsize",
+        r"  \setlength{\tabcolsep}{2pt}",
+        *r"\par\medskip".join(tabulars).splitlines(),
+        rf"  \caption{{{_caption(run, seen)}}}",
+        r"  \label{tab:pretext-tasks}",
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tabular(run: Run, label: str, probes: Sequence[str], costs: Sequence[int]) -> str:
+    """Return the numbers of one data set, with its label above the rows' names, and these columns of costs."""
+    headlines = run.headlines()
+    about = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in probes}
+    arrows = [r"$\uparrow$" if one.higher_is_better else r"$\downarrow$" for one in about.values()]
+    units = [f"{escape(one.unit)} {arrow}".strip() for one, arrow in zip(about.values(), arrows, strict=True)]
     head = [
-        ["", *(escape(probe_title(probe)) for probe in run.probes), *(COSTS[at][0] for at in costs)],
+        [escape(label), *(escape(probe_title(probe_of(probe))) for probe in probes), *(COSTS[at][0] for at in costs)],
         ["", *(escape(metric_title(one.metric)) for one in about.values()), *(COSTS[at][1] for at in costs)],
         ["", *units, *[""] * len(costs)],
     ]
@@ -63,14 +83,9 @@ def latex(run: Run) -> str:
         if at and groups[at] != groups[at - 1]:
             body.append(r"    \midrule")
         spent = cost_texts(run.costs.get(row))
-        values = [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
+        values = [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in probes]
         body.append(_line([escape(row_title(row)), *values, *(escape(spent[each]) for each in costs)]))
     lines = [
-        r"% Needs \usepackage{booktabs,graphicx}.",
-        r"\begin{table*}",
-        r"  \centering",
-        r"  \scriptsize",
-        r"  \setlength{\tabcolsep}{2pt}",
         r"  \resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
         rf"  \begin{{tabular}}{{l{'r' * (len(head[0]) - 1)}}}",
         r"    \toprule",
@@ -79,11 +94,8 @@ def latex(run: Run) -> str:
         *body,
         r"    \bottomrule",
         r"  \end{tabular}}",
-        rf"  \caption{{{_caption(run, seen)}}}",
-        r"  \label{tab:pretext-tasks}",
-        r"\end{table*}",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _caption(run: Run, seen: set[float]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.columns import column
 from benchmarks.naming import row_title
 from benchmarks.report.content import Run
 from benchmarks.report.images import image_html
@@ -33,12 +34,15 @@ HEADINGS = {
 }
 
 
-def neighbours(run: Run, data: ImageDataset) -> str:
-    """Return the nearest neighbours of the same queries for all encoders, by kind of region; empty without encoders."""
+def neighbours(run: Run, data: ImageDataset, on: str) -> str:
+    """Return the nearest neighbours of the same queries for all encoders, by kind of region; empty without encoders.
+
+    `on` is the label of the data.
+    """
     modes: tuple[Mode, ...] = ("objects", "contexts") if {"labels", "boxes"} <= data.annotations else ("images",)
     parts = []
     for mode in modes:
-        queries, near = neighbours_by_row(run, data, mode=mode, count=QUERIES, shown=SHOWN_NEIGHBOURS)
+        queries, near = neighbours_by_row(run, data, mode=mode, count=QUERIES, shown=SHOWN_NEIGHBOURS, on=on)
         blocks = [
             _block(mode, query, {row: found[at] for row, found in near.items()}, data.classes)
             for at, query in enumerate(queries)
@@ -52,7 +56,7 @@ def neighbours(run: Run, data: ImageDataset) -> str:
 
 
 def neighbours_by_row(
-    run: Run, data: ImageDataset, *, mode: Mode, count: int, shown: int
+    run: Run, data: ImageDataset, *, mode: Mode, count: int, shown: int, on: str = ""
 ) -> tuple[list[Tile], dict[str, list[list[Tile]]]]:
     """Return queries, and the neighbours of each by row.
 
@@ -65,12 +69,13 @@ def neighbours_by_row(
         mode: See `Retrieval.examples`.
         count: Maximum number of queries.
         shown: Maximum number of neighbours of each.
+        on: The label of the data, if the run has several sets.
     """
     from pretext.encoders import load_encoder
     from pretext.system.device import device_of
 
-    stages = run.stages_read("retrieval", "nearest_fill")
-    probe = _probe(run, least=min(shown, len(data.split("train"))))
+    stages = run.stages_read("retrieval", "nearest_fill", on=on)
+    probe = _probe(run, on, least=min(shown, len(data.split("train"))))
     queries: list[Tile] = []
     near: dict[str, list[list[Tile]]] = {}
     for row, folder in run.first_encoders().items():
@@ -123,11 +128,11 @@ def _class_of(tile: Tile, classes: Sequence[str]) -> str:
     return classes[tile.label] if tile.label >= 0 else ""
 
 
-def _probe(run: Run, *, least: int) -> Any:
+def _probe(run: Run, on: str, *, least: int) -> Any:
     """Return the run's retrieval probe, or one for `least` neighbours, with a database small enough for the page."""
     from retrieval.probes.retrieval import Retrieval
 
-    settings = next((m.config_json for m in run.measurements if m.probe == "retrieval"), None)
+    settings = next((m.config_json for m in run.measurements if m.probe == column("retrieval", on)), None)
     probe = Retrieval(k=least) if settings is None else Retrieval(**json.loads(settings)["probe_config"])
     searched = max(probe.k, min(probe.database, SEARCHED))
     return dataclasses.replace(probe, seed=0, database=searched, queries=min(probe.queries, 100))

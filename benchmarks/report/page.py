@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from benchmarks.columns import probe_of
 from benchmarks.headline import best_by_probe, standings
 from benchmarks.naming import row_title
 from benchmarks.report import dense, fills, gallery, grids, neighbours
@@ -39,19 +41,34 @@ class _Sections:
     found: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     left_out: list[str] = dataclasses.field(default_factory=list)
 
-    def made(self, title: str, make: Callable[[], str]) -> str:
-        """Return the content; empty, with a note, if it cannot be made or would make the page too large."""
+    def made(self, title: str, make: Callable[[], str], *, beside: int = 0) -> str:
+        """Return the content; empty, with a note, if it cannot be made or would make the page too large.
+
+        `beside` is the size of what belongs to the same section.
+        """
         try:
             content = make()
         except (UserError, OSError, LookupError, ValueError, RuntimeError) as error:
             # the data moved, a file is truncated, the device is out of memory: the other sections are still valid
             self.left_out.append(f"{title} left out: {type(error).__name__}: {error}".replace("UserError: ", ""))
             return ""
-        taken = sum(len(other) for _, other in self.found)  # nearly all characters are ASCII
+        taken = beside + sum(len(other) for _, other in self.found)  # nearly all characters are ASCII
         if taken + len(content) > MOST_BYTES:
             self.left_out.append(f"{title} left out: {len(content) / 1e6:.1f} MB more would make the page exceed 10 MB")
             return ""
         return content
+
+    def add_by_set(self, title: str, run: Run, make: Callable[[str], str]) -> None:
+        """Add a section of pictures: of the one data set, or of several, which are folded but for the first."""
+        parts: list[str] = []
+        for label in run.sets:
+            name = f"{title} on {label}" if label else title
+            if part := self.made(name, functools.partial(make, label), beside=sum(map(len, parts))):
+                summary = f"<summary>On {escape(label)}</summary>"
+                opening = "<details open>" if not parts else FOLDED
+                parts.append(f"{opening}{summary}{part}</details>" if label else part)
+        if parts:
+            self.found.append((title, "".join(parts)))
 
     def add(self, title: str, make: Callable[[], str]) -> None:
         content = self.made(title, make)
@@ -132,12 +149,12 @@ def _opening(run: Run, unlabelled: str) -> str:
 def _add_pictures(sections: _Sections, run: Run) -> None:
     """Add the sections of images."""
     if "data" in run.plan and run.first_encoders():
-        sections.add("Nearest neighbours", lambda: _neighbours(run))
-        sections.add("Inpainting", lambda: _fills(run))
-        sections.add("Inpainting from neighbours", lambda: _nearest_fills(run))
+        sections.add_by_set("Nearest neighbours", run, lambda label: _neighbours(run, label))
+        sections.add_by_set("Inpainting", run, lambda label: _fills(run, label))
+        sections.add_by_set("Inpainting from neighbours", run, lambda label: _nearest_fills(run, label))
     sections.add("Detection and segmentation", lambda: _sheets(run))
     if "data" in run.plan and run.first_encoders():
-        sections.add("Dense features", lambda: _dense(run))
+        sections.add_by_set("Dense features", run, lambda label: _dense(run, label))
     sections.add("First-layer filters", lambda: _filters(run))
 
 
@@ -172,8 +189,8 @@ def _figures(plots: Sequence[Plot]) -> str:
     return f'<div class="plots">{"".join(map(_figure, plots))}</div>' if plots else ""
 
 
-def _fills(run: Run) -> str:
-    content = fills.decoder_table(run, gallery.open_data(run))
+def _fills(run: Run, label: str) -> str:
+    content = fills.decoder_table(run, gallery.open_data(run, label))
     return content and (
         "<p>Test images drawn at random, with the hole filled by baselines without training and by each row's decoder "
         "(first seed). Decoders never see the hidden pixels. Below each fill: its PSNR inside the hole; more is "
@@ -181,8 +198,8 @@ def _fills(run: Run) -> str:
     )
 
 
-def _nearest_fills(run: Run) -> str:
-    content = fills.nearest_table(run, gallery.open_data(run))
+def _nearest_fills(run: Run, label: str) -> str:
+    content = fills.nearest_table(run, gallery.open_data(run, label), label)
     return content and (
         "<p>The same test images, with the hole filled from the training image with the most similar surroundings, "
         "and blended in. Similarity is measured on histograms of oriented gradients (HOG), and on each encoder's "
@@ -191,8 +208,8 @@ def _nearest_fills(run: Run) -> str:
     )
 
 
-def _neighbours(run: Run) -> str:
-    content = neighbours.neighbours(run, gallery.open_data(run))
+def _neighbours(run: Run, label: str) -> str:
+    content = neighbours.neighbours(run, gallery.open_data(run, label), label)
     frames = (
         "Full green frame and ✓: the same class; dashed red frame and ✗: another class. Beside each name: how many are "
         "right. "
@@ -205,8 +222,8 @@ def _neighbours(run: Run) -> str:
     )
 
 
-def _dense(run: Run) -> str:
-    content = dense.feature_table(run, gallery.open_data(run))
+def _dense(run: Run, label: str) -> str:
+    content = dense.feature_table(run, gallery.open_data(run, label))
     return content and _folded(
         run,
         "<p>Features of each encoder (first seed) as colours. Over these test images, the first principal component "
@@ -217,7 +234,7 @@ def _dense(run: Run) -> str:
 
 
 def _sheets(run: Run) -> str:
-    content = "".join(grids.sheet_grid(run, probe) for probe in grids.SHEETS)
+    content = "".join(grids.sheet_grid(run, column) for column in run.probes if probe_of(column) in grids.SHEETS)
     return content and (
         "<p>The same test images, drawn at random, for all encoders (first seed). In detections, a full green frame "
         "finds an object of its class, a dashed red frame does not; there are two more frames than objects.</p>"

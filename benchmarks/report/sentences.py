@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from benchmarks.columns import synthetic_sets
 from benchmarks.headline import chance_caveat
 from benchmarks.naming import encoder_title, row_title
-from benchmarks.ordering import REFERENCE_ROWS, WITHOUT_LABELS, group_of
+from benchmarks.ordering import REFERENCE_ROWS, group_of, needs_labels
 from benchmarks.report.content import PERCENT, Run
 from benchmarks.verdict import BASELINE, CEILING
 from benchmarks.wording import MOST_NAMED, and_list, listed, number_word, numbered
@@ -12,14 +13,15 @@ from benchmarks.wording import MOST_NAMED, and_list, listed, number_word, number
 
 def data_sentence(run: Run) -> str:
     """Return the first line of the report: the data."""
-    data = ", ".join(run.data)
+    data = ", ".join(run.data) if len(run.sets) < 2 else and_list(run.data)
     pretraining = f" Pretraining data: {run.pretrain_data}." if run.pretrain_data else ""
     if run.synthetic:
         return (
             f"Synthetic data: all images are drawn by a program ({data}). "
             f"Results may not transfer to photographs.{pretraining}"
         )
-    return f"Data: {data}.{pretraining}"
+    drawn = " Results on synthetic data may not transfer to photographs." if synthetic_sets(run.plan) else ""
+    return f"Data: {data}.{drawn}{pretraining}"
 
 
 def setting_sentence(run: Run) -> str:
@@ -48,14 +50,14 @@ def setting_sentence(run: Run) -> str:
 def _budget(run: Run) -> str:
     """Return the training pictures of each task, if all saw equally many, and their size."""
     seen = {run.costs[row].images_seen for row in run.rows if row in run.costs and group_of(row) == "task"}
-    drawn = "drawn pictures" if run.synthetic else "pictures"
+    drawn = "drawn pictures" if run.plan.get("pretrain_synthetic", run.synthetic) else "pictures"
     size = f" of {run.plan['image_size']} px" if "image_size" in run.plan else ""
     return f", each on {seen.pop():,.0f} {drawn}{size}" if len(seen) == 1 else f", on {drawn}{size}"
 
 
 def without_labels(run: Run) -> str:
     """Return what the page of a data set without labels can and cannot say; empty if a probe has read labels."""
-    if not run.probes or set(run.probes) - {*WITHOUT_LABELS}:
+    if not run.probes or any(map(needs_labels, run.probes)):
         return ""
     return (
         "The pictures have no labels, so no probe can say which encoder is best at a task. Look at the neighbours and "

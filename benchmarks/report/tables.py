@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from benchmarks.columns import label_of, probe_of
 from benchmarks.costs import COSTS, cost_values
 from benchmarks.naming import metric_title, probe_title, row_title
 from benchmarks.ordering import group_of
@@ -26,7 +27,8 @@ def main_table(run: Run) -> str:
         one = column[0]
         about = f"{metric_title(one.metric)} {one.unit}".strip() + (" ↑" if one.higher_is_better else " ↓")
         chance = f"no learning {one.chance:.1f}" if one.chance is not None else NBSP
-        head.append(_head(probe_title(probe), about, *protocol(run, probe), chance))
+        on = [f"on {label}"] if (label := label_of(probe)) else []
+        head.append(_head(probe_title(probe_of(probe)), *on, about, *protocol(run, probe), chance))
     head += [_head(name, unit) for name, unit in COSTS]
     body = []
     for row in run.rows:

@@ -28,7 +28,7 @@ def smoke(tmp_path, monkeypatch):
 
     def untrained(cell, out):
         encoder = build_encoder(cell.encoder, input_size=cell.data.size, seed=cell.seed)
-        save_encoder(encoder, computing.encoder_path(out, cell.name), {"images_seen": 8})
+        save_encoder(encoder, computing.encoder_path(out, cell.name), {"images_seen": 8, "data": cell.data.spec})
 
     monkeypatch.setattr(computing, "_make_encoder", untrained)
     return tmp_path / "out"

@@ -136,7 +136,7 @@ def test_bad_requests_are_one_line(tmp_path, words, message):
 
 def test_the_flags_are_those_of_a_comparison():
     flags = DidItHelp(data="folder:u", encoder="timm:resnet18?weights=F", budget="images=9").as_options()
-    assert (flags.data, flags.pretrain_data, flags.budget) == ("folder:u", "folder:u", "images=9")
+    assert (flags.data, flags.pretrain_data, flags.budget) == (("folder:u",), "folder:u", "images=9")
     assert flags.encoder == ("given=timm:resnet18?weights=F",)
 
 

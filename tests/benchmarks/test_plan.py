@@ -10,7 +10,7 @@ from comparison_samples import ROWS, SPEC, Constant, Masked, cell_names, plan, r
 from benchmarks import plan as suite
 from benchmarks.cells import CODE, DataSource, Inpainting
 from benchmarks.executors.base import run_cell
-from benchmarks.plan import make_plan, open_data
+from benchmarks.plan import Judging, make_plan, open_data
 from benchmarks.probes import with_label_free
 from benchmarks.recipes import PROFILES
 from benchmarks.results import read_measurements
@@ -104,9 +104,8 @@ def test_rows_can_be_trained_on_other_data_than_their_probes():
 def test_supervised_rows_need_labels_in_the_training_data():
     probe_data = open_data(SPEC, 16, bad_images="skip", download=False)
     bare = DataSource(spec="folder:photos", size=16, bad_images="skip", fingerprints=probe_data[0].fingerprints)
-    planned = make_plan(
-        recipe(), *probe_data, rows=ROWS, probes={"a": Constant()}, seeds=1, pretrain_data=(bare, Bare())
-    )
+    judged = [Judging(*probe_data, {"a": Constant()})]
+    planned = make_plan(recipe(), judged, rows=ROWS, seeds=1, pretrain_data=(bare, Bare()))
     assert any(line.startswith("row supervised left out: folder:photos has no classes") for line in planned.left_out)
     assert "supervised" not in {cell.pretext for cell in planned.cells}
     assert "folder:photos: a note" in planned.notes
@@ -128,9 +127,8 @@ def test_a_probe_without_its_annotations_is_left_out_with_the_reason():
         spec="folder:photos", size=16, bad_images="skip", fingerprints=tuple((n, "f") for n in suite.SPLITS)
     )
     with pytest.raises(UserError, match="nothing is left to compare") as caught:
-        make_plan(
-            recipe(), source, Bare(), rows=ROWS, probes={"a": Constant(), "b": Constant(), "m": Masked()}, seeds=1
-        )
+        probes = {"a": Constant(), "b": Constant(), "m": Masked()}
+        make_plan(recipe(), [Judging(source, Bare(), probes)], rows=ROWS, seeds=1)
     text = str(caught.value)
     assert "probes a and b left out: they need label, and folder:photos annotates nothing" in text
     assert "sort the images into one folder per class" in text

@@ -11,7 +11,7 @@ import downstream.__main__ as downstream_command
 import retrieval.__main__ as retrieval_command
 from benchmarks.cells import encoder_cell
 from benchmarks.computing import compute
-from benchmarks.plan import make_plan, open_data
+from benchmarks.plan import Judging, make_plan, open_data
 from benchmarks.results import encoder_path
 from benchmarks.rows import encoder_rows
 from pretext.datasets import open_dataset
@@ -53,8 +53,8 @@ def test_a_row_of_the_comparison_keeps_what_was_loaded(resnet, partial, tmp_path
         encoder_rows((text,), taken={}, size=32)
     rows = encoder_rows((text,), taken={}, size=32, allow_partial=True)
     assert capsys.readouterr().out.startswith("mine: timm:resnet10_of_test?weights=")
-    source, data = open_data(DATA, 32, bad_images="skip", download=False)
-    plan = make_plan(recipe(image_size=32), source, data, rows={}, probes={"a": Constant()}, seeds=1, foreign=rows)
+    judged = Judging(*open_data(DATA, 32, bad_images="skip", download=False), {"a": Constant()})
+    plan = make_plan(recipe(image_size=32), [judged], rows={}, seeds=1, foreign=rows)
     compute(plan.cells[0], tmp_path / "out")
     record = read_record(encoder_path(tmp_path / "out", plan.cells[0].name))["record"]
     assert record["weights"]["loaded"] == 55 and len(record["weights"]["left_random"]) == 5

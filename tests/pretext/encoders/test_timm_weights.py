@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from benchmarks.cells import encoder_cell
 from benchmarks.computing import compute
-from benchmarks.plan import make_plan, open_data
+from benchmarks.plan import Judging, make_plan, open_data
 from benchmarks.results import encoder_path
 from benchmarks.rows import encoder_rows
 from pretext.datasets import open_dataset
@@ -178,7 +178,7 @@ def test_a_row_is_computed_and_its_file_stands_alone(model, tmp_path):
     path = file_of(model, tmp_path)
     source, data = open_data("scenes?size=32&train=8&val=4&test=4", 32, bad_images="skip", download=False)
     planned = make_plan(
-        recipe(image_size=32), source, data, rows={}, probes={"a": Constant()}, seeds=1,
+        recipe(image_size=32), [Judging(source, data, {"a": Constant()})], rows={}, seeds=1,
         foreign={"mine": f"timm:{NAME}?weights={path}"},
     )  # fmt: skip
     for cell in planned.cells:
