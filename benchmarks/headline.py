@@ -100,8 +100,9 @@ def best_by_probe(summaries: Sequence[Summary]) -> str:
             for row in best_of_probe([s for s in cells if s.probe == probe])[:1]:
                 best.setdefault(row, []).append(probe_title(probe_of(probe)))
         listed = "; ".join(f"{row_title(row)} in {and_list(names)}" for row, names in best.items())
-        sentences.append(f"Best without labels by probe{f' on {label}' if label else ''}: {listed}.")
-    return " ".join(sentences)
+        sentences.append(f"On {label}: {listed}." if label else listed)
+    start = "Best without labels by probe"
+    return f"{start}. {' '.join(sentences)}" if len(sentences) > 1 else f"{start}: {sentences[0].rstrip('.')}."
 
 
 def chance_caveat(summaries: Sequence[Summary]) -> str:

@@ -47,7 +47,7 @@ def test_the_page_has_a_column_for_each_probe_and_set_and_names_the_sets(folder)
     words = " ".join(page.words)
     assert "Best without labels over 4 probes on 2 data sets: " in words
     assert "Linear on scenes top-1 60" in words
-    assert "Best without labels by probe on scenes: " in words and "by probe on tiny: " in words
+    assert "Best without labels by probe. On scenes: " in words and ". On tiny: " in words
     assert "excludes zero): Rotation in Linear on scenes." in words
     assert "scenes (synthetic): scenes?size=16; tiny: coco:photos/tiny" in words
     assert "Linear on tiny (top-1 %; 100 test)" in md
