@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.cells import AnyProbe
     from benchmarks.plan import Plan
     from benchmarks.recipes import Recipe
+    from pretext.datasets.base import ImageDataset
     from pretext.training.watching import WatchName
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
