@@ -67,24 +67,56 @@ def why_no_slurm() -> str:
     return "" if os.geteuid() == 0 else "slurmd needs root"
 
 
+@dataclass(frozen=True)
+class OneNode:
+    """The daemons of a SLURM cluster."""
+
+    folder: Path
+    daemons: dict[str, subprocess.Popen]
+    """By name: slurmctld, slurmd."""
+
+    @property
+    def conf(self) -> Path:
+        """The configuration file."""
+        return self.folder / "slurm.conf"
+
+    def start(self, name: str) -> None:
+        """Start a daemon, anew if it was killed."""
+        node = ["-N", "localhost"] if name == "slurmd" else []
+        with (self.folder / f"{name}.out").open("ab") as log:
+            self.daemons[name] = subprocess.Popen([name, "-D", "-f", str(self.conf), *node], stdout=log, stderr=log)
+
+    def kill(self, name: str) -> None:
+        """Kill a daemon by SIGKILL."""
+        self.daemons[name].kill()
+        self.daemons[name].wait(timeout=60)
+
+    def end(self) -> None:
+        """End all daemons."""
+        for process in reversed(self.daemons.values()):
+            process.terminate()
+            process.wait(timeout=60)
+
+
 @contextmanager
-def slurm_of_one_node(folder: Path) -> Iterator[Path]:
-    """Run munged, slurmctld and slurmd with all their files in a folder; yield the configuration file."""
+def slurm_of_one_node(folder: Path) -> Iterator[OneNode]:
+    """Run munged, slurmctld and slurmd with all their files in a folder."""
     for name in ("state", "spool"):
         (folder / name).mkdir()
     (folder / "key").write_bytes(os.urandom(1024))
     (folder / "key").chmod(0o600)
-    conf = folder / "slurm.conf"
-    conf.write_text(CONF.format(folder=folder, user="root", control=_free_port(), daemon=_free_port()))
+    cluster = OneNode(folder, {})
+    cluster.conf.write_text(CONF.format(folder=folder, user="root", control=_free_port(), daemon=_free_port()))
     places = {"key-file": "key", "socket": "munge.socket", "pid-file": "munge.pid", "log-file": "munge.log"}
     places |= {"seed-file": "munge.seed"}
     munged = ["munged", "--foreground", "--force", *(f"--{flag}={folder / name}" for flag, name in places.items())]
     with ExitStack() as stack:
         stack.enter_context(_running(munged, folder))
         _until((folder / "munge.socket").exists, folder)
-        stack.enter_context(_running(["slurmctld", "-D", "-f", str(conf)], folder))
-        stack.enter_context(_running(["slurmd", "-D", "-f", str(conf), "-N", "localhost"], folder))
-        environment = {**os.environ, "SLURM_CONF": str(conf)}
+        stack.callback(cluster.end)
+        cluster.start("slurmctld")
+        cluster.start("slurmd")
+        environment = {**os.environ, "SLURM_CONF": str(cluster.conf)}
         asked = ["sinfo", "--noheader", "--format=%T"]
 
         def idle() -> bool:
@@ -92,7 +124,7 @@ def slurm_of_one_node(folder: Path) -> Iterator[Path]:
             return answer.stdout.strip() == "idle"
 
         _until(idle, folder)
-        yield conf
+        yield cluster
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def meanwhile(act):
 
 def wait_for(ready):
     """Return the first true answer of a function."""
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 200
     while not (answer := ready()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -97,11 +97,11 @@ def one_node(tmp_path_factory):
     if reason := why_no_slurm():
         pytest.skip(reason)
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'pretext-bench[slurm]'")
-    with pytest.MonkeyPatch.context() as patch, slurm_of_one_node(tmp_path_factory.mktemp("slurm")) as conf:
-        patch.setenv("SLURM_CONF", str(conf))
+    with pytest.MonkeyPatch.context() as patch, slurm_of_one_node(tmp_path_factory.mktemp("slurm")) as cluster:
+        patch.setenv("SLURM_CONF", str(cluster.conf))
         patch.setattr(slurm, "LOOK_S", 1.0)
         patch.setattr(slurm, "SETTLE_S", 1.0)
-        yield
+        yield cluster
 
 
 @pytest.fixture
@@ -132,6 +132,28 @@ def test_jobs_give_the_same_bits_although_one_meets_its_time_limit(tmp_path, sub
     with meanwhile(reach_the_limit):
         assert computed(planned, out, SlurmJobs(out, None, SlurmJobs.Config())) == {}
     assert [sorted(names) for names in submitted] == [[trained], [trained], sorted(probes)]
+    assert values(out) == expected
+
+
+@pytest.mark.timeout(900)
+def test_daemons_that_are_killed_lose_nothing(tmp_path, submitted, waits, expected, one_node, capsys):
+    out, planned = tmp_path / "out", small_plan()
+    trained, *probes = (cell.name for cell in planned.cells)
+
+    def kill_the_daemons():
+        wait_for((out / "pretrain" / trained / "log.jsonl").is_file)
+        one_node.kill("slurmctld")
+        wait_for(lambda: len(submitted) > 2)  # the job goes on, and its probes could not be submitted
+        one_node.start("slurmctld")
+        wait_for((waits / "begun").is_file)
+        one_node.kill("slurmd")
+        (waits / "go").touch()
+        one_node.start("slurmd")
+
+    with meanwhile(kill_the_daemons):
+        assert computed(planned, out, SlurmJobs(out, None, SlurmJobs.Config())) == {}
+    assert [sorted(names) for names in submitted if names] == [[trained], *[sorted(probes)] * (len(submitted) - 1)]
+    assert "SLURM does not answer" in capsys.readouterr().err
     assert values(out) == expected
 
 
