@@ -75,7 +75,7 @@ def test_each_measure_has_its_figure_and_none_is_drawn_without(tmp_path):
 
 def test_watching_changes_no_cell(smoke):
     spec = "scenes?size=16&train=8&val=4&test=4"
-    plain, seen = (plan_of(Options(profile="smoke", data=spec, out=smoke, watch=watch)) for watch in (None, "knn"))
+    plain, seen = (plan_of(Options(profile="smoke", data=(spec,), out=smoke, watch=watch)) for watch in (None, "knn"))
     assert [cell.name for cell in plain.cells] == [cell.name for cell in seen.cells]
     assert [cell.settings for cell in plain.cells] == [cell.settings for cell in seen.cells]
     (trained,) = [cell.train for cell in seen.cells if cell.pretext == "rotation" and cell.trains]
