@@ -46,7 +46,7 @@ th button { all: unset; cursor: pointer; text-align: inherit; }
 .sortable th button span::after { content: " ↕"; color: var(--soft); font-weight: 400; }
 .sortable th[aria-sort=ascending] button span::after { content: " ▴"; color: inherit; }
 .sortable th[aria-sort=descending] button span::after { content: " ▾"; color: inherit; }
-.up { color: var(--good); } .down { color: var(--bad); } .half { color: var(--soft); }
+.up { color: var(--link); } .down { color: var(--bad); } .half { color: var(--soft); }
 details { margin: .8rem 0; } summary { cursor: pointer; padding: .3rem 0; }
 pre { background: var(--tint); padding: .7rem; font-size: .82rem; margin: .4rem 0; overflow-x: auto;
   overflow-wrap: normal; }

@@ -272,14 +272,14 @@ def test_a_screen_reader_is_told_what_is_found(shown):
         for node in shown.command("Accessibility.getFullAXTree")["nodes"]
         if not node.get("ignored")
     ]
-    acted = ("button", "radio", "checkbox", "slider", "spinbutton", "link", "image", "group", "region")
+    acted = ("button", "radio", "checkbox", "slider", "spinbutton", "link", "image", "region")
     assert [role for role, name in tree if role in acted and not name.strip()] == []
-    assert {("radio", "Whole picture"), ("radio", "Region"), ("button", "Copy link")} <= {*tree}
+    assert {("radio", "Whole picture"), ("group", "Search with"), ("button", "Copy link")} <= {*tree}
     assert {("heading", "Similar regions"), ("spinbutton", "Neighbours"), ("region", "Question")} <= {*tree}
     said = shown.run("$('status').textContent")
-    best = shown.run("state.results.map(each => each.neighbours[0].name)")
+    best = shown.run("state.results.flatMap(each => each.neighbours ? [each.neighbours[0].name] : [])")
     assert "status" in [role for role, _ in tree] and said.startswith("Searched in ")
-    assert all(f": 8 neighbours, the nearest is {name}" in said for name in best[:1])
+    assert all(f": 8 neighbours, the nearest is {name}" in said for name in best)
     assert said.count("This index holds surroundings of holes") == 1
     drag(shown, (0.1, 0.2), (0.6, 0.6))
     wait_for(shown, "$('status').textContent.includes('Marked region: left 10 %, top 20 %, 50 % wide, 40 % high.')")
