@@ -40,6 +40,7 @@ class Options:
         "what": (
             "profile",
             "tasks",
+            "sweep",
             "encoder",
             "allow_partial",
             "probes",
@@ -65,6 +66,9 @@ class Options:
     """Rows: names of the profile's rows or of tasks, or files of your own, my_task.py; all rows of the profile if
     omitted. Settings of the task and of training after a ? make a row of its own, as in
     simclr?temperature=0.1&learning_rate=1e-3: it differs from the row simclr in these settings only."""
+    sweep: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK?key=A,B&…")]] = ()
+    """Add a row whose settings are chosen on val: every combination of the values between commas is trained with seed
+    0, and the best in k-NN on val becomes a row. Repeat the flag for more rows."""
     probes: tuple[str, ...] = ()
     """Columns: probe names as in `probes` below, or files of your own, my_probe.py?steps=10; the profile's if
     omitted."""

@@ -10,6 +10,7 @@ python benchmarks/run_all.py merge A B … --out DIR | leaderboard DIR … --out
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import signal
 import sys
@@ -59,7 +60,14 @@ def main(argv: list[str]) -> int:
         from downstream.features import limit_cache
 
         limit_cache(options.cache_gb)
-    return carry_out(plan_of(options), options, argv, chosen)
+    sentences: tuple[str, ...] = ()
+    if options.sweep:
+        from benchmarks.sweeping import swept
+
+        options, sentences = swept(options, argv, chosen)
+    plan = plan_of(options)
+    plan = dataclasses.replace(plan, notes=(*plan.notes, *sentences))
+    return carry_out(plan, options, argv, chosen)
 
 
 def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[Executor], Any]) -> int:
