@@ -9,6 +9,7 @@ from html import escape
 
 from benchmarks.leaderboard.entries import Entry
 from benchmarks.leaderboard.style import CSS, SCRIPT
+from benchmarks.naming import metric_title, probe_title, row_title
 from benchmarks.ordering import probe_key
 from benchmarks.report.style import CSS as REPORT_CSS
 from benchmarks.report.style import SCRIPT as REPORT_SCRIPT
@@ -67,9 +68,14 @@ def _choices(entries: Sequence[Entry]) -> str:
         "data": sorted({(entry.data, entry.data) for entry in entries}),
         "budget": [(str(each), f"{each:,} pictures") for each in sorted({entry.budget for entry in entries})],
         "encoder": sorted({(entry.cells[0].encoder,) * 2 for entry in entries}),
-        "probe": [(name, name) for name in sorted({entry.summary.probe for entry in entries}, key=probe_key)],
+        "probe": [
+            (name, probe_title(name)) for name in sorted({entry.summary.probe for entry in entries}, key=probe_key)
+        ],
         "protocol": sorted(
-            {(entry.protocol, f"{entry.protocol}, {entry.summary.probe} on {entry.data}") for entry in entries}
+            {
+                (entry.protocol, f"{entry.protocol}, {probe_title(entry.summary.probe)} on {entry.data}")
+                for entry in entries
+            }
         ),
     }
     selects = "".join(
@@ -86,7 +92,7 @@ def _choices(entries: Sequence[Entry]) -> str:
 
 def _line(anchor: str, entry: Entry) -> str:
     s, first = entry.summary, entry.cells[0]
-    about = f"{s.metric} {s.unit}".strip() + (" ↑" if s.higher_is_better else " ↓")
+    about = f"{metric_title(s.metric)} {s.unit}".strip() + (" ↑" if s.higher_is_better else " ↓")
     facets = {
         "data": entry.data,
         "budget": str(entry.budget),
@@ -98,9 +104,10 @@ def _line(anchor: str, entry: Entry) -> str:
     attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in facets.items())
     remarks = "; ".join(entry.doubts)
     ends = (s.difference_low, s.difference_high)
+    own = f"<small>{breakable(s.pretext)}</small>" if row_title(s.pretext) != s.pretext else ""  # as commands take it
     return (
-        f'<tr{attributes}><th scope="row"><a href="#{anchor}">{breakable(s.pretext)}</a></th>'
-        f'<td class="text">{escape(s.probe)}<small>{escape(about)}</small></td>'
+        f'<tr{attributes}><th scope="row"><a href="#{anchor}">{escape(row_title(s.pretext))}</a>{own}</th>'
+        f'<td class="text">{escape(probe_title(s.probe))}<small>{escape(about)}</small></td>'
         f"{_number(s.mean, '', s.low, s.high)}{_number(s.difference, '+', *ends, s.better)}"
         f'<td class="spec">{_spec(entry.data)}</td><td class="spec">{_spec(first.encoder)}</td>'
         f'<td data-value="{entry.budget}">{f"{entry.budget:,}" if entry.budget else "–"}</td>'
@@ -162,8 +169,8 @@ def _record(anchor: str, entry: Entry) -> str:
     head = "".join(f'<th class="text" scope="col">{name}</th>' for name in names)
     settings = json.dumps(entry.settings, indent=1, sort_keys=True)
     return (
-        f'<details class="record" id="{anchor}"><summary>{escape(entry.summary.pretext)}, '
-        f"{escape(entry.summary.probe)}: {escape(folder)}</summary><dl>{listed}</dl>"
+        f'<details class="record" id="{anchor}"><summary>{escape(row_title(entry.summary.pretext))}, '
+        f"{escape(probe_title(entry.summary.probe))}: {escape(folder)}</summary><dl>{listed}</dl>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Cells"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{cells}</tbody></table></div><details><summary>All settings of the first cell</summary>"
         f"<pre>{escape(settings)}</pre></details></details>"

@@ -9,7 +9,7 @@ body { max-width: 100rem; }
   width: 15rem; max-width: 100%; text-overflow: ellipsis; }
 .choices button { width: auto; cursor: pointer; }
 .choices select:focus-visible, .choices input:focus-visible { outline: 2px solid var(--link); }
-#rows td small { display: block; color: var(--soft); }
+#rows :is(td, tbody th) small { display: block; color: var(--soft); }
 .spec { font-size: .8rem; white-space: normal; min-width: 10rem;
   max-width: 16rem; overflow-wrap: anywhere; text-align: left; }
 .remarks { white-space: normal; min-width: 8rem; text-align: left; }

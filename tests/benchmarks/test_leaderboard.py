@@ -35,6 +35,7 @@ def lines(text):
     """Return the cells of the table, line by line."""
     body = re.search(r'id="rows">.*?<tbody>(.*?)</tbody>', text, re.DOTALL)[1]
     rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+    rows = [re.sub(r"<a[^>]*>[^<]*</a><small>(.*?)</small>", r"\1", row) for row in rows]  # the names of commands
     return [[html.unescape(re.sub(r"<.*?>", "", cell)) for cell in re.split(r"</t[dh]>", row)[:-1]] for row in rows]
 
 
@@ -46,13 +47,14 @@ def test_every_row_of_every_folder_has_a_line_and_a_record(two, tmp_path):
     assert not re.search(r"https?://|@import|url\(", text)
     found = lines(text)
     assert len(found) == 2 * 3 * 2
-    assert {(line[0], line[1].partition("top1")[0], line[4].split()[0]) for line in found} == {
+    assert {(line[0], line[1].partition("top-1")[0], line[4].split()[0]) for line in found} == {
         (row, probe, f"{spec}")
         for row in ("random", "supervised", "rotation")
-        for probe in ("linear", "segmentation")
+        for probe in ("Linear", "Segmentation")
         for spec in (SPEC, SPEC + "&seed=1")
     }
     assert len({line[8] for line in found}) == 4  # two probes on two data sets
+    assert ">Rotation</a><small>rotation</small>" in text
     records = {address[1:] for address in page.addresses if address.startswith("#record")}
     assert len(records) == 12 and records <= set(page.ids)
     words = "".join(page.words)
@@ -73,7 +75,7 @@ def test_intervals_and_differences_are_those_of_the_folder(two, tmp_path):
     (expected,) = (
         s for s in summarise(read_measurements(two[0])) if (s.pretext, s.probe) == ("rotation", "linear") and s.headline
     )
-    (line,) = (each for each in lines(written(tmp_path, two[0])) if each[:2] == ["rotation", "lineartop1 % ↑"])
+    (line,) = (each for each in lines(written(tmp_path, two[0])) if each[:2] == ["rotation", "Lineartop-1 % ↑"])
     assert line[2] == f"92.0[{expected.low:.1f}, {expected.high:.1f}]"
     ends = f"[{expected.difference_low:+.1f}, {expected.difference_high:+.1f}]"
     assert line[3] == f"{expected.difference:+.1f} ▲{ends}"
@@ -91,16 +93,16 @@ def test_what_speaks_against_a_record_is_said(two, tmp_path):
     changed(tmp_path / "d", "random.segmentation.s0", value=3.0, items=[3.0] * 4)
     remarks = {}
     for line in lines(written(tmp_path, *two, tmp_path / "d")):
-        remarks.setdefault((line[0], line[1].partition("top1")[0], SPEC + "&seed=1" in line[4]), []).append(line[9])
-    assert "uncommitted code" in remarks["random", "linear", False][0]
-    assert "top1 is not the mean of its items" in remarks["supervised", "linear", False][0]
-    assert "unknown revision" in remarks["rotation", "linear", False][0]
+        remarks.setdefault((line[0], line[1].partition("top-1")[0], SPEC + "&seed=1" in line[4]), []).append(line[9])
+    assert "uncommitted code" in remarks["random", "Linear", False][0]
+    assert "top1 is not the mean of its items" in remarks["supervised", "Linear", False][0]
+    assert "unknown revision" in remarks["rotation", "Linear", False][0]
     for part in ("settings do not match the name", "code version 1, now 6"):
-        assert part in remarks["rotation", "segmentation", False][0]
-    assert len(remarks["random", "segmentation", True]) == 2  # the same cells with other values: both are shown
-    assert f"other values in {tmp_path / 'd'}" in "".join(remarks["random", "segmentation", True])
-    assert f"other values in {two[1]}" in "".join(remarks["random", "segmentation", True])
-    assert len(remarks["random", "linear", True]) == 1  # with the same values they are one
+        assert part in remarks["rotation", "Segmentation", False][0]
+    assert len(remarks["random", "Segmentation", True]) == 2  # the same cells with other values: both are shown
+    assert f"other values in {tmp_path / 'd'}" in "".join(remarks["random", "Segmentation", True])
+    assert f"other values in {two[1]}" in "".join(remarks["random", "Segmentation", True])
+    assert len(remarks["random", "Linear", True]) == 1  # with the same values they are one
 
 
 def test_names_cannot_break_the_page(two, tmp_path):
@@ -146,7 +148,7 @@ def test_a_browser_filters_sorts_and_opens_records(browser, two, tmp_path, width
     assert browser.run("document.querySelectorAll('input[type=search]').length") == 1
     browser.run("const s = document.querySelector('select[name=probe]'); s.value = 'linear'; "
                 "s.dispatchEvent(new Event('input'))")  # fmt: skip
-    assert browser.run(f"{shown}.every(r => r.cells[1].textContent.startsWith('linear'))")
+    assert browser.run(f"{shown}.every(r => r.cells[1].textContent.startsWith('Linear'))")
     assert browser.run("document.querySelector('#count').textContent") == "12 of 24 rows"
     assert browser.run("[...document.querySelectorAll('.record')].filter(r => !r.hidden).length") == 12
     browser.run("document.querySelector('.choices input').value = 'ROT'; "
