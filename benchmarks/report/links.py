@@ -12,6 +12,7 @@ from benchmarks.naming import row_title
 from benchmarks.report.content import Run
 
 FILES = (
+    ("answer.md", "the answer of did-it-help in sentences"),
     ("results.csv", "every measured number"),
     ("results.parquet", "the same for pandas"),
     ("summary.csv", "means, intervals and tests"),
@@ -32,8 +33,9 @@ def ways_out(run: Run, figures: Iterable[str]) -> str:
         run: The results folder.
         figures: Names of the figures that are written beside the page.
     """
+    written = (*WRITTEN, "answer.md") if run.plan.get("profile") == "did-it-help" else WRITTEN
     files = "".join(
-        f"<li>{_link(name)}: {about}</li>" for name, about in FILES if name in WRITTEN or (run.out / name).exists()
+        f"<li>{_link(name)}: {about}</li>" for name, about in FILES if name in written or (run.out / name).exists()
     )
     names = ", ".join(_link(f"figures/{name}.svg", name) for name in figures)
     files += f"<li>Figures as SVG (and PNG in the same folder): {names}</li>" if names else ""

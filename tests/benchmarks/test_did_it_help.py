@@ -151,6 +151,7 @@ def test_it_answers_with_and_without_labels_and_resumes(tmp_path, capsys, monkey
     assert "Without labels nobody can say which encoder finds your classes better." in said
     with Image.open(tmp_path / "one" / "neighbours.png") as sheet:
         assert sheet.width > 500
+    assert 'href="answer.md"' in (tmp_path / "one" / "report.html").read_text()
     file = tmp_path / "given.safetensors"
     save_encoder(build_encoder(SPEC, input_size=32, seed=5), file, {})
     words = ("--data", unlabelled, "--labels", labelled, "--encoder", str(file), *QUICK[:-2])
