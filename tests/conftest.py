@@ -22,6 +22,12 @@ def cache(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def cache_of_features(monkeypatch):
+    """Undo `--cache-gb` of a command that an earlier test has run: it is kept in the environment, for workers."""
+    monkeypatch.delenv("PRETEXT_FEATURES_GB", raising=False)
+
+
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     """An empty cache for one test, where what others have left there would matter."""
