@@ -22,6 +22,7 @@ from benchmarks.report.plotting import (
     legend_height,
     look_of,
     panel_title,
+    plot_title,
     style,
     wrapped,
 )
@@ -61,7 +62,7 @@ def _rank_plot(run: Run) -> Plot | None:
     axes.plot([1, 1 + wide], [-1, -1], color=INK, linewidth=1.2, marker="|")
     axes.set_yticks(range(-1, len(ranks)), [f"critical difference {wide:.1f}", *names])
     axes.set_ylim(len(ranks) - 0.5, -1.6)
-    axes.set_xlabel(f"mean rank over {columns_counted(run.ranking.probes)}, 1 is best")
+    axes.set_xlabel(f"mean rank over {columns_counted(run.ranking.probes)};\n1 is best")
     axes.set_title("Mean ranks", loc="left", fontsize=11)
     order = "; ".join(f"{row_title(row)} {value:.1f}" for row, value in ranks.items())
     return Plot(
@@ -94,7 +95,7 @@ def _gain_plots(run: Run) -> list[Plot]:
         axes.set_ylim(min(*framed, 0) - room, max(*framed, 0) + room)  # training with labels may leave the frame
         axes.set_xticks(range(len(stages)), stages)
         axes.set_ylabel(f"{metric_title(own.metric)} {own.unit}, minus random weights")
-        axes.set_title(f"{probe_title(probe)}: gain over random weights by stage", loc="left", fontsize=11)
+        plot_title(axes, f"{probe_title(probe)}: gain over random weights by stage")
         legend_below(figure, run, axes, others=len(compared.keys() - {*run.shown}))
         last = "; ".join(f"{row_title(row)} {gains[-1].gain:+.1f}" for row, gains in compared.items())
         drawn.append(
@@ -137,7 +138,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         axes.set_xticks(range(len(stages)), stages)
         title = column_title(metrics[probe])
         axes.set_ylabel(f"{metric_title(metric)} {metrics[probe].unit}".strip())
-        axes.set_title(f"{probe_title(probe)} by stage", loc="left", fontsize=11)
+        plot_title(axes, f"{probe_title(probe)} by stage")
         legend_below(figure, run, axes)
         tops = [max((r for r in readings if r.pretext == row), key=lambda r: r.value.mean) for row in run.rows
                 if any(r.pretext == row for r in readings)]  # fmt: skip

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.cells import slug
 from benchmarks.naming import probe_title, row_title
 from benchmarks.report.content import Run
-from benchmarks.report.plotting import Plot, blank_figure, legend_below, legend_height, look_of
+from benchmarks.report.plotting import Plot, blank_figure, legend_below, legend_height, look_of, plot_title
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, read_json
 
@@ -72,7 +72,7 @@ def _fit_plot(run: Run, probe: str, curves: Mapping[str, NDArray[np.float64]]) -
         axes.plot(places, heights, label=row_title(row) if row in run.shown else None, **look)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
-    axes.set_title(f"{probe_title(probe)}: the probe's own training", loc="left", fontsize=11)
+    plot_title(axes, f"{probe_title(probe)}: the probe's own training")
     legend_below(figure, run, axes, others=len(curves.keys() - {*run.shown}))
     changes = {row: 100 * late_change(curve) for row, curve in curves.items()}
     listed = ", ".join(f"{row_title(row)} {change:+.0f} %" for row, change in changes.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ BETTER, WORSE = COLOURS[3], COLOURS[4]
 WIDE = 11.0
 """Width in inches on screens, where up to `MOST_ACROSS` panels stand side by side; phones have two, at `WIDTH`."""
 MOST_ACROSS = 6
+SET_LETTERS = 18
+"""Characters of a data set's label on one line above a panel."""
 LINE = 0.2
 """Height in inches of a line of text on the axis of rows."""
 
@@ -80,7 +83,7 @@ def _drawn(name: str, rows: Sequence[str], panels: Sequence[dict[str, Summary]],
 
 def _title(summary: Summary) -> str:
     """Return probe, data set and metric of a panel, each on lines of its own."""
-    on = [wrapped(f"on {label}")] if (label := label_of(summary.probe)) else []
+    on = [textwrap.fill(f"on {label}", SET_LETTERS)] if (label := label_of(summary.probe)) else []
     metric = f"{metric_title(summary.metric)} {summary.unit}".rstrip()
     return "\n".join([probe_title(probe_of(summary.probe)), *on, metric])
 

@@ -153,6 +153,11 @@ def legend_height(rows: Sequence[str]) -> float:
     return 0.22 * max(sum(lines[:half]), sum(lines[half:]))
 
 
+def plot_title(axes: Axes, text: str) -> None:
+    """Set the title of the only panel, wrapped to the figure's width."""
+    axes.set_title(textwrap.fill(text, 2 * TITLE_LETTERS), loc="left", fontsize=11)
+
+
 def panel_title(axes: Axes, text: str) -> None:
     """Set the title of one of two panels side by side, wrapped to the panel's width."""
     axes.set_title(textwrap.fill(text, TITLE_LETTERS), loc="left", fontsize=10)
