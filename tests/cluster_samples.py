@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -92,10 +93,14 @@ class OneNode:
         self.daemons[name].wait(timeout=60)
 
     def end(self) -> None:
-        """End all daemons."""
+        """End all daemons, and the processes of jobs that have lost theirs."""
         for process in reversed(self.daemons.values()):
             process.terminate()
             process.wait(timeout=60)
+        for place in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # it has ended
+                if f"SLURM_CONF={self.conf}".encode() in place.read_bytes().split(b"\0"):
+                    os.kill(int(place.parent.name), signal.SIGKILL)
 
 
 @contextmanager

@@ -105,6 +105,15 @@ def one_node(tmp_path_factory):
 
 
 @pytest.fixture
+def own_node(one_node, tmp_path, monkeypatch):
+    """A cluster for one test: a job that ends while its daemon is away may hold its core of the cluster for ever."""
+    (tmp_path / "slurm").mkdir()
+    with slurm_of_one_node(tmp_path / "slurm") as cluster:
+        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
+        yield cluster
+
+
+@pytest.fixture
 def submitted(one_node, waits, monkeypatch):
     """Record the cells of each submission of jobs, which then know the modules of the tests."""
     arrays: list[list[str]] = []
@@ -136,19 +145,19 @@ def test_jobs_give_the_same_bits_although_one_meets_its_time_limit(tmp_path, sub
 
 
 @pytest.mark.timeout(900)
-def test_daemons_that_are_killed_lose_nothing(tmp_path, submitted, waits, expected, one_node, capsys):
+def test_daemons_that_are_killed_lose_nothing(tmp_path, submitted, waits, expected, own_node, capsys):
     out, planned = tmp_path / "out", small_plan()
     trained, *probes = (cell.name for cell in planned.cells)
 
     def kill_the_daemons():
         wait_for((out / "pretrain" / trained / "log.jsonl").is_file)
-        one_node.kill("slurmctld")
+        own_node.kill("slurmctld")
         wait_for(lambda: len(submitted) > 2)  # the job goes on, and its probes could not be submitted
-        one_node.start("slurmctld")
+        own_node.start("slurmctld")
         wait_for((waits / "begun").is_file)
-        one_node.kill("slurmd")
+        own_node.kill("slurmd")
         (waits / "go").touch()
-        one_node.start("slurmd")
+        own_node.start("slurmd")
 
     with meanwhile(kill_the_daemons):
         assert computed(planned, out, SlurmJobs(out, None, SlurmJobs.Config())) == {}
