@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +101,8 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     plan.write(out, argv)
     failures: dict[str, str] = {}
     if pool:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         write_environment(out, workers=workers, threads=pool.threads)
-        show, show_waiting = schedule.show_progress, schedule.show_waiting
-        failures = schedule.run(missing, out, pool, expected=expected, progress=show, waiting_for=show_waiting)
+        failures = schedule.run_and_show(missing, out, pool, expected=expected)
     finish(out)
     for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -91,6 +92,12 @@ def run(
     finally:
         executor.stop()
     return failures
+
+
+def run_and_show(cells: Iterable[Cell], out: Path, executor: Executor, *, expected: Estimate) -> dict[str, str]:
+    """Compute cells as `run` does, and print each on stderr; SIGTERM stops as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return run(cells, out, executor, expected=expected, progress=show_progress, waiting_for=show_waiting)
 
 
 class Timed(Protocol):

@@ -144,14 +144,7 @@ def _train(
     kind, config = executor
     pool = kind(options.folder, options.workers, config)
     print(f"sweep: training {len(cells)} settings with seed 0", file=sys.stderr, flush=True)
-    schedule.run(
-        cells,
-        options.folder,
-        pool,
-        expected=schedule.Estimate(expected_s, pool.workers),
-        progress=schedule.show_progress,
-        waiting_for=schedule.show_waiting,
-    )
+    schedule.run_and_show(cells, options.folder, pool, expected=schedule.Estimate(expected_s, pool.workers))
 
 
 def _judged(cells: Sequence[Cell], data: ImageDataset, out: Path) -> dict[str, float]:
