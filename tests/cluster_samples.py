@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import ClassVar
 
@@ -106,6 +107,8 @@ class OneNode:
 @contextmanager
 def slurm_of_one_node(folder: Path) -> Iterator[OneNode]:
     """Run munged, slurmctld and slurmd with all their files in a folder."""
+    # it serves later tests too: started by one of these, it would count as a process of a job
+    resource_tracker.ensure_running()
     for name in ("state", "spool"):
         (folder / name).mkdir()
     (folder / "key").write_bytes(os.urandom(1024))
