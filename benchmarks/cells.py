@@ -97,6 +97,8 @@ class Cell:
     """Training settings; None for external encoders."""
     foreign: str | None = None
     """Encoder file, or spec with weights, of an external encoder."""
+    processes: int = 1
+    """Processes that train the encoder together, each on a GPU of its own; 1 for all other cells."""
     probe: str = ""
     """Name of the probe; empty for an encoder cell."""
     label: str = ""
@@ -132,6 +134,7 @@ def encoder_cell(
     task: str | None = None,
     train: TrainConfig | None = None,
     foreign: str | None = None,
+    processes: int = 1,
 ) -> Cell:
     """Return the cell that makes a row's encoder.
 
@@ -143,6 +146,10 @@ def encoder_cell(
         task: Task spec; None for external encoders.
         train: Training settings; required with a task.
         foreign: Encoder file, or spec with weights, of an external encoder.
+        processes: Processes that train the encoder together. Tasks that take no steps have one.
+
+    Raises:
+        UserError: If the batches cannot be split among the processes.
     """
     settings: dict[str, Any] = {"code": CODE, "seed": seed, "image_size": data.size}
     if foreign is not None:
@@ -158,6 +165,7 @@ def encoder_cell(
         not_hashed = {*NOT_IN_RESULT, *BY_CONTENT, "bad_images"}
         if issubclass(task_class(task), Fitted) and train is not None:  # takes no steps
             train = TrainConfig(seed=train.seed, bad_images=train.bad_images, init=train.init)
+            processes = 1
         config = task_config(task)
         settings |= {
             "task": type(config).__module__.rsplit(".", 1)[-1],
@@ -171,6 +179,15 @@ def encoder_cell(
         }
         if train is not None and train.init is not None:
             settings |= {"init": _foreign_digest(train.init)}
+    else:
+        processes = 1
+    if train is not None and train.batch_size % processes:
+        raise UserError(
+            f"--gpus-per-cell {processes}: row {row} has batches of {train.batch_size} images; "
+            "give a number that divides it"
+        )
+    if processes > 1:  # batch normalisation sees each process's share of the batch
+        settings |= {"processes": processes}
     return Cell(
         name=f"{slug(row)}.s{seed}.{settings_hash(settings)}",
         pretext=row,
@@ -180,6 +197,7 @@ def encoder_cell(
         task=task,
         train=train,
         foreign=foreign,
+        processes=processes,
         settings=as_json(settings),
     )
 
@@ -210,6 +228,7 @@ def probe_cell(
         data=data,
         name=f"{slug(encoder.pretext)}.{slug(name)}.s{seed}.{settings_hash(settings)}",
         seed=seed,
+        processes=1,
         probe=name,
         label=label,
         protocol=protocol,

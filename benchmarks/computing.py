@@ -55,7 +55,6 @@ def compute(cell: Cell, out: Path) -> None:
 def _make_encoder(cell: Cell, out: Path) -> None:
     from pretext.encoders import load_encoder, save_encoder
     from pretext.encoders.weights import is_spec
-    from pretext.training.loop import train
 
     path = encoder_path(out, cell.name)
     _check_own_files(cell)
@@ -63,9 +62,20 @@ def _make_encoder(cell: Cell, out: Path) -> None:
         size = cell.data.size if is_spec(cell.foreign) else None
         encoder = load_encoder(cell.foreign, input_size=size)
         save_encoder(encoder, path, encoder.record)
+    elif cell.processes == 1:
+        _train(cell, path.parent)
     else:
-        assert cell.task is not None and cell.train is not None
-        train(cell.task, cell.encoder, cell.data.open(), cell.train, path.parent, image_size=cell.data.size)
+        from pretext.system.launching import launch
+
+        launch(_train, cell.processes, cell, path.parent)
+
+
+def _train(cell: Cell, out: Path) -> None:
+    """Train the encoder of a cell, in this process alone or as one of several."""
+    from pretext.training.loop import train
+
+    assert cell.task is not None and cell.train is not None
+    train(cell.task, cell.encoder, cell.data.open(), cell.train, out, image_size=cell.data.size)
 
 
 def _check_own_files(cell: Cell) -> None:
@@ -80,6 +90,7 @@ def _check_own_files(cell: Cell) -> None:
                 task=cell.task,
                 train=cell.train,
                 foreign=cell.foreign,
+                processes=cell.processes,
             )
             if planned.name != cell.name:
                 raise UserError(f"{parse_spec(spec).kind} was changed during the run; start the command again")

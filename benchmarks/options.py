@@ -52,7 +52,16 @@ class Options:
             "image_size",
         ),
         "how long": ("seeds", "budget"),
-        "where": ("out", "executor", "executor_option", "workers", "cache_gb", "watch", "dry_run"),
+        "where": (
+            "out",
+            "executor",
+            "executor_option",
+            "workers",
+            "gpus_per_cell",
+            "cache_gb",
+            "watch",
+            "dry_run",
+        ),
     }
 
     profile: str = "laptop"
@@ -99,6 +108,9 @@ class Options:
     workers: int | None = None
     """Cells at the same time; if omitted, one per GPU, or as many as cores and memory allow; 64 jobs of slurm, as
     many tasks as a Ray cluster has room for."""
+    gpus_per_cell: int = 1
+    """GPUs that train one encoder together, each with its share of every batch; where there is no GPU, processor
+    cores. Probes take one. It is a setting of the encoders: with another number they are trained anew."""
     cache_gb: float | None = None
     """Maximum size in GB of the cache of features; 4 if omitted, 0 disables the cache."""
     watch: Literal["knn", "rankme"] | None = None
@@ -115,6 +127,8 @@ class Options:
             raise ValueError(f"--image-size is {self.image_size}; allowed is 8 to {MOST_SIDE}")
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; allowed is 1 or more")
+        if self.gpus_per_cell < 1:
+            raise ValueError(f"--gpus-per-cell is {self.gpus_per_cell}; allowed is 1 or more")
 
     @property
     def folder(self) -> Path:
@@ -167,6 +181,7 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
         recipe = dataclasses.replace(recipe, encoder=options.architecture)
     if options.image_size is not None:
         recipe = dataclasses.replace(recipe, image_size=options.image_size)
+    recipe = dataclasses.replace(recipe, processes=options.gpus_per_cell)
     rows = task_rows(options.tasks, recipe.rows)
     recipe = dataclasses.replace(recipe, overrides={**recipe.overrides, **row_training(options.tasks, recipe)})
     foreign = encoder_rows(

@@ -180,7 +180,15 @@ def make_plan(
         _check_buildable(row, task, recipe, train_images)
         for seed in range(seeds):
             train = recipe.train_config(row, seed=seed)
-            encoder = encoder_cell(row, seed=seed, data=train_source, encoder=recipe.encoder, task=task, train=train)
+            encoder = encoder_cell(
+                row,
+                seed=seed,
+                data=train_source,
+                encoder=recipe.encoder,
+                task=task,
+                train=train,
+                processes=recipe.processes,
+            )
             of_encoder = judged_by(encoder, seed, functools.partial(_judges, row=row, task=task))
             encoder_cells += [encoder] if of_encoder else []
             probe_cells += of_encoder

@@ -54,6 +54,8 @@ class Recipe:
     """Fields of `TrainConfig` by row name, for tasks that need another learning rate or batch size."""
     probes: Mapping[str, AnyProbe]
     """Probes with their settings, by name."""
+    processes: int = 1
+    """Processes that train an encoder together, each on a GPU of its own."""
     seeds: int
     """Number of seeds (0, 1, …) of pretraining and probes."""
     data: str

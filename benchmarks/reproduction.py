@@ -57,6 +57,7 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
             if "task" in settings
             else None,
             foreign=settings["spec"] if "foreign" in settings else None,
+            processes=settings.get("processes", 1),
         )
         protocol = _probe(stored.probe, settings)
     except (KeyError, TypeError, ValueError) as error:

@@ -122,7 +122,7 @@ def _dry_run(plan: Plan, missing: list[Cell], workers: int, options: Options) ->
     cost = foretold(plan, missing, options.folder)
     seconds = schedule.Estimate(cost.expected_s, workers).of_all(missing)
     width = shutil.get_terminal_size().columns
-    text = forecast_text(cost, workers=workers, executor=options.executor, width=width)
+    text = forecast_text(cost, workers=workers, executor=options.executor, width=width, processes=options.gpus_per_cell)
     return f"{suite.plan_text(plan, missing, workers, seconds)}\n\n{text}"
 
 

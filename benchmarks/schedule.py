@@ -64,7 +64,9 @@ def run(
             ready = [cell for cell in waiting.values() if not_before.get(cell.name, 0.0) <= time.monotonic()]
             ready = [cell for cell in ready if _encoder_exists(cell, out, {*waiting, *running})]
             ready.sort(key=lambda cell: (cell.protocol is not None, -expected.of(cell), cell.name))
-            for cell in ready[: executor.free()]:
+            for cell in ready:
+                if not executor.fits(cell):  # later ones do not overtake it, or it would never start
+                    break
                 running[cell.name] = waiting.pop(cell.name)
                 executor.start(cell)
             for outcome in executor.outcomes(0.5):

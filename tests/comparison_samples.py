@@ -87,8 +87,8 @@ class InProcess(Executor):
         self.out, self.workers, self.threads = out, workers, torch.get_num_threads()
         self._finished: list[Outcome] = []
 
-    def free(self):
-        return 0 if self._finished else 1
+    def fits(self, cell):
+        return not self._finished
 
     def start(self, cell):
         self._finished.append(run_cell(cell, self.out))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import os
 import socket
 import sys
@@ -69,8 +70,8 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    def free(self) -> int:
-        """Return the number of free workers."""
+    def fits(self, cell: Cell) -> bool:
+        """Return whether there is room to start a cell now."""
 
     @abstractmethod
     def start(self, cell: Cell) -> None:
@@ -133,7 +134,13 @@ def run_on_node(cell: Cell, out: Path, folder: Path) -> Outcome:
         return Outcome(cell.name, "unusable", 0.0, reason)
     if folder.is_dir():
         os.chdir(folder)
+    return run_in_worker(cell, out)
+
+
+def run_in_worker(cell: Cell, out: Path) -> Outcome:
+    """Compute a cell in a process that computes several; its output goes to OUT/logs/CELL.log. See `run_cell`."""
     print_to(out / "logs" / f"{cell.name}.log")
+    gc.collect()  # objects that refer to each other keep the arrays of an earlier cell until Python looks for them
     return run_cell(cell, out)
 
 

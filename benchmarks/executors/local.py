@@ -9,16 +9,16 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, final
 
 from benchmarks.cells import Cell
-from benchmarks.executors.base import GRACE_S, ONE_THREAD, Executor, Outcome, print_to, run_cell
+from benchmarks.executors.base import GRACE_S, ONE_THREAD, Executor, Outcome, run_in_worker
 from benchmarks.results import write_failure
+from pretext.system.errors import UserError
+from pretext.system.launching import exit_with_parent, variables_set
 
 WORKER_BYTES = 1.2e9
 """Memory in bytes that a worker of the laptop profile may need."""
@@ -31,6 +31,8 @@ class _Worker:
     gpu: str
     """Its GPU, as in CUDA_VISIBLE_DEVICES; empty without a GPU."""
     cell: Cell | None = None
+    gpus: tuple[str, ...] = ()
+    """The GPUs of its cell, its own first."""
     since: float = 0.0
 
 
@@ -40,7 +42,7 @@ class LocalProcesses(Executor):
 
     The output of a worker goes to OUT/logs/CELL.log. If a worker dies, for example out of memory, its cell fails
     and a new worker replaces it. With several GPUs each worker sees one of them; more workers than GPUs share them.
-    Without a GPU, each worker has one thread.
+    Without a GPU, each worker has one thread. A cell that several processes train takes the places of as many workers.
 
     Args:
         out: The results folder.
@@ -59,15 +61,29 @@ class LocalProcesses(Executor):
         self.threads = 1 if one_thread else torch.get_num_threads()
         self._pool: list[_Worker] = []
 
-    def free(self) -> int:
-        """See `Executor`."""
-        return self.workers - sum(worker.cell is not None for worker in self._pool)
+    def fits(self, cell: Cell) -> bool:
+        """See `Executor`.
+
+        Raises:
+            UserError: If this machine has GPUs, and fewer than the cell needs.
+        """
+        if self._gpus and cell.processes > len(self._gpus):
+            raise UserError(f"--gpus-per-cell {cell.processes}: this machine has {len(self._gpus)} GPUs for it")
+        taken = sum(worker.cell.processes for worker in self._pool if worker.cell is not None)
+        return not taken or taken + cell.processes <= self.workers
 
     def start(self, cell: Cell) -> None:
         """See `Executor`."""
-        worker = next((worker for worker in self._pool if worker.cell is None), None) or self._start_worker()
+        used = Counter(gpu for worker in self._pool if worker.cell is not None for gpu in worker.gpus)
+        idle = min(
+            (worker for worker in self._pool if worker.cell is None), key=lambda each: used[each.gpu], default=None
+        )
+        if idle is None or (used[idle.gpu] and len(self._pool) < self.workers):
+            idle = self._start_worker(used)
+        worker, others = idle, sorted((gpu for gpu in self._gpus if gpu != idle.gpu), key=lambda gpu: used[gpu])
+        worker.gpus = (worker.gpu, *others[: cell.processes - 1]) if worker.gpu else ()
         worker.cell, worker.since = cell, time.monotonic()
-        worker.connection.send(cell)
+        worker.connection.send((cell, worker.gpus))
 
     def outcomes(self, timeout: float) -> list[Outcome]:
         """See `Executor`."""
@@ -110,13 +126,14 @@ class LocalProcesses(Executor):
         write_failure(self.out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
         return Outcome(cell.name, "failed", time.monotonic() - worker.since, error)
 
-    def _start_worker(self) -> _Worker:
+    def _start_worker(self, used: Counter[str]) -> _Worker:
+        """Start a worker on the GPU with the fewest cells, by GPU in `used`, and the fewest workers."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         # not a daemon: a daemon could not start data loader processes
         process = context.Process(target=_work, args=(theirs, self.out), daemon=False)
         shared_by = Counter(worker.gpu for worker in self._pool)
-        gpu = min(self._gpus, key=lambda each: shared_by[each], default="")
+        gpu = min(self._gpus, key=lambda each: (used[each], shared_by[each]), default="")
         variables = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else ONE_THREAD
         with variables_set(variables):  # torch reads them at import in the child
             process.start()
@@ -128,23 +145,17 @@ class LocalProcesses(Executor):
 def _work(connection: Connection, out: Path) -> None:
     """Compute cells until the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, args=(GRACE_S,), daemon=True).start()
     while True:
         try:
-            cell: Cell = connection.recv()
+            cell: Cell
+            gpus: tuple[str, ...]
+            cell, gpus = connection.recv()
         except (EOFError, OSError):
             return
-        print_to(out / "logs" / f"{cell.name}.log")
-        connection.send(run_cell(cell, out))
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)  # a training run writes its checkpoint first
-    time.sleep(GRACE_S)
-    os._exit(1)
+        with variables_set({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}):  # for the processes of a cell
+            outcome = run_in_worker(cell, out)
+        connection.send(outcome)
 
 
 def worker_variables() -> dict[str, str]:
@@ -152,21 +163,6 @@ def worker_variables() -> dict[str, str]:
     from pretext.system.device import device_of
 
     return ONE_THREAD if device_of("auto").type == "cpu" else {}
-
-
-@contextmanager
-def variables_set(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, and restore them on exit."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _visible_gpus() -> list[str]:

@@ -66,7 +66,7 @@ class RayTasks(Executor):
             where, reason = config.address or "this machine", (str(error).splitlines() or [""])[0]
             raise UserError(f"--executor ray: no cluster at {where}: {reason}") from None
         gpus = config.gpus if config.gpus is not None else float("GPU" in ray.cluster_resources())
-        needs = {"CPU": config.cpus, "GPU": gpus}
+        self._needs = needs = {"CPU": config.cpus, "GPU": gpus}
         room = sum(_room(node["Resources"], needs) for node in ray.nodes() if node["Alive"])
         if not room:
             self.stop()
@@ -74,20 +74,34 @@ class RayTasks(Executor):
         self.workers, self.threads = workers or room, max(1, int(config.cpus)) if gpus else 1
         self._shared = config.shared
         self._task = ray.remote(
-            num_cpus=config.cpus,
-            num_gpus=gpus,
             max_retries=RETRIES,
             runtime_env={"env_vars": node_variables(gpu=gpus > 0)},
         )(run_on_node if config.shared else run_apart)
 
-    def free(self) -> int:
-        """See `Executor`."""
-        return self.workers - len(self._running)
+    def fits(self, cell: Cell) -> bool:
+        """See `Executor`.
+
+        Raises:
+            UserError: If no node has room for the processes that train the cell.
+        """
+        needs = self._of(cell)
+        if not self._running and not any(_room(node["Resources"], needs) for node in self._ray.nodes()):
+            kinds = f"{needs['CPU']:g} cores and {needs['GPU']:g} GPUs"
+            raise UserError(f"--gpus-per-cell {cell.processes}: no node of the Ray cluster has {kinds}")
+        return len(self._running) < self.workers
 
     def start(self, cell: Cell) -> None:
         """See `Executor`."""
         given = self.out if self._shared else needed_files(cell, self.out)
-        self._running[self._task.remote(cell, given, Path.cwd())] = cell, time.monotonic()
+        needs = self._of(cell)
+        task = self._task.options(num_cpus=needs["CPU"], num_gpus=needs["GPU"])
+        self._running[task.remote(cell, given, Path.cwd())] = cell, time.monotonic()
+
+    def _of(self, cell: Cell) -> dict[str, float]:
+        """Return the resources of a cell; processes that train together do not share a GPU."""
+        if cell.processes == 1:
+            return self._needs
+        return {"CPU": self._needs["CPU"] * cell.processes, "GPU": float(cell.processes * bool(self._needs["GPU"]))}
 
     def outcomes(self, timeout: float) -> list[Outcome]:
         """See `Executor`."""

@@ -83,9 +83,9 @@ class SlurmJobs(Executor):
         """Time limit of a job in minutes; the partition's if omitted. A training run that takes longer goes on in
         another job."""
         gpus: int = 0
-        """GPUs of a job, 0 or 1; a cell computes on one."""
+        """GPUs of a job, 0 or 1; a job that trains has as many as --gpus-per-cell says."""
         cpus: int = 1
-        """Processor cores of a job."""
+        """Processor cores of a job, for each of its GPUs."""
         memory: str | None = None
         """Memory of a job, as in 16G; the partition's default if omitted."""
         setup: str = ""
@@ -125,9 +125,9 @@ class SlurmJobs(Executor):
         self._next_submission = 0.0
         self._next_look = time.monotonic() + LOOK_S
 
-    def free(self) -> int:
+    def fits(self, cell: Cell) -> bool:
         """See `Executor`."""
-        return self.workers - len(self._jobs) - len(self._new)
+        return len(self._jobs) + len(self._new) < self.workers
 
     def start(self, cell: Cell) -> None:
         """See `Executor`. A job that an earlier call has left in the queue is taken over."""
@@ -162,23 +162,25 @@ class SlurmJobs(Executor):
         self._jobs.clear()
 
     def _submit(self) -> None:
-        """Submit all new cells, as an array if there are several."""
-        cells, self._new = self._new, []
-        for cell in cells:
-            _outcome_path(self.out, cell.name).unlink(missing_ok=True)
-        try:
-            numbers = submitted(cells, self.out, self.config)
-        except NoAnswerError as refusal:
-            self._wait(cells, refusal)
-            return
-        for cell, number in zip(cells, numbers, strict=True):
-            with atomic_write(_job_path(self.out, cell.name)) as beside:
-                beside.write_text(number)
-            self._jobs[cell.name] = _Job(cell, number)
+        """Submit all new cells, those of one size as an array if there are several."""
+        while self._new:
+            cells = [cell for cell in self._new if cell.processes == self._new[0].processes]
+            for cell in cells:
+                _outcome_path(self.out, cell.name).unlink(missing_ok=True)
+            try:
+                numbers = submitted(cells, self.out, self.config)
+            except NoAnswerError as refusal:
+                self._wait(refusal)
+                return
+            self._new = [cell for cell in self._new if cell not in cells]
+            for cell, number in zip(cells, numbers, strict=True):
+                with atomic_write(_job_path(self.out, cell.name)) as beside:
+                    beside.write_text(number)
+                self._jobs[cell.name] = _Job(cell, number)
         self._unanswered = None
 
-    def _wait(self, cells: list[Cell], refusal: NoAnswerError) -> None:
-        """Keep cells for the next attempt to submit them.
+    def _wait(self, refusal: NoAnswerError) -> None:
+        """Keep the new cells for the next attempt to submit them.
 
         Raises:
             UserError: If SLURM has not answered for `PATIENCE_S`.
@@ -189,7 +191,7 @@ class SlurmJobs(Executor):
             self._unanswered = now
         if now - self._unanswered > PATIENCE_S:
             raise UserError(f"{refusal}; start the same command when SLURM runs: nothing is lost")
-        self._new, self._next_submission = cells, now + LOOK_S
+        self._next_submission = now + LOOK_S
 
     def _outcome(self, job: _Job, looked: bool) -> Outcome | None:
         """Return the outcome of a job; None while it waits or runs."""
@@ -223,7 +225,7 @@ class SlurmJobs(Executor):
 
 
 def submitted(cells: Sequence[Cell], out: Path, config: SlurmJobs.Config) -> list[str]:
-    """Submit one job per cell; return their numbers.
+    """Submit one job per cell, for cells that take as many processes; return their numbers.
 
     Raises:
         UserError: If SLURM refuses them.
@@ -232,15 +234,16 @@ def submitted(cells: Sequence[Cell], out: Path, config: SlurmJobs.Config) -> lis
     import submitit
 
     variables = node_variables(gpu=config.gpus > 0)
+    processes = cells[0].processes
     jobs = submitit.SlurmExecutor(out / "slurm")
     jobs.update_parameters(
         job_name="pretext-bench",
         partition=config.partition,
         account=config.account,
         time=config.time,
-        gpus_per_node=config.gpus or None,
-        cpus_per_task=config.cpus,
-        srun_args=[f"--cpus-per-task={config.cpus}"],  # srun does not take it from sbatch
+        gpus_per_node=config.gpus * processes or None,
+        cpus_per_task=config.cpus * processes,
+        srun_args=[f"--cpus-per-task={config.cpus * processes}"],  # srun does not take it from sbatch
         mem=config.memory,
         setup=[*(f"export {name}={shlex.quote(value)}" for name, value in variables.items()), config.setup],
         array_parallelism=len(cells),

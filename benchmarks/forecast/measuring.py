@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks.cells import Cell
 from benchmarks.executors.base import print_to
-from benchmarks.executors.local import variables_set, worker_variables
+from benchmarks.executors.local import worker_variables
 from pretext.datasets.base import ImageDataset
+from pretext.system.launching import variables_set
 from pretext.system.memory import peak_memory, reset_peak_memory
 from pretext.training.config import TrainConfig
 
@@ -29,6 +30,8 @@ WARM_UP = 2
 """Steps before the measured ones: the first are slower."""
 PATIENCE_S = 60.0
 """Seconds after which the measurement of a row is given up."""
+END_S = 5.0
+"""Seconds that the process gets to end by itself: one that is killed leaves its semaphores behind."""
 FIRST = 8
 """Pictures whose size stands for that of all."""
 
@@ -86,6 +89,7 @@ def measured(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Measured | str]]:
                     break
         finally:
             connection.close()
+            process.join(END_S)
             process.kill()
             process.join()
 

@@ -32,7 +32,7 @@ def foretold(plan: Plan, missing: Sequence[Cell], out: Path) -> Forecast:
     return forecast(plan, missing, found, out, gpu=torch.cuda.is_available())
 
 
-def forecast_text(cost: Forecast, *, workers: int, executor: str, width: int) -> str:
+def forecast_text(cost: Forecast, *, workers: int, executor: str, width: int, processes: int = 1) -> str:
     """Return the cost by row as a table, the total, and what of it was measured and what assumed.
 
     Args:
@@ -40,6 +40,7 @@ def forecast_text(cost: Forecast, *, workers: int, executor: str, width: int) ->
         workers: Cells at the same time.
         executor: Where cells will be computed, as `--executor` names it.
         width: Width of the terminal in characters.
+        processes: Processes that train each encoder.
     """
     total_s = sum(row.train_s + row.probe_s for row in cost.rows)
     device = "GPU" if cost.gpu else "CPU"
@@ -69,11 +70,11 @@ def forecast_text(cost: Forecast, *, workers: int, executor: str, width: int) ->
     ]
     columns = [Column(column.head, [*column.texts, text]) for column, text in zip(columns, totals, strict=True)]
     names = [shortened(row_title(row.row)) for row in cost.rows] + ["all (memory: largest)"]
-    remarks = wrapped("\n".join(_remarks(cost, workers, executor)), width)
+    remarks = wrapped("\n".join(_remarks(cost, workers, executor, processes)), width)
     return f"{table(names, columns, set())}\n{remarks}"
 
 
-def _remarks(cost: Forecast, workers: int, executor: str) -> list[str]:
+def _remarks(cost: Forecast, workers: int, executor: str, processes: int) -> list[str]:
     """Return what was measured, and what is assumed."""
     problems = [
         f"? {shortened(row_title(row.row))}: {row.problem}; its time is assumed" for row in cost.rows if row.problem
@@ -83,6 +84,10 @@ def _remarks(cost: Forecast, workers: int, executor: str) -> list[str]:
         *problems,
         f"Measured on this machine{here}: a few steps of each row's training, its memory and its files.",
     ]
+    if processes > 1:
+        lines.append(
+            f"Time and memory of training are those of one process; {processes} share the work of each encoder."
+        )
     others = "the profile's times" + (f" × {cost.pace:.2f}, as for training" if cost.pace is not None else "")
     if cost.seen:
         others = f"the mean of finished cells for {and_list([*cost.seen])}; else {others}"

@@ -15,6 +15,7 @@ cache         the folder for packed data sets and features
 stamps        which files of the cache this machine has checked in full
 device        `--device auto`
 distributed   torchrun: rank, gathered rows, averaged gradients, common decisions
+launching     several processes on this machine that train together
 progress      a bar on a terminal, elsewhere a line every ten seconds
 stopping      finish and save the current step on Ctrl-C, SIGTERM or SIGHUP
 background    a value computed in a thread while something else goes on

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import re
 import resource
 import sys
@@ -15,10 +14,9 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def reset_peak_memory() -> None:
     """Reset the peak; only Linux can reset that of the CPU.
 
-    What is no longer used is given back first, else it would count as resident: objects that refer to each other keep
-    their arrays until Python looks for them, and C's allocator keeps freed memory that lies below something in use.
+    What was freed is given back first: C's allocator keeps freed memory that lies below something in use, and all of
+    it would count as resident.
     """
-    gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # glibc's; musl has none
         trim(0)
     torch = sys.modules.get("torch")

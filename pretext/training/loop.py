@@ -176,7 +176,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     watch = None
     if config.watch is not None and total_steps != 0 and rank() == 0:
         watch = Watch(config.watch, train_data, side=side, workers=config.workers)
-    spent, last_saved = stopwatch(earlier), time.monotonic()
+    spent, last_saved = stopwatch(earlier, processes=world()), time.monotonic()
 
     def done() -> float:
         """Return the share of the budget that is spent."""
@@ -247,7 +247,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
 
 def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device, left_out: LeftOut) -> Spent:
     """Call `Task.prepare` on the same images in every process; return the time that it took."""
-    spent = stopwatch(Spent())
+    spent = stopwatch(Spent(), processes=world())
     count = min(model.prepares_on, len(data))
     batch = next(
         load_batches(

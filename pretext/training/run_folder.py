@@ -30,6 +30,7 @@ from pretext.system.checkpoint import (
     remove_leftovers_in,
     save_checkpoint,
 )
+from pretext.system.distributed import world
 from pretext.system.errors import UserError
 from pretext.system.memory import peak_memory
 from pretext.system.plugins import absolute_file, is_file
@@ -161,6 +162,7 @@ class RunFolder:
             "wall_s": state.seconds,
             "cpu_s": state.cpu_seconds,
             "peak_mem_bytes": peak_memory(),
+            "processes": world(),
             "flops_per_image": state.flops_per_image,
             "notes": list(notes),
             "parameters": {

@@ -29,13 +29,15 @@ SPEC = "scenes?size=16&train=96&val=16&test=16"
 NO_RAY = "ray is not installed: pip install 'pretext-bench[ray]'"
 
 
-def small_plan():
-    """Plan a row that trains for some seconds, and two probes."""
+def small_plan(*probes, processes=1):
+    """Plan a row that trains for some seconds, and two probes, or some of them."""
+    known = {"knn": Knn(), "waits": Waits()}
     return plan(
-        {"knn": Knn(), "waits": Waits()},
+        {name: known[name] for name in probes or known},
         rows={"rotation": "rotation"},
         spec=SPEC,
         train=TrainConfig(images=2_000, batch_size=16, workers=0, checkpoint_seconds=1000.0),
+        processes=processes,
     )
 
 
@@ -71,6 +73,14 @@ def expected(tmp_path_factory):
         patch.setenv("PYTHONPATH", TESTS)
         (out / "go").touch()
         assert computed(small_plan(), out, LocalProcesses(out, 2)) == {}
+    return values(out)
+
+
+@pytest.fixture(scope="module")
+def expected_of_two(tmp_path_factory):
+    """What local processes compute if two train the encoder together."""
+    out = tmp_path_factory.mktemp("two")
+    assert computed(small_plan("knn", processes=2), out, LocalProcesses(out, 2)) == {}
     return values(out)
 
 
@@ -142,6 +152,24 @@ def test_jobs_give_the_same_bits_although_one_meets_its_time_limit(tmp_path, sub
         assert computed(planned, out, SlurmJobs(out, None, SlurmJobs.Config())) == {}
     assert [sorted(names) for names in submitted] == [[trained], [trained], sorted(probes)]
     assert values(out) == expected
+
+
+def test_a_job_of_two_processes_goes_on_after_its_time_limit_to_the_same_bits(
+    tmp_path, submitted, expected, expected_of_two
+):
+    out, planned = tmp_path / "out", small_plan("knn", processes=2)
+    trained, probe = (cell.name for cell in planned.cells)
+
+    def reach_the_limit():
+        wait_for((out / "pretrain" / trained / "log.jsonl").is_file)
+        number = (out / "slurm" / f"{trained}.job").read_text()
+        subprocess.run(["scancel", "--signal=USR2", number], check=True)
+
+    with meanwhile(reach_the_limit):
+        assert computed(planned, out, SlurmJobs(out, None, SlurmJobs.Config())) == {}
+    assert submitted == [[trained], [trained], [probe]]
+    assert values(out) == expected_of_two
+    assert not {sha for *_, sha in expected_of_two.values()} & {sha for *_, sha in expected.values()}
 
 
 @pytest.mark.timeout(900)
@@ -250,6 +278,24 @@ def test_a_ray_cluster_that_loses_a_node_gives_the_same_bits(shared, tmp_path, w
         cluster.shutdown()
     assert len((waits / "begun").read_text().split()) == 2  # one cell, on both nodes
     assert values(out) == expected
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray
+def test_two_processes_train_a_cell_of_a_ray_cluster(tmp_path, expected_of_two, monkeypatch):
+    pytest.importorskip("ray", reason=NO_RAY)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    out, planned = tmp_path / "out", small_plan("knn", processes=2)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        pool = RayTasks(out, None, RayTasks.Config(address=cluster.address))
+        with pytest.raises(UserError, match="no node of the Ray cluster has 4 cores and 0 GPUs"):
+            pool.fits(small_plan(processes=4).cells[0])
+        assert computed(planned, out, pool) == {}
+    finally:
+        cluster.shutdown()
+    assert values(out) == expected_of_two
 
 
 @pytest.mark.filterwarnings("ignore")  # of Ray

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import importlib.util
 import json
 import os
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from comparison_samples import SPEC, Constant
@@ -24,6 +27,8 @@ from benchmarks.schedule import Estimate, run
 from pretext.system import device
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
+
+ALONE, PAIR = SimpleNamespace(processes=1), SimpleNamespace(processes=2)
 
 
 def source():
@@ -80,6 +85,26 @@ def test_the_pool_survives_cells_that_fail_and_workers_that_die(tmp_path):
     assert [cell.probe for cell, *_ in reports] == ["", "c", "b", "a"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Wasteful(Constant):
+    """Leaves 300 MB in objects that refer to each other."""
+
+    def evaluate(self, encoder, data, out=None):
+        held = [np.full(300 * 2**20, 1, dtype=np.uint8)]
+        held.append(held)
+        gc.collect()  # what is still in use counts as old afterwards, and Python seldom looks at it again
+        yield from super().evaluate(encoder, data, out)
+
+
+@pytest.mark.slow
+def test_a_cell_does_not_report_what_earlier_ones_have_left(tmp_path):
+    encoder, cells = random_cells(a=Wasteful(), b=Wasteful(value=2), c=Wasteful(value=3), d=Wasteful(value=4))
+    pool = LocalProcesses(tmp_path, 1)
+    run([encoder, *cells.values()], tmp_path, pool, expected=Estimate({}, 1), progress=lambda *each: None)
+    peaks = [row.peak_mem_bytes for row in read_measurements(tmp_path)]
+    assert len(peaks) == 4 and max(peaks) < min(peaks) + 150e6
+
+
 @pytest.fixture
 def gpus_of_workers(monkeypatch):
     """A machine that seems to have four GPUs; return what the environment of each started worker says of them."""
@@ -94,7 +119,7 @@ def gpus_of_workers(monkeypatch):
         def start(self):
             seen.append(os.environ.get("CUDA_VISIBLE_DEVICES"))
 
-    connections = SimpleNamespace(close=lambda: None, send=lambda cell: None)
+    connections = SimpleNamespace(close=lambda: None, send=lambda given: None)
     context = SimpleNamespace(Pipe=lambda: (connections, connections), Process=Process)
     monkeypatch.setattr(local.multiprocessing, "get_context", lambda kind: context)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
@@ -117,15 +142,41 @@ def test_each_worker_sees_a_gpu_of_its_own(tmp_path, gpus_of_workers, monkeypatc
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     pool = LocalProcesses(tmp_path, workers)
     assert pool.workers == len(seen)
-    while pool.free():
-        pool.start(None)
-        pool._pool[-1].cell = "busy"
+    while pool.fits(ALONE):
+        pool.start(ALONE)
     assert gpus_of_workers == seen
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible
 
     lost = pool._pool.pop(1)  # the worker that replaces a dead one takes its GPU
-    pool.start(None)
+    pool.start(ALONE)
     assert pool._pool[-1].gpu == lost.gpu
+
+
+def test_a_cell_of_several_processes_takes_as_many_gpus(tmp_path, gpus_of_workers):
+    pool = LocalProcesses(tmp_path, None)
+    pool.start(ALONE)
+    assert pool.fits(PAIR)
+    pool.start(PAIR)
+    assert not pool.fits(PAIR) and pool.fits(ALONE)
+    pool.start(ALONE)
+    assert [worker.gpus for worker in pool._pool] == [("0",), ("1", "2"), ("3",)]
+    assert not pool.fits(ALONE)
+    pool._pool[1].cell = None
+    for _ in range(2):
+        pool.start(ALONE)
+    assert [worker.gpus for worker in pool._pool] == [("0",), ("1",), ("3",), ("2",)]
+
+
+def test_a_cell_of_more_processes_than_gpus_is_one_line(tmp_path, gpus_of_workers):
+    with pytest.raises(UserError, match="--gpus-per-cell 8: this machine has 4 GPUs"):
+        LocalProcesses(tmp_path, None).fits(SimpleNamespace(processes=8))
+
+
+def test_without_gpus_a_cell_of_several_processes_runs_alone_if_there_are_fewer_workers(tmp_path):
+    pool = LocalProcesses(tmp_path, 1)
+    assert pool.fits(PAIR)
+    pool._pool.append(SimpleNamespace(cell=ALONE))
+    assert not pool.fits(PAIR)
 
 
 @pytest.mark.parametrize(

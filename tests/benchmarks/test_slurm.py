@@ -50,14 +50,18 @@ def started(out, *cells, **options):
     return pool
 
 
+def taken(pool):
+    return len(pool._jobs) + len(pool._new)
+
+
 def test_a_job_s_outcome_is_that_of_its_cell(tmp_path, queue, cells):
     encoder, probe = cells
     pool = started(tmp_path, encoder, probe)
-    assert queue == {"1": "PENDING", "2": "PENDING"} and pool.free() == 2
+    assert queue == {"1": "PENDING", "2": "PENDING"} and taken(pool) == 2
     done = Outcome(encoder.name, "done", 3.5)
     write_json(tmp_path / "slurm" / f"{encoder.name}.json", dataclasses.asdict(done))
     assert pool.outcomes(0.0) == [done]
-    assert pool.free() == 3
+    assert taken(pool) == 1
     queue["2"] = "RUNNING"
     assert pool.outcomes(0.0) == []
 
@@ -70,7 +74,7 @@ def test_a_job_that_ends_without_an_outcome_fails_its_cell(tmp_path, queue, cell
     assert outcome.state == "failed"
     assert outcome.error.startswith("job 1 was cancelled" if state == "CANCELLED" else f"job 1 ended as {state}")
     assert [failure["cell"] for failure in read_failures(tmp_path)] == [cells[0].name]
-    assert pool.free() == 4
+    assert taken(pool) == 0
 
 
 @pytest.mark.parametrize("state", ["TIMEOUT", "PREEMPTED", "NODE_FAIL", "forgotten"])
@@ -97,7 +101,7 @@ def test_a_lost_job_starts_again_as_often_as_its_cell_gains_by_it(tmp_path, queu
 def test_a_queue_that_does_not_answer_ends_nothing(tmp_path, queue, cells, monkeypatch):
     pool = started(tmp_path, cells[0])
     monkeypatch.setattr(slurm, "queued_jobs", lambda: None)
-    assert pool.outcomes(0.0) == [] and pool.free() == 3
+    assert pool.outcomes(0.0) == [] and taken(pool) == 1
 
 
 def test_the_result_of_a_job_of_another_call_counts(tmp_path, queue, cells):
@@ -129,9 +133,20 @@ def test_cells_wait_while_the_controller_does_not_answer(tmp_path, queue, cells,
 
     monkeypatch.setattr(slurm, "submitted", submitted)
     pool = started(tmp_path, *cells)
-    assert pool.outcomes(0.0) == [] and queue == {} and pool.free() == 2
-    assert pool.outcomes(0.0) == [] and queue == {"1": "PENDING", "2": "PENDING"} and pool.free() == 2
+    assert pool.outcomes(0.0) == [] and queue == {} and taken(pool) == 2
+    assert pool.outcomes(0.0) == [] and queue == {"1": "PENDING", "2": "PENDING"} and taken(pool) == 2
     assert capsys.readouterr().err.count("SLURM does not answer: gone; trying again every") == 1
+
+
+def test_cells_of_several_processes_are_an_array_of_their_own(tmp_path, queue, cells, monkeypatch):
+    arrays, real = [], slurm.submitted
+    monkeypatch.setattr(slurm, "submitted", lambda given, *rest: arrays.append(list(given)) or real(given, *rest))
+    pair = dataclasses.replace(cells[0], name="pair", processes=2)
+    pool = started(tmp_path, cells[0], pair, cells[1])
+    assert arrays == [[cells[0], cells[1]], [pair]] and taken(pool) == 3
+    assert pool.fits(pair)
+    pool.start(dataclasses.replace(pair, name="another"))
+    assert not pool.fits(pair)
 
 
 def test_a_controller_that_stays_away_ends_the_command_in_one_line(tmp_path, queue, cells, monkeypatch):

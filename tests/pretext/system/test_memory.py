@@ -42,18 +42,6 @@ def test_freed_memory_that_the_allocator_keeps_does_not_count():
     del above
 
 
-def test_unused_objects_that_refer_to_each_other_do_not_count():
-    reset_peak_memory()
-    before = peak_memory()
-    for _ in range(4):
-        held = [np.full(100 * MIB, 1, dtype=np.uint8)]
-        held.append(held)
-    del held
-    assert peak_memory() > before + 300 * MIB
-    reset_peak_memory()
-    assert peak_memory() < before + 100 * MIB
-
-
 def test_without_the_status_file_the_peak_is_that_of_getrusage(monkeypatch, tmp_path):
     monkeypatch.setattr("pretext.system.memory.STATUS", tmp_path / "none")
     assert peak_memory() == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
