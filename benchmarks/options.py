@@ -79,8 +79,8 @@ class Options:
     """Add a row whose settings are chosen on val: every combination of the values between commas is trained with seed
     0, and the best in k-NN on val becomes a row. Repeat the flag for more rows."""
     probes: tuple[str, ...] = ()
-    """Columns: probe names as in `probes` below, or files of your own, my_probe.py?steps=10; the profile's if
-    omitted."""
+    """Columns: probe names as in `probes` below, or files of your own, my_probe.py; the profile's if omitted. Settings
+    after a ? replace the profile's, as in svm?folds=5."""
     seeds: int | None = None
     """Number of seeds, each a full repetition; the profile's if omitted."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
@@ -261,24 +261,33 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
 def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe]) -> dict[str, AnyProbe]:
     """Return probes by name, with the profile's settings, or with their defaults if the profile lacks them.
 
+    Args:
+        probes: Names of probes, or files that define one; either with settings of its own, as in `svm?folds=5`.
+        profile_probes: The profile's probes by name.
+
     Raises:
-        UserError: If there is no such probe, or a file defines none.
+        UserError: If there is no such probe or setting, a file defines none, or two have one name.
     """
     from benchmarks.probes import default_probe, probe_names
     from pretext.judging import probe_in_file
     from pretext.system.specs import options_into, parse_spec
 
     chosen: dict[str, AnyProbe] = {}
-    for name in probes or profile_probes:
-        if is_file(name):
-            spec = parse_spec(name)
-            if (column := file_row(name)) in {*probe_names(), *chosen}:
-                raise UserError(f"--probes {name}: a probe is called {column} already; rename the file")
+    for text in probes or profile_probes:
+        spec = parse_spec(text)
+        if "seed" in spec.options:
+            raise UserError(f"--probes {text}: leave out seed; --seeds sets the number of seeds")
+        if is_file(text):
+            if (column := file_row(text)) in {*probe_names(), *chosen}:
+                raise UserError(f"--probes {text}: a probe is called {column} already; rename the file")
             chosen[column] = options_into(probe_in_file(Path(spec.kind)), spec)
-        elif name not in probe_names():
+            continue
+        if (name := spec.kind) not in probe_names():
             raise UserError(f"unknown probe {name!r}; {did_you_mean(name, probe_names())}")
-        else:
-            chosen[name] = profile_probes.get(name) or default_probe(name)
+        if name in chosen:
+            raise UserError(f"--probes {text}: {name} is given twice; a table has one column of a probe")
+        base = profile_probes.get(name) or default_probe(name)
+        chosen[name] = options_into(type(base), spec, start=base) if spec.options else base
     return chosen
 
 

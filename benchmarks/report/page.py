@@ -20,6 +20,7 @@ from benchmarks.report.sentences import caveats, data_sentence, setting_sentence
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
 from benchmarks.wording import LEGEND, and_list
+from pretext.datasets.base import ImageDataset
 from pretext.system.errors import UserError
 
 MOST_BYTES = 9_900_000
@@ -199,27 +200,37 @@ def _fills(run: Run, label: str) -> str:
 
 
 def _nearest_fills(run: Run, label: str) -> str:
-    content = fills.nearest_table(run, gallery.open_data(run, label), label)
+    data = gallery.open_data(run, label)
+    content = fills.nearest_table(run, data, label)
     return content and (
         "<p>The same test images, with the hole filled from the training image with the most similar surroundings, "
         "and blended in. Similarity is measured on histograms of oriented gradients (HOG), and on each encoder's "
         "features (first seed) at the stage below its name. "
-        f"At most {fills.TAKEN_FROM} training images are searched.</p>{content}{_shown_rows(run)}"
+        f"{_searched(data, fills.TAKEN_FROM)}</p>{content}{_shown_rows(run)}"
     )
 
 
 def _neighbours(run: Run, label: str) -> str:
-    content = neighbours.neighbours(run, gallery.open_data(run, label), label)
+    data = gallery.open_data(run, label)
+    content = neighbours.neighbours(run, data, label)
     frames = (
         "Full green frame and ✓: the same class; dashed red frame and ✗: another class. Beside each name: how many are "
         "right. "
     )
     labelled = '<figure class="' in content
+    regions = f"At most {neighbours.SEARCHED:,} regions are searched."
+    searched = regions if "boxes" in data.annotations else _searched(data, neighbours.SEARCHED)
     return content and (
         f"<p>Left: a test image{', one of each class' if labelled else ''}, drawn at random. Right: its nearest "
         "neighbours in the training split, a line per encoder, read at the stage of its headline score. "
-        f"{frames if labelled else ''}At most {neighbours.SEARCHED} are searched.</p>{content}{_shown_rows(run)}"
+        f"{frames if labelled else ''}{searched}</p>{content}{_shown_rows(run)}"
     )
+
+
+def _searched(data: ImageDataset, most: int) -> str:
+    """Return how many training images are searched, of which at most `most` are drawn."""
+    count = len(data.split("train"))
+    return f"All {count:,} training images are searched." if count <= most else f"{most:,} of {count:,} are searched."
 
 
 def _dense(run: Run, label: str) -> str:

@@ -11,11 +11,14 @@ from comparison_samples import SPEC, recipe, run_smoke
 from benchmarks import plan as plans
 from benchmarks import probes, run_all
 from benchmarks.cells import Inpainting
-from benchmarks.options import Options, plan_of, with_budget
+from benchmarks.options import Options, chosen_probes, plan_of, with_budget
 from benchmarks.reproduction import stored_cell
 from benchmarks.results import read_measurements
 from benchmarks.rows import encoder_rows, row_training, task_rows
 from downstream.probes import knn
+from downstream.probes.knn import Knn
+from downstream.probes.linear import Linear
+from downstream.probes.svm import Svm
 from pretext.system.errors import UserError
 
 
@@ -98,6 +101,28 @@ def test_two_probes_of_one_name_in_files_are_refused(smoke, tmp_path, monkeypatc
         (tmp_path / name).write_text(source)
     with pytest.raises(UserError, match="probes 'a b' and 'a-b' would share the files of 'a-b'"):
         run_smoke(smoke, "--probes", str(tmp_path / "a b.py"), str(tmp_path / "a-b.py"))
+
+
+def test_a_probe_may_have_settings_of_its_own():
+    profile = {"linear": Linear(train_images=77), "knn": Knn()}
+    chosen = chosen_probes(("linear?val_images=5", "svm?folds=4"), profile)
+    assert chosen == {"linear": Linear(train_images=77, val_images=5), "svm": Svm(folds=4)}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("knm?k=3",), "unknown probe 'knm'; did you mean 'knn'"),
+        (("linear?train=3",), "linear: unknown option 'train'; did you mean 'iterations'? known: "),
+        (("linear?train_images=few",), "linear: train_images=few: expected a whole number"),
+        (("linear", "linear?train_images=3"), "linear is given twice; a table has one column of a probe"),
+        (("linear?seed=3",), "leave out seed; --seeds sets the number of seeds"),
+    ],
+)
+def test_wrong_settings_of_a_probe_are_one_line(given, message):
+    with pytest.raises(UserError) as caught:
+        chosen_probes(given, {"linear": Linear()})
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(smoke, tmp_path):

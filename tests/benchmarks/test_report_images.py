@@ -10,6 +10,7 @@ from report_samples import SPEC, Page, trained_folder
 
 from benchmarks.report.content import read_run
 from benchmarks.report.page import page
+from pretext.datasets import open_dataset
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,8 @@ def test_every_kind_of_image_is_on_the_page(trained):
     ):
         assert any(wanted in alt for alt in alts), wanted
     assert len(text.encode()) < 10e6
+    train = len(open_dataset(SPEC).split("train"))
+    assert f"All {train} training images are searched." in text and "At most 1,000 regions are searched." in text
 
 
 def test_holes_are_filled_from_the_image_with_the_most_similar_surroundings(trained):
@@ -48,7 +51,6 @@ def test_holes_are_filled_from_the_image_with_the_most_similar_surroundings(trai
 
     from PIL import Image
 
-    from pretext.datasets import open_dataset
     from pretext.encoders import load_encoder
     from pretext.inpainting.measuring import drawn_pictures
 
