@@ -7,6 +7,7 @@ Columns are named on reading, from the data sets of the plan.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -93,20 +94,26 @@ def _names(spec: str, specs: Sequence[str]) -> list[str]:
     return [*names, body, *([f"{names[0]} {' '.join(own)}"] if own else []), spec]
 
 
+def pictures_of(row: Measurement) -> str:
+    """Return what identifies the pictures of all splits that a cell was computed on."""
+    return json.dumps(json.loads(row.config_json).get("data", row.data_fingerprint), sort_keys=True)
+
+
 def with_columns(measurements: Iterable[Measurement], specs: Sequence[str]) -> list[Measurement]:
     """Return measurements whose `probe` is the name of their column, those of the first set first.
 
     Args:
         measurements: Measurements as their files hold them.
         specs: Data sets of the comparison; with fewer than two nothing changes. A set of another name belongs to the
-            one with the same test pictures: two folders may name one set by two paths.
+            one with the same pictures: two folders may name one set by two paths.
     """
     rows = [*measurements]
     labels = labels_of(specs)
     if len(labels) < 2:
         return rows
-    same = {row.data_fingerprint: labels[row.data] for row in rows if row.data in labels}
-    own = {row.data: same.get(row.data_fingerprint, "") for row in rows if row.data not in labels}
+    renamed = [row for row in rows if row.data not in labels]
+    same = {pictures_of(row): labels[row.data] for row in rows if renamed and row.data in labels}
+    own = {row.data: same.get(pictures_of(row), "") for row in renamed}
     strange = [spec for spec, label in own.items() if not label]
     labels = labels_of([*labels, *strange]) | {spec: label for spec, label in own.items() if label} | labels
     order = [*dict.fromkeys(labels.values())]

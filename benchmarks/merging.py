@@ -3,6 +3,9 @@
 A cell's name contains the hash of its settings, so cells of one name are the same cell wherever they were computed.
 Of a cell with several values the first folder's value counts. The others stay in OUT/conflicts, in conflicts.csv and
 in the notes of the report.
+
+Folders may have been judged on different data sets if their rows were trained alike: their cells are those of one
+comparison with several `--data`.
 """
 
 from __future__ import annotations
@@ -11,14 +14,16 @@ import csv
 import dataclasses
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.columns import sets_of, synthetic_sets, with_columns
+from benchmarks.cells import check_slugs
+from benchmarks.columns import labels_of, pictures_of, sets_of, synthetic_sets, with_columns
 from benchmarks.environment import FILE as ENVIRONMENT
 from benchmarks.environment import read_environments
 from benchmarks.ordering import column_order
+from benchmarks.plan import is_left_out
 from benchmarks.results import encoder_path, failure_path, result_path, write_json, write_plan
 from benchmarks.submissions import (
     Difference,
@@ -26,7 +31,6 @@ from benchmarks.submissions import (
     check_one_table,
     differences,
     encoders,
-    pictures_of,
     read_submission,
 )
 from benchmarks.wording import MOST_NAMED
@@ -96,6 +100,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
         raise UserError("give two or more results folders to merge")
     submissions = [read_submission(folder) for folder in folders]
     check_one_table(submissions)
+    check_slugs("data sets", labels_of(_sets(submissions)).values())
     merged = _compare(submissions)
     beside = out.with_name(f".{out.name}.merging")
     shutil.rmtree(beside, ignore_errors=True)
@@ -173,6 +178,11 @@ def _plan(merged: Merged, out: Path) -> dict[str, Any]:
     plans = [submission.plan for submission in merged.submissions]
     cells = list({cell["name"]: cell for plan in plans for cell in plan["cells"]}.values())
     joined = {key: list(dict.fromkeys(each for plan in plans for each in plan.get(key, ()))) for key in ALL_OF}
+    several = _several(merged.submissions)
+    if several:
+        joined["notes"] = list(dict.fromkeys(note for plan in plans for note in _notes_with_set(plan)))
+    judged = {submission.cells[cell][0].pretext for cell, submission in merged.chosen.items()}
+    joined["left_out"] = [each for each in joined["left_out"] if not any(is_left_out(row, [each]) for row in judged)]
     joined["notes"] += [
         f"{submission.about()}; computed by: {submission.plan.get('command', 'an unknown command')}"
         for submission in merged.submissions
@@ -182,7 +192,7 @@ def _plan(merged: Merged, out: Path) -> dict[str, Any]:
     return {
         **plans[0],
         **joined,
-        **_several(merged.submissions),
+        **several,
         "command": shlex.join(["python", "benchmarks/run_all.py", "merge", *folders, "--out", str(out)]),
         "seeds": max(int(plan.get("seeds", 1)) for plan in plans),
         "expected_s": {key: value for plan in reversed(plans) for key, value in plan.get("expected_s", {}).items()},
@@ -190,19 +200,23 @@ def _plan(merged: Merged, out: Path) -> dict[str, Any]:
     }
 
 
-def _several(submissions: Sequence[Submission]) -> dict[str, Any]:
-    """Return what a merged plan says of several data sets; of two names for the same pictures the first counts."""
+def _sets(submissions: Sequence[Submission]) -> list[str]:
+    """Return the specs of all data sets; of two names for the same pictures the first counts."""
     sets: dict[str, str] = {}
-    drawn: set[str] = set()
     for submission in submissions:
         pictures = {rows[0].data: pictures_of(rows[0]) for rows in submission.cells.values()}
         for spec in sets_of(submission.plan):
             if spec not in sets.values():
                 sets.setdefault(pictures.get(spec, spec), spec)
-        drawn |= {*synthetic_sets(submission.plan)}
-    specs = [*sets.values()]
+    return [*sets.values()]
+
+
+def _several(submissions: Sequence[Submission]) -> dict[str, Any]:
+    """Return what a merged plan says of several data sets; nothing of one."""
+    specs = _sets(submissions)
     if len(specs) < 2:
         return {}
+    drawn = {spec for submission in submissions for spec in synthetic_sets(submission.plan)}
     rows = [row for each in submissions for of_cell in each.cells.values() for row in of_cell]
     return {
         "data": specs,
@@ -210,6 +224,12 @@ def _several(submissions: Sequence[Submission]) -> dict[str, Any]:
         "synthetic_sets": [spec for spec in specs if spec in drawn],
         "probes": column_order(row.probe for row in with_columns(rows, specs)),
     }
+
+
+def _notes_with_set(plan: Mapping[str, Any]) -> list[str]:
+    """Return the notes of a plan, which name their data set if the plan has one alone, as those of several do."""
+    only = {*sets_of(plan), plan.get("pretrain_data", "")} - {""}
+    return [f"{next(iter(only))}: {note}" if len(only) == 1 else note for note in plan.get("notes", ())]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -202,7 +202,7 @@ def make_plan(
         reason = "; ".join(left_out) or "the chosen probes apply to none of the rows; add a probe or a row"
         raise UserError(f"nothing is left to compare: {reason}")
     judged = {cell.pretext for cell in probe_cells}
-    silent = [row for row in (*rows, *(foreign or {})) if row not in judged and not _said(row, left_out)]
+    silent = [row for row in (*rows, *(foreign or {})) if row not in judged and not is_left_out(row, left_out)]
     left_out += [f"row {row} left out: none of the probes judges it" for row in silent]
     return Plan(
         recipe=recipe,
@@ -261,7 +261,8 @@ def _notes(data: Sequence[ImageDataset]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{each.spec}: {note}" for each in opened for note in each.notes))
 
 
-def _said(row: str, left_out: Sequence[str]) -> bool:
+def is_left_out(row: str, left_out: Sequence[str]) -> bool:
+    """Return whether one of a plan's sentences says that a row was left out."""
     return any(text.startswith(f"row {row} left out") for text in left_out)
 
 

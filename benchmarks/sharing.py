@@ -13,7 +13,9 @@ from pretext.system.command_line import parse
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Merge:
-    """Merge results folders of several machines or people into a new one, with its table and report.
+    """Merge results folders of several machines, people or data sets into a new one, with its table and report.
+
+    Rows must be trained alike. For folders with different --data, give each run the same --pretrain-data.
 
     Examples:
         python benchmarks/run_all.py merge results/mine results/hers --out results/all

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import NOT_HASHED, as_json, differing_settings, flat, settings_hash
-from benchmarks.columns import sets_of
+from benchmarks.cells import NOT_HASHED, differing_settings, flat, settings_hash
+from benchmarks.columns import pictures_of
 from benchmarks.comparison import facts_of
 from benchmarks.results import Measurement, read_measurements, read_plan
 from benchmarks.superseded import protocol_of, without_seeds
+from benchmarks.wording import and_list
 from pretext.system.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9_=-]*(\.[A-Za-z0-9_=-]+){2,3}")
@@ -125,51 +126,53 @@ def check_one_table(submissions: Sequence[Submission]) -> None:
     """Check that the cells of all folders belong into one table.
 
     Raises:
-        UserError: If two cells of one probe have different protocols, data sets or code versions, or two cells of one
-            row and probe differ by more than their seeds. If a folder has several data sets, this holds for each set.
+        UserError: If one spec names different pictures, two cells of one column have different protocols, or two cells
+            of one row have encoders that differ by more than their seeds.
     """
-    seen: dict[tuple[str, str], tuple[dict[str, Any], Path]] = {}
-    several = any(len(sets_of(submission.plan)) > 1 for submission in submissions)
+    seen: dict[tuple[str, str], tuple[dict[str, Any], Measurement, Path]] = {}
     for submission in submissions:
         for rows in submission.cells.values():
             if not is_its_name(rows[0]):
                 raise UserError(
                     f"{submission.folder}: the settings of {rows[0].cell} do not match its name; restore the file"
                 )
-            for key, settings in _settings_by_key(rows[0], several=several):
-                before, folder = seen.setdefault(key, (settings, submission.folder))
+            for key, settings in _settings_by_key(rows[0]):
+                before, row, folder = seen.setdefault(key, (settings, rows[0], submission.folder))
                 if before != settings:
-                    changed = differing_settings(flat(before), flat(settings))
-                    if before.get("data") != settings.get("data"):
-                        changed = [f"different pictures in {rows[0].data}"]
-                    if before.get("pretrain_data") != settings.get("pretrain_data"):
-                        changed = ["different training pictures", *(c for c in changed if "pretrain_data" not in c)]
-                    raise UserError(
-                        f"{folder} and {submission.folder} differ in {key[0]}: {'; '.join(changed)}; one table cannot "
-                        "hold both; leaderboard shows both on one page"
-                    )
+                    folders = f"{folder} and {submission.folder} differ"
+                    if folder == submission.folder:
+                        folders = f"cells of {folder} differ"
+                    what = _what_differs(before, settings, row, rows[0])
+                    raise UserError(f"{folders} in {key[0]}: {what}; leaderboard shows both on one page")
 
 
-def _settings_by_key(row: Measurement, *, several: bool) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-    """Yield what must be equal among all rows of a column, and among all seeds of a row.
+def _what_differs(before: dict[str, Any], settings: dict[str, Any], row: Measurement, other: Measurement) -> str:
+    """Return what keeps two cells out of one table, and what to do about it."""
+    if before.get("data") != settings.get("data"):
+        return "different pictures; one table cannot hold both"
+    ours, theirs = flat(before), flat(settings)
+    pictures = {each.pop("pretrain_data") for each in (ours, theirs) if "pretrain_data" in each}
+    changed = differing_settings(ours, theirs)
+    if len(pictures) < 2:
+        return f"{'; '.join(changed)}; one table cannot hold both"
+    names = list(dict.fromkeys((row.pretrain_data, other.pretrain_data)))
+    changed.insert(0, f"trained on different pictures, of {and_list(names)}")
+    return (
+        f"{'; '.join(changed)}; rows of one table must be trained on the same --pretrain-data, and a run on another "
+        "--data trains on that data unless --pretrain-data is given"
+    )
 
-    A column is a probe, or with `several` data sets a probe and its pictures. There, one spec must name the same
-    pictures everywhere, and the columns of a row must judge the same encoder.
+
+def _settings_by_key(row: Measurement) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+    """Yield what must be equal among all cells of a spec, of a column, and of a row.
+
+    A column is a probe and its pictures: two folders may name one data set by two paths.
     """
     settings = json.loads(row.config_json)
-    on = pictures_of(row) if several else ""
-    if several:
-        yield (f"data {row.data}", ""), {"data": settings.get("data")}
-    yield (f"probe {row.probe}", on), protocol_of(settings)
-    yield (f"row {row.pretext} in {row.probe}", on), without_seeds(settings)
-    if several:
-        of_encoder = without_seeds(settings).items()
-        yield (f"row {row.pretext}", ""), {k: v for k, v in of_encoder if k not in ("probe", "probe_config", "data")}
-
-
-def pictures_of(row: Measurement) -> str:
-    """Return what identifies the pictures of all splits that a cell was computed on."""
-    return as_json(json.loads(row.config_json).get("data"))
+    yield (f"data {row.data}", ""), {"data": settings.get("data")}
+    yield (f"probe {row.probe}", pictures_of(row)), protocol_of(settings)
+    of_encoder = without_seeds(settings).items()
+    yield (f"row {row.pretext}", ""), {k: v for k, v in of_encoder if k not in ("probe", "probe_config", "data")}
 
 
 def _mean(items: Sequence[float]) -> float:

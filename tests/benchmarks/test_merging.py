@@ -110,9 +110,10 @@ def test_a_failure_counts_until_a_folder_has_the_result(halves, tmp_path, capsys
     [
         (
             ("--data", SPEC + "&seed=1"),
-            r"differ in probe linear: different pictures in scenes\?size=16\S*&seed=1; one table",
+            r"differ in row random: trained on different pictures, of scenes\S+ and scenes\S+&seed=1; rows of one "
+            r"table must be trained on the same --pretrain-data, and a run on another --data trains on that data",
         ),
-        (("--budget", "images=16"), r"differ in row rotation in linear: train\.images 8 and 16"),
+        (("--budget", "images=16"), r"differ in row rotation: train\.images 8 and 16; one table cannot hold both"),
     ],
 )
 def test_what_does_not_belong_into_one_table_is_refused(smoke, tmp_path, flags, message):

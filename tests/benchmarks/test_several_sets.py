@@ -195,8 +195,8 @@ def test_a_run_of_several_sets_merges_with_one_of_a_single_set(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--data", THIRD), "differ in row random: different training pictures"),
-        (("--data", OTHER, "--pretrain-data", SPEC, "--budget", "images=16"), r"row rotation in linear: train\.images"),
+        (("--data", THIRD), "differ in row random: trained on different pictures"),
+        (("--data", OTHER, "--pretrain-data", SPEC, "--budget", "images=16"), r"row rotation: train\.images"),
     ],
 )
 def test_a_set_judged_on_other_encoders_is_refused(smoke, tmp_path, flags, message):
