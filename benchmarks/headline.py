@@ -142,7 +142,8 @@ def _numbers(
 
 def _score(own: Summary, base: Summary | None, labels: Summary | None) -> str:
     unit = f"\N{NO-BREAK SPACE}{own.unit}" if own.unit else ""
-    text = f"{probe_title(own.probe)} {metric_title(own.metric)} {own.mean:.1f}{unit}"
+    name = metric_title(own.metric)
+    text = f"{probe_title(own.probe)} {name}{':' if ', ' in name else ''} {own.mean:.1f}{unit}"
     if own.difference is None or base is None:
         return f"{text}."
     points = "points" if own.unit == "%" else own.unit

@@ -7,6 +7,7 @@ named when results are read: `name_rows`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 
@@ -22,6 +23,8 @@ ENCODERS = {"alexnet": "AlexNet", "released": "the authors' AlexNet"}
 """Names of the suite's own architectures."""
 METRICS = {"top1": "top-1", "top5": "top-5"}
 """Names of metrics that are written otherwise than in results.csv."""
+FEW_LABELS = re.compile(r"(?P<tuned>tuned )?(?P<name>.+)@(?:(?P<percent>[\d.e+-]+)%|k=(?P<each>\d+))(?P<sd> sd)?")
+"""Metrics of probes that train on few labels: a share of them, or so many of each class."""
 _own: dict[str, str] = {}
 """Names of rows that `name_rows` has found."""
 
@@ -103,9 +106,24 @@ def encoder_title(spec: str) -> str:
     return f"{name} ({settings})" if options else name
 
 
-def metric_title(metric: str) -> str:
-    """Return the name that people read: `top-1` for `top1`."""
-    return METRICS.get(metric, metric)
+def metric_title(metric: str, unit: str = "") -> str:
+    """Return the name that people read, with its unit if one is given: `top-1 %` for `top1`.
+
+    Scores on few labels say on how many: `fine-tuned top-1 %, 10 % of the labels` for `tuned top1@10%`.
+    """
+    name, labels = metric, ""
+    if found := FEW_LABELS.fullmatch(metric):
+        tuned, spread = "fine-tuned " if found["tuned"] else "", ", deviation of samples" if found["sd"] else ""
+        name = f"{tuned}{METRICS.get(found['name'], found['name'])}"
+        labels = f", {labels_title(found['percent'], found['each'])}{spread}"
+    return f"{METRICS.get(name, name)} {unit}".rstrip() + labels
+
+
+def labels_title(percent: str | None, each: str | None = None) -> str:
+    """Return a budget of labels: `10 % of the labels`, or `4 labels of each class`."""
+    if percent is not None:
+        return f"{percent} % of the labels"
+    return f"{each} label{'' if each == '1' else 's'} of each class"
 
 
 @cache

@@ -53,7 +53,7 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
         smallest = smallest_detectable(column)
         texts = [value_text(cells[row, probe]) if (row, probe) in cells else "– " for row in rows]
         texts.append("" if smallest is None else f"{smallest:.1f} ")
-        unit = f"{metric_title(column[0].metric)} {column[0].unit}".strip() + " "
+        unit = metric_title(column[0].metric, column[0].unit) + " "
         return Column((f"{probe_title(probe_of(probe))} ", unit), texts)
 
     sets = by_set(column_order(probe for _, probe in cells))

@@ -92,7 +92,7 @@ def _choices(entries: Sequence[Entry]) -> str:
 
 def _line(anchor: str, entry: Entry) -> str:
     s, first = entry.summary, entry.cells[0]
-    about = f"{metric_title(s.metric)} {s.unit}".strip() + (" ↑" if s.higher_is_better else " ↓")
+    about = metric_title(s.metric, s.unit) + (" ↑" if s.higher_is_better else " ↓")
     facets = {
         "data": entry.data,
         "budget": str(entry.budget),

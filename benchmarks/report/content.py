@@ -272,9 +272,8 @@ def _printable(name: str) -> str:
 
 
 def column_title(summary: Summary) -> str:
-    """Return `Linear, top-1 %`, with a no-break space before the unit."""
-    unit = f"\N{NO-BREAK SPACE}{summary.unit}" if summary.unit else ""
-    return f"{probe_title(summary.probe)}, {metric_title(summary.metric)}{unit}"
+    """Return `Linear, top-1 %`."""
+    return f"{probe_title(summary.probe)}, {metric_title(summary.metric, summary.unit)}"
 
 
 def _versions(packages: Mapping[str, str]) -> str:

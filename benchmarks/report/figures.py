@@ -94,7 +94,7 @@ def _gain_plots(run: Run) -> list[Plot]:
         room = 0.15 * (max(*framed, 0) - min(*framed, 0)) or 1.0
         axes.set_ylim(min(*framed, 0) - room, max(*framed, 0) + room)  # training with labels may leave the frame
         axes.set_xticks(range(len(stages)), stages)
-        axes.set_ylabel(f"{metric_title(own.metric)} {own.unit}, minus random weights")
+        axes.set_ylabel(f"{metric_title(own.metric, own.unit)}, minus random weights")
         plot_title(axes, f"{probe_title(probe)}: gain over random weights by stage")
         legend_below(figure, run, axes, others=len(compared.keys() - {*run.shown}))
         last = "; ".join(f"{row_title(row)} {gains[-1].gain:+.1f}" for row, gains in compared.items())
@@ -137,7 +137,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         )  # not to the intervals: those of few seeds would flatten the lines
         axes.set_xticks(range(len(stages)), stages)
         title = column_title(metrics[probe])
-        axes.set_ylabel(f"{metric_title(metric)} {metrics[probe].unit}".strip())
+        axes.set_ylabel(metric_title(metric, metrics[probe].unit))
         plot_title(axes, f"{probe_title(probe)} by stage")
         legend_below(figure, run, axes)
         tops = [max((r for r in readings if r.pretext == row), key=lambda r: r.value.mean) for row in run.rows

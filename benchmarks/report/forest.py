@@ -84,7 +84,7 @@ def _drawn(name: str, rows: Sequence[str], panels: Sequence[dict[str, Summary]],
 def _title(summary: Summary) -> str:
     """Return probe, data set and metric of a panel, each on lines of its own."""
     on = [textwrap.fill(f"on {label}", SET_LETTERS)] if (label := label_of(summary.probe)) else []
-    metric = f"{metric_title(summary.metric)} {summary.unit}".rstrip()
+    metric = textwrap.fill(metric_title(summary.metric, summary.unit), SET_LETTERS)
     return "\n".join([probe_title(probe_of(summary.probe)), *on, metric])
 
 

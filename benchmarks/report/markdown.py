@@ -59,7 +59,7 @@ def _in_one_line(text: str) -> str:
 def _main_table(run: Run) -> str:
     headlines = run.headlines()
     first = {probe: next(s for (_, name), s in headlines.items() if name == probe) for probe in run.probes}
-    units = {probe: f"{metric_title(one.metric)} {one.unit}".strip() for probe, one in first.items()}
+    units = {probe: metric_title(one.metric, one.unit) for probe, one in first.items()}
     head = [
         "row",
         *(escape(f"{probe_title(probe)} ({'; '.join([units[probe], *protocol(run, probe)])})") for probe in run.probes),

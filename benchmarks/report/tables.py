@@ -25,7 +25,7 @@ def main_table(run: Run) -> str:
     for probe in run.probes:
         column = [s for (_, name), s in headlines.items() if name == probe]
         one = column[0]
-        about = f"{metric_title(one.metric)} {one.unit}".strip() + (" ↑" if one.higher_is_better else " ↓")
+        about = metric_title(one.metric, one.unit) + (" ↑" if one.higher_is_better else " ↓")
         chance = f"no learning {one.chance:.1f}" if one.chance is not None else NBSP
         on = [f"on {label}"] if (label := label_of(probe)) else []
         head.append(_head(probe_title(probe_of(probe)), *on, about, *protocol(run, probe), chance))

@@ -109,6 +109,7 @@ def test_probes_metrics_and_encoders_are_named():
         "k-NN", "Fine-tuning", "Detection", "mine?x=1",
     ]  # fmt: skip
     assert (metric_title("top1"), metric_title("mIoU")) == ("top-1", "mIoU")
+    assert (metric_title("top1", "%"), metric_title("RankMe", "")) == ("top-1 %", "RankMe")
     assert encoder_title("alexnet?width=0.25&stem_stride=2") == "AlexNet (width 0.25, stem stride 2)"
     assert encoder_title("timm:resnet18") == "resnet18"
 
@@ -120,3 +121,20 @@ def test_references_come_first_then_rows_without_training_by_gradients():
         "random", "random:untouched", "supervised", "hog", "pixels", "kmeans", "autoencoder", "simclr", "zebra",
     ]  # fmt: skip
     assert [group_of(row) for row in ordered] == ["reference"] * 3 + ["plain"] * 3 + ["task"] * 3
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [
+        ("top1@1%", "top-1 %, 1 % of the labels"),
+        ("top1@0.5%", "top-1 %, 0.5 % of the labels"),
+        ("tuned top1@100%", "fine-tuned top-1 %, 100 % of the labels"),
+        ("mAP@10%", "mAP %, 10 % of the labels"),
+        ("top1@k=1", "top-1 %, 1 label of each class"),
+        ("tuned mean class accuracy@k=16", "fine-tuned mean class accuracy %, 16 labels of each class"),
+        ("top1@10% sd", "top-1 %, 10 % of the labels, deviation of samples"),
+        ("precision@10", "precision@10 %"),
+    ],
+)
+def test_scores_on_few_labels_say_on_how_many(metric, title):
+    assert metric_title(metric, "%") == title
