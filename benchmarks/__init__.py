@@ -30,6 +30,7 @@ comparison          two results folders against each other
 submissions         read and check results folders of other machines and people
 merging             several results folders as one
 verdict             summaries over seeds: means, intervals, differences from random weights
+label_curves        how many labels a share is, what more bring, what a row is worth in labels
 intervals           the statistics: intervals, tests, corrections, ranks
 wording             sentences, lists and marks shared by terminal, report and commands
 terminal            the results table as plain text

@@ -11,6 +11,7 @@ from benchmarks.columns import label_of
 from benchmarks.naming import probe_title, row_title
 
 if TYPE_CHECKING:
+    from benchmarks.intervals import Interval
     from benchmarks.verdict import Summary
 
 MARK = {True: "▲", False: "▼", None: ""}
@@ -63,6 +64,15 @@ def value_text(summary: Summary) -> str:
     half = f" ±{(summary.high - summary.low) / 2:.1f}" if summary.low is not None and summary.high is not None else ""
     mark = MARK[summary.better] or " "
     return f"{summary.mean:.1f}{half}{mark}"
+
+
+def difference_text(found: Interval, unit: str) -> str:
+    """Return a difference as `+3.1 points (95 % interval +1.0 to +5.2)`; points are those of percent."""
+    unit, digits = (" points", 1) if unit == "%" else (f" {unit}".rstrip(), 2)
+    ends = "no interval"
+    if found.low is not None and found.high is not None:
+        ends = f"95 % interval {found.low:+.{digits}f} to {found.high:+.{digits}f}"
+    return f"{found.mean:+.{digits}f}{unit} ({ends})"
 
 
 def after_holm(summaries: Sequence[Summary]) -> str:

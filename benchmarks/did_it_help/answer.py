@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.costs import Cost, read_costs
+from benchmarks.did_it_help.more import more_labels, more_pictures
 from benchmarks.did_it_help.recipe import CONTINUED, GIVEN, OWN
-from benchmarks.intervals import LEVEL, holm
+from benchmarks.intervals import LEVEL, Interval, holm
 from benchmarks.naming import metric_title, row_title
 from benchmarks.ordering import row_key
-from benchmarks.results import read_measurements
+from benchmarks.report.few_labels import figure_name
+from benchmarks.results import read_measurements, read_plan
 from benchmarks.verdict import BASELINE, Summary, summarise
-from benchmarks.wording import and_list, duration
+from benchmarks.wording import and_list, difference_text, duration
 from pretext.system.checkpoint import atomic_write
 
-SHARE = re.compile(r"(?P<tuned>tuned )?(top1|mAP)@(?P<percent>[\d.]+)%")
+SHARE = re.compile(r"(?P<tuned>tuned )?(?P<name>top1|mAP)@(?P<percent>[\d.]+)%")
 """Names of the scores on a share of the labels."""
 SAID_WITHOUT_LABELS = (
     "RankMe says how many directions the vectors fill, alignment how alike two views of a picture are (less is more "
@@ -25,8 +27,13 @@ SAID_WITHOUT_LABELS = (
 )
 
 
-def write_answer(out: Path) -> str:
-    """Write OUT/answer.md, and for pictures without labels OUT/neighbours.png; return the sentences."""
+def write_answer(out: Path, counts: Mapping[float, int]) -> str:
+    """Write OUT/answer.md, and for pictures without labels OUT/neighbours.png; return the sentences.
+
+    Args:
+        out: The results folder, with its report.
+        counts: Number of labels by share in percent, from the fewest to all; not used without labels.
+    """
     measurements = read_measurements(out)
     summaries, costs = summarise(measurements), read_costs(out)
     shares = [s for s in summaries if SHARE.fullmatch(s.metric)]
@@ -34,8 +41,19 @@ def write_answer(out: Path) -> str:
         rows = {s.pretext for s in shares}
         beside = GIVEN if GIVEN in rows else BASELINE
         against = {beside: [s for s in summarise(measurements, baseline=beside) if SHARE.fullmatch(s.metric)]}
-        sentences = [helped(against[beside], beside), labels_alone(shares), cost(costs)]
+        found = SHARE.fullmatch(shares[0].metric)
+        assert found is not None
+        sentences = [
+            helped(against[beside], beside),
+            labels_alone(shares),
+            more_labels(measurements, found["name"], counts, beside),
+            more_pictures(measurements, found["name"], read_plan(out).get("left_out", ())),
+            cost(costs),
+        ]
         body = _table(shares)
+        curves = out / "figures" / f"{figure_name(shares[0].probe)}.png"
+        if curves.exists():
+            body += f"\n\n![Score against the number of labels, by row]({curves.relative_to(out).as_posix()})"
     else:
         from benchmarks.did_it_help.neighbours import write_neighbours
 
@@ -117,7 +135,7 @@ def _table(summaries: Sequence[Summary]) -> str:
     lines = ["| row | score | mean | 95 % interval | − random | 95 % interval |", "|---|---|--:|--:|--:|--:|"]
     for s in summaries:
         own = "–" if s.low is None or s.high is None else f"{s.low:.2f} to {s.high:.2f}"
-        name = _score_name(s)
+        name = metric_title(s.metric, s.unit)
         difference = ends = "–"
         if s.difference is not None:
             difference = f"{s.difference:+.2f}"
@@ -127,23 +145,11 @@ def _table(summaries: Sequence[Summary]) -> str:
     return "\n".join(lines)
 
 
-def _score_name(s: Summary) -> str:
-    """Return the name of a score that people read: `fine-tuned top-1, 10 % of the labels`."""
-    found = SHARE.fullmatch(s.metric)
-    if found is None:
-        return f"{s.metric} {s.unit}".strip()
-    return f"{'fine-tuned ' if found['tuned'] else ''}{metric_title(found[2])} %, {_budget(s)}"
-
-
 def _difference(s: Summary) -> str:
     """Return a difference as `+3.1 points (95 % interval +1.0 to +5.2)`."""
     if s.difference is None:
         return "not compared"
-    unit, digits = (" points", 1) if s.unit == "%" else (f" {s.unit}".rstrip(), 2)
-    ends = "no interval"
-    if s.difference_low is not None and s.difference_high is not None:
-        ends = f"95 % interval {s.difference_low:+.{digits}f} to {s.difference_high:+.{digits}f}"
-    return f"{s.difference:+.{digits}f}{unit} ({ends})"
+    return difference_text(Interval(s.difference, s.difference_low, s.difference_high), s.unit)
 
 
 def _budget(s: Summary) -> str:

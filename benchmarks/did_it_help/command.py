@@ -76,7 +76,9 @@ def did_it_help(argv: list[str]) -> int:
     options = parse(DidItHelp, argv, prog="run_all.py did-it-help")
     from benchmarks.did_it_help import recipe
     from benchmarks.did_it_help.answer import write_answer
+    from benchmarks.did_it_help.fewer import with_fewer_pictures
     from benchmarks.executors.choosing import chosen_executor
+    from benchmarks.label_curves import label_counts
     from benchmarks.run_all import carry_out
     from pretext.datasets import open_dataset
     from pretext.encoders import load_encoder
@@ -96,7 +98,10 @@ def did_it_help(argv: list[str]) -> int:
     made = recipe.did_it_help(labels=has_labels, encoder=architecture, image_size=size, init=options.encoder)
     flags = options.as_options()
     chosen = chosen_executor(flags.executor, flags.executor_option)
-    code = carry_out(plan_of(flags, made), flags, ["did-it-help", *argv], chosen)
+    plan = plan_of(flags, made)
+    if has_labels:  # without them no score could say what more pictures bring
+        plan = with_fewer_pictures(plan, recipe.MAIN if options.encoder is None else recipe.CONTINUED)
+    code = carry_out(plan, flags, ["did-it-help", *argv], chosen)
     if not options.dry_run and not code:
-        print(write_answer(options.out))
+        print(write_answer(options.out, label_counts(judged, recipe.PERCENTS, size=size) if has_labels else {}))
     return code

@@ -10,7 +10,9 @@ from pretext.training.config import TrainConfig
 
 GIVEN, CONTINUED = "given", "continued"
 """Rows of given weights: untouched, and after more training on these pictures."""
-OWN = ("context_encoder", "simclr", CONTINUED)
+MAIN = "context_encoder"
+"""Row that is trained on a quarter of the pictures too, unless weights are given: then `CONTINUED` is."""
+OWN = (MAIN, "simclr", CONTINUED)
 """Rows that are trained on these pictures without labels."""
 PERCENTS = (1.0, 10.0, 100.0)
 """Shares of the labels that are trained on, in percent."""

@@ -13,6 +13,7 @@ latex       report.tex, a table for papers
 figures     all figures; gain by stage, mean ranks, learning curves
 forest      the figure of the first screen: differences from random weights by probe
 pareto      score against pretraining cost, with the Pareto front
+few_labels  score against the number of labels
 fits        the training curves of the fitted probes
 watch       what --watch has measured of each row while it trained
 plotting    colours, markers, panels; figures as inline SVG and as files
@@ -33,7 +34,7 @@ from pathlib import Path
 
 from pretext.system.checkpoint import atomic_write
 
-FIGURE = re.compile(r"(ranks|cost|forest(-narrow)?|(depth|gain|fit|watch)-[\w=-]+|learning(-\d+)?)\.(svg|png)")
+FIGURE = re.compile(r"(ranks|cost|forest(-narrow)?|(depth|gain|labels|fit|watch)-[\w=-]+|learning(-\d+)?)\.(svg|png)")
 """Names of the files that the report writes into OUT/figures."""
 
 

@@ -9,6 +9,7 @@ from benchmarks.cells import slug
 from benchmarks.naming import metric_title, probe_title, row_title
 from benchmarks.ordering import column_order
 from benchmarks.report.content import Reading, Run, column_title
+from benchmarks.report.few_labels import label_plots
 from benchmarks.report.fits import fit_plots
 from benchmarks.report.forest import forest_plots
 from benchmarks.report.pareto import cost_plot
@@ -41,7 +42,14 @@ PANELS = 8
 def plots(run: Run) -> list[Plot]:
     """Return all figures that the run has data for, the forest plot first."""
     with style():
-        found = [*forest_plots(run), *_gain_plots(run), cost_plot(run), _rank_plot(run), *_depth_plots(run)]
+        found = [
+            *forest_plots(run),
+            *_gain_plots(run),
+            cost_plot(run),
+            _rank_plot(run),
+            *label_plots(run),
+            *_depth_plots(run),
+        ]
         found += [*fit_plots(run), *watch_plots(run), *_learning_plots(run)]
     return [plot for plot in found if plot is not None]
 

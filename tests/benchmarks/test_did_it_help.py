@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from comparison_samples import row
+from few_label_samples import COUNTS, cells, photographs
 from PIL import Image
 
 from benchmarks import run_all
@@ -13,7 +12,7 @@ from benchmarks.did_it_help import recipe
 from benchmarks.did_it_help.answer import cost, helped, labels_alone, write_answer
 from benchmarks.did_it_help.command import DidItHelp
 from benchmarks.probes import probe
-from benchmarks.results import read_measurements, read_plan, write_cell
+from benchmarks.results import read_measurements, read_plan
 from benchmarks.verdict import summarise
 from pretext.encoders import build_encoder, save_encoder
 from pretext.system.errors import UserError
@@ -22,43 +21,15 @@ SPEC = "alexnet?width=0.1&stem_stride=2"
 QUICK = ("--budget", "images=64", "--seeds", "1", "--image-size", "32", "--workers", "1", "--architecture", SPEC)
 
 
-def photographs(folder, classes):
-    """Write twelve pictures of noise for each class, or a flat folder of them for no class."""
-    rng = np.random.default_rng(0)
-    for number in range(12 * max(1, len(classes))):
-        place = folder / classes[number % len(classes)] if classes else folder
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(place / f"{number:03}.png")
-    return f"folder:{folder}"
-
-
 def ask(out, *words):
     return run_all.main(["did-it-help", "--out", str(out), *words])
-
-
-def cells(out, pretext, gains, *, metrics=("top1@1%", "top1@10%", "top1@100%", "tuned top1@100%")):
-    """Write a row's cells of three seeds, each metric by its gain over 40 with a little noise."""
-    rng = np.random.default_rng(sum(map(ord, pretext)))
-    for seed in range(3):
-        rows = [
-            row(
-                pretext,
-                40 + gain + rng.normal(0, 1, 60),
-                probe="low_shot",
-                seed=seed,
-                metric=metric,
-                headline=metric == metrics[0],
-            )
-            for metric, gain in zip(metrics, gains, strict=True)
-        ]
-        write_cell(out, rows[0].cell, rows)
 
 
 def test_a_gain_is_said_with_its_interval_and_the_labels_alone_beside_it(tmp_path):
     cells(tmp_path, "random", (0, 0, 0, 5))
     cells(tmp_path, "context_encoder", (0, 0, 0, 5))
     cells(tmp_path, "simclr", (0, 6, 4, 8))
-    said = write_answer(tmp_path)
+    said = write_answer(tmp_path, COUNTS)
     assert "Yes: training on your pictures beats random weights after Holm's correction for 6 comparisons" in said
     assert "(SimCLR with 10 % of the labels and SimCLR with 100 % of the labels)" in said
     found = next(s for s in summarise_all(tmp_path) if (s.pretext, s.metric) == ("simclr", "top1@10%"))
@@ -72,7 +43,7 @@ def test_a_gain_is_said_with_its_interval_and_the_labels_alone_beside_it(tmp_pat
 def test_no_gain_and_a_loss_are_said_as_plainly(tmp_path):
     cells(tmp_path, "random", (0, 0, 0, 5))
     cells(tmp_path, "simclr", (0, 0, -9, 4.9))
-    said = write_answer(tmp_path)
+    said = write_answer(tmp_path, COUNTS)
     assert "Not shown: no gain over random weights is significant after Holm's correction for 3 comparisons" in said
     assert "the largest difference. Worse: SimCLR with 100 % of the labels." in said
 
@@ -82,7 +53,7 @@ def test_given_weights_are_what_continued_training_must_beat(tmp_path):
     cells(tmp_path, "given", (10, 20, 30, 30))
     cells(tmp_path, "simclr", (5, 5, 5, 5))
     cells(tmp_path, "continued", (10, 20, 24, 30))
-    said = write_answer(tmp_path)
+    said = write_answer(tmp_path, COUNTS)
     assert "Not shown: no gain over the given weights is significant after Holm's correction for 3 comp" in said
     assert "Worse: continued with 100 % of the labels." in said
 

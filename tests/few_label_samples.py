@@ -1,0 +1,43 @@
+"""Pictures of noise, and measurements of few labels made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+from comparison_samples import row
+from PIL import Image
+
+from benchmarks.cells import slug
+from benchmarks.results import write_cell
+
+METRICS = ("top1@1%", "top1@10%", "top1@100%", "tuned top1@100%")
+COUNTS = {1.0: 10, 10.0: 100, 100.0: 1000}
+"""Number of labels by share in percent."""
+
+
+def photographs(folder, classes):
+    """Write twelve pictures of noise for each class, or a flat folder of them for no class."""
+    rng = np.random.default_rng(0)
+    for number in range(12 * max(1, len(classes))):
+        place = folder / classes[number % len(classes)] if classes else folder
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(place / f"{number:03}.png")
+    return f"folder:{folder}"
+
+
+def cells(out, pretext, gains, *, metrics=METRICS):
+    """Write a row's cells of three seeds, each metric by its gain over 40 with a little noise."""
+    rng = np.random.default_rng(sum(map(ord, pretext)))
+    for seed in range(3):
+        rows = [
+            row(
+                pretext,
+                40 + gain + rng.normal(0, 1, 60),
+                cell=f"{slug(pretext)}.low_shot.s{seed}.00000000",
+                probe="low_shot",
+                seed=seed,
+                metric=metric,
+                headline=metric == metrics[0],
+            )
+            for metric, gain in zip(metrics, gains, strict=True)
+        ]
+        write_cell(out, rows[0].cell, rows)
