@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.intervals import NO_PRIOR, Interval, Table, interval
+from benchmarks.intervals import NO_PRIOR, Interval, Table, half_width, interval, mean_squares
 from benchmarks.results import Measurement
 from benchmarks.verdict import MetricKey, one_per_seed, tables, variance_priors
 from pretext.datasets.base import ImageDataset
@@ -93,8 +93,8 @@ def labels_worth(reached: Table, curve: Mapping[int, Table]) -> Worth:
     alike = []
     for few, many in itertools.pairwise(counts):
         for part in np.linspace(0.0, 1.0, GRID + 1):
-            found = interval(reached - (1 - part) * curve[few] - part * curve[many])
-            if found.low is not None and found.high is not None and found.low <= 0 <= found.high:
+            difference = reached - (1 - part) * curve[few] - part * curve[many]
+            if abs(difference.mean()) <= half_width(mean_squares(difference), *difference.shape):
                 alike.append(few * (many / few) ** float(part))
     if 0 < labels < math.inf:
         alike.append(labels)

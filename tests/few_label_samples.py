@@ -14,10 +14,10 @@ COUNTS = {1.0: 10, 10.0: 100, 100.0: 1000}
 """Number of labels by share in percent."""
 
 
-def photographs(folder, classes):
-    """Write twelve pictures of noise for each class, or a flat folder of them for no class."""
+def photographs(folder, classes, *, each=12):
+    """Write pictures of noise, `each` for a class, or a flat folder of as many for no class."""
     rng = np.random.default_rng(0)
-    for number in range(12 * max(1, len(classes))):
+    for number in range(each * max(1, len(classes))):
         place = folder / classes[number % len(classes)] if classes else folder
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(place / f"{number:03}.png")

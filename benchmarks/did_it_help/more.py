@@ -18,6 +18,7 @@ from pretext.system.specs import parse_spec
 SHARE = 10.0
 """Share of the labels in percent at which a row's worth and four times the pictures are stated."""
 ALL = 100.0
+NOT_MEASURED = "What more labels would bring was not measured."
 PROTOCOLS = {"": "a linear probe", "tuned ": "fine-tuning"}
 """Names of the two ways to use labels, by the first word of the metric."""
 
@@ -31,6 +32,8 @@ def more_labels(measurements: Sequence[Measurement], name: str, counts: Mapping[
         counts: Number of labels by share in percent, from the fewest to all.
         beside: The row to beat: given weights, else random ones.
     """
+    if not counts or counts[SHARE] == counts[ALL]:  # a label of each class is all there is
+        return NOT_MEASURED
     sentences = []
     base = "the given weights" if beside == GIVEN else "random weights"
     worth = []
@@ -57,7 +60,7 @@ def more_labels(measurements: Sequence[Measurement], name: str, counts: Mapping[
     if worth:
         text = "; ".join(worth)
         sentences.append(f"{text[0].upper()}{text[1:]}.")
-    return " ".join(sentences) or "What more labels bring was not measured."
+    return " ".join(sentences) or NOT_MEASURED
 
 
 def more_pictures(measurements: Sequence[Measurement], name: str, left_out: Sequence[str]) -> str:

@@ -84,7 +84,8 @@ def _label_plot(run: Run, probe: str, found: dict[str, Points]) -> Plot:
         figure,
         f"Line plots of {metric} against the {axis} ({', '.join(names)}), one line per row. From the fewest to the "
         f"most, {ends}.",
-        f"{probe_title(probe)}: {metric} by number of labels. Bars: {PERCENT} intervals, cut at the frame.",
+        f"{probe_title(probe)}: {metric} by number of labels, on a logarithmic scale. Bars: {PERCENT} intervals, cut "
+        "at the frame.",
     )
 
 

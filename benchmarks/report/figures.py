@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ from benchmarks.wording import columns_counted
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+AXIS_LETTERS = 32
+"""Characters that fit along the vertical axis of a single panel."""
 PANELS = 8
 """Most learning curves in one figure."""
 
@@ -42,14 +45,8 @@ PANELS = 8
 def plots(run: Run) -> list[Plot]:
     """Return all figures that the run has data for, the forest plot first."""
     with style():
-        found = [
-            *forest_plots(run),
-            *_gain_plots(run),
-            cost_plot(run),
-            _rank_plot(run),
-            *label_plots(run),
-            *_depth_plots(run),
-        ]
+        found = [*forest_plots(run), *label_plots(run), *_gain_plots(run), cost_plot(run), _rank_plot(run)]
+        found += _depth_plots(run)
         found += [*fit_plots(run), *watch_plots(run), *_learning_plots(run)]
     return [plot for plot in found if plot is not None]
 
@@ -102,7 +99,7 @@ def _gain_plots(run: Run) -> list[Plot]:
         room = 0.15 * (max(*framed, 0) - min(*framed, 0)) or 1.0
         axes.set_ylim(min(*framed, 0) - room, max(*framed, 0) + room)  # training with labels may leave the frame
         axes.set_xticks(range(len(stages)), stages)
-        axes.set_ylabel(f"{metric_title(own.metric, own.unit)}, minus random weights")
+        axes.set_ylabel(textwrap.fill(f"{metric_title(own.metric, own.unit)}, minus random weights", AXIS_LETTERS))
         plot_title(axes, f"{probe_title(probe)}: gain over random weights by stage")
         legend_below(figure, run, axes, others=len(compared.keys() - {*run.shown}))
         last = "; ".join(f"{row_title(row)} {gains[-1].gain:+.1f}" for row, gains in compared.items())

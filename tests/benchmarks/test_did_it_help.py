@@ -18,7 +18,7 @@ from pretext.encoders import build_encoder, save_encoder
 from pretext.system.errors import UserError
 
 SPEC = "alexnet?width=0.1&stem_stride=2"
-QUICK = ("--budget", "images=64", "--seeds", "1", "--image-size", "32", "--workers", "1", "--architecture", SPEC)
+QUICK = ("--budget", "images=256", "--seeds", "1", "--image-size", "32", "--workers", "1", "--architecture", SPEC)
 
 
 def ask(out, *words):
@@ -116,7 +116,7 @@ def test_the_flags_are_those_of_a_comparison():
 def test_it_answers_with_and_without_labels_and_resumes(tmp_path, capsys, monkeypatch):
     cheap = {"low_shot": {"samples": 1, "steps": 2, "iterations": 5, "features": 64}}
     monkeypatch.setattr(recipe, "probe", lambda name, **settings: probe(name, **settings | cheap.get(name, {})))
-    unlabelled, labelled = photographs(tmp_path / "u", ()), photographs(tmp_path / "l", ("a", "b"))
+    unlabelled, labelled = photographs(tmp_path / "u", (), each=720), photographs(tmp_path / "l", ("a", "b"))
     assert ask(tmp_path / "one", "--data", unlabelled, *QUICK) == 0
     said = capsys.readouterr().out
     assert "Without labels nobody can say which encoder finds your classes better." in said
@@ -127,7 +127,13 @@ def test_it_answers_with_and_without_labels_and_resumes(tmp_path, capsys, monkey
     save_encoder(build_encoder(SPEC, input_size=32, seed=5), file, {})
     words = ("--data", unlabelled, "--labels", labelled, "--encoder", str(file), *QUICK[:-2])
     assert ask(tmp_path / "two", *words) == 0
-    assert "All labels alone, fine-tuned from random weights, reach" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "All labels alone, fine-tuned from random weights, reach" in said
+    assert "Four times the pictures, instead of 129, each shown a quarter as often, brought continued" in said
+    assert "With a linear probe, the given weights need" in said
+    figure = tmp_path / "two" / "figures" / "labels-low_shot.png"
+    assert figure.exists() and f"(figures/{figure.name})" in (tmp_path / "two" / "answer.md").read_text()
+    assert 'class="labels-low_shot"' in (tmp_path / "two" / "report.html").read_text()
     assert read_plan(tmp_path / "two")["command"].startswith("python benchmarks/run_all.py did-it-help --out")
     assert {m.pretext for m in read_measurements(tmp_path / "two")} >= {"random", "simclr", "given", "continued"}
     assert ask(tmp_path / "two", *words) == 0

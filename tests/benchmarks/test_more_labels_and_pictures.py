@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from benchmarks.did_it_help.answer import write_answer
 from benchmarks.did_it_help.fewer import fewer_name, with_fewer_pictures
-from benchmarks.did_it_help.more import more_labels, more_pictures
+from benchmarks.did_it_help.more import NOT_MEASURED, more_labels, more_pictures
 from benchmarks.label_curves import Worth, gains, label_counts, labels_worth
 from benchmarks.report import FIGURE
 from benchmarks.report.content import read_run
@@ -129,7 +129,9 @@ def test_given_weights_are_what_labels_are_counted_in(tmp_path):
     said = more_labels(read_measurements(tmp_path), "top1", COUNTS, "given")
     need = "the given weights need more than all 1,000 labels (95 % interval the same)"
     assert f"With a linear probe, {need} for what continued reaches with 100." in said
-    assert more_labels([], "top1", COUNTS, "random") == "What more labels bring was not measured."
+    assert more_labels([], "top1", COUNTS, "random") == NOT_MEASURED
+    alike = dict.fromkeys(COUNTS, 2)
+    assert more_labels(read_measurements(tmp_path), "top1", alike, "given") == NOT_MEASURED
 
 
 @pytest.mark.parametrize(
