@@ -72,6 +72,8 @@ def draw(curves: Curves, seeds: Seeds, file: Path) -> None:
             for number, row in enumerate((BASELINE, *DRAWN)):
                 points = [next((s for s in by_seen[seen] if s.pretext == row), None) for seen in places]
                 known = [(seen, s) for seen, s in zip(places, points, strict=True) if s is not None]
+                if not known:
+                    continue
                 means = [s.mean for _, s in known]
                 if row == BASELINE:
                     axes.plot([seen for seen, _ in known], means, "--", color="grey", label=row_title(row))
