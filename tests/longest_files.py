@@ -4,6 +4,7 @@ LONGEST = (
     "test_exporting",
     "test_every_command",
     "test_clusters",
+    "test_running_documentation",
     "test_run_all",
     "test_long_documentation",
     "test_processes_of_tasks",

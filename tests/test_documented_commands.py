@@ -6,57 +6,21 @@ import argparse
 import importlib
 import re
 import runpy
-import shlex
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
-from module_samples import example
+from documentation_samples import PAGES, ROOT, commands_in, write_own_files
 
 from pretext.system import command_line
 from pretext.system.errors import UserError
 
-ROOT = Path(__file__).parents[1]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "results"),
-]
-PROGRAM = re.compile(r"(?:\w+=\S+ )*(?:(?:\S*/)?python3?|pretext-bench|make|pip|jupyter|mkdocs|\.venv/bin/\S+)(?: |$)")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKEFILE = (ROOT / "Makefile").read_text()
-OWN_FILES = {"mean_colour.py": "task", "dilated.py": "encoder", "nearest_mean.py": "probe"}
 
 
 class Parsed(BaseException):
     """A command line has been read; what follows would be the work itself."""
-
-
-def commands_in(text):
-    """Yield each shell command of a page's code, and those in code spans that name no placeholder."""
-    text = re.sub(r"\$\([^)]*\)", "NAME", re.sub(r"\\\n\s+", "", text))  # a shell's own substitution
-    spans = [
-        span for span in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text) if not re.search(r"…|\b[A-Z]{3,}\b|--strict", span)
-    ]
-    spans = [span if " -" in span.replace(" -m ", " ") else f"{span} --help" for span in spans]  # the name of a command
-    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    for block in re.findall(r"^```(?:sh|console)?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        lines += block.splitlines()
-    for line in [*lines, *spans]:
-        if PROGRAM.match(line):
-            yield from (words for words in split(shlex.split(line, comments=True)) if words)
-
-
-def split(words):
-    """Split words at && and leave out variables set before a command."""
-    parts = [[]]
-    for word in words:
-        if word == "&&":
-            parts.append([])
-        elif parts[-1] or not re.match(r"[A-Z_]+=", word):
-            parts[-1].append(word)
-    return parts
 
 
 COMMANDS = [
@@ -82,8 +46,7 @@ def parse_only(monkeypatch, tmp_path):
     monkeypatch.setattr(command_line, "check_numbers", checked)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
     monkeypatch.chdir(tmp_path)
-    for name, kind in OWN_FILES.items():
-        Path(name).write_text(example(kind))
+    write_own_files(tmp_path)
     return monkeypatch
 
 
