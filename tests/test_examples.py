@@ -11,6 +11,8 @@ from PIL import Image
 
 from pretext.encoders import build_encoder, load_encoder, save_encoder
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SHOWS = {
     "train_on_a_folder": "runs/mine/encoder.safetensors 320 images seen",

@@ -26,6 +26,7 @@ NOT_RUN = {
     r"python benchmarks/timing/": "they measure for minutes; tests/benchmarks runs each on little",
     r"python -m retrieval demo": "it serves until it is stopped; tests/retrieval starts it",
     r".*--executor (slurm|ray)": "tests/benchmarks/test_clusters.py starts both",
+    r".*run_all.py did-it-help": "tests/benchmarks/test_did_it_help.py runs it on little",
     r".*cifar10:data --download|.*timm:resnet18 ": "they need a network",
 }
 FEW = {"--images": "16", "--steps": "5", "--watch-every": "1", "--seeds": "1", "--budget": "images=16", "--n": "2"}
@@ -34,7 +35,6 @@ MADE_BY = {
     "train": ["--images", "16", "--workers", "0"],
     "fit": ["--steps", "2"],
     "compare": ["--workers", "1"],
-    "ask": ["--budget", "images=16", "--seeds", "1", "--image-size", "32", "--workers", "1", "--architecture", ENCODER],
 }
 """Flags that are added where a command lacks them."""
 
@@ -56,8 +56,6 @@ def small(words):
         kind = "train"
     elif re.match(r"python -m downstream (detection|fine_tune|segmentation)", line):
         kind = "fit"
-    elif "run_all.py did-it-help" in line:
-        kind = "ask"
     elif re.search(r"run_all.py(?! \w)|pretext-bench compare", line):
         kind = "compare"
     more = MADE_BY.get(kind, [])

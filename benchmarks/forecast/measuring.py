@@ -89,7 +89,8 @@ def measured(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Measured | str]]:
                     break
         finally:
             connection.close()
-            process.join(END_S)
+            if not left:  # it ends by itself
+                process.join(END_S)
             process.kill()
             process.join()
 

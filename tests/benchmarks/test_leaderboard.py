@@ -17,11 +17,18 @@ from benchmarks.verdict import summarise
 from pretext.system.errors import UserError
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    return tmp_path_factory.mktemp("two")
+
+
 @pytest.fixture
-def two(smoke, tmp_path):
+def two(smoke, tmp_path, once):
     """Two folders on different data, two probes each."""
-    run_smoke(tmp_path / "a", "--seeds", "2")
-    run_smoke(tmp_path / "b", "--seeds", "2", "--data", SPEC + "&seed=1")
+    if not any(once.iterdir()):
+        run_smoke(once / "a", "--seeds", "2")
+        run_smoke(once / "b", "--seeds", "2", "--data", SPEC + "&seed=1")
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "a", tmp_path / "b"
 
 
@@ -39,7 +46,7 @@ def lines(text):
     return [[html.unescape(re.sub(r"<.*?>", "", cell)) for cell in re.split(r"</t[dh]>", row)[:-1]] for row in rows]
 
 
-def test_every_row_of_every_folder_has_a_line_and_a_record(two, tmp_path):
+def test_every_row_of_every_folder_has_a_line_and_a_record(two, once, tmp_path):
     text = written(tmp_path, *two)
     page = Page(text)
     assert page.wrong == [] and page.open == []
@@ -62,7 +69,7 @@ def test_every_row_of_every_folder_has_a_line_and_a_record(two, tmp_path):
         assert f"reproduce {next((folder / 'results').glob('rotation.linear.s0.*')).stem} --out {folder}" in words
         for cell in (folder / "results").iterdir():
             assert cell.stem in words
-    assert f"python benchmarks/run_all.py --profile smoke --out {two[0]} --workers 1 --seeds 2" in words
+    assert f"python benchmarks/run_all.py --profile smoke --out {once / 'a'} --workers 1 --seeds 2" in words
 
 
 def test_intervals_and_differences_are_those_of_the_folder(two, tmp_path):

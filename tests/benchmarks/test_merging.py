@@ -17,12 +17,19 @@ from pretext.system.errors import UserError
 TIMES = ("wall_s", "peak_mem_bytes", "started_at")
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    return tmp_path_factory.mktemp("halves")
+
+
 @pytest.fixture
-def halves(smoke, tmp_path):
+def halves(smoke, tmp_path, once):
     """Two folders that hold one plan between them; random weights and supervised training are in both."""
-    run_smoke(tmp_path / "a", "--seeds", "2", "--probes", "linear")
-    run_smoke(tmp_path / "b", "--seeds", "2", "--tasks", "supervised")
-    run_smoke(tmp_path / "b", "--seeds", "2", "--probes", "segmentation")
+    if not any(once.iterdir()):
+        run_smoke(once / "a", "--seeds", "2", "--probes", "linear")
+        run_smoke(once / "b", "--seeds", "2", "--tasks", "supervised")
+        run_smoke(once / "b", "--seeds", "2", "--probes", "segmentation")
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "a", tmp_path / "b"
 
 

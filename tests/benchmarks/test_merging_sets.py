@@ -20,6 +20,8 @@ from pretext.encoders import build_encoder, save_encoder
 from pretext.judging import Score
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 OTHER = "scenes?size=16&train=9&val=4&test=5&seed=3"
 THIRD = "scenes?size=16&train=9&val=4&test=6&seed=4"
 SAME_TEST = "scenes?size=16&train=9&val=4&test=4"

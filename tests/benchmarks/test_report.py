@@ -73,6 +73,7 @@ def test_the_page_is_valid_and_loads_nothing(tmp_path):
     assert "@media print" in text
 
 
+@pytest.mark.slow
 def test_the_same_folder_gives_the_same_bytes(tmp_path):
     three_rows(tmp_path)
     assert written(tmp_path)[0] == written(tmp_path)[0]

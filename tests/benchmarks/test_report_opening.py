@@ -123,6 +123,7 @@ def test_the_change_over_the_last_fifth_is_that_of_the_mean_losses():
     assert late_change(np.zeros(10)) == 0
 
 
+@pytest.mark.slow
 def test_a_fitted_probe_has_a_figure_of_its_own_training(tmp_path, capsys):
     run = trained(tmp_path, {"random": 30, "simclr": 60}, probes=("fine_tune", "knn"), seeds=2)
     for name, last in (("random", 1.0), ("simclr", 0.5)):

@@ -180,6 +180,7 @@ def test_compare_finds_the_cells_of_a_run_with_one_set(smoke, tmp_path, capsys):
     assert f"only in A: 6 cells: probe linear on {LABEL} (3) and probe segmentation on {LABEL} (3)" in printed
 
 
+@pytest.mark.slow
 def test_a_run_of_several_sets_merges_with_one_of_a_single_set(smoke, tmp_path):
     several(smoke)
     run_smoke(tmp_path / "again", "--data", OTHER, "--pretrain-data", SPEC)
@@ -192,6 +193,7 @@ def test_a_run_of_several_sets_merges_with_one_of_a_single_set(smoke, tmp_path):
     run_all.finish(tmp_path / "all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

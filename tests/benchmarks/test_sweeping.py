@@ -78,6 +78,7 @@ def test_data_without_classes_is_refused(tmp_path):
     assert not (tmp_path / "out" / "pretrain").exists()
 
 
+@pytest.mark.slow
 def test_accuracy_on_val_is_that_of_a_loop():
     data, encoder = open_dataset(SPEC), build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=0)
     best = 0.0

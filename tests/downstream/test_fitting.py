@@ -90,6 +90,7 @@ def judged(probe, out, data=None):
     return scores, json.loads((out / "curve.json").read_text())
 
 
+@pytest.mark.slow
 @every_probe
 def test_an_interrupted_run_continues_to_the_same_numbers(name, tmp_path, monkeypatch, capsys):
     whole = judged(PROBES[name], tmp_path / "whole")
@@ -103,6 +104,7 @@ def test_an_interrupted_run_continues_to_the_same_numbers(name, tmp_path, monkey
     assert not (out / CHECKPOINT).exists() and not (tmp_path / "whole" / CHECKPOINT).exists()
 
 
+@pytest.mark.slow
 @every_probe
 def test_weights_and_moments_are_those_of_an_uninterrupted_run(name, tmp_path, monkeypatch):
     monkeypatch.setattr(f"downstream.probes.{name}.write_curve", lambda *_: None)  # it would delete the checkpoint

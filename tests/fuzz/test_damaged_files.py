@@ -303,6 +303,7 @@ def check(name: str, sound: Path, folder: Path, count: int) -> None:
     assert not set(seen) - {"read", "refused"}, "\n".join(f"{times} x {what}" for what, times in seen.most_common())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_damaged_file_is_read_or_refused(name, sound, tmp_path):
     check(name, sound, tmp_path, QUICK.get(name, 8))

@@ -50,6 +50,7 @@ def search(page, query, **asked):
     return answer.json()
 
 
+@pytest.mark.slow
 def test_rows_without_learning_have_plain_names_and_fill_holes_once(page):
     names = [each["name"] for each in page.get("/api/indexes").json()]
     assert names[3:] == ["HOG", "raw pixels"] and len(set(names)) == 5

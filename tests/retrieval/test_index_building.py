@@ -27,6 +27,7 @@ from retrieval.patches import describe_regions
 from retrieval.regions import Regions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["Flat", "PCAW8,L2norm,IVF16_HNSW32,SQfp16"])
 @pytest.mark.parametrize(
     ("where", "call"),

@@ -185,6 +185,7 @@ PASSING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", PASSING, ids=repr)
 @pytest.mark.parametrize("where", ["open", "load", "fitted"])
 @pytest.mark.parametrize("workers", [False, True])

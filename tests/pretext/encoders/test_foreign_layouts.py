@@ -10,6 +10,8 @@ from weight_file_samples import MEAN, STD, alive, linear, moco_v2, models, saved
 from pretext.encoders import build_encoder, load_encoder, save_encoder
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 VIT = "timm:vit_tiny_patch16_224"
 
 

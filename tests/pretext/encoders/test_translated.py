@@ -53,6 +53,7 @@ def zeros(name):
     return {key: torch.zeros(()).expand(value.shape) for key, value in getattr(models, name)().state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ours", "said"),
     [

@@ -56,6 +56,7 @@ def test_spectral_normalisation_makes_every_kernel_no_longer_than_one() -> None:
         assert torch.linalg.svdvals(kernel.flatten(1))[0].item() == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answers", "wins"), [((5.0, -5.0, -5.0), True), ((5.0, 5.0, 5.0), False)])
 def test_a_discriminator_that_is_nearly_always_right_is_said(answers, wins, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     task = build_task(ADVERSARIAL, build_encoder(SMALL, input_size=32, seed=0), seed=0)

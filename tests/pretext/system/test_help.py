@@ -72,6 +72,7 @@ def run(command):
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_imports_nothing_that_takes_long_and_fits_80_columns(command):
     done = run(command)

@@ -10,6 +10,8 @@ from pretext.encoders import load_encoder, read_record
 from pretext.system.checkpoint import HOST
 from pretext.training.config import TrainConfig
 
+pytestmark = pytest.mark.slow
+
 ENDED_PROCESS = 2**22 + 1
 """No process of Linux has so large a number."""
 

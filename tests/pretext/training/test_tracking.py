@@ -16,6 +16,8 @@ from training_samples import fail_to_save, run, stop_in_step
 
 from pretext.system.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 GUIDE = Path(__file__).parents[3] / "docs" / "training.md"
 WATCHED = {"log_every": 1, "watch": "knn", "watch_every": 3, "track": ("tensorboard",)}
 

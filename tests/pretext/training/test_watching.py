@@ -20,6 +20,8 @@ from pretext.training.config import TrainConfig
 from pretext.training.loop import train
 from pretext.training.watching import Watch, knn_accuracy
 
+pytestmark = pytest.mark.slow
+
 
 def watched(out):
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
