@@ -152,6 +152,7 @@ def test_the_later_of_two_cells_of_one_seed_counts_whatever_its_name(tmp_path):
     assert [m.value for m in read_run(tmp_path).measurements] == [20.0]
 
 
+@pytest.mark.slow
 def test_results_of_uncommitted_code_are_counted(tmp_path):
     three_rows(tmp_path)
     assert "uncommitted changes" not in written(tmp_path)[2]
@@ -161,6 +162,7 @@ def test_results_of_uncommitted_code_are_counted(tmp_path):
         assert "1 of 6 results were computed with uncommitted changes (Rotation)." in words
 
 
+@pytest.mark.slow
 def test_the_environment_is_shown(tmp_path):
     three_rows(tmp_path)
     assert "Packages" not in written(tmp_path)[2]

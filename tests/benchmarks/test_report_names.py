@@ -69,6 +69,7 @@ def test_the_page_escapes_the_names_of_probes(tmp_path):
     assert "<script>alert" not in written(tmp_path)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["caf\udce9", r"$\nosuchmacro{$", "a\n\nb"])
 def test_a_report_is_written_with_any_name(tmp_path, name):
     folder(tmp_path, name, data=f"folder:{name}")

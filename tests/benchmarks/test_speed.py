@@ -117,6 +117,7 @@ def test_the_command_prints_a_row_for_each_task(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_profile_names_the_parts_and_operations_of_tasks_and_probes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FLAGS, "--profile", "--tasks", "rotation", "--probes", "knn"]) == 0
     printed = capsys.readouterr().out

@@ -113,6 +113,7 @@ def test_the_encoder_is_left_as_it_was(name, training):
     assert all(p.requires_grad and p.grad is None for p in encoder.parameters())
 
 
+@pytest.mark.slow
 @every_probe_in_time
 def test_test_labels_do_not_affect_fitting_or_selection(name, encoder, tmp_path, monkeypatch):
     module = importlib.import_module(PROBES[name].__module__)
@@ -165,6 +166,7 @@ def test_very_little_data_is_judged_or_refused_in_one_line(name, encoder):
             assert all(np.isfinite(score.value) for score in scores)
 
 
+@pytest.mark.slow
 @every_probe_in_time
 def test_images_that_cannot_be_decoded_are_skipped(name, encoder, monkeypatch):
     monkeypatch.setenv("PRETEXT_PACK_GB", "0")
@@ -223,6 +225,7 @@ def test_selection_sees_all_classes_though_val_is_sorted(name, encoder, monkeypa
 CLASSIFYING = [name for name, probe in PROBES.items() if frozenset({"label"}) in probe.needs and name != "retrieval"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFYING)
 def test_random_labels_score_chance(name, encoder):
     settings = _all_pictures(name) | {"val_images": 0}
@@ -233,6 +236,7 @@ def test_random_labels_score_chance(name, encoder):
             assert abs(score.value - score.chance) < 4.5 * 100 * (2 / 9 / 150) ** 0.5, score.metric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multi", [False, True])
 @pytest.mark.parametrize("name", CLASSIFYING)
 def test_a_class_missing_in_train_is_evaluated(name, multi, encoder):

@@ -144,6 +144,7 @@ def test_a_loss_moves_all_of_its_player_and_nothing_of_the_others(name):
     assert encoder <= moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_slow(STEPPED))
 def test_all_draws_come_from_the_generator(name):
     torch.manual_seed(1)
