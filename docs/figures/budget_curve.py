@@ -66,8 +66,11 @@ def table(curves: Curves) -> pd.DataFrame:
 def draw(curves: Curves, seeds: Seeds, file: Path) -> None:
     """Draw a panel per probe: a line per row through the means of its seeds, and a small mark for each seed."""
     with style():
-        figure, panels = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 3.4), squeeze=False)
-        for axes, (probe, by_seen) in zip(panels[0], curves.items(), strict=True):
+        lines = -(-len(curves) // 2)
+        figure, panels = plt.subplots(lines, 2, figsize=(6.6, 2.9 * lines + 0.5), squeeze=False)
+        for axes in panels.flat[len(curves) :]:
+            axes.remove()
+        for axes, (probe, by_seen) in zip(panels.flat, curves.items(), strict=False):
             places = sorted(by_seen)
             for number, row in enumerate((BASELINE, *DRAWN)):
                 points = [next((s for s in by_seen[seen] if s.pretext == row), None) for seen in places]
@@ -95,7 +98,7 @@ def draw(curves: Curves, seeds: Seeds, file: Path) -> None:
             axes.set_ylabel(metric_title(one.metric, one.unit))
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=len(labels))
-        figure.tight_layout(rect=(0, 0.1, 1, 1))
+        figure.tight_layout(rect=(0, 0.16 / lines, 1, 1))
         figure.savefig(file, dpi=150, facecolor="white")
         plt.close(figure)
 
