@@ -80,7 +80,7 @@ class Options:
     0, and the best in k-NN on val becomes a row. Repeat the flag for more rows."""
     probes: tuple[str, ...] = ()
     """Columns: probe names as in `probes` below, or files of your own, my_probe.py; the profile's if omitted. Settings
-    after a ? replace the profile's, as in svm?folds=5."""
+    after a ? replace the profile's, as in svm?folds=5 or knn?ks=5,20."""
     seeds: int | None = None
     """Number of seeds, each a full repetition; the profile's if omitted."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None

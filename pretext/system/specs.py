@@ -121,6 +121,8 @@ def _convert(text: str, kind: Any) -> Any:
             if str(choice) == text:
                 return choice
         raise ValueError(f"expected one of {', '.join(map(str, choices))}")
+    if origin is tuple:  # of any length; values stand between commas
+        return tuple(_convert(part, typing.get_args(kind)[0]) for part in text.split(",") if text)
     if kind is bool:
         if text.lower() in ("true", "1", "yes"):
             return True

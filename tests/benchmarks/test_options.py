@@ -105,8 +105,12 @@ def test_two_probes_of_one_name_in_files_are_refused(smoke, tmp_path, monkeypatc
 
 def test_a_probe_may_have_settings_of_its_own():
     profile = {"linear": Linear(train_images=77), "knn": Knn()}
-    chosen = chosen_probes(("linear?val_images=5", "svm?folds=4"), profile)
-    assert chosen == {"linear": Linear(train_images=77, val_images=5), "svm": Svm(folds=4)}
+    chosen = chosen_probes(("linear?val_images=5", "svm?folds=4&costs=0.1,2", "knn?ks=3"), profile)
+    assert chosen == {
+        "linear": Linear(train_images=77, val_images=5),
+        "svm": Svm(folds=4, costs=(0.1, 2.0)),
+        "knn": Knn(ks=(3,)),
+    }
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,8 @@ def test_a_probe_may_have_settings_of_its_own():
         (("knm?k=3",), "unknown probe 'knm'; did you mean 'knn'"),
         (("linear?train=3",), "linear: unknown option 'train'; did you mean 'iterations'? known: "),
         (("linear?train_images=few",), "linear: train_images=few: expected a whole number"),
+        (("knn?ks=3,few",), "knn: ks=3,few: expected a whole number"),
+        (("knn?ks=",), "knn: "),
         (("linear", "linear?train_images=3"), "linear is given twice; a table has one column of a probe"),
         (("linear?seed=3",), "leave out seed; --seeds sets the number of seeds"),
     ],
