@@ -51,6 +51,8 @@ class Plan:
     """Remarks of the data sets."""
     synthetic_sets: tuple[str, ...]
     """Those of the probes' data sets whose images were drawn by a program, as specs."""
+    train_pictures: Mapping[str, int]
+    """Number of training pictures of each data set of the probes, by spec."""
     pretrain_synthetic: bool
     """Whether the training images were drawn by a program."""
 
@@ -82,6 +84,7 @@ class Plan:
                 "bad_images": self.pretrain_data.bad_images,
                 "synthetic": len(self.synthetic_sets) == len(self.sets),
                 **({"synthetic_sets": list(self.synthetic_sets)} if several else {}),
+                "train_pictures": dict(self.train_pictures),
                 "notes": list(self.notes),
                 "left_out": list(self.left_out),
                 "encoder": self.recipe.encoder,
@@ -213,6 +216,7 @@ def make_plan(
         left_out=tuple(left_out),
         notes=_notes([*(each.data for each in judging), train_images]),
         synthetic_sets=tuple(each.source.spec for each in judging if each.data.synthetic),
+        train_pictures={each.source.spec: len(each.data.split("train")) for each in judging},
         pretrain_synthetic=train_images.synthetic,
     )
 

@@ -90,6 +90,7 @@ PLAN: Shape = {
     **dict.fromkeys(("profile?", "pretrain_data?", "command?", "encoder?", "sized?", "bad_images?"), str),
     "image_size?": int,
     "expected_s?": {"*": float},
+    "train_pictures?": {"*": int},
     "notes?": [str],
     "left_out?": [str],
 }

@@ -20,7 +20,8 @@ def protocol(run: Run, probe: str) -> list[str]:
     settings: Mapping[str, Any] = json.loads(rows[0].config_json).get("probe_config", {})
     found = []
     if "train_images" in settings:
-        count = settings["train_images"]
+        count, most = settings["train_images"], run.plan.get("train_pictures", {}).get(rows[0].data)
+        count = most if most is not None and not 0 < count < most else count
         found.append(f"{count:,} labels" if count else "all labels")
     if "database" in settings:
         found.append(f"{settings['database']:,} searched")

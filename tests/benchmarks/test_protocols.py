@@ -1,0 +1,35 @@
+"""What the page says that a probe had: its settings, and no more labels than the data has."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from comparison_samples import plan, row
+
+from benchmarks.report.protocols import protocol
+from benchmarks.results import read_plan
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "said"),
+    [
+        (400, 72, "72 labels"),
+        (400, 1000, "400 labels"),
+        (0, 1000, "1,000 labels"),
+        (400, None, "400 labels"),
+        (0, None, "all labels"),
+    ],
+)
+def test_a_probe_has_no_more_labels_than_there_are(asked, there, said):
+    settings = {"probe_config": {"train_images": asked, "steps": 5}}
+    made = row("random", [1.0, 0.0], headline=True, data="photos", config_json=json.dumps(settings))
+    run = SimpleNamespace(measurements=[made], plan={} if there is None else {"train_pictures": {"photos": there}})
+    assert protocol(run, "linear") == [said, "5 steps", "2 test"]
+
+
+def test_the_plan_knows_how_many_training_pictures_a_set_has(tmp_path):
+    planned = plan()
+    planned.write(tmp_path, [])
+    assert read_plan(tmp_path)["train_pictures"] == {planned.sets[0]: 8}
