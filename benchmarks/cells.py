@@ -179,8 +179,6 @@ def encoder_cell(
         }
         if train is not None and train.init is not None:
             settings |= {"init": _foreign_digest(train.init)}
-    else:
-        processes = 1
     if train is not None and train.batch_size % processes:
         raise UserError(
             f"--gpus-per-cell {processes}: row {row} has batches of {train.batch_size} images; "

@@ -196,7 +196,9 @@ def _plan(merged: Merged, out: Path) -> dict[str, Any]:
         "command": shlex.join(["python", "benchmarks/run_all.py", "merge", *folders, "--out", str(out)]),
         "seeds": max(int(plan.get("seeds", 1)) for plan in plans),
         "expected_s": {key: value for plan in reversed(plans) for key, value in plan.get("expected_s", {}).items()},
-        "train_pictures": {spec: count for plan in plans for spec, count in plan.get("train_pictures", {}).items()},
+        "train_pictures": {
+            spec: count for plan in reversed(plans) for spec, count in plan.get("train_pictures", {}).items()
+        },
         "cells": sorted(cells, key=lambda cell: bool(cell["probe"])),  # stable: encoders first
     }
 

@@ -18,7 +18,7 @@ from benchmarks.cells import Cell
 from benchmarks.executors.base import GRACE_S, ONE_THREAD, Executor, Outcome, run_in_worker
 from benchmarks.results import write_failure
 from pretext.system.errors import UserError
-from pretext.system.launching import exit_with_parent, variables_set
+from pretext.system.launching import cause_of, exit_with_parent, variables_set
 
 WORKER_BYTES = 1.2e9
 """Memory in bytes that a worker of the laptop profile may need."""
@@ -75,12 +75,11 @@ class LocalProcesses(Executor):
     def start(self, cell: Cell) -> None:
         """See `Executor`."""
         used = Counter(gpu for worker in self._pool if worker.cell is not None for gpu in worker.gpus)
-        idle = min(
-            (worker for worker in self._pool if worker.cell is None), key=lambda each: used[each.gpu], default=None
-        )
-        if idle is None or (used[idle.gpu] and len(self._pool) < self.workers):
-            idle = self._start_worker(used)
-        worker, others = idle, sorted((gpu for gpu in self._gpus if gpu != idle.gpu), key=lambda gpu: used[gpu])
+        idle = [worker for worker in self._pool if worker.cell is None]
+        worker = min(idle, key=lambda each: used[each.gpu], default=None)
+        if worker is None or (used[worker.gpu] and len(self._pool) < self.workers):
+            worker = self._start_worker(used)
+        others = sorted({*self._gpus} - {worker.gpu}, key=lambda gpu: (used[gpu], self._gpus.index(gpu)))
         worker.gpus = (worker.gpu, *others[: cell.processes - 1]) if worker.gpu else ()
         worker.cell, worker.since = cell, time.monotonic()
         worker.connection.send((cell, worker.gpus))
@@ -120,9 +119,8 @@ class LocalProcesses(Executor):
             worker.connection.close()
             self._pool.remove(worker)
         code = worker.process.exitcode or 0
-        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
-        error = f"the worker process died ({cause}){hint}; see logs/{cell.name}.log"
+        error = f"the worker process died ({cause_of(code)}){hint}; see logs/{cell.name}.log"
         write_failure(self.out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
         return Outcome(cell.name, "failed", time.monotonic() - worker.since, error)
 

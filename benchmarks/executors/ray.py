@@ -67,7 +67,7 @@ class RayTasks(Executor):
             raise UserError(f"--executor ray: no cluster at {where}: {reason}") from None
         gpus = config.gpus if config.gpus is not None else float("GPU" in ray.cluster_resources())
         self._needs = needs = {"CPU": config.cpus, "GPU": gpus}
-        room = sum(_room(node["Resources"], needs) for node in ray.nodes() if node["Alive"])
+        room = sum(self._rooms(needs))
         if not room:
             self.stop()
             raise UserError(f"--executor ray: no node has {config.cpus:g} cores and {gpus:g} GPUs for a cell")
@@ -85,7 +85,7 @@ class RayTasks(Executor):
             UserError: If no node has room for the processes that train the cell.
         """
         needs = self._of(cell)
-        if not self._running and not any(_room(node["Resources"], needs) for node in self._ray.nodes()):
+        if cell.processes > 1 and not self._running and not any(self._rooms(needs)):
             kinds = f"{needs['CPU']:g} cores and {needs['GPU']:g} GPUs"
             raise UserError(f"--gpus-per-cell {cell.processes}: no node of the Ray cluster has {kinds}")
         return len(self._running) < self.workers
@@ -96,6 +96,10 @@ class RayTasks(Executor):
         needs = self._of(cell)
         task = self._task.options(num_cpus=needs["CPU"], num_gpus=needs["GPU"])
         self._running[task.remote(cell, given, Path.cwd())] = cell, time.monotonic()
+
+    def _rooms(self, needs: Mapping[str, float]) -> list[int]:
+        """Return how many cells of these needs each node has room for."""
+        return [_room(node["Resources"], needs) for node in self._ray.nodes() if node["Alive"]]
 
     def _of(self, cell: Cell) -> dict[str, float]:
         """Return the resources of a cell; processes that train together do not share a GPU."""

@@ -102,7 +102,7 @@ def _places(run: Run, probe: str, shares: list[float]) -> tuple[dict[float, floa
     return (
         {share: float(counts[share]) for share in shares},
         [f"{counts[share]:,}" for share in shares],
-        ("number of labels"),
+        "number of labels",
     )
 
 

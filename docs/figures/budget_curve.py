@@ -73,21 +73,14 @@ def draw(curves: Curves, seeds: Seeds, file: Path) -> None:
         for axes, (probe, by_seen) in zip(panels.flat, curves.items(), strict=False):
             places = sorted(by_seen)
             for number, row in enumerate((BASELINE, *DRAWN)):
-                points = [next((s for s in by_seen[seen] if s.pretext == row), None) for seen in places]
-                known = [(seen, s) for seen, s in zip(places, points, strict=True) if s is not None]
-                if not known:
+                points = [(seen, s.mean) for seen in places for s in by_seen[seen] if s.pretext == row]
+                if not points:
                     continue
-                means = [s.mean for _, s in known]
                 if row == BASELINE:
-                    axes.plot([seen for seen, _ in known], means, "--", color="grey", label=row_title(row))
+                    axes.plot(*zip(*points, strict=True), "--", color="grey", label=row_title(row))
                     continue
-                axes.plot(
-                    [seen for seen, _ in known],
-                    means,
-                    marker=MARKERS[number],
-                    color=COLOURS[number],
-                    label=row_title(row),
-                )
+                look = {"marker": MARKERS[number], "color": COLOURS[number], "label": row_title(row)}
+                axes.plot(*zip(*points, strict=True), **look)
                 axes.plot(*zip(*seeds[probe, row], strict=True), ".", color=COLOURS[number], markersize=4)
             one = next(iter(by_seen.values()))[0]
             axes.set_xscale("log")

@@ -116,9 +116,13 @@ def _raise(failed: BaseProcess, connection: Connection) -> None:
             error.add_note(trace)
         raise error
     code = failed.exitcode or 0
-    cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     hint = "; if memory ran out, start fewer processes" if code == -signal.SIGKILL else ""
-    raise RuntimeError(f"one of the processes that train together ended by {cause}{hint}")
+    raise RuntimeError(f"one of the processes that train together ended by {cause_of(code)}{hint}")
+
+
+def cause_of(code: int) -> str:
+    """Return what an exit code says of the end of a process: `signal SIGKILL`, or `exit code 1`."""
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _call(connection: Connection, function: Callable[..., object], args: tuple[object, ...]) -> None:
