@@ -24,6 +24,7 @@ from downstream.resuming import CHECKPOINT, Fitting, Resume
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.judging import Probe
+from pretext.modules.memory_order import in_memory_order
 from pretext.modules.schedules import cosine
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
@@ -185,7 +186,7 @@ def fit(
         for factor, parameters in _trainable(encoder, encoder_factor).items()
     ]
     parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
-    optimiser = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+    optimiser = in_memory_order(torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True))
     peaks = [group["lr"] for group in optimiser.param_groups]
     head.train()
     fitting = None if resume is None else Fitting(name, encoder, head, optimiser, resume)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
+from pretext.modules.memory_order import in_memory_order
 from pretext.modules.schedules import cosine
 from pretext.tasks.base import Task
 
@@ -57,9 +58,9 @@ def make_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True)
+        return in_memory_order(torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True))
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=learning_rate, betas=(momentum, beta2), fused=True)
+    return in_memory_order(kind(groups, lr=learning_rate, betas=(momentum, beta2), fused=True))
 
 
 def rate_at(progress: float, *, schedule: ScheduleName, warmup: float) -> float:

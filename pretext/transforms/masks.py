@@ -122,7 +122,10 @@ def dilated(holes: Bool[Tensor, "B 1 S S"], pixels: int) -> Bool[Tensor, "B 1 S 
 
     Source: Pathak et al. 2016, section 5.1 (the prediction overlaps the context by a few pixels).
     """
-    return F.max_pool2d(holes.float(), 2 * pixels + 1, stride=1, padding=pixels) > 0 if pixels else holes
+    if not pixels:
+        return holes
+    columns = F.max_pool2d(holes.float(), (2 * pixels + 1, 1), stride=1, padding=(pixels, 0))
+    return F.max_pool2d(columns, (1, 2 * pixels + 1), stride=1, padding=(0, pixels)) > 0
 
 
 def eroded(holes: Bool[Tensor, "B 1 S S"], pixels: int) -> Bool[Tensor, "B 1 S S"]:
