@@ -3,7 +3,8 @@
 console             every command of the four packages as pretext-bench COMMAND
 run_all             the command: options, plan, computation, table and report
 options             the flags of run_all, and the plan that they describe
-rows                the rows that flags select: tasks with settings of their own, and encoders from elsewhere
+rows                one row: the task that trains its encoder, or where the encoder comes from
+row_flags           the rows that flags select: tasks with settings of their own, and encoders from elsewhere
 sweeping            a row whose settings are chosen from several on val
 commands            the subcommands status, compare, reproduce and clean
 sharing             the subcommands merge and leaderboard

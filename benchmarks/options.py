@@ -173,8 +173,9 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     from benchmarks.columns import labels_of
     from benchmarks.plan import Judging, make_plan, open_data
     from benchmarks.probes import with_label_free
-    from benchmarks.recipes import PLAIN, PROFILES
-    from benchmarks.rows import encoder_rows, row_training, task_rows
+    from benchmarks.recipes import PROFILES
+    from benchmarks.row_flags import encoder_rows, task_rows
+    from benchmarks.rows import PLAIN, by_name
 
     recipe = with_budget(recipe or PROFILES[options.profile](), options.budget)
     if options.architecture is not None:
@@ -182,13 +183,12 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     if options.image_size is not None:
         recipe = dataclasses.replace(recipe, image_size=options.image_size)
     recipe = dataclasses.replace(recipe, processes=options.gpus_per_cell)
-    rows = task_rows(options.tasks, recipe.rows)
-    recipe = dataclasses.replace(recipe, overrides={**recipe.overrides, **row_training(options.tasks, recipe)})
-    foreign = encoder_rows(
-        options.encoder, taken=rows | PLAIN, size=recipe.image_size, allow_partial=options.allow_partial
+    rows = (*task_rows(options.tasks, recipe), *PLAIN)
+    rows += encoder_rows(
+        options.encoder, taken=by_name(rows), size=recipe.image_size, allow_partial=options.allow_partial
     )
     probes = chosen_probes(options.probes, recipe.probes)
-    check_slugs("rows", (*rows, *PLAIN, *foreign))
+    check_slugs("rows", by_name(rows))
     check_slugs("probes", probes)
     specs = options.data or (recipe.data,)
     labels_of(specs)  # a set that is given twice fails before data is opened
@@ -206,7 +206,6 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
         judging,
         rows=rows,
         seeds=options.seeds or recipe.seeds,
-        foreign=PLAIN | foreign,
         pretrain_data=opened[pretrain_spec],
     )
 

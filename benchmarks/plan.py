@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +12,9 @@ from benchmarks.cells import CODE, AnyProbe, Cell, DataSource, Inpainting, check
 from benchmarks.columns import by_set, labels_of, probe_of
 from benchmarks.ordering import row_key
 from benchmarks.probes import REMEDY, usable_probes
-from benchmarks.recipes import PLAIN, UNTOUCHED, Recipe
+from benchmarks.recipes import Recipe
 from benchmarks.results import write_plan
+from benchmarks.rows import PLAIN, UNTOUCHED, Row
 from benchmarks.wording import and_list, duration
 from pretext.datasets import at_size, open_dataset, say_opened
 from pretext.datasets.base import ImageDataset
@@ -136,9 +136,8 @@ def make_plan(
     recipe: Recipe,
     judging: Sequence[Judging],
     *,
-    rows: Mapping[str, str],
+    rows: Sequence[Row],
     seeds: int,
-    foreign: Mapping[str, str] | None = None,
     pretrain_data: tuple[DataSource, ImageDataset] | None = None,
 ) -> Plan:
     """Return all cells of rows × data sets × probes × seeds that the data allows.
@@ -146,9 +145,8 @@ def make_plan(
     Args:
         recipe: Encoder, budget and training settings of the rows.
         judging: The data sets of the probes; at least one.
-        rows: Task spec by row name.
-        seeds: Number of seeds.
-        foreign: Encoder file or spec of each external encoder and each row without learning, by row name.
+        rows: The rows; those that are trained come first, in the order of tables.
+        seeds: Number of seeds. A row that is not trained here has one encoder for all seeds.
         pretrain_data: The training data, as source and opened data set; None takes the first data set of the probes.
 
     Raises:
@@ -166,47 +164,31 @@ def make_plan(
     _check_encoder({name: protocol for name, protocol, _ in columns}, recipe)
     train_source, train_images = pretrain_data or (first.source, first.data)
 
-    def judged_by(encoder: Cell, seed: int, judges: Callable[[AnyProbe], bool]) -> list[Cell]:
-        return [
-            probe_cell(encoder, name, protocol, seed=seed, data=source, label=labels[source.spec])
-            for name, protocol, source in columns
-            if judges(protocol)
-        ]
-
     encoder_cells: list[Cell] = []
     probe_cells: list[Cell] = []
-    for row in sorted(rows, key=row_key):
-        task = rows[row]
-        if _needs_labels(task) and not train_images.annotations & {"label", "labels"}:
-            left_out.append(f"row {row} left out: {train_images.spec} has no classes; {REMEDY['label']}")
-            continue
-        _check_buildable(row, task, recipe, train_images)
-        for seed in range(seeds):
-            train = recipe.train_config(row, seed=seed)
-            encoder = encoder_cell(
-                row,
-                seed=seed,
-                data=train_source,
-                encoder=recipe.encoder,
-                task=task,
-                train=train,
-                processes=recipe.processes,
-            )
-            of_encoder = judged_by(encoder, seed, functools.partial(_judges, row=row, task=task))
-            encoder_cells += [encoder] if of_encoder else []
-            probe_cells += of_encoder
-    for row, file in (foreign or {}).items():
-        encoder = encoder_cell(row, seed=0, data=first.source, encoder=recipe.encoder, foreign=file)
-        judges = functools.partial(_judges, row=row)
-        of_encoder = [cell for seed in range(seeds) for cell in judged_by(encoder, seed, judges)]
-        encoder_cells += [encoder] if of_encoder else []
-        probe_cells += of_encoder
+    for row in sorted(rows, key=_place):
+        if row.task is not None:
+            if _needs_labels(row.task) and not train_images.annotations & {"label", "labels"}:
+                left_out.append(f"row {row.name} left out: {train_images.spec} has no classes; {REMEDY['label']}")
+                continue
+            _check_buildable(row, row.task, recipe, train_images)
+        encoders = [
+            _encoder_of(row, recipe, seed=seed, train=train_source, judged=first.source) for seed in range(seeds)
+        ]
+        judged_by = [
+            probe_cell(encoder, name, protocol, seed=seed, data=source, label=labels[source.spec])
+            for seed, encoder in enumerate(encoders)
+            for name, protocol, source in columns
+            if _judges(protocol, row)
+        ]
+        encoder_cells += dict.fromkeys(encoders) if judged_by else ()
+        probe_cells += judged_by
     if not probe_cells:
         reason = "; ".join(left_out) or "the chosen probes apply to none of the rows; add a probe or a row"
         raise UserError(f"nothing is left to compare: {reason}")
     judged = {cell.pretext for cell in probe_cells}
-    silent = [row for row in (*rows, *(foreign or {})) if row not in judged and not is_left_out(row, left_out)]
-    left_out += [f"row {row} left out: none of the probes judges it" for row in silent]
+    silent = [row.name for row in rows if row.name not in judged and not is_left_out(row.name, left_out)]
+    left_out += [f"row {name} left out: none of the probes judges it" for name in silent]
     return Plan(
         recipe=recipe,
         judged=tuple(each.source for each in judging),
@@ -246,10 +228,9 @@ def plan_text(plan: Plan, missing: list[Cell], workers: int, seconds: float) -> 
         *plan.left_out,
         *plan.notes,
     ]
-    done = len(plan.cells) - len(missing)
     if missing:
         lines.append(
-            f"{len(plan.cells)} cells, {done} done; {len(missing)} to compute with {workers} "
+            f"{len(plan.cells)} cells, {len(plan.cells) - len(missing)} done; {len(missing)} to compute with {workers} "
             f"worker{'s' if workers > 1 else ''}, about {duration(seconds)}"
         )
     else:
@@ -270,27 +251,47 @@ def is_left_out(row: str, left_out: Sequence[str]) -> bool:
     return any(text.startswith(f"row {row} left out") for text in left_out)
 
 
-def _judges(protocol: AnyProbe, *, row: str, task: str | None = None) -> bool:
+def _place(row: Row) -> tuple[bool, tuple[int, str]]:
+    """Return the place of a row among all: trained ones in the order of tables, then the others as they come."""
+    return (False, row_key(row.name)) if row.task is not None else (True, (0, ""))
+
+
+def _encoder_of(row: Row, recipe: Recipe, *, seed: int, train: DataSource, judged: DataSource) -> Cell:
+    """Return the cell that makes the encoder of a row; one for all seeds if it is not trained here."""
+    if row.task is None:
+        return encoder_cell(row.name, seed=0, data=judged, encoder=recipe.encoder, foreign=row.source)
+    return encoder_cell(
+        row.name,
+        seed=seed,
+        data=train,
+        encoder=recipe.encoder,
+        task=row.task,
+        train=row.train_config(recipe.train, seed=seed),
+        processes=recipe.processes,
+    )
+
+
+def _judges(protocol: AnyProbe, row: Row) -> bool:
     """Return whether a probe judges a row: those that train the encoder leave out what has no weights to train.
 
     Untouched random weights differ from `random` in the statistics of batch normalisation only, which training renews.
     """
     if isinstance(protocol, Inpainting):
-        return task is not None and _fills_holes(task)
-    return protocol.reads_features or row not in (UNTOUCHED, *PLAIN)
+        return row.task is not None and _fills_holes(row.task)
+    return protocol.reads_features or (row.name != UNTOUCHED and row not in PLAIN)
 
 
-def _check_buildable(row: str, task: str, recipe: Recipe, data: ImageDataset) -> None:
+def _check_buildable(row: Row, task: str, recipe: Recipe, data: ImageDataset) -> None:
     """Raise a UserError if a task does not fit the encoder, before any training starts."""
     from pretext.tasks import build_task
     from pretext.tasks.base import label_kind
     from pretext.training.starting import initial_encoder
 
-    encoder = initial_encoder(recipe.encoder, recipe.train_config(row, seed=0), recipe.image_size)
+    encoder = initial_encoder(recipe.encoder, row.train_config(recipe.train, seed=0), recipe.image_size)
     try:
         build_task(task, encoder, labels=label_kind(data), seed=0)
     except UserError as error:
-        raise UserError(f"row {row}: {error}; --architecture sets the encoder of all rows") from None
+        raise UserError(f"row {row.name}: {error}; --architecture sets the encoder of all rows") from None
 
 
 def _check_encoder(probes: Mapping[str, AnyProbe], recipe: Recipe) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 
 from benchmarks.cells import AnyProbe, Inpainting
 from benchmarks.probes import probe
-from pretext.training.config import BUDGETS, TrainConfig
+from benchmarks.rows import UNTOUCHED, Row, by_name
+from pretext.training.config import TrainConfig
 
 SCENES = "scenes?size=32&test=4000"
-UNTOUCHED = "random:untouched"
-"""The row whose batch normalisation has seen no picture; probes that read features judge it."""
 ROWS: dict[str, str] = {
     "random": "random",
     UNTOUCHED: UNTOUCHED,
@@ -32,26 +31,19 @@ ROWS: dict[str, str] = {
 """Rows of the large profiles: task spec by row name."""
 
 
-PLAIN: dict[str, str] = {"hog": "hog", "pixels": "pixels"}
-"""Rows without learning, in every comparison: encoder spec by row name. Probes that read features judge them."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All settings of a comparison."""
 
     name: str
     """Name of the profile."""
-    rows: Mapping[str, str]
-    """Task spec by row name."""
+    rows: tuple[Row, ...]
     encoder: str
     """Architecture spec of all rows."""
     image_size: int
     """Image side in pixels."""
     train: TrainConfig
     """Training settings of all rows; the cell sets the seed."""
-    overrides: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    """Fields of `TrainConfig` by row name, for tasks that need another learning rate or batch size."""
     probes: Mapping[str, AnyProbe]
     """Probes with their settings, by name."""
     processes: int = 1
@@ -70,22 +62,28 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds}; allowed is 1 or more")
-        for row, fields in self.overrides.items():
-            if unfair := {*BUDGETS} & {*fields}:
-                raise ValueError(f"{row} overrides {', '.join(sorted(unfair))}; all rows must have one budget")
 
     def with_training(self, train: TrainConfig) -> Recipe:
         """Return the recipe with other training settings; time estimates scale with the number of images."""
         factor = train.images / self.train.images if train.images and self.train.images else 1.0
         expected = {
-            name: value * (factor if name == "pretrain" or name in self.rows else 1.0)
+            name: value * (factor if name == "pretrain" or name in by_name(self.rows) else 1.0)
             for name, value in self.expected_s.items()
         }
         return dataclasses.replace(self, train=train, expected_s=expected)
 
-    def train_config(self, row: str, *, seed: int) -> TrainConfig:
-        """Return the training settings of a row."""
-        return dataclasses.replace(self.train, **dict(self.overrides.get(row, {})), seed=seed)
+
+def trained(tasks: Mapping[str, str], training: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[Row, ...]:
+    """Return rows that tasks train.
+
+    Args:
+        tasks: Task spec by row name.
+        training: The rows' own training settings, by row name, where a task needs another learning rate or batch size.
+    """
+    training = training or {}
+    if unknown := {*training} - {*tasks}:
+        raise ValueError(f"training settings of {', '.join(sorted(unknown))}, which are no rows")
+    return tuple(Row(name, task, training=training.get(name, {})) for name, task in tasks.items())
 
 
 def smoke() -> Recipe:
@@ -97,7 +95,7 @@ def smoke() -> Recipe:
     cheap = {"val_images": 32, "features": 128}
     return Recipe(
         name="smoke",
-        rows={**laptop().rows, "context_encoder": "context_encoder"},
+        rows=tuple(Row(row.name, row.name if row.name == "context_encoder" else row.task) for row in laptop().rows),
         encoder="alexnet?width=0.1&stem_stride=2",
         image_size=32,
         train=TrainConfig(images=512, batch_size=64, workers=0),
@@ -141,24 +139,26 @@ def laptop() -> Recipe:
     narrow = "decoder_width=0.25"
     return Recipe(
         name="laptop",
-        rows={
-            "random": "random",
-            UNTOUCHED: UNTOUCHED,
-            "supervised": "supervised",
-            "autoencoder": f"autoencoder?{narrow}",
-            "denoising_autoencoder": f"denoising_autoencoder?{narrow}",
-            "context_encoder": f"context_encoder?mask=central&{narrow}",
-            "context_encoder:adversarial": (
-                f"context_encoder:adversarial?mask=central&{narrow}&discriminator_width=0.25"
-            ),
-            "rotation": "rotation?rotations=one",
-            "simclr": "simclr:small",
-            "kmeans": "kmeans",
-        },
+        rows=trained(
+            {
+                "random": "random",
+                UNTOUCHED: UNTOUCHED,
+                "supervised": "supervised",
+                "autoencoder": f"autoencoder?{narrow}",
+                "denoising_autoencoder": f"denoising_autoencoder?{narrow}",
+                "context_encoder": f"context_encoder?mask=central&{narrow}",
+                "context_encoder:adversarial": (
+                    f"context_encoder:adversarial?mask=central&{narrow}&discriminator_width=0.25"
+                ),
+                "rotation": "rotation?rotations=one",
+                "simclr": "simclr:small",
+                "kmeans": "kmeans",
+            },
+            {"simclr": {"batch_size": 128}},  # the negatives are the other images of the batch
+        ),
         encoder="alexnet?width=0.25&stem_stride=2",
         image_size=32,
         train=TrainConfig(images=80_000, batch_size=64, learning_rate=2e-3, workers=0),
-        overrides={"simclr": {"batch_size": 128}},  # the negatives are the other images of the batch
         probes={
             "linear": probe("linear", train_images=1000),
             "knn": probe("knn"),
@@ -200,40 +200,42 @@ def tasks() -> Recipe:
     two_views = ("simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino")
     reconstruction = ("denoising_autoencoder", "context_encoder", "simmim", "colorization")
     geometry = ("rotation", "temporal:order", "egomotion")
-    overrides: dict[str, dict[str, Any]] = {row: {"batch_size": 128} for row in two_views}
+    training: dict[str, dict[str, Any]] = {row: {"batch_size": 128} for row in two_views}
     for row in ("moco", "byol", "simsiam", "swav", "dino", *reconstruction, *geometry):
-        overrides.setdefault(row, {})["learning_rate"] = 5e-4
+        training.setdefault(row, {})["learning_rate"] = 5e-4
     return dataclasses.replace(
         base,
         name="tasks",
-        rows={
-            "random": "random",
-            UNTOUCHED: UNTOUCHED,
-            "supervised": "supervised",
-            "data_dependent": "data_dependent",
-            "kmeans": "kmeans",
-            "autoencoder": f"autoencoder?{narrow}",
-            "denoising_autoencoder": f"denoising_autoencoder?{narrow}",
-            "context_encoder": f"context_encoder?mask=central&{narrow}",
-            "simmim": "simmim",
-            "colorization": "colorization",
-            "split_brain": "split_brain",
-            "relative_location": "relative_location",
-            "jigsaw": "jigsaw",
-            "rotation": "rotation?rotations=one",
-            "temporal": "temporal",
-            "temporal:order": "temporal:order",
-            "egomotion": "egomotion",
-            "simclr": "simclr:small",
-            "moco": "moco",
-            "byol": "byol:small",
-            "simsiam": "simsiam",
-            "barlow_twins": "barlow_twins",
-            "vicreg": "vicreg",
-            "swav": "swav",
-            "dino": "dino",
-        },
-        overrides=overrides,
+        rows=trained(
+            {
+                "random": "random",
+                UNTOUCHED: UNTOUCHED,
+                "supervised": "supervised",
+                "data_dependent": "data_dependent",
+                "kmeans": "kmeans",
+                "autoencoder": f"autoencoder?{narrow}",
+                "denoising_autoencoder": f"denoising_autoencoder?{narrow}",
+                "context_encoder": f"context_encoder?mask=central&{narrow}",
+                "simmim": "simmim",
+                "colorization": "colorization",
+                "split_brain": "split_brain",
+                "relative_location": "relative_location",
+                "jigsaw": "jigsaw",
+                "rotation": "rotation?rotations=one",
+                "temporal": "temporal",
+                "temporal:order": "temporal:order",
+                "egomotion": "egomotion",
+                "simclr": "simclr:small",
+                "moco": "moco",
+                "byol": "byol:small",
+                "simsiam": "simsiam",
+                "barlow_twins": "barlow_twins",
+                "vicreg": "vicreg",
+                "swav": "swav",
+                "dino": "dino",
+            },
+            training,
+        ),
         probes={name: protocol for name, protocol in base.probes.items() if name != "detection"},
         seeds=3,
         sized="Three seeds so that all tasks take about an hour; more (--seeds 8) would see smaller differences.",
@@ -249,7 +251,7 @@ def workstation() -> Recipe:
     """
     return Recipe(
         name="workstation",
-        rows=ROWS | {"simclr": "simclr"},
+        rows=trained(ROWS | {"simclr": "simclr"}),
         encoder="alexnet?stem_stride=2",
         image_size=128,
         train=TrainConfig(images=1_000_000, batch_size=256),
@@ -284,7 +286,7 @@ def paper() -> Recipe:
     """
     return Recipe(
         name="paper",
-        rows=ROWS | {"simclr": "simclr"},
+        rows=trained(ROWS | {"simclr": "simclr"}),
         encoder="alexnet",
         image_size=227,
         train=TrainConfig(steps=100_000, batch_size=128),

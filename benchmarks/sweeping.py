@@ -71,8 +71,9 @@ def swept(options: Options, argv: list[str], executor: tuple[type[Executor], Any
         UserError: If a setting is unknown, the data has no classes, or no setting could be trained.
     """
     from benchmarks.recipes import PROFILES
+    from benchmarks.rows import by_name
 
-    rows = list(options.tasks or PROFILES[options.profile]().rows)
+    rows = list(options.tasks or by_name(PROFILES[options.profile]().rows))
     sentences: list[str] = []
     for sweep in options.sweep:
         if options.dry_run:

@@ -16,8 +16,9 @@ from benchmarks import run_all
 from benchmarks.computing import compute
 from benchmarks.executors.base import Executor, Outcome, run_cell
 from benchmarks.plan import Judging, make_plan, open_data
-from benchmarks.recipes import Recipe
+from benchmarks.recipes import Recipe, trained
 from benchmarks.results import SCHEMA_VERSION, Measurement, read_measurements, write_json
+from benchmarks.rows import Row
 from pretext.judging import Probe, Score
 from pretext.training.config import TrainConfig
 
@@ -108,10 +109,11 @@ def run_smoke(out, *more):
     return run_all.main(["--profile", "smoke", "--out", str(out), "--workers", "1", *more])
 
 
-def recipe(**changes):
+def recipe(*, rows=ROWS, training=None, **changes):
+    """Return a small recipe; `rows` and `training` are as for `trained`."""
     fields = {
         "name": "tiny",
-        "rows": ROWS,
+        "rows": trained(rows, training),
         "encoder": "alexnet?width=0.1&stem_stride=1",
         "image_size": 16,
         "train": TrainConfig(images=8, batch_size=4),
@@ -129,15 +131,18 @@ def judging(*specs, probes=None):
     return [Judging(*each, probes or {"a": Constant(), "b": Constant(value=2)}) for each in opened]
 
 
-def plan(probes=None, *, rows=ROWS, seeds=1, foreign=None, spec=SPEC, more=(), pretrain_data=None, **changes):
+def plan(
+    probes=None, *, rows=ROWS, training=None, sources=(), seeds=1, spec=SPEC, more=(), pretrain_data=None, **changes
+):
+    """Return the plan of a small recipe; `sources` maps names of rows to encoders from elsewhere."""
     if pretrain_data is not None:
         pretrain_data = open_data(pretrain_data, 16, bad_images="skip", download=False)
+    made = recipe(rows=rows, training=training, **changes)
     return make_plan(
-        recipe(**changes),
+        made,
         judging(spec, *more, probes=probes),
-        rows=rows,
+        rows=(*made.rows, *(Row(name, source=source) for name, source in dict(sources).items())),
         seeds=seeds,
-        foreign=foreign,
         pretrain_data=pretrain_data,
     )
 

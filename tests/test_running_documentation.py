@@ -85,11 +85,11 @@ def place(named, tmp_path, monkeypatch):
     shutil.copytree(named, folder, symlinks=True)
     monkeypatch.chdir(folder)
     smoke = recipes.smoke()
-    rows = {name: smoke.rows[name] for name in ("random", "supervised", "context_encoder")}
+    rows = tuple(row for row in smoke.rows if row.name in ("random", "supervised", "context_encoder"))
     train = dataclasses.replace(smoke.train, images=16, batch_size=8)
     probes = {"knn": smoke.probes["knn"]}
     for name in recipes.PROFILES:
-        one = dataclasses.replace(smoke, name=name, rows=rows, probes=probes, train=train, overrides={})
+        one = dataclasses.replace(smoke, name=name, rows=rows, probes=probes, train=train)
         monkeypatch.setitem(recipes.PROFILES, name, lambda one=one: one)
     monkeypatch.setitem(choosing.EXECUTORS, "local", InProcess)
     monkeypatch.setattr(suite_probes, "default_probe", lambda name: smoke.probes[name])

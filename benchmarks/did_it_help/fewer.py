@@ -11,6 +11,7 @@ import dataclasses
 from benchmarks.cells import Cell, encoder_cell, probe_cell
 from benchmarks.naming import row_title
 from benchmarks.plan import Plan, open_data
+from benchmarks.rows import by_name
 from pretext.system.specs import with_option
 
 TIMES = 4
@@ -30,7 +31,7 @@ def with_fewer_pictures(plan: Plan, row: str) -> Plan:
     """
     name, total = fewer_name(row), len(plan.pretrain_data.open().split("train"))
     count = total // TIMES
-    train = plan.recipe.train_config(row, seed=0)
+    train = by_name(plan.recipe.rows)[row].train_config(plan.recipe.train, seed=0)
     steps = None if train.flops is not None else train.total_steps(image_count=total, flops_per_image=1.0)
     why = ""
     if count < train.batch_size:

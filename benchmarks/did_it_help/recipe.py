@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks.probes import probe
 from benchmarks.recipes import Recipe
+from benchmarks.rows import Row
 from pretext.training.config import TrainConfig
 
 GIVEN, CONTINUED = "given", "continued"
@@ -29,20 +28,23 @@ def did_it_help(*, labels: bool, encoder: str, image_size: int, init: str | None
         image_size: Image side in pixels.
         init: Given weights: an encoder file or a spec with weights.
     """
-    rows = {"random": "random", "context_encoder": "context_encoder?decoder_width=0.25", "simclr": "simclr:small"}
-    overrides: dict[str, dict[str, Any]] = {"simclr": {"batch_size": 128}}
+    two_views = {"batch_size": 128}
+    rows = [
+        Row("random", "random"),
+        Row("context_encoder", "context_encoder?decoder_width=0.25"),
+        Row("simclr", "simclr:small", training=two_views),
+    ]
     if init is not None:
-        rows[CONTINUED] = "simclr:small"
-        overrides[CONTINUED] = {"batch_size": 128, "init": init, "learning_rate": CONTINUE_RATE}
+        from_given = {**two_views, "init": init, "learning_rate": CONTINUE_RATE}
+        rows.append(Row(CONTINUED, "simclr:small", training=from_given))
     by_labels = {"low_shot": probe("low_shot", percents=PERCENTS, samples=2, steps=200)}
     without = {"label_free": probe("label_free"), "nearest_fill": probe("nearest_fill")}
     return Recipe(
         name="did-it-help",
-        rows=rows,
+        rows=tuple(rows),
         encoder=encoder,
         image_size=image_size,
         train=TrainConfig(images=50_000, batch_size=64),
-        overrides=overrides,
         probes=by_labels if labels else without,
         seeds=3,
         data="",

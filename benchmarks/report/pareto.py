@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.naming import probe_title, row_title
-from benchmarks.recipes import UNTOUCHED
 from benchmarks.report.content import Run, column_title
 from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title, wrapped
+from benchmarks.rows import UNTOUCHED
 from benchmarks.verdict import BASELINE, CEILING
 from benchmarks.wording import and_list
 

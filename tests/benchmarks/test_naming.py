@@ -11,8 +11,9 @@ from benchmarks import naming
 from benchmarks.naming import encoder_title, metric_title, name_rows, probe_title, row_title
 from benchmarks.ordering import group_of, row_key
 from benchmarks.probes import probe_names
-from benchmarks.recipes import PLAIN, PROFILES
+from benchmarks.recipes import PROFILES
 from benchmarks.results import read_measurements, write_cell
+from benchmarks.rows import PLAIN
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_names_are_known_when_results_are_read(forgetful, tmp_path):
 
 
 def test_rows_and_probes_of_every_profile_have_names_of_their_own():
-    rows = {row for profile in PROFILES.values() for row in profile().rows} | {*PLAIN}
+    rows = {row.name for profile in PROFILES.values() for row in (*profile().rows, *PLAIN)}
     assert len({row_title(row) for row in rows}) == len(rows)
     assert not [row for row in rows if row_title(row) == row or "_" in row_title(row)]
     assert len({probe_title(name) for name in probe_names()}) == len(probe_names())

@@ -14,7 +14,8 @@ from benchmarks.cells import Inpainting
 from benchmarks.options import Options, chosen_probes, plan_of, with_budget
 from benchmarks.reproduction import stored_cell
 from benchmarks.results import read_measurements
-from benchmarks.rows import encoder_rows, row_training, task_rows
+from benchmarks.row_flags import encoder_rows, task_rows
+from benchmarks.rows import Row
 from downstream.probes import knn
 from downstream.probes.knn import Knn
 from downstream.probes.linear import Linear
@@ -26,7 +27,7 @@ def test_a_budget_holds_for_every_row_and_replaces_the_profiles():
     made = recipe(rows={"random": "random", "rotation": "rotation"}, expected_s={"pretrain": 10, "linear": 3})
     images = made.train.images
     longer = with_budget(made, f"images={4 * images}")
-    assert longer.train_config("rotation", seed=1).images == 4 * images
+    assert longer.train.images == 4 * images
     assert longer.expected_s == {"pretrain": 40, "linear": 3}
     timed = with_budget(made, "seconds=2.5").train
     assert (timed.images, timed.seconds) == (None, 2.5)
@@ -138,8 +139,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(smoke, tmp_path):
 
 
 def test_a_task_spec_is_a_row_of_its_own():
-    rows = task_rows(("rotation?", "simclr"), {"simclr": "simclr:small"})
-    assert rows == {
+    rows = task_rows(("rotation?", "simclr"), recipe(rows={"simclr": "simclr:small"}))
+    assert {row.name: row.task for row in rows} == {
         "random": "random",
         "supervised": "supervised",
         "rotation?": "rotation?",
@@ -150,17 +151,25 @@ def test_a_task_spec_is_a_row_of_its_own():
 def test_settings_make_a_row_that_differs_in_them_only():
     profile = recipe(
         rows={"simclr": "simclr:small?temperature=0.3&hidden=64", "mine": "rotation?rotations=one"},
-        overrides={"simclr": {"batch_size": 128}},
+        training={"simclr": {"batch_size": 128}},
     )
     tasks = ("simclr?temperature=0.1&learning_rate=3e-3", "simclr?temperature=0.2", "mine?warmup=0.5", "moco")
-    rows, training = task_rows(tasks, profile.rows), row_training(tasks, profile)
-    assert rows["simclr?temperature=0.1&learning_rate=3e-3"] == "simclr:small?hidden=64&temperature=0.1"
-    assert rows["simclr?temperature=0.2"] == "simclr:small?hidden=64&temperature=0.2"
-    assert (rows["mine?warmup=0.5"], rows["moco"]) == ("rotation?rotations=one", "moco")
-    assert training["simclr?temperature=0.1&learning_rate=3e-3"] == {"batch_size": 128, "learning_rate": 3e-3}
-    assert training["simclr?temperature=0.2"] == {"batch_size": 128}
-    assert training["mine?warmup=0.5"] == {"warmup": 0.5}
-    assert not training["moco"]
+    rows = {row.name: (row.task, row.training) for row in task_rows(tasks, profile)}
+    assert {name: rows[name] for name in tasks} == {
+        "simclr?temperature=0.1&learning_rate=3e-3": (
+            "simclr:small?hidden=64&temperature=0.1",
+            {"batch_size": 128, "learning_rate": 3e-3},
+        ),
+        "simclr?temperature=0.2": ("simclr:small?hidden=64&temperature=0.2", {"batch_size": 128}),
+        "mine?warmup=0.5": ("rotation?rotations=one", {"warmup": 0.5}),
+        "moco": ("moco", {}),
+    }
+
+
+def test_a_row_has_a_task_or_a_source():
+    for both in ({}, {"task": "rotation", "source": "timm:resnet18"}):
+        with pytest.raises(ValueError, match="give a task or a source"):
+            Row("mine", **both)
 
 
 def test_a_row_with_settings_is_trained_with_them_and_made_again(smoke):
@@ -177,7 +186,7 @@ def test_a_row_with_settings_is_trained_with_them_and_made_again(smoke):
 
 
 def test_timm_encoders_need_no_name():
-    assert encoder_rows(("timm:resnet18",), taken={}, size=32) == {"timm:resnet18": "timm:resnet18"}
+    assert encoder_rows(("timm:resnet18",), taken={}, size=32) == (Row("timm:resnet18", source="timm:resnet18"),)
 
 
 def test_an_inpainting_column_is_known_everywhere(smoke):

@@ -14,6 +14,7 @@ from benchmarks.plan import Judging, make_plan, open_data
 from benchmarks.probes import with_label_free
 from benchmarks.recipes import PROFILES
 from benchmarks.results import read_measurements
+from benchmarks.rows import by_name
 from benchmarks.superseded import move_superseded
 from pretext.datasets.base import ImageDataset
 from pretext.system.errors import UserError
@@ -85,7 +86,7 @@ def test_a_hash_covers_what_the_value_depends_on_and_nothing_else():
         "rotation",
     }  # random weights too: batch normalisation sees the training images
 
-    tuned = cell_names(plan(overrides={"rotation": {"learning_rate": 0.5}}))
+    tuned = cell_names(plan(training={"rotation": {"learning_rate": 0.5}}))
     assert {row for row, _, _ in start if tuned[row, "a", 0] != start[row, "a", 0]} == {"rotation"}
 
 
@@ -105,7 +106,7 @@ def test_supervised_rows_need_labels_in_the_training_data():
     probe_data = open_data(SPEC, 16, bad_images="skip", download=False)
     bare = DataSource(spec="folder:photos", size=16, bad_images="skip", fingerprints=probe_data[0].fingerprints)
     judged = [Judging(*probe_data, {"a": Constant()})]
-    planned = make_plan(recipe(), judged, rows=ROWS, seeds=1, pretrain_data=(bare, Bare()))
+    planned = make_plan(recipe(), judged, rows=recipe().rows, seeds=1, pretrain_data=(bare, Bare()))
     assert any(line.startswith("row supervised left out: folder:photos has no classes") for line in planned.left_out)
     assert "supervised" not in {cell.pretext for cell in planned.cells}
     assert "folder:photos: a note" in planned.notes
@@ -119,7 +120,7 @@ def test_a_new_version_of_the_code_computes_everything_again(monkeypatch):
 
 def test_every_row_has_the_same_budget():
     with pytest.raises(ValueError, match="one budget"):
-        recipe(overrides={"rotation": {"images": 99}})
+        recipe(training={"rotation": {"images": 99}})
 
 
 def test_a_probe_without_its_annotations_is_left_out_with_the_reason():
@@ -128,7 +129,7 @@ def test_a_probe_without_its_annotations_is_left_out_with_the_reason():
     )
     with pytest.raises(UserError, match="nothing is left to compare") as caught:
         probes = {"a": Constant(), "b": Constant(), "m": Masked()}
-        make_plan(recipe(), [Judging(source, Bare(), probes)], rows=ROWS, seeds=1)
+        make_plan(recipe(), [Judging(source, Bare(), probes)], rows=recipe().rows, seeds=1)
     text = str(caught.value)
     assert "probes a and b left out: they need label, and folder:photos annotates nothing" in text
     assert "sort the images into one folder per class" in text
@@ -170,7 +171,7 @@ def test_random_weights_and_rotation_have_no_decoder():
 def test_an_external_encoder_is_one_file_with_its_probes_at_every_seed(tmp_path):
     file = tmp_path / "theirs.safetensors"
     file.write_bytes(b"one")
-    planned = plan(rows={}, foreign={"theirs": str(file)}, seeds=2)
+    planned = plan(rows={}, sources={"theirs": str(file)}, seeds=2)
     assert [(cell.probe, cell.seed) for cell in planned.cells] == [
         ("", 0),
         ("a", 0),
@@ -180,7 +181,7 @@ def test_an_external_encoder_is_one_file_with_its_probes_at_every_seed(tmp_path)
     ]
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"two")
-    assert not {cell.name for cell in plan(rows={}, foreign={"theirs": str(other)}).cells} & {
+    assert not {cell.name for cell in plan(rows={}, sources={"theirs": str(other)}).cells} & {
         cell.name for cell in planned.cells
     }
 
@@ -189,8 +190,7 @@ def test_an_external_encoder_is_one_file_with_its_probes_at_every_seed(tmp_path)
 def test_every_profile_can_be_made_and_says_what_it_costs(name):
     made = PROFILES[name]()
     assert made.name == name
-    assert "random" in made.rows
-    assert "supervised" in made.rows
+    assert {"random", "supervised"} <= {*by_name(made.rows)}
     assert {"linear", "knn", "segmentation", "retrieval", "inpainting"} <= set(made.probes)
     assert "Cost:" in PROFILES[name].__doc__
     assert "Expect" in PROFILES[name].__doc__

@@ -57,7 +57,7 @@ def test_a_row_from_given_weights_is_the_same_wherever_they_lie(tmp_path):
     files = [tmp_path / "one" / "given.safetensors", tmp_path / "other" / "moved.safetensors", tmp_path / "new"]
     for file, seed in zip(files, (7, 7, 8), strict=True):
         save_encoder(build_encoder(spec, input_size=16, seed=seed), file, {})
-    plans = [plan(overrides={"rotation": {"init": str(file)}}) for file in files]
+    plans = [plan(training={"rotation": {"init": str(file)}}) for file in files]
     names = [[cell.name for cell in each.cells if cell.pretext == "rotation"] for each in plans]
     assert names[0] == names[1]
     assert not {*names[0]} & {*names[2]}
@@ -82,7 +82,7 @@ def test_a_decoders_cell_is_made_again(tmp_path):
 def test_an_encoder_from_elsewhere_is_made_again_while_its_file_is_there(tmp_path):
     file = tmp_path / "theirs.safetensors"
     save_encoder(build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=3), file, {})
-    encoder, cell, stored = computed(plan(rows={}, foreign={"theirs": str(file)}), tmp_path / "out", "theirs")
+    encoder, cell, stored = computed(plan(rows={}, sources={"theirs": str(file)}), tmp_path / "out", "theirs")
     again = stored_cell(tmp_path / "out", stored)
     assert [(each.name, each.foreign) for each in again] == [(encoder.name, str(file)), (cell.name, str(file))]
     save_encoder(build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=4), file, {})
@@ -172,5 +172,5 @@ def test_an_encoder_that_changed_code_has_trained_makes_its_results_dirty(tmp_pa
         file = tmp_path / f"{dirty}.safetensors"
         encoder = build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=int(dirty))
         save_encoder(encoder, file, {"git_dirty": dirty})
-        _, _, stored = computed(plan(rows={}, foreign={"theirs": str(file)}), tmp_path / str(dirty), "theirs")
+        _, _, stored = computed(plan(rows={}, sources={"theirs": str(file)}), tmp_path / str(dirty), "theirs")
         assert (stored.git_sha, stored.git_dirty) == ("0ff1ce", dirty)

@@ -13,7 +13,8 @@ from benchmarks.cells import encoder_cell
 from benchmarks.computing import compute
 from benchmarks.plan import Judging, make_plan, open_data
 from benchmarks.results import encoder_path
-from benchmarks.rows import encoder_rows
+from benchmarks.row_flags import encoder_rows
+from benchmarks.rows import Row
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.encoders.foreign import loaded_line
@@ -54,7 +55,7 @@ def test_a_row_of_the_comparison_keeps_what_was_loaded(resnet, partial, tmp_path
     rows = encoder_rows((text,), taken={}, size=32, allow_partial=True)
     assert capsys.readouterr().out.startswith("mine: timm:resnet10_of_test?weights=")
     judged = Judging(*open_data(DATA, 32, bad_images="skip", download=False), {"a": Constant()})
-    plan = make_plan(recipe(image_size=32), [judged], rows={}, seeds=1, foreign=rows)
+    plan = make_plan(recipe(image_size=32), [judged], rows=rows, seeds=1)
     compute(plan.cells[0], tmp_path / "out")
     record = read_record(encoder_path(tmp_path / "out", plan.cells[0].name))["record"]
     assert record["weights"]["loaded"] == 55 and len(record["weights"]["left_random"]) == 5
@@ -83,7 +84,7 @@ def test_a_spec_by_itself_names_its_row(tmp_path):
         tmp_path / "own.safetensors",
     )
     spec = f"alexnet?width=0.25&stem_stride=2&weights={tmp_path / 'own.safetensors'}"
-    assert encoder_rows((spec,), taken={}, size=64) == {"alexnet?width=0.25&stem_stride=2 own": spec}
+    assert encoder_rows((spec,), taken={}, size=64) == (Row("alexnet?width=0.25&stem_stride=2 own", source=spec),)
 
 
 @pytest.mark.slow

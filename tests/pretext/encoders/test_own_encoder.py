@@ -13,10 +13,10 @@ from benchmarks.cells import encoder_cell, probe_cell
 from benchmarks.computing import compute
 from benchmarks.plan import open_data
 from benchmarks.probes import default_probe
-from benchmarks.recipes import PLAIN
 from benchmarks.reproduction import stored_cell
 from benchmarks.results import read_measurements
-from benchmarks.rows import encoder_rows
+from benchmarks.row_flags import encoder_rows
+from benchmarks.rows import PLAIN, Row
 from downstream.__main__ import main as judge_main
 from pretext.__main__ import main
 from pretext.datasets import open_dataset
@@ -150,10 +150,10 @@ def test_a_file_that_changes_during_a_comparison_is_refused_and_a_result_is_foun
 
 
 def test_a_row_is_called_after_the_file(file, capsys):
-    assert encoder_rows((f"{file}?width=8", f"other={file}"), taken={}, size=32) == {
-        "dilated?width=8": f"{file}?width=8",
-        "other": str(file),
-    }
+    assert encoder_rows((f"{file}?width=8", f"other={file}"), taken={}, size=32) == (
+        Row("dilated?width=8", source=f"{file}?width=8"),
+        Row("other", source=str(file)),
+    )
     assert "nothing loaded" in capsys.readouterr().out
     with pytest.raises(UserError, match="No such file"):
         encoder_rows((f"{file}x.py",), taken={}, size=32)
@@ -223,5 +223,5 @@ def test_a_comparison_trains_and_judges_it_in_spawned_workers(file, tmp_path):
         rows = list(csv.DictReader(results))
     assert {(row["pretext"], row["probe"]) for row in rows} == {
         (pretext, probe) for pretext in ("random", "supervised", "rotation", "mine") for probe in probes[1:]
-    } | {(pretext, probe) for pretext in PLAIN for probe in ("linear", "knn", "retrieval")}
-    assert {row["encoder"] for row in rows} == {f"{file}?width=8", str(file), *PLAIN.values()}
+    } | {(plain.name, probe) for plain in PLAIN for probe in ("linear", "knn", "retrieval")}
+    assert {row["encoder"] for row in rows} == {f"{file}?width=8", str(file), *(plain.source for plain in PLAIN)}

@@ -14,7 +14,8 @@ from benchmarks.cells import encoder_cell
 from benchmarks.computing import compute
 from benchmarks.plan import Judging, make_plan, open_data
 from benchmarks.results import encoder_path
-from benchmarks.rows import encoder_rows
+from benchmarks.row_flags import encoder_rows
+from benchmarks.rows import Row
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.system.errors import UserError
@@ -161,7 +162,7 @@ def test_rows_have_short_names_and_hashes_follow_the_file(model, tmp_path):
     moved = file_of(model, tmp_path, "moved.safetensors")
     specs = {path.stem: f"timm:{NAME}?weights={path}" for path in (first, second, moved)}
     found = encoder_rows((specs["one"], f"mine={specs['two']}"), taken={}, size=32)
-    assert found == {f"timm:{NAME} one": specs["one"], "mine": specs["two"]}
+    assert found == (Row(f"timm:{NAME} one", source=specs["one"]), Row("mine", source=specs["two"]))
     with pytest.raises(UserError, match="a row is called mine already"):
         encoder_rows((f"mine={specs['one']}", f"mine={specs['two']}"), taken={}, size=32)
     source, _ = open_data(SPEC, 16, bad_images="skip", download=False)
@@ -178,8 +179,8 @@ def test_a_row_is_computed_and_its_file_stands_alone(model, tmp_path):
     path = file_of(model, tmp_path)
     source, data = open_data("scenes?size=32&train=8&val=4&test=4", 32, bad_images="skip", download=False)
     planned = make_plan(
-        recipe(image_size=32), [Judging(source, data, {"a": Constant()})], rows={}, seeds=1,
-        foreign={"mine": f"timm:{NAME}?weights={path}"},
+        recipe(image_size=32), [Judging(source, data, {"a": Constant()})], seeds=1,
+        rows=[Row("mine", source=f"timm:{NAME}?weights={path}")],
     )  # fmt: skip
     for cell in planned.cells:
         compute(cell, tmp_path / "out")

@@ -18,7 +18,9 @@ from task_samples import SMALL, batch, built, generator, noise, scenes, trained
 from benchmarks.cells import encoder_cell, probe_cell
 from benchmarks.options import chosen_probes
 from benchmarks.plan import open_data
-from benchmarks.rows import task_rows
+from benchmarks.recipes import laptop
+from benchmarks.row_flags import task_rows
+from benchmarks.rows import by_name
 from downstream.__main__ import main as judge_main
 from downstream.features import labelled_features
 from pretext.__main__ import main
@@ -139,12 +141,13 @@ def test_another_version_is_another_run_and_another_cell(file, tmp_path):
 
 
 def test_rows_are_called_after_the_file(file):
-    rows = task_rows((str(file), f"{file}:whole?crop_min=0.9"), {})
-    assert rows["mean_colour"] == str(file) and rows["mean_colour:whole?crop_min=0.9"] == f"{file}:whole?crop_min=0.9"
+    rows = by_name(task_rows((str(file), f"{file}:whole?crop_min=0.9"), laptop()))
+    assert rows["mean_colour"].task == str(file)
+    assert rows["mean_colour:whole?crop_min=0.9"].task == f"{file}:whole?crop_min=0.9"
     (file.parent / "rotation.py").write_text(example("task"))
     for taken in (str(file.parent / "rotation.py"), str(file)):
         with pytest.raises(UserError, match="a row is called"):
-            task_rows((str(file), taken), {})
+            task_rows((str(file), taken), laptop())
 
 
 @pytest.mark.parametrize(
