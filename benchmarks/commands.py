@@ -15,7 +15,7 @@ import tyro
 from benchmarks.did_it_help.command import did_it_help
 from benchmarks.options import check_profile, results_folder
 from benchmarks.sharing import leaderboard, merge
-from benchmarks.wording import MOST_NAMED, and_list
+from benchmarks.words.wording import MOST_NAMED, and_list
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError, did_you_mean
 
@@ -96,11 +96,11 @@ class Clean(Folder):
 def status(argv: list[str]) -> int:
     """Print how many cells are done, running, failed and left, and the time left."""
     out = parse(Progress, argv, prog="run_all.py status").folder
-    from benchmarks.columns import sets_of
-    from benchmarks.progress import seconds_left
-    from benchmarks.progress import status as status_of
-    from benchmarks.results import failure_path, read_failure
-    from benchmarks.wording import duration
+    from benchmarks.folders.progress import seconds_left
+    from benchmarks.folders.progress import status as status_of
+    from benchmarks.records.results import failure_path, read_failure
+    from benchmarks.words.columns import sets_of
+    from benchmarks.words.wording import duration
 
     plan, found = status_of(out)
     print(f"{out}: {plan.get('profile', 'a comparison')} on {and_list(sets_of(plan)) or 'unknown data'}")
@@ -120,7 +120,7 @@ def status(argv: list[str]) -> int:
 def compare(argv: list[str]) -> int:
     """Print paired differences between two folders of results, or two rows of one."""
     options = parse(Compare, argv, prog="run_all.py compare")
-    from benchmarks import comparison
+    from benchmarks.folders import comparison
 
     paths = [Path(side) for side in options.sides]
     folders = [comparison.has_results(path) for path in paths]
@@ -140,10 +140,10 @@ def compare(argv: list[str]) -> int:
 
 
 def _compare_rows(options: Compare, row: str, other: str) -> None:
-    from benchmarks.comparison import NOT_TESTABLE, WORD, difference_line
-    from benchmarks.intervals import Interval
-    from benchmarks.results import read_measurements
-    from benchmarks.verdict import summarise
+    from benchmarks.folders.comparison import NOT_TESTABLE, WORD, difference_line
+    from benchmarks.records.results import read_measurements
+    from benchmarks.summaries.intervals import Interval
+    from benchmarks.summaries.verdict import summarise
 
     measurements = read_measurements(options.folder)
     if not measurements:
@@ -168,10 +168,10 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
 def reproduce(argv: list[str]) -> int:
     """Compute a cell and its encoder again in OUT/reproduced; print both values of each metric."""
     options = parse(Reproduce, argv, prog="run_all.py reproduce")
-    from benchmarks import schedule
+    from benchmarks.executors import schedule
     from benchmarks.executors.local import LocalProcesses
-    from benchmarks.reproduction import compare_values, stored_cell
-    from benchmarks.results import read_cell, read_measurements, result_path
+    from benchmarks.folders.reproduction import compare_values, stored_cell
+    from benchmarks.records.results import read_cell, read_measurements, result_path
     from downstream.features import limit_cache
 
     out = options.folder
@@ -211,7 +211,7 @@ def _matching_cell(beginning: str, cells: Sequence[str], out: Path) -> str:
 def clean(argv: list[str]) -> int:
     """Remove failures, logs, and superseded or reproduced results; results and encoders stay."""
     options = parse(Clean, argv, prog="run_all.py clean")
-    from benchmarks.progress import status as status_of
+    from benchmarks.folders.progress import status as status_of
 
     out, days = options.folder, options.older_than
     if status_of(out)[1].running:

@@ -13,9 +13,9 @@ from pretext.system.errors import UserError, did_you_mean
 from pretext.system.plugins import file_row, is_file
 
 if TYPE_CHECKING:
-    from benchmarks.cells import AnyProbe
-    from benchmarks.plan import Plan
-    from benchmarks.recipes import Recipe
+    from benchmarks.planning.cells import AnyProbe
+    from benchmarks.planning.plan import Plan
+    from benchmarks.planning.recipes import Recipe
     from pretext.datasets.base import ImageDataset
     from pretext.training.watching import WatchName
 
@@ -169,13 +169,13 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     Raises:
         UserError: If a name is unknown, a data set cannot be used, or the folder holds another comparison.
     """
-    from benchmarks.cells import check_slugs
-    from benchmarks.columns import labels_of
-    from benchmarks.plan import Judging, make_plan, open_data
-    from benchmarks.probes import with_label_free
-    from benchmarks.recipes import PROFILES
-    from benchmarks.row_flags import encoder_rows, task_rows
-    from benchmarks.rows import PLAIN, by_name
+    from benchmarks.planning.cells import check_slugs
+    from benchmarks.planning.making import Judging, make_plan, open_data
+    from benchmarks.planning.probes import with_label_free
+    from benchmarks.planning.recipes import PROFILES
+    from benchmarks.planning.row_flags import encoder_rows, task_rows
+    from benchmarks.planning.rows import PLAIN, by_name
+    from benchmarks.words.columns import labels_of
 
     recipe = with_budget(recipe or PROFILES[options.profile](), options.budget)
     if options.architecture is not None:
@@ -267,7 +267,7 @@ def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe
     Raises:
         UserError: If there is no such probe or setting, a file defines none, or two have one name.
     """
-    from benchmarks.probes import default_probe, probe_names
+    from benchmarks.planning.probes import default_probe, probe_names
     from pretext.judging import probe_in_file
     from pretext.system.specs import options_into, parse_spec
 
@@ -295,9 +295,9 @@ def check_same(out: Path, profile: str, specs: Sequence[str], pretrain_spec: str
 
     A comparison may get more data sets to judge on: its results stay valid.
     """
-    from benchmarks.columns import sets_of
-    from benchmarks.results import read_plan
-    from benchmarks.wording import and_list
+    from benchmarks.records.results import read_plan
+    from benchmarks.words.columns import sets_of
+    from benchmarks.words.wording import and_list
 
     plan = read_plan(out)
     if not plan:

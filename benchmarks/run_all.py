@@ -27,9 +27,9 @@ from pretext.system.declarations import read_class, read_module
 from pretext.system.errors import UserError, did_you_mean, run_command
 
 if TYPE_CHECKING:
-    from benchmarks.cells import Cell
     from benchmarks.executors.base import Executor
-    from benchmarks.plan import Plan
+    from benchmarks.planning.cells import Cell
+    from benchmarks.planning.plan import Plan
 
 PROG = "python benchmarks/run_all.py"
 
@@ -78,10 +78,10 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
         argv: The command line, for OUT/plan.json.
         chosen: The executor and its options, as `chosen_executor` returns them.
     """
-    from benchmarks import plan as suite
-    from benchmarks import schedule
-    from benchmarks.environment import write_environment
-    from benchmarks.superseded import move_superseded
+    from benchmarks.executors import schedule
+    from benchmarks.folders.superseded import move_superseded
+    from benchmarks.planning.plan import plan_text
+    from benchmarks.records.environment import write_environment
 
     executor, config = chosen
     out = options.folder
@@ -94,7 +94,7 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
             pool.stop()
         print(_dry_run(plan, missing, workers, options))
         return 0
-    print(suite.plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
+    print(plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     moved = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
     for name in moved:
         print(f"{name}: its settings differ; moved to {out / 'superseded'}", file=sys.stderr)
@@ -113,22 +113,22 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
 
 def _dry_run(plan: Plan, missing: list[Cell], workers: int, options: Options) -> str:
     """Measure, and return the plan and the cost of its missing cells."""
-    from benchmarks import plan as suite
-    from benchmarks import schedule
+    from benchmarks.executors import schedule
     from benchmarks.forecast.telling import forecast_text, foretold
+    from benchmarks.planning.plan import plan_text
 
     if not missing:
-        return suite.plan_text(plan, missing, workers, 0.0)
+        return plan_text(plan, missing, workers, 0.0)
     cost = foretold(plan, missing, options.folder)
     seconds = schedule.Estimate(cost.expected_s, workers).of_all(missing)
     width = shutil.get_terminal_size().columns
     text = forecast_text(cost, workers=workers, executor=options.executor, width=width, processes=options.gpus_per_cell)
-    return f"{suite.plan_text(plan, missing, workers, seconds)}\n\n{text}"
+    return f"{plan_text(plan, missing, workers, seconds)}\n\n{text}"
 
 
 def _help() -> str:
     """Return the help page, which lists every command, profile, probe and task."""
-    options, recipes = read_class("benchmarks.options:Options"), read_module("benchmarks.recipes")
+    options, recipes = read_class("benchmarks.options:Options"), read_module("benchmarks.planning.recipes")
     commands = {f"{name} --help": command.__doc__ or "" for name, command in COMMANDS.items()}
     profiles = {name: recipes.about_function(name) for name in PROFILE_NAMES}
     probes = sorted([*(catalogue.declared_probes("downstream.probes")), *catalogue.declared_probes("retrieval.probes")])
@@ -145,13 +145,13 @@ def _help() -> str:
 
 def finish(out: Path) -> None:
     """Write CSV, Parquet and report unless they are up to date with the results and this code; print the table."""
-    from benchmarks.columns import labels_of, sets_of, synthetic_sets
-    from benchmarks.costs import read_costs
+    from benchmarks.records.results import read_measurements, read_plan, write_csv, write_parquet
     from benchmarks.report import digest_of_inputs, write_report
-    from benchmarks.results import read_measurements, read_plan, write_csv, write_parquet
-    from benchmarks.terminal import closing, text_table
-    from benchmarks.verdict import summarise, write_summaries
-    from benchmarks.wording import wrapped
+    from benchmarks.report.terminal import closing, text_table
+    from benchmarks.summaries.costs import read_costs
+    from benchmarks.summaries.verdict import summarise, write_summaries
+    from benchmarks.words.columns import labels_of, sets_of, synthetic_sets
+    from benchmarks.words.wording import wrapped
     from pretext.system.checkpoint import remove_leftovers_in
 
     csv, report, made_of = out / "results.csv", out / "report.html", out / ".report-inputs"

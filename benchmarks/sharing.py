@@ -31,7 +31,7 @@ class Merge:
 def merge(argv: list[str]) -> int:
     """Merge results folders of several machines or people into one."""
     options = parse(Merge, argv, prog="run_all.py merge")
-    from benchmarks.merging import merge as merge_folders
+    from benchmarks.folders.merging import merge as merge_folders
     from benchmarks.run_all import finish
 
     merged = merge_folders(options.folders, options.out)

@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cells import settings_hash
-from benchmarks.results import SCHEMA_VERSION, encoder_path, write_json
-from benchmarks.wording import and_list
+from benchmarks.planning.cells import settings_hash
+from benchmarks.records.results import SCHEMA_VERSION, encoder_path, write_json
+from benchmarks.words.wording import and_list
 from pretext.system.errors import UserError
 from pretext.system.plugins import is_file
 from pretext.system.stored_json import Shape, read_json
 
 if TYPE_CHECKING:
-    from benchmarks.cells import Cell
     from benchmarks.executors.base import Executor
     from benchmarks.options import Options
+    from benchmarks.planning.cells import Cell
     from pretext.datasets.base import ImageDataset
     from pretext.encoders.base import Encoder
 
@@ -70,8 +70,8 @@ def swept(options: Options, argv: list[str], executor: tuple[type[Executor], Any
     Raises:
         UserError: If a setting is unknown, the data has no classes, or no setting could be trained.
     """
-    from benchmarks.recipes import PROFILES
-    from benchmarks.rows import by_name
+    from benchmarks.planning.recipes import PROFILES
+    from benchmarks.planning.rows import by_name
 
     rows = list(options.tasks or by_name(PROFILES[options.profile]().rows))
     sentences: list[str] = []
@@ -138,7 +138,7 @@ def _train(
     executor: tuple[type[Executor], Any],
     expected_s: Mapping[str, float],
 ) -> None:
-    from benchmarks import schedule
+    from benchmarks.executors import schedule
 
     if not cells:
         return

@@ -20,7 +20,7 @@ def sections() -> Iterator[str]:
     probes = {
         **catalogue.declared_probes("downstream.probes"),
         **catalogue.declared_probes("retrieval.probes"),
-        "inpainting": read_class("benchmarks.cells:Inpainting"),
+        "inpainting": read_class("benchmarks.planning.cells:Inpainting"),
     }
     for name, probe in sorted(probes.items()):
         about = " ".join(probe.about.split("\n\n")[0].split())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.intervals import interval
+from benchmarks.summaries.intervals import interval
 from downstream import Knn
 from pretext import TrainConfig, load_encoder, open_dataset, train
 

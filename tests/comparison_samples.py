@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from benchmarks import run_all
-from benchmarks.computing import compute
 from benchmarks.executors.base import Executor, Outcome, run_cell
-from benchmarks.plan import Judging, make_plan, open_data
-from benchmarks.recipes import Recipe, trained
-from benchmarks.results import SCHEMA_VERSION, Measurement, read_measurements, write_json
-from benchmarks.rows import Row
+from benchmarks.executors.computing import compute
+from benchmarks.planning.making import Judging, make_plan, open_data
+from benchmarks.planning.recipes import Recipe, trained
+from benchmarks.planning.rows import Row
+from benchmarks.records.results import SCHEMA_VERSION, Measurement, read_measurements, write_json
 from pretext.judging import Probe, Score
 from pretext.training.config import TrainConfig
 

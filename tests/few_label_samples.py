@@ -6,8 +6,8 @@ import numpy as np
 from comparison_samples import row
 from PIL import Image
 
-from benchmarks.cells import slug
-from benchmarks.results import write_cell
+from benchmarks.planning.cells import slug
+from benchmarks.records.results import write_cell
 
 METRICS = ("top1@1%", "top1@10%", "top1@100%", "tuned top1@100%")
 COUNTS = {1.0: 10, 10.0: 100, 100.0: 1000}

@@ -8,8 +8,8 @@ import json
 import numpy as np
 from comparison_samples import HIGH, LOW, SPREAD, row
 
+from benchmarks.records.results import write_cell, write_json
 from benchmarks.report import write_report
-from benchmarks.results import write_cell, write_json
 
 SPEC = "scenes?size=32&train=40&val=16&test=16"
 VOID = {"meta", "link", "img", "br", "input", "wbr", "path", "use", "rect", "clippath"}

@@ -10,9 +10,9 @@ import typing
 import pytest
 
 import downstream.__main__ as judge
-from benchmarks.cells import Inpainting
 from benchmarks.options import Options
-from benchmarks.probes import probe_types
+from benchmarks.planning.cells import Inpainting
+from benchmarks.planning.probes import probe_types
 from downstream.probes.svm import Svm
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder

@@ -12,9 +12,10 @@ import pytest
 from comparison_samples import InProcess
 from documentation_samples import PAGES, commands_in, write_named_files
 
-from benchmarks import probes as suite_probes
-from benchmarks import recipes, report, run_all
+from benchmarks import report, run_all
 from benchmarks.executors import choosing
+from benchmarks.planning import probes as suite_probes
+from benchmarks.planning import recipes
 
 pytestmark = pytest.mark.slow
 ENCODER = "alexnet?width=0.125&stem_stride=2"

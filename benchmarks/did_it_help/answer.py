@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.costs import Cost, read_costs
 from benchmarks.did_it_help.more import more_labels, more_pictures
 from benchmarks.did_it_help.recipe import CONTINUED, GIVEN, OWN
-from benchmarks.intervals import LEVEL, Interval, holm
-from benchmarks.naming import metric_title, row_title
-from benchmarks.ordering import row_key
+from benchmarks.records.results import read_measurements, read_plan
 from benchmarks.report.few_labels import figure_name
-from benchmarks.results import read_measurements, read_plan
-from benchmarks.verdict import BASELINE, Summary, summarise
-from benchmarks.wording import and_list, difference_text, duration
+from benchmarks.summaries.costs import Cost, read_costs
+from benchmarks.summaries.intervals import LEVEL, Interval, holm
+from benchmarks.summaries.verdict import BASELINE, Summary, summarise
+from benchmarks.words.naming import metric_title, row_title
+from benchmarks.words.ordering import row_key
+from benchmarks.words.wording import and_list, difference_text, duration
 from pretext.system.checkpoint import atomic_write
 
 SHARE = re.compile(r"(?P<tuned>tuned )?(?P<name>top1|mAP)@(?P<percent>[\d.]+)%")

@@ -78,8 +78,8 @@ def did_it_help(argv: list[str]) -> int:
     from benchmarks.did_it_help.answer import write_answer
     from benchmarks.did_it_help.fewer import with_fewer_pictures
     from benchmarks.executors.choosing import chosen_executor
-    from benchmarks.label_curves import label_counts
     from benchmarks.run_all import carry_out
+    from benchmarks.summaries.label_curves import label_counts
     from pretext.datasets import open_dataset
     from pretext.encoders import load_encoder
     from pretext.encoders.weights import is_spec

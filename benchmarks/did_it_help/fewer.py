@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from benchmarks.cells import Cell, encoder_cell, probe_cell
-from benchmarks.naming import row_title
-from benchmarks.plan import Plan, open_data
-from benchmarks.rows import by_name
+from benchmarks.planning.cells import Cell, encoder_cell, probe_cell
+from benchmarks.planning.making import open_data
+from benchmarks.planning.plan import Plan
+from benchmarks.planning.rows import by_name
+from benchmarks.words.naming import row_title
 from pretext.system.specs import with_option
 
 TIMES = 4

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.did_it_help.fewer import TIMES, fewer_name
 from benchmarks.did_it_help.recipe import CONTINUED, GIVEN, MAIN, OWN
-from benchmarks.intervals import Interval
-from benchmarks.label_curves import Worth, gains, labels_worth
-from benchmarks.naming import row_title
-from benchmarks.results import Measurement
-from benchmarks.verdict import Summary, one_per_seed, summarise, tables
-from benchmarks.wording import difference_text, number_word
+from benchmarks.records.results import Measurement
+from benchmarks.summaries.intervals import Interval
+from benchmarks.summaries.label_curves import Worth, gains, labels_worth
+from benchmarks.summaries.verdict import Summary, one_per_seed, summarise, tables
+from benchmarks.words.naming import row_title
+from benchmarks.words.wording import difference_text, number_word
 from pretext.system.specs import parse_spec
 
 SHARE = 10.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.probes import probe
-from benchmarks.recipes import Recipe
-from benchmarks.rows import Row
+from benchmarks.planning.probes import probe
+from benchmarks.planning.recipes import Recipe
+from benchmarks.planning.rows import Row
 from pretext.training.config import TrainConfig
 
 GIVEN, CONTINUED = "given", "continued"

@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.cells import Cell
 from benchmarks.executors.base import Outcome, print_to, run_cell
-from benchmarks.results import encoder_path, failure_path
+from benchmarks.planning.cells import Cell
+from benchmarks.records.results import encoder_path, failure_path
 from pretext.system.checkpoint import atomic_write
 
 Files = Mapping[str, bytes]

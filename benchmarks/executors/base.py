@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from benchmarks.cells import Cell
-from benchmarks.computing import compute
-from benchmarks.locks import cell_lock
-from benchmarks.results import write_failure
+from benchmarks.executors.computing import compute
+from benchmarks.planning.cells import Cell
+from benchmarks.records.locks import cell_lock
+from benchmarks.records.results import write_failure
 
 ROOT = Path(__file__).parents[2]
 """The folder that holds the packages: workers on other machines import them from there."""

@@ -14,9 +14,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, final
 
-from benchmarks.cells import Cell
 from benchmarks.executors.base import GRACE_S, ONE_THREAD, Executor, Outcome, run_in_worker
-from benchmarks.results import write_failure
+from benchmarks.planning.cells import Cell
+from benchmarks.records.results import write_failure
 from pretext.system.errors import UserError
 from pretext.system.launching import cause_of, exit_with_parent, variables_set
 

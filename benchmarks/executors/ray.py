@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-from benchmarks.cells import Cell
 from benchmarks.executors.apart import needed_files, run_apart, take_back
 from benchmarks.executors.base import GRACE_S, RETRIES, Executor, Outcome, node_variables, run_on_node
-from benchmarks.results import write_failure
+from benchmarks.planning.cells import Cell
+from benchmarks.records.results import write_failure
 from pretext.system.errors import UserError
 
 CONNECT_S = 10.0

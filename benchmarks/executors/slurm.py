@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
-from benchmarks.cells import Cell
 from benchmarks.executors.base import RETRIES, Executor, Outcome, node_variables, run_on_node
-from benchmarks.results import write_failure, write_json
+from benchmarks.planning.cells import Cell
+from benchmarks.records.results import write_failure, write_json
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, read_json

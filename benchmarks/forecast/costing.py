@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.cells import Cell
+from benchmarks.executors.schedule import UNKNOWN_S
 from benchmarks.forecast.measuring import Measured
-from benchmarks.ordering import row_key
-from benchmarks.plan import Plan
-from benchmarks.recipes import PROFILES, Recipe
-from benchmarks.results import read_measurements
-from benchmarks.schedule import UNKNOWN_S
+from benchmarks.planning.cells import Cell
+from benchmarks.planning.plan import Plan
+from benchmarks.planning.recipes import PROFILES, Recipe
+from benchmarks.records.results import read_measurements
+from benchmarks.words.ordering import row_key
 
 PROBE_BYTES, ITEM_BYTES = 0.5e6, 100
 """Assumed size of a probe cell's files, and what each test picture adds; `LOG.md` has what real runs wrote."""

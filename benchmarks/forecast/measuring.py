@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Cell
 from benchmarks.executors.base import print_to
 from benchmarks.executors.local import worker_variables
+from benchmarks.planning.cells import Cell
 from pretext.datasets.base import ImageDataset
 from pretext.system.launching import variables_set
 from pretext.system.memory import peak_memory, reset_peak_memory

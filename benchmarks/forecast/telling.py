@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cells import Cell
 from benchmarks.forecast.costing import PROBE_BYTES, REPORT_BYTES, Forecast, forecast
 from benchmarks.forecast.measuring import LEAST_S, SECONDS, measured
-from benchmarks.naming import row_title
-from benchmarks.plan import Plan
-from benchmarks.terminal import Column, shortened, table
-from benchmarks.wording import and_list, wrapped
+from benchmarks.planning.cells import Cell
+from benchmarks.planning.plan import Plan
+from benchmarks.report.terminal import Column, shortened, table
+from benchmarks.words.naming import row_title
+from benchmarks.words.wording import and_list, wrapped
 
 START_S, COMMAND_S = 5.0, 35.0
 """Assumed seconds of a process until it has imported everything, and of the command itself: plan, tables, figures."""

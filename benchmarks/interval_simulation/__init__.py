@@ -1,4 +1,4 @@
-"""Simulations that measure the error rates of benchmarks/intervals.py; not part of the wheel.
+"""Simulations that measure the error rates of benchmarks/summaries/intervals.py; not part of the wheel.
 
 simulation    draws tables with known truth and prints the tables of docs/statistics-tables.md
 """

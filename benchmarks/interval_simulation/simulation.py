@@ -1,4 +1,4 @@
-"""Coverage, false positive rate and power of every method in benchmarks/intervals.py, on data with known truth.
+"""Coverage, false positive rate and power of every method in `benchmarks.summaries.intervals`, on known truth.
 
     python -m benchmarks.interval_simulation
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from benchmarks.interval_simulation import TRIALS
-from benchmarks.intervals import (
+from benchmarks.summaries.intervals import (
     LEVEL,
     NO_PRIOR,
     Table,

@@ -27,9 +27,9 @@ def write_leaderboard(folders: Sequence[Path], out: Path) -> list[str]:
     Raises:
         UserError: If a folder cannot be read, or the page cannot be written.
     """
+    from benchmarks.folders.submissions import read_submission
     from benchmarks.leaderboard.entries import entries_of
     from benchmarks.leaderboard.page import page
-    from benchmarks.submissions import read_submission
 
     submissions = [read_submission(folder) for folder in folders]
     entries = entries_of(submissions)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import CODE, as_json
-from benchmarks.columns import probe_of, sets_of, with_columns
-from benchmarks.ordering import probe_key
-from benchmarks.results import Measurement
-from benchmarks.submissions import Submission, differences, doubts
-from benchmarks.superseded import protocol_of
-from benchmarks.verdict import Summary, one_per_seed, summarise
+from benchmarks.folders.submissions import Submission, differences, doubts
+from benchmarks.folders.superseded import protocol_of
+from benchmarks.planning.cells import CODE, as_json
+from benchmarks.records.results import Measurement
+from benchmarks.summaries.verdict import Summary, one_per_seed, summarise
+from benchmarks.words.columns import probe_of, sets_of, with_columns
+from benchmarks.words.ordering import probe_key
 
 
 @dataclasses.dataclass(frozen=True)

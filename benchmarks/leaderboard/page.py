@@ -9,12 +9,12 @@ from html import escape
 
 from benchmarks.leaderboard.entries import Entry
 from benchmarks.leaderboard.style import CSS, SCRIPT
-from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import probe_key
 from benchmarks.report.style import CSS as REPORT_CSS
 from benchmarks.report.style import SCRIPT as REPORT_SCRIPT
 from benchmarks.report.tables import breakable
-from benchmarks.wording import MARK
+from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.ordering import probe_key
+from benchmarks.words.wording import MARK
 
 TITLE = "Leaderboard"
 HEAD = (

@@ -1,8 +1,9 @@
-"""The report of a comparison: one self-contained HTML page, its tables as Markdown and LaTeX, its figures as files.
+"""The report of a comparison: one self-contained HTML page, its tables as Markdown, LaTeX and text, its figures.
 
 content     everything read from a results folder: `Run`, the input of all other modules
 stages      what each row gains over random weights at every stage
 protocols   what each probe had: labels, steps, test items
+headline    the result in a few plain sentences, for the terminal and the page
 sentences   what was compared, the verdict in sentences, and its caveats
 evidence    uncertainty tables: differences, share of the gap, detectable differences, mean ranks
 page        the HTML page, section by section
@@ -10,6 +11,7 @@ tables      HTML tables
 links       ways out of the page: files, encoders, logs, commands
 markdown    report.md
 latex       report.tex, a table for papers
+terminal    the results table as plain text
 figures     all figures; gain by stage, mean ranks, learning curves
 forest      the figure of the first screen: differences from random weights by probe
 pareto      score against pretraining cost, with the Pareto front

@@ -8,15 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.columns import column, labels_of, sets_of, synthetic_sets
-from benchmarks.costs import Cost, read_costs
-from benchmarks.environment import FILE as ENVIRONMENT
-from benchmarks.environment import read_environments
-from benchmarks.headline import best_of_probe
-from benchmarks.intervals import LEVEL, Interval, Ranking, interval
-from benchmarks.naming import metric_title, probe_title
-from benchmarks.ordering import column_order, row_key
-from benchmarks.results import (
+from benchmarks.records.environment import FILE as ENVIRONMENT
+from benchmarks.records.environment import read_environments
+from benchmarks.records.results import (
     Measurement,
     encoder_path,
     latest,
@@ -24,7 +18,13 @@ from benchmarks.results import (
     read_measurements,
     read_plan,
 )
-from benchmarks.verdict import BASELINE, CEILING, Summary, ranking, summarise, tables
+from benchmarks.report.headline import best_of_probe
+from benchmarks.summaries.costs import Cost, read_costs
+from benchmarks.summaries.intervals import LEVEL, Interval, Ranking, interval
+from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, ranking, summarise, tables
+from benchmarks.words.columns import column, labels_of, sets_of, synthetic_sets
+from benchmarks.words.naming import metric_title, probe_title
+from benchmarks.words.ordering import column_order, row_key
 from pretext.system.errors import UserError
 
 MOST_SHOWN = 8

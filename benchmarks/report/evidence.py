@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from benchmarks.intervals import POWER
-from benchmarks.naming import probe_title, row_title
 from benchmarks.report.content import PERCENT, Run, column_title
 from benchmarks.report.stages import gains_by_stage
-from benchmarks.verdict import CEILING, Summary, smallest_detectable
-from benchmarks.wording import MARK
+from benchmarks.summaries.intervals import POWER
+from benchmarks.summaries.verdict import CEILING, Summary, smallest_detectable
+from benchmarks.words.naming import probe_title, row_title
+from benchmarks.words.wording import MARK
 
 
 class Cell(NamedTuple):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.cells import slug
-from benchmarks.columns import label_of
-from benchmarks.label_curves import label_counts
-from benchmarks.naming import FEW_LABELS, metric_title, probe_title, row_title
+from benchmarks.planning.cells import slug
 from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.gallery import open_data
 from benchmarks.report.plotting import Plot, blank_panels, legend_below, look_of, panel_title
-from benchmarks.verdict import Summary
+from benchmarks.summaries.label_curves import label_counts
+from benchmarks.summaries.verdict import Summary
+from benchmarks.words.columns import label_of
+from benchmarks.words.naming import FEW_LABELS, metric_title, probe_title, row_title
 from pretext.system.errors import UserError
 
 if TYPE_CHECKING:

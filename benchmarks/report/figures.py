@@ -6,9 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cells import slug
-from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import column_order
+from benchmarks.planning.cells import slug
 from benchmarks.report.content import Reading, Run, column_title
 from benchmarks.report.few_labels import label_plots
 from benchmarks.report.fits import fit_plots
@@ -30,8 +28,10 @@ from benchmarks.report.plotting import (
 )
 from benchmarks.report.stages import gains_by_stage
 from benchmarks.report.watch import watch_plots
-from benchmarks.verdict import BASELINE, CEILING
-from benchmarks.wording import columns_counted
+from benchmarks.summaries.verdict import BASELINE, CEILING
+from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.ordering import column_order
+from benchmarks.words.wording import columns_counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

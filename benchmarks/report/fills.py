@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
-from benchmarks.naming import row_title
 from benchmarks.report.content import MOST_SHOWN, Run
 from benchmarks.report.images import as_image, image_html
 from benchmarks.report.tables import breakable
+from benchmarks.words.naming import row_title
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import slug
-from benchmarks.naming import probe_title, row_title
+from benchmarks.planning.cells import slug
 from benchmarks.report.content import Run
 from benchmarks.report.plotting import Plot, blank_figure, legend_below, legend_height, look_of, plot_title
+from benchmarks.words.naming import probe_title, row_title
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, read_json
 

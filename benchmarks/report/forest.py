@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.columns import label_of, probe_of
-from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import group_of
 from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.plotting import COLOURS, INK, PAPER, WIDTH, Plot, blank_figure, wrapped
-from benchmarks.verdict import BASELINE, CEILING, Summary
+from benchmarks.summaries.verdict import BASELINE, CEILING, Summary
+from benchmarks.words.columns import label_of, probe_of
+from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.ordering import group_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

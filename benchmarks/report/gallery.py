@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.naming import row_title
 from benchmarks.report.content import Run
 from benchmarks.report.images import as_image, image_html
+from benchmarks.words.naming import row_title
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from benchmarks.columns import probe_of
-from benchmarks.naming import probe_title, row_title
 from benchmarks.report.content import Run
 from benchmarks.report.images import image_html
+from benchmarks.words.columns import probe_of
+from benchmarks.words.naming import probe_title, row_title
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.columns import by_set, probe_of
-from benchmarks.costs import COSTS, cost_texts
-from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import group_of
 from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import data_sentence
-from benchmarks.verdict import Summary
+from benchmarks.summaries.costs import COSTS, cost_texts
+from benchmarks.summaries.verdict import Summary
+from benchmarks.words.columns import by_set, probe_of
+from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.ordering import group_of
 
 COSTS_SHOWN = ("images", "work")
 """Columns of a row's cost in a paper: those that do not depend on the machine."""

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from benchmarks.naming import row_title
 from benchmarks.report.content import Run
+from benchmarks.words.naming import row_title
 
 FILES = (
     ("answer.md", "the answer of did-it-help in sentences"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from benchmarks.costs import COSTS, cost_texts
-from benchmarks.headline import best_by_probe, standings
-from benchmarks.naming import metric_title, probe_title, row_title
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
+from benchmarks.report.headline import best_by_probe, standings
 from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import caveats, data_sentence, setting_sentence, verdict, without_labels
-from benchmarks.wording import LEGEND, value_text
+from benchmarks.summaries.costs import COSTS, cost_texts
+from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.wording import LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
 MARKUP = re.compile(r"[\\`*<>|~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.columns import column
-from benchmarks.naming import row_title
 from benchmarks.report.content import Run
 from benchmarks.report.images import image_html
+from benchmarks.words.columns import column
+from benchmarks.words.naming import row_title
 
 if TYPE_CHECKING:
     from pretext.datasets.base import ImageDataset

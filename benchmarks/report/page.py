@@ -7,19 +7,19 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from benchmarks.columns import probe_of
-from benchmarks.headline import best_by_probe, standings
-from benchmarks.naming import row_title
 from benchmarks.report import dense, fills, gallery, grids, neighbours
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
+from benchmarks.report.headline import best_by_probe, standings
 from benchmarks.report.links import ways_out
 from benchmarks.report.markdown import TITLE
 from benchmarks.report.plotting import Plot
 from benchmarks.report.sentences import caveats, data_sentence, setting_sentence, verdict, without_labels
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
-from benchmarks.wording import LEGEND, and_list
+from benchmarks.words.columns import probe_of
+from benchmarks.words.naming import row_title
+from benchmarks.words.wording import LEGEND, and_list
 from pretext.datasets.base import ImageDataset
 from pretext.system.errors import UserError
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.naming import probe_title, row_title
+from benchmarks.planning.rows import UNTOUCHED
 from benchmarks.report.content import Run, column_title
 from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title, wrapped
-from benchmarks.rows import UNTOUCHED
-from benchmarks.verdict import BASELINE, CEILING
-from benchmarks.wording import and_list
+from benchmarks.summaries.verdict import BASELINE, CEILING
+from benchmarks.words.naming import probe_title, row_title
+from benchmarks.words.wording import and_list
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.naming import row_title
 from benchmarks.report.content import Run
-from benchmarks.verdict import BASELINE
+from benchmarks.summaries.verdict import BASELINE
+from benchmarks.words.naming import row_title
 from pretext.system.checkpoint import atomic_write
 
 if TYPE_CHECKING:

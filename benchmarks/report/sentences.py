@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.columns import synthetic_sets
-from benchmarks.headline import chance_caveat
-from benchmarks.naming import encoder_title, row_title
-from benchmarks.ordering import REFERENCE_ROWS, group_of, needs_labels
 from benchmarks.report.content import PERCENT, Run
-from benchmarks.verdict import BASELINE, CEILING
-from benchmarks.wording import MOST_NAMED, and_list, listed, number_word, numbered
+from benchmarks.report.headline import chance_caveat
+from benchmarks.summaries.verdict import BASELINE, CEILING
+from benchmarks.words.columns import synthetic_sets
+from benchmarks.words.naming import encoder_title, row_title
+from benchmarks.words.ordering import REFERENCE_ROWS, group_of, needs_labels
+from benchmarks.words.wording import MOST_NAMED, and_list, listed, number_word, numbered
 
 
 def data_sentence(run: Run) -> str:

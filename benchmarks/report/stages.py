@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from benchmarks.report.content import Reading, Run
-from benchmarks.verdict import BASELINE
+from benchmarks.summaries.verdict import BASELINE
 
 
 @dataclasses.dataclass(frozen=True)

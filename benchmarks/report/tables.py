@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from benchmarks.columns import label_of, probe_of
-from benchmarks.costs import COSTS, cost_values
-from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import group_of
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Cell, Evidence
 from benchmarks.report.protocols import protocol
-from benchmarks.verdict import Summary
-from benchmarks.wording import MARK
+from benchmarks.summaries.costs import COSTS, cost_values
+from benchmarks.summaries.verdict import Summary
+from benchmarks.words.columns import label_of, probe_of
+from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.ordering import group_of
+from benchmarks.words.wording import MARK
 
 NBSP = "\N{NO-BREAK SPACE}"
 

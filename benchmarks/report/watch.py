@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.naming import row_title
 from benchmarks.report.content import Run
 from benchmarks.report.plotting import Plot, blank_figure, legend_below, legend_height, look_of
+from benchmarks.words.naming import row_title
 from pretext.training.log import read_log
 from pretext.training.watching import TRAIN_IMAGES, VAL_IMAGES
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.probes import probe, probe_names
+from benchmarks.planning.probes import probe, probe_names
 from benchmarks.timing.linear import print_linear
 from benchmarks.timing.loading import print_loading
 from benchmarks.timing.peers import print_peers

@@ -108,7 +108,7 @@ def judged(suite: str, steps: int, seed: int, spec: str, file: Path) -> dict[str
         spec: The data set.
         file: The result's file; the run or the weights lie beside it.
     """
-    from benchmarks.probes import probe
+    from benchmarks.planning.probes import probe
     from benchmarks.timing.peers import SIMCLR_SIDE
     from pretext import TrainConfig, open_dataset, train
     from pretext.encoders import load_encoder

@@ -17,10 +17,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from benchmarks.naming import metric_title, probe_title, row_title
+from benchmarks.records.results import read_measurements
 from benchmarks.report.plotting import COLOURS, MARKERS, style
-from benchmarks.results import read_measurements
-from benchmarks.verdict import BASELINE, CEILING, Summary, summarise
+from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, summarise
+from benchmarks.words.naming import metric_title, probe_title, row_title
 
 DRAWN = ("context_encoder", "simclr", "kmeans")
 """Rows with a line; random weights are the dashed one, and labels would hide what is compared."""

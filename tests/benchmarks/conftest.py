@@ -7,9 +7,10 @@ import signal
 import pytest
 from comparison_samples import Constant, InProcess, Masked, recipe
 
-from benchmarks import computing, probes, recipes, report
-from benchmarks.executors import choosing, local
+from benchmarks import report
+from benchmarks.executors import choosing, computing, local
 from benchmarks.forecast import telling
+from benchmarks.planning import probes, recipes
 from pretext.encoders import build_encoder, save_encoder
 
 

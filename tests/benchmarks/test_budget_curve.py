@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comparison_samples import row
 
-from benchmarks.results import write_cell
+from benchmarks.records.results import write_cell
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "figures" / "budget_curve.py"
 

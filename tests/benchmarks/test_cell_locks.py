@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 
-from benchmarks.locks import cell_lock, is_locked
+from benchmarks.records.locks import cell_lock, is_locked
 
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from benchmarks.locks import cell_lock
+from benchmarks.records.locks import cell_lock
 with cell_lock(Path(sys.argv[1]), "c") as held:
     print(held, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -20,7 +20,7 @@ with cell_lock(Path(sys.argv[1]), "c") as held:
 COUNTS = """
 import os, sys
 from pathlib import Path
-from benchmarks.locks import cell_lock
+from benchmarks.records.locks import cell_lock
 out = Path(sys.argv[1])
 won = 0
 while won < 50:

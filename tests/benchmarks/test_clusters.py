@@ -16,9 +16,9 @@ from comparison_samples import plan
 from benchmarks.executors import slurm
 from benchmarks.executors.local import LocalProcesses
 from benchmarks.executors.ray import RayTasks
+from benchmarks.executors.schedule import Estimate, run
 from benchmarks.executors.slurm import SlurmJobs, queued_jobs
-from benchmarks.results import read_measurements
-from benchmarks.schedule import Estimate, run
+from benchmarks.records.results import read_measurements
 from downstream.probes.knn import Knn
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig

@@ -12,9 +12,10 @@ import time
 import pytest
 from comparison_samples import Constant, run_smoke
 
-from benchmarks import computing, run_all
-from benchmarks.locks import cell_lock
-from benchmarks.results import write_json
+from benchmarks import run_all
+from benchmarks.executors import computing
+from benchmarks.records.locks import cell_lock
+from benchmarks.records.results import write_json
 from pretext.system.errors import UserError
 
 

@@ -11,8 +11,8 @@ from comparison_samples import row
 from scipy import stats
 
 from benchmarks import run_all
-from benchmarks.comparison import compare_folders, text
-from benchmarks.results import write_cell, write_json
+from benchmarks.folders.comparison import compare_folders, text
+from benchmarks.records.results import write_cell, write_json
 from pretext.system.errors import UserError
 
 SETTINGS = {"code": 2, "encoder": "alexnet", "seed": 0, "train": {"images": 8}, "data": {"test": "f"}}

@@ -7,13 +7,13 @@ from few_label_samples import COUNTS, cells, photographs
 from PIL import Image
 
 from benchmarks import run_all
-from benchmarks.costs import Cost
 from benchmarks.did_it_help import recipe
 from benchmarks.did_it_help.answer import cost, helped, labels_alone, write_answer
 from benchmarks.did_it_help.command import DidItHelp
-from benchmarks.probes import probe
-from benchmarks.results import read_measurements, read_plan
-from benchmarks.verdict import summarise
+from benchmarks.planning.probes import probe
+from benchmarks.records.results import read_measurements, read_plan
+from benchmarks.summaries.costs import Cost
+from benchmarks.summaries.verdict import summarise
 from pretext.encoders import build_encoder, save_encoder
 from pretext.system.errors import UserError
 

@@ -14,16 +14,16 @@ import pytest
 import torch
 from comparison_samples import SPEC, Constant
 
-from benchmarks.cells import Cell, encoder_cell, probe_cell
 from benchmarks.executors import local
 from benchmarks.executors.base import Outcome, run_cell, run_on_node
 from benchmarks.executors.choosing import chosen_executor
 from benchmarks.executors.local import LocalProcesses
 from benchmarks.executors.ray import _room
+from benchmarks.executors.schedule import Estimate, run
 from benchmarks.executors.slurm import SlurmJobs
-from benchmarks.plan import open_data
-from benchmarks.results import read_failures, read_measurements
-from benchmarks.schedule import Estimate, run
+from benchmarks.planning.cells import Cell, encoder_cell, probe_cell
+from benchmarks.planning.making import open_data
+from benchmarks.records.results import read_failures, read_measurements
 from pretext.system import device
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 from comparison_samples import ROWS, Constant, InProcess, computed, plan, run_smoke
 
-from benchmarks.computing import compute
+from benchmarks.executors.computing import compute
+from benchmarks.executors.schedule import Estimate, run
 from benchmarks.forecast import measuring, telling
 from benchmarks.forecast.costing import ITEM_BYTES, PROBE_BYTES, forecast, run_bytes
 from benchmarks.forecast.measuring import Measured, measure, measured
 from benchmarks.forecast.telling import forecast_text
-from benchmarks.schedule import Estimate, run
 from pretext.training.config import TrainConfig
 
 STEPS = Measured(
@@ -63,7 +63,7 @@ def test_what_was_not_measured_takes_the_time_of_the_profile_at_the_measured_pac
 
 
 def test_finished_cells_give_the_time_of_their_probe_and_are_not_counted_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.computing.time.monotonic", iter(range(0, 1000, 7)).__next__)
+    monkeypatch.setattr("benchmarks.executors.computing.time.monotonic", iter(range(0, 1000, 7)).__next__)
     planned = plan(rows={"random": "random"}, seeds=2)
     computed(planned, tmp_path, "random", "a")
     cost = forecast(planned, planned.missing(tmp_path), {"random": FIT}, tmp_path, gpu=False)

@@ -7,9 +7,9 @@ import json
 import pytest
 from comparison_samples import plan, run_smoke
 
-from benchmarks.computing import compute
-from benchmarks.reproduction import stored_cell
-from benchmarks.results import encoder_path, read_measurements
+from benchmarks.executors.computing import compute
+from benchmarks.folders.reproduction import stored_cell
+from benchmarks.records.results import encoder_path, read_measurements
 from downstream.probes.knn import Knn
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig

@@ -10,7 +10,7 @@ from interval_samples import smyth
 from scipy import stats
 
 from benchmarks.interval_simulation import simulation as coverage
-from benchmarks.intervals import (
+from benchmarks.summaries.intervals import (
     NO_PRIOR,
     VariancePrior,
     detectable_difference,

@@ -12,10 +12,10 @@ from comparison_samples import HIGH, LOW, row
 from latex_reader import SMALLER, read_table, shown
 from scipy.stats import t as t_distribution
 
-from benchmarks.cells import slug
+from benchmarks.planning.cells import slug
+from benchmarks.records.results import write_cell
 from benchmarks.report import write_report
 from benchmarks.report.latex import escape
-from benchmarks.results import write_cell
 
 
 def test_the_latex_table_shows_the_numbers(tmp_path):

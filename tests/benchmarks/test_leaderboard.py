@@ -12,8 +12,8 @@ from comparison_samples import SPEC, changed, run_smoke
 from report_samples import Page
 
 from benchmarks import run_all
-from benchmarks.results import write_json
-from benchmarks.verdict import summarise
+from benchmarks.records.results import write_json
+from benchmarks.summaries.verdict import summarise
 from pretext.system.errors import UserError
 
 
@@ -73,7 +73,7 @@ def test_every_row_of_every_folder_has_a_line_and_a_record(two, once, tmp_path):
 
 
 def test_intervals_and_differences_are_those_of_the_folder(two, tmp_path):
-    from benchmarks.results import read_measurements
+    from benchmarks.records.results import read_measurements
 
     for path in (two[0] / "results").glob("rotation.linear.*"):
         content = json.loads(path.read_text())

@@ -10,8 +10,8 @@ import pytest
 from comparison_samples import SPEC, changed, run_smoke
 
 from benchmarks import run_all
-from benchmarks.costs import read_costs
-from benchmarks.results import read_measurements, read_plan, write_json
+from benchmarks.records.results import read_measurements, read_plan, write_json
+from benchmarks.summaries.costs import read_costs
 from pretext.system.errors import UserError
 
 TIMES = ("wall_s", "peak_mem_bytes", "started_at")

@@ -12,10 +12,12 @@ import pytest
 from comparison_samples import SPEC, Constant, changed, run_smoke
 from dataset_samples import make
 
-from benchmarks import computing, environment, run_all
-from benchmarks.merging import merge
-from benchmarks.results import failure_path, read_measurements, read_plan, write_json
-from benchmarks.verdict import summarise
+from benchmarks import run_all
+from benchmarks.executors import computing
+from benchmarks.folders.merging import merge
+from benchmarks.records import environment
+from benchmarks.records.results import failure_path, read_measurements, read_plan, write_json
+from benchmarks.summaries.verdict import summarise
 from pretext.encoders import build_encoder, save_encoder
 from pretext.judging import Score
 from pretext.system.errors import UserError

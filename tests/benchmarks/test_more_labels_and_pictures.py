@@ -16,13 +16,13 @@ from scipy.stats import ttest_1samp
 from benchmarks.did_it_help.answer import write_answer
 from benchmarks.did_it_help.fewer import fewer_name, with_fewer_pictures
 from benchmarks.did_it_help.more import NOT_MEASURED, more_labels, more_pictures
-from benchmarks.label_curves import Worth, gains, label_counts, labels_worth
+from benchmarks.records.results import read_measurements, write_cell, write_json
 from benchmarks.report import FIGURE
 from benchmarks.report.content import read_run
 from benchmarks.report.few_labels import label_plots
 from benchmarks.report.plotting import style
-from benchmarks.results import read_measurements, write_cell, write_json
-from benchmarks.verdict import summarise
+from benchmarks.summaries.label_curves import Worth, gains, label_counts, labels_worth
+from benchmarks.summaries.verdict import summarise
 from pretext.datasets import open_dataset
 from pretext.training.config import TrainConfig
 

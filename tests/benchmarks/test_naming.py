@@ -7,13 +7,13 @@ import json
 import pytest
 from comparison_samples import LOW, row
 
-from benchmarks import naming
-from benchmarks.naming import encoder_title, metric_title, name_rows, probe_title, row_title
-from benchmarks.ordering import group_of, row_key
-from benchmarks.probes import probe_names
-from benchmarks.recipes import PROFILES
-from benchmarks.results import read_measurements, write_cell
-from benchmarks.rows import PLAIN
+from benchmarks.planning.probes import probe_names
+from benchmarks.planning.recipes import PROFILES
+from benchmarks.planning.rows import PLAIN
+from benchmarks.records.results import read_measurements, write_cell
+from benchmarks.words import naming
+from benchmarks.words.naming import encoder_title, metric_title, name_rows, probe_title, row_title
+from benchmarks.words.ordering import group_of, row_key
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from comparison_samples import SPEC, recipe, run_smoke
 
-from benchmarks import plan as plans
-from benchmarks import probes, run_all
-from benchmarks.cells import Inpainting
+from benchmarks import run_all
+from benchmarks.folders.reproduction import stored_cell
 from benchmarks.options import Options, chosen_probes, plan_of, with_budget
-from benchmarks.reproduction import stored_cell
-from benchmarks.results import read_measurements
-from benchmarks.row_flags import encoder_rows, task_rows
-from benchmarks.rows import Row
+from benchmarks.planning import making, probes
+from benchmarks.planning.cells import Inpainting
+from benchmarks.planning.row_flags import encoder_rows, task_rows
+from benchmarks.planning.rows import Row
+from benchmarks.records.results import read_measurements
 from downstream.probes import knn
 from downstream.probes.knn import Knn
 from downstream.probes.linear import Linear
@@ -96,7 +96,7 @@ def test_an_unusable_value_is_refused_in_one_line(smoke, arguments, message, mon
 
 
 def test_two_probes_of_one_name_in_files_are_refused(smoke, tmp_path, monkeypatch):
-    monkeypatch.setattr(plans, "open_data", lambda *_, **__: pytest.fail("data was opened"))
+    monkeypatch.setattr(making, "open_data", lambda *_, **__: pytest.fail("data was opened"))
     source = Path(knn.__file__).read_text()
     for name in ("a b.py", "a-b.py"):
         (tmp_path / name).write_text(source)

@@ -7,15 +7,16 @@ from collections import Counter
 import pytest
 from comparison_samples import ROWS, SPEC, Constant, Masked, cell_names, plan, recipe
 
-from benchmarks import plan as suite
-from benchmarks.cells import CODE, DataSource, Inpainting
 from benchmarks.executors.base import run_cell
-from benchmarks.plan import Judging, make_plan, open_data
-from benchmarks.probes import with_label_free
-from benchmarks.recipes import PROFILES
-from benchmarks.results import read_measurements
-from benchmarks.rows import by_name
-from benchmarks.superseded import move_superseded
+from benchmarks.folders.superseded import move_superseded
+from benchmarks.planning import making
+from benchmarks.planning.cells import CODE, DataSource, Inpainting
+from benchmarks.planning.making import Judging, make_plan, open_data
+from benchmarks.planning.plan import plan_text
+from benchmarks.planning.probes import with_label_free
+from benchmarks.planning.recipes import PROFILES
+from benchmarks.planning.rows import by_name
+from benchmarks.records.results import read_measurements
 from pretext.datasets.base import ImageDataset
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
@@ -97,7 +98,7 @@ def test_rows_can_be_trained_on_other_data_than_their_probes():
     assert {cell.data.spec for cell in planned.cells if cell.protocol is not None} == {SPEC}
     found = cell_names(planned)
     assert all(found[row, probe, 0] != start[row, probe, 0] for row in ROWS for probe in ("", "a"))
-    text = suite.plan_text(planned, list(planned.cells), 1, 1.0)
+    text = plan_text(planned, list(planned.cells), 1, 1.0)
     assert f"on {SPEC} (synthetic), trained on {other} (synthetic)" in text
     assert cell_names(plan(pretrain_data=SPEC)) == start
 
@@ -114,7 +115,7 @@ def test_supervised_rows_need_labels_in_the_training_data():
 
 def test_a_new_version_of_the_code_computes_everything_again(monkeypatch):
     start = cell_names(plan())
-    monkeypatch.setattr("benchmarks.cells.CODE", CODE + 1)
+    monkeypatch.setattr("benchmarks.planning.cells.CODE", CODE + 1)
     assert not set(cell_names(plan()).values()) & set(start.values())
 
 
@@ -125,7 +126,7 @@ def test_every_row_has_the_same_budget():
 
 def test_a_probe_without_its_annotations_is_left_out_with_the_reason():
     source = DataSource(
-        spec="folder:photos", size=16, bad_images="skip", fingerprints=tuple((n, "f") for n in suite.SPLITS)
+        spec="folder:photos", size=16, bad_images="skip", fingerprints=tuple((n, "f") for n in making.SPLITS)
     )
     with pytest.raises(UserError, match="nothing is left to compare") as caught:
         probes = {"a": Constant(), "b": Constant(), "m": Masked()}
@@ -156,7 +157,7 @@ def test_a_row_that_no_probe_judges_is_said():
 
 
 def test_only_rows_with_a_decoder_have_an_inpainting_cell(monkeypatch):
-    monkeypatch.setattr(suite, "_fills_holes", lambda task: task == "rotation")
+    monkeypatch.setattr(making, "_fills_holes", lambda task: task == "rotation")
     planned = plan({"inpainting": Inpainting()})
     assert [(cell.pretext, cell.probe) for cell in planned.cells] == [
         ("rotation", ""),
@@ -165,7 +166,7 @@ def test_only_rows_with_a_decoder_have_an_inpainting_cell(monkeypatch):
 
 
 def test_random_weights_and_rotation_have_no_decoder():
-    assert not suite._fills_holes("rotation")
+    assert not making._fills_holes("rotation")
 
 
 def test_an_external_encoder_is_one_file_with_its_probes_at_every_seed(tmp_path):

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from comparison_samples import plan, row
 
+from benchmarks.records.results import read_plan
 from benchmarks.report.protocols import protocol
-from benchmarks.results import read_plan
 
 
 @pytest.mark.parametrize(

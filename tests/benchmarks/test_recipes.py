@@ -6,10 +6,10 @@ import pytest
 from comparison_samples import run_smoke
 
 from benchmarks.options import Options, plan_of
-from benchmarks.probes import probe_names
-from benchmarks.recipes import laptop, smoke
-from benchmarks.results import read_measurements
-from benchmarks.rows import PLAIN
+from benchmarks.planning.probes import probe_names
+from benchmarks.planning.recipes import laptop, smoke
+from benchmarks.planning.rows import PLAIN
+from benchmarks.records.results import read_measurements
 
 KEPT = {
     "supervised.linear.s0.a7dd0c80",
@@ -25,7 +25,7 @@ def test_smoke_runs_every_row_and_probe_of_laptop_and_every_other_probe():
 
 
 def test_smoke_leaves_nothing_out_and_keeps_its_cells(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.cells.CODE", 3)
+    monkeypatch.setattr("benchmarks.planning.cells.CODE", 3)
     plan = plan_of(Options(profile="smoke", out=tmp_path / "out"))
     assert not plan.left_out
     assert {cell.name for cell in plan.cells} >= KEPT

@@ -11,10 +11,10 @@ import torch
 from comparison_samples import HIGH, LOW, row
 from report_samples import three_rows, written
 
-from benchmarks.environment import read_environments, write_environment
+from benchmarks.records.environment import read_environments, write_environment
+from benchmarks.records.results import write_cell, write_failure, write_json
 from benchmarks.report import write_report
 from benchmarks.report.content import read_run
-from benchmarks.results import write_cell, write_failure, write_json
 from pretext.system.errors import UserError
 
 

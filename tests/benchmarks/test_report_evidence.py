@@ -8,7 +8,7 @@ import numpy as np
 from comparison_samples import HIGH, LOW, row
 from report_samples import written
 
-from benchmarks.results import write_cell, write_json
+from benchmarks.records.results import write_cell, write_json
 
 
 def test_the_uncertainty_tables_are_on_the_page_and_in_markdown(tmp_path):

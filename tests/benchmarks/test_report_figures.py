@@ -12,13 +12,13 @@ from comparison_samples import LOW, row
 from matplotlib.text import Text
 from report_samples import many_rows_folder, three_rows, written
 
-from benchmarks.naming import row_title
+from benchmarks.records.results import write_cell, write_json
 from benchmarks.report import FIGURE, write_report
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import _learning_plots, plots
 from benchmarks.report.pareto import pareto_front
 from benchmarks.report.plotting import style, wrapped
-from benchmarks.results import write_cell, write_json
+from benchmarks.words.naming import row_title
 
 
 @pytest.fixture(scope="module")

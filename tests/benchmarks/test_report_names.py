@@ -11,10 +11,10 @@ import pytest
 from comparison_samples import HIGH, LOW, row
 from report_samples import written
 
-from benchmarks import results
-from benchmarks.cells import slug
+from benchmarks.planning.cells import slug
+from benchmarks.records import results
+from benchmarks.records.results import write_cell, write_csv, write_json
 from benchmarks.report.markdown import code, escape
-from benchmarks.results import write_cell, write_csv, write_json
 
 ODD = "*a*_b_ | `c` <i>d</i> ~~e~~ [f](g) $h$ &amp; \\i"
 

@@ -12,6 +12,7 @@ from comparison_samples import HIGH, LOW, row
 from matplotlib.colors import to_hex
 from report_samples import three_rows, written
 
+from benchmarks.records.results import write_cell, write_json
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import plots
 from benchmarks.report.fits import late_change
@@ -19,7 +20,6 @@ from benchmarks.report.forest import BETTER, REFERENCE, WORSE
 from benchmarks.report.plotting import PAPER
 from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import setting_sentence, without_labels
-from benchmarks.results import write_cell, write_json
 
 SETTINGS = json.dumps({"probe_config": {"train_images": 1000, "steps": 750}})
 

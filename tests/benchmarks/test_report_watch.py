@@ -11,11 +11,11 @@ import pytest
 from comparison_samples import plan, recipe
 from training_samples import pictures
 
-from benchmarks.computing import compute
+from benchmarks.executors.computing import compute
 from benchmarks.options import Options, plan_of, watched
+from benchmarks.records.results import encoder_path
 from benchmarks.report.plotting import style
 from benchmarks.report.watch import over_seeds, watch_plots
-from benchmarks.results import encoder_path
 from pretext.datasets import open_dataset
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig

@@ -8,9 +8,9 @@ import json
 import pytest
 from comparison_samples import Constant, computed, plan, row
 
-from benchmarks import cells, probes
-from benchmarks.cells import Inpainting
-from benchmarks.reproduction import GPU_TOLERANCE, compare_values, same_value, stored_cell
+from benchmarks.folders.reproduction import GPU_TOLERANCE, compare_values, same_value, stored_cell
+from benchmarks.planning import cells, probes
+from benchmarks.planning.cells import Inpainting
 from pretext.encoders import build_encoder, save_encoder
 from pretext.judging import probe_in_file
 from pretext.system.errors import UserError
@@ -167,7 +167,7 @@ def test_possible_reasons_are_named_where_a_value_is_not_reproduced():
 
 
 def test_an_encoder_that_changed_code_has_trained_makes_its_results_dirty(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.computing.revision", lambda: ("0ff1ce", False))
+    monkeypatch.setattr("benchmarks.executors.computing.revision", lambda: ("0ff1ce", False))
     for dirty in (True, False):
         file = tmp_path / f"{dirty}.safetensors"
         encoder = build_encoder("alexnet?width=0.1&stem_stride=1", input_size=16, seed=int(dirty))

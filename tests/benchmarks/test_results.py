@@ -10,8 +10,7 @@ import json
 import pytest
 from comparison_samples import BLANK, row
 
-from benchmarks.costs import cost_texts, read_costs
-from benchmarks.results import (
+from benchmarks.records.results import (
     Measurement,
     read_failures,
     read_measurements,
@@ -23,6 +22,7 @@ from benchmarks.results import (
     write_parquet,
     write_plan,
 )
+from benchmarks.summaries.costs import cost_texts, read_costs
 from pretext.system.errors import UserError
 
 FIELDS = [

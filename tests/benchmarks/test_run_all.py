@@ -17,8 +17,8 @@ from report_samples import three_rows
 
 from benchmarks import report, run_all
 from benchmarks.options import Options, plan_of
-from benchmarks.probes import probe_names
-from benchmarks.results import write_json
+from benchmarks.planning.probes import probe_names
+from benchmarks.records.results import write_json
 from pretext.system.errors import UserError
 
 
@@ -80,7 +80,7 @@ def test_results_of_another_schema_are_refused_before_anything_is_computed(smoke
 
 
 def test_a_run_records_its_environment(smoke):
-    from benchmarks.environment import read_environments
+    from benchmarks.records.environment import read_environments
 
     run_smoke(smoke)
     (entry,) = read_environments(smoke)

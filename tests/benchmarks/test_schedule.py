@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 from comparison_samples import Constant, InProcess, cell_names, plan
 
-from benchmarks import schedule
-from benchmarks.cells import Cell
-from benchmarks.executors import base
+from benchmarks.executors import base, schedule
 from benchmarks.executors.base import Outcome, run_cell
-from benchmarks.locks import cell_lock, is_locked
-from benchmarks.progress import status
-from benchmarks.results import encoder_path, read_failures, result_path
-from benchmarks.schedule import Estimate, run
+from benchmarks.executors.schedule import Estimate, run
+from benchmarks.folders.progress import status
+from benchmarks.planning.cells import Cell
+from benchmarks.records.locks import cell_lock, is_locked
+from benchmarks.records.results import encoder_path, read_failures, result_path
 from pretext.system.errors import UserError
 
 

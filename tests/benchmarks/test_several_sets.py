@@ -11,13 +11,13 @@ from comparison_samples import SPEC, InProcess, cell_names, plan, run_smoke
 from dataset_samples import make
 
 from benchmarks import run_all
-from benchmarks.columns import labels_of
-from benchmarks.computing import compute
+from benchmarks.executors.computing import compute
+from benchmarks.folders.merging import merge
+from benchmarks.folders.submissions import read_submission
 from benchmarks.leaderboard.entries import entries_of
-from benchmarks.merging import merge
-from benchmarks.results import read_measurements, read_plan
-from benchmarks.submissions import read_submission
-from benchmarks.verdict import ranking, summarise
+from benchmarks.records.results import read_measurements, read_plan
+from benchmarks.summaries.verdict import ranking, summarise
+from benchmarks.words.columns import labels_of
 from downstream.probes.knn import Knn
 from pretext.system.errors import UserError
 

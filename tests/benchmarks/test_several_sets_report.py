@@ -9,12 +9,12 @@ import pytest
 from comparison_samples import row
 from report_samples import Page, trained_folder, written
 
+from benchmarks.records.results import read_cell, read_measurements, read_plan, write_cell, write_json
 from benchmarks.report.content import read_run
 from benchmarks.report.forest import forest_plots
 from benchmarks.report.plotting import style
-from benchmarks.results import read_cell, read_measurements, read_plan, write_cell, write_json
-from benchmarks.terminal import text_table
-from benchmarks.verdict import summarise
+from benchmarks.report.terminal import text_table
+from benchmarks.summaries.verdict import summarise
 
 DRAWN, PHOTOS = "scenes?size=16", "coco:photos/tiny"
 GAINS = {DRAWN: {"linear": 20, "knn": 0}, PHOTOS: {"linear": 0, "knn": -20}}

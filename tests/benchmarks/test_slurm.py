@@ -12,7 +12,7 @@ from comparison_samples import plan
 from benchmarks.executors import slurm
 from benchmarks.executors.base import RETRIES, Outcome
 from benchmarks.executors.slurm import SlurmJobs
-from benchmarks.results import read_failures, result_path, write_json
+from benchmarks.records.results import read_failures, result_path, write_json
 from pretext.system.errors import UserError
 
 

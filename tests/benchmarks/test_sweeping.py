@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import run_all, sweeping
 from benchmarks.executors import choosing
-from benchmarks.results import read_measurements, read_plan
+from benchmarks.records.results import read_measurements, read_plan
 from benchmarks.sweeping import settings_of, val_accuracy
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder

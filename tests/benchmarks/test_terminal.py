@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from comparison_samples import row
 
-from benchmarks.costs import Cost
-from benchmarks.headline import best_by_probe, standings
-from benchmarks.terminal import closing, text_table
-from benchmarks.verdict import summarise
+from benchmarks.report.headline import best_by_probe, standings
+from benchmarks.report.terminal import closing, text_table
+from benchmarks.summaries.costs import Cost
+from benchmarks.summaries.verdict import summarise
 
 ROWS = ("random", "supervised", "hog", "kmeans", "context_encoder", "context_encoder:adversarial", "simclr")
 PROBES = ("linear", "knn", "fine_tune", "detection", "segmentation", "retrieval")

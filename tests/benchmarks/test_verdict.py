@@ -11,7 +11,7 @@ from comparison_samples import row
 from interval_samples import smyth
 from scipy import stats
 
-from benchmarks.verdict import ranking, summarise, tables, write_summaries
+from benchmarks.summaries.verdict import ranking, summarise, tables, write_summaries
 
 
 def by_row(measurements, **options):

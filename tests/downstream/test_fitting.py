@@ -16,10 +16,10 @@ import torch
 from probe_samples import SIZE, colours, small_encoder, small_scenes
 from torch import nn
 
-from benchmarks.cells import encoder_cell, probe_cell
 from benchmarks.executors.base import run_cell
-from benchmarks.plan import open_data
-from benchmarks.results import read_measurements
+from benchmarks.planning.cells import encoder_cell, probe_cell
+from benchmarks.planning.making import open_data
+from benchmarks.records.results import read_measurements
 from downstream import fitting
 from downstream.fitting import fit, write_curve
 from downstream.probes.detection import Detection

@@ -21,18 +21,19 @@ from index_samples import build, make_encoder, opened, photographs
 from matplotlib.pyplot import close
 from training_samples import DATA, run
 
-from benchmarks import probes, run_all
-from benchmarks.comparison import facts_of
-from benchmarks.costs import read_costs
-from benchmarks.environment import write_environment
+from benchmarks import run_all
 from benchmarks.executors.base import run_cell
-from benchmarks.progress import seconds_left, status
+from benchmarks.folders.comparison import facts_of
+from benchmarks.folders.progress import seconds_left, status
+from benchmarks.folders.reproduction import compare_values, stored_cell
+from benchmarks.planning import probes
+from benchmarks.records.environment import write_environment
+from benchmarks.records.results import read_measurements, write_csv, write_failure
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import _learning_plots
-from benchmarks.reproduction import compare_values, stored_cell
-from benchmarks.results import read_measurements, write_csv, write_failure
-from benchmarks.terminal import text_table
-from benchmarks.verdict import summarise
+from benchmarks.report.terminal import text_table
+from benchmarks.summaries.costs import read_costs
+from benchmarks.summaries.verdict import summarise
 from downstream.features import split_features
 from pretext.datasets import open_dataset
 from pretext.datasets.packing import open_or_build

@@ -226,7 +226,7 @@ def test_any_flag_is_used_or_refused(name, made, tmp_path, monkeypatch):
         "retrieval.index_command.build_index",
         "retrieval.filling_command.drawn_pictures",
         "retrieval.demo.server.make_app",
-        "benchmarks.schedule.run",
+        "benchmarks.executors.schedule.run",
         "benchmarks.forecast.telling.measured",
         "benchmarks.run_all.finish",
         "pretext.encoders.base.Encoder.__call__",

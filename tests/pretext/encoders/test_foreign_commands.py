@@ -9,12 +9,12 @@ from weight_file_samples import moco_v2, saved
 
 import downstream.__main__ as downstream_command
 import retrieval.__main__ as retrieval_command
-from benchmarks.cells import encoder_cell
-from benchmarks.computing import compute
-from benchmarks.plan import Judging, make_plan, open_data
-from benchmarks.results import encoder_path
-from benchmarks.row_flags import encoder_rows
-from benchmarks.rows import Row
+from benchmarks.executors.computing import compute
+from benchmarks.planning.cells import encoder_cell
+from benchmarks.planning.making import Judging, make_plan, open_data
+from benchmarks.planning.row_flags import encoder_rows
+from benchmarks.planning.rows import Row
+from benchmarks.records.results import encoder_path
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.encoders.foreign import loaded_line

@@ -9,14 +9,14 @@ import torch
 from comparison_samples import SPEC, run_smoke
 from module_samples import example
 
-from benchmarks.cells import encoder_cell, probe_cell
-from benchmarks.computing import compute
-from benchmarks.plan import open_data
-from benchmarks.probes import default_probe
-from benchmarks.reproduction import stored_cell
-from benchmarks.results import read_measurements
-from benchmarks.row_flags import encoder_rows
-from benchmarks.rows import PLAIN, Row
+from benchmarks.executors.computing import compute
+from benchmarks.folders.reproduction import stored_cell
+from benchmarks.planning.cells import encoder_cell, probe_cell
+from benchmarks.planning.making import open_data
+from benchmarks.planning.probes import default_probe
+from benchmarks.planning.row_flags import encoder_rows
+from benchmarks.planning.rows import PLAIN, Row
+from benchmarks.records.results import read_measurements
 from downstream.__main__ import main as judge_main
 from pretext.__main__ import main
 from pretext.datasets import open_dataset

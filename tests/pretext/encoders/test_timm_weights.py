@@ -10,12 +10,12 @@ import torch
 from comparison_samples import SPEC, Constant, recipe
 from safetensors.torch import save_file
 
-from benchmarks.cells import encoder_cell
-from benchmarks.computing import compute
-from benchmarks.plan import Judging, make_plan, open_data
-from benchmarks.results import encoder_path
-from benchmarks.row_flags import encoder_rows
-from benchmarks.rows import Row
+from benchmarks.executors.computing import compute
+from benchmarks.planning.cells import encoder_cell
+from benchmarks.planning.making import Judging, make_plan, open_data
+from benchmarks.planning.row_flags import encoder_rows
+from benchmarks.planning.rows import Row
+from benchmarks.records.results import encoder_path
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder, load_encoder, read_record
 from pretext.system.errors import UserError

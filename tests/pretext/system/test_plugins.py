@@ -15,12 +15,12 @@ from comparison_samples import SPEC
 from module_samples import example
 from task_samples import SMALL, batch, built, generator, noise, scenes, trained
 
-from benchmarks.cells import encoder_cell, probe_cell
 from benchmarks.options import chosen_probes
-from benchmarks.plan import open_data
-from benchmarks.recipes import laptop
-from benchmarks.row_flags import task_rows
-from benchmarks.rows import by_name
+from benchmarks.planning.cells import encoder_cell, probe_cell
+from benchmarks.planning.making import open_data
+from benchmarks.planning.recipes import laptop
+from benchmarks.planning.row_flags import task_rows
+from benchmarks.planning.rows import by_name
 from downstream.__main__ import main as judge_main
 from downstream.features import labelled_features
 from pretext.__main__ import main

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from benchmarks.columns import sets_of, with_columns
-from benchmarks.naming import name_rows
+from benchmarks.words.columns import sets_of, with_columns
+from benchmarks.words.naming import name_rows
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, misfit, parse_json, read_json

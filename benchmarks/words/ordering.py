@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from benchmarks.columns import by_set, probe_of
+from benchmarks.words.columns import by_set, probe_of
 
 Group = Literal["reference", "plain", "task"]
 REFERENCE_ROWS = ("random", "random:untouched", "supervised")

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.columns import column
-from benchmarks.results import encoder_path, result_path
+from benchmarks.records.results import encoder_path, result_path
+from benchmarks.words.columns import column
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.encoders.weights import is_spec, weights_file

@@ -2,8 +2,8 @@
 
 Rows are paired by seed and test item, or by seed alone where their numbers of items differ. `distinguishable` means
 that the difference's own 95 % interval excludes 0; `survives_holm`, that it is significant after Holm's correction
-for all headline comparisons of the table. The statistics are in benchmarks/intervals.py; docs/statistics.md gives the
-reasons and simulated error rates.
+for all headline comparisons of the table. The statistics are in `intervals`; docs/statistics.md gives the reasons and
+simulated error rates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.intervals import (
+from benchmarks.records.results import Measurement
+from benchmarks.summaries.intervals import (
     LEVEL,
     NO_PRIOR,
     Interval,
@@ -32,8 +33,7 @@ from benchmarks.intervals import (
     mean_squares,
     rank,
 )
-from benchmarks.ordering import column_order, row_key
-from benchmarks.results import Measurement
+from benchmarks.words.ordering import column_order, row_key
 from pretext.system.checkpoint import atomic_write
 
 BASELINE = "random"

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import NOT_HASHED, differing_settings, flat, settings_hash
-from benchmarks.columns import pictures_of
-from benchmarks.comparison import facts_of
-from benchmarks.results import Measurement, read_measurements, read_plan
-from benchmarks.superseded import protocol_of, without_seeds
-from benchmarks.wording import and_list
+from benchmarks.folders.comparison import facts_of
+from benchmarks.folders.superseded import protocol_of, without_seeds
+from benchmarks.planning.cells import NOT_HASHED, differing_settings, flat, settings_hash
+from benchmarks.records.results import Measurement, read_measurements, read_plan
+from benchmarks.words.columns import pictures_of
+from benchmarks.words.wording import and_list
 from pretext.system.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9_=-]*(\.[A-Za-z0-9_=-]+){2,3}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from benchmarks.results import write_json
+from benchmarks.records.results import write_json
 from pretext.system.stored_json import Shape, read_json
 
 FILE = "environment.json"

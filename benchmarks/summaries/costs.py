@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from benchmarks.results import read_plan
+from benchmarks.records.results import read_plan
 from pretext.system.stored_json import Shape, read_json
 
 RUN: Shape = {

@@ -18,14 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import check_slugs
-from benchmarks.columns import labels_of, pictures_of, sets_of, synthetic_sets, with_columns
-from benchmarks.environment import FILE as ENVIRONMENT
-from benchmarks.environment import read_environments
-from benchmarks.ordering import column_order
-from benchmarks.plan import is_left_out
-from benchmarks.results import encoder_path, failure_path, result_path, write_json, write_plan
-from benchmarks.submissions import (
+from benchmarks.folders.submissions import (
     Difference,
     Submission,
     check_one_table,
@@ -33,7 +26,14 @@ from benchmarks.submissions import (
     encoders,
     read_submission,
 )
-from benchmarks.wording import MOST_NAMED
+from benchmarks.planning.cells import check_slugs
+from benchmarks.planning.plan import is_left_out
+from benchmarks.records.environment import FILE as ENVIRONMENT
+from benchmarks.records.environment import read_environments
+from benchmarks.records.results import encoder_path, failure_path, result_path, write_json, write_plan
+from benchmarks.words.columns import labels_of, pictures_of, sets_of, synthetic_sets, with_columns
+from benchmarks.words.ordering import column_order
+from benchmarks.words.wording import MOST_NAMED
 from pretext.system.errors import UserError
 
 CONFLICTS = "conflicts.csv"

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.intervals import NO_PRIOR, Interval, Table, half_width, interval, mean_squares
-from benchmarks.results import Measurement
-from benchmarks.verdict import MetricKey, one_per_seed, tables, variance_priors
+from benchmarks.records.results import Measurement
+from benchmarks.summaries.intervals import NO_PRIOR, Interval, Table, half_width, interval, mean_squares
+from benchmarks.summaries.verdict import MetricKey, one_per_seed, tables, variance_priors
 from pretext.datasets.base import ImageDataset
 
 GRID = 200

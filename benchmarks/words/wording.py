@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from benchmarks.columns import label_of
-from benchmarks.naming import probe_title, row_title
+from benchmarks.words.columns import label_of
+from benchmarks.words.naming import probe_title, row_title
 
 if TYPE_CHECKING:
-    from benchmarks.intervals import Interval
-    from benchmarks.verdict import Summary
+    from benchmarks.summaries.intervals import Interval
+    from benchmarks.summaries.verdict import Summary
 
 MARK = {True: "▲", False: "▼", None: ""}
 """Marks for better than random weights, worse, and not distinguishable."""

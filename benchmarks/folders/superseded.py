@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cells import NOT_HASHED
-from benchmarks.results import read_measurements, result_path
+from benchmarks.planning.cells import NOT_HASHED
+from benchmarks.records.results import read_measurements, result_path
 
 if TYPE_CHECKING:
-    from benchmarks.plan import Plan
+    from benchmarks.planning.plan import Plan
 
 
 def move_superseded(plan: Plan, out: Path) -> list[str]:

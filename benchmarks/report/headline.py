@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.columns import by_set, probe_of
-from benchmarks.costs import Cost
-from benchmarks.intervals import LEVEL
-from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import REFERENCE_ROWS, column_order, needs_labels, row_key
-from benchmarks.verdict import BASELINE, CEILING, Summary, ranking
-from benchmarks.wording import after_holm, and_list, columns_counted, duration
+from benchmarks.summaries.costs import Cost
+from benchmarks.summaries.intervals import LEVEL
+from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, ranking
+from benchmarks.words.columns import by_set, probe_of
+from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.ordering import REFERENCE_ROWS, column_order, needs_labels, row_key
+from benchmarks.words.wording import after_holm, and_list, columns_counted, duration
 
 HERO = "context_encoder"
 """The row that is always described if it is there: the task that this suite is about."""

@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks.cells import AnyProbe, Inpainting
-from benchmarks.probes import probe
-from benchmarks.rows import UNTOUCHED, Row, by_name
+from benchmarks.planning.cells import AnyProbe, Inpainting
+from benchmarks.planning.probes import probe
+from benchmarks.planning.rows import UNTOUCHED, Row, by_name
 from pretext.training.config import TrainConfig
 
 SCENES = "scenes?size=32&test=4000"

@@ -16,7 +16,7 @@ from pretext.system.errors import UserError
 from pretext.system.specs import parse_spec
 
 if TYPE_CHECKING:
-    from benchmarks.results import Measurement
+    from benchmarks.records.results import Measurement
 
 ON = " on "
 """Stands between the probe and the data set."""

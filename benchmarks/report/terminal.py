@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.columns import by_set, probe_of
-from benchmarks.costs import COSTS, Cost, cost_texts
-from benchmarks.headline import best_by_probe, chance_caveat, standings
-from benchmarks.intervals import POWER
-from benchmarks.naming import metric_title, probe_title, row_title
-from benchmarks.ordering import column_order, group_of, row_key
-from benchmarks.verdict import Summary, ranking, smallest_detectable
-from benchmarks.wording import LEGEND, and_list, columns_counted, value_text, wrapped
+from benchmarks.report.headline import best_by_probe, chance_caveat, standings
+from benchmarks.summaries.costs import COSTS, Cost, cost_texts
+from benchmarks.summaries.intervals import POWER
+from benchmarks.summaries.verdict import Summary, ranking, smallest_detectable
+from benchmarks.words.columns import by_set, probe_of
+from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.ordering import column_order, group_of, row_key
+from benchmarks.words.wording import LEGEND, and_list, columns_counted, value_text, wrapped
 
 NARROWEST = 40
 """Columns of characters that a table needs: a row's name, and one number."""

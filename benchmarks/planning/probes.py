@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from benchmarks.cells import AnyProbe, Inpainting
-from benchmarks.ordering import WITHOUT_LABELS
-from benchmarks.wording import and_list
+from benchmarks.planning.cells import AnyProbe, Inpainting
+from benchmarks.words.ordering import WITHOUT_LABELS
+from benchmarks.words.wording import and_list
 from pretext.datasets.base import ImageDataset
 from pretext.judging import Probe, probes_in
 

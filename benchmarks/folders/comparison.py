@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import differing_settings, flat
-from benchmarks.columns import column, label_of, labels_of, probe_of, sets_of
-from benchmarks.environment import read_environments
-from benchmarks.intervals import LEVEL, NO_PRIOR, Interval, holm, interval
-from benchmarks.ordering import column_order, row_key
-from benchmarks.results import Measurement, latest, read_measurements, read_plan
-from benchmarks.verdict import one_per_seed, tables, variance_priors
-from benchmarks.wording import MOST_NAMED, and_list
+from benchmarks.planning.cells import differing_settings, flat
+from benchmarks.records.environment import read_environments
+from benchmarks.records.results import Measurement, latest, read_measurements, read_plan
+from benchmarks.summaries.intervals import LEVEL, NO_PRIOR, Interval, holm, interval
+from benchmarks.summaries.verdict import one_per_seed, tables, variance_priors
+from benchmarks.words.columns import column, label_of, labels_of, probe_of, sets_of
+from benchmarks.words.ordering import column_order, row_key
+from benchmarks.words.wording import MOST_NAMED, and_list
 from pretext.system.errors import UserError
 
 UNKNOWN = "unknown"

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from benchmarks.results import encoder_path
-from benchmarks.wording import duration
+from benchmarks.records.results import encoder_path
+from benchmarks.words.wording import duration
 from pretext.system.errors import UserError
 from pretext.system.progress import LINE_S
 
 if TYPE_CHECKING:
-    from benchmarks.cells import Cell
     from benchmarks.executors.base import Executor, Outcome
+    from benchmarks.planning.cells import Cell
 
 UNKNOWN_S = 30.0
 """Expected seconds of a cell that the recipe gives no estimate for."""

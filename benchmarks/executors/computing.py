@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.cells import Cell, Inpainting, as_json, encoder_cell
-from benchmarks.results import SCHEMA_VERSION, Measurement, encoder_path, failure_path, write_cell
+from benchmarks.planning.cells import Cell, Inpainting, as_json, encoder_cell
+from benchmarks.records.results import SCHEMA_VERSION, Measurement, encoder_path, failure_path, write_cell
 from pretext.datasets.base import ImageDataset
 from pretext.judging import Score
 from pretext.system.checkpoint import remove_leftovers_in

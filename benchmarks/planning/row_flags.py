@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.rows import PLAIN, Row, by_name
+from benchmarks.planning.rows import PLAIN, Row, by_name
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.plugins import file_row, is_file
 from pretext.system.specs import options_into, parse_spec, with_option, without_options
 
 if TYPE_CHECKING:
-    from benchmarks.recipes import Recipe
+    from benchmarks.planning.recipes import Recipe
 
 NOT_OF_A_ROW = ("seed", "bad_images")
 """Settings of how to train that are the comparison's, not a row's."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from benchmarks.columns import column, label_of, probe_of
+from benchmarks.words.columns import column, label_of, probe_of
 from pretext.system import catalogue
 from pretext.system.errors import UserError
 from pretext.system.plugins import is_file

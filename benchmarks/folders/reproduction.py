@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cells import AnyProbe, Cell, Inpainting, differing_settings, encoder_cell, flat, probe_cell
-from benchmarks.results import Measurement, read_plan
-from benchmarks.wording import and_list
+from benchmarks.planning.cells import AnyProbe, Cell, Inpainting, differing_settings, encoder_cell, flat, probe_cell
+from benchmarks.records.results import Measurement, read_plan
+from benchmarks.words.wording import and_list
 from pretext.system.errors import UserError
 from pretext.system.installation import DISTRIBUTION
 from pretext.system.specs import parse_spec
 
 if TYPE_CHECKING:
-    from benchmarks.cells import DataSource
+    from benchmarks.planning.cells import DataSource
     from pretext.datasets.packed import BadImages
 
 GPU_TOLERANCE = 0.02
@@ -36,7 +36,7 @@ def stored_cell(out: Path, stored: Measurement) -> tuple[Cell, Cell]:
     Raises:
         UserError: If data, task, probe or encoder file have changed, or today's code gives the cell another hash.
     """
-    from benchmarks.plan import open_data
+    from benchmarks.planning.making import open_data
 
     settings = json.loads(stored.config_json)
     bad_images: BadImages = read_plan(out).get("bad_images", "skip")
@@ -132,7 +132,7 @@ def _reasons(before: Measurement, again: Sequence[Measurement]) -> list[str]:
 
 
 def _probe(name: str, settings: Mapping[str, Any]) -> AnyProbe:
-    from benchmarks import probes
+    from benchmarks.planning import probes
     from pretext.judging import probe_in_file
 
     fields = {key: _frozen(value) for key, value in settings["probe_config"].items()}

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.costs import read_run_file
-from benchmarks.environment import read_environments
-from benchmarks.locks import is_locked
-from benchmarks.results import encoder_path, failure_path, read_cell, read_plan, result_path
-from benchmarks.schedule import Estimate
+from benchmarks.executors.schedule import Estimate
+from benchmarks.records.environment import read_environments
+from benchmarks.records.locks import is_locked
+from benchmarks.records.results import encoder_path, failure_path, read_cell, read_plan, result_path
+from benchmarks.summaries.costs import read_run_file
 from pretext.system.errors import UserError
 
 
