@@ -8,7 +8,7 @@ from html import escape
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Cell, Evidence
 from benchmarks.report.protocols import protocol
-from benchmarks.summaries.costs import COSTS, cost_values
+from benchmarks.summaries.costs import COST_FORMATS, COSTS, cost_values
 from benchmarks.summaries.verdict import Summary
 from benchmarks.words.columns import label_of, probe_of
 from benchmarks.words.naming import metric_title, probe_title, row_title
@@ -34,7 +34,7 @@ def main_table(run: Run) -> str:
     for row in run.rows:
         cells = [_row_head(row)]
         cells += [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
-        cells += [_number(value, ",.0f") for value in cost_values(run.costs.get(row))]
+        cells += map(_number, cost_values(run.costs.get(row)), COST_FORMATS)
         body.append("".join(cells))
     return _table(head, _lines(run.rows, body), "Headline number of each probe by row")
 

@@ -22,6 +22,8 @@ RUN: Shape = {
 """What a `run.json` must hold."""
 COSTS = (("images", "seen"), ("work", "TFLOP"), ("processor", "s"), ("memory", "MB"))
 """Columns of a row's cost: name and unit; see `cost_values`."""
+COST_FORMATS = (",.0f", ",.1f", ",.0f", ",.0f")
+"""How their values are written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,4 +83,5 @@ def cost_values(cost: Cost | None) -> list[float | None]:
 
 def cost_texts(cost: Cost | None) -> list[str]:
     """Return the columns of a row's cost as text."""
-    return ["–" if value is None else f"{value:,.0f}" for value in cost_values(cost)]
+    pairs = zip(cost_values(cost), COST_FORMATS, strict=True)
+    return ["–" if value is None else format(value, how) for value, how in pairs]

@@ -22,7 +22,7 @@ from benchmarks.records.results import (
     write_parquet,
     write_plan,
 )
-from benchmarks.summaries.costs import cost_texts, read_costs
+from benchmarks.summaries.costs import Cost, cost_texts, read_costs
 from pretext.system.errors import UserError
 
 FIELDS = [
@@ -211,7 +211,9 @@ def test_costs_are_the_mean_over_seeds(tmp_path):
         more = run | {"flops_per_image": counted, "cpu_s": counted / 10, "train_config": {"seconds": 9.5}}
         (tmp_path / "pretrain" / cell["name"] / "run.json").write_text(json.dumps(more))
     assert dataclasses.astuple(read_costs(tmp_path)["rotation"])[-3:] == (5 * 200, 20, True)
-    assert cost_texts(read_costs(tmp_path)["rotation"]) == ["5", "0", "20", "0"]
+    assert cost_texts(read_costs(tmp_path)["rotation"]) == ["5", "0.0", "20", "0"]
+    nearly_four = Cost(images_seen=80_000, wall_s=1, peak_mem_bytes=1.4e9, flops=3.5e12, cpu_s=57.4)
+    assert cost_texts(nearly_four) == ["80,000", "3.5", "57", "1,400"]
     assert cost_texts(None) == ["–"] * 4
     assert read_costs(tmp_path / "nowhere") == {}
 
