@@ -22,8 +22,6 @@ from pretext.system import distributed
 from pretext.training.config import TrainConfig
 
 loop = importlib.import_module("pretext.training.loop")
-KEPT_BY_EACH = ("running_mean", "running_var", "num_batches_tracked")
-"""Buffers of batch normalisation without synchronisation: each process has seen other pictures."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Ended:
     end: str
     """`finished`, or the class and the message of what it raised."""
     state: dict[str, np.ndarray]
-    """Parameters and buffers, without `KEPT_BY_EACH`."""
+    """Parameters and buffers."""
 
 
 def train(run: Run, rank: int = 0) -> Ended:
@@ -84,7 +82,6 @@ def train(run: Run, rank: int = 0) -> Ended:
         name: value.detach().numpy().copy()
         for model in built
         for name, value in [*model.named_parameters(), *model.named_buffers()]
-        if not name.endswith(KEPT_BY_EACH)
     }
     return Ended(steps, end, state)
 

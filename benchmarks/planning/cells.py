@@ -184,8 +184,8 @@ def encoder_cell(
             f"--gpus-per-cell {processes}: row {row} has batches of {train.batch_size} images; "
             "give a number that divides it"
         )
-    if processes > 1:  # batch normalisation sees each process's share of the batch
-        settings |= {"processes": processes}
+    if processes > 1:  # each draws for its own images; cells from before it was shared have no such batch statistics
+        settings |= {"processes": processes, "batch_statistics": "of all processes"}
     return Cell(
         name=f"{slug(row)}.s{seed}.{settings_hash(settings)}",
         pretext=row,

@@ -9,8 +9,7 @@ The loss is invariant to scaling and shifting a feature. A feature that is const
 
 Deviations: projections of 512 channels by default, not 8192 (`barlow_twins:paper`); crops of 20 % of the area and
 more by default; saturation varies as much as contrast (the paper: half as much); no LARS, the optimiser is the
-training loop's; the projector's hidden batch normalisation is per process, while the cross-correlation is over all
-processes; see also `pretext.transforms.augmentation`.
+training loop's; see also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ spread of features, which the training loop logs.
 
 Deviations: no LARS, the optimiser is the training loop's; narrower projector and predictor and a lower momentum by
 default (`byol:paper` has the published ones); saturation varies as much as brightness (the paper: half as much);
-batch normalisation is per process; projector and predictor end with a bias; views smaller than `blur_from` are not
-blurred. See also `pretext.transforms.augmentation`.
+projector and predictor end with a bias; views smaller than `blur_from` are not blurred. See also
+`pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations

@@ -17,11 +17,10 @@ of the whole batch still leak. v3 does not need this: all its keys are of one ba
 Deviations: keys are shuffled within their own process; a shorter queue, a narrower projector and a lower momentum by
 default, for small data sets and budgets (variants `paper` and `v3_paper` have the published values). The queue starts
 with random vectors, as in the authors' code. v3: every architecture has the vision transformer's heads (in the
-authors' code a ResNet's have one layer and one normalisation less); batch normalisation is per process, theirs is over
-all; saturation varies as much as brightness (the paper: half as much); an image's vector is the mean over its patches,
-not a class token; positions are learned, the paper's are fixed sines; the temperature is 0.2 for every encoder (in the
-authors' code 1.0 for ResNets). Both: weight decay is not applied to
-normalisation and biases. See also `pretext.transforms.augmentation`.
+authors' code a ResNet's have one layer and one normalisation less); saturation varies as much as brightness (the
+paper: half as much); an image's vector is the mean over its patches, not a class token; positions are learned, the
+paper's are fixed sines; the temperature is 0.2 for every encoder (in the authors' code 1.0 for ResNets). Both: weight
+decay is not applied to normalisation and biases. See also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations

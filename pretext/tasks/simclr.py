@@ -7,8 +7,8 @@ CIFAR-10, ResNet-50, linear 94.0 % (batch 1024, 1000 epochs, temperature 0.5).
 Shortcut: without colour changes, two crops of an image are recognised by their colour histogram (section 3.1). The
 features become invariant to what the views differ in, and to nothing else.
 
-Deviations: no LARS, the optimiser is the training loop's; batch normalisation is per process; the projector ends in a
-linear layer, in the authors' code in batch normalisation; see also `pretext.transforms.augmentation`.
+Deviations: no LARS, the optimiser is the training loop's; the projector ends in a linear layer, in the authors' code
+in batch normalisation; see also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ training loop logs.
 
 Deviations: narrower projector and predictor by default (`simsiam:paper` has the published ones); the predictor's
 learning rate decays like all others, where the paper's best row keeps it constant (table 1); weight decay is not
-applied to normalisation and biases; batch normalisation is per process. See also `pretext.transforms.augmentation`.
+applied to normalisation and biases. See also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations

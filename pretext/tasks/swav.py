@@ -10,8 +10,8 @@ for all images.
 Deviations: no queue, so that a batch should hold at least as many images as there are prototypes, hence 64 prototypes
 by default (`swav:paper` has 3000 and needs batches to match); crops for small images, half the colour strength and
 four small crops of half the side by default; prototypes are frozen over 2 % of the run (the paper: one epoch), and
-normalised in the forward pass; no LARS, the optimiser is the training loop's; batch normalisation is per process,
-while assignments are over all processes; see also `pretext.transforms.augmentation`.
+normalised in the forward pass; no LARS, the optimiser is the training loop's; see also
+`pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations

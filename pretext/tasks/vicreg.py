@@ -10,10 +10,9 @@ by the number of features.
 
 Deviations: an expander of 512 channels by default, not 8192 (`vicreg:paper`); crops of 20 % of the area and more by
 default; saturation varies as much as contrast (the paper: half as much); both views have one distribution (the
-paper's blur and solarize them differently, as BYOL); no LARS, the optimiser is the training loop's; the expander's
-batch normalisation is per process, while the three terms are over all processes. The squared difference is a mean
-over features, as in algorithm 1; the authors' released code halves the variance term, algorithm 1 and this code do
-not. See also `pretext.transforms.augmentation`.
+paper's blur and solarize them differently, as BYOL); no LARS, the optimiser is the training loop's. The squared
+difference is a mean over features, as in algorithm 1; the authors' released code halves the variance term, algorithm
+1 and this code do not. See also `pretext.transforms.augmentation`.
 """
 
 from __future__ import annotations

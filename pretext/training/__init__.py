@@ -6,6 +6,7 @@ starting       the encoder that a run starts with
 loading        batches in an order that depends on seed and step only
 left_out       images that cannot be decoded: skipped or not, counted, reported
 micro_batches  the parts of a batch: sizes and seeds
+batch_statistics  batch normalisation by the images of all processes
 optimisers     AdamW, Adam, SGD and the learning-rate schedule
 run_folder     the run's folder: checkpoint, encoder file, `load_task`
 stopwatch      the time that a run has taken, on the clock and on the processor

@@ -31,6 +31,7 @@ from pretext.system.locks import lock_folder
 from pretext.system.stopping import stop_at_once, stop_politely
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Task, label_kind
+from pretext.training.batch_statistics import whole_batch_statistics
 from pretext.training.config import TrainConfig
 from pretext.training.flops import flops_per_image
 from pretext.training.left_out import LeftOut, sound_images
@@ -288,7 +289,7 @@ def _step(
     while True:
         player = None
         for losses_of_micro_batch in pending:
-            with autocast:
+            with autocast, whole_batch_statistics():
                 item = next(losses_of_micro_batch, None)
             if item is None:  # all end in the same round; the code after a task's last yield still runs for each
                 continue

@@ -26,7 +26,7 @@ def test_the_number_is_a_setting_of_what_takes_steps():
     assert {row: cell.processes for row, cell in two.items()} == {"random": 1, "kmeans": 1, "rotation": 2}
     assert {row for row in ROWS if one[row].name == two[row].name} == {"random", "kmeans"}
     settings = [json.loads(each["rotation"].settings) for each in (one, two)]
-    assert settings[1] == settings[0] | {"processes": 2}
+    assert settings[1] == settings[0] | {"processes": 2, "batch_statistics": "of all processes"}
 
 
 def test_probes_take_one_process():
