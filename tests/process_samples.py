@@ -97,6 +97,7 @@ def two(folder: Path, *runs: Run) -> list[tuple[Ended, Ended]]:
 def _one_of_two(rank: int, folder: str, runs: tuple[Run, ...]) -> None:
     torch.set_num_threads(1)
     distributed.GRACE_S = 0.5
+    distributed.LARGE = 500  # of these small networks some gradients are exchanged in place, and some together
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )

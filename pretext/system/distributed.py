@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from pretext.system.errors import UserError
 
 Value = TypeVar("Value")
+LARGE = 2**18
+"""Values from which on a gradient is exchanged by itself."""
 GRACE_S = 2.0
 """Seconds that the other processes leave the first one to report an error: torchrun ends it as soon as one exits."""
 VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -211,17 +213,31 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """
     if world() == 1:
         return
-    by_type: dict[torch.dtype, list[Tensor]] = {}
+    small: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.grad is not None:
-            by_type.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-    for gradients in by_type.values():  # one all-reduce per dtype: many small ones are slow
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.numel() >= LARGE and (whole := _in_order_of_memory(gradient)).is_contiguous():
+            _average(whole)  # in place: a copy of all gradients costs more than the exchange
+        else:
+            small.setdefault(gradient.dtype, []).append(gradient)
+    for gradients in small.values():  # one all-reduce per dtype: many small ones are slow
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        with _answered():
-            dist.all_reduce(flat)
-        flat /= world()
+        _average(flat)
         for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+
+def _in_order_of_memory(tensor: Tensor) -> Tensor:
+    """Return a view of a tensor that is contiguous if its values lie side by side, in channels-last format too."""
+    return tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
+
+
+def _average(tensor: Tensor) -> None:
+    with _answered():
+        dist.all_reduce(tensor)
+    tensor /= world()
 
 
 def mean_losses(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
