@@ -88,11 +88,12 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     missing = plan.missing(out)
     pool = executor(out, options.workers, config) if missing else None
     workers = pool.workers if pool else 1
-    expected = schedule.Estimate(plan.recipe.expected_s, workers)
+    counts = pool.counts_processes if pool else False
+    expected = schedule.Estimate(plan.recipe.expected_s, workers, counts)
     if options.dry_run:
         if pool:
             pool.stop()
-        print(_dry_run(plan, missing, workers, options))
+        print(_dry_run(plan, missing, workers, counts, options))
         return 0
     print(plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     moved = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
@@ -101,7 +102,7 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     plan.write(out, argv)
     failures: dict[str, str] = {}
     if pool:
-        write_environment(out, workers=workers, threads=pool.threads)
+        write_environment(out, workers=workers, threads=pool.threads, counts_processes=counts)
         failures = schedule.run_and_show(missing, out, pool, expected=expected)
     finish(out)
     for name, error in failures.items():
@@ -111,7 +112,7 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     return 1 if failures else 0
 
 
-def _dry_run(plan: Plan, missing: list[Cell], workers: int, options: Options) -> str:
+def _dry_run(plan: Plan, missing: list[Cell], workers: int, counts_processes: bool, options: Options) -> str:
     """Measure, and return the plan and the cost of its missing cells."""
     from benchmarks.executors import schedule
     from benchmarks.forecast.telling import forecast_text, foretold
@@ -120,7 +121,7 @@ def _dry_run(plan: Plan, missing: list[Cell], workers: int, options: Options) ->
     if not missing:
         return plan_text(plan, missing, workers, 0.0)
     cost = foretold(plan, missing, options.folder)
-    seconds = schedule.Estimate(cost.expected_s, workers).of_all(missing)
+    seconds = schedule.Estimate(cost.expected_s, workers, counts_processes).of_all(missing)
     width = shutil.get_terminal_size().columns
     text = forecast_text(cost, workers=workers, executor=options.executor, width=width, processes=options.gpus_per_cell)
     return f"{plan_text(plan, missing, workers, seconds)}\n\n{text}"

@@ -145,7 +145,9 @@ def _train(
     kind, config = executor
     pool = kind(options.folder, options.workers, config)
     print(f"sweep: training {len(cells)} settings with seed 0", file=sys.stderr, flush=True)
-    schedule.run_and_show(cells, options.folder, pool, expected=schedule.Estimate(expected_s, pool.workers))
+    schedule.run_and_show(
+        cells, options.folder, pool, expected=schedule.Estimate(expected_s, pool.workers, pool.counts_processes)
+    )
 
 
 def _judged(cells: Sequence[Cell], data: ImageDataset, out: Path) -> dict[str, float]:

@@ -58,6 +58,8 @@ class Executor(ABC):
     """Number of cells at the same time."""
     threads: int
     """Threads per worker."""
+    counts_processes: bool = False
+    """Whether a cell that several processes train takes the places of as many cells."""
 
     @abstractmethod
     def __init__(self, out: Path, workers: int | None, config: Any) -> None:

@@ -50,6 +50,8 @@ class LocalProcesses(Executor):
         config: Has no options.
     """
 
+    counts_processes = True
+
     def __init__(self, out: Path, workers: int | None, config: Any = None) -> None:
         import torch
 

@@ -72,6 +72,7 @@ class RayTasks(Executor):
             self.stop()
             raise UserError(f"--executor ray: no node has {config.cpus:g} cores and {gpus:g} GPUs for a cell")
         self.workers, self.threads = workers or room, max(1, int(config.cpus)) if gpus else 1
+        self.counts_processes = workers is None  # the room is counted in cells of one process
         self._shared = config.shared
         self._task = ray.remote(
             max_retries=RETRIES,

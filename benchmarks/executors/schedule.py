@@ -117,23 +117,33 @@ class Timed(Protocol):
     def trains(self) -> bool:
         """Whether the cell trains an encoder."""
 
+    @property
+    def processes(self) -> int:
+        """Processes that train the encoder together; 1 for all other cells."""
+
 
 @dataclasses.dataclass
 class Estimate:
     """Expected duration of cells: the recipe's numbers first, then the mean of finished cells of the same kind.
 
-    A kind is a probe, a row with its own estimate, or all other pretraining.
+    A kind is a probe, a row with its own estimate, or all other pretraining. Until one has finished, several processes
+    are expected to share the work of an encoder without loss.
     """
 
     expected_s: Mapping[str, float]
-    """Seconds per cell by kind, as in `Recipe.expected_s`."""
+    """Seconds per cell by kind, by one process, as in `Recipe.expected_s`."""
     workers: int
+    counts_processes: bool = False
+    """As for `Executor`."""
     _seen: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    _expected: float = 0.0
+    """Seconds that the cells in `_seen` were expected to take, at the recipe's pace."""
 
     def learn(self, cell: Timed, seconds: float) -> None:
         """Record the duration of a cell; random weights and cells computed by another process do not count."""
         if seconds > 0 and (cell.probe or cell.trains):
             self._seen.setdefault(self._kind(cell), []).append(seconds)
+            self._expected += self._recipe_s(cell)
 
     def of(self, cell: Timed) -> float:
         """Return the expected seconds of a cell."""
@@ -142,24 +152,27 @@ class Estimate:
         kind = self._kind(cell)
         if seen := self._seen.get(kind):
             return sum(seen) / len(seen)
-        return self._recipe_s(kind) * self._pace()
+        return self._recipe_s(cell) * self._pace()
 
     def of_all(self, cells: Iterable[Timed]) -> float:
         """Return the seconds until the workers have computed all cells; at least those of the longest cell."""
-        each = [self.of(cell) for cell in cells]
-        return max(sum(each) / max(1, self.workers), max(each, default=0.0))
+        each = [(self.of(cell), self._at_once(cell)) for cell in cells]
+        return max(sum(seconds / count for seconds, count in each), max((seconds for seconds, _ in each), default=0.0))
+
+    def _at_once(self, cell: Timed) -> int:
+        """Return how many cells like this one are computed at the same time."""
+        return max(1, self.workers // cell.processes if self.counts_processes else self.workers)
 
     def _kind(self, cell: Timed) -> str:
         return cell.probe or (cell.pretext if cell.pretext in self.expected_s else "pretrain")
 
-    def _recipe_s(self, kind: str) -> float:
-        return self.expected_s.get(kind, UNKNOWN_S)
+    def _recipe_s(self, cell: Timed) -> float:
+        return self.expected_s.get(self._kind(cell), UNKNOWN_S) / cell.processes
 
     def _pace(self) -> float:
         """Return the ratio of measured to expected time over all finished cells."""
         measured = sum(sum(seconds) for seconds in self._seen.values())
-        expected = sum(self._recipe_s(kind) * len(seconds) for kind, seconds in self._seen.items())
-        return measured / expected if expected and measured else 1.0
+        return measured / self._expected if self._expected and measured else 1.0
 
 
 def show_progress(cell: Cell, outcome: Outcome, left: int, seconds: float) -> None:

@@ -31,6 +31,7 @@ class _Planned(NamedTuple):
     pretext: str
     probe: str
     trains: bool
+    processes: int
 
 
 def status(out: Path) -> tuple[dict[str, Any], Status]:
@@ -63,9 +64,13 @@ def seconds_left(out: Path, plan: dict[str, Any], found: Status) -> tuple[float,
     Finished cells give the time of their kind; the plan's estimates give the rest. A running cell counts in full.
     """
     environments = read_environments(out)
-    workers = environments[-1]["workers"] if environments else 1
-    expected = Estimate(plan.get("expected_s", {}), workers)
-    cells = {c["name"]: _Planned(c["name"], c["pretext"], c["probe"], c.get("trains", True)) for c in plan["cells"]}
+    last = environments[-1] if environments else {}
+    workers: int = last.get("workers", 1)
+    expected = Estimate(plan.get("expected_s", {}), workers, last.get("counts_processes", False))
+    cells = {
+        c["name"]: _Planned(c["name"], c["pretext"], c["probe"], c.get("trains", True), max(1, c.get("processes", 1)))
+        for c in plan["cells"]
+    }
     for name in found.done:
         expected.learn(cells[name], _took(out, cells[name]))
     return expected.of_all(cells[name] for name in (*found.running, *found.left)), workers

@@ -87,6 +87,7 @@ class Plan:
                         "seed": c.seed,
                         "made_by": c.made_by,
                         "trains": c.trains,
+                        "processes": c.processes,
                     }
                     for c in self.cells
                 ],

@@ -19,20 +19,21 @@ FILE = "environment.json"
 ENTRIES: Shape = [
     dict.fromkeys(("python", "system", "processor", "device", "driver", "cuda", "instructions?"), str)
     | dict.fromkeys(("workers", "threads"), int)
-    | {"cores": (NoneType, int), "packages": {"*": str}}
+    | {"cores": (NoneType, int), "packages": {"*": str}, "counts_processes?": bool}
 ]
 
 
-def write_environment(out: Path, *, workers: int, threads: int) -> None:
+def write_environment(out: Path, *, workers: int, threads: int, counts_processes: bool = False) -> None:
     """Append the current environment to OUT/environment.json, unless the last entry is the same.
 
     Args:
         out: The results folder. The start time of a cell says which entry applies to it.
         workers: Number of processes that compute cells.
         threads: Threads per process.
+        counts_processes: As for `Executor`.
     """
     entries = read_environments(out)
-    now = environment(workers=workers, threads=threads)
+    now = environment(workers=workers, threads=threads) | {"counts_processes": counts_processes}
     if entries and {key: value for key, value in entries[-1].items() if key != "since"} == now:
         return
     since = datetime.now(UTC).isoformat(timespec="seconds")

@@ -84,7 +84,7 @@ CELL: Shape = {
 """What a results file must hold; the shapes below are those of the other files."""
 FAILURE: Shape = {"cell": str, "error": str, "traceback": str}
 PLAN: Shape = {
-    "cells": [{"name": str, "pretext": str, "probe": str, "trains?": bool}],
+    "cells": [{"name": str, "pretext": str, "probe": str, "trains?": bool, "processes?": int}],
     "data?": (str, [str]),
     "synthetic_sets?": [str],
     **dict.fromkeys(("profile?", "pretrain_data?", "command?", "encoder?", "sized?", "bad_images?"), str),

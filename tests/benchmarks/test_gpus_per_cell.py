@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from comparison_samples import plan, run_smoke
+from comparison_samples import InProcess, plan, run_smoke
 
 from benchmarks.executors.computing import compute
+from benchmarks.executors.schedule import Estimate
+from benchmarks.folders.progress import seconds_left, status
 from benchmarks.folders.reproduction import stored_cell
-from benchmarks.records.results import encoder_path, read_measurements
+from benchmarks.records.environment import read_environments, write_environment
+from benchmarks.records.results import encoder_path, read_measurements, read_plan
 from downstream.probes.knn import Knn
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
@@ -63,3 +66,36 @@ def test_an_encoder_is_trained_by_both_and_found_again(tmp_path):
     stored = next(m for m in read_measurements(tmp_path) if m.cell == probe.name)
     again, _ = stored_cell(tmp_path, stored)
     assert (again.name, again.processes) == (trained.name, 2)
+
+
+def test_the_time_left_knows_that_a_cell_takes_several_workers():
+    trained = [cell for cell in plan(rows=ROWS, processes=2, seeds=4).cells if cell.pretext == "rotation"]
+    encoders, probes = [c for c in trained if c.trains], [c for c in trained if c.probe]
+    local, jobs = (Estimate({"pretrain": 10, "a": 1, "b": 1}, 3, counts) for counts in (True, False))
+    # two share the work of 10 s; of three workers two train, and a probe has one
+    assert local.of_all(encoders) == 4 * 5
+    assert local.of_all(probes) == len(probes) / 3
+    assert jobs.of_all(encoders) == pytest.approx(4 * 5 / 3)  # a job has its own machine
+    for each in (local, jobs):
+        each.learn(encoders[0], 20.0)  # four times as slow as expected
+        assert each.of(probes[0]) == 4.0
+    assert local.of_all(encoders) == 4 * 20
+    assert jobs.of_all(encoders) == pytest.approx(4 * 20 / 3)
+    assert Estimate({"pretrain": 10}, 1, True).of_all(encoders) == 4 * 5  # alone: more processes than workers
+
+
+def test_status_knows_it_too(tmp_path):
+    planned = plan(rows={"rotation": "rotation"}, processes=2, seeds=2)
+    planned.write(tmp_path, [])
+    write_environment(tmp_path, workers=2, threads=1, counts_processes=True)
+    found = status(tmp_path)
+    expected = Estimate(planned.recipe.expected_s, 2, True)
+    assert seconds_left(tmp_path, *found) == (expected.of_all(planned.cells), 2)
+    assert expected.of_all(planned.cells) > Estimate(planned.recipe.expected_s, 2).of_all(planned.cells)
+
+
+def test_the_command_counts_the_workers_of_a_cell(smoke, monkeypatch):
+    monkeypatch.setattr(InProcess, "counts_processes", True)
+    run_smoke(smoke, "--gpus-per-cell", "2")
+    assert read_environments(smoke)[-1]["counts_processes"] is True
+    assert {cell["processes"] for cell in read_plan(smoke)["cells"]} == {1, 2}
