@@ -105,13 +105,19 @@ def run_cell(cell: Cell, out: Path) -> Outcome:
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in UNUSABLE:
                     raise
-                write_failure(out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
-                first = (str(error).splitlines() or [""])[0]
-                return Outcome(cell.name, "failed", time.monotonic() - start, f"{type(error).__name__}: {first}")
+                return failed(cell, out, error, time.monotonic() - start)
     except OSError as error:  # the lock, the result or the failure could not be written
         reason = f"{error.filename or out}: {error.strerror}; free some space and run the same command again"
         return Outcome(cell.name, "unusable", time.monotonic() - start, reason)
     return Outcome(cell.name, "done", time.monotonic() - start)
+
+
+def failed(cell: Cell, out: Path, error: BaseException | str, seconds: float) -> Outcome:
+    """Write the failure of a cell to OUT/failures, and return its outcome."""
+    write_failure(out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
+    first = (str(error).splitlines() or [""])[0]
+    reason = first if isinstance(error, str) else f"{type(error).__name__}: {first}"
+    return Outcome(cell.name, "failed", seconds, reason)
 
 
 def node_variables(*, gpu: bool) -> dict[str, str]:

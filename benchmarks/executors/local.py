@@ -14,9 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, final
 
-from benchmarks.executors.base import GRACE_S, ONE_THREAD, Executor, Outcome, run_in_worker
+from benchmarks.executors.base import GRACE_S, ONE_THREAD, Executor, Outcome, failed, run_in_worker
 from benchmarks.planning.cells import Cell
-from benchmarks.records.results import write_failure
 from pretext.system.errors import UserError
 from pretext.system.launching import cause_of, exit_with_parent, variables_set
 
@@ -123,8 +122,7 @@ class LocalProcesses(Executor):
         code = worker.process.exitcode or 0
         hint = "; if memory ran out, use fewer --workers" if code == -signal.SIGKILL else ""
         error = f"the worker process died ({cause_of(code)}){hint}; see logs/{cell.name}.log"
-        write_failure(self.out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
-        return Outcome(cell.name, "failed", time.monotonic() - worker.since, error)
+        return failed(cell, self.out, error, time.monotonic() - worker.since)
 
     def _start_worker(self, used: Counter[str]) -> _Worker:
         """Start a worker on the GPU with the fewest cells, by GPU in `used`, and the fewest workers."""

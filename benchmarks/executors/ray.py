@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, final
 
 from benchmarks.executors.apart import needed_files, run_apart, take_back
-from benchmarks.executors.base import GRACE_S, RETRIES, Executor, Outcome, node_variables, run_on_node
+from benchmarks.executors.base import GRACE_S, RETRIES, Executor, Outcome, failed, node_variables, run_on_node
 from benchmarks.planning.cells import Cell
-from benchmarks.records.results import write_failure
 from pretext.system.errors import UserError
 
 CONNECT_S = 10.0
@@ -137,8 +136,7 @@ class RayTasks(Executor):
             return take_back(cell, outcome, made, self.out)
         except self._ray.exceptions.RayError as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}; see logs/{cell.name}.log"
-        write_failure(self.out, cell.name, reason, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
-        return Outcome(cell.name, "failed", time.monotonic() - since, reason)
+        return failed(cell, self.out, reason, time.monotonic() - since)
 
 
 def _room(node: Mapping[str, float], needs: Mapping[str, float]) -> int:

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
-from benchmarks.executors.base import RETRIES, Executor, Outcome, node_variables, run_on_node
+from benchmarks.executors.base import RETRIES, Executor, Outcome, failed, node_variables, run_on_node
 from benchmarks.planning.cells import Cell
-from benchmarks.records.results import write_failure, write_json
+from benchmarks.records.results import write_json
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, read_json
@@ -219,9 +219,7 @@ class SlurmJobs(Executor):
         return self._failed(cell, f"{self._starts[cell.name]} jobs {how}")
 
     def _failed(self, cell: Cell, error: str) -> Outcome:
-        error += f"; see logs/{cell.name}.log and slurm/*.err"
-        write_failure(self.out, cell.name, error, pretext=cell.pretext, probe=cell.probe, seed=cell.seed)
-        return Outcome(cell.name, "failed", 0.0, error)
+        return failed(cell, self.out, f"{error}; see logs/{cell.name}.log and slurm/*.err", 0.0)
 
 
 def submitted(cells: Sequence[Cell], out: Path, config: SlurmJobs.Config) -> list[str]:

@@ -55,7 +55,7 @@ def join_processes(device: torch.device) -> None:
 
 
 def _leave() -> None:
-    if dist.is_initialized():
+    if _initialised():  # the script may have left already
         dist.destroy_process_group()
 
 
@@ -65,8 +65,8 @@ def end_at_once(code: int) -> None:
     Nothing is left to do when a command has ended, and Gloo's threads may abort the process while the interpreter ends,
     even after the group is destroyed.
     """
-    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
-        _leave()
+    if _initialised() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
