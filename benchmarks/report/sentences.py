@@ -31,13 +31,15 @@ def setting_sentence(run: Run) -> str:
     plain = [row for row in run.rows if row not in run.costs and group_of(row) == "plain"]
     if not (trained or given):
         return ""
-    parts = []
+    encoders = f"{number_word(len(given))} given encoder{'s' if len(given) > 1 else ''}"
     if trained:
         ways = f"{number_word(len(trained))} way{'s' if len(trained) > 1 else ''}"
-        parts.append(f"{ways} to train {encoder_title(run.plan.get('encoder', '')) or 'an encoder'} without labels")
-    if given:
-        parts.append(f"{number_word(len(given))} given encoder{'s' if len(given) > 1 else ''}")
-    text = " and ".join(parts) + _budget(run)
+        text = (
+            f"{ways} to train {encoder_title(run.plan.get('encoder', '')) or 'an encoder'} without labels{_budget(run)}"
+        )
+        text += f", and {encoders}" if given else ""  # what they have seen is not known
+    else:
+        text = encoders + _budget(run)
     seeds = max(s.seeds for s in run.summaries)
     text += f", with {number_word(seeds)} seed{'s' if seeds > 1 else ''}"
     beside = ["untrained random weights"] if BASELINE in run.rows else []

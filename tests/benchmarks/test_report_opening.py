@@ -46,8 +46,8 @@ def trained(out, means, *, probes=("linear",), seeds=3, **fields):
 def test_the_first_sentence_says_what_was_compared(tmp_path):
     run = trained(tmp_path, {"random": 30, "supervised": 80, "hog": 30, "kmeans": 30, "simclr": 60, "mine": 50})
     assert setting_sentence(run) == (
-        "Two ways to train AlexNet (width 0.25) without labels and one given encoder, each on 80,000 drawn pictures "
-        "of 32 px, with three seeds; beside untrained random weights, training with labels and HOG."
+        "Two ways to train AlexNet (width 0.25) without labels, each on 80,000 drawn pictures of 32 px, and one given "
+        "encoder, with three seeds; beside untrained random weights, training with labels and HOG."
     )
     text, page, markdown = written(tmp_path)
     for words in ("".join(page.words), markdown):
