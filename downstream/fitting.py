@@ -24,10 +24,10 @@ from downstream.resuming import CHECKPOINT, Fitting, Resume
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.judging import Probe
-from pretext.modules.memory_order import in_memory_order
 from pretext.modules.schedules import cosine
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
+from pretext.system.memory_order import steps_in_memory_order
 from pretext.system.progress import progress_bar
 from pretext.system.stopping import Stop, stop_politely
 
@@ -186,7 +186,7 @@ def fit(
         for factor, parameters in _trainable(encoder, encoder_factor).items()
     ]
     parameters = [parameter for group in groups for parameter in group["params"]]  # type: ignore[attr-defined]
-    optimiser = in_memory_order(torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True))
+    optimiser = steps_in_memory_order(torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True))
     peaks = [group["lr"] for group in optimiser.param_groups]
     head.train()
     fitting = None if resume is None else Fitting(name, encoder, head, optimiser, resume)

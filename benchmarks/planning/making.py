@@ -92,9 +92,7 @@ def make_plan(
                 left_out.append(f"row {row.name} left out: {train_images.spec} has no classes; {REMEDY['label']}")
                 continue
             _check_buildable(row, row.task, recipe, train_images)
-        encoders = [
-            _encoder_of(row, recipe, seed=seed, train=train_source, judged=first.source) for seed in range(seeds)
-        ]
+        encoders = _encoders_of(row, recipe, seeds=seeds, train=train_source, judged=first.source)
         judged_by = [
             probe_cell(encoder, name, protocol, seed=seed, data=source, label=labels[source.spec])
             for seed, encoder in enumerate(encoders)
@@ -136,19 +134,22 @@ def _place(row: Row) -> tuple[bool, tuple[int, str]]:
     return (False, row_key(row.name)) if row.task is not None else (True, (0, ""))
 
 
-def _encoder_of(row: Row, recipe: Recipe, *, seed: int, train: DataSource, judged: DataSource) -> Cell:
-    """Return the cell that makes the encoder of a row; one for all seeds if it is not trained here."""
+def _encoders_of(row: Row, recipe: Recipe, *, seeds: int, train: DataSource, judged: DataSource) -> list[Cell]:
+    """Return the cells that make the encoders of a row, by seed; the same for all seeds if it is not trained here."""
     if row.task is None:
-        return encoder_cell(row.name, seed=0, data=judged, encoder=recipe.encoder, foreign=row.source)
-    return encoder_cell(
-        row.name,
-        seed=seed,
-        data=train,
-        encoder=recipe.encoder,
-        task=row.task,
-        train=row.train_config(recipe.train, seed=seed),
-        processes=recipe.processes,
-    )
+        return [encoder_cell(row.name, seed=0, data=judged, encoder=recipe.encoder, foreign=row.source)] * seeds
+    return [
+        encoder_cell(
+            row.name,
+            seed=seed,
+            data=train,
+            encoder=recipe.encoder,
+            task=row.task,
+            train=row.train_config(recipe.train, seed=seed),
+            processes=recipe.processes,
+        )
+        for seed in range(seeds)
+    ]
 
 
 def _judges(protocol: AnyProbe, row: Row) -> bool:

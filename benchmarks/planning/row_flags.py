@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.planning.rows import PLAIN, Row, by_name
@@ -50,31 +50,30 @@ def task_rows(tasks: tuple[str, ...], recipe: Recipe) -> tuple[Row, ...]:
         elif base not in {*known, *task_names()}:
             raise UserError(f"unknown task {name!r}; {did_you_mean(name, {*known, *task_names()})}")
         else:
-            row, start = name, known[base].task or base if base in known else name
-        task_config(spec := _of_the_task(name, start))  # an unknown option is an error now, not during the run
-        rows[row] = Row(row, spec, training=_training(name, start, known.get(base), recipe))
+            row, start = name, (known[base].task or base) if base in known else name
+        loop = _loop_options(name, start)
+        task_config(spec := _of_the_task(name, start, loop))  # an unknown option is an error now, not during the run
+        rows[row] = Row(row, spec, training=_training(name, start, loop, known.get(base), recipe))
     return tuple(rows.values())
 
 
-def _training(name: str, start: str, base: Row | None, recipe: Recipe) -> dict[str, Any]:
-    """Return the training settings of a row: those of the profile's row that it is made from, then its own."""
+def _training(name: str, start: str, loop: Mapping[str, str], base: Row | None, recipe: Recipe) -> dict[str, Any]:
+    """Return the training settings of a row: those of the profile's row that it is made from, then its own, `loop`."""
     from pretext.tasks import task_class
     from pretext.tasks.base import Fitted
     from pretext.training.config import TrainConfig
 
-    options = _loop_options(name, start)
-    if {*options} - {"init"} and issubclass(task_class(start), Fitted):
+    if {*loop} - {"init"} and issubclass(task_class(start), Fitted):
         task = name.partition("?")[0]
-        raise UserError(f"--tasks {name}: {task} takes no training steps, so {next(iter(options))} has no effect")
-    spec = dataclasses.replace(parse_spec(name), options=options)
+        raise UserError(f"--tasks {name}: {task} takes no training steps, so {next(iter(loop))} has no effect")
+    spec = dataclasses.replace(parse_spec(name), options=dict(loop))
     common = recipe.train if base is None else base.train_config(recipe.train, seed=0)
     made = options_into(TrainConfig, spec, start=common)
-    return {**(base.training if base else {}), **{key: getattr(made, key) for key in options}}
+    return {**(base.training if base else {}), **{key: getattr(made, key) for key in loop}}
 
 
-def _of_the_task(name: str, start: str) -> str:
-    """Return the spec `start` with the settings of `name` that are the task's own."""
-    loop = _loop_options(name, start)
+def _of_the_task(name: str, start: str, loop: Collection[str]) -> str:
+    """Return the spec `start` with the settings of `name` that are the task's own: all but those in `loop`."""
     if name == start and not loop:
         return name
     spec = without_options(start, *loop)

@@ -12,5 +12,4 @@ split_encoder     split an encoder into two independent halves of its channels
 initialisation    data-dependent initialisation of weights
 losses            cross-entropy with unknown labels
 schedules         cosine schedule
-memory_order      steps of fused optimisers over channels-last weights
 """

@@ -21,6 +21,7 @@ stopping      finish and save the current step on Ctrl-C, SIGTERM or SIGHUP
 background    a value computed in a thread while something else goes on
 locks         files and folders that one process at a time may use
 memory        peak memory
+memory_order  the order of values in memory, and steps of fused optimisers that go by it
 revision      the Git commit of the running code
 installation  the installed version; whether another distribution has overwritten a package
 """

@@ -23,6 +23,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from pretext.system.errors import UserError
+from pretext.system.memory_order import axes_in_memory
 
 Value = TypeVar("Value")
 LARGE = 2**18
@@ -218,7 +219,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient = parameter.grad
         if gradient is None:
             continue
-        if gradient.numel() >= LARGE and (whole := _in_order_of_memory(gradient)).is_contiguous():
+        if gradient.numel() >= LARGE and (whole := gradient.permute(axes_in_memory(gradient))).is_contiguous():
             _average(whole)  # in place: a copy of all gradients costs more than the exchange
         else:
             small.setdefault(gradient.dtype, []).append(gradient)
@@ -227,11 +228,6 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         _average(flat)
         for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
-
-
-def _in_order_of_memory(tensor: Tensor) -> Tensor:
-    """Return a view of a tensor that is contiguous if its values lie side by side, in channels-last format too."""
-    return tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True))
 
 
 def _average(tensor: Tensor) -> None:

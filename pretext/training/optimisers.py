@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from pretext.modules.memory_order import in_memory_order
 from pretext.modules.schedules import cosine
+from pretext.system.memory_order import steps_in_memory_order
 from pretext.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def make_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if name == "sgd":
-        return in_memory_order(torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True))
+        return steps_in_memory_order(torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True))
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return in_memory_order(kind(groups, lr=learning_rate, betas=(momentum, beta2), fused=True))
+    return steps_in_memory_order(kind(groups, lr=learning_rate, betas=(momentum, beta2), fused=True))
 
 
 def rate_at(progress: float, *, schedule: ScheduleName, warmup: float) -> float:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from pretext.modules import memory_order
-from pretext.modules.memory_order import in_memory_order
+from pretext.system import memory_order
+from pretext.system.memory_order import steps_in_memory_order
 
 KINDS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "adam": lambda weights: torch.optim.Adam(weights, lr=1e-2, fused=True),
@@ -47,7 +47,7 @@ def moments(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_and_moments_are_those_of_a_plain_step(kind: str) -> None:
     plain, turned = network(), network()
-    one, other = KINDS[kind]([*plain.parameters()]), in_memory_order(KINDS[kind]([*turned.parameters()]))
+    one, other = KINDS[kind]([*plain.parameters()]), steps_in_memory_order(KINDS[kind]([*turned.parameters()]))
     steps(one, plain, 3)
     steps(other, turned, 3)
     for first, second in zip(plain.parameters(), turned.parameters(), strict=True):
@@ -61,7 +61,7 @@ def test_weights_and_moments_are_those_of_a_plain_step(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_state_stored_before_goes_on(kind: str) -> None:
     plain, turned = network(), network()
-    one, other = KINDS[kind]([*plain.parameters()]), in_memory_order(KINDS[kind]([*turned.parameters()]))
+    one, other = KINDS[kind]([*plain.parameters()]), steps_in_memory_order(KINDS[kind]([*turned.parameters()]))
     steps(one, plain, 2)
     turned.load_state_dict(plain.state_dict())
     other.load_state_dict(copy.deepcopy(one.state_dict()))
@@ -74,14 +74,14 @@ def test_a_weight_without_a_gradient_stays() -> None:
     layers = network()
     layers[0].weight.requires_grad_(False)
     before = layers[0].weight.clone()
-    steps(in_memory_order(torch.optim.Adam(layers.parameters(), lr=1e-2, fused=True)), layers, 2)
+    steps(steps_in_memory_order(torch.optim.Adam(layers.parameters(), lr=1e-2, fused=True)), layers, 2)
     assert torch.equal(layers[0].weight, before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_gradient_is_copied(kind: str) -> None:
     layers = network()
-    optimizer = in_memory_order(KINDS[kind]([*layers.parameters()]))
+    optimizer = steps_in_memory_order(KINDS[kind]([*layers.parameters()]))
     steps(optimizer, layers, 1)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
         optimizer.step()
