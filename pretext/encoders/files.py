@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +65,24 @@ def read_record(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is missing or not an encoder file.
     """
-    path = Path(path)
+    with _opened(Path(path)) as (_, header):
+        return header
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield an opened encoder file and its header, of one file even if another process replaces it meanwhile."""
     if not path.is_file():
         raise UserError(f"encoder file {path} does not exist; make one with python -m pretext train TASK --data SPEC")
-    try:
-        with open_tensors(path) as opened:
-            metadata = opened.metadata() or {}
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a complete safetensors file ({error}); write it again") from None
+    with ExitStack() as closing:
+        try:
+            opened = closing.enter_context(open_tensors(path))
+        except SafetensorError as error:
+            raise UserError(f"{path} is not a complete safetensors file ({error}); write it again") from None
+        yield opened, _header(opened.metadata() or {}, path)
+
+
+def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     if METADATA_KEY not in metadata:
         raise UserError(
             f"{path} is a safetensors file without pretext-bench metadata; give an encoder.safetensors of pretext-bench"
@@ -111,7 +123,11 @@ def load_encoder(
             encoder.record["weights_sha256"] = file_sha256(weights)
         return encoder.eval()
     path = Path(source)
-    header = read_record(path)
+    with _opened(path) as (opened, header):
+        try:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise UserError(f"{path}: its tensors cannot be read ({error}); {REMEDY}") from None
     spec = without_options(header["architecture"], "pretrained", *FILE_OPTIONS)
     if module is not None or spec.startswith(f"{KIND}:"):
         encoder = _wrapped(module, header, path)
@@ -119,11 +135,6 @@ def load_encoder(
         if is_file(spec):
             check_code(spec, header.get("code_sha256", ""), path)
         encoder = build(spec, input_size=header["input_size"], seed=0)
-    try:
-        with open_tensors(path) as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise UserError(f"{path}: its tensors cannot be read ({error}); {REMEDY}") from None
     load_strictly(encoder, tensors, str(path))
     encoder.record = header["record"]
     return encoder.eval()

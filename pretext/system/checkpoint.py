@@ -11,7 +11,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,19 +132,19 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
 
 @contextmanager
 def open_tensors(path: str | Path) -> Iterator[Any]:
-    """Yield the opened safetensors file at `path`, as `safetensors.safe_open` does.
+    """Yield the opened safetensors file at `path`, as `safetensors.safe_open` does: one file, even if it is replaced.
 
     Raises:
         OSError: If there is no such file.
         SafetensorError: If it is not a complete safetensors file.
     """
-    with ExitStack() as opened:
-        name = str(path)
-        try:
-            name.encode()
-        except UnicodeEncodeError:  # safetensors takes no such path
-            name = f"/dev/fd/{opened.enter_context(Path(path).open('rb')).fileno()}"
-        yield opened.enter_context(safe_open(name, framework="pt"))
+    path = Path(path)
+    with path.open("rb") as file:
+        # By its name, safetensors would open the file twice: for its header, and for its tensors. In between, another
+        # process may have put a new file in its place. Nor does it take a name that is not UTF-8.
+        itself = Path(f"/dev/fd/{file.fileno()}")
+        with safe_open(itself if itself.exists() else path, framework="pt") as opened:
+            yield opened
 
 
 def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:

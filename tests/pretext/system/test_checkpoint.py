@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from pretext.encoders import build_encoder, load_encoder
+from pretext.encoders.files import encoder_digest, save_encoder
 from pretext.system.checkpoint import (
     CHECKPOINT_KEY,
     atomic_write,
@@ -138,3 +140,40 @@ def test_an_early_checkpoint_without_a_checksum_is_read(tmp_path):
     file = tmp_path / "checkpoint.safetensors"
     write_tensors(file, {"a": torch.arange(64.0)}, {CHECKPOINT_KEY: '{"step": 3}'})
     assert read_checkpoint(file)[1] == {"step": 3}
+
+
+@pytest.fixture
+def replaced_while_it_is_opened(monkeypatch):
+    """Let a file be replaced between the reading of its header and of its tensors, as another process may do it."""
+    from_file = torch.UntypedStorage.from_file
+
+    def replace_at(path, write):
+        def replaced(*args, **kwargs):
+            write(path)
+            return from_file(*args, **kwargs)
+
+        monkeypatch.setattr(torch.UntypedStorage, "from_file", replaced)
+
+    return replace_at
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_opened_is_read_as_it_was(tmp_path, replaced_while_it_is_opened):
+    save_checkpoint(tmp_path / "file", {"a": torch.zeros(9)}, {"step": 0})
+    replaced_while_it_is_opened(
+        tmp_path / "file", lambda file: save_checkpoint(file, {"a": torch.ones(9)}, {"step": 1})
+    )
+    tensors, about = read_checkpoint(tmp_path / "file")
+    assert (tensors["a"].sum(), about["step"]) == (0, 0)
+    tensors, about = read_checkpoint(tmp_path / "file")
+    assert (tensors["a"].sum(), about["step"]) == (9, 1)
+
+
+def test_an_encoder_file_that_is_replaced_while_it_is_opened_keeps_its_own_record(
+    tmp_path, replaced_while_it_is_opened
+):
+    encoders = [build_encoder("alexnet?width=0.25&stem_stride=1", input_size=32, seed=seed) for seed in (0, 1)]
+    save_encoder(encoders[0], tmp_path / "file", {"task": "first"})
+    replaced_while_it_is_opened(tmp_path / "file", lambda file: save_encoder(encoders[1], file, {"task": "second"}))
+    for expected, task in zip(encoders, ("first", "second"), strict=True):
+        read = load_encoder(tmp_path / "file")
+        assert read.record["task"] == task and encoder_digest(read) == encoder_digest(expected)
