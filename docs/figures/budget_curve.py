@@ -1,6 +1,6 @@
 """Draw docs/figures/budget.png and print its table: the headline score of every row against the pictures it has seen.
 
-    python docs/figures/budget_curve.py results/budget-20000 results/budget-80000 results/budget-320000
+    python docs/figures/budget_curve.py results/budget-*
 
 Each folder is a comparison with another `--budget images=N`; rows, probes and seeds are the same in all of them.
 """
@@ -84,7 +84,7 @@ def draw(curves: Curves, seeds: Seeds, file: Path) -> None:
                 axes.plot(*zip(*seeds[probe, row], strict=True), ".", color=COLOURS[number], markersize=4)
             one = next(iter(by_seen.values()))[0]
             axes.set_xscale("log")
-            axes.set_xticks(places, [f"{round(seen / 1000):,} k" for seen in places])
+            axes.set_xticks(places, [f"{seen / 1e6:g} M" if seen >= 1e6 else f"{round(seen / 1000)} k" for seen in places])
             axes.minorticks_off()
             axes.set_xlabel("pictures seen")
             axes.set_title(probe_title(probe), fontsize=11)
