@@ -81,8 +81,7 @@ def neighbours_by_row(
     for row, folder in run.first_encoders().items():
         if row in stages:
             encoder = load_encoder(folder / "encoder.safetensors").to(device_of("auto"))
-            queries, found = probe.examples(encoder, data, mode=mode, stage=stages[row], count=count)
-            near[row] = [tiles[:shown] for tiles in found]
+            queries, near[row] = probe.examples(encoder, data, mode=mode, stage=stages[row], count=count, shown=shown)
     return queries, near
 
 

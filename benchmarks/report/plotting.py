@@ -51,6 +51,7 @@ class Plot(NamedTuple):
     def inline(self) -> str:
         """Return the figure as SVG inside HTML: no prologue, no metadata, ids unique to the figure."""
         with style():
+            _lay_out(self.figure)
             file = io.StringIO()
             self.figure.savefig(file, format="svg", metadata={"Date": None})
         text = file.getvalue()
@@ -66,10 +67,20 @@ class Plot(NamedTuple):
     def write(self, folder: Path) -> None:
         """Write the figure as SVG (text as outlines, independent of fonts) and as PNG, both on white."""
         with style(**{"svg.fonttype": "path", "savefig.facecolor": "white"}):
+            _lay_out(self.figure)
             for kind in ("svg", "png"):
                 with atomic_write(folder / f"{self.name}.{kind}") as beside:
                     about = {"Date": None} if kind == "svg" else None
                     self.figure.savefig(beside, format=kind, dpi=DOTS_PER_INCH, metadata=about)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place everything in a figure once, for all the forms that it is written in."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 @contextmanager

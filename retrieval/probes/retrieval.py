@@ -240,7 +240,7 @@ class Retrieval(Probe):
             yield _score("mAP", found, chance_average_precision(query_classes, classes))
 
     def examples(
-        self, encoder: Encoder, data: ImageDataset, *, mode: Mode, stage: str, count: int
+        self, encoder: Encoder, data: ImageDataset, *, mode: Mode, stage: str, count: int, shown: int
     ) -> tuple[list[Tile], list[list[Tile]]]:
         """Return queries, one of each class and each from another picture, and their neighbours.
 
@@ -252,13 +252,14 @@ class Retrieval(Probe):
             mode: `objects` or `contexts` if the data set has boxes, else `images`.
             stage: Encoder stage to read, such as that of the headline.
             count: Maximum number of queries.
+            shown: Maximum number of neighbours of each; there are at most `k`.
         """
         regions = Regions(mode=mode)
         drawn = Regions(mode="objects") if mode == "contexts" else regions
         sized = _sized(data, drawn, encoder)
         tables = self._tables(sized, drawn)
         vectors, _ = self._best_readings(encoder, sized, tables, regions, [stage])
-        found = nearest(vectors["test"][stage], vectors["train"][stage], self.k)
+        found = nearest(vectors["test"][stage], vectors["train"][stage], min(shown, self.k))
         return _tiles(sized, tables, found, count, hidden=mode == "contexts", one_per_class=True)
 
 

@@ -208,11 +208,12 @@ def test_unlabelled_pictures_cannot_be_judged(encoder: Encoder, tmp_path: Path) 
 
 def test_examples_make_a_sheet_of_several_encoders(probe: Retrieval, encoder: Encoder, data: ImageDataset) -> None:
     found = [
-        probe.examples(each, data, mode="contexts", stage="conv5", count=2) for each in (encoder, make_encoder(seed=1))
+        probe.examples(each, data, mode="contexts", stage="conv5", count=2, shown=6)
+        for each in (encoder, make_encoder(seed=1))
     ]
     queries = found[0][0]
     assert [tile.caption for tile in queries] == [tile.caption for tile in found[1][0]]
     one = neighbour_sheet(queries, {"random": found[0][1]})
     two = neighbour_sheet(queries, {"random": found[0][1], "other": found[1][1]})
     assert two.height - 6 == 2 * (one.height - 6)  # the rest is a gap
-    assert one.width >= 6 * 112
+    assert [len(tiles) for tiles in found[0][1]] == [probe.k] * 2 and one.width >= probe.k * 112
