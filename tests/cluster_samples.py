@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import ClassVar
@@ -93,15 +94,36 @@ class OneNode:
         self.daemons[name].kill()
         self.daemons[name].wait(timeout=60)
 
+    @contextmanager
+    def jobs_held(self) -> Iterator[None]:
+        """Hold the running jobs, of which slurmctld knows on disk that they run.
+
+        It saves its state five seconds after a change. Killed before that, it would start them a second time, and
+        take the node out of service.
+        """
+        self._signal(signal.SIGSTOP, of=b"SLURM_JOB_ID=")
+        asked = ["squeue", "--noheader", "--states=running", "--format=%S"]
+        started = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+        latest = max(datetime.fromisoformat(time).timestamp() for time in started)
+        state = self.folder / "state" / "job_state"
+        _until(lambda: state.exists() and state.stat().st_mtime > latest + 1, self.folder)
+        yield
+        self._signal(signal.SIGCONT, of=b"SLURM_JOB_ID=")
+
     def end(self) -> None:
         """End all daemons, and the processes of jobs that have lost theirs."""
         for process in reversed(self.daemons.values()):
             process.terminate()
             process.wait(timeout=60)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int, *, of: bytes = b"") -> None:
+        """Send a signal to the processes of this cluster whose environment has a variable that begins as `of`."""
         for place in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):  # it has ended
-                if f"SLURM_CONF={self.conf}".encode() in place.read_bytes().split(b"\0"):
-                    os.kill(int(place.parent.name), signal.SIGKILL)
+                variables = place.read_bytes().split(b"\0")
+                if f"SLURM_CONF={self.conf}".encode() in variables and any(each.startswith(of) for each in variables):
+                    os.kill(int(place.parent.name), number)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from pretext.tasks import Batch, build_task
 from pretext.training.collapse import feature_statistics
 
 SMALL = "alexnet?width=0.125&stem_stride=1"
+COARSE = "alexnet?width=0.125&stem_stride=2"
+"""Computes a third of what `SMALL` does, for tasks that also learn from maps of half the side."""
 VIT = "timm:vit_tiny_patch16_224?patch_size=8"
 SMALL_VIT = "timm:test_vit?patch_size=8"
 """Learns what `VIT` learns in a seventh of the time."""

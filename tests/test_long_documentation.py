@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 def test_the_figures_of_the_context_encoder_can_be_drawn(tmp_path, monkeypatch, capsys):
     script = ROOT / "docs" / "figures" / "context_encoder.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "--images", "640", "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", [str(script), "--images", "192", "--out", str(tmp_path)])
     runpy.run_path(str(script), run_name="__main__")
     assert {file.name for file in tmp_path.glob("*.png")} == {"adversary.png", "fills.png", "masks.png"}
     for drawn in tmp_path.glob("*.png"):

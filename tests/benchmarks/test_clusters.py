@@ -179,7 +179,8 @@ def test_daemons_that_are_killed_lose_nothing(tmp_path, submitted, waits, expect
 
     def kill_the_daemons():
         wait_for((out / "pretrain" / trained / "log.jsonl").is_file)
-        own_node.kill("slurmctld")
+        with own_node.jobs_held():
+            own_node.kill("slurmctld")
         wait_for(lambda: len(submitted) > 2)  # the job goes on, and its probes could not be submitted
         own_node.start("slurmctld")
         wait_for((waits / "begun").is_file)

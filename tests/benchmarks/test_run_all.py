@@ -125,10 +125,10 @@ def test_a_dry_run_writes_nothing(smoke, capsys):
 @pytest.mark.timeout(1200)
 def test_smoke_fills_every_probe_and_survives_kills_without_computing_a_cell_twice(tmp_path):
     environment = os.environ | {"PRETEXT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    out = tmp_path / "out"
+    out, few = tmp_path / "out", "scenes?size=32&train=96&val=32&test=32"
 
     def start(workers):
-        words = f"--profile smoke --tasks context_encoder --workers {workers} --out {out}".split()
+        words = f"--profile smoke --tasks context_encoder --data {few} --workers {workers} --out {out}".split()
         return subprocess.Popen(
             [sys.executable, run_all.__file__, *words],
             cwd=tmp_path,
@@ -167,7 +167,7 @@ def test_smoke_fills_every_probe_and_survives_kills_without_computing_a_cell_twi
     third.kill()  # while it draws the report
     third.communicate()
     assert {name: results()[name] for name in finished} == finished
-    planned = plan_of(Options(profile="smoke", tasks=("context_encoder",), out=out))
+    planned = plan_of(Options(profile="smoke", tasks=("context_encoder",), data=(few,), out=out))
     assert not planned.missing(out)
     assert {cell.probe for cell in planned.cells} >= {*probe_names(), "inpainting"}
     assert not (out / "report.html").exists()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from task_samples import SMALL, batch, built, generator, lightly, noise, step, trained
+from task_samples import COARSE, SMALL, batch, built, generator, lightly, noise, step, trained
 from torch import nn
 
 from pretext.tasks.byol import regression
@@ -129,7 +129,7 @@ def test_other_architectures_take_a_step(architecture):
 @pytest.mark.slow
 def test_it_learns_and_does_not_collapse():
     """At chance prediction and target are orthogonal: a loss of 2 in each direction."""
-    run = trained("byol", steps=60)
+    run = trained("byol", COARSE, steps=60)
     losses, spread = run.losses, run.spread()
     assert losses[0] == pytest.approx(4, abs=0.3)
     assert sum(losses[-8:]) / 8 < 2 and spread > 0.3, (losses, spread)

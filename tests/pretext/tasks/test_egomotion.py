@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from task_samples import batch, built, generator, noise, ramp, trained
+from task_samples import COARSE, batch, built, generator, noise, ramp, trained
 from torch import nn
 
 from pretext.system.errors import UserError
@@ -127,6 +127,6 @@ def test_it_works_with_a_resnet_and_windows_that_do_not_fit_are_refused():
 
 @pytest.mark.slow
 def test_it_learns_on_scenes():
-    run = trained("egomotion", steps=300, rate=3e-3)
+    run = trained("egomotion", COARSE, steps=300, rate=3e-3)
     chance = (2 * math.log(7) + math.log(20)) / 3
     assert np.mean(run.losses[-10:]) < chance - 0.12

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from task_samples import batch, built, noise, trained
+from task_samples import COARSE, batch, built, noise, trained
 from tile_samples import MAGNIFY, SIZE, coloured, magnified, shifts, texture, tiled
 
 from pretext.tasks.jigsaw import permutation_set
@@ -196,5 +196,5 @@ def test_aberration_reveals_the_place_in_colour_not_in_grey_and_seldom_with_shif
 
 @pytest.mark.slow
 def test_it_learns_on_scenes():
-    run = trained("jigsaw", steps=150, count=32, rate=2e-3)
+    run = trained("jigsaw", COARSE, steps=150, count=32, rate=2e-3)
     assert run.unseen_loss(seeds=10) < np.log(100) - 0.5

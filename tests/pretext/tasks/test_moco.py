@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from task_samples import SMALL, batch, built, generator, lightly, noise, step, trained
+from task_samples import COARSE, SMALL, batch, built, generator, lightly, noise, step, trained
 
 from pretext.modules.memory_bank import Queue
 from pretext.modules.momentum_encoder import rising_momentum
@@ -285,7 +285,7 @@ def test_two_processes_share_keys_and_queue(tmp_path):
 @pytest.mark.slow
 def test_v2_learns():
     """Chance is 1 in 513; the queue is full after 8 steps."""
-    run = trained("moco?queue=512", steps=60)
+    run = trained("moco?queue=512", COARSE, steps=60)
     losses, spread = run.losses, run.spread()
     assert sum(losses[-8:]) / 8 < math.log(513) - 0.6, losses
     assert run.metrics[-1]["accuracy"] > 15 / 513 and spread > 0.3
@@ -294,7 +294,7 @@ def test_v2_learns():
 @pytest.mark.slow
 def test_v3_learns():
     chance = 2 * 2 * 0.2 * math.log(64)  # two directions, each times twice the temperature
-    run = trained("moco:v3", steps=60)
+    run = trained("moco:v3", COARSE, steps=60)
     losses, spread = run.losses, run.spread()
     assert losses[0] == pytest.approx(chance, abs=0.2)  # random similarities cost a little more
     assert sum(losses[-8:]) / 8 < chance - 0.2 and spread > 0.3, losses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from task_samples import batch, built, generator, noise, trained
+from task_samples import COARSE, batch, built, generator, noise, trained
 from tile_samples import MAGNIFY, SIZE, coloured, magnified, shifts, texture, tiled
 
 from pretext.tasks.relative_location import NEIGHBOURS, without_aberration
@@ -178,5 +178,5 @@ def test_projection_does_not_block_a_shift_of_red_against_blue():
 
 @pytest.mark.slow
 def test_it_learns_on_scenes():
-    run = trained("relative_location", steps=250, count=32, rate=2e-3)
+    run = trained("relative_location", COARSE, steps=200, count=32, rate=2e-3)
     assert run.unseen_loss(seeds=10) < np.log(8) - 0.08

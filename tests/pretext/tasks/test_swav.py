@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from task_samples import assert_two_processes_are_as_one, batch, built, generator, lightly, noise, step, trained
+from task_samples import COARSE, assert_two_processes_are_as_one, batch, built, generator, lightly, noise, step, trained
 
 from pretext.modules.prototypes import Prototypes, cross_view_entropy
 from pretext.tasks.swav import assigned, sinkhorn
@@ -174,7 +174,7 @@ def test_two_processes_have_the_gradient_of_one_with_the_joined_batch(tmp_path):
 @pytest.mark.slow
 def test_assignments_are_predicted_after_some_steps():
     """The divergence falls below 0.7 of a uniform prediction's."""
-    _, losses, noted = trained("swav?hidden=128&prototypes=32&local_crops=2", steps=80, rate=2e-3)
+    _, losses, noted = trained("swav?hidden=128&prototypes=32&local_crops=2", COARSE, steps=80, rate=2e-3)
     assert np.mean(losses[-10:]) < 0.95 * math.log(32) < losses[0], losses
     apart = [one["divergence"] for one in noted]
     missed = [here / (math.log(32) - loss + here) for loss, here in zip(losses, apart, strict=True)]

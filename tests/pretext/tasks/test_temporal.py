@@ -11,7 +11,7 @@ import dataset_samples
 import numpy as np
 import pytest
 import torch
-from task_samples import SMALL, batch, built, generator, noise, ramp, trained
+from task_samples import COARSE, SMALL, batch, built, generator, noise, ramp, trained
 from torch import nn
 
 from pretext.datasets import open_dataset
@@ -258,5 +258,5 @@ def test_a_resumed_run_on_clips_gives_the_same_bytes(tmp_path, spec, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize(("spec", "chance", "margin"), [("temporal", 0.5, 0.25), ("temporal:order", math.log(2), 0.1)])
 def test_it_learns_on_scenes(spec, chance, margin):
-    run = trained(spec, "alexnet?width=0.125&stem_stride=2", steps=150)
+    run = trained(spec, COARSE, steps=150)
     assert np.mean(run.losses[-10:]) < chance - margin

@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # every task, several
 NAMES = sorted({name.partition(":")[0] for name in task_names()} | {"context_encoder:adversarial", "moco:v3"})
 TRANSFORMERS = {"ijepa", "mae", "simmim"}
 """Tasks that draw for a whole part, and whose networks have no batch normalisation."""
+SPECS = {"moco": "moco?norm_groups=1", "kmeans": "kmeans?patches=1000&iterations=3"}
+"""Settings of some tasks: normalised over the whole batch, and quick."""
 BATCH = 22
 """No other dimension of what the tasks draw has this size."""
 FEW = {"steps": 2, "batch_size": BATCH, "optimizer": "sgd", "learning_rate": 0.02, "clip_norm": 1.0}
@@ -59,8 +61,7 @@ def trained(tmp_path_factory):
         for name in names:
             data = f"clips:{folder}/clips" if name == "temporal" else "scenes?size=32&train=64&val=8&test=8"
             encoder = "timm:test_vit?patch_size=8" if name in TRANSFORMERS else ENCODER
-            task = "moco?norm_groups=1" if name == "moco" else name
-            yield Run(data, folder / out / name.replace(":", "-"), task, encoder, **options)
+            yield Run(data, folder / out / name.replace(":", "-"), SPECS.get(name, name), encoder, **options)
 
     both = two(
         folder / "meet",
