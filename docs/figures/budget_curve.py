@@ -84,7 +84,9 @@ def draw(curves: Curves, seeds: Seeds, file: Path) -> None:
                 axes.plot(*zip(*seeds[probe, row], strict=True), ".", color=COLOURS[number], markersize=4)
             one = next(iter(by_seen.values()))[0]
             axes.set_xscale("log")
-            axes.set_xticks(places, [f"{seen / 1e6:g} M" if seen >= 1e6 else f"{round(seen / 1000)} k" for seen in places])
+            axes.set_xticks(
+                places, [f"{seen / 1e6:g} M" if seen >= 1e6 else f"{round(seen / 1000)} k" for seen in places]
+            )
             axes.minorticks_off()
             axes.set_xlabel("pictures seen")
             axes.set_title(probe_title(probe), fontsize=11)
