@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -86,11 +87,20 @@ def train(run: Run, rank: int = 0) -> Ended:
     return Ended(steps, end, state)
 
 
+def in_two_processes(function: Callable[..., None], *args: Any) -> None:
+    """Call a function with 0 and with 1, and `args`, in two processes at the same time.
+
+    A process that has imported everything forks them; their environment is that of the first call.
+    """
+    multiprocessing.set_forkserver_preload(["pretext.training.loop"])
+    mp.start_processes(function, args=args, nprocs=2, start_method="forkserver")
+
+
 def two(folder: Path, *runs: Run) -> list[tuple[Ended, Ended]]:
     """Do all runs in one pair of processes; return how both processes ended each."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meet").unlink(missing_ok=True)
-    mp.spawn(_one_of_two, args=(str(folder), runs), nprocs=2)
+    in_two_processes(_one_of_two, str(folder), runs)
     return list(zip(*(torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)), strict=True))
 
 

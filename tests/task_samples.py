@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from process_samples import in_two_processes
 from torch import nn
 
 from pretext.datasets import open_dataset
@@ -120,7 +120,7 @@ def assert_two_processes_are_as_one(loss_of, folder):
         loss_of: Function from two views' projections to a loss; must be importable, i.e. at module level.
         folder: Folder for the processes' results.
     """
-    mp.spawn(_half, args=(loss_of, str(folder)), nprocs=2)
+    in_two_processes(_half, loss_of, str(folder))
     found = [np.load(f"{folder}/{number}.npz") for number in range(2)]
     model = projector()
     whole = loss_of(*(model(view) for view in joined_batch()))

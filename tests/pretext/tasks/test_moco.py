@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from process_samples import in_two_processes
 from task_samples import COARSE, SMALL, batch, built, generator, lightly, noise, step, trained
 
 from pretext.modules.memory_bank import Queue
@@ -268,7 +268,7 @@ def one_of_two(number, folder):
 
 @pytest.mark.slow
 def test_two_processes_share_keys_and_queue(tmp_path):
-    mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(one_of_two, str(tmp_path))
     found = [np.load(tmp_path / f"{number}.npz") for number in range(2)]
     expected = batch_loop(unit(8, 6), unit(8, 6, seed=1), 0.2)
     assert np.mean([one["loss"] for one in found]) == pytest.approx(expected, rel=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from process_samples import in_two_processes
 from task_samples import generator, joined_batch, lightly, projector
 from torch import nn
 
@@ -130,7 +130,7 @@ def one_of_two(number, folder):
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one_with_the_joined_batch(tmp_path):
-    mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(one_of_two, str(tmp_path))
     model = projector()
     loss = nt_xent(*(model(view) for view in joined_batch()), temperature=0.5)
     loss.backward()

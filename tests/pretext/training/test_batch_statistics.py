@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from process_samples import in_two_processes
 from torch import nn
 from torch.nn.modules._functions import SyncBatchNorm
 
@@ -55,7 +55,7 @@ def _one_of_two(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_layers_on_two_processes_are_those_of_torch_on_the_whole_batch(tmp_path):
-    mp.spawn(_one_of_two, args=(str(tmp_path),), nprocs=2)
+    in_two_processes(_one_of_two, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     for number in range(len(LAYERS)):
         one, parts = passed_twice(number, slice(None)), (first[number], second[number])
