@@ -28,6 +28,7 @@ from pretext.system.errors import UserError, did_you_mean, run_command
 
 if TYPE_CHECKING:
     from benchmarks.executors.base import Executor
+    from benchmarks.executors.schedule import Estimate
     from benchmarks.planning.cells import Cell
     from benchmarks.planning.plan import Plan
 
@@ -93,7 +94,7 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     if options.dry_run:
         if pool:
             pool.stop()
-        print(_dry_run(plan, missing, workers, counts, options))
+        print(_dry_run(plan, missing, expected, options))
         return 0
     print(plan_text(plan, missing, workers, expected.of_all(missing)), flush=True)
     moved = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
@@ -112,18 +113,18 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     return 1 if failures else 0
 
 
-def _dry_run(plan: Plan, missing: list[Cell], workers: int, counts_processes: bool, options: Options) -> str:
-    """Measure, and return the plan and the cost of its missing cells."""
-    from benchmarks.executors import schedule
+def _dry_run(plan: Plan, missing: list[Cell], expected: Estimate, options: Options) -> str:
+    """Measure, and return the plan and the cost of its missing cells; `expected` says with how many workers."""
     from benchmarks.forecast.telling import forecast_text, foretold
     from benchmarks.planning.plan import plan_text
 
     if not missing:
-        return plan_text(plan, missing, workers, 0.0)
+        return plan_text(plan, missing, expected.workers, 0.0)
     cost = foretold(plan, missing, options.folder)
-    seconds = schedule.Estimate(cost.expected_s, workers, counts_processes).of_all(missing)
+    seconds = dataclasses.replace(expected, expected_s=cost.expected_s).of_all(missing)
     width = shutil.get_terminal_size().columns
-    text = forecast_text(cost, workers=workers, executor=options.executor, width=width, processes=options.gpus_per_cell)
+    workers, processes = expected.workers, options.gpus_per_cell
+    text = forecast_text(cost, workers=workers, executor=options.executor, width=width, processes=processes)
     return f"{plan_text(plan, missing, workers, seconds)}\n\n{text}"
 
 
