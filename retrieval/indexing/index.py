@@ -103,10 +103,25 @@ class PatchIndex:
     def open(cls, folder: str | Path) -> PatchIndex:
         """Open an index; the patch table is memory-mapped.
 
+        If another process replaces it meanwhile, the new one is opened.
+
         Raises:
             UserError: If the folder is missing, is not an index, or does not match its manifest.
         """
         folder = Path(folder)
+        while True:
+            before = _identity(folder)
+            try:
+                index = cls._read(folder)
+            except (OSError, UserError):
+                if _identity(folder) == before:
+                    raise
+            else:
+                if _identity(folder) == before:
+                    return index
+
+    @classmethod
+    def _read(cls, folder: Path) -> PatchIndex:
         manifest, checksums = read_manifest(folder)
         for name in (VECTORS, TABLE, PICTURES):
             if not (folder / name).is_file():
@@ -118,3 +133,12 @@ class PatchIndex:
         if table.dtype != PATCH or len(table) != vectors.ntotal:
             raise UserError(f"{folder}: its table and its vectors do not match; make the index again")
         return cls(manifest, table, vectors)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another one that takes its place; None if there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

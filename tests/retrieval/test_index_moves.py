@@ -9,6 +9,7 @@ import pytest
 from index_samples import Killed, contents, photographs
 
 import retrieval.indexing.building as building
+import retrieval.indexing.index as index
 from pretext.encoders import Encoder, save_encoder
 from pretext.system.errors import UserError
 from retrieval.__main__ import main
@@ -119,6 +120,28 @@ def test_a_search_does_not_wait_for_a_build(argv: list[str], tmp_path: Path) -> 
         search(argv)
         assert (tmp_path / "index.blocks" / "000000.npz").is_file()
         (tmp_path / "index.blocks" / "000000.npz").unlink()
+
+
+@pytest.mark.parametrize("step", ["file_sha256", "read_vectors"])
+def test_an_index_that_is_replaced_while_it_is_opened_is_the_new_one(
+    step: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, old, new = (tmp_path / name for name in ("index", "old", "new"))
+    for split, place in (("train", old), ("all", new)):
+        assert main([*argv, "--split", split]) == 0
+        out.rename(place)
+    old.rename(out)
+    original = getattr(index, step)
+
+    def replace(path: Path) -> object:
+        if new.exists():  # as the last step of a build
+            out.rename(old)
+            new.rename(out)
+        return original(path)
+
+    monkeypatch.setattr(index, step, replace)
+    opened = PatchIndex.open(out)
+    assert opened.manifest.split == "all" and len(opened.table) == opened.vectors.ntotal == 12
 
 
 def test_what_lies_beside_an_index_and_is_not_ours_stays(argv: list[str], tmp_path: Path) -> None:
