@@ -12,7 +12,7 @@ import time
 import pytest
 from comparison_samples import Constant, run_smoke
 
-from benchmarks import report, run_all
+from benchmarks import run_all
 from benchmarks.executors import computing
 from benchmarks.records.locks import cell_lock
 from benchmarks.records.results import write_json
@@ -140,13 +140,26 @@ def test_clean_can_spare_recent_files(smoke, capsys):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_cell_is_reproduced_with_any_number_of_threads_in_the_shell(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "write_report", lambda out: out / "report.html")
-    out = tmp_path / "out"
-    assert run_smoke(out, "--tasks", "rotation", "--probes", "linear", "--budget", "images=512") == 0
-    done = subprocess.run(
-        [sys.executable, run_all.__file__, "reproduce", "rotation.linear", "--out", out],
-        env=os.environ | {"OMP_NUM_THREADS": "3"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_cell_is_reproduced_with_any_number_of_threads_in_the_shell(tmp_path):
+    program = [sys.executable, run_all.__file__]
+    made = [
+        "--profile",
+        "smoke",
+        "--tasks",
+        "rotation",
+        "--probes",
+        "linear",
+        "--budget",
+        "images=2048",
+        "--workers",
+        "1",
+        "--out",
+        "out",
+    ]
+    for threads, arguments in (("1", made), ("3", ["reproduce", "rotation.linear", "--out", "out"])):
+        environment = os.environ | {"PRETEXT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": threads}
+        done = subprocess.run(
+            [*program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
     assert "reproduced bit for bit, as required on a CPU" in done.stdout

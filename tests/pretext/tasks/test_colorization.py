@@ -197,6 +197,6 @@ def constant_answer(task, images):
 
 @pytest.mark.slow
 def test_it_learns_more_than_the_distribution_of_colours():
-    run = trained("colorization?crop=1", "alexnet?width=0.25&stem_stride=2", steps=120, rate=3e-3)
+    run = trained("colorization?crop=1", "alexnet?width=0.25&stem_stride=1", steps=120, rate=3e-3)
     chance = constant_answer(run.task, scenes("test"))
-    assert run.unseen_loss() < 0.9 * chance, chance
+    assert run.unseen_loss() < 0.85 * chance, chance

@@ -121,10 +121,10 @@ def test_the_loss_is_the_sum_of_the_halves_and_log_of_the_bins_for_uniform_predi
 
 @pytest.mark.slow
 def test_each_half_learns_about_the_other():
-    run = trained("split_brain?crop=1", steps=120, rate=3e-3)
+    run = trained("split_brain?crop=1", steps=240, rate=3e-3)
     run.unseen_loss()
     for name, head in (("colours", run.task.colours), ("lightness", run.task.lightness)):
         prior = head.bins.prior
         entropy = float(-(prior * prior.clamp(min=1e-12).log()).sum())  # the lowest loss without seeing the image
         found = run.task.metrics()[name]
-        assert found < 0.95 * entropy, (name, found, entropy)
+        assert found < 0.9 * entropy, (name, found, entropy)
