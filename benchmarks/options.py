@@ -5,23 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
 from pretext.system.errors import UserError, did_you_mean
-from pretext.system.plugins import file_row, is_file
 
 if TYPE_CHECKING:
-    from benchmarks.planning.cells import AnyProbe
     from benchmarks.planning.plan import Plan
     from benchmarks.planning.recipes import Recipe
-    from pretext.datasets.base import ImageDataset
-    from pretext.training.watching import WatchName
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
-WATCHED = 10
-"""Measurements of `--watch` over a run."""
 MOST_SEEDS, MOST_SIDE = 1000, 4096
 
 
@@ -51,7 +45,7 @@ class Options:
             "architecture",
             "image_size",
         ),
-        "how long": ("seeds", "budget"),
+        "how": ("seeds", "budget", "precision"),
         "where": (
             "out",
             "executor",
@@ -86,6 +80,9 @@ class Options:
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
     """Training budget of every row, as in images=1000000; KIND is images, steps, epochs, seconds or flops. The
     profile's if omitted."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the layers in training, by tasks and by probes that train the encoder; auto is bfloat16 on a GPU
+    and float32 on a CPU, as long as a row or a probe does not say otherwise (simclr?precision=float32)."""
     architecture: str | None = None
     """Encoder that every row trains, as in timm:resnet18 or my_encoder.py; the profile's if omitted."""
     image_size: int | None = None
@@ -169,6 +166,7 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     Raises:
         UserError: If a name is unknown, a data set cannot be used, or the folder holds another comparison.
     """
+    from benchmarks.planning.adjusting import chosen_probes, watched, with_budget, with_precision
     from benchmarks.planning.cells import check_slugs
     from benchmarks.planning.making import Judging, make_plan, open_data
     from benchmarks.planning.probes import with_label_free
@@ -178,6 +176,7 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     from benchmarks.words.columns import labels_of
 
     recipe = with_budget(recipe or PROFILES[options.profile](), options.budget)
+    recipe = with_precision(recipe, options.precision)
     if options.architecture is not None:
         recipe = dataclasses.replace(recipe, encoder=options.architecture)
     if options.image_size is not None:
@@ -187,7 +186,7 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     rows += encoder_rows(
         options.encoder, taken=by_name(rows), size=recipe.image_size, allow_partial=options.allow_partial
     )
-    probes = chosen_probes(options.probes, recipe.probes)
+    probes = chosen_probes(options.probes, recipe.probes, precision=options.precision)
     check_slugs("rows", by_name(rows))
     check_slugs("probes", probes)
     specs = options.data or (recipe.data,)
@@ -208,86 +207,6 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
         seeds=options.seeds or recipe.seeds,
         pretrain_data=opened[pretrain_spec],
     )
-
-
-def watched(recipe: Recipe, watch: WatchName | None, data: ImageDataset) -> Recipe:
-    """Return the recipe with encoders that are measured while they train, about `WATCHED` times.
-
-    Args:
-        recipe: The recipe.
-        watch: What to measure; None measures nothing.
-        data: The training data.
-
-    Raises:
-        UserError: If the data lacks the labels for it.
-    """
-    from pretext.training.watching import check_watch
-
-    check_watch(watch, data)
-    every = recipe.train.watch_every
-    if recipe.train.seconds is None and recipe.train.flops is None:  # else the number of steps is not known yet
-        steps = recipe.train.total_steps(image_count=len(data.split("train")), flops_per_image=1.0)
-        every = max(1, round((steps or 0) / WATCHED))
-    return recipe.with_training(dataclasses.replace(recipe.train, watch=watch, watch_every=every))
-
-
-def with_budget(recipe: Recipe, text: str | None) -> Recipe:
-    """Return the recipe with another training budget for all rows.
-
-    Args:
-        recipe: Returned as it is if `text` is None.
-        text: KIND=NUMBER.
-
-    Raises:
-        UserError: If the kind is unknown, or the number is not above 0.
-    """
-    from pretext.training.config import BUDGETS
-
-    if text is None:
-        return recipe
-    kind, _, number = text.partition("=")
-    if kind not in BUDGETS:
-        raise UserError(f"--budget {text}: {did_you_mean(kind, BUDGETS)}; write KIND=NUMBER, as in images=1000000")
-    try:
-        value = float(number)
-        budgets: dict[str, Any] = dict.fromkeys(BUDGETS) | {kind: int(value) if kind in ("images", "steps") else value}
-        train = dataclasses.replace(recipe.train, **budgets)
-    except (ValueError, OverflowError):
-        raise UserError(f"--budget {text}: {number!r} is not a number above 0 and up to 1e30") from None
-    return recipe.with_training(train)
-
-
-def chosen_probes(probes: tuple[str, ...], profile_probes: Mapping[str, AnyProbe]) -> dict[str, AnyProbe]:
-    """Return probes by name, with the profile's settings, or with their defaults if the profile lacks them.
-
-    Args:
-        probes: Names of probes, or files that define one; either with settings of its own, as in `svm?folds=5`.
-        profile_probes: The profile's probes by name.
-
-    Raises:
-        UserError: If there is no such probe or setting, a file defines none, or two have one name.
-    """
-    from benchmarks.planning.probes import default_probe, probe_names
-    from pretext.judging import probe_in_file
-    from pretext.system.specs import options_into, parse_spec
-
-    chosen: dict[str, AnyProbe] = {}
-    for text in probes or profile_probes:
-        spec = parse_spec(text)
-        if "seed" in spec.options:
-            raise UserError(f"--probes {text}: leave out seed; --seeds sets the number of seeds")
-        if is_file(text):
-            if (column := file_row(text)) in {*probe_names(), *chosen}:
-                raise UserError(f"--probes {text}: a probe is called {column} already; rename the file")
-            chosen[column] = options_into(probe_in_file(Path(spec.kind)), spec)
-            continue
-        if (name := spec.kind) not in probe_names():
-            raise UserError(f"unknown probe {name!r}; {did_you_mean(name, probe_names())}")
-        if name in chosen:
-            raise UserError(f"--probes {text}: {name} is given twice; a table has one column of a probe")
-        base = profile_probes.get(name) or default_probe(name)
-        chosen[name] = options_into(type(base), spec, start=base) if spec.options else base
-    return chosen
 
 
 def check_same(out: Path, profile: str, specs: Sequence[str], pretrain_spec: str) -> None:

@@ -28,6 +28,7 @@ from pretext.modules.schedules import cosine
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.memory_order import steps_in_memory_order
+from pretext.system.precision import Precision, autocast, say_if_slow
 from pretext.system.progress import progress_bar
 from pretext.system.stopping import Stop, stop_politely
 
@@ -59,6 +60,9 @@ class FittedProbe(Probe):
     """Learning rate of the encoder relative to the head's, from 0 to 1; 0 freezes the encoder."""
     weight_decay: float = 0.01
     """AdamW weight decay of the head and the encoder."""
+    precision: Precision = "auto"
+    """Number format of the encoder's layers in training; auto is bfloat16 on a GPU and float32 on a CPU. The head, and
+    the encoder at test time, are float32."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +83,12 @@ class FittedProbe(Probe):
                 f"batch_size is 1, and the deepest map of {encoder.spec} has one cell at {encoder.input_size} px: "
                 "batch normalisation needs more than one value; raise batch_size"
             )
+
+    def _maps(self, encoder: Encoder, images: Tensor) -> list[Tensor]:
+        """Return an encoder's maps of a training batch, computed in `precision`, as float32."""
+        with autocast(self.precision, images.device):
+            maps = encoder(images)
+        return [stage.float() for stage in maps]
 
     def _fit(
         self,
@@ -112,6 +122,7 @@ class FittedProbe(Probe):
             The trained head, and the loss of every step that had one.
         """
         device = next(encoder.parameters()).device
+        say_if_slow(self.precision, device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             head = make_head().to(device)

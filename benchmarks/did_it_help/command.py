@@ -42,6 +42,8 @@ class DidItHelp:
     """Side in pixels of the pictures that every row sees; 64 if omitted, or that of the encoder file."""
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
     """Training budget of every row, as in images=1000000; images=50000 if omitted."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the layers in training; auto is bfloat16 on a GPU and float32 on a CPU."""
     seeds: int | None = None
     """Number of seeds, each a full repetition; 3 if omitted."""
     out: Path = OUT
@@ -62,7 +64,7 @@ class DidItHelp:
 
     def as_options(self) -> Options:
         """Return the flags of `run_all` that these stand for, without its rows."""
-        own = ("budget", "seeds", "image_size", "out", "download", "bad_images", "workers", "dry_run")
+        own = ("budget", "precision", "seeds", "image_size", "out", "download", "bad_images", "workers", "dry_run")
         return Options(
             data=(self.labels or self.data,),
             pretrain_data=self.data,

@@ -37,6 +37,9 @@ MAX_NAMED = 3
 """Differing settings that a message names; the others are counted."""
 NOT_HASHED = ("pretrain", "spec", "probe_file", "init_file")
 """Keys of `Measurement.config_json` beside a cell's settings: names and paths of files that are hashed by content."""
+LATER = ("precision",)
+"""Settings that probes got within this code version. Defaults of them are not hashed, so that earlier cells stay
+valid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +221,7 @@ def probe_cell(
     module = type(protocol).__module__
     settings = json.loads(encoder.settings) | {
         "probe": module if "@" in module else name,  # a user's file is identified by its content
-        "probe_config": dataclasses.asdict(protocol),
+        "probe_config": _hashed(protocol),
         "data": dict(data.fingerprints),
     }
     return dataclasses.replace(
@@ -233,6 +236,16 @@ def probe_cell(
         made_by=encoder.name,
         settings=as_json(settings),
     )
+
+
+def _hashed(protocol: AnyProbe) -> dict[str, Any]:
+    """Return the settings of a probe that a cell's value depends on."""
+    new = {
+        field.name
+        for field in dataclasses.fields(protocol)
+        if field.name in LATER and getattr(protocol, field.name) == field.default
+    }
+    return {key: value for key, value in dataclasses.asdict(protocol).items() if key not in new}
 
 
 def slug(name: str) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from benchmarks.planning.adjusting import at_precision
 from benchmarks.planning.probes import probe, probe_names
 from benchmarks.timing.linear import print_linear
 from benchmarks.timing.loading import print_loading
@@ -78,7 +79,7 @@ def speed_command(argv: list[str]) -> int:
         print_retrieval(options.vectors, options.data, load.encoder, load.image_size)
         return 0
     if options.peers:
-        print_peers(options.data)
+        print_peers(options.data, load.precision)
         print()
         print_loading(options.data, side=224, workers=options.workers)
         print()
@@ -140,7 +141,7 @@ def probe_seconds(name: str, data: ImageDataset, load: Load) -> float:
         UserError: If the data set lacks the annotations of the probe.
     """
     encoder = build_encoder(load.encoder, input_size=load.image_size, seed=0)
-    timed = probe(name)
+    timed = at_precision(probe(name), load.precision)
     if not timed.can_judge(data):
         raise UserError(f"probe {name} needs annotations that {data.spec} lacks; name another with --probes or --data")
     started = time.perf_counter()

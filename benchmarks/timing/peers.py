@@ -13,6 +13,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from pretext.datasets import open_dataset
 from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder
 from pretext.system.device import device_of
+from pretext.system.precision import Precision, autocast
 from pretext.tasks import build_task, task_training
 from pretext.tasks.base import Batch
 from pretext.training.config import TrainConfig
@@ -66,24 +68,30 @@ class Compared(NamedTuple):
         return f"{self.work:<34} {ours:<26} {theirs:<26} {self.ratio:>5.2f}  {self.setting}"
 
 
-def print_peers(spec: str) -> None:
+def print_peers(spec: str, precision: Precision = "auto") -> None:
     """Print a row for each comparison.
 
     Args:
         spec: Data set of picture files.
+        precision: Number format of the layers, on both sides.
     """
     threads = torch.get_num_threads()
     print(f"{threads} thread(s), PyTorch {torch.__version__}; pictures per second: median (range) of {TURNS} turns\n")
     print(f"{'work':<34} {'ours':<26} {'peer':<26} {'ratio':>5}  best setting of the peer")
-    print(compared("released network, adversarial step", our_released, plain_released()).line(), flush=True)
+    print(
+        compared(
+            "released network, adversarial step", partial(our_released, precision), plain_released(precision)
+        ).line(),
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as folder:
-        print(simclr_compared(spec, Path(folder)).line(), flush=True)
+        print(simclr_compared(spec, Path(folder), precision).line(), flush=True)
 
 
-def simclr_compared(spec: str, folder: Path) -> Compared:
+def simclr_compared(spec: str, folder: Path, precision: Precision = "auto") -> Compared:
     """Measure SimCLR from files to the optimiser's step on both sides; the pictures are linked into a folder."""
-    settings = {f"{number} workers": lambda n=number: lightly_simclr(folder, n) for number in WORKERS}
-    return compared(f"SimCLR, ResNet-18, {SIMCLR_SIDE} px, from files", our_simclr(spec, folder), settings)
+    settings = {f"{number} workers": partial(lightly_simclr, folder, number, precision) for number in WORKERS}
+    return compared(f"SimCLR, ResNet-18, {SIMCLR_SIDE} px, from files", our_simclr(spec, folder, precision), settings)
 
 
 def compared(work: str, ours: Measure, theirs: Mapping[str, Measure]) -> Compared:
@@ -103,26 +111,26 @@ def rate(steps: Iterator[object], batch: int) -> float:
     return steady_rate(steps, batch, warm_up=WARM_UP, timed=STEPS)
 
 
-def our_released() -> float:
+def our_released(precision: Precision = "auto") -> float:
     """Return the speed of the task `context_encoder:released` as published."""
     device = device_of("auto")
     task = "context_encoder:released"
     published = {key: value for key, value in task_training(task).items() if key not in ("encoder", "image_size")}
     model = build_task(task, build_encoder("released", input_size=SIDE, seed=0), labels=None, seed=0).to(device)
-    take_step = BareStep(model, TrainConfig(steps=1, **published))
+    take_step = BareStep(model, TrainConfig(steps=1, precision=precision, **published))
     batch = Batch(equally_large(_pictures().to(device)), None, torch.Generator(device).manual_seed(0))
     return rate(map(take_step, itertools.repeat(batch)), BATCH)
 
 
-def plain_released() -> dict[str, Measure]:
+def plain_released(precision: Precision = "auto") -> dict[str, Measure]:
     """Return measurements of the same step in plain PyTorch, in both memory formats."""
     return {
-        "channels last": lambda: rate(_plain_steps(torch.channels_last), BATCH),
-        "channels first": lambda: rate(_plain_steps(torch.contiguous_format), BATCH),
+        "channels last": lambda: rate(_plain_steps(torch.channels_last, precision), BATCH),
+        "channels first": lambda: rate(_plain_steps(torch.contiguous_format, precision), BATCH),
     }
 
 
-def _plain_steps(layout: torch.memory_format) -> Iterator[None]:
+def _plain_steps(layout: torch.memory_format, precision: Precision) -> Iterator[None]:
     device = device_of("auto")
     generator, discriminator = plain_generator(), plain_discriminator()
     for network in (generator, discriminator):
@@ -138,14 +146,17 @@ def _plain_steps(layout: torch.memory_format) -> Iterator[None]:
     one, zero = torch.ones(BATCH, device=device), torch.zeros(BATCH, device=device)
     while True:
         d_optimizer.zero_grad()
-        fake = generator(seen)
-        loss: Any = F.binary_cross_entropy_with_logits(discriminator(centre).flatten(), one)
-        loss = loss + F.binary_cross_entropy_with_logits(discriminator(fake.detach()).flatten(), zero)
+        with autocast(precision, device):
+            fake = generator(seen)
+            loss: Any = F.binary_cross_entropy_with_logits(discriminator(centre).flatten(), one)
+            loss = loss + F.binary_cross_entropy_with_logits(discriminator(fake.detach()).flatten(), zero)
         loss.backward()
         d_optimizer.step()
         g_optimizer.zero_grad()
-        adversarial = F.binary_cross_entropy_with_logits(discriminator(fake).flatten(), one)
-        (0.001 * adversarial + (weight * (fake - centre).square()).mean()).backward()
+        with autocast(precision, device):
+            adversarial = F.binary_cross_entropy_with_logits(discriminator(fake).flatten(), one)
+            joint = 0.001 * adversarial + (weight * (fake - centre).square()).mean()
+        joint.backward()
         g_optimizer.step()
         yield
 
@@ -178,12 +189,12 @@ def plain_discriminator() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(inputs, 1, 4))
 
 
-def our_simclr(spec: str, folder: Path) -> Measure:
+def our_simclr(spec: str, folder: Path, precision: Precision = "auto") -> Measure:
     """Return the measurement of `train`, and link the training pictures into `folder` for the peer."""
     data = open_dataset(spec)
     link(files_of(data.split("train")), folder / "pictures")
     steps = 5 * STEPS
-    config = TrainConfig(steps=steps, batch_size=SIMCLR_BATCH, log_every=STEPS, samples=0)
+    config = TrainConfig(steps=steps, batch_size=SIMCLR_BATCH, log_every=STEPS, samples=0, precision=precision)
 
     def measure() -> float:
         with tempfile.TemporaryDirectory() as out:
@@ -194,13 +205,13 @@ def our_simclr(spec: str, folder: Path) -> Measure:
     return measure
 
 
-def lightly_simclr(folder: Path, workers: int) -> float:
+def lightly_simclr(folder: Path, workers: int, precision: Precision = "auto") -> float:
     """Return the speed of lightly's parts on the pictures linked into a folder."""
-    return rate(lightly_steps(folder, workers)[1], SIMCLR_BATCH)
+    return rate(lightly_steps(folder, workers, precision=precision)[1], SIMCLR_BATCH)
 
 
 def lightly_steps(
-    folder: Path, workers: int, *, steps: int | None = None, seed: int = 0
+    folder: Path, workers: int, *, steps: int | None = None, seed: int = 0, precision: Precision = "auto"
 ) -> tuple[nn.Module, Iterator[None]]:
     """Return a ResNet-18 and the steps that train it by lightly's parts, with the settings of its own benchmarks.
 
@@ -209,6 +220,7 @@ def lightly_steps(
         workers: Number of processes that load.
         steps: Length of the run; the learning rate falls to 0 by a cosine. None leaves it constant.
         seed: Seed of the order of pictures; the weights are drawn from torch's own generator.
+        precision: Number format of the layers.
     """
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
@@ -227,7 +239,8 @@ def lightly_steps(
 
     def training() -> Iterator[None]:
         for first, second in batches:
-            loss: Any = criterion(model(first.to(device)), model(second.to(device)))
+            with autocast(precision, device):
+                loss: Any = criterion(model(first.to(device)), model(second.to(device)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from pretext.system.precision import autocast
 from pretext.tasks.base import Batch, Task
 from pretext.training.config import TrainConfig
 from pretext.training.optimisers import make_optimizers
@@ -23,7 +24,7 @@ class BareStep:
     def __init__(self, model: Task, config: TrainConfig) -> None:
         """Make the optimisers; the model is put into channels-last layout and training mode in place."""
         self.model = model.to(memory_format=torch.channels_last).train()
-        self.optimizers = make_optimizers(model, config)
+        self.optimizers, self.precision = make_optimizers(model, config), config.precision
 
     def __call__(self, batch: Batch, *, progress: float = 0.0) -> None:
         """Take one step. The parts have names in a profile: losses, backward, update, after.
@@ -32,19 +33,17 @@ class BareStep:
             batch: The pictures, on the device of the model.
             progress: Share of the run that is done, 0 to 1.
         """
-        device = batch.device.type
         losses = self.model.losses(batch)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            while True:
-                with record_function("step: losses"):
-                    player, loss = next(losses, (None, None))
-                if player is None or loss is None:
-                    break
-                with record_function("step: backward"):
-                    self.optimizers[player].zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                with record_function("step: update"):
-                    self.optimizers[player].step()
+        while True:
+            with record_function("step: losses"), autocast(self.precision, batch.device):
+                player, loss = next(losses, (None, None))
+            if player is None or loss is None:
+                break
+            with record_function("step: backward"):
+                self.optimizers[player].zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+            with record_function("step: update"):
+                self.optimizers[player].step()
         with record_function("step: after"):
             self.model.after_step(progress)
 

@@ -29,6 +29,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.encoders import build_encoder
 from pretext.system.device import device_of
 from pretext.system.memory import peak_memory, reset_peak_memory
+from pretext.system.precision import Precision
 from pretext.tasks import build_task, task_class
 from pretext.tasks.base import Batch, Fitted, Task, label_kind
 from pretext.training.config import TrainConfig
@@ -55,6 +56,8 @@ class Load:
     """Images per training step."""
     repetitions: int = 3
     """Runs of each loop; results are medians."""
+    precision: Precision = "auto"
+    """Number format of the layers, of other libraries' too; auto is bfloat16 on a GPU and float32 on a CPU."""
 
     def __post_init__(self) -> None:
         if self.repetitions < 1:
@@ -220,6 +223,7 @@ def _train_config(load: Load) -> TrainConfig:
         log_every=load.interval,
         samples=0,
         checkpoint_seconds=1e9,
+        precision=load.precision,
     )
 
 

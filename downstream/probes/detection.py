@@ -154,7 +154,8 @@ class Detection(FittedProbe):
             images = flip_some(images, targets).to(device)
             proposals = self._proposals_of(targets, device)
             learnt = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
-            losses: dict[str, Tensor] = head(_maps(encoder, images, stages), images, learnt, proposals)[1]
+            of_all = self._maps(encoder, images)
+            losses: dict[str, Tensor] = head([of_all[i] for i in stages], images, learnt, proposals)[1]
             return torch.stack(list(losses.values())).sum()
 
         factor = 0.0 if self.frozen else self.encoder_learning_rate_factor

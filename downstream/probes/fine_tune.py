@@ -140,7 +140,7 @@ class FineTune(FittedProbe):
                 return None
             pictures = side_by_side(images, encoder.input_size).map(lambda tensor: tensor.to(device))
             crops = augment(pictures, views, generator)
-            return loss(head(encoder(crops)[-1]), _classes(train, truth).to(device))
+            return loss(head(self._maps(encoder, crops)[-1]), _classes(train, truth).to(device))
 
         head, curve = self._fit(
             encoder,

@@ -31,6 +31,7 @@ from pretext.datasets.classification import class_targets
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
+from pretext.system.precision import Precision
 
 
 @final
@@ -69,6 +70,8 @@ class LowShot(Probe):
     """Number of steps of each fine-tuning."""
     batch_size: int = FineTune.batch_size
     """Number of images per batch in fine-tuning."""
+    precision: Precision = FineTune.precision
+    """Number format of the encoder's layers in fine-tuning; see fine-tuning."""
     val_images: int = Linear.val_images
     """Number of val images that choose stage and penalty, drawn by the seed, balanced by class; 0 uses all."""
     features: int = Linear.features
@@ -188,4 +191,10 @@ class LowShot(Probe):
         )
 
     def _fine_tune(self) -> FineTune:
-        return FineTune(seed=self.seed, train_images=0, steps=self.steps, batch_size=self.batch_size)
+        return FineTune(
+            seed=self.seed,
+            train_images=0,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )

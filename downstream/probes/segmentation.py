@@ -135,7 +135,7 @@ class Segmentation(FittedProbe):
             truth = torch.stack([target["masks"].as_subclass(Tensor) for target in targets]).long().to(device)
             if (truth == IGNORE).all() or (len(images) == 1 and one_cell):  # one value cannot be batch-normalised
                 return None
-            return F.cross_entropy(head(encoder(images), images.shape[-1]), truth, ignore_index=IGNORE)
+            return F.cross_entropy(head(self._maps(encoder, images), images.shape[-1]), truth, ignore_index=IGNORE)
 
         factor = 0.0 if self.frozen else self.encoder_learning_rate_factor
         head, curve = self._fit(

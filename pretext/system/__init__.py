@@ -14,6 +14,7 @@ stored_json   reading JSON files that an earlier call has written, with one-line
 cache         the folder for packed data sets and features
 stamps        which files of the cache this machine has checked in full
 device        `--device auto`
+precision     float32 or bfloat16 in the layers of a network that is trained
 distributed   torchrun: rank, gathered rows, averaged gradients, common decisions
 launching     several processes on this machine that train together
 progress      a bar on a terminal, elsewhere a line every ten seconds

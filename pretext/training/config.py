@@ -6,9 +6,10 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pretext.datasets.packed import BadImages
+from pretext.system.precision import Precision
 from pretext.system.ranges import check_numbers
 from pretext.training.optimisers import OptimizerName, ScheduleName
 from pretext.training.watching import WatchName
@@ -70,8 +71,9 @@ class TrainConfig:
     """Share of the run over which the learning rate rises linearly; 0 disables the warm-up."""
     clip_norm: float | None = None
     """Clip the gradient norm to this value; None disables clipping."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the forward pass; auto is bfloat16 on a GPU and float32 on a CPU."""
+    precision: Precision = "auto"
+    """Number format of the layers in training; auto is bfloat16 on a GPU and float32 on a CPU. On a CPU that has
+    instructions for it, bfloat16 is 1.3 to 1.8 times as fast."""
     channels_last: bool = True
     """Use the channels-last memory format, which is faster for convolutions."""
     compile: bool = False

@@ -28,6 +28,7 @@ from pretext.system.distributed import (
 )
 from pretext.system.errors import UserError
 from pretext.system.locks import lock_folder
+from pretext.system.precision import autocast, say_if_slow
 from pretext.system.stopping import stop_at_once, stop_politely
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Task, label_kind
@@ -134,6 +135,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
         return folder.encoder
     check_equal({"checkpoint": checkpoint and checkpoint.state})
     if rank() == 0:
+        say_if_slow(config.precision, device)
         folder.remove_unfinished_files()
 
     # 2. The task and its optimisers, new or restored.
@@ -282,14 +284,12 @@ def _step(
 
     `Task.losses` is a generator: it computes the second player's loss after the first player has been updated.
     """
-    bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
     pending = [model.losses(micro_batch) for micro_batch in parts]
     losses: dict[str, Tensor] = {}
     while True:
         player = None
         for losses_of_micro_batch in pending:
-            with autocast, whole_batch_statistics():
+            with autocast(config.precision, device), whole_batch_statistics():
                 item = next(losses_of_micro_batch, None)
             if item is None:  # all end in the same round; the code after a task's last yield still runs for each
                 continue

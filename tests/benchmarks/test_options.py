@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from comparison_samples import SPEC, recipe, run_smoke
 
 from benchmarks import run_all
 from benchmarks.folders.reproduction import stored_cell
-from benchmarks.options import Options, chosen_probes, plan_of, with_budget
+from benchmarks.options import Options, plan_of
 from benchmarks.planning import making, probes
+from benchmarks.planning.adjusting import chosen_probes, with_budget
 from benchmarks.planning.cells import Inpainting
 from benchmarks.planning.row_flags import encoder_rows, task_rows
 from benchmarks.planning.rows import Row
@@ -37,6 +39,31 @@ def test_a_budget_holds_for_every_row_and_replaces_the_profiles():
 def test_every_row_and_probe_sees_images_of_the_chosen_size(smoke):
     plan = plan_of(Options(profile="smoke", image_size=24, out=smoke))
     assert {cell.data.size for cell in plan.cells} == {24}
+
+
+def test_a_precision_holds_for_all_that_train_an_encoder_unless_they_name_another(tmp_path):
+    tasks, probes = ("rotation", "simclr?precision=float32"), ("linear", "fine_tune", "low_shot")
+    chosen = Options(
+        profile="smoke",
+        data=(SPEC,),
+        tasks=tasks,
+        probes=(*probes, "detection?precision=float32"),
+        precision="bfloat16",
+        out=tmp_path,
+    )
+    plan = plan_of(chosen)
+    trained = {cell.pretext: cell.train.precision for cell in plan.cells if cell.trains}
+    assert trained["rotation"] == trained["supervised"] == "bfloat16"
+    assert trained["simclr?precision=float32"] == "float32"
+    judged = {cell.probe: cell.protocol for cell in plan.cells if cell.probe}
+    assert judged["fine_tune"].precision == judged["low_shot"].precision == "bfloat16"
+    assert judged["detection"].precision == "float32"
+    usual = {cell.probe: cell for cell in plan_of(dataclasses.replace(chosen, precision="auto")).cells if cell.probe}
+    asked = {cell.probe: cell for cell in plan.cells if cell.probe}
+    named = {probe: json.loads(cell.settings)["probe_config"].get("precision") for probe, cell in usual.items()}
+    assert named == {"linear": None, "fine_tune": None, "low_shot": None, "detection": "float32"}
+    assert json.loads(asked["fine_tune"].settings)["probe_config"]["precision"] == "bfloat16"
+    assert asked["fine_tune"].name != usual["fine_tune"].name
 
 
 def test_another_comparison_in_the_folder_is_refused(smoke):

@@ -12,7 +12,8 @@ from comparison_samples import plan, recipe
 from training_samples import pictures
 
 from benchmarks.executors.computing import compute
-from benchmarks.options import Options, plan_of, watched
+from benchmarks.options import Options, plan_of
+from benchmarks.planning.adjusting import watched
 from benchmarks.records.results import encoder_path
 from benchmarks.report.plotting import style
 from benchmarks.report.watch import over_seeds, watch_plots

@@ -15,7 +15,7 @@ from comparison_samples import SPEC
 from module_samples import example
 from task_samples import SMALL, batch, built, generator, noise, scenes, trained
 
-from benchmarks.options import chosen_probes
+from benchmarks.planning.adjusting import chosen_probes
 from benchmarks.planning.cells import encoder_cell, probe_cell
 from benchmarks.planning.making import open_data
 from benchmarks.planning.recipes import laptop
