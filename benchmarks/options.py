@@ -81,8 +81,8 @@ class Options:
     """Training budget of every row, as in images=1000000; KIND is images, steps, epochs, seconds or flops. The
     profile's if omitted."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the layers in training, by tasks and by probes that train the encoder; auto is bfloat16 on a GPU
-    and float32 on a CPU, as long as a row or a probe does not say otherwise (simclr?precision=float32)."""
+    """Number format of the layers in training: of all rows, and of the encoder in probes that train it. auto is float32
+    but for rows on a GPU, which are bfloat16. Settings of a row or a probe come first (simclr?precision=float32)."""
     architecture: str | None = None
     """Encoder that every row trains, as in timm:resnet18 or my_encoder.py; the profile's if omitted."""
     image_size: int | None = None

@@ -60,9 +60,9 @@ class FittedProbe(Probe):
     """Learning rate of the encoder relative to the head's, from 0 to 1; 0 freezes the encoder."""
     weight_decay: float = 0.01
     """AdamW weight decay of the head and the encoder."""
-    precision: Precision = "auto"
+    precision: Precision = "float32"
     """Number format of the encoder's layers in training; auto is bfloat16 on a GPU and float32 on a CPU. The head, and
-    the encoder at test time, are float32."""
+    the encoder at test time, are always float32."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,7 +43,8 @@ class DidItHelp:
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
     """Training budget of every row, as in images=1000000; images=50000 if omitted."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the layers in training; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """Number format of the layers in training: of rows, and of the encoder in fine-tuning; auto is float32, but for rows
+    on a GPU bfloat16."""
     seeds: int | None = None
     """Number of seeds, each a full repetition; 3 if omitted."""
     out: Path = OUT

@@ -70,15 +70,20 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
 
 
 def with_precision(recipe: Recipe, precision: Precision) -> Recipe:
-    """Return the recipe with all rows trained, and the encoder of all probes that train it, in a precision."""
+    """Return the recipe with all rows trained, and the encoder of all probes that train it, in a precision.
+
+    `auto` leaves the recipe as it is: rows are trained in bfloat16 on a GPU, probes in float32.
+    """
+    if precision == "auto":
+        return recipe
     train = dataclasses.replace(recipe.train, precision=precision)
     probes = {name: at_precision(each, precision) for name, each in recipe.probes.items()}
     return dataclasses.replace(recipe.with_training(train), probes=probes)
 
 
 def at_precision(probe: P, precision: Precision) -> P:
-    """Return a probe that trains the encoder in a precision; any other as it is."""
-    if isinstance(probe, FittedProbe | LowShot):
+    """Return a probe with its encoder trained in a precision; as it is with `auto`, or if it trains none."""
+    if precision != "auto" and isinstance(probe, FittedProbe | LowShot):
         return dataclasses.replace(probe, precision=precision)
     return probe
 

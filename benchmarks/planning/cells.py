@@ -38,7 +38,7 @@ MAX_NAMED = 3
 NOT_HASHED = ("pretrain", "spec", "probe_file", "init_file")
 """Keys of `Measurement.config_json` beside a cell's settings: names and paths of files that are hashed by content."""
 LATER = ("precision",)
-"""Settings that probes got within this code version. Defaults of them are not hashed, so that earlier cells stay
+"""Settings that probes got within this code version. Their defaults are not hashed, so that earlier cells stay
 valid."""
 
 

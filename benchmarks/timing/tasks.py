@@ -57,7 +57,7 @@ class Load:
     repetitions: int = 3
     """Runs of each loop; results are medians."""
     precision: Precision = "auto"
-    """Number format of the layers, of other libraries' too; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """Number format of the layers in training, of other libraries' too; auto is float32, but for tasks on a GPU."""
 
     def __post_init__(self) -> None:
         if self.repetitions < 1:
