@@ -43,8 +43,8 @@ class DidItHelp:
     budget: Annotated[str | None, tyro.conf.arg(metavar="KIND=NUMBER")] = None
     """Training budget of every row, as in images=1000000; images=50000 if omitted."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the layers in training: of rows, and of the encoder in fine-tuning; auto is float32, but for rows
-    on a GPU bfloat16."""
+    """Number format of the layers in training: of all rows, and of the encoder in fine-tuning; auto is float32 but for
+    rows on a GPU, which are bfloat16."""
     seeds: int | None = None
     """Number of seeds, each a full repetition; 3 if omitted."""
     out: Path = OUT

@@ -196,6 +196,7 @@ class Run:
             ("Encoder", _all(m.encoder for m in rows) or str(plan.get("encoder", ""))),
             ("Image size", f"{plan['image_size']} px" if "image_size" in plan else ""),
             ("Seeds", _all(m.seed for m in rows)),
+            ("Precision in training", _all(_precision(m) for m in rows)),
             ("Commit", _all(f"{m.git_sha}{' with uncommitted changes' if m.git_dirty else ''}" for m in rows)),
             ("PyTorch", _all(m.torch_version for m in rows)),
             ("Device", _all(m.device for m in rows)),
@@ -283,3 +284,10 @@ def _versions(packages: Mapping[str, str]) -> str:
 
 def _all(values: Any) -> str:
     return ", ".join(str(value) for value in sorted(set(values)) if value != "")
+
+
+def _precision(measured: Measurement) -> str:
+    """Return the number format in which a cell's encoder was trained, if its settings name one."""
+    settings = json.loads(measured.config_json)
+    asked = (settings.get(part, {}).get("precision", "auto") for part in ("probe_config", "train"))
+    return next((each for each in asked if each != "auto"), "")

@@ -27,4 +27,6 @@ def protocol(run: Run, probe: str) -> list[str]:
         found.append(f"{settings['database']:,} searched")
     if "steps" in settings:
         found.append(f"{settings['steps']:,} steps")
+    if "precision" in settings:
+        found.append(settings["precision"])
     return [*found, f"{rows[0].n:,} test"]

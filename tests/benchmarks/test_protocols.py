@@ -9,6 +9,7 @@ import pytest
 from comparison_samples import plan, row
 
 from benchmarks.records.results import read_plan
+from benchmarks.report.content import _precision
 from benchmarks.report.protocols import protocol
 
 
@@ -27,6 +28,19 @@ def test_a_probe_has_no_more_labels_than_there_are(asked, there, said):
     made = row("random", [1.0, 0.0], headline=True, data="photos", config_json=json.dumps(settings))
     run = SimpleNamespace(measurements=[made], plan={} if there is None else {"train_pictures": {"photos": there}})
     assert protocol(run, "linear") == [said, "5 steps", "2 test"]
+
+
+def test_a_precision_that_was_asked_for_is_said():
+    given = {"bfloat16": {"precision": "bfloat16"}, "": {}}
+    for said, settings in given.items():
+        made = row(
+            "random", [1.0, 0.0], headline=True, data="photos", config_json=json.dumps({"probe_config": settings})
+        )
+        run = SimpleNamespace(measurements=[made], plan={})
+        assert protocol(run, "linear") == [*filter(None, [said]), "2 test"]
+        assert _precision(made) == said
+    trained = row("random", [1.0], config_json=json.dumps({"train": {"precision": "bfloat16"}}))
+    assert _precision(trained) == "bfloat16"
 
 
 def test_the_plan_knows_how_many_training_pictures_a_set_has(tmp_path):
