@@ -10,7 +10,7 @@ from benchmarks.forecast.costing import PROBE_BYTES, REPORT_BYTES, Forecast, for
 from benchmarks.forecast.measuring import LEAST_S, SECONDS, measured
 from benchmarks.planning.cells import Cell
 from benchmarks.planning.plan import Plan
-from benchmarks.report.terminal import Column, shortened, table
+from benchmarks.report.terminal import Column, broken, table
 from benchmarks.words.naming import row_title
 from benchmarks.words.wording import and_list, wrapped
 
@@ -69,16 +69,14 @@ def forecast_text(cost: Forecast, *, workers: int, executor: str, width: int, pr
         size_text(sum(row.disk_bytes for row in cost.rows) + REPORT_BYTES, 1e6),
     ]
     columns = [Column(column.head, [*column.texts, text]) for column, text in zip(columns, totals, strict=True)]
-    names = [shortened(row_title(row.row)) for row in cost.rows] + ["all (memory: largest)"]
+    names = [broken(row_title(row.row)) for row in cost.rows] + ["all (memory: largest)"]
     remarks = wrapped("\n".join(_remarks(cost, workers, executor, processes)), width)
     return f"{table(names, columns, set())}\n{remarks}"
 
 
 def _remarks(cost: Forecast, workers: int, executor: str, processes: int) -> list[str]:
     """Return what was measured, and what is assumed."""
-    problems = [
-        f"? {shortened(row_title(row.row))}: {row.problem}; its time is assumed" for row in cost.rows if row.problem
-    ]
+    problems = [f"? {row_title(row.row)}: {row.problem}; its time is assumed" for row in cost.rows if row.problem]
     here = "" if executor == "local" else "; the nodes of the cluster may be faster or slower"
     lines = [
         *problems,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from benchmarks.words.wording import LEGEND, and_list, columns_counted, value_te
 NARROWEST = 40
 """Columns of characters that a table needs: a row's name, and one number."""
 LONGEST_NAME = 32
-"""Longest part of a row's name that is printed, in characters."""
+"""Longest line of a row's name, in characters; a longer name takes several lines."""
 
 
 class Column(NamedTuple):
@@ -66,11 +67,11 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
     ]
     if of_costs:
         blocks.setdefault("" if "" in blocks else "cost", []).extend(of_costs)
-    names = [shortened(" ".join(row_title(row).splitlines())) for row in rows]
+    names = [broken(row_title(row)) for row in rows]
     names.append(f"detectable at {100 * POWER:.0f} % power")
     groups = [group_of(row) for row in rows]
     rules = {at for at in range(1, len(rows)) if groups[at] != groups[at - 1]}
-    room = max(width, NARROWEST) - max(map(len, names))
+    room = max(width, NARROWEST) - _widest(names)
     tables = [table(names, part, rules, title=title) for title, block in blocks.items() for part in _parts(block, room)]
     return "\n".join(["\n\n".join(tables), wrapped(LEGEND, width)])
 
@@ -117,14 +118,15 @@ def _parts(columns: Sequence[Column], width: int) -> list[list[Column]]:
 def table(names: Sequence[str], columns: Sequence[Column], rules: set[int], *, title: str = "") -> str:
     """Return a table with a line above each row in `rules`; a last row without any number is left out.
 
-    The title stands above the names.
+    The title stands above the names. The numbers of a row stand on the first line of its name.
     """
-    first = max(map(len, (title, *names)))
+    first = _widest((title, *names))
     count = len(names) if any(column.texts[-1] for column in columns) else len(names) - 1
 
     def line(name: str, texts: Sequence[str]) -> str:
         each = [text.rjust(column.width) for text, column in zip(texts, columns, strict=True)]
-        return "  ".join([name.ljust(first), *each]).rstrip()
+        start, *more = name.split("\n")
+        return "\n".join(["  ".join([start.ljust(first), *each]).rstrip(), *more])
 
     rule = "─" * (first + sum(column.width + 2 for column in columns))
     lines = [line(("", title)[at], [column.head[at] for column in columns]) for at in (0, 1)]
@@ -136,9 +138,16 @@ def table(names: Sequence[str], columns: Sequence[Column], rules: set[int], *, t
     return "\n".join(lines)
 
 
-def shortened(name: str) -> str:
-    """Return a row's name, cut to `LONGEST_NAME`."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+def broken(name: str) -> str:
+    """Return a row's name in lines of up to `LONGEST_NAME` characters, broken between its settings where it can be."""
+    words = " ".join(name.split())
+    lines = textwrap.wrap(words, LONGEST_NAME, subsequent_indent="  ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _widest(names: Sequence[str]) -> int:
+    """Return the length of the longest line."""
+    return max(len(line) for name in names for line in name.split("\n"))
 
 
 def _ranks(summaries: Sequence[Summary]) -> str:

@@ -41,6 +41,19 @@ def test_no_line_is_longer_than_the_terminal_and_no_number_is_lost(width):
     assert (text.count("SimCLR") == 1) == (width == 300)
 
 
+def test_rows_that_differ_late_in_their_settings_keep_their_names():
+    base = "context_encoder?mask=random_region&decoder_width=0.25"
+    rows = {base: 40, f"{base}&flip=0.5": 41, "x" * 70: 30}
+    text = text_table(comparison(rows, probes=("linear",)), {}, width=80)
+    _, _, _, *lines = text.splitlines()
+    names = "\n".join(line[:32].rstrip() for line in lines)
+    assert "Context encoder\n  (mask=random_region,\n  decoder_width=0.25)\nContext" in names
+    assert "Context encoder\n  (mask=random_region,\n  decoder_width=0.25, flip=0.5)\n" in names
+    assert "".join(line.split()[0] for line in lines if "xxx" in line) == "x" * 70
+    assert len([line for line in lines if "±" in line]) == len(rows) + 1  # a line of numbers each, and the legend
+    assert max(map(len, lines)) <= 80
+
+
 def test_references_are_ruled_off_and_a_missing_cost_is_no_column():
     text = text_table(comparison(dict.fromkeys(ROWS, 40)), {}, width=300)
     lines = text.splitlines()
