@@ -141,8 +141,11 @@ def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
 
 
 def _front_line(axes: Axes, panel: _Panel, cost: Mapping[str, float], shown: Sequence[str]) -> None:
-    """Draw the front as steps across the panel, and annotate its rows that the legend does not list."""
-    if not panel.front:
+    """Draw the front as steps across the panel, and annotate its rows that the legend does not list.
+
+    Random weights alone are no front: their line is there already.
+    """
+    if {*panel.front} <= {BASELINE}:
         return
     left, right = axes.get_xlim()
     corners = [(max(left, cost[row]), panel.values[row]) for row in panel.front]

@@ -119,6 +119,22 @@ def test_the_cost_figure_names_the_front(tmp_path, seconds, unit):
     assert list(steps.get_ydata()) == [20, 30, 50, 50]  # from random weights at no cost to the right edge
 
 
+def test_random_weights_alone_are_a_dashed_line_and_no_front(tmp_path):
+    for name, mean in {"random": 40, "rotation": 30}.items():
+        write_cell(tmp_path, name, [row(name, [mean - 1.0, mean + 1.0], cell=name)])
+    run = {"images_seen": 100, "wall_s": 20, "flops_per_image": 1.0, "peak_mem_bytes": 7}
+    write_json(tmp_path / "pretrain" / "rotation.s0" / "run.json", run | {"train_config": {"seconds": None}})
+    write_json(
+        tmp_path / "plan.json", {"cells": [{"name": "rotation.s0", "pretext": "rotation", "probe": "", "seed": 0}]}
+    )
+    (plot,) = [plot for plot in plots(read_run(tmp_path)) if plot.name == "cost"]
+    lines = plot.figure.axes[0].lines
+    assert [line.get_linestyle() for line in lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] == 40] == [
+        "--"
+    ]
+    assert not [line for line in lines if line.get_drawstyle() == "steps-post"]
+
+
 @pytest.mark.slow
 def test_figures_are_written_as_files(many):
     from xml.etree import ElementTree
