@@ -83,9 +83,13 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     from benchmarks.folders.superseded import move_superseded
     from benchmarks.planning.plan import plan_text
     from benchmarks.records.environment import write_environment
+    from pretext.system.device import device_of
+    from pretext.system.precision import say_if_slow
 
     executor, config = chosen
     out = options.folder
+    if options.executor == "local":
+        say_if_slow(options.precision, device_of("auto"))
     missing = plan.missing(out)
     pool = executor(out, options.workers, config) if missing else None
     workers = pool.workers if pool else 1

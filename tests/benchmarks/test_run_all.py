@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+import torch
 from comparison_samples import InProcess, run_smoke
 from report_samples import three_rows
 
@@ -19,6 +20,7 @@ from benchmarks import report, run_all
 from benchmarks.options import Options, plan_of
 from benchmarks.planning.probes import probe_names
 from benchmarks.records.results import write_json
+from pretext.system import precision
 from pretext.system.errors import UserError
 
 
@@ -113,6 +115,16 @@ def test_the_report_is_written_again_only_if_its_inputs_changed(smoke, monkeypat
     (smoke / ".report-inputs").write_bytes(b"\xff\xfe")
     run_smoke(smoke, "--bad-images", "stop")
     assert len(made) == 5
+
+
+def test_a_processor_that_cannot_multiply_bfloat16_is_named_by_the_command_itself(smoke, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)  # workers say it too, to their logs
+    precision._say_once.cache_clear()
+    run_smoke(smoke, "--precision", "bfloat16", "--dry-run")
+    assert "precision bfloat16: this processor has no instructions for it" in capsys.readouterr().err
+    precision._say_once.cache_clear()
+    run_smoke(smoke, "--dry-run")
+    assert "precision" not in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(smoke, capsys):
