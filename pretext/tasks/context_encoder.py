@@ -9,7 +9,7 @@ random weights have 53.3, 43.4 and 19.8 (table 2).
 Deviations: batch normalisation in encoder and decoder; the error is a mean over the values of the hole, so that its
 scale does not depend on the size of the hole; images are in [-1, 1]; the generator's adversarial loss is the
 non-saturating -log D(G), as in the authors' released code; whole images are seen, while the released code crops and
-mirrors them (`crop_min`, `flip`).
+mirrors them (`crop_min`, `flip`; no gain by it was found on photographs, docs/ablations.md).
 """
 
 from __future__ import annotations
