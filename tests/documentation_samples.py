@@ -67,6 +67,7 @@ def write_named_files(folder):
     for name in "abc":
         dataset_samples.save(folder / f"{name}.jpg", dataset_samples.pixels(3, ord(name), 160, 200))
     dataset_samples.coco(folder / "tiny-imagenet-20", 1)
+    (folder / "tiny-imagenet-20" / "train").symlink_to("../labelled")  # class folders, as the set has them
     dataset_samples.voc(folder / "VOCdevkit", 1)
     for about in (folder / "VOCdevkit").rglob("Annotations/*[135].xml"):  # a second class
         about.write_text(about.read_text().replace("car", "cat"))

@@ -14,8 +14,7 @@ from documentation_samples import PAGES, commands_in, write_named_files
 
 from benchmarks import report, run_all
 from benchmarks.executors import choosing
-from benchmarks.planning import probes as suite_probes
-from benchmarks.planning import recipes
+from benchmarks.planning import adjusting, recipes
 
 pytestmark = pytest.mark.slow
 ENCODER = "alexnet?width=0.125&stem_stride=2"
@@ -93,7 +92,7 @@ def place(named, tmp_path, monkeypatch):
         one = dataclasses.replace(smoke, name=name, rows=rows, probes=probes, train=train)
         monkeypatch.setitem(recipes.PROFILES, name, lambda one=one: one)
     monkeypatch.setitem(choosing.EXECUTORS, "local", InProcess)
-    monkeypatch.setattr(suite_probes, "default_probe", lambda name: smoke.probes[name])
+    monkeypatch.setattr(adjusting, "default_probe", lambda name: smoke.probes[name])
     monkeypatch.setattr(report, "write_report", lambda out: out / "report.html")
     return folder
 

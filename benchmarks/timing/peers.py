@@ -130,7 +130,7 @@ def plain_released(precision: Precision = "auto") -> dict[str, Measure]:
     }
 
 
-def _plain_steps(layout: torch.memory_format, precision: Precision) -> Iterator[None]:
+def _plain_steps(layout: torch.memory_format, precision: Precision = "auto") -> Iterator[None]:
     device = device_of("auto")
     generator, discriminator = plain_generator(), plain_discriminator()
     for network in (generator, discriminator):
