@@ -54,7 +54,7 @@ class HoledPictures(NamedTuple):
     holes: Bool[Tensor, "N 1 S S"]
 
     def shown(self) -> UInt8[Tensor, "N 3 S S"]:
-        """Return the images with their holes painted in ImageNet's mean colour."""
+        """Return the images with their holes painted in `MEAN_COLOUR`, as networks see them."""
         colour = torch.tensor(MEAN_COLOUR).mul(255).round().to(torch.uint8).view(1, 3, 1, 1)
         return torch.where(self.holes, colour, self.images)
 
