@@ -17,7 +17,7 @@ from pretext.datasets import open_dataset
 from pretext.datasets.pictures import equally_large
 from pretext.encoders import build_encoder
 from pretext.system.distributed import average_gradients
-from pretext.tasks import Batch, build_task
+from pretext.tasks import Batch, build_task, task_names
 from pretext.training.collapse import feature_statistics
 
 SMALL = "alexnet?width=0.125&stem_stride=1"
@@ -26,6 +26,9 @@ COARSE = "alexnet?width=0.125&stem_stride=2"
 VIT = "timm:vit_tiny_patch16_224?patch_size=8"
 SMALL_VIT = "timm:test_vit?patch_size=8"
 """Learns what `VIT` learns in a seventh of the time."""
+
+NAMES = sorted({name.partition(":")[0] for name in task_names()} | {"context_encoder:adversarial", "moco:v3"})
+"""Every task, and the variants that train another player or by another method."""
 
 
 def generator(seed=0):

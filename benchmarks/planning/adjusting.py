@@ -70,15 +70,8 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
 
 
 def with_precision(recipe: Recipe, precision: Precision) -> Recipe:
-    """Return the recipe with all rows trained, and the encoder of all probes that train it, in a precision.
-
-    `auto` leaves the recipe as it is: rows are trained in bfloat16 on a GPU, probes in float32.
-    """
-    if precision == "auto":
-        return recipe
-    train = dataclasses.replace(recipe.train, precision=precision)
-    probes = {name: at_precision(each, precision) for name, each in recipe.probes.items()}
-    return dataclasses.replace(recipe.with_training(train), probes=probes)
+    """Return the recipe with all rows trained in a precision; for its probes see `chosen_probes`."""
+    return recipe.with_training(dataclasses.replace(recipe.train, precision=precision))
 
 
 def at_precision(probe: P, precision: Precision) -> P:
@@ -96,7 +89,7 @@ def chosen_probes(
     Args:
         probes: Names of probes, or files that define one; either with settings of its own, as in `svm?folds=5`.
         profile_probes: The profile's probes by name.
-        precision: That of probes which the profile lacks.
+        precision: See `at_precision`; settings of a probe come first.
 
     Raises:
         UserError: If there is no such probe or setting, a file defines none, or two have one name.
@@ -115,6 +108,6 @@ def chosen_probes(
             raise UserError(f"unknown probe {name!r}; {did_you_mean(name, probe_names())}")
         if name in chosen:
             raise UserError(f"--probes {text}: {name} is given twice; a table has one column of a probe")
-        base = profile_probes.get(name) or at_precision(default_probe(name), precision)
+        base = at_precision(profile_probes.get(name) or default_probe(name), precision)
         chosen[name] = options_into(type(base), spec, start=base) if spec.options else base
     return chosen

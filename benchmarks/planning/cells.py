@@ -240,12 +240,9 @@ def probe_cell(
 
 def _hashed(protocol: AnyProbe) -> dict[str, Any]:
     """Return the settings of a probe that a cell's value depends on."""
-    new = {
-        field.name
-        for field in dataclasses.fields(protocol)
-        if field.name in LATER and getattr(protocol, field.name) == field.default
-    }
-    return {key: value for key, value in dataclasses.asdict(protocol).items() if key not in new}
+    defaults = {field.name: field.default for field in dataclasses.fields(protocol)}
+    settings = dataclasses.asdict(protocol)
+    return {key: value for key, value in settings.items() if key not in LATER or value != defaults[key]}
 
 
 def slug(name: str) -> str:

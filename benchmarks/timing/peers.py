@@ -68,7 +68,7 @@ class Compared(NamedTuple):
         return f"{self.work:<34} {ours:<26} {theirs:<26} {self.ratio:>5.2f}  {self.setting}"
 
 
-def print_peers(spec: str, precision: Precision = "auto") -> None:
+def print_peers(spec: str, precision: Precision) -> None:
     """Print a row for each comparison.
 
     Args:
@@ -78,12 +78,8 @@ def print_peers(spec: str, precision: Precision = "auto") -> None:
     threads = torch.get_num_threads()
     print(f"{threads} thread(s), PyTorch {torch.__version__}; pictures per second: median (range) of {TURNS} turns\n")
     print(f"{'work':<34} {'ours':<26} {'peer':<26} {'ratio':>5}  best setting of the peer")
-    print(
-        compared(
-            "released network, adversarial step", partial(our_released, precision), plain_released(precision)
-        ).line(),
-        flush=True,
-    )
+    ours, theirs = partial(our_released, precision), plain_released(precision)
+    print(compared("released network, adversarial step", ours, theirs).line(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         print(simclr_compared(spec, Path(folder), precision).line(), flush=True)
 
@@ -111,7 +107,7 @@ def rate(steps: Iterator[object], batch: int) -> float:
     return steady_rate(steps, batch, warm_up=WARM_UP, timed=STEPS)
 
 
-def our_released(precision: Precision = "auto") -> float:
+def our_released(precision: Precision) -> float:
     """Return the speed of the task `context_encoder:released` as published."""
     device = device_of("auto")
     task = "context_encoder:released"
@@ -122,7 +118,7 @@ def our_released(precision: Precision = "auto") -> float:
     return rate(map(take_step, itertools.repeat(batch)), BATCH)
 
 
-def plain_released(precision: Precision = "auto") -> dict[str, Measure]:
+def plain_released(precision: Precision) -> dict[str, Measure]:
     """Return measurements of the same step in plain PyTorch, in both memory formats."""
     return {
         "channels last": lambda: rate(_plain_steps(torch.channels_last, precision), BATCH),

@@ -154,8 +154,8 @@ class Detection(FittedProbe):
             images = flip_some(images, targets).to(device)
             proposals = self._proposals_of(targets, device)
             learnt = [{k: v.to(device) for k, v in _learnable(target).items()} for target in targets]
-            of_all = self._maps(encoder, images)
-            losses: dict[str, Tensor] = head([of_all[i] for i in stages], images, learnt, proposals)[1]
+            maps = _at(self._maps(encoder, images), stages)
+            losses: dict[str, Tensor] = head(maps, images, learnt, proposals)[1]
             return torch.stack(list(losses.values())).sum()
 
         factor = 0.0 if self.frozen else self.encoder_learning_rate_factor
@@ -177,7 +177,7 @@ class Detection(FittedProbe):
             images, targets = read(test, indices[start : start + 4 * self.batch_size])
             proposals = self._proposals_of(targets, device)
             on_device = images.to(device)
-            results: list[dict[str, Tensor]] = head(_maps(encoder, on_device, stages), on_device, None, proposals)[0]
+            results: list[dict[str, Tensor]] = head(_at(encoder(on_device), stages), on_device, None, proposals)[0]
             for image, target, result in zip(images, targets, results, strict=True):
                 yield _found(image, target, result)
 
@@ -218,8 +218,7 @@ class _Proposed(View):
         return digest(self.base.fingerprint, *boxes)
 
 
-def _maps(encoder: Encoder, images: UInt8[Tensor, "B 3 S S"], stages: list[int]) -> list[Tensor]:
-    maps = encoder(images)
+def _at(maps: list[Tensor], stages: list[int]) -> list[Tensor]:
     return [maps[i] for i in stages]
 
 

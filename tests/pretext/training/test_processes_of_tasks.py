@@ -9,14 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from process_samples import Run, assert_equal, loop, train, two
+from task_samples import NAMES
 from torch.overrides import TorchFunctionMode
 from training_samples import ENCODER
 
-from pretext.tasks import task_names
 from pretext.training.micro_batches import seeded_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # every task, several times
-NAMES = sorted({name.partition(":")[0] for name in task_names()} | {"context_encoder:adversarial", "moco:v3"})
 TRANSFORMERS = {"ijepa", "mae", "simmim"}
 """Tasks that draw for a whole part, and whose networks have no batch normalisation."""
 SPECS = {"moco": "moco?norm_groups=1", "kmeans": "kmeans?patches=1000&iterations=3"}
