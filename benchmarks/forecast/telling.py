@@ -71,7 +71,7 @@ def forecast_text(cost: Forecast, *, workers: int, executor: str, width: int, pr
     columns = [Column(column.head, [*column.texts, text]) for column, text in zip(columns, totals, strict=True)]
     names = [broken(row_title(row.row)) for row in cost.rows] + ["all (memory: largest)"]
     remarks = wrapped("\n".join(_remarks(cost, workers, executor, processes)), width)
-    return f"{table(names, columns, set())}\n{remarks}"
+    return f"{table(names, columns, {len(names) - 1})}\n{remarks}"
 
 
 def _remarks(cost: Forecast, workers: int, executor: str, processes: int) -> list[str]:

@@ -21,7 +21,7 @@ from benchmarks.records.results import (
 from benchmarks.report.headline import best_of_probe
 from benchmarks.summaries.costs import Cost, read_costs
 from benchmarks.summaries.intervals import LEVEL, Interval, Ranking, interval
-from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, ranking, summarise, tables
+from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, mean_chance, ranking, summarise, tables
 from benchmarks.words.columns import column, labels_of, sets_of, synthetic_sets
 from benchmarks.words.naming import metric_title, probe_title
 from benchmarks.words.ordering import column_order, row_key
@@ -173,7 +173,7 @@ class Run:
                 metric=metric,
                 stage=stage,
                 unit=group[0].unit,
-                chance=group[0].chance,
+                chance=mean_chance(group),
                 headline=any(m.headline for m in group),
                 seeds=len(group),
                 n=group[0].n,

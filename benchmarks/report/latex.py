@@ -8,10 +8,11 @@ from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import data_sentence
 from benchmarks.summaries.costs import COSTS, cost_texts
-from benchmarks.summaries.verdict import Summary
+from benchmarks.summaries.verdict import Summary, without_learning
 from benchmarks.words.columns import by_set, probe_of
 from benchmarks.words.naming import metric_title, probe_title, row_title
 from benchmarks.words.ordering import group_of
+from benchmarks.words.wording import NO_LEARNING, NO_LEARNING_LEGEND
 
 COSTS_SHOWN = ("images", "work")
 """Columns of a row's cost in a paper: those that do not depend on the machine."""
@@ -85,6 +86,11 @@ def _tabular(run: Run, label: str, probes: Sequence[str], costs: Sequence[int]) 
         spent = cost_texts(run.costs.get(row))
         values = [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in probes]
         body.append(_line([escape(row_title(row)), *values, *(escape(spent[each]) for each in costs)]))
+    if plain := without_learning(s for s in run.summaries if s.probe in about):
+        values = [
+            f"{plain[probe]:.1f}{MARK_WIDTH}{{}}" if probe in plain else _value(None, best=False) for probe in about
+        ]
+        body += [r"    \midrule", _line([NO_LEARNING, *values, *[""] * len(costs)])]
     lines = [
         r"  \resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
         rf"  \begin{{tabular}}{{l{'r' * (len(head[0]) - 1)}}}",
@@ -101,12 +107,13 @@ def _tabular(run: Run, label: str, probes: Sequence[str], costs: Sequence[int]) 
 def _caption(run: Run, seen: set[float]) -> str:
     seeds = max(s.seeds for s in run.summaries)
     same = f"Each task has seen {next(iter(seen)):,.0f} images. " if len(seen) == 1 else ""
+    plain = f"{NO_LEARNING_LEGEND}. " if without_learning(run.summaries) else ""
     had = "; ".join(f"{probe_title(probe)}: {', '.join(protocol(run, probe))}" for probe in run.probes)
     return (
         f"{escape(data_sentence(run))} {same}Means over {seeds} seed{'s' if seeds > 1 else ''}, $\\pm$~half of the "
         f"{escape(PERCENT)} interval. $^{{+}}$ better than random weights, $^{{-}}$ worse; two signs: also after "
         "Holm's correction for the whole table; no sign: not distinguishable. Best without labels in bold. "
-        f"{escape(had)}."
+        f"{plain}{escape(had)}."
     )
 
 

@@ -11,8 +11,9 @@ from benchmarks.report.headline import best_by_probe, standings
 from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import caveats, data_sentence, setting_sentence, verdict, without_labels
 from benchmarks.summaries.costs import COSTS, cost_texts
+from benchmarks.summaries.verdict import without_learning
 from benchmarks.words.naming import metric_title, probe_title, row_title
-from benchmarks.words.wording import LEGEND, value_text
+from benchmarks.words.wording import LEGEND, NO_LEARNING, NO_LEARNING_LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
 MARKUP = re.compile(r"[\\`*<>|~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
@@ -27,7 +28,8 @@ def markdown(run: Run) -> str:
     opening += [" ".join(verdict(run)), *caveats(run)]
     parts = [f"# {TITLE}", *(escape(text) for text in opening if text)]
     if run.rows:
-        parts += [_main_table(run), f"{LEGEND}; best without labels in bold."]
+        plain = f" {NO_LEARNING_LEGEND}." if without_learning(run.summaries) else ""
+        parts += [_main_table(run), f"{LEGEND}; best without labels in bold.{plain}"]
         parts += [_evidence(table) for table in evidence(run) if table is not None]
     if run.notes():
         parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in run.notes())]
@@ -73,6 +75,9 @@ def _main_table(run: Run) -> str:
             text = escape(value_text(summary).strip()) if summary else "–"
             cells.append(f"**{text}**" if row in run.best(probe) else text)
         body.append([escape(row_title(row)), *cells, *cost_texts(run.costs.get(row))])
+    if plain := without_learning(run.summaries):
+        cells = [f"{plain[probe]:.1f}" if probe in plain else "–" for probe in run.probes]
+        body.append([NO_LEARNING, *cells, *cost_texts(None)])
     return _table(head, body)
 
 

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from benchmarks.report.headline import best_by_probe, chance_caveat, standings
 from benchmarks.summaries.costs import COSTS, Cost, cost_texts
 from benchmarks.summaries.intervals import POWER
-from benchmarks.summaries.verdict import Summary, ranking, smallest_detectable
+from benchmarks.summaries.verdict import Summary, ranking, smallest_detectable, without_learning
 from benchmarks.words.columns import by_set, probe_of
 from benchmarks.words.naming import metric_title, probe_title, row_title
 from benchmarks.words.ordering import column_order, group_of, row_key
-from benchmarks.words.wording import LEGEND, and_list, columns_counted, value_text, wrapped
+from benchmarks.words.wording import LEGEND, NO_LEARNING, and_list, columns_counted, value_text, wrapped
 
 NARROWEST = 40
 """Columns of characters that a table needs: a row's name, and one number."""
@@ -47,12 +47,13 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
     if not cells:
         return "no results yet"
-    rows = sorted({row for row, _ in cells}, key=row_key)
+    rows, plain = sorted({row for row, _ in cells}, key=row_key), without_learning(summaries)
 
     def scores(probe: str) -> Column:
         column = [s for (_, name), s in cells.items() if name == probe]
         smallest = smallest_detectable(column)
         texts = [value_text(cells[row, probe]) if (row, probe) in cells else "– " for row in rows]
+        texts.append(f"{plain[probe]:.1f} " if probe in plain else "")
         texts.append("" if smallest is None else f"{smallest:.1f} ")
         unit = metric_title(column[0].metric, column[0].unit) + " "
         return Column((f"{probe_title(probe_of(probe))} ", unit), texts)
@@ -61,16 +62,16 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
     blocks = {f"on {label}" if label else "": [*map(scores, probes)] for label, probes in sets.items()}
     spent = [cost_texts(costs.get(row)) for row in rows]
     of_costs = [
-        Column((name, unit), [*(texts[at] for texts in spent), ""])
+        Column((name, unit), [*(texts[at] for texts in spent), "", ""])
         for at, (name, unit) in enumerate(COSTS)
         if any(texts[at] != "–" for texts in spent)
     ]
     if of_costs:
         blocks.setdefault("" if "" in blocks else "cost", []).extend(of_costs)
     names = [broken(row_title(row)) for row in rows]
-    names.append(f"detectable at {100 * POWER:.0f} % power")
+    names += [NO_LEARNING, f"detectable at {100 * POWER:.0f} % power"]
     groups = [group_of(row) for row in rows]
-    rules = {at for at in range(1, len(rows)) if groups[at] != groups[at - 1]}
+    rules = {at for at in range(1, len(rows)) if groups[at] != groups[at - 1]} | {len(rows), len(rows) + 1}
     room = max(width, NARROWEST) - _widest(names)
     tables = [table(names, part, rules, title=title) for title, block in blocks.items() for part in _parts(block, room)]
     return "\n".join(["\n\n".join(tables), wrapped(LEGEND, width)])
@@ -116,12 +117,11 @@ def _parts(columns: Sequence[Column], width: int) -> list[list[Column]]:
 
 
 def table(names: Sequence[str], columns: Sequence[Column], rules: set[int], *, title: str = "") -> str:
-    """Return a table with a line above each row in `rules`; a last row without any number is left out.
+    """Return a table with a line above each row in `rules`; a row that is empty in all columns is left out.
 
     The title stands above the names. The numbers of a row stand on the first line of its name.
     """
     first = _widest((title, *names))
-    count = len(names) if any(column.texts[-1] for column in columns) else len(names) - 1
 
     def line(name: str, texts: Sequence[str]) -> str:
         each = [text.rjust(column.width) for text, column in zip(texts, columns, strict=True)]
@@ -131,10 +131,11 @@ def table(names: Sequence[str], columns: Sequence[Column], rules: set[int], *, t
     rule = "─" * (first + sum(column.width + 2 for column in columns))
     lines = [line(("", title)[at], [column.head[at] for column in columns]) for at in (0, 1)]
     lines.append(rule)
-    for at in range(count):
-        if at in rules or at == len(names) - 1:
-            lines.append("─" * first)
-        lines.append(line(names[at], [column.texts[at] for column in columns]))
+    for at, name in enumerate(names):
+        texts = [column.texts[at] for column in columns]
+        if any(texts):
+            lines += ["─" * first] if at in rules else []
+            lines.append(line(name, texts))
     return "\n".join(lines)
 
 

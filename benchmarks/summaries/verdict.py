@@ -58,6 +58,7 @@ class Summary:
     unit: str
     higher_is_better: bool
     chance: float | None
+    """Score of the best answer without learning: the mean over seeds; None where there is none."""
     headline: bool
     stage: str
     """Stage that was read; where seeds differ, the most frequent one."""
@@ -130,7 +131,7 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
                 metric=metric,
                 unit=rows[0].unit,
                 higher_is_better=rows[0].higher_is_better,
-                chance=rows[0].chance,
+                chance=mean_chance(rows),
                 headline=any(row.headline for row in rows),
                 stage=Counter(row.stage for row in rows).most_common(1)[0][0],
                 seeds=len(rows),
@@ -152,6 +153,17 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
     summaries = _with_holm_and_power(summaries, differences)
     place = {column: at for at, column in enumerate(column_order(m.probe for m in measurements))}
     return sorted(summaries, key=lambda s: (row_key(s.pretext), place[s.probe], not s.headline, s.metric))
+
+
+def mean_chance(measurements: Sequence[Measurement]) -> float | None:
+    """Return the mean score of the best answer without learning; None if no measurement has one."""
+    known = [m.chance for m in measurements if m.chance is not None]
+    return sum(known) / len(known) if known else None
+
+
+def without_learning(summaries: Iterable[Summary]) -> dict[str, float]:
+    """Return the score of the best answer without learning, by column, for those headline numbers that have one."""
+    return {s.probe: s.chance for s in summaries if s.headline and s.chance is not None}
 
 
 def write_summaries(out: Path, summaries: Sequence[Summary]) -> Path:

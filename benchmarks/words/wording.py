@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MARK = {True: "▲", False: "▼", None: ""}
 """Marks for better than random weights, worse, and not distinguishable."""
 LEGEND = "± half of the 95 % interval; ▲ better than random weights, ▼ worse, unmarked not distinguishable"
+NO_LEARNING = "No learning"
+"""Name of the line with the best answers without learning."""
+NO_LEARNING_LEGEND = "No learning: the best answer without any, as a guess, one box per class, or interpolation"
 MOST_WORDS = 20
 """A longer listing is shortened: it names the rows with the most probes and counts the others."""
 MOST_NAMED = 8

@@ -29,13 +29,15 @@ def test_the_latex_table_shows_the_numbers(tmp_path):
     assert text.startswith(r"% Needs \usepackage{booktabs,graphicx}.")
     table = read_table(text)
     assert table.columns == "lrrr"
-    assert table.rules == [0, 3, 5, 7]  # references are ruled off
+    assert table.rules == [0, 3, 5, 7, 8]  # references are ruled off, and the answer without learning
     assert table.lines[:3] == [
         ["", "Linear", "images", "work"],
         ["", "the_metric", "seen", "TFLOP"],
         ["", "% ↑", "", ""],
     ]
-    found = {name: value for name, value, *_ in table.lines[3:]}
+    *lines, last = table.lines[3:]
+    assert last == ["No learning", "10.0", "", ""]
+    found = {name: value for name, value, *_ in lines}
     titles = {"random": "Random weights", "supervised": "Supervised"}
     assert found.keys() == {titles.get(name, name) for name in numbers}
     for name, items in numbers.items():

@@ -35,6 +35,7 @@ def test_the_verdict_names_rows_better_than_random_weights_by_probe(tmp_path):
         assert "4 comparisons" in words
     for best in ("30.2", "30.0"):  # of both columns, training with labels aside
         assert markdown.count(f"**{best}") == 1 and text.count(f"<strong>{best}</strong>") == 1
+    assert "\n| No learning | 10.0 |" in markdown and "No learning: the best answer without any" in markdown
     assert "**60.0" not in markdown and "<strong>60.0" not in text
 
 

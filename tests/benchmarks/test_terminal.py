@@ -60,7 +60,7 @@ def test_references_are_ruled_off_and_a_missing_cost_is_no_column():
     names = [line.split("  ")[0].strip("─ ") for line in lines[3:14]]
     assert names == [
         "Random weights", "Supervised", "", "HOG", "K-means filters", "",
-        "Context encoder", "Context encoder + adversary", "SimCLR", "", "detectable at 80 % power",
+        "Context encoder", "Context encoder + adversary", "SimCLR", "", "No learning",
     ]  # fmt: skip
     assert "processor" not in text
 
@@ -71,6 +71,19 @@ def test_the_detectable_difference_is_the_last_line_of_the_table():
     linear = next(s.detectable for s in summaries if s.probe == "linear")
     assert line.split()[5] == f"{linear:.1f}"
     assert "detectable at" not in text_table(summarise([row("x", [1, 2])]), {}, width=100)
+
+
+def test_the_best_answer_without_learning_is_a_line_of_its_own():
+    chances = {("linear", 0): 9.0, ("linear", 1): 12.0, ("knn", 0): None, ("knn", 1): None}
+    summaries = summarise(
+        row(name, [30, 40], probe=probe, seed=seed, chance=chance)
+        for name in ("random", "x")
+        for (probe, seed), chance in chances.items()
+    )
+    (line,) = [line for line in text_table(summaries, {}, width=100).splitlines() if line.startswith("No learning")]
+    assert line.split() == ["No", "learning", "10.5"]  # the mean over seeds; nothing for the probe without
+    without = summarise(row(name, [30, 40], chance=None) for name in ("random", "x"))
+    assert "No learning" not in text_table(without, {}, width=100)
 
 
 def test_a_cost_that_is_not_known_is_a_dash():
