@@ -66,6 +66,8 @@ class Probe(ABC):
     """Name in tables and figures; if empty, the module's name with a capital and without underscores."""
     needs: ClassVar[tuple[frozenset[str], ...]] = ()
     """Sets of annotations, as alternatives: the data set must have every annotation of at least one set."""
+    revision: ClassVar[int] = 0
+    """Increase it when a change of this probe's code changes its values: only its cells are then computed again."""
     reads_features: ClassVar[bool] = False
     """Whether it judges an encoder's features as they are; rows without learning (HOG, pixels) are judged by such."""
 

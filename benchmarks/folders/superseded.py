@@ -12,6 +12,9 @@ from benchmarks.records.results import read_measurements, result_path
 if TYPE_CHECKING:
     from benchmarks.planning.plan import Plan
 
+PROTOCOL = ("code", "image_size", "data", "probe", "probe_config", "probe_revision")
+"""Settings of a probe cell that do not depend on the encoder."""
+
 
 def move_superseded(plan: Plan, out: Path) -> list[str]:
     """Move results of outdated settings to OUT/superseded, so that no table mixes two protocols.
@@ -49,7 +52,7 @@ def move_superseded(plan: Plan, out: Path) -> list[str]:
 
 def protocol_of(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a probe that do not depend on the encoder."""
-    return {key: without_seeds(settings).get(key) for key in ("code", "image_size", "data", "probe", "probe_config")}
+    return {key: without_seeds(settings).get(key) for key in PROTOCOL}
 
 
 def without_seeds(settings: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pretext.training.config import TrainConfig
 
 CODE = 6
-"""Increase it when a change of the code changes values: every cell is then computed again."""
+"""Increase it when a change of the code changes values: every cell is then computed again. What concerns one task or
+one probe alone raises its `revision`."""
 MAX_NAMED = 3
 """Differing settings that a message names; the others are counted."""
 NOT_HASHED = ("pretrain", "spec", "probe_file", "init_file")
@@ -180,6 +181,8 @@ def encoder_cell(
             },
             "pretrain_data": data.fingerprint("train"),
         }
+        if revision := task_class(task).revision:
+            settings |= {"task_revision": revision}
         if train is not None and train.init is not None:
             settings |= {"init": _foreign_digest(train.init)}
     if train is not None and train.batch_size % processes:
@@ -224,6 +227,8 @@ def probe_cell(
         "probe_config": _hashed(protocol),
         "data": dict(data.fingerprints),
     }
+    if revision := getattr(protocol, "revision", 0):
+        settings |= {"probe_revision": revision}
     return dataclasses.replace(
         encoder,
         data=data,

@@ -143,6 +143,8 @@ class Task(nn.Module, ABC):
 
     Not called `training`: every `nn.Module` has a train/eval flag of that name.
     """
+    revision: ClassVar[int] = 0
+    """Increase it when a change of this task's code changes its encoder: only its cells are then computed again."""
     needs_labels: ClassVar[bool] = False
     """True for the one task that is allowed to see labels."""
     frames: int = 1

@@ -19,6 +19,7 @@ from benchmarks.planning.rows import by_name
 from benchmarks.records.results import read_measurements
 from pretext.datasets.base import ImageDataset
 from pretext.system.errors import UserError
+from pretext.tasks import task_class
 from pretext.training.config import TrainConfig
 
 
@@ -58,7 +59,7 @@ def test_names_can_be_read():
     assert first.name[:-8] == "rotation.a.s0."
 
 
-def test_a_hash_covers_what_the_value_depends_on_and_nothing_else():
+def test_a_hash_covers_what_the_value_depends_on_and_nothing_else(monkeypatch):
     start = cell_names(plan())
     assert cell_names(plan()) == start
     more = cell_names(plan(seeds=3))
@@ -72,6 +73,15 @@ def test_a_hash_covers_what_the_value_depends_on_and_nothing_else():
     other_probe = cell_names(plan({"a": Constant(value=5), "b": Constant(value=2)}))
     changed = {key for key in start if other_probe[key] != start[key]}
     assert changed == {(row, "a", 0) for row in ROWS}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Constant, "revision", 1)
+        changed = {key for key, name in cell_names(plan()).items() if start[key] != name}
+        assert changed == {(row, probe, 0) for row in ROWS for probe in ("a", "b")}
+    with monkeypatch.context() as patch:
+        patch.setattr(task_class("rotation"), "revision", 1)
+        changed = {key for key, name in cell_names(plan()).items() if start[key] != name}
+        assert changed == {("rotation", probe, 0) for probe in ("", "a", "b")}
 
     other_encoder = cell_names(plan(encoder="alexnet?width=0.2&stem_stride=1"))
     assert not set(other_encoder.values()) & set(start.values())
