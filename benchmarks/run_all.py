@@ -80,9 +80,10 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
         chosen: The executor and its options, as `chosen_executor` returns them.
     """
     from benchmarks.executors import schedule
-    from benchmarks.folders.superseded import move_superseded
+    from benchmarks.folders.superseded import move_superseded, restore
     from benchmarks.planning.plan import plan_text
     from benchmarks.records.environment import write_environment
+    from benchmarks.words.wording import count_of
     from pretext.system.device import device_of
     from pretext.system.precision import say_if_slow
 
@@ -104,6 +105,8 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     moved = move_superseded(plan, out)  # before computing: an unreadable file stops the run now
     for name in moved:
         print(f"{name}: its settings differ; moved to {out / 'superseded'}", file=sys.stderr)
+    for name in restore(plan, out):
+        print(f"{name}: its settings are the plan's again; moved back", file=sys.stderr)
     plan.write(out, argv)
     failures: dict[str, str] = {}
     if pool:
@@ -113,7 +116,7 @@ def carry_out(plan: Plan, options: Options, argv: list[str], chosen: tuple[type[
     for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     if failures:
-        print(f"{len(failures)} cells failed; tracebacks are in {out / 'failures'}", file=sys.stderr)
+        print(f"{count_of(len(failures), 'cell')} failed; tracebacks are in {out / 'failures'}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -161,8 +164,9 @@ def finish(out: Path) -> None:
     from pretext.system.checkpoint import remove_leftovers_in
 
     csv, report, made_of = out / "results.csv", out / "report.html", out / ".report-inputs"
-    summaries = summarise(read_measurements(out))
-    costs = read_costs(out)
+    measurements = read_measurements(out)
+    summaries = summarise(measurements)
+    costs = read_costs(out, measurements)
     columns = shutil.get_terminal_size().columns
     table = text_table(summaries, costs, width=columns)
     now = digest_of_inputs(out)

@@ -24,20 +24,22 @@ def photographs(folder, classes, *, each=12):
     return f"folder:{folder}"
 
 
-def cells(out, pretext, gains, *, metrics=METRICS):
-    """Write a row's cells of three seeds, each metric by its gain over 40 with a little noise."""
+def cells(out, pretext, gains, *, metrics=METRICS, seeds=3, items=60):
+    """Write a row's cells, each metric by its gain over 40 with a little noise; one item is a number without items."""
     rng = np.random.default_rng(sum(map(ord, pretext)))
-    for seed in range(3):
+    for seed in range(seeds):
+        scores = [40 + gain + rng.normal(0, 1, items) for gain in gains]
         rows = [
             row(
                 pretext,
-                40 + gain + rng.normal(0, 1, 60),
+                of_metric if items > 1 else None,
+                value=float(np.mean(of_metric)),
                 cell=f"{slug(pretext)}.low_shot.s{seed}.00000000",
                 probe="low_shot",
                 seed=seed,
                 metric=metric,
                 headline=metric == metrics[0],
             )
-            for metric, gain in zip(metrics, gains, strict=True)
+            for metric, of_metric in zip(metrics, scores, strict=True)
         ]
         write_cell(out, rows[0].cell, rows)

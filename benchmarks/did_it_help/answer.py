@@ -15,7 +15,7 @@ from benchmarks.summaries.intervals import LEVEL, Interval, holm
 from benchmarks.summaries.verdict import BASELINE, Summary, summarise
 from benchmarks.words.naming import metric_title, row_title
 from benchmarks.words.ordering import row_key
-from benchmarks.words.wording import and_list, difference_text, duration
+from benchmarks.words.wording import and_list, count_of, difference_text, duration
 from pretext.system.checkpoint import atomic_write
 
 SHARE = re.compile(r"(?P<tuned>tuned )?(?P<name>top1|mAP)@(?P<percent>[\d.]+)%")
@@ -35,7 +35,7 @@ def write_answer(out: Path, counts: Mapping[float, int]) -> str:
         counts: Number of labels by share in percent, from the fewest to all; not used without labels.
     """
     measurements = read_measurements(out)
-    summaries, costs = summarise(measurements), read_costs(out)
+    summaries, costs = summarise(measurements), read_costs(out, measurements)
     shares = [s for s in summaries if SHARE.fullmatch(s.metric)]
     if shares:
         rows = {s.pretext for s in shares}
@@ -82,10 +82,12 @@ def helped(shares: Sequence[Summary], beside: str) -> str:
     name = "the given weights" if beside == GIVEN else "random weights"
     if not family:
         return f"Not known: no row was compared with {name}."
+    if not tested:
+        return f"Not known: the differences from {name} have no interval with one seed; give --seeds 2 or more."
     better, worse = ([s for s in found if s.better is good] for good in (True, False))
-    largest = max(better or tested or family, key=lambda s: s.difference or 0.0)
+    largest = max(better or tested, key=lambda s: s.difference or 0.0)
     number = f"With {_budget(largest)}, {row_title(largest.pretext)} has {_difference(largest)} against {name}"
-    after = f"after Holm's correction for {len(tested)} comparisons"
+    after = f"after Holm's correction for {count_of(len(tested), 'comparison')}"
     if better:
         where = and_list([f"{row_title(s.pretext)} with {_budget(s)}" for s in better])
         start = f"Yes: training on your pictures beats {name} {after} ({where}). {number}."
@@ -103,13 +105,15 @@ def labels_alone(shares: Sequence[Summary]) -> str:
     if base is None or not rows:
         return "Labels alone were not compared."
     best = max(rows, key=lambda s: s.mean)
-    adjusted = holm([s.p for s in rows if s.p is not None])
-    sure = best.p is not None and adjusted[[s for s in rows if s.p is not None].index(best)] < 1 - LEVEL
-    word = "significant" if sure else "not significant"
+    tested = [s for s in rows if s.p is not None]
+    adjusted = holm([s.p for s in tested if s.p is not None])
+    sure = "not testable with one seed"
+    if best in tested:
+        sure = "significant" if adjusted[tested.index(best)] < 1 - LEVEL else "not significant"
+        sure += f" after Holm's correction for {len(tested)}"
     return (
         f"All labels alone, fine-tuned from random weights, reach {base.mean:.1f} {base.unit}. Fine-tuned "
-        f"from {row_title(best.pretext)} they reach {best.mean:.1f}: {_difference(best)}, {word} after Holm's "
-        f"correction for {len(rows)}."
+        f"from {row_title(best.pretext)} they reach {best.mean:.1f}: {_difference(best)}, {sure}."
     )
 
 

@@ -29,7 +29,8 @@ class DidItHelp:
     """
 
     data: str
-    """Pictures to train on, KIND[:PATH][?key=value&…]; labels in them are not trained on."""
+    """Pictures to train on, KIND[:PATH][?key=value&…]; only the row `supervised`, a reference, trains
+    on labels in them."""
     labels: str | None = None
     """Labelled pictures that the encoders are judged on; if omitted, those of --data, as far as it has labels. Keep its
     test pictures out of --data: an encoder that has seen them gains too much."""

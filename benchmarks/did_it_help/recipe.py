@@ -22,6 +22,8 @@ CONTINUE_RATE = 5e-4
 def did_it_help(*, labels: bool, encoder: str, image_size: int, init: str | None = None) -> Recipe:
     """Compare random weights, a context encoder and SimCLR, and given weights before and after more training.
 
+    Pictures with labels get the row `supervised` too, for reference.
+
     Args:
         labels: Whether the pictures that encoders are judged on have classes.
         encoder: Architecture spec of all rows.

@@ -33,7 +33,7 @@ from benchmarks.records.environment import read_environments
 from benchmarks.records.results import encoder_path, failure_path, result_path, write_json, write_plan
 from benchmarks.words.columns import labels_of, pictures_of, sets_of, synthetic_sets, with_columns
 from benchmarks.words.ordering import column_order
-from benchmarks.words.wording import MOST_NAMED
+from benchmarks.words.wording import MOST_NAMED, count_of
 from pretext.system.errors import UserError
 
 CONFLICTS = "conflicts.csv"
@@ -57,7 +57,7 @@ class Merged:
     def lines(self) -> list[str]:
         """Return the result in lines for people: each folder, then what was computed more than once."""
         lines = [submission.about() for submission in self.submissions]
-        lines.append(f"{len(self.chosen)} cells; {self.equal} in several folders with equal values")
+        lines.append(f"{count_of(len(self.chosen), 'cell')}; {self.equal} in several folders with equal values")
         return [*lines, *self.conflict_lines()]
 
     def conflict_lines(self) -> list[str]:
@@ -92,6 +92,8 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     Raises:
         UserError: If a folder cannot be read, the cells do not belong into one table, or `out` holds files.
     """
+    if out.resolve() == Path.cwd():
+        raise UserError(f"--out {out} is the folder that you are in; give a new one")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is not an empty folder; give a new one")
     if twice := [each for i, each in enumerate(folders) if each.resolve() in [one.resolve() for one in folders[:i]]]:
@@ -102,7 +104,7 @@ def merge(folders: Sequence[Path], out: Path) -> Merged:
     check_one_table(submissions)
     check_slugs("data sets", labels_of(_sets(submissions)).values())
     merged = _compare(submissions)
-    beside = out.with_name(f".{out.name}.merging")
+    beside = out.resolve().with_name(f".{out.name}.merging")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         _write(merged, beside, out)
@@ -163,7 +165,8 @@ def _encoder_cells(submissions: Iterable[Submission]) -> dict[str, Submission]:
     """Return the folder to take each encoder from: the first that has its file, else the first that has its record."""
     found: dict[str, Submission] = {}
     for submission in submissions:
-        for cell in (each["name"] for each in submission.plan["cells"] if not each["probe"]):
+        planned = [each["name"] for each in submission.plan["cells"] if not each["probe"]]
+        for cell in dict.fromkeys((*planned, *encoders(submission))):
             has_file = encoder_path(submission.folder, cell).is_file()
             has_record = encoder_path(submission.folder, cell).parent.is_dir()
             if (cell not in found and has_record) or (

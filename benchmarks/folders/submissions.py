@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.folders.comparison import facts_of
-from benchmarks.folders.superseded import protocol_of, without_seeds
+from benchmarks.folders.superseded import encoder_of, protocol_of
 from benchmarks.planning.cells import NOT_HASHED, differing_settings, flat, settings_hash
 from benchmarks.records.results import Measurement, read_measurements, read_plan
 from benchmarks.words.columns import pictures_of
-from benchmarks.words.wording import and_list
+from benchmarks.words.wording import and_list, count_of
 from pretext.system.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9_=-]*(\.[A-Za-z0-9_=-]+){2,3}")
@@ -39,7 +39,7 @@ class Submission:
     def about(self) -> str:
         """Return one line with the number of cells, the versions and the hardware."""
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
-        return f"{self.folder}: {len(self.cells)} cells, {facts}"
+        return f"{self.folder}: {count_of(len(self.cells), 'cell')}, {facts}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +171,7 @@ def _settings_by_key(row: Measurement) -> Iterator[tuple[tuple[str, str], dict[s
     settings = json.loads(row.config_json)
     yield (f"data {row.data}", ""), {"data": settings.get("data")}
     yield (f"probe {row.probe}", pictures_of(row)), protocol_of(settings)
-    of_encoder = without_seeds(settings).items()
-    yield (f"row {row.pretext}", ""), {k: v for k, v in of_encoder if k not in ("probe", "probe_config", "data")}
+    yield (f"row {row.pretext}", ""), encoder_of(settings)
 
 
 def _mean(items: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from benchmarks.planning.cells import (
     DataSource,
 )
 from benchmarks.planning.recipes import Recipe
-from benchmarks.records.results import write_plan
+from benchmarks.records.results import superseded_path, write_plan
 from benchmarks.words.columns import by_set, probe_of
 from benchmarks.words.wording import and_list, duration
 
@@ -47,8 +47,15 @@ class Plan:
         return tuple(source.spec for source in self.judged)
 
     def missing(self, out: Path) -> list[Cell]:
-        """Return the cells to compute; an encoder is made only if a missing probe cell needs it."""
-        probe_cells = [cell for cell in self.cells if cell.protocol is not None and not cell.is_done(out)]
+        """Return the cells to compute; an encoder is made only if a missing probe cell needs it.
+
+        What lies in OUT/superseded is moved back, not computed.
+        """
+        probe_cells = [
+            cell
+            for cell in self.cells
+            if cell.protocol is not None and not cell.is_done(out) and not superseded_path(out, cell.name).exists()
+        ]
         needed = {cell.made_by for cell in probe_cells}
         encoder_cells = [cell for cell in self.cells if cell.name in needed and not cell.is_done(out)]
         return encoder_cells + probe_cells

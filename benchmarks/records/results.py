@@ -102,6 +102,11 @@ def result_path(out: Path, cell: str) -> Path:
     return out / "results" / f"{cell}.json"
 
 
+def superseded_path(out: Path, cell: str) -> Path:
+    """Return where a probe cell's rows lie while no plan has the cell."""
+    return out / "superseded" / f"{cell}.json"
+
+
 def failure_path(out: Path, cell: str) -> Path:
     """Return the file of a cell's failure."""
     return out / "failures" / f"{cell}.json"

@@ -263,7 +263,10 @@ def read_run(out: Path) -> Run:
     if not measurements and not failures:
         raise UserError(f"{out}: no results to report; python benchmarks/run_all.py --out {out} computes them")
     summaries = summarise(measurements)
-    costs, environments = {_printable(row): cost for row, cost in read_costs(out).items()}, read_environments(out)
+    costs, environments = (
+        {_printable(row): cost for row, cost in read_costs(out, measurements).items()},
+        read_environments(out),
+    )
     return Run(out, plan, measurements, summaries, costs, failures, ranking(summaries), environments)
 
 

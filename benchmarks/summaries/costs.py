@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.records.results import read_plan
 from pretext.system.stored_json import Shape, read_json
+
+if TYPE_CHECKING:
+    from benchmarks.records.results import Measurement
 
 RUN: Shape = {
     "images_seen": float,
@@ -41,13 +45,20 @@ class Cost:
     """Whether the budget was given in seconds, which makes `wall_s` meaningless as a cost."""
 
 
-def read_costs(out: Path) -> dict[str, Cost]:
-    """Return the cost of each trained row, from the `run.json` files of the encoders in OUT/plan.json."""
+def read_costs(out: Path, measurements: Iterable[Measurement]) -> dict[str, Cost]:
+    """Return the cost of each trained row, from the `run.json` files of its encoders.
+
+    Args:
+        out: The results folder.
+        measurements: Its measurements. Their encoders count, and those of OUT/plan.json that no probe has judged yet.
+    """
+    names = {(m.pretext, json.loads(m.config_json).get("pretrain")) for m in measurements}
+    names |= {(cell["pretext"], cell["name"]) for cell in read_plan(out).get("cells", ()) if not cell["probe"]}
     runs: dict[str, list[dict[str, Any]]] = {}
-    for cell in read_plan(out).get("cells", ()):
-        path = out / "pretrain" / cell["name"] / "run.json"
-        if not cell["probe"] and path.exists():
-            runs.setdefault(cell["pretext"], []).append(read_run_file(path))
+    for row, name in sorted((row, name) for row, name in names if name):
+        path = out / "pretrain" / name / "run.json"
+        if path.exists():
+            runs.setdefault(row, []).append(read_run_file(path))
     return {
         row: Cost(
             images_seen=_mean(run["images_seen"] for run in seeds),

@@ -48,6 +48,14 @@ def test_no_gain_and_a_loss_are_said_as_plainly(tmp_path):
     assert "the largest difference. Worse: SimCLR with 100 % of the labels." in said
 
 
+def test_what_one_seed_cannot_test_is_not_called_tested(tmp_path):
+    cells(tmp_path, "random", (0, 0, 0, 5), seeds=1, items=1)
+    cells(tmp_path, "simclr", (5, 5, 5, 9), seeds=1, items=1)
+    said = write_answer(tmp_path, COUNTS)
+    assert "Not known: the differences from random weights have no interval with one seed; give --seeds 2" in said
+    assert "(no interval), not testable with one seed." in said and "Holm" not in said
+
+
 def test_given_weights_are_what_continued_training_must_beat(tmp_path):
     cells(tmp_path, "random", (0, 0, 0, 5))
     cells(tmp_path, "given", (10, 20, 30, 30))

@@ -10,7 +10,7 @@ import pytest
 from comparison_samples import SPEC, changed, run_smoke
 
 from benchmarks import run_all
-from benchmarks.records.results import read_measurements, read_plan, write_json
+from benchmarks.records.results import read_measurements, read_plan, write_json, write_plan
 from benchmarks.summaries.costs import read_costs
 from pretext.system.errors import UserError
 
@@ -65,7 +65,7 @@ def test_a_merged_folder_is_one_like_any_other(smoke, halves, tmp_path, capsys):
     (halves[1] / "logs" / f"{log.stem}.log").write_text("what it printed")
     shutil.rmtree(halves[0] / "pretrain" / encoder.name)
     merge(*halves, out=tmp_path / "c")
-    assert read_costs(tmp_path / "c")["rotation"].images_seen == 7
+    assert read_costs(tmp_path / "c", [])["rotation"].images_seen == 7
     assert (tmp_path / "c" / "logs" / f"{log.stem}.log").read_text() == "what it printed"
     capsys.readouterr()
     assert run_all.main(["status", "--out", str(tmp_path / "c")]) == 0
@@ -74,6 +74,22 @@ def test_a_merged_folder_is_one_like_any_other(smoke, halves, tmp_path, capsys):
     assert "6 cells in common" in capsys.readouterr().out
     run_smoke(tmp_path / "c", "--seeds", "2")
     assert "18 cells, all done: nothing to compute" in capsys.readouterr().out
+
+
+def test_the_encoder_of_a_row_that_no_plan_has_any_more_is_merged_too(halves, tmp_path):
+    for half in halves:
+        cells = [cell for cell in read_plan(half)["cells"] if cell["pretext"] != "rotation"]
+        write_plan(half, read_plan(half) | {"cells": cells})
+    merge(*halves, out=tmp_path / "c")
+    found = {m.cell for m in read_measurements(tmp_path / "c") if m.pretext == "rotation"}
+    assert found and [path.parent.name for path in (tmp_path / "c" / "pretrain").glob("rotation.*/encoder.safetensors")]
+
+
+def test_the_folder_that_one_is_in_is_refused(halves, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=r"--out \. is the folder that you are in; give a new one"):
+        merge(*halves, out=".")
 
 
 def test_a_cell_with_two_values_is_named_and_neither_is_lost(halves, tmp_path, capsys):

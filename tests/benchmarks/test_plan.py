@@ -8,7 +8,7 @@ import pytest
 from comparison_samples import ROWS, SPEC, Constant, Masked, cell_names, plan, recipe
 
 from benchmarks.executors.base import run_cell
-from benchmarks.folders.superseded import move_superseded
+from benchmarks.folders.superseded import move_superseded, restore
 from benchmarks.planning import making
 from benchmarks.planning.cells import CODE, DataSource, Inpainting
 from benchmarks.planning.making import Judging, make_plan, open_data
@@ -17,6 +17,7 @@ from benchmarks.planning.probes import with_label_free
 from benchmarks.planning.recipes import PROFILES
 from benchmarks.planning.rows import by_name
 from benchmarks.records.results import read_measurements
+from benchmarks.summaries.costs import read_costs
 from pretext.datasets.base import ImageDataset
 from pretext.system.errors import UserError
 from pretext.tasks import task_class
@@ -236,6 +237,35 @@ def test_other_rows_leave_a_column_whose_protocol_has_changed(tmp_path):
     changed = plan({"a": Constant(value=3)}, rows={"random": "random"})
     assert [name.split(".")[:2] for name in move_superseded(changed, tmp_path)] == [["random", "a"], ["rotation", "a"]]
     assert kept() == [("random", "b"), ("rotation", "b")]
+
+
+@pytest.mark.parametrize(
+    ("other", "left"),
+    [
+        ({"encoder": "alexnet?width=0.2&stem_stride=1"}, []),
+        ({"pretrain_data": "scenes?size=16&train=9&val=4&test=4"}, []),
+        ({"train": TrainConfig(images=16, batch_size=4)}, [("random", "a"), ("random", "b")]),
+    ],
+    ids=["architecture", "training data", "budget of the row"],
+)
+def test_a_table_mixes_no_encoders_and_nothing_is_computed_twice(tmp_path, other, left):
+    before = plan(rows={"random": "random", "rotation": "rotation"})
+    for cell in before.missing(tmp_path):
+        assert run_cell(cell, tmp_path).state == "done"
+    after = plan({"a": Constant()}, rows={"rotation": "rotation"}, **other)
+    moved = {tuple(name.split(".")[:2]) for name in move_superseded(after, tmp_path)}
+    assert moved == {("random", "a"), ("random", "b"), ("rotation", "a"), ("rotation", "b")} - {*left}
+    assert sorted((row.pretext, row.probe) for row in read_measurements(tmp_path)) == left
+    assert before.missing(tmp_path) == []  # what was moved away waits for its plan
+    assert {tuple(name.split(".")[:2]) for name in restore(before, tmp_path)} == moved
+    assert len(read_measurements(tmp_path)) == 4 and move_superseded(before, tmp_path) == []
+
+
+def test_a_row_of_an_earlier_plan_keeps_its_cost(tmp_path):
+    for cell in plan(rows={"random": "random", "rotation": "rotation"}).missing(tmp_path):
+        assert run_cell(cell, tmp_path).state == "done"
+    plan(rows={"random": "random"}).write(tmp_path, [])
+    assert read_costs(tmp_path, read_measurements(tmp_path))["rotation"].images_seen == 8
 
 
 def test_results_of_a_probe_with_options_in_its_name_are_moved_too(tmp_path):

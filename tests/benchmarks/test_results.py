@@ -206,16 +206,16 @@ def test_costs_are_the_mean_over_seeds(tmp_path):
         folder.mkdir(parents=True)
         run = {"images_seen": 5, "wall_s": seconds, "peak_mem_bytes": 7, "task": "rotation"}
         (folder / "run.json").write_text(json.dumps(run))
-    assert dataclasses.astuple(read_costs(tmp_path)["rotation"]) == (5, 20, 7, None, None, False)
+    assert dataclasses.astuple(read_costs(tmp_path, [])["rotation"]) == (5, 20, 7, None, None, False)
     for cell, counted in zip(cells, (100, 300), strict=True):
         more = run | {"flops_per_image": counted, "cpu_s": counted / 10, "train_config": {"seconds": 9.5}}
         (tmp_path / "pretrain" / cell["name"] / "run.json").write_text(json.dumps(more))
-    assert dataclasses.astuple(read_costs(tmp_path)["rotation"])[-3:] == (5 * 200, 20, True)
-    assert cost_texts(read_costs(tmp_path)["rotation"]) == ["5", "0.0", "20", "0"]
+    assert dataclasses.astuple(read_costs(tmp_path, [])["rotation"])[-3:] == (5 * 200, 20, True)
+    assert cost_texts(read_costs(tmp_path, [])["rotation"]) == ["5", "0.0", "20", "0"]
     nearly_four = Cost(images_seen=80_000, wall_s=1, peak_mem_bytes=1.4e9, flops=3.5e12, cpu_s=57.4)
     assert cost_texts(nearly_four) == ["80,000", "3.5", "57", "1,400"]
     assert cost_texts(None) == ["–"] * 4
-    assert read_costs(tmp_path / "nowhere") == {}
+    assert read_costs(tmp_path / "nowhere", []) == {}
 
 
 @pytest.mark.parametrize("config", ["null", "{", '{"pretrain": 0.5}', '{"train": null}'])

@@ -187,7 +187,8 @@ def _status(out: Path) -> None:
 
 
 def _table(out: Path) -> None:
-    text_table(summarise(read_measurements(out)), read_costs(out), width=80)
+    measurements = read_measurements(out)
+    text_table(summarise(measurements), read_costs(out, measurements), width=80)
     write_csv(out)
 
 
