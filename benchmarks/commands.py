@@ -15,7 +15,7 @@ import tyro
 from benchmarks.did_it_help.command import did_it_help
 from benchmarks.options import check_profile, results_folder
 from benchmarks.sharing import leaderboard, merge
-from benchmarks.words.wording import MOST_NAMED, and_list
+from benchmarks.words.wording import MOST_NAMED, and_list, count_of
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError, did_you_mean
 
@@ -140,10 +140,8 @@ def compare(argv: list[str]) -> int:
 
 
 def _compare_rows(options: Compare, row: str, other: str) -> None:
-    from benchmarks.folders.comparison import NOT_TESTABLE, WORD, difference_line
+    from benchmarks.folders.comparison import rows_text
     from benchmarks.records.results import read_measurements
-    from benchmarks.summaries.intervals import Interval
-    from benchmarks.summaries.verdict import summarise
 
     measurements = read_measurements(options.folder)
     if not measurements:
@@ -152,17 +150,7 @@ def _compare_rows(options: Compare, row: str, other: str) -> None:
     for name in (row, other):
         if name not in known:
             raise UserError(f"{options.folder} has no row {name!r}; {did_you_mean(name, known)}")
-    compared = [
-        each for each in summarise(measurements, baseline=other) if each.pretext == row and each.difference is not None
-    ]
-    if not compared:
-        raise UserError(f"{options.folder}: no probe has results of both {row} and {other} for the same seed")
-    print(f"{row} minus {other}, paired by seed and test item, 95 % intervals")
-    for s in compared:
-        assert s.difference is not None
-        difference = Interval(s.difference, s.difference_low, s.difference_high)
-        what = f"{s.probe} {s.metric} {s.unit}".strip()
-        print(difference_line(what, difference, NOT_TESTABLE if s.distinguishable is None else WORD[s.better]))
+    print(rows_text(measurements, row, other, options.folder))
 
 
 def reproduce(argv: list[str]) -> int:
@@ -214,8 +202,14 @@ def clean(argv: list[str]) -> int:
     from benchmarks.folders.progress import status as status_of
 
     out, days = options.folder, options.older_than
-    if status_of(out)[1].running:
+    plan, progress = status_of(out)
+    if progress.running:
         raise UserError(f"{out} is in use by a running comparison; stop it first")
+    if waiting := [cell["name"] for cell in plan.get("cells", ()) if _may_be_queued(cell["name"], out)]:
+        raise UserError(
+            f"{out / 'slurm'} has {count_of(len(waiting), 'job')} without a result ({waiting[0]}), which may be "
+            "queued; start the comparison's command again, or scancel them and delete that folder"
+        )
     removed = False
     for name in ("failures", "logs", "slurm", "superseded", "reproduced", ".locks"):
         if not (out / name).is_dir():
@@ -230,6 +224,15 @@ def clean(argv: list[str]) -> int:
     if not removed:
         print("nothing to remove")
     return 0
+
+
+def _may_be_queued(cell: str, out: Path) -> bool:
+    """Return whether a cell was submitted as a job of SLURM, and has neither result nor failure."""
+    from benchmarks.executors.slurm import job_path, outcome_path
+    from benchmarks.records.results import encoder_path, failure_path, result_path
+
+    ended = (result_path, encoder_path, failure_path, outcome_path)
+    return job_path(out, cell).exists() and not any(path(out, cell).exists() for path in ended)
 
 
 def _remove_old(folder: Path, before: float) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.planning.cells import settings_hash
-from benchmarks.records.results import SCHEMA_VERSION, encoder_path, write_json
-from benchmarks.words.wording import and_list
+from benchmarks.records.results import SCHEMA_VERSION, encoder_path, read_plan, write_json
+from benchmarks.words.wording import and_list, count_of
 from pretext.system.errors import UserError
 from pretext.system.plugins import is_file
 from pretext.system.stored_json import Shape, read_json
@@ -68,7 +68,7 @@ def swept(options: Options, argv: list[str], executor: tuple[type[Executor], Any
         executor: The executor that trains, and its options.
 
     Raises:
-        UserError: If a setting is unknown, the data has no classes, or no setting could be trained.
+        UserError: If a setting is unknown or could not be trained, or the data has no classes.
     """
     from benchmarks.planning.recipes import PROFILES
     from benchmarks.planning.rows import by_name
@@ -120,11 +120,15 @@ def _chosen(sweep: str, options: Options, argv: list[str], executor: tuple[type[
         data = plan.judged[0].open()
         if "label" not in data.annotations:
             raise UserError(f"--sweep {sweep}: it chooses by classes on val, and {data.spec} has no class per picture")
-        plan.write(out, argv)  # nodes of a cluster know the folder by it
+        if not read_plan(out):
+            plan.write(out, argv)  # nodes of a cluster know the folder by it
         _train([cell for cell in cells if not cell.is_done(out)], options, executor, plan.recipe.expected_s)
-        val = _judged([cell for cell in cells if cell.is_done(out)], data, out)
-        if not val:
-            raise UserError(f"--sweep {sweep}: none of its settings could be trained; see {out / 'failures'}")
+        if failed := [cell.pretext for cell in cells if not cell.is_done(out)]:
+            raise UserError(
+                f"--sweep {sweep}: {len(failed)} of {count_of(len(cells), 'setting')} could not be trained "
+                f"({and_list(failed)}); see {out / 'failures'}, then start the same command again or leave them out"
+            )
+        val = _judged(cells, data, out)
         best = max(val, key=lambda row: val[row])
         known |= {key: {"sweep": sweep, "chosen": best, "val": val}}
         write_json(out / FILE, {"schema_version": SCHEMA_VERSION, "sweeps": known})
@@ -144,7 +148,7 @@ def _train(
         return
     kind, config = executor
     pool = kind(options.folder, options.workers, config)
-    print(f"sweep: training {len(cells)} settings with seed 0", file=sys.stderr, flush=True)
+    print(f"sweep: training {count_of(len(cells), 'setting')} with seed 0", file=sys.stderr, flush=True)
     schedule.run_and_show(
         cells, options.folder, pool, expected=schedule.Estimate(expected_s, pool.workers, pool.counts_processes)
     )

@@ -131,7 +131,7 @@ class SlurmJobs(Executor):
 
     def start(self, cell: Cell) -> None:
         """See `Executor`. A job that an earlier call has left in the queue is taken over."""
-        left = _job_path(self.out, cell.name)
+        left = job_path(self.out, cell.name)
         number = left.read_text() if left.is_file() else ""
         if self._queue.get(number, "") not in ENDED and not self._starts[cell.name]:
             self._jobs[cell.name] = _Job(cell, number)
@@ -166,7 +166,7 @@ class SlurmJobs(Executor):
         while self._new:
             cells = [cell for cell in self._new if cell.processes == self._new[0].processes]
             for cell in cells:
-                _outcome_path(self.out, cell.name).unlink(missing_ok=True)
+                outcome_path(self.out, cell.name).unlink(missing_ok=True)
             try:
                 numbers = submitted(cells, self.out, self.config)
             except NoAnswerError as refusal:
@@ -174,7 +174,7 @@ class SlurmJobs(Executor):
                 return
             self._new = [cell for cell in self._new if cell not in cells]
             for cell, number in zip(cells, numbers, strict=True):
-                with atomic_write(_job_path(self.out, cell.name)) as beside:
+                with atomic_write(job_path(self.out, cell.name)) as beside:
                     beside.write_text(number)
                 self._jobs[cell.name] = _Job(cell, number)
         self._unanswered = None
@@ -195,7 +195,7 @@ class SlurmJobs(Executor):
 
     def _outcome(self, job: _Job, looked: bool) -> Outcome | None:
         """Return the outcome of a job; None while it waits or runs."""
-        cell, path = job.cell, _outcome_path(self.out, job.cell.name)
+        cell, path = job.cell, outcome_path(self.out, job.cell.name)
         if path.is_file():
             outcome = Outcome(**read_json(path, OUTCOME, remedy="delete it and run the same command again"))
             return self._again(cell, "reached their time limit") if outcome.state == "stopped" else outcome
@@ -279,14 +279,16 @@ def _compute(cell: Cell, out: Path, folder: Path) -> None:
         if not announced:
             raise
         outcome = Outcome(cell.name, "stopped", 0.0)
-    write_json(_outcome_path(out, cell.name), dataclasses.asdict(outcome))
+    write_json(outcome_path(out, cell.name), dataclasses.asdict(outcome))
 
 
-def _outcome_path(out: Path, cell: str) -> Path:
+def outcome_path(out: Path, cell: str) -> Path:
+    """Return the file in which a cell's job writes how it ended."""
     return out / "slurm" / f"{cell}.json"
 
 
-def _job_path(out: Path, cell: str) -> Path:
+def job_path(out: Path, cell: str) -> Path:
+    """Return the file with the number of a cell's job."""
     return out / "slurm" / f"{cell}.job"
 
 

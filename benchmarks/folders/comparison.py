@@ -19,10 +19,10 @@ from benchmarks.planning.cells import differing_settings, flat
 from benchmarks.records.environment import read_environments
 from benchmarks.records.results import Measurement, latest, read_measurements, read_plan
 from benchmarks.summaries.intervals import LEVEL, NO_PRIOR, Interval, holm, interval
-from benchmarks.summaries.verdict import one_per_seed, tables, variance_priors
+from benchmarks.summaries.verdict import one_per_seed, summarise, tables, variance_priors
 from benchmarks.words.columns import column, label_of, labels_of, probe_of, sets_of
 from benchmarks.words.ordering import column_order, row_key
-from benchmarks.words.wording import MOST_NAMED, and_list
+from benchmarks.words.wording import MOST_NAMED, and_list, count_of
 from pretext.system.errors import UserError
 
 UNKNOWN = "unknown"
@@ -91,11 +91,11 @@ def compare_folders(one: Path, other: Path) -> Comparison:
         else:
             common.append(key)
     left_out = [
-        f"only in {name}: {_count(sum(kinds.values()), 'cell')}: {_counted(kinds)}"
+        f"only in {name}: {count_of(sum(kinds.values()), 'cell')}: {_counted(kinds)}"
         for name, kinds in (("A", _missing(ours, theirs)), ("B", _missing(theirs, ours)))
         if kinds
     ]
-    left_out += [f"not compared: {_count(count, 'cell')}, {why}" for why, count in reasons.items()]
+    left_out += [f"not compared: {count_of(count, 'cell')}, {why}" for why, count in reasons.items()]
     pair = [[row for key in common for row in cells[key]] for cells in (ours, theirs)]
     metrics = [{(row.probe, row.metric) for row in rows} for rows in pair]
     for name, missing in (("A", metrics[0] - metrics[1]), ("B", metrics[1] - metrics[0])):
@@ -172,14 +172,48 @@ def text(one: Path, other: Path) -> str:
     lines = [f"A: {one}", f"B: {other}"]
     lines += [f"{name}: A {first}; B {second}" for name, (first, second) in pairs.items() if first != second]
     lines += [f"same in both: {', '.join(alike)}"] if alike else []
-    lines += [f"{_count(found.common, 'cell')} in common", *found.not_compared]
+    lines += [f"{count_of(found.common, 'cell')} in common", *found.not_compared]
     shown = [change for change in found.changes if change.headline or change.better is not None]
     if changed := [change_line(change) for change in shown if not change.identical]:
         lines += ["A minus B, paired by seed and test item, 95 % intervals: headline metrics, and others that differ"]
         lines += changed
     counts = Counter(change.outcome for change in found.changes)
-    lines.append(f"{_count(len(found.changes), 'metric')}: {', '.join(f'{n} {name}' for name, n in counts.items())}")
+    lines.append(f"{count_of(len(found.changes), 'metric')}: {', '.join(f'{n} {name}' for name, n in counts.items())}")
     return "\n".join([*lines, *_after_holm(found.changes)])
+
+
+def rows_text(measurements: Sequence[Measurement], row: str, other: str, folder: Path) -> str:
+    """Return the differences of two rows as text, and which of the headlines remain after Holm's correction.
+
+    The row that stands first in a table is the baseline, whichever is named first: the same intervals either way.
+
+    Args:
+        measurements: Those of one results folder.
+        row: The row to subtract from.
+        other: The row to subtract.
+        folder: The results folder, for messages.
+
+    Raises:
+        UserError: If no probe has judged both with the same seed.
+    """
+    baseline, compared = sorted((row, other), key=row_key)
+    sign = 1 if compared == row else -1
+    found = [
+        s for s in summarise(measurements, baseline=baseline) if s.pretext == compared and s.difference is not None
+    ]
+    if not found:
+        raise UserError(f"{folder}: no probe has results of both {row} and {other} for the same seed")
+    lines, outcomes = [f"{row} minus {other}, paired by seed and test item, 95 % intervals"], {}
+    for s in found:
+        ends = [None if end is None else sign * end for end in (s.difference_low, s.difference_high)]
+        difference = Interval(sign * (s.difference or 0.0), *ends[::sign])
+        better = None if s.better is None else s.better == (sign > 0)
+        outcome = outcomes[s.probe, s.metric] = NOT_TESTABLE if s.distinguishable is None else WORD[better]
+        lines.append(difference_line(f"{s.probe} {s.metric} {s.unit}".strip(), difference, outcome))
+    family = [s for s in found if s.headline and s.p is not None]
+    adjusted = zip(family, holm([s.p for s in family if s.p is not None]), strict=True)
+    left = [f"{s.probe} {outcomes[s.probe, s.metric]}" for s, p in adjusted if p < 1 - LEVEL]
+    return "\n".join([*lines, *_holm_line(len(family), left)])
 
 
 def change_line(change: Change) -> str:
@@ -232,7 +266,12 @@ def _after_holm(changes: Sequence[Change]) -> list[str]:
         for change, p in zip(family, adjusted, strict=True)
         if p < 1 - LEVEL
     ]
-    return [f"After Holm's correction for all {len(family)}: {and_list(left) or 'none'}."] if family else []
+    return _holm_line(len(family), left)
+
+
+def _holm_line(count: int, left: Sequence[str]) -> list[str]:
+    """Return the line on what remains significant of so many headline metrics; none without any."""
+    return [f"After Holm's correction for all {count}: {and_list(left) or 'none'}."] if count else []
 
 
 def _missing(ours: Cells, theirs: Cells) -> Counter[str]:
@@ -259,10 +298,6 @@ def _settings(row: Measurement) -> dict[str, Any]:
 
 def _two(one: str, other: str, if_equal: str) -> str:
     return f"{one} and {other}" if one != other else f"{one}, {if_equal}"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count > 1 else ''}"
 
 
 def _counted(kinds: Counter[str]) -> str:

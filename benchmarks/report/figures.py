@@ -28,8 +28,8 @@ from benchmarks.report.plotting import (
 )
 from benchmarks.report.stages import gains_by_stage
 from benchmarks.report.watch import watch_plots
-from benchmarks.summaries.verdict import BASELINE, CEILING
-from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.summaries.verdict import BASELINE
+from benchmarks.words.naming import metric_title, probe_title, row_title, uses_labels
 from benchmarks.words.ordering import column_order
 from benchmarks.words.wording import columns_counted
 
@@ -84,7 +84,7 @@ def _gain_plots(run: Run) -> list[Plot]:
     for probe, rows in gains_by_stage(run).items():
         own = next(s for s in run.summaries if s.headline and s.probe == probe)
         compared = {row: gains for row, gains in rows.items() if row != BASELINE}
-        framed = [gain.gain for row, gains in compared.items() if row != CEILING for gain in gains] or [0.0]
+        framed = [gain.gain for row, gains in compared.items() if not uses_labels(row) for gain in gains] or [0.0]
         if not compared:
             continue
         figure = blank_figure(3.0 + legend_height(run.shown))

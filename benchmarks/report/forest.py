@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.plotting import COLOURS, INK, PAPER, WIDTH, Plot, blank_figure, wrapped
-from benchmarks.summaries.verdict import BASELINE, CEILING, Summary
+from benchmarks.summaries.verdict import BASELINE, Summary
 from benchmarks.words.columns import label_of, probe_of
-from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.naming import metric_title, probe_title, row_title, uses_labels
 from benchmarks.words.ordering import group_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _title(summary: Summary) -> str:
 
 def _frame(axes: Axes, column: dict[str, Summary]) -> None:
     """Fit the horizontal axis to the rows without labels; right is better."""
-    shown = [s for row, s in column.items() if row != CEILING] or [*column.values()]
+    shown = [s for row, s in column.items() if not uses_labels(row)] or [*column.values()]
     ends = [
         0.0,
         *(end for s in shown for end in (s.difference, s.difference_low, s.difference_high) if end is not None),

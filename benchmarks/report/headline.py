@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.summaries.costs import Cost
 from benchmarks.summaries.intervals import LEVEL
 from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, ranking
 from benchmarks.words.columns import by_set, probe_of
-from benchmarks.words.naming import metric_title, probe_title, row_title
-from benchmarks.words.ordering import REFERENCE_ROWS, column_order, needs_labels, row_key
-from benchmarks.words.wording import after_holm, and_list, columns_counted, duration
+from benchmarks.words.naming import is_given, metric_title, probe_title, row_title, uses_labels
+from benchmarks.words.ordering import REFERENCE_ROWS, UNRANKED, column_order, needs_labels, row_key
+from benchmarks.words.wording import after_holm, and_list, columns_counted, count_of, duration
 
 HERO = "context_encoder"
 """The row that is always described if it is there: the task that this suite is about."""
@@ -39,7 +39,7 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
         Up to three rows, each once; none if no row but the references has a result.
     """
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
-    rows = sorted({row for row, _ in cells} - {*REFERENCE_ROWS}, key=row_key)
+    rows = sorted({row for row, _ in cells if _competes(row)}, key=row_key)
     judged = column_order(probe for row, probe in cells if row in rows)
     if not judged:
         return []
@@ -49,16 +49,19 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
     best = best_over_probes(summaries)
     rank = ""
     if ranks is not None and best:
-        equal = [row for row in ranks.ranks if row not in REFERENCE_ROWS and row not in best]
-        equal = [row for row in equal if ranks.ranks[row] - ranks.ranks[best[0]] < ranks.critical_difference]
-        unsure = f", not distinguishable from {len(equal)} other{'s' if len(equal) > 1 else ''}" if equal else ""
-        chosen[best[0]] = f"Best without labels over {columns_counted(ranks.probes)}: {_titles(best)}."
-        rank = f"Mean rank {ranks.ranks[best[0]]:.1f} of {len(ranks.ranks)} rows{unsure}."
-    first = best_of_probe([s for (_, probe), s in cells.items() if probe == lead])
-    if first[0] in REFERENCE_ROWS:
-        chosen[first[0]] = f"In {probe_title(lead)}, no row without labels is above random weights."
+        near = [row for row in ranks.ranks if ranks.ranks[row] - ranks.ranks[best[0]] < ranks.critical_difference]
+        equal = [row for row in near if _competes(row) and row not in best]
+        unsure = [count_of(len(equal), "other")] if equal else []
+        unsure += ["random weights"] if BASELINE in near else []
+        chosen[best[0]] = f"Best{_without_labels(best)} over {columns_counted(ranks.probes)}: {_titles(best)}."
+        doubt = f", not distinguishable from {' and '.join(unsure)}" if unsure else ""
+        rank = f"Mean rank {ranks.ranks[best[0]]:.1f} of {len(ranks.ranks)} rows{doubt}."
+    first = best_of_probe([s for (row, probe), s in cells.items() if probe == lead and row in rows])
+    own, base = cells[first[0], lead], cells.get((BASELINE, lead))
+    only = _without_labels(first) if needs_labels(lead) else ""
+    if base is not None and (own.mean == base.mean or (own.mean > base.mean) != own.higher_is_better):
+        chosen[BASELINE] = f"In {probe_title(lead)}, no row{only} is above random weights."
     else:
-        only = " without labels" if needs_labels(lead) else ""
         chosen.setdefault(first[0], f"Best{only} in {probe_title(lead)}: {_titles(first)}.")
     if HERO in rows:
         chosen.setdefault(HERO, f"{row_title(HERO)}.")
@@ -73,13 +76,23 @@ def best_over_probes(summaries: Sequence[Summary]) -> list[str]:
     ranks = ranking(summaries)
     if ranks is None:
         return []
-    others = {row: rank for row, rank in ranks.ranks.items() if row not in REFERENCE_ROWS}
+    others = {row: rank for row, rank in ranks.ranks.items() if _competes(row)}
     return sorted((row for row, rank in others.items() if rank == min(others.values())), key=row_key)
+
+
+def _competes(row: str) -> bool:
+    """Return whether a row can be the best: the references and rows trained with labels cannot."""
+    return row not in REFERENCE_ROWS and not uses_labels(row)
+
+
+def _without_labels(rows: Iterable[str]) -> str:
+    """Return ` without labels`, or nothing where a row is an encoder from elsewhere, which may have seen some."""
+    return "" if any(map(is_given, rows)) else " without labels"
 
 
 def best_of_probe(column: Sequence[Summary]) -> list[str]:
     """Return the rows with the best mean of one probe's headline, training with labels aside if others are there."""
-    column = [s for s in column if s.pretext != CEILING] or [*column]
+    column = [s for s in column if not uses_labels(s.pretext)] or [*column]
     best = (max if column[0].higher_is_better else min)(s.mean for s in column)
     return [s.pretext for s in column if s.mean == best]
 
@@ -89,19 +102,20 @@ def best_by_probe(summaries: Sequence[Summary]) -> str:
 
     A high rank of features does not show that they are good, so it has no best row. Empty with fewer than two probes.
     """
-    cells = [s for s in summaries if s.headline and probe_of(s.probe) != "label_free"]
+    cells = [s for s in summaries if s.headline and probe_of(s.probe) not in UNRANKED]
     columns = column_order(s.probe for s in cells)
     if len(columns) < 2:
         return ""
-    sentences = []
+    sentences, named = [], set[str]()
     for label, of_set in by_set(columns).items():
         best: dict[str, list[str]] = {}
         for probe in of_set:
-            for row in best_of_probe([s for s in cells if s.probe == probe])[:1]:
+            for row in best_of_probe([s for s in cells if s.probe == probe]):
                 best.setdefault(row, []).append(probe_title(probe_of(probe)))
+        named |= best.keys()
         listed = "; ".join(f"{row_title(row)} in {and_list(names)}" for row, names in best.items())
         sentences.append(f"On {label}: {listed}." if label else listed)
-    start = "Best without labels by probe"
+    start = f"Best{_without_labels(row for row in named)} by probe"
     return f"{start}. {' '.join(sentences)}" if len(sentences) > 1 else f"{start}: {sentences[0].rstrip('.')}."
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks.planning.rows import UNTOUCHED
 from benchmarks.report.content import Run, column_title
 from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title, wrapped
-from benchmarks.summaries.verdict import BASELINE, CEILING
-from benchmarks.words.naming import probe_title, row_title
+from benchmarks.summaries.verdict import BASELINE
+from benchmarks.words.naming import probe_title, row_title, uses_labels
 from benchmarks.words.wording import and_list
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
         known = {row: values[row] for row in run.rows if row in values and row in cost}
         if known.keys() <= {BASELINE}:
             continue
-        quality = {row: rising * value for row, value in known.items() if row != CEILING}
+        quality = {row: rising * value for row, value in known.items() if not uses_labels(row)}
         panels.append(_Panel(name, title, rising, known, ends, pareto_front(cost, quality)))
     return panels
 

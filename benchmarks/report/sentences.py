@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.headline import chance_caveat
-from benchmarks.summaries.verdict import BASELINE, CEILING
+from benchmarks.summaries.verdict import BASELINE
 from benchmarks.words.columns import synthetic_sets
-from benchmarks.words.naming import encoder_title, row_title
-from benchmarks.words.ordering import REFERENCE_ROWS, group_of, needs_labels
+from benchmarks.words.naming import encoder_title, is_given, row_title, uses_labels
+from benchmarks.words.ordering import group_of, needs_labels
 from benchmarks.words.wording import MOST_NAMED, and_list, listed, number_word, numbered
 
 
@@ -26,35 +26,37 @@ def data_sentence(run: Run) -> str:
 
 def setting_sentence(run: Run) -> str:
     """Return what was compared: rows, encoder, budget, seeds and references; empty without results."""
-    trained = [row for row in run.rows if row in run.costs and row not in REFERENCE_ROWS]
-    given = [row for row in run.rows if row not in run.costs and group_of(row) == "task"]
-    plain = [row for row in run.rows if row not in run.costs and group_of(row) == "plain"]
+    given = [row for row in run.rows if is_given(row)]
+    trained = [row for row in run.rows if group_of(row) == "task" and row not in given and not uses_labels(row)]
+    plain = [row for row in run.rows if group_of(row) == "plain"]
     if not (trained or given):
         return ""
     encoders = f"{number_word(len(given))} given encoder{'s' if len(given) > 1 else ''}"
     if trained:
         ways = f"{number_word(len(trained))} way{'s' if len(trained) > 1 else ''}"
         text = (
-            f"{ways} to train {encoder_title(run.plan.get('encoder', '')) or 'an encoder'} without labels{_budget(run)}"
+            f"{ways} to train {encoder_title(run.plan.get('encoder', '')) or 'an encoder'} without labels"
+            f"{_budget(run, several=len(trained) > 1)}"
         )
         text += f", and {encoders}" if given else ""  # what they have seen is not known
     else:
-        text = encoders + _budget(run)
+        text = encoders + _budget(run, several=len(given) > 1)
     seeds = max(s.seeds for s in run.summaries)
     text += f", with {number_word(seeds)} seed{'s' if seeds > 1 else ''}"
     beside = ["untrained random weights"] if BASELINE in run.rows else []
-    beside += ["training with labels"] if CEILING in run.rows else []
+    beside += ["training with labels"] if any(map(uses_labels, run.rows)) else []
     beside += [row_title(row) for row in plain]
     text += f"; beside {and_list(beside)}" if beside else ""
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _budget(run: Run) -> str:
+def _budget(run: Run, *, several: bool) -> str:
     """Return the training pictures of each task, if all saw equally many, and their size."""
     seen = {run.costs[row].images_seen for row in run.rows if row in run.costs and group_of(row) == "task"}
     drawn = "drawn pictures" if run.plan.get("pretrain_synthetic", run.synthetic) else "pictures"
     size = f" of {run.plan['image_size']} px" if "image_size" in run.plan else ""
-    return f", each on {seen.pop():,.0f} {drawn}{size}" if len(seen) == 1 else f", on {drawn}{size}"
+    count = f"{seen.pop():,.0f} " if len(seen) == 1 else ""
+    return f", {'each ' if several and count else ''}on {count}{drawn}{size}"
 
 
 def without_labels(run: Run) -> str:

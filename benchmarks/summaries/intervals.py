@@ -24,6 +24,10 @@ FULL_SUBTRACTION_ALPHA = 0.065
 """For alpha at or above this, `half_width` subtracts the residual mean square once in full; below, a part of it."""
 MAX_PRIOR_WEIGHT = 1
 """Largest prior degrees of freedom, as a multiple of a row's own S - 1."""
+OWN_SEEDS = 6
+"""From so many seeds on a row's interval is its own: it does not depend on the other rows of the table."""
+ROUNDING = 1e-9
+"""Differences below this share of the largest number are rounding, not variation."""
 MIN_ROWS = 4
 """Fewest rows that a variance prior is fitted to; fewer rows are not moderated."""
 P_VALUE_RANGE = 1e-100, 1 - 1e-6
@@ -97,8 +101,8 @@ def fit_variance_prior(between_seeds: Table, seeds: int) -> VariancePrior:
 
     The rows' mean squares are modelled as s² ~ s0² F(S - 1, d0); s0² and d0 follow from the mean and the variance of
     log s². Deviations from the source: d0 is at most `MAX_PRIOR_WEIGHT` times S - 1, and s² is floored at a
-    thousandth of the rows' median, because discrete scores can tie. The prior is empty (d0 = 0) for one seed, fewer
-    than `MIN_ROWS` rows, or a median of 0.
+    thousandth of the rows' median, because discrete scores can tie. The prior is empty (d0 = 0) for one seed,
+    `OWN_SEEDS` or more, fewer than `MIN_ROWS` rows, or a median of 0.
 
     Args:
         between_seeds: Mean squares between seeds, … × rows.
@@ -113,7 +117,7 @@ def fit_variance_prior(between_seeds: Table, seeds: int) -> VariancePrior:
     """
     own_df = seeds - 1
     median = np.median(between_seeds, axis=-1, keepdims=True)
-    if own_df == 0 or between_seeds.shape[-1] < MIN_ROWS:
+    if seeds == 1 or seeds >= OWN_SEEDS or between_seeds.shape[-1] < MIN_ROWS:
         return VariancePrior(np.ones_like(median), np.zeros_like(median))
     known = median > 0
     floored = np.where(known, np.maximum(between_seeds, median / 1000), 1.0)
@@ -159,17 +163,23 @@ def half_width(
     return np.sqrt(total / (seeds * items))
 
 
+def are_equal(numbers: Table) -> bool:
+    """Return whether numbers differ by no more than rounding."""
+    return bool(np.ptp(numbers) <= ROUNDING * np.abs(numbers).max())
+
+
 def interval(cells: Table, prior: VariancePrior = NO_PRIOR) -> Interval:
     """Return the mean of one table S × n with its interval and p-value.
 
-    Equal numbers, or a single one, have no interval; but zeros (a row minus itself) have [0, 0] and p = 1.
+    Equal numbers, or a single one, have no interval; but zeros (a row minus itself) have [0, 0] and p = 1. Numbers
+    that differ by less than `ROUNDING` of the largest are equal.
     """
     from scipy.optimize import brentq
 
     mean = float(cells.mean())
     if cells.size == 1:
         return Interval(mean, None, None)
-    if np.ptp(cells) == 0:
+    if are_equal(cells):
         return Interval(mean, 0.0, 0.0, 1.0) if mean == 0 else Interval(mean, None, None)
     (seeds, items), squares = cells.shape, mean_squares(cells)
 

@@ -25,6 +25,7 @@ from benchmarks.summaries.intervals import (
     Ranking,
     Table,
     VariancePrior,
+    are_equal,
     detectable_difference,
     fit_variance_prior,
     gap_shares,
@@ -33,15 +34,14 @@ from benchmarks.summaries.intervals import (
     mean_squares,
     rank,
 )
-from benchmarks.words.ordering import column_order, row_key
+from benchmarks.words.columns import probe_of
+from benchmarks.words.ordering import UNRANKED, column_order, row_key
 from pretext.system.checkpoint import atomic_write
 
 BASELINE = "random"
 CEILING = "supervised"
 REFERENCES = (BASELINE, CEILING)
 """Rows whose variance is not moderated, and to which no variance prior is fitted."""
-OWN_SEEDS = 6
-"""From so many seeds on a row's interval is its own: it does not depend on the other rows of the table."""
 MetricKey = tuple[str, str, str]
 """Row, probe and metric."""
 MIN_PROBES = 3
@@ -179,7 +179,7 @@ def write_summaries(out: Path, summaries: Sequence[Summary]) -> Path:
 def _paired_t(difference: Table) -> float | None:
     """Return the two-sided p-value of Student's paired t-test on the means of the seeds; None if they do not vary."""
     means = difference.mean(axis=1)
-    if len(means) < 2 or not means.std():
+    if len(means) < 2 or are_equal(means):
         return None
     from scipy.stats import ttest_1samp
 
@@ -189,11 +189,13 @@ def _paired_t(difference: Table) -> float | None:
 def ranking(summaries: Sequence[Summary]) -> Ranking | None:
     """Return the rows' mean ranks over the probes of the `random` row; rows that lack one of them are left out.
 
+    Probes in `UNRANKED` do not count.
+
     Returns:
         None with fewer than `MIN_PROBES` probes or two rows.
     """
     means = {(s.pretext, s.probe): s.mean * (1 if s.higher_is_better else -1) for s in summaries if s.headline}
-    probes = column_order(probe for row, probe in means if row == BASELINE)
+    probes = column_order(probe for row, probe in means if row == BASELINE and probe_of(probe) not in UNRANKED)
     rows = sorted({row for row, _ in means if all((row, probe) in means for probe in probes)}, key=row_key)
     if len(probes) < MIN_PROBES or len(rows) < 2:
         return None
@@ -252,11 +254,9 @@ def _moderation_groups(cells: Mapping[MetricKey, Table]) -> list[list[MetricKey]
 
 
 def variance_priors(cells: Mapping[MetricKey, Table]) -> dict[MetricKey, VariancePrior]:
-    """Return each row's variance prior, fitted to its group; reference rows and rows of many seeds have none."""
+    """Return each row's variance prior, fitted to its group; reference rows have none."""
     found: dict[MetricKey, VariancePrior] = {}
     for keys in _moderation_groups(cells):
-        if cells[keys[0]].shape[0] >= OWN_SEEDS:
-            continue
         squares = np.array([mean_squares(cells[key])[0] for key in keys])
         found |= dict.fromkeys(keys, fit_variance_prior(squares, cells[keys[0]].shape[0]))
     return found

@@ -27,6 +27,8 @@ FEW_LABELS = re.compile(r"(?P<tuned>tuned )?(?P<name>.+)@(?:(?P<percent>[\d.e+-]
 """Metrics of probes that train on few labels: a share of them, or so many of each class."""
 _own: dict[str, str] = {}
 """Names of rows that `name_rows` has found."""
+_specs: dict[str, str | None] = {}
+"""Task spec of each row that `name_rows` was given; None for an encoder from elsewhere."""
 
 
 def row_title(row: str) -> str:
@@ -46,6 +48,7 @@ def name_rows(specs: Mapping[str, str | None]) -> None:
     Args:
         specs: The task spec of each row of a comparison; None for an encoder from elsewhere.
     """
+    _specs.update(specs)
     for row, spec in specs.items():
         if spec is not None and is_file(spec):
             _own[row] = _title_in_file(row, spec)
@@ -55,15 +58,32 @@ def name_rows(specs: Mapping[str, str | None]) -> None:
             _own[row] = f"{row} (encoder file)"
 
 
+def uses_labels(row: str) -> bool:
+    """Return whether a row was trained with labels; False for an encoder from elsewhere, of which it is not known."""
+    spec = _specs.get(row, row)
+    task = None if spec is None else _in_file(spec) if is_file(spec) else _tasks().get(re.split("[:?]", spec)[0])
+    return task is not None and task.needs_labels
+
+
+def is_given(row: str) -> bool:
+    """Return whether a row is an encoder from elsewhere; it may have been trained with labels."""
+    return row in _specs and _specs[row] is None and row not in PLAIN_TITLES
+
+
+def _in_file(spec: str) -> catalogue.DeclaredTask | None:
+    """Return the task that a user's file declares; None if the file is gone."""
+    try:
+        return catalogue.declared_task_in_file(path_of(parse_spec(spec).kind))
+    except UserError:
+        return None
+
+
 def _title_in_file(row: str, spec: str) -> str:
     """Return the name of a task in a user's file; that of the file if it is gone or names none."""
     _, _, options = row.partition("?")
     name, _, variant = row.partition("?")[0].partition(":")
     readable = name.replace("_", " ").strip().capitalize() or name
-    try:
-        task = catalogue.declared_task_in_file(path_of(parse_spec(spec).kind))
-    except UserError:
-        task = None
+    task = _in_file(spec)
     if task is None or not task.titles:
         return _with_options(f"{readable} ({variant})" if variant else readable, options)
     return _with_options(task.title(variant), options)

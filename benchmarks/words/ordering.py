@@ -35,6 +35,8 @@ PROBE_ORDER = (
     "inpainting",
 )
 """Columns of a table from left to right; other probes follow by name."""
+UNRANKED = ("label_free",)
+"""Probes of which a higher value does not show better features."""
 WITHOUT_LABELS = ("label_free", "nearest_fill", "inpainting")
 """Probes that need no labels."""
 

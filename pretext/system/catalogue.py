@@ -24,6 +24,8 @@ class DeclaredTask:
     """The settings in which a variant differs from the defaults, by variant."""
     variant_help: Mapping[str, str]
     titles: Mapping[str, str]
+    needs_labels: bool
+    """Whether it trains with labels."""
     """See `titles` of `Task`."""
     training_defaults: Mapping[str, Mapping[str, Any]]
     """See `training_defaults` of `Task`."""
@@ -117,6 +119,7 @@ def _task(name: str, module: Module) -> DeclaredTask | None:
             variants=declared.value("variants") or {},
             variant_help=declared.value("variant_help") or {},
             titles=declared.value("titles") or {},
+            needs_labels=bool(declared.value("needs_labels")),
             training_defaults=declared.value("training_defaults") or {},
         )
     return None

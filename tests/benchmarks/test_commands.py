@@ -70,7 +70,9 @@ def test_two_rows_are_compared(smoke, capsys):
     run_smoke(smoke, "--seeds", "2")
     capsys.readouterr()
     assert run_all.main(["compare", "rotation", "supervised", "--out", str(smoke)]) == 0
-    assert re.search(r" \[\+0\.00, \+0\.00\] +not distinguishable\n", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r" \[\+0\.00, \+0\.00\] +not distinguishable\n", printed)
+    assert "\nAfter Holm's correction for all 2: none.\n" in printed
     with pytest.raises(UserError, match="no row 'rotatio'; did you mean 'rotation'"):
         run_all.main(["compare", "rotatio", "random", "--out", str(smoke)])
     for name in ("random.linear", "rotation.segmentation"):
@@ -109,6 +111,21 @@ def test_a_cell_is_reproduced_by_the_beginning_of_its_name(smoke, capsys, monkey
     monkeypatch.setattr(computing, "_make_encoder", broken)
     with pytest.raises(UserError, match=r"RuntimeError: it broke; the traceback is in .*out.reproduced.failures"):
         run_all.main(["reproduce", "rotation.linear.s1", "--out", str(smoke)])
+
+
+def test_clean_keeps_jobs_that_may_be_queued(smoke):
+    run_smoke(smoke)
+    done, waiting = [path.stem for path in sorted((smoke / "results").glob("r*"))][:2]
+    (smoke / "slurm").mkdir()
+    for name in (done, waiting):
+        (smoke / "slurm" / f"{name}.job").write_text("7")
+    (smoke / "results" / f"{waiting}.json").unlink()
+    with pytest.raises(UserError, match=rf"has 1 job without a result \({re.escape(waiting)}\), which may be queued"):
+        run_all.main(["clean", "--out", str(smoke)])
+    assert len(list((smoke / "slurm").iterdir())) == 2
+    (smoke / "slurm" / f"{waiting}.json").write_text("{}")  # it ended without a result
+    assert run_all.main(["clean", "--out", str(smoke)]) == 0
+    assert not (smoke / "slurm").exists()
 
 
 def test_clean_can_spare_recent_files(smoke, capsys):

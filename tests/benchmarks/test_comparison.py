@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from comparison_samples import row
 from scipy import stats
 
 from benchmarks import run_all
-from benchmarks.folders.comparison import compare_folders, text
+from benchmarks.folders.comparison import compare_folders, rows_text, text
 from benchmarks.records.results import write_cell, write_json
+from benchmarks.summaries.verdict import summarise
 from pretext.system.errors import UserError
 
 SETTINGS = {"code": 2, "encoder": "alexnet", "seed": 0, "train": {"images": 8}, "data": {"test": "f"}}
@@ -168,6 +170,20 @@ def test_metrics_significant_after_holm_are_named(tmp_path):
     other = folder(tmp_path / "b", [row(name, items + shift[name]) for name, items in base.items()])
     assert [c.outcome for c in compare_folders(one, other).changes] == ["better", "worse", "worse"]
     assert text(one, other).splitlines()[-1] == "After Holm's correction for all 3: far linear better."
+
+
+@pytest.mark.parametrize("pair", [("random", "c"), ("supervised", "c"), ("b", "c"), ("random", "supervised")])
+def test_two_rows_are_compared_alike_in_either_order(tmp_path, pair):
+    rng = np.random.default_rng(1)
+    rows = ["random", "supervised", *"abcdef"]
+    found = [row(name, rng.normal(at, 1 + at, 40), seed=seed) for at, name in enumerate(rows) for seed in range(3)]
+    forth, back = (rows_text(found, *order, tmp_path).splitlines()[1] for order in (pair, pair[::-1]))
+    numbers = [[float(each) for each in re.findall(r"[-+]\d+\.\d+", line)] for line in (forth, back)]
+    assert numbers[0] == [-numbers[1][0], -numbers[1][2], -numbers[1][1]]
+    assert {"better": "worse", "worse": "better"}.get(words := forth.split()[-1], words) == back.split()[-1]
+    if "random" in pair:  # as in the report
+        (s,) = [s for s in summarise(found) if s.pretext == pair[1]]
+        assert numbers[1] == pytest.approx([s.difference, s.difference_low, s.difference_high], abs=0.006)
 
 
 def test_two_folders_or_two_rows_are_compared_and_a_mixture_is_refused(tmp_path, capsys, monkeypatch):

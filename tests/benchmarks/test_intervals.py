@@ -12,6 +12,7 @@ from scipy import stats
 from benchmarks.interval_simulation import simulation as coverage
 from benchmarks.summaries.intervals import (
     NO_PRIOR,
+    OWN_SEEDS,
     VariancePrior,
     detectable_difference,
     fit_variance_prior,
@@ -45,6 +46,14 @@ def test_without_items_the_interval_comes_from_the_seeds():
 def test_a_single_number_or_equal_numbers_have_no_interval(cells):
     found = interval(np.array(cells))
     assert (found.low, found.high, found.p) == (None, None, None)
+
+
+@pytest.mark.parametrize("pairs", [((0.3, 0.1), (0.4, 0.2), (0.5, 0.3)), ((500 / 7, 300 / 7), (300 / 7, 100 / 7))])
+def test_rounding_is_no_variation(pairs):
+    found = interval(np.array([[one - other] for one, other in pairs]))
+    assert (found.low, found.high, found.p) == (None, None, None)
+    tiny = interval(1e-12 * np.array([[1.0], [2.0], [4.0]]))  # small numbers vary all the same
+    assert tiny.p == pytest.approx(interval(np.array([[1.0], [2.0], [4.0]])).p)
 
 
 def test_zeros_have_an_empty_interval_at_zero():
@@ -175,6 +184,14 @@ def test_noisier_rows_are_shrunk_less_and_moderation_adds_degrees_of_freedom():
     # with items: as if there were five seeds
     squares = np.array([10.0, 6.0, 4.0])
     assert 3 * half_width(squares, 3, 100, prior) ** 2 == pytest.approx(5 * half_width(squares, 5, 100) ** 2)
+
+
+def test_many_seeds_are_not_moderated_and_their_power_is_that_of_the_plain_t_test():
+    squares = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert fit_variance_prior(squares, OWN_SEEDS).df.item() == 0 < fit_variance_prior(squares, OWN_SEEDS - 1).df.item()
+    found = detectable_difference(np.array([6.0, 0.0, 0.0]), OWN_SEEDS, 1, rows=9)
+    alone = stats.nct.sf(stats.t.ppf(0.975, OWN_SEEDS - 1), OWN_SEEDS - 1, found * math.sqrt(OWN_SEEDS / 6.0))
+    assert alone == pytest.approx(0.8, abs=0.01)
 
 
 def test_fewer_than_four_rows_are_not_moderated():

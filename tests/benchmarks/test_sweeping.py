@@ -11,8 +11,8 @@ from comparison_samples import InProcess
 from PIL import Image
 
 from benchmarks import run_all, sweeping
-from benchmarks.executors import choosing
-from benchmarks.records.results import read_measurements, read_plan
+from benchmarks.executors import choosing, schedule
+from benchmarks.records.results import encoder_path, read_measurements, read_plan
 from benchmarks.sweeping import settings_of, val_accuracy
 from pretext.datasets import open_dataset
 from pretext.encoders import build_encoder
@@ -123,6 +123,22 @@ def test_the_best_on_val_is_a_row_and_is_not_chosen_again(tmp_path, monkeypatch,
     kept = json.loads((tmp_path / "sweep.json").read_text())
     assert [each["chosen"] for each in kept["sweeps"].values()] == ["rotation?rotations=all"]
     assert "nothing to compute" in capsys.readouterr().out
+
+
+def test_a_setting_that_fails_is_named_and_the_choice_waits_for_it(tmp_path, monkeypatch):
+    def first_only(cells, out, pool, expected):
+        encoder_path(out, cells[0].name).parent.mkdir(parents=True)
+        encoder_path(out, cells[0].name).touch()
+        return {cell.name: "it broke" for cell in cells[1:]}
+
+    monkeypatch.setattr(schedule, "run_and_show", first_only)
+    monkeypatch.setattr(choosing, "chosen_executor", lambda *_: (InProcess, None))
+    words = [*ARGUMENTS, *JUDGED, "--sweep", SWEEP, "--workers", "1", "--out", str(tmp_path)]
+    with pytest.raises(
+        UserError, match=r"1 of 2 settings could not be trained \(rotation\?rotations=\w+\); see .*fail"
+    ):
+        run_all.main(words)
+    assert not (tmp_path / "sweep.json").exists()
 
 
 @pytest.mark.slow
