@@ -66,7 +66,7 @@ def with_budget(recipe: Recipe, text: str | None) -> Recipe:
         train = dataclasses.replace(recipe.train, **budgets)
     except (ValueError, OverflowError):
         raise UserError(f"--budget {text}: {number!r} is not a number above 0 and up to 1e30") from None
-    return recipe.with_training(train)
+    return dataclasses.replace(recipe.with_training(train), sized="")  # what was said of the profile's own size
 
 
 def with_precision(recipe: Recipe, precision: Precision) -> Recipe:

@@ -188,7 +188,7 @@ def laptop() -> Recipe:
 def tasks() -> Recipe:
     """Compare every pretext task that works with the laptop profile's encoder, at its budget.
 
-    Cost: 22 trained rows and three seeds; an hour or more on two cores. Expect: instance discrimination,
+    Cost: 21 rows that train by steps, and three seeds; an hour or more on two cores. Expect: instance discrimination,
     colorization and the context encoder above random weights in classification; their order is within the noise.
 
     Each row trains at the better of two learning rates, 5e-4 and 2e-3; tasks with two views use larger batches. The
@@ -246,7 +246,7 @@ def tasks() -> Recipe:
 def workstation() -> Recipe:
     """Compare on one GPU in about an hour, with AlexNet at full width and 128 px.
 
-    Cost: ten rows of a million images and two seeds; not yet timed on a GPU. Expect: the order of rows of
+    Cost: seven rows that train on a million images, and two seeds; not yet timed on a GPU. Expect: the order of rows of
     `laptop`, with narrower intervals. Linear and k-NN read 10,000 labels; the fitted probes take ten thousand steps.
     """
     return Recipe(

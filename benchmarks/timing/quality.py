@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ if not __package__:  # run as a file: put the repository root on the import path
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from pretext.system.command_line import parse
-from pretext.system.errors import run_command
+from pretext.system.errors import UserError, run_command
 
 PROG = "python benchmarks/timing/quality.py"
 SUITES = ("ours", "lightly")
@@ -30,7 +30,7 @@ class Quality:
     Both train a ResNet-18 by SimCLR at 64 px from picture files, each by its own recipe. First their speeds are
     measured, in turns; then each trains for the steps that fit into the minutes at its speed, so that other work on the
     machine does not change the result, and its learning rate falls to 0 at the end. The suite's linear and k-NN probes
-    judge the encoder files of both. The same command goes on where it stopped.
+    judge the encoder files of both, and random weights beside them. The same command goes on where it stopped.
 
     Examples:
         python benchmarks/timing/quality.py --data coco:tiny-imagenet-20 --minutes 2 5 --seeds 4 --out quality
@@ -55,29 +55,41 @@ class Quality:
 def main(argv: list[str]) -> int:
     """Measure both speeds, train and judge what is missing, and print the table; return the exit code."""
     options = parse(Quality, argv, prog=PROG)
-    speeds = kept(options.out / "speeds.json", lambda: measured_speeds(options.data))
+    out, data = options.out, options.data
+    speeds = kept(out / "speeds.json", {"data": data}, lambda: measured_speeds(data))
     print("pictures per second: " + ", ".join(f"{suite} {speeds[suite]:.1f}" for suite in SUITES), flush=True)
     for seed in range(options.seeds):
-        for minutes in options.minutes:
-            for suite in SUITES:
-                file = options.out / f"{suite}-{minutes:g}min-s{seed}.json"
-                steps = max(1, round(speeds[suite] * 60 * minutes / batch_size()))
-                found = kept(file, lambda s=suite, n=steps, i=seed, f=file: judged(s, n, i, options.data, f))
-                values = ", ".join(f"{name} {found[name]:.1f}" for name in PROBES)
-                print(f"{suite}, {minutes:g} min, {steps:,} steps, seed {seed}: {values}", flush=True)
-    print(table(options.out, options.minutes, options.seeds))
+        runs = [("random", 0.0, 0)]
+        runs += [(s, m, max(1, round(speeds[s] * 60 * m / batch_size()))) for m in options.minutes for s in SUITES]
+        for suite, minutes, steps in runs:
+            file, about = result_file(out, suite, minutes, seed), {"data": data, "steps": steps}
+            found = kept(file, about, lambda s=suite, n=steps, i=seed, f=file: judged(s, n, i, data, f))
+            values = ", ".join(f"{name} {found[name]:.1f}" for name in PROBES)
+            print(f"{suite}, {minutes:g} min, {steps:,} steps, seed {seed}: {values}", flush=True)
+    print(table(out, options.minutes, options.seeds))
     return 0
 
 
-def kept(file: Path, compute: Any) -> dict[str, float]:
-    """Return the content of a JSON file, computed and written if it does not exist."""
+def result_file(out: Path, suite: str, minutes: float, seed: int) -> Path:
+    """Return the file of one encoder's scores; random weights have 0 minutes."""
+    return out / f"{suite}-{minutes:g}min-s{seed}.json"
+
+
+def kept(file: Path, about: Mapping[str, Any], compute: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+    """Return the numbers of a JSON file, computed and written if it does not exist.
+
+    Raises:
+        UserError: If the file was written about something else.
+    """
     from pretext.system.checkpoint import atomic_write
 
     if not file.exists():
         found = compute()
         with atomic_write(file) as beside:
-            beside.write_text(json.dumps(found))
-    content: dict[str, float] = json.loads(file.read_text())
+            beside.write_text(json.dumps({"about": about, **found}))
+    content: dict[str, Any] = json.loads(file.read_text())
+    if (stored := content.pop("about", None)) != about:
+        raise UserError(f"{file} is about {stored}, and this command about {dict(about)}; give another --out")
     return content
 
 
@@ -102,7 +114,7 @@ def judged(suite: str, steps: int, seed: int, spec: str, file: Path) -> dict[str
     """Train an encoder and return the headline of each probe.
 
     Args:
-        suite: One of `SUITES`.
+        suite: One of `SUITES`, or random.
         steps: Number of training steps.
         seed: Seed of training and probes.
         spec: The data set.
@@ -114,7 +126,10 @@ def judged(suite: str, steps: int, seed: int, spec: str, file: Path) -> dict[str
     from pretext.encoders import load_encoder
 
     data, out = open_dataset(spec), file.with_suffix("")
-    if suite == "ours":
+    if suite == "random":
+        config = TrainConfig(seed=seed)
+        encoder = load_encoder(train("random", "torchvision:resnet18", data, config, out, image_size=SIMCLR_SIDE))
+    elif suite == "ours":
         config = TrainConfig(steps=steps, batch_size=batch_size(), samples=0, seed=seed)
         encoder = load_encoder(train("simclr", "torchvision:resnet18", data, config, out, image_size=SIMCLR_SIDE))
     else:
@@ -138,7 +153,7 @@ def train_by_lightly(data: Any, steps: int, seed: int, workers: int, out: Path) 
     with tempfile.TemporaryDirectory() as folder:
         link(files_of(data.split("train")), Path(folder, "pictures"))
         backbone, training = lightly_steps(Path(folder), workers, steps=steps, seed=seed)
-        for _ in islice(training, steps):
+        for _ in itertools.islice(training, steps):
             pass
     torch.save(backbone.state_dict(), out)
     return out
@@ -147,18 +162,12 @@ def train_by_lightly(data: Any, steps: int, seed: int, workers: int, out: Path) 
 def table(out: Path, minutes: Sequence[float], seeds: int) -> str:
     """Return the mean and the range over the seeds for each budget, suite and probe."""
     lines = [f"{'minutes':>7}  {'suite':<8}" + "".join(f"{name:>24}" for name in PROBES)]
-    for budget in minutes:
-        for suite in SUITES:
-            found = list(_results(out, suite, budget, seeds))
-            values = ([each[name] for each in found] for name in PROBES)
-            cells = (f"{statistics.mean(v):.1f} ({min(v):.1f}–{max(v):.1f})" for v in values)
-            lines.append(f"{budget:>7g}  {suite:<8}" + "".join(f"{cell:>24}" for cell in cells))
+    for budget, suite in [(0.0, "random"), *itertools.product(minutes, SUITES)]:
+        found = [json.loads(result_file(out, suite, budget, seed).read_text()) for seed in range(seeds)]
+        values = ([each[name] for each in found] for name in PROBES)
+        cells = (f"{statistics.mean(v):.1f} ({min(v):.1f}–{max(v):.1f})" for v in values)
+        lines.append(f"{budget:>7g}  {suite:<8}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
-
-
-def _results(out: Path, suite: str, minutes: float, seeds: int) -> Iterator[dict[str, float]]:
-    for seed in range(seeds):
-        yield json.loads((out / f"{suite}-{minutes:g}min-s{seed}.json").read_text())
 
 
 if __name__ == "__main__":
