@@ -53,7 +53,7 @@ def test_the_commands_of_the_first_page_run_in_their_order(tmp_path, monkeypatch
     text = (ROOT / "docs" / "index.md").read_text().partition("## 3")[2]
     blocks = re.findall(r"^```sh\n(.*?)^```$", re.sub(r"\\\n\s+", "", text), re.DOTALL | re.MULTILINE)
     commands = [line for block in blocks for line in block.splitlines() if line.startswith("python ")]
-    assert len(commands) == 7
+    assert len(commands) == 8
     monkeypatch.chdir(tmp_path)
     for command in commands:
         fewer = re.sub(r"--images \d+", "--images 320", command)

@@ -24,8 +24,8 @@ from benchmarks.summaries.intervals import (
     fit_variance_prior,
     half_width,
     mean_squares,
-    rank,
 )
+from benchmarks.summaries.ranks import rank
 
 MEAN = 40.0
 AGREEMENT = 0.45

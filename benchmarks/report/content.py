@@ -20,7 +20,8 @@ from benchmarks.records.results import (
 )
 from benchmarks.report.headline import best_of_probe
 from benchmarks.summaries.costs import Cost, read_costs
-from benchmarks.summaries.intervals import LEVEL, Interval, Ranking, interval
+from benchmarks.summaries.intervals import LEVEL, Interval, interval
+from benchmarks.summaries.ranks import Ranking
 from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, mean_chance, ranking, summarise, tables
 from benchmarks.words.columns import column, labels_of, sets_of, synthetic_sets
 from benchmarks.words.naming import metric_title, probe_title

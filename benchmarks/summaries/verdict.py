@@ -22,7 +22,6 @@ from benchmarks.summaries.intervals import (
     LEVEL,
     NO_PRIOR,
     Interval,
-    Ranking,
     Table,
     VariancePrior,
     are_equal,
@@ -32,8 +31,8 @@ from benchmarks.summaries.intervals import (
     holm,
     interval,
     mean_squares,
-    rank,
 )
+from benchmarks.summaries.ranks import Ranking, rank
 from benchmarks.words.columns import probe_of
 from benchmarks.words.ordering import UNRANKED, column_order, row_key
 from pretext.system.checkpoint import atomic_write

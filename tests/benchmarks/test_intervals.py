@@ -21,8 +21,8 @@ from benchmarks.summaries.intervals import (
     holm,
     interval,
     mean_squares,
-    rank,
 )
+from benchmarks.summaries.ranks import rank
 
 
 def test_one_seed_gives_the_classic_t_interval_of_the_items():
