@@ -87,7 +87,7 @@ def trained(tasks: Mapping[str, str], training: Mapping[str, Mapping[str, Any]] 
 
 
 def smoke() -> Recipe:
-    """Check in less than two minutes that everything works: each row of `laptop`, each probe. The numbers are meaningless.
+    """Check in less than two minutes that everything works: each row of `laptop`, each probe. Numbers mean nothing.
 
     Cost: 7 trained rows of 512 images, on two cores. Expect: every column filled, almost no significant difference.
     """
