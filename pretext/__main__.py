@@ -31,7 +31,7 @@ from pretext.system.command_line import flags_of_settings, parse, settings_in, w
 from pretext.system.declarations import read_class
 from pretext.system.errors import UserError, did_you_mean, run_command
 from pretext.system.plugins import file_row, is_file
-from pretext.system.specs import parse_spec
+from pretext.system.specs import Spec, options_into, parse_spec
 
 PROG = "python -m pretext"
 
@@ -262,11 +262,22 @@ def _flags_of(spec: str, settings: Any) -> type[Any]:
     from pretext.training.config import TrainConfig
 
     published = task_training(spec)
-    own = {field.name: field for field in dataclasses.fields(Train)}
-    loop = TrainConfig(**{key: value for key, value in published.items() if key not in own})
-    hints = {"encoder": str, "image_size": int}
+    named = f"{parse_spec(spec).kind}: training_defaults"
+    own = {"encoder": str, "image_size": int}
+    known = [*own, *(field.name for field in dataclasses.fields(TrainConfig))]
+    for key, value in published.items():
+        if key not in known:
+            raise UserError(f"{named}: unknown setting {key!r}; {did_you_mean(str(key), known)}")
+        if key in own and not isinstance(value, own[key]):
+            raise UserError(f"{named}: {key} is {value!r}; give {'a text' if own[key] is str else 'a whole number'}")
+    texts = {
+        key: ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+        for key, value in published.items()
+        if key not in own and value is not None
+    }
+    loop = options_into(TrainConfig, Spec(named, "", texts))
     fields: list[Any] = [("loop", TrainConfig, dataclasses.field(default=loop))]
-    fields += [(k, hints[k], dataclasses.field(default=value)) for k, value in published.items() if k in own]
+    fields += [(k, own[k], dataclasses.field(default=value)) for k, value in published.items() if k in own]
     command = dataclasses.make_dataclass("Train", fields, bases=(Train,), frozen=True, kw_only=True)
     file = parse_spec(spec).kind if is_file(spec) else ""
     return with_settings(command, settings, field="task_settings", prefix="task", file=file)

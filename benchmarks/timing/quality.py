@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import statistics
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
         runs += [(s, m, max(1, round(speeds[s] * 60 * m / batch_size()))) for m in options.minutes for s in SUITES]
         for suite, minutes, steps in runs:
             file, about = result_file(out, suite, minutes, seed), {"data": data, "steps": steps}
-            found = kept(file, about, lambda s=suite, n=steps, i=seed, f=file: judged(s, n, i, data, f))
+            found = kept(file, about, functools.partial(judged, suite, steps, seed, data, file))
             values = ", ".join(f"{name} {found[name]:.1f}" for name in PROBES)
             print(f"{suite}, {minutes:g} min, {steps:,} steps, seed {seed}: {values}", flush=True)
     print(table(out, options.minutes, options.seeds))

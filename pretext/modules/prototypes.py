@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -14,7 +17,8 @@ class Prototypes(nn.Module):
     Vectors and directions are normalised to length 1. Cosines are float32, also in mixed precision.
 
     Attributes:
-        frozen: While true, the directions get no gradient.
+        frozen: While true, the gradient of the directions is None, so that optimisers skip them: they neither decay
+            nor gather moments. It lies on the CPU, wherever the module is, so that reading it waits for no GPU.
 
     Source: Caron et al. 2020, arXiv 2006.09882, section 3.1 and appendix A (normalised, fixed during the first
         epoch); Caron et al. 2021, arXiv 2104.14294, appendix C (l2 bottleneck and weight normalisation).
@@ -31,9 +35,25 @@ class Prototypes(nn.Module):
     def forward(self, vectors: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
         """Return the cosine of each vector with each direction."""
         with torch.autocast(vectors.device.type, enabled=False):
-            directions = F.normalize(self.weight, dim=1)
-            directions = torch.where(self.frozen, directions.detach(), directions)
-            return F.normalize(vectors.float(), dim=1) @ directions.T
+            weight = _Held.apply(self.weight) if self.frozen else self.weight
+            return F.normalize(vectors.float(), dim=1) @ F.normalize(weight, dim=1).T
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Prototypes:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.frozen = self.frozen.cpu()
+        return self
+
+
+class _Held(torch.autograd.Function):
+    """Return the input, and give it no gradient. The operations of a step are the same as with one."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        return None
 
 
 def cross_view_entropy(targets: Float[Tensor, "T B K"], logits: Float[Tensor, "V B K"]) -> Float[Tensor, ""]:

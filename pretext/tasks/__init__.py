@@ -22,7 +22,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,9 +84,26 @@ def task_config(spec: str) -> Any:
 
 
 def task_training(spec: str) -> dict[str, Any]:
-    """Return the training settings that a task replaces, and its variant's on top of them."""
-    defaults = task_class(spec).training_defaults
-    return {**defaults.get("", {}), **defaults.get(parse_spec(spec).path, {})}
+    """Return the training settings that a task replaces, and its variant's on top of them.
+
+    Raises:
+        UserError: If `training_defaults` is not a mapping from the task's variants, or "", to settings by name.
+    """
+    task, parsed = task_class(spec), parse_spec(spec)
+    defaults: Any = task.training_defaults
+    names = ["", *task.variants]
+    for variant, settings in defaults.items() if isinstance(defaults, Mapping) else [(defaults, None)]:
+        if not isinstance(settings, Mapping):
+            raise UserError(
+                f"{parsed.kind}: training_defaults is {defaults}; give settings by variant, such as "
+                '{"": {"batch_size": 64}}'
+            )
+        if variant not in names:
+            known = did_you_mean(str(variant), map(repr, names))
+            raise UserError(
+                f"{parsed.kind}: training_defaults has no use for {variant!r}, which is no variant; {known}"
+            )
+    return {**defaults.get("", {}), **defaults.get(parsed.path, {})}
 
 
 def build_task(config: Any, encoder: Encoder, *, labels: LabelKind | None = None, seed: int) -> Task:

@@ -25,6 +25,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import base_settings, two_views
@@ -59,8 +60,9 @@ class BarlowTwins(Task):
             if not 0 < self.redundancy <= 100:
                 raise ValueError(f"redundancy is {self.redundancy}; allowed is above 0 and up to 100")
             for name in ("hidden", "projection"):
-                if not 2 <= getattr(self, name) <= 65536:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 65536")
+                most = MOST.get(name, 65536)
+                if not 2 <= getattr(self, name) <= most:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to {most}")
             for name in ("other_blur", "other_solarize"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to 1")

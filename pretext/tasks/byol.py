@@ -28,6 +28,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import Projected, projector
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -61,7 +62,7 @@ class BYOL(Task):
                 ("other_blur", 0, 1),
                 ("other_solarize", 0, 1),
                 ("momentum", 0, 1),
-                ("hidden", 1, 65536),
+                ("hidden", 1, MOST["hidden"]),
                 ("projection", 2, 65536),
             ):
                 if not least <= getattr(self, name) <= most:

@@ -33,6 +33,7 @@ from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import projector
 from pretext.modules.prototypes import Prototypes, cross_view_entropy
 from pretext.system.distributed import gather
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.views import MultiCrop, base_settings, embed_crops, local_side, multi_crop, show_crops
 
@@ -85,8 +86,9 @@ class DINO(Task):
         def __post_init__(self) -> None:
             super().__post_init__()
             for name in ("outputs", "hidden", "bottleneck"):
-                if not 2 <= getattr(self, name) <= 1_000_000:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 1000000")
+                most = MOST.get(name, 1_000_000)
+                if not 2 <= getattr(self, name) <= most:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to {most}")
             for name in ("student_temperature", "teacher_temperature", "teacher_start"):
                 if not 0.001 <= getattr(self, name) <= 100:
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0.001 to 100")
@@ -115,6 +117,7 @@ class DINO(Task):
     variant_help: ClassVar[Mapping[str, str]] = {
         "paper": "published head (65536 outputs), crops and momentum",
     }
+    revision: ClassVar[int] = 1
 
     centre: Tensor
     temperature: Tensor

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.projector import projector
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 
 
@@ -78,8 +79,8 @@ class Egomotion(Task):
             largest = 0.98 / (math.sqrt(2) * (1 + 2 * self.shift))
             if not 0.05 <= self.crop <= largest:
                 raise ValueError(f"crop is {self.crop}; allowed is from 0.05 to {largest:.3f}, with shift={self.shift}")
-            if not 1 <= self.hidden <= 65536:
-                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
+            if not 1 <= self.hidden <= MOST["hidden"]:
+                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to {MOST['hidden']}")
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)

@@ -39,6 +39,7 @@ from pretext.modules.memory_bank import Queue
 from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import Projected, projector
 from pretext.system.distributed import gather, rank
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -85,7 +86,7 @@ class MoCo(Task):
                 ("momentum", 0, 1),
                 ("queue", 1, 10_000_000),
                 ("norm_groups", 1, 1024),
-                ("hidden", 1, 65536),
+                ("hidden", 1, MOST["hidden"]),
                 ("projection", 2, 65536),
             ):
                 value = getattr(self, name)

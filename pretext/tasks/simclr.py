@@ -25,6 +25,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather, rank
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -51,8 +52,8 @@ class SimCLR(Task):
             super().__post_init__()
             if not 0.001 <= self.temperature <= 100:
                 raise ValueError(f"temperature is {self.temperature}; allowed is from 0.001 to 100")
-            if not 1 <= self.hidden <= 65536:
-                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 65536")
+            if not 1 <= self.hidden <= MOST["hidden"]:
+                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to {MOST['hidden']}")
             if not 2 <= self.projection <= 65536:
                 raise ValueError(f"projection is {self.projection}; allowed is from 2 to 65536")
 

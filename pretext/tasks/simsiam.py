@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -51,8 +52,9 @@ class SimSiam(Task):
         def __post_init__(self) -> None:
             super().__post_init__()
             for name, least in (("hidden", 1), ("projection", 2), ("bottleneck", 1)):
-                if not least <= getattr(self, name) <= 65536:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 65536")
+                most = MOST.get(name, 65536)
+                if not least <= getattr(self, name) <= most:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
 
     variants: ClassVar[Mapping[str, Any]] = {"paper": Config(hidden=2048, projection=2048, bottleneck=512)}
     variant_help: ClassVar[Mapping[str, str]] = {

@@ -8,7 +8,7 @@ The Sinkhorn iterations distribute a batch equally over all prototypes, which ex
 for all images.
 
 Deviations: no queue, so that a batch should hold at least as many images as there are prototypes, hence 64 prototypes
-by default (`swav:paper` has 3000 and needs batches to match); crops for small images, half the colour strength and
+by default (`swav:paper` has 3000, and the paper's batch of 4096); crops for small images, half the colour strength and
 four small crops of half the side by default; prototypes are frozen over 2 % of the run (the paper: one epoch), and
 normalised in the forward pass; no LARS, the optimiser is the training loop's; see also
 `pretext.transforms.augmentation`.
@@ -28,7 +28,8 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.modules.prototypes import Prototypes, cross_view_entropy
-from pretext.system.distributed import gather, rank
+from pretext.system.distributed import gather, rank, world
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.views import MultiCrop, embed_crops, local_side, multi_crop, show_crops
 
@@ -61,8 +62,9 @@ class SwAV(Task):
         def __post_init__(self) -> None:
             super().__post_init__()
             for name, least in (("prototypes", 2), ("iterations", 1), ("hidden", 1), ("projection", 2)):
-                if not least <= getattr(self, name) <= 1_000_000:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 1000000")
+                most = MOST.get(name, 1_000_000)
+                if not least <= getattr(self, name) <= most:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
             for name in ("temperature", "epsilon"):
                 if not 0.001 <= getattr(self, name) <= 100:
                     raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0.001 to 100")
@@ -84,6 +86,8 @@ class SwAV(Task):
     variant_help: ClassVar[Mapping[str, str]] = {
         "paper": "3000 prototypes, published crops and projector",
     }
+    training_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"batch_size": 4096}}
+    revision: ClassVar[int] = 1
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         """Build the projector and the prototypes.
@@ -97,6 +101,7 @@ class SwAV(Task):
         self.projector = projector(encoder.stages[-1].channels, config.hidden, config.projection, layers=2)
         self.prototypes = Prototypes(config.projection, config.prototypes, frozen=config.freeze > 0)
         self._metrics = torch.zeros(2)
+        self._assigned = config.prototypes  # images over which the last step's assignments were computed
 
     def crops(self, batch: Batch) -> list[Float[Tensor, "V B 3 _ _"]]:
         """Return large and small crops; they differ in size and covered area only."""
@@ -114,6 +119,7 @@ class SwAV(Task):
         loss = cross_view_entropy(assignments, scores / self.config.temperature)
         minimum = _entropy(assignments).mean()  # the loss of a perfect prediction
         self._metrics = torch.stack([_entropy(assignments.mean(dim=(0, 1))).exp(), loss.detach() - minimum])
+        self._assigned = len(batch) * world()
         yield "task", loss
 
     def after_step(self, progress: float) -> None:
@@ -124,6 +130,16 @@ class SwAV(Task):
         """Return the effective number of prototypes, the divergence from the assignments, and the loss at chance."""
         used, divergence = self._metrics.tolist()
         return {"prototypes_used": used, "divergence": divergence, "chance": math.log(self.config.prototypes)}
+
+    def warning(self) -> str | None:
+        """See `Task.warning`: fewer images than prototypes cannot be distributed equally over them."""
+        count = self.config.prototypes
+        if self._assigned >= count:
+            return None
+        return (
+            f"{self._assigned} images at a time are assigned to {count} prototypes, which cannot get equally many; "
+            "raise --batch-size, lower --accumulate, or set fewer prototypes"
+        )
 
     def pictures(self, batch: Batch) -> Mapping[str, Float[Tensor, "B 3 S S"]]:
         """Return each image, its large crops and one small crop."""

@@ -37,6 +37,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather, rank
+from pretext.system.ranges import MOST
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.crops import cut
 
@@ -80,8 +81,9 @@ class Temporal(Task):
         def __post_init__(self) -> None:
             whole = {"near": 1, "far": 2, "window": 4, "negatives": 1, "hidden": 1, "projection": 2}
             for name, least in whole.items():
-                if not least <= getattr(self, name) <= 65536:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 65536")
+                most = MOST.get(name, 65536)
+                if not least <= getattr(self, name) <= most:
+                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
             if not self.near < self.far:
                 raise ValueError(f"far is {self.far}; allowed is above near={self.near}")
             if not 0 < self.margin <= 2:

@@ -12,6 +12,8 @@ from pretext.system.errors import UserError
 
 COLLAPSED = 0.01
 """Features with a smaller spread count as collapsed."""
+MIN_IMAGES = 4
+"""The features of fewer images say nothing about a collapse: of one, their spread is always 0."""
 MAX_IMAGES = 256
 """Maximum number of images whose features are examined."""
 

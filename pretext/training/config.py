@@ -32,7 +32,8 @@ NOT_IN_RESULT = (
     "track",
     "keep",
 )
-"""Settings that do not change the trained encoder; a run may be resumed with other values of them."""
+"""Settings that a run may be resumed with other values of. But for `device` they do not change the trained encoder: a
+GPU rounds otherwise than a CPU, and by default computes in bfloat16. `run.json` names the device and the precision."""
 BY_CONTENT = ("init",)
 """Settings that name a file: its content tells runs apart, wherever it lies."""
 
@@ -54,7 +55,8 @@ class TrainConfig:
     batch_size: int = 128
     """Images per step, over all processes."""
     accumulate: int = 1
-    """Split each batch into this many micro-batches to save memory; must divide the batch size."""
+    """Split each batch into this many micro-batches to save memory; must divide the batch size. Losses that compare the
+    images of a batch (simclr, moco:v3, barlow_twins, vicreg, swav, temporal) see only those of one micro-batch."""
     optimizer: OptimizerName = "adamw"
     """Optimiser: AdamW, Adam or SGD with momentum."""
     learning_rate: float = 1e-3
@@ -176,7 +178,7 @@ class TrainConfig:
 
         Args:
             image_count: Number of images in the training split.
-            flops_per_image: Floating-point operations of every player's forward and backward pass.
+            flops_per_image: Floating-point operations of one image; see `pretext.training.flops`.
         """
         if self.seconds is not None:
             return None

@@ -20,7 +20,7 @@ from pretext.system.memory import peak_memory
 from pretext.system.progress import progress_bar
 from pretext.system.stored_json import Shape, parse_json
 from pretext.tasks.base import Task
-from pretext.training.collapse import COLLAPSED, feature_statistics
+from pretext.training.collapse import COLLAPSED, MIN_IMAGES, feature_statistics
 from pretext.training.config import TrainConfig
 from pretext.training.tracking import Trackers
 from pretext.training.watching import Watch
@@ -60,6 +60,7 @@ class TrainingLog:
         total_steps: int | None,
         config: TrainConfig,
         progress: float = 0.0,
+        images_seen: int = 0,
     ) -> None:
         """Keep the lines that an earlier call wrote up to `step`.
 
@@ -70,6 +71,7 @@ class TrainingLog:
             total_steps: Steps of the whole run; None if the budget is in seconds.
             config: Settings of the run.
             progress: Share of the budget that is spent.
+            images_seen: Images that the run has seen, over all processes.
         """
         self.out, self.settings, self.config, self.total_steps = out, settings, config, total_steps
         self.rows: list[dict[str, Any]] = []
@@ -78,7 +80,9 @@ class TrainingLog:
         path = out / "log.jsonl"
         if step and rank() == 0 and path.is_file():
             self.rows = [row for row in read_log(path) if row["step"] <= step]
-        self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
+        self.last_watched = max((row["step"] for row in self.rows if "watch" in row), default=0)
+        self.first_step, self.last_images = step, images_seen
+        self.waiting_seconds, self.interval_started = 0.0, time.monotonic()
         self.logged = progress
         total, unit = (config.seconds or 0.0, "s") if total_steps is None else (total_steps, "step")
         initial = step if total_steps is not None else round(min(progress, 1.0) * total, 1)
@@ -89,7 +93,7 @@ class TrainingLog:
             self.out.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.out / "log.jsonl") as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-            self.trackers = Trackers(self.config.track, self.out, self.settings, self.last_step, self._say)
+            self.trackers = Trackers(self.config.track, self.out, self.settings, self.first_step, self._say)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,6 +119,7 @@ class TrainingLog:
         images: Tensor,
         *,
         progress: float,
+        images_seen: int,
     ) -> None:
         """Log a step if it is due, and warn once if the encoder's features have collapsed or the task warns.
 
@@ -125,6 +130,7 @@ class TrainingLog:
             model: The task, for its metrics and its encoder.
             images: Images of this step; the features of some of them are checked for collapse.
             progress: Share of the budget that is spent, this step included; that of seconds may exceed 1.
+            images_seen: Images that the run has seen, over all processes, this step included.
 
         Raises:
             UserError: If a loss is not finite. On a GPU only the steps that are due are checked.
@@ -145,7 +151,7 @@ class TrainingLog:
         if not due or rank():
             return
         features = feature_statistics(model.encoder, images)
-        if features["feature_std"] < COLLAPSED:
+        if len(images) >= MIN_IMAGES and features["feature_std"] < COLLAPSED:
             self._warn(
                 "collapse",
                 f"the encoder has collapsed at step {step}: the standard deviation of its features is "
@@ -154,11 +160,11 @@ class TrainingLog:
         if (warning := model.warning()) is not None:
             self._warn("task", f"at step {step} {warning}")
         elapsed = max(time.monotonic() - self.interval_started, 1e-9)
-        count = (step - self.last_step) * self.config.batch_size
+        count = images_seen - self.last_images
         self._write(
             {
                 "step": step,
-                "images": step * self.config.batch_size,
+                "images": images_seen,
                 "loss": values,
                 "learning_rate": learning_rate,
                 "images_per_second": count / elapsed,
@@ -169,13 +175,18 @@ class TrainingLog:
             }
         )
         self.bar.set_postfix({player: f"{value:.4f}" for player, value in values.items()}, refresh=False)
-        self.waiting_seconds, self.interval_started, self.last_step = 0.0, time.monotonic(), step
+        self.waiting_seconds, self.interval_started, self.last_images = 0.0, time.monotonic(), images_seen
         self.logged = progress
 
-    def watched(self, step: int, watch: Watch, encoder: Encoder) -> None:
-        """Measure the encoder after a step, and log it; `images_per_second` leaves out the time that it takes."""
-        began = time.monotonic()
-        self._write({"step": step, "images": step * self.config.batch_size, "watch": watch.measure(encoder)})
+    def watched(self, step: int, watch: Watch, encoder: Encoder, *, images_seen: int) -> None:
+        """Measure the encoder after a step, and log it, unless the log has it already.
+
+        `images_per_second` leaves out the time that it takes.
+        """
+        if step == self.last_watched:
+            return
+        began, self.last_watched = time.monotonic(), step
+        self._write({"step": step, "images": images_seen, "watch": watch.measure(encoder)})
         self.interval_started += time.monotonic() - began
 
     def sheet(self, step: int, path: Path | None) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from pretext.system.distributed import (
     rank,
     world,
 )
-from pretext.system.errors import UserError
+from pretext.system.errors import UserError, did_you_mean
 from pretext.system.locks import lock_folder
 from pretext.system.precision import autocast, say_if_slow
 from pretext.system.stopping import stop_at_once, stop_politely
@@ -38,11 +38,12 @@ from pretext.training.flops import flops_per_image
 from pretext.training.left_out import LeftOut, sound_images
 from pretext.training.loading import load_batches, next_batch
 from pretext.training.log import TrainingLog
-from pretext.training.micro_batches import equal_part, least_rows, micro_batches, seeded_generator
+from pretext.training.micro_batches import equal_part, least_rows, micro_batches
 from pretext.training.optimisers import make_optimizers, rate_at
-from pretext.training.run_folder import Checkpoint, RunFolder, RunState, run_folder
+from pretext.training.run_folder import Checkpoint, RunFolder, run_folder
+from pretext.training.run_state import RunState
 from pretext.training.sample_sheets import SampleTimes, write_sample
-from pretext.training.starting import initial_encoder
+from pretext.training.starting import initial_encoder, prepared
 from pretext.training.stopwatch import Spent, stopwatch
 from pretext.training.tracking import check_trackers
 from pretext.training.watching import Watch, check_watch
@@ -123,7 +124,7 @@ def _train(
 
 def _finished(folder: RunFolder, checkpoint: Checkpoint | None) -> bool:
     """Return whether the first process finds the run finished: on a network the others may see its files later."""
-    return everyones(checkpoint is not None and checkpoint.state.finished and folder.encoder.is_file())[0]
+    return everyones(checkpoint is not None and checkpoint.state.finished and folder.has_its_encoder())[0]
 
 
 def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: RunFolder, device: torch.device) -> Path:
@@ -143,12 +144,16 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizers = make_optimizers(model, config)
-    step, earlier, prepared = 0, Spent(), min(model.prepares_on, len(train_data))
+    step, images_seen, earlier = 0, 0, Spent()
     if checkpoint is not None:
         folder.restore(model, optimizers, checkpoint.tensors)
         step, earlier = checkpoint.state.step, checkpoint.state.spent
+        before = step * config.batch_size + min(model.prepares_on, len(train_data))
+        images_seen = before if checkpoint.state.images_seen is None else checkpoint.state.images_seen
+        if rank() == 0:
+            checkpoint.state.say_if_moved(out, device)
     elif model.prepares_on:
-        earlier = _prepare(model, train_data, config, device, left_out)
+        earlier, images_seen = prepared(model, train_data, config, device, left_out)
     if config.compile:
         model.encoder.compile()
 
@@ -185,8 +190,22 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
         """Return the share of the budget that is spent."""
         return step / total_steps if total_steps else spent().seconds / (config.seconds or 1.0)
 
-    log = TrainingLog(out, folder.settings, step=step, total_steps=total_steps, config=config, progress=done())
+    def state(*, finished: bool) -> RunState:
+        """Return how far the run has come."""
+        return RunState(step, *spent(), flops, finished=finished, images_seen=images_seen, device=device.type)
+
+    log = TrainingLog(
+        out,
+        folder.settings,
+        step=step,
+        total_steps=total_steps,
+        config=config,
+        progress=done(),
+        images_seen=images_seen,
+    )
     samples = SampleTimes(total_steps, config.samples, progress=done())
+    if checkpoint is None and rank() == 0:
+        folder.remove_former_run(config.init)
 
     # 4. The loop.
     model.train()
@@ -214,63 +233,42 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                 log.add_waiting(time.monotonic() - waiting_since)
                 step += 1
                 if batch is not None and len(batch):
+                    images_seen += len(batch) * world()
                     batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
                     parts = micro_batches(batch, config, step - 1, device, least)
                     losses = mean_losses(_step(model, parts, optimizers, config, device))
                     model.after_step(step / total_steps if total_steps else progress)
-                    log.step(step, losses, rate_factor * config.learning_rate, model, batch.images, progress=done())
+                    rate = rate_factor * config.learning_rate
+                    log.step(step, losses, rate, model, batch.images, progress=done(), images_seen=images_seen)
                     if rank() == 0 and samples.due(step, done()):
                         sheet = write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
                         log.sheet(step, sheet)
                 else:  # too few images can be decoded: all skip the step
                     log.advance(done())
 
-                if watch is not None and (step % config.watch_every == 0 or step == total_steps):
-                    log.watched(step, watch, model.encoder)
+                if watch is not None and step % config.watch_every == 0:
+                    log.watched(step, watch, model.encoder, images_seen=images_seen)
                 if config.keeps(step, total_steps) and rank() == 0:
-                    folder.keep(model, step, images_seen=step * config.batch_size + prepared)
+                    folder.keep(model, step, images_seen=images_seen)
                 if time.monotonic() - last_saved > config.checkpoint_seconds and rank() == 0:
-                    folder.save(model, optimizers, RunState(step, *spent(), flops, finished=False))
+                    folder.save(model, optimizers, state(finished=False))
                     last_saved = time.monotonic()
+            if watch is not None and not stopped:
+                log.watched(step, watch, model.encoder, images_seen=images_seen)
 
         # 5. The last checkpoint and the encoder file. Only the first process writes them; the others wait.
         if rank() == 0:
-            state = RunState(step, *spent(), flops, finished=not stopped)
-            folder.save(model, optimizers, state)
+            last = state(finished=not stopped)
+            folder.save(model, optimizers, last)
             if not stopped:
-                images_seen = step * config.batch_size + prepared
-                notes = [*train_data.notes, *left_out.notes()]
-                folder.finish(model, state, images_seen=images_seen, notes=notes)
+                with autocast(config.precision, device):
+                    precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
+                folder.finish(model, last, precision=precision, notes=[*train_data.notes, *left_out.notes()])
         left_out.report()
         everyones(None)
     if stopped:
         raise KeyboardInterrupt
     return folder.encoder
-
-
-def _prepare(model: Task, data: ImageDataset, config: TrainConfig, device: torch.device, left_out: LeftOut) -> Spent:
-    """Call `Task.prepare` on the same images in every process; return the time that it took."""
-    spent = stopwatch(Spent(), processes=world())
-    count = min(model.prepares_on, len(data))
-    batch = next(
-        load_batches(
-            data,
-            count,
-            side=model.encoder.input_size,
-            seed=config.seed,
-            first=0,
-            rank=0,
-            world=1,
-            labels=False,
-            workers=0,
-            left_out=left_out,
-        )
-    )
-    if not left_out.share(len(batch), count):
-        raise UserError(f"{data.spec}: cannot decode any of {count} images in a row; check the files")
-    generator = seeded_generator(device, config.seed, 0, 0, 0, 1)
-    model.prepare(replace(batch.map(lambda tensor: tensor.to(device)), generator=generator))
-    return spent()
 
 
 def _step(
@@ -280,25 +278,31 @@ def _step(
     config: TrainConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    """Update each player's parameters once, by its loss averaged over the micro-batches; return the losses.
+    """Update each player's parameters once, by its loss averaged over the rows of all micro-batches; return the losses.
 
     `Task.losses` is a generator: it computes the second player's loss after the first player has been updated.
     """
     pending = [model.losses(micro_batch) for micro_batch in parts]
+    rows = sum(map(len, parts))
     losses: dict[str, Tensor] = {}
     while True:
         player = None
-        for losses_of_micro_batch in pending:
+        for part, losses_of_micro_batch in zip(parts, pending, strict=True):
             with autocast(config.precision, device), whole_batch_statistics():
                 item = next(losses_of_micro_batch, None)
             if item is None:  # all end in the same round; the code after a task's last yield still runs for each
                 continue
             if player is None:
                 player = item[0]
+                if player not in optimizers:
+                    raise UserError(
+                        f"{inspect.getfile(type(model))}: losses yields a loss of {player!r}, which players() does not "
+                        f"declare; {did_you_mean(str(player), optimizers)}"
+                    )
                 optimizers[player].zero_grad(set_to_none=True)
-            loss = item[1]
-            torch.autograd.backward(loss / len(parts))  # frees this graph before the next one is built
-            losses[player] = losses.get(player, 0) + loss.detach() / len(parts)
+            loss = item[1] / (rows / len(part))
+            torch.autograd.backward(loss)  # frees this graph before the next one is built
+            losses[player] = losses.get(player, 0) + loss.detach()
         if player is None:
             return losses
         parameters = [parameter for group in optimizers[player].param_groups for parameter in group["params"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from operator import itemgetter
@@ -27,7 +28,7 @@ def least_rows(
         UserError: If it needs two, and the settings give one.
     """
     rows = config.batch_size // world()
-    smallest = _smallest(rows, config.accumulate)
+    smallest = min(_sizes(rows, config.accumulate))
     if (smallest > 1 and not streamed) or takes_one_image(model, data, image, device):
         return 1
     if smallest < 2:
@@ -38,32 +39,32 @@ def least_rows(
     return 2
 
 
-def _smallest(rows: int, accumulate: int, least: int = 1) -> int:
-    """Return the rows of the smallest of `micro_batches`."""
-    size = max(math.ceil(rows / accumulate), least)
-    return rows - (rows - 1) // size * size if rows else 0
+def _sizes(rows: int, accumulate: int, least: int = 1) -> list[int]:
+    """Return the rows of each of `micro_batches`, the larger ones first; they differ by at most one."""
+    parts = math.ceil(rows / max(math.ceil(rows / accumulate), least))
+    return [rows // parts + (k < rows % parts) for k in range(parts)]
 
 
 def equal_part(batch: Batch | None, rows: int, accumulate: int, least: int) -> Batch | None:
     """Cut a batch to at most `rows` rows, of which each micro-batch gets at least `least`; no row if there are none."""
-    while rows and _smallest(rows, accumulate, least) < least:
+    while rows and min(_sizes(rows, accumulate, least)) < least:
         rows -= 1
     return batch and batch.map(itemgetter(slice(rows)))
 
 
 def micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.device, least: int = 1) -> list[Batch]:
-    """Split a batch into at most `config.accumulate` parts, each with a generator of its own.
+    """Split a batch into at most `config.accumulate` parts of nearly equal size, each with a generator of its own.
 
     The parts are numbered over all processes, so that several processes draw what one draws that accumulates as often.
     """
     first = rank() * config.accumulate
-    size = max(math.ceil(len(batch) / config.accumulate), least)
+    sizes = _sizes(len(batch), config.accumulate, least)
     return [
         replace(
-            batch.map(itemgetter(slice(start, start + size))),
+            batch.map(itemgetter(slice(end - size, end))),
             generator=seeded_generator(device, config.seed, step, 0, first + k),
         )
-        for k, start in enumerate(range(0, len(batch), size))
+        for k, (size, end) in enumerate(zip(sizes, itertools.accumulate(sizes), strict=True))
     ]
 
 

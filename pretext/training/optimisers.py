@@ -58,9 +58,21 @@ def make_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if name == "sgd":
-        return steps_in_memory_order(torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True))
+        sgd = torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True)
+        sgd.register_step_pre_hook(_give_momentum)
+        return steps_in_memory_order(sgd)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
     return steps_in_memory_order(kind(groups, lr=learning_rate, betas=(momentum, beta2), fused=True))
+
+
+def _give_momentum(optimizer: torch.optim.Optimizer, *arguments: object) -> None:
+    """Give a momentum of 0 to weights whose first gradient comes after that of others, which fused SGD does not do."""
+    for group in optimizer.param_groups:
+        moved = [weight for weight in group["params"] if weight.grad is not None]
+        late = [weight for weight in moved if optimizer.state[weight].get("momentum_buffer") is None]
+        if group["momentum"] and len(late) < len(moved):
+            for weight in late:
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def rate_at(progress: float, *, schedule: ScheduleName, warmup: float) -> float:

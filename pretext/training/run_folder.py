@@ -16,9 +16,10 @@ from torch.optim import Optimizer
 
 from pretext.datasets.base import ImageDataset
 from pretext.encoders import Encoder, build_encoder
-from pretext.encoders.files import encoder_digest, load_strictly, save_encoder
+from pretext.encoders.files import encoder_digest, load_strictly, read_record, save_encoder
 from pretext.encoders.foreign import FILE_OPTIONS
 from pretext.encoders.own import check_code
+from pretext.encoders.weights import is_spec, weights_file
 from pretext.system.background import begun
 from pretext.system.checkpoint import (
     atomic_write,
@@ -40,12 +41,11 @@ from pretext.system.stored_json import Shape, misfit
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import LabelKind, Task, label_kind
 from pretext.training.config import BY_CONTENT, NOT_IN_RESULT, TrainConfig
-from pretext.training.stopwatch import Spent
+from pretext.training.run_state import STATE, RunState
 
 CHECKPOINT = "checkpoint.safetensors"
 KEPT = "kept"
 """Folder of the encoder files from earlier steps; see `TrainConfig.keep`."""
-STATE: Shape = {"step": int, "seconds": float, "cpu_seconds": float, "flops_per_image": float, "finished": bool}
 SETTINGS: Shape = {
     "task": str,
     "task_config": dict,
@@ -53,24 +53,6 @@ SETTINGS: Shape = {
     "image_size": int,
     "labels": (NoneType, list),
 }
-
-
-class RunState(NamedTuple):
-    """How far a run has come."""
-
-    step: int
-    seconds: float
-    """Training time, over all calls that resumed the run."""
-    cpu_seconds: float
-    """Processor time; see `Spent`."""
-    flops_per_image: float
-    """Floating-point operations of the forward and backward pass."""
-    finished: bool
-
-    @property
-    def spent(self) -> Spent:
-        """The time of the run so far."""
-        return Spent(self.seconds, self.cpu_seconds)
 
 
 class Checkpoint(NamedTuple):
@@ -112,18 +94,50 @@ class RunFolder:
         if not file.is_file():
             return None
         tensors, about = read_checkpoint(file)
-        stored = _flat(parsed_settings(about, file, {}))
-        for key, value in {"encoder_sha256": None, **_flat(self.identity)}.items():  # None: weights of the seed
-            if key != "data" and stored.get(key) != value:  # the fingerprint decides, wherever the data lies
-                raise UserError(
-                    f"{self.path} holds a run with {key} = {stored.get(key)}, but this run has {key} = {value}; "
-                    "give another --out, or delete the folder"
-                )
+        for key, stored, own in self._differences(parsed_settings(about, file, {})):
+            raise UserError(
+                f"{self.path} holds a run with {key} = {stored}, but this run has {key} = {own}; "
+                "give another --out, or delete the folder"
+            )
         about = {"cpu_seconds": 0.0} | about  # earlier versions did not count it
         wrong = misfit(about, STATE)
         if wrong:
             raise UserError(f"{file}: its record: {wrong}; delete it and train again")
-        return Checkpoint(tensors, RunState(**{field: about[field] for field in RunState._fields}))
+        return Checkpoint(tensors, RunState(**{field: about[field] for field in RunState._fields if field in about}))
+
+    def has_its_encoder(self) -> bool:
+        """Return whether the encoder file is there and whole, and by its record is of this run."""
+        try:
+            record = read_record(self.encoder)["record"]
+        except UserError:
+            return False
+        return not self._differences(record)
+
+    def _differences(self, stored: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        """Return name, stored value and own value of every setting in which a record is not of this run."""
+        found = _flat(stored)
+        own = {"encoder_sha256": None, **_flat(self.identity)}  # None: weights of the seed
+        own.pop("data", None)  # the fingerprint decides, wherever the data lies
+        return [(key, found.get(key), value) for key, value in own.items() if found.get(key) != value]
+
+    def remove_former_run(self, init: str | None) -> None:
+        """Delete what an earlier run has left whose checkpoint is gone: its encoders, `run.json` and sample sheets.
+
+        Args:
+            init: See `TrainConfig`.
+
+        Raises:
+            UserError: If this run starts from one of these files.
+        """
+        left = [self.encoder, self.path / "run.json"]
+        for folder in (self.path / KEPT, self.path / "samples"):
+            left += [file for file in folder.glob("step-*") if re.fullmatch(r"step-\d+\.(png|safetensors)", file.name)]
+        source = None if init is None else weights_file(init) if is_spec(init) else Path(init)
+        for file in left:
+            if source is not None and file.exists() and source.exists() and file.samefile(source):
+                raise UserError(f"init {init} is a file of the run that was in {self.path}; give another --out")
+        for file in left:
+            file.unlink(missing_ok=True)
 
     def remove_unfinished_files(self) -> None:
         """Delete the temporary files of a run that was killed while it wrote; no file of another name is touched."""
@@ -155,14 +169,23 @@ class RunFolder:
         file = self.path / KEPT / f"step-{step:07d}.safetensors"
         save_encoder(model.encoder, file, self._record(model, images_seen))
 
-    def finish(self, model: Task, state: RunState, *, images_seen: int, notes: Sequence[str] = ()) -> None:
-        """Write the encoder file, and `run.json` with the settings, the cost and the data's notes of the run."""
-        record = self._record(model, images_seen)
+    def finish(self, model: Task, state: RunState, *, precision: str, notes: Sequence[str] = ()) -> None:
+        """Write the encoder file, and `run.json` with the settings, the cost and the data's notes of the run.
+
+        Args:
+            model: The task.
+            state: Its last state.
+            precision: Number format in which the layers have computed.
+            notes: Notes of the data.
+        """
+        record = self._record(model, state.images_seen)
         about = record | {
             "wall_s": state.seconds,
             "cpu_s": state.cpu_seconds,
             "peak_mem_bytes": peak_memory(),
             "processes": world(),
+            "device": state.device,
+            "precision": precision,
             "flops_per_image": state.flops_per_image,
             "notes": list(notes),
             "parameters": {
@@ -174,7 +197,7 @@ class RunFolder:
             temporary.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
         save_encoder(model.encoder, self.encoder, record)
 
-    def _record(self, model: Task, images_seen: int) -> dict[str, Any]:
+    def _record(self, model: Task, images_seen: int | None) -> dict[str, Any]:
         """Return the record in an encoder file."""
         started_from = model.encoder.record.get("weights")
         return {

@@ -149,7 +149,7 @@ def test_a_resumed_run_has_centre_temperature_and_last_layer_as_they_were():
     spec = SMALL + "&freeze=0.2&teacher_start=0.02"
     model = built(spec)
     step(model, batch(noise(8)))
-    assert model.head.prototypes.weight.grad.abs().sum() == 0
+    assert model.head.prototypes.weight.grad is None
     model.after_step(0.5)
     resumed = built(spec)
     resumed.load_state_dict(model.state_dict())

@@ -67,3 +67,8 @@ def test_a_run_says_that_its_encoder_has_collapsed(tmp_path, capfd, monkeypatch)
     assert printed.count("same: the encoder has collapsed at step") == 1 and "lower --learning-rate" in printed
     rows = [json.loads(line) for line in (tmp_path / "same" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["features"]["feature_std"] == 0 and rows[-1]["features"]["rank_me"] > 1
+
+
+def test_a_batch_of_one_picture_is_no_collapse(tmp_path, capfd):
+    run(tmp_path / "run", "autoencoder", batch_size=1, steps=2, log_every=1)
+    assert "collapsed" not in capfd.readouterr().err

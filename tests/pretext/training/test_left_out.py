@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from training_samples import ENCODER, pictures
+from training_samples import ENCODER, pictures, stop_in_step
 
 from pretext.datasets import BadImage, open_dataset
+from pretext.encoders import read_record
 from pretext.system.errors import UserError
+from pretext.training import loop
 from pretext.training.config import TrainConfig
 from pretext.training.loop import train
 
@@ -112,3 +114,24 @@ def test_a_script_with_a_data_set_of_its_own_is_told_of_the_guard(tmp_path):
     lines = SCRIPT.format(encoder=ENCODER, data="data").replace("config =", OWN.format(data=data) + "config =", 1)
     ended = script(tmp_path, lines)
     assert ended.returncode and "workers to 0" in ended.stderr.splitlines()[-1]
+
+
+def test_only_pictures_that_were_trained_on_are_counted(tmp_path, monkeypatch):
+    seen, real = [], loop._step
+
+    def counted(model, parts, *others):
+        seen.append(sum(len(part.images) for part in parts))
+        return real(model, parts, *others)
+
+    monkeypatch.setattr(loop, "_step", counted)
+    data = pictures(tmp_path / "data", set(range(0, 32, 3)))
+    stop_in_step(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, tmp_path / "out", keep="1")
+    file = trained(data, tmp_path / "out", keep="1")
+    assert len(seen) == 6 and sum(seen) < 6 * 8
+    so_far = [sum(seen[: number + 1]) for number in range(6)]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [row["images"] for row in rows] == so_far
+    kept = sorted((tmp_path / "out" / "kept").iterdir())
+    assert [read_record(each)["record"]["images_seen"] for each in (*kept, file)] == [*so_far, so_far[-1]]

@@ -171,6 +171,68 @@ def test_accumulated_parts_step_like_one_batch():
     assert any(not torch.equal(v, found[0][1][f"encoder.{n}"]) for n, v in untrained.items())
 
 
+class MeanSquare(Task):
+    """The mean square of the deepest map: without batch normalisation, a mean over rows."""
+
+    player = "task"
+
+    def losses(self, batch):
+        yield self.player, self.encoder(batch.images)[-1].square().mean()
+
+
+def mean_square(rows, accumulate):
+    """Return the task, the parts of a batch of noise, its optimisers, and the settings."""
+    task = MeanSquare(build_encoder(f"{ENCODER}&norm=none", input_size=32, seed=0))
+    config = TrainConfig(batch_size=48, accumulate=accumulate, precision="float32")
+    images = torch.randint(0, 256, (rows, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    parts = micro_batches(Batch(equally_large(images), None, torch.Generator()), config, 0, torch.device("cpu"))
+    return task, parts, {"task": torch.optim.SGD(task.parameters(), lr=0.1)}, config, torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("rows", "accumulate", "sizes"),
+    [(15, 8, [2] * 7 + [1]), (10, 4, [3, 3, 2, 2]), (12, 3, [4, 4, 4]), (5, 2, [3, 2])],
+)
+def test_every_row_counts_the_same_in_parts_of_unequal_size(rows, accumulate, sizes):
+    found = []
+    for count in (1, accumulate):
+        given = mean_square(rows, count)
+        assert [len(part) for part in given[1]] == (sizes if count > 1 else [rows])
+        found.append((loop._step(*given)["task"], given[0].state_dict()))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=0)
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(value, found[1][1][name], atol=1e-7, rtol=1e-5)
+
+
+def test_equal_parts_are_averaged_to_the_last_bit():
+    given, (task, parts, optimizers, *_) = mean_square(12, 3), mean_square(12, 3)
+    losses = []
+    for part in parts:
+        ((_, loss),) = task.losses(part)
+        (loss / 3).backward()
+        losses.append(loss.detach() / 3)
+    optimizers["task"].step()
+    assert torch.equal(loop._step(*given)["task"], sum(losses))
+    expected = task.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in given[0].state_dict().items())
+
+
+def test_a_loss_of_a_player_that_is_not_declared_is_named():
+    given = mean_square(4, 1)
+    given[0].player = "tusk"
+    with pytest.raises(UserError, match=r"test_loop\.py: losses yields a loss of 'tusk'.* mean 'task'") as caught:
+        loop._step(*given)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_last_step_of_a_budget_in_seconds_is_watched_too(tmp_path):
+    run(tmp_path, steps=None, seconds=0.3, watch="rankme", watch_every=10_000)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (watched,) = [row for row in rows if "watch" in row]
+    assert watched["step"] == max(row["step"] for row in rows)
+    assert watched["images"] == json.loads((tmp_path / "run.json").read_text())["images_seen"]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(UserError, match=r"loss of generator is (nan|inf) at step \d+"):
         run(tmp_path / "run", optimizer="sgd", learning_rate=1e30, steps=20, warmup=0.0)
