@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -15,10 +16,9 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pretext.system.checkpoint import atomic_write, open_tensors
+from pretext.system.checkpoint import open_tensors, remove_leftovers_in, write_tensors
 
 CHECKSUMS = "crc32 by block"
 """Key of the checksums in a file's metadata: JSON, a list per tensor."""
@@ -103,13 +103,11 @@ def _checksum(name: str, values: Tensor) -> str:
 
 def store(file: Path, tensors: dict[str, Tensor]) -> None:
     """Write a file; say so, and go on, if the disk is full."""
+    checksums = {
+        name: [_checksum(name, block) for block in torch.split(values, BLOCK)] for name, values in tensors.items()
+    }
     try:
-        with atomic_write(file) as beside:
-            checksums = {
-                name: [_checksum(name, block) for block in torch.split(values, BLOCK)]
-                for name, values in tensors.items()
-            }
-            save_file(tensors, beside, {CHECKSUMS: json.dumps(checksums)})
+        write_tensors(file, tensors, {CHECKSUMS: json.dumps(checksums)})
     except FileNotFoundError:  # the folder may be deleted at any time
         return
     except OSError as error:  # e.g. a full disk: other probes compute the features again
@@ -117,22 +115,27 @@ def store(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def evict(folder: Path, limit_gb: float) -> None:
-    """Delete the least recently used files of the cache beyond the limit, including partial files of killed processes.
+    """Delete what killed processes of this machine left, and the least recently used entries beyond the limit.
 
-    Files that the cache has not written are neither counted nor deleted.
+    An entry is a file of the cache, or what a process of another machine has begun to write. What the cache has not
+    written is neither counted nor deleted.
     """
-    stats = []
+    remove_leftovers_in(folder)
+    entries = []
     with contextlib.suppress(FileNotFoundError):  # the folder was deleted
-        for file in folder.iterdir():
-            if re.fullmatch(r"\.?[0-9a-f]{32}\.safetensors(\.\d+\.tmp)?", file.name) is None:
+        for entry in folder.iterdir():
+            if re.fullmatch(r"\.?[0-9a-f]{32}\.safetensors(\.[\w.-]+\.tmp)?", entry.name) is None:
                 continue
             with contextlib.suppress(FileNotFoundError):  # deleted by another process
-                stat = file.stat()
-                stats.append((stat.st_mtime, stat.st_size, file))
-    total = sum(size for _, size, _ in stats)
-    for _, size, file in sorted(stats):
+                size = sum(each.stat().st_size for each in (entry, *entry.glob("*")))
+                entries.append((entry.stat().st_mtime, size, entry))
+    total = sum(size for _, size, _ in entries)
+    for _, size, entry in sorted(entries):
         if total <= limit_gb * 1e9:
             return
         with contextlib.suppress(PermissionError):  # another user's, in a shared cache
-            file.unlink(missing_ok=True)
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
             total -= size

@@ -157,13 +157,21 @@ def labelled_pooled_features(
     encoder: Encoder, data: ImageDataset, *, train_images: int, sizes: Sequence[int], seed: int
 ) -> dict[int, tuple[Features, Features, Features]]:
     """Return `labelled_features` for each of several `most`; an image is encoded once for all of them."""
+    train = training_features(encoder, data, train_images=train_images, sizes=sizes, seed=seed)
+    val, test = (pooled_features(encoder, data, split, sizes=sizes) for split in ("val", "test"))
+    return {most: (train[most], val[most], test[most]) for most in sizes}
+
+
+def training_features(
+    encoder: Encoder, data: ImageDataset, *, train_images: int, sizes: Sequence[int], seed: int
+) -> dict[int, Features]:
+    """Return the features of drawn labelled training images alone, for each `most`; see `labelled_features`."""
     sized = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
     chosen = draw_labelled(class_targets(sized), train_images, seed=seed)
     train = pooled_features(encoder, data, "train", sizes=sizes, indices=chosen)
     for features in train.values():
         check_classes(data.spec, features.targets)
-    val, test = (pooled_features(encoder, data, split, sizes=sizes) for split in ("val", "test"))
-    return {most: (train[most], val[most], test[most]) for most in sizes}
+    return train
 
 
 def _file(encoder: Encoder, part: SizedDataset, most: int) -> Path:

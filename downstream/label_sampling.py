@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from downstream.classification import NOT_SAMPLED
-from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
-from pretext.datasets.packed import ResizedDataset
-from pretext.datasets.splitting import Subset
 from pretext.judging import Score
 from pretext.system.errors import UserError
 
@@ -139,20 +136,6 @@ def reached_by_all(data: ImageDataset, targets: Int[Tensor, "N ..."], counts: Se
             file=sys.stderr,
         )
     return [count for count in counts if count <= most]
-
-
-def with_train(data: ImageDataset, indices: NDArray[np.int64], *, size: int) -> ImageDataset:
-    """Return the data set at size×size with only some images in its training split.
-
-    Args:
-        data: Any split of the data set.
-        indices: Images of the training split at that size, where undecodable images are already left out.
-        size: Side in pixels.
-    """
-    sized = at_size(data.split("train"), size, bad_images="skip", fit="crop")
-    train = ResizedDataset(Subset(sized, indices), size, sized.fit)
-    train.splits = {"train": train, "val": sized.split("val"), "test": sized.split("test")}
-    return train
 
 
 def over_samples(scores: Sequence[Score], name: str) -> list[Score]:

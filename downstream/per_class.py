@@ -9,19 +9,18 @@ from pathlib import Path
 from pretext.system.checkpoint import atomic_write
 
 
-def write_per_class(out: Path, header: Sequence[str], rows: Iterable[Sequence[object]], *, line_end: str) -> None:
+def write_per_class(out: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write `per_class.csv` atomically. Names that are not UTF-8 are escaped.
 
     Args:
         out: The probe's folder.
         header: Column names.
         rows: The values of each class, as long as the header.
-        line_end: Line terminator; the files of the probes differ in it.
     """
     with (
         atomic_write(out / "per_class.csv") as beside,
         beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator=line_end)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -51,6 +51,7 @@ class RegionPool(nn.Module):
         """
         counts = torch.tensor([len(some) for some in boxes])
         padded = pad_sequence(boxes, batch_first=True)  # B×R×4
+        padded = padded if padded.shape[1] else padded.new_zeros(len(boxes), 1, 4)
         there = torch.arange(padded.shape[1]) < counts[:, None]
         there = there.to(padded.device)
         level = torch.zeros(there.shape, dtype=torch.int64, device=padded.device)
@@ -145,6 +146,20 @@ class BoxHeads(RoIHeads):  # type: ignore[misc]
     def __init__(self, *args: Any, batch_size_per_image: int, positive_fraction: float, **named: Any) -> None:
         super().__init__(*args, batch_size_per_image=batch_size_per_image, positive_fraction=positive_fraction, **named)
         self.fg_bg_sampler = _Sampler(batch_size_per_image, positive_fraction)
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Return what torchvision's heads do; the losses of a batch without any box, which are means, are 0."""
+        if not self.training or any(map(len, proposals)) or any(len(target["boxes"]) for target in targets or ()):
+            return super().forward(features, proposals, image_shapes, targets)
+        regions = self.box_roi_pool(features, proposals, image_shapes)
+        logits, offsets = self.box_predictor(self.box_head(regions))
+        return [], {"loss_classifier": logits.sum(), "loss_box_reg": offsets.sum()}
 
     def select_training_samples(
         self, proposals: list[Tensor], targets: list[dict[str, Tensor]] | None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -21,8 +21,8 @@ GAP, HEADING = 8, 18
 COLUMNS = 6
 EXTRA = 2
 """Detections that are drawn of an image beyond the number of its true objects."""
-HIT, MISS = "#009E73", "#D55E00"
-"""Colours of a box that finds an object, and of one that does not; the second is dashed too."""
+HIT, MISS, IGNORED = "#009E73", "#D55E00", "#999999"
+"""Colours of a box that finds an object, of one that does not, dashed too, and of one that AP50 ignores."""
 HIT_IOU = 0.5
 """Least overlap with an object of its class at which a box finds it, as in AP50."""
 DASH = 6
@@ -45,7 +45,8 @@ def shown_of(total: int, count: int) -> NDArray[np.int64]:
 def detection_sheet(path: Path, found: list[Found], classes: tuple[str, ...]) -> None:
     """Write a sheet with each image's true objects above its best detections, two more than it has objects.
 
-    A box that finds an object of its class has a full green frame; one that does not, a dashed red frame.
+    A box that finds an object of its class has a full green frame; one that does not, a dashed red frame. Difficult
+    objects do not count, and a box that lies on one of its class has a grey frame.
 
     Args:
         path: Path of the PNG file.
@@ -56,7 +57,7 @@ def detection_sheet(path: Path, found: list[Found], classes: tuple[str, ...]) ->
     for start in range(0, len(found), COLUMNS):
         part = found[start : start + COLUMNS]
         rows.append(("truth", [_true_boxes(each, classes) for each in part]))
-        heading = f"detections: {EXTRA} more than objects; full green frame: found, dashed red frame: wrong"
+        heading = f"detections: {EXTRA} more than objects; green frame: found, dashed red: wrong, grey: difficult"
         rows.append((heading, [_detected_boxes(each, classes) for each in part]))
     _write(path, rows)
 
@@ -119,38 +120,50 @@ def _true_boxes(found: Found, classes: tuple[str, ...]) -> Image.Image:
 def _detected_boxes(found: Found, classes: tuple[str, ...]) -> Image.Image:
     drawn = _resized(found.image)
     pen = ImageDraw.Draw(drawn)
-    best = np.argsort(-found.detections.scores, kind="stable")[: len(found.truth.boxes) + EXTRA]
+    best = np.argsort(-found.detections.scores, kind="stable")[: int((~found.truth.difficult).sum()) + EXTRA]
     boxes, labels = _enlarged(found, found.detections.boxes[best]), found.detections.labels[best]
     right = hits(found, best)
     for at in reversed(range(len(best))):  # the best one on top
         left, top, x2, y2 = boxes[at].tolist()
-        if right[at]:
-            pen.rectangle((left, top, max(left, x2 - 1), max(top, y2 - 1)), outline=HIT, width=4)
+        frame = (left, top, max(left, x2 - 1), max(top, y2 - 1))
+        if right[at] is False:
+            _dashed(pen, frame)
         else:
-            _dashed(pen, (left, top, max(left, x2 - 1), max(top, y2 - 1)))
+            pen.rectangle(frame, outline=HIT if right[at] else IGNORED, width=4)
         corner = (max(0.0, left) + 3, min(max(0.0, top), CELL - 16) + 2)
         pen.text(corner, classes[labels[at]], fill="white", stroke_width=2, stroke_fill="black", font_size=13)
     return drawn
 
 
-def hits(found: Found, best: NDArray[np.int64]) -> list[bool]:
+def hits(found: Found, best: NDArray[np.int64]) -> list[bool | None]:
     """Return whether each detection, best first, finds an object of its class that no better one has found.
+
+    None for one that finds none but lies on a difficult object of its class by half of its own area: AP50 ignores it.
 
     Args:
         found: The image.
         best: Which of its detections, by falling score.
     """
-    free = [True] * len(found.truth.boxes)
-    right = []
+    truth = found.truth
+    free = ~truth.difficult
+    right: list[bool | None] = []
     for number in best.tolist():
-        overlaps = box_iou(found.detections.boxes[number : number + 1], found.truth.boxes)[0]
-        same = (found.truth.labels == found.detections.labels[number]) & np.array(free, dtype=bool)
-        fitting = np.where(same, overlaps, 0.0)
+        box, same = found.detections.boxes[number], truth.labels == found.detections.labels[number]
+        fitting = np.where(same & free, box_iou(box[None], truth.boxes)[0], 0.0)
         at = int(fitting.argmax()) if len(fitting) else 0
-        right.append(bool(len(fitting)) and bool(fitting[at] >= HIT_IOU))
-        if right[-1]:
+        if len(fitting) and fitting[at] >= HIT_IOU:
+            right.append(True)
             free[at] = False
+        else:
+            ignored = same & truth.difficult & (_share_inside(box, truth.boxes) >= HIT_IOU)
+            right.append(None if ignored.any() else False)
     return right
+
+
+def _share_inside(box: Float[np.ndarray, "4"], others: Float[np.ndarray, "N 4"]) -> NDArray[np.float32]:
+    """Return the share of a box's area that lies in each of several others."""
+    shared = (np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])).clip(min=0).prod(axis=1)
+    return shared / max(float((box[2:] - box[:2]).prod()), 1e-12)
 
 
 def lines_of(sheet: Image.Image, *, kinds: int) -> list[list[Image.Image]]:

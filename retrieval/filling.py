@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from pretext.embedding.encoding import check_finite
 from pretext.encoders import build_encoder
 from pretext.encoders.base import Encoder, evaluating
 from pretext.inpainting.measuring import HoledPictures
-from pretext.system.errors import UserError
 from retrieval.patches import encode
 
 Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -49,8 +49,7 @@ def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tens
             parts.append({name: vectors.cpu() for (name, _), vectors in encoded.items()})
     found = {name: torch.cat([part[name] for part in parts]) for name in names}
     for name, vectors in found.items():
-        if not vectors.isfinite().all():
-            raise UserError(f"encoder {encoder.spec}: stage {name} gives non-finite features; check the weights")
+        check_finite(encoder, name, vectors)
     return found
 
 

@@ -92,7 +92,7 @@ def index_command(argv: list[str]) -> int:
     if options.choose:
         if stage is not None or regions.pool is not None:
             raise UserError(f"{PROG}: --choose chooses --stage and --pool; give neither")
-        stage, pool = Retrieval().best_reading(encoder, data, mode=regions.mode)
+        stage, pool = Retrieval().best_reading(encoder, data, regions)
         regions = dataclasses.replace(regions, pool=pool)
         print(f"chosen on val: --stage {stage} --pool {pool}")
     made = build_index(

@@ -72,14 +72,17 @@ def with_hole(picture: UInt8[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 S S
 def encode(
     encoder: Encoder, crops: Float[Tensor, "K 3 S S"], stages: Sequence[str], *, pools: Sequence[int]
 ) -> dict[Reading, Float[Tensor, "K D"]]:
-    """Return one vector of length 1 per crop for each stage and pool: its map averaged to pool×pool and flattened."""
+    """Return the vectors of `encode_readings` for each stage and pool."""
+    return encode_readings(encoder, crops, [(name, pool) for name in stages for pool in pools])
+
+
+def encode_readings(
+    encoder: Encoder, crops: Float[Tensor, "K 3 S S"], readings: Sequence[Reading]
+) -> dict[Reading, Float[Tensor, "K D"]]:
+    """Return one vector of length 1 per crop for each reading: the stage's map averaged to pool×pool and flattened."""
     names = [stage.name for stage in encoder.stages]
     maps = encoder(crops)
-    pooled = {
-        (name, pool): F.adaptive_avg_pool2d(maps[names.index(name)], pool).flatten(1)
-        for name in stages
-        for pool in pools
-    }
+    pooled = {(name, pool): F.adaptive_avg_pool2d(maps[names.index(name)], pool).flatten(1) for name, pool in readings}
     return {reading: F.normalize(vectors.float(), dim=1) for reading, vectors in pooled.items()}
 
 
@@ -100,7 +103,7 @@ def describe(
         regions: Window and pooling of a region.
         stages: Encoder stages to read.
     """
-    found = describe_pooled(encoder, data, table, regions, stages=stages, pools=[regions.cells])
+    found = describe_pooled(encoder, data, table, regions, [(stage, regions.cells) for stage in stages])
     return {stage: vectors for (stage, _), vectors in found.items()}
 
 
@@ -109,12 +112,10 @@ def describe_pooled(
     data: ImageDataset,
     table: NDArray[Any],
     regions: Regions,
-    *,
-    stages: Sequence[str],
-    pools: Sequence[int],
+    readings: Sequence[Reading],
 ) -> dict[Reading, NDArray[np.float32]]:
-    """Return the vectors of the regions in a patch table for each stage and pool; see `describe` and `encode`."""
-    parts = [part for part, _ in _encoded(encoder, pictures_in(data, table), regions, stages, pools)]
+    """Return the vectors of the regions in a patch table for each reading; see `describe` and `encode_readings`."""
+    parts = [part for part, _ in _encoded(encoder, pictures_in(data, table), regions, readings)]
     return {reading: np.concatenate([part[reading] for part in parts]) for reading in parts[0]}
 
 
@@ -202,7 +203,7 @@ def describe_batches(
     Raises:
         UserError: If a vector is not finite.
     """
-    for vectors, rows in _encoded(encoder, pictures, regions, stages, [regions.cells]):
+    for vectors, rows in _encoded(encoder, pictures, regions, [(stage, regions.cells) for stage in stages]):
         yield {stage: value for (stage, _), value in vectors.items()}, rows
 
 
@@ -233,14 +234,13 @@ def _encoded(
     encoder: Encoder,
     pictures: Iterator[tuple[UInt8[Tensor, "3 S S"], NDArray[Any]]],
     regions: Regions,
-    stages: Sequence[str],
-    pools: Sequence[int],
+    readings: Sequence[Reading],
 ) -> Iterator[tuple[dict[Reading, NDArray[np.float32]], NDArray[Any]]]:
-    """Yield the vectors by stage and pool, and the patch table of each batch; see `describe_batches`."""
+    """Yield the vectors by reading, and the patch table of each batch; see `describe_batches`."""
     device = next(encoder.parameters()).device
     for crops, rows in windows(pictures, regions, side=encoder.input_size, device=device):
         with evaluating(encoder), torch.inference_mode():
-            vectors = encode(encoder, crops, stages, pools=pools)
+            vectors = encode_readings(encoder, crops, readings)
         for (stage, _), value in vectors.items():
             check_finite(encoder, stage, value)
         yield {reading: value.cpu().numpy() for reading, value in vectors.items()}, rows

@@ -130,9 +130,12 @@ def _queries(options: Search, data: ImageDataset, manifest: Manifest) -> list[_Q
     if options.query is not None:
         if not 0 <= options.query < len(data):
             raise UserError(f"--query {options.query}: not a picture of the index; allowed is 0 to {len(data) - 1}")
-        picture = data[options.query][0]
+        try:
+            picture, shown = data[options.query][0], original(data, options.query)
+        except BadImage as error:
+            raise UserError(f"--query {options.query}: {error}; give another number, or mend the file") from None
         box, hidden = _region(options, manifest.regions, picture)
-        return [_Query(options.query, "query", picture, original(data, options.query), box, hidden)]
+        return [_Query(options.query, "query", picture, shown, box, hidden)]
     queries, several = [], len(options.image) > 1
     for path in options.image:
         try:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pretext.datasets.base import ImageDataset
+from pretext.datasets.base import BadImage, ImageDataset
 from pretext.system.checkpoint import atomic_write
+from pretext.system.errors import UserError
 from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.originals import original
 from retrieval.regions import WHOLE, Box
@@ -52,8 +53,14 @@ def tile_of(data: ImageDataset, row: Any, caption: str, *, hidden: bool = False)
         row: A row of `PATCH`.
         caption: Text below the tile.
         hidden: Fill the region; see `Tile`.
+
+    Raises:
+        UserError: If the picture can no longer be decoded.
     """
-    picture = original(data, int(row["image"]))
+    try:
+        picture = original(data, int(row["image"]))
+    except BadImage as error:
+        raise UserError(f"{data.spec}: {error}; mend the file, or index the data set again") from None
     box = (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"]))
     return Tile(picture, box, caption, hidden, int(row["label"]))
 

@@ -248,7 +248,8 @@ def _sheets(run: Run) -> str:
     content = "".join(grids.sheet_grid(run, column) for column in run.probes if probe_of(column) in grids.SHEETS)
     return content and (
         "<p>The same test images, drawn at random, for all encoders (first seed). In detections, a full green frame "
-        "finds an object of its class, a dashed red frame does not; there are two more frames than objects.</p>"
+        "finds an object of its class, a dashed red frame does not, and a grey one lies on a difficult object, which "
+        "does not count; there are two more frames than objects that count.</p>"
         f"{content}{_shown_rows(run)}"
     )
 

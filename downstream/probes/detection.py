@@ -109,7 +109,7 @@ class Detection(FittedProbe):
         )
         if out is not None:
             write_curve(out, curve)
-            write_per_class(out, *_per_class(data.classes, counts, by_class), line_end="\n")
+            write_per_class(out, *_per_class(data.classes, counts, by_class))
             shown = [found[at] for at in shown_of(len(found), SHOWN)]
             detection_sheet(out / "detections.png", shown, data.classes)
         for metric, values in by_class.items():

@@ -25,6 +25,7 @@ from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.classification import class_targets, is_multi_label, multi_hot
 from pretext.datasets.kept import for_views
 from pretext.datasets.pictures import side_by_side
+from pretext.datasets.splitting import Subset
 from pretext.encoders.base import Encoder
 from pretext.judging import Score
 from pretext.modules.losses import many_class_loss, one_class_loss
@@ -81,7 +82,7 @@ class FineTune(FittedProbe):
         data: ImageDataset,
         out: Path | None = None,
         *,
-        training: Int[Tensor, "M ..."] | None = None,
+        indices: NDArray[np.int64] | None = None,
     ) -> tuple[list[Score], list[float]]:
         """Return the scores and the loss of every step, as `evaluate` does, but keep the checkpoint in `out`.
 
@@ -89,30 +90,40 @@ class FineTune(FittedProbe):
             encoder: See `evaluate`.
             data: See `evaluate`.
             out: See `evaluate`.
-            training: Targets for chance where the training split of `data` is a sample; None takes that split's.
+            indices: Images of the training split, as `for_views` opens it, to train on; None trains on all. Chance is
+                that of the whole split.
         """
         if not self.can_judge(data):
             data.require("label")
         train = for_views(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
-        head, curve = self._train(encoder, train, out)
+        head, curve = self._train(encoder, train, out, indices=indices)
         shown = tested(test, self.test_images)
         targets = class_targets(test)
         shown = shown[known(targets[torch.from_numpy(shown)])]
         if not len(shown):
             raise UserError(f"{data.spec}: no test image has a class; give more data")
-        training = class_targets(train) if training is None else training
-        scores = classification_scores(*self._classify(encoder, head, test, shown), training=training, spec=data.spec)
+        judged = self._classify(encoder, head, test, shown)
+        scores = classification_scores(*judged, training=class_targets(train), spec=data.spec)
         return [replace(score, headline=i == 0) for i, score in enumerate(scores)], curve
 
-    def _train(self, encoder: Encoder, train: ImageDataset, out: Path | None = None) -> tuple[nn.Module, list[float]]:
-        """Train a classifier, and `encoder` in place."""
+    def _train(
+        self,
+        encoder: Encoder,
+        train: ImageDataset,
+        out: Path | None = None,
+        *,
+        indices: NDArray[np.int64] | None = None,
+    ) -> tuple[nn.Module, list[float]]:
+        """Train a classifier, and `encoder` in place, on some images of `train`; None draws from all."""
         device = next(encoder.parameters()).device
         channels = encoder.stages[-1].channels
         loss = many_class_loss if is_multi_label(train) else one_class_loss
         targets = class_targets(train)
-        indices = draw_labelled(targets, self.train_images, seed=self.seed)
+        chosen = np.arange(len(train)) if indices is None else indices
+        drawn_from = train if indices is None else Subset(train, indices)
+        indices = chosen[draw_labelled(targets[torch.from_numpy(chosen)], self.train_images, seed=self.seed)]
         indices = indices[known(targets[torch.from_numpy(indices)])]
         check_classes(train.spec, targets[torch.from_numpy(indices)])
         generator = torch.Generator(device).manual_seed(self.seed)
@@ -146,7 +157,7 @@ class FineTune(FittedProbe):
             encoder,
             make_head,
             loss_of,
-            train,
+            drawn_from,
             indices,
             name="fine_tune",
             encoder_factor=factors,

@@ -145,6 +145,7 @@ def nearest(
     """
     import faiss
 
+    faiss.omp_set_num_threads(torch.get_num_threads())  # as `retrieval.indexing.factory.use_faiss` does, and says why
     index = faiss.IndexFlatIP(database.shape[1])
     index.add(database.numpy())
     cosines, rows = index.search(queries.numpy(), k)

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
-from jaxtyping import Int
 from numpy.typing import NDArray
-from torch import Tensor
 
 from downstream.classification import classification_scores, with_headline
 from downstream.features import split_features
@@ -21,13 +19,14 @@ from downstream.label_sampling import (
     few_of_each,
     reached_by_all,
     share_of_each,
-    with_train,
 )
 from downstream.probes.fine_tune import FineTune
 from downstream.probes.linear import Linear
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
+from pretext.datasets.kept import for_views
+from pretext.datasets.packed import SizedDataset
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
@@ -57,6 +56,7 @@ class LowShot(Probe):
 
     title: ClassVar[str] = "Few labels"
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
+    revision: ClassVar[int] = 1
 
     percents: tuple[float, ...] = (1.0, 5.0, 10.0)
     """Shares of the labels to train on, in percent."""
@@ -102,15 +102,16 @@ class LowShot(Probe):
         """
         if not self.can_judge(data):
             data.require("label")
-        known = class_targets(at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop"))
+        train = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
+        known = class_targets(train)
         check_classes(data.spec, known)
         numbers = range(self.samples)
         drawn = {
             f"{p:g}%": [share_of_each(known, p / 100, sample=i) for i in (numbers if p < 100 else (0,))]
-            for p in self.percents
+            for p in sorted(self.percents)
         } | {
             f"k={k}": [few_of_each(known, k, sample=i)[0] for i in numbers]
-            for k in reached_by_all(data, known, self.shots)
+            for k in reached_by_all(data, known, sorted(self.shots))
         }
         if not drawn:
             raise UserError(
@@ -118,7 +119,7 @@ class LowShot(Probe):
             )
         yield from self._evaluate_linear(encoder, data, drawn)
         if self.fine_tuned:
-            yield from self._evaluate_fine_tuned(encoder, data, drawn, known, out)
+            yield from self._evaluate_fine_tuned(encoder, data, train, drawn, out)
 
     def _evaluate_linear(
         self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]]
@@ -160,17 +161,20 @@ class LowShot(Probe):
         self,
         encoder: Encoder,
         data: ImageDataset,
+        train: SizedDataset,
         drawn: dict[str, list[NDArray[np.int64]]],
-        known: Int[Tensor, "N ..."],
         out: Path | None,
     ) -> Iterator[Score]:
+        whole = for_views(data.split("train"), encoder.input_size, bad_images="skip")
         curves: dict[Path, list[float]] = {}
         for name, samples in drawn.items():
             of_samples: list[list[Score]] = []
             for i, indices in enumerate(samples):
-                some = with_train(data, indices, size=encoder.input_size)
+                # where their numbers differ, only one of the two still holds the images that cannot be decoded
+                same = len(whole) == len(train)
+                rows = indices if same else np.array([train.origin(int(index))[1] for index in indices])
                 folder = None if out is None else out / f"{name} sample {i}"
-                scores, curve = self._fine_tune().tuned(encoder, some, folder, training=known)
+                scores, curve = self._fine_tune().tuned(encoder, data, folder, indices=rows)
                 of_samples.append([replace(score, headline=False) for score in scores])
                 if folder is not None:
                     curves[folder] = curve

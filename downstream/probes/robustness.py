@@ -14,7 +14,7 @@ from torch import Tensor
 
 from downstream.classification import classification_scores
 from downstream.corruptions import CORRUPTIONS, SEVERITIES, corrupted
-from downstream.features import image_batches, labelled_features, pooled
+from downstream.features import image_batches, pooled, split_features, training_features
 from downstream.probes.linear import Classifier, Linear
 from downstream.reading import draw
 from downstream.sheets import image_sheet
@@ -94,9 +94,8 @@ class Robustness(Probe):
 
     def _errors(self, encoder: Encoder, data: ImageDataset) -> tuple[dict[str, list[Score]], list[int]]:
         """Return the errors by corruption, one per severity ("" is clean), and the indices of the tested images."""
-        train, val, _ = labelled_features(
-            encoder, data, train_images=self.train_images, most=self.features, seed=self.seed
-        )
+        drawn = training_features(encoder, data, train_images=self.train_images, sizes=(self.features,), seed=self.seed)
+        train, val = drawn[self.features], split_features(encoder, data, "val", most=self.features)
         classifiers, stage = self._linear().classifiers(train, val, len(data.classes))
         part = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
         indices = draw(part, self.test_images, seed=self.seed)

@@ -99,7 +99,7 @@ class Segmentation(FittedProbe):
             )
         if out is not None:
             write_curve(out, curve)
-            write_per_class(out, *_per_class(confusion[first:, first:], names[first:]), line_end="\r\n")
+            write_per_class(out, *_per_class(confusion[first:, first:], names[first:]))
             segmentation_sheet(out / "segmentation.png", shown, names)
         pixels = confusion.sum(dim=1)
         constant = torch.zeros_like(confusion)

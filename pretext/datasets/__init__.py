@@ -114,8 +114,9 @@ def open_dataset(spec: str, *, download: bool = False) -> ImageDataset:
     """Open a data set and return its training split; `.splits` holds train, val and test.
 
     Splits that the source lacks are drawn from train by a fixed seed, stratified by class where classes are
-    known: val 10 %, test 20 %. Entries with equal pictures come into one split. A source with val but no test uses
-    that val as test. `.notes` reports both, and what is wrong with the data.
+    known: test 20 %, then val 10 % of what is left, which is 8 % of all if both are lacking. Entries with equal
+    pictures come into one split. A source with val but no test uses that val as test. `.notes` reports both, and what
+    is wrong with the data.
 
     Args:
         spec: `KIND[:PATH][?key=value&…]`. Every kind accepts `limit=N`: at most N pictures of each split, drawn

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from pretext.system.errors import UserError, did_you_mean
+from pretext.system.errors import InputError, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from pretext.datasets.objects import Objects
@@ -30,7 +30,7 @@ ANNOTATIONS = frozenset({"label", "labels", "boxes", "masks", "clip"})
 IGNORE = 255
 
 
-class BadImage(Exception):  # noqa: N818 - the name needs no suffix
+class BadImage(InputError):  # noqa: N818 - the name needs no suffix
     """A file that cannot be decoded; its message names the file and the reason on one line."""
 
 

@@ -23,6 +23,9 @@ from pretext.system.errors import UserError, did_you_mean
 
 Label = str | int | None
 CLASS_FILE = "classes.txt"
+SPARSE_ABOVE, SPARSE = 1000, 10
+"""Numbers without names are codes, not class numbers, if the largest is above the first and at least the second times
+as large as there are distinct ones."""
 
 
 @dataclass
@@ -116,7 +119,9 @@ def class_numbers(
 ) -> tuple[dict[str, list[int]], tuple[str, ...]]:
     """Return the class number of each picture of each split, and the class names; nothing without two classes.
 
-    A split without classes is left out if train has some.
+    A split without classes is left out if train has some. Labels that are numbers are class numbers, unless no names
+    are given and they are far from dense: then the distinct numbers of train are the names, in
+    ascending order.
 
     Args:
         spec: The start of error messages.
@@ -134,9 +139,12 @@ def class_numbers(
     known = {label for label in labels["train"] if label is not None}
     if not known or (len(known) < 2 and not classes):
         return {}, ()
-    are_numbers = all(isinstance(label, int) for label in known)
-    if not classes and are_numbers:
-        classes = tuple(str(number) for number in range(1 + max(label for label in known if isinstance(label, int))))
+    in_use = sorted(label for label in known if isinstance(label, int))
+    all_numbers = len(in_use) == len(known)
+    are_codes = all_numbers and not classes and in_use[-1] > SPARSE_ABOVE and in_use[-1] >= SPARSE * len(in_use)
+    are_numbers = all_numbers and not are_codes
+    if not classes and all_numbers:
+        classes = tuple(map(str, in_use if are_codes else range(1 + in_use[-1])))
     elif not classes:
         classes = tuple(sorted(str(label) for label in known))
     place: dict[Label, int] = {name: number for number, name in enumerate(classes)}
@@ -156,7 +164,7 @@ def class_numbers(
         for row, label in enumerate(given):
             number = label if are_numbers and isinstance(label, int) else place.get(str(label))
             if number is None or number >= len(classes):
-                hint = f"there are {len(classes)} classes" if are_numbers else did_you_mean(str(label), classes)
+                hint = f"there are {len(classes)} classes" if all_numbers else did_you_mean(str(label), classes)
                 raise UserError(f"{spec}: {split}: {names[row]} has the class {label!r}, which is not known; {hint}")
             numbers[split].append(number)
     return numbers, classes

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
+from pretext.encoders.trials import first_line
 from pretext.exporting.prepared import Prepared, call, literal
 from pretext.system.errors import UserError
 
@@ -71,7 +72,7 @@ def for_torchscript(encoder: Encoder) -> Prepared:
                 whole: Any = torch.jit.script(_Normalising(traced, encoder._mean, encoder._std))
             except Exception as error:  # whatever a network does that TorchScript cannot
                 raise UserError(
-                    f"{encoder.spec} cannot be traced ({_line(error)}); --to safetensors or onnx may work"
+                    f"{encoder.spec} cannot be traced ({first_line(error)}); --to safetensors or onnx may work"
                 ) from error
             whole.save(str(path))
 
@@ -128,7 +129,7 @@ def for_onnx(encoder: Encoder) -> Prepared:
                 )
             except Exception as error:  # whatever a network does that the exporter cannot
                 raise UserError(
-                    f"{encoder.spec} cannot be written as ONNX ({_line(error)}); --to torchscript may work"
+                    f"{encoder.spec} cannot be written as ONNX ({first_line(error)}); --to torchscript may work"
                 ) from error
         assert program is not None
         path.write_bytes(_without_places(program.model_proto).SerializeToString())
@@ -164,7 +165,3 @@ def _images(encoder: Encoder) -> Tensor:
     """Return two images to trace with: with one, torch takes the batch for a constant."""
     side = encoder.input_size
     return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,6 @@
 """The base layer: errors, files, command lines, devices and processes. It knows nothing of images or encoders.
 
-errors        UserError, suggestions for typos, exit codes
+errors        UserError and its base InputError, suggestions for typos, exit codes
 command_line  a frozen dataclass as a command line, with one-line errors
 help_page     the page that `--help` prints
 declarations  classes and settings read from source text, so that help needs no import of torch

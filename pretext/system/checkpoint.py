@@ -11,7 +11,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,10 @@ def remove_leftovers_in(folder: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete what processes of this machine that no longer run left beside `path`, which they were to write."""
+    """Delete what processes of this machine that no longer run left beside `path`, which they were to write.
+
+    What another user has left is his to delete.
+    """
     for beside in path.parent.glob(f".{glob.escape(path.name)}.{HOST}-*.tmp"):
         number = beside.name.removesuffix(".tmp").removesuffix(".folder").rpartition("-")[2]
         if not number.isdecimal() or _runs(int(number)):
@@ -82,7 +85,8 @@ def remove_leftovers(path: Path) -> None:
         if beside.is_dir():
             shutil.rmtree(beside, ignore_errors=True)
         else:
-            beside.unlink(missing_ok=True)
+            with suppress(PermissionError):
+                beside.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:

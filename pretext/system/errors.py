@@ -13,12 +13,16 @@ _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Characters that break a line, turn its direction or command the terminal."""
 
 
-class UserError(Exception):
-    """The user's input cannot be used. The message is one line that says what is wrong and what to do."""
+class InputError(Exception):
+    """Something that the user gave cannot be used. The message is one line."""
 
     def __init__(self, message: object) -> None:
         """Store the message; characters that would break the line, which file names may have, are shown escaped."""
         super().__init__(on_one_line(str(message)))
+
+
+class UserError(InputError):
+    """The user's input cannot be used. The message is one line that says what is wrong and what to do."""
 
 
 def on_one_line(text: str) -> str:
@@ -42,7 +46,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def run_command(main: Callable[[list[str]], int | None]) -> None:
     """Run a command line's `main(argv)` and exit the process.
 
-    Exit codes: the return value of `main` (None is 0), 2 for a `UserError` or a file system error, 130 for Ctrl-C,
+    Exit codes: the return value of `main` (None is 0), 2 for an `InputError` or a file system error, 130 for Ctrl-C,
     141 if the reader of the output has closed it. What the terminal's encoding cannot show is printed as `?`.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -53,6 +57,9 @@ def run_command(main: Callable[[list[str]], int | None]) -> None:
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except InputError as error:  # a file of the data, of which nothing else has said what to do
+        print(f"error: {error}; mend the file, or leave it out", file=sys.stderr)
         code = 2
     except BrokenPipeError:  # the output was piped to `head` or a pager that has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails when it flushes at exit

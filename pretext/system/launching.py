@@ -18,7 +18,7 @@ from typing import Any
 import torch.distributed as dist
 
 from pretext.system.distributed import end_at_once
-from pretext.system.errors import UserError
+from pretext.system.errors import InputError
 from pretext.system.stopping import Stop, stop_politely
 
 OTHERS_S = 10.0
@@ -136,7 +136,7 @@ def _call(connection: Connection, function: Callable[..., object], args: tuple[o
     except KeyboardInterrupt:
         code = 130
         connection.send((KeyboardInterrupt(), ""))
-    except (UserError, OSError) as error:
+    except (InputError, OSError) as error:
         code = 2
         connection.send((error, ""))
     except Exception as error:

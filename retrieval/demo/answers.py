@@ -13,17 +13,13 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from pretext.datasets.base import BadImage
 from pretext.datasets.fitting import resize
 from retrieval.demo.closeness import closeness, word_for
-from retrieval.demo.fills import SHOWN_SIDE, ShownIndex, box_of, own_number
+from retrieval.demo.fills import SHOWN_SIDE, ShownIndex, box_of, is_same, own_number
 from retrieval.originals import file_of
 from retrieval.regions import Box
 from retrieval.searcher import Searchable
 from retrieval.sheets import class_name
-
-SAME = 4.0
-"""Largest mean difference of two copies of a picture, out of 255: they may be decoded at different sizes."""
 
 
 def search_one(
@@ -55,7 +51,7 @@ def search_one(
         "seconds": round(seconds, 3),
         "neighbours": [
             _neighbour(position, shown, row, int(row_number), float(cosine))
-            | {"same": without is None and _is_same(searchable, int(row["image"]), small)}
+            | {"same": without is None and is_same(searchable, int(row["image"]), small)}
             for cosine, row_number, row in zip(cosines, row_numbers, rows, strict=True)
         ],
     }
@@ -75,14 +71,6 @@ def _neighbour(position: int, shown: ShownIndex, row: Any, row_number: int, cosi
         "picture": f"/api/picture/{position}/{number}",
         "region": f"/api/region/{position}/{row_number}",
     }
-
-
-def _is_same(searchable: Searchable, number: int, query: UInt8[Tensor, "3 S S"]) -> bool:
-    """Return whether a picture of the index is the query's: an upload, or one of an index of other splits."""
-    try:
-        return float((searchable.data[number][0].float() - query.float()).abs().mean()) < SAME
-    except BadImage:
-        return False
 
 
 def jpeg_response(image: UInt8[Tensor, "3 H W"]) -> Response:

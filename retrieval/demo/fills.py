@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
+from pretext.datasets.base import BadImage
 from pretext.datasets.fitting import resize
 from pretext.inpainting.measuring import HoledPictures, baseline_fills, filled_by
 from pretext.tasks.base import Inpainter
-from retrieval.filling import by_hog, fill_from, nearest_rows
+from retrieval.filling import by_hog, fill_from
 from retrieval.originals import original
 from retrieval.regions import Box
 from retrieval.searcher import Searchable
@@ -24,6 +25,10 @@ SHOWN_SIDE = 480
 """Longest side in pixels of pictures sent to the page."""
 PASTED_SIDE = 192
 """Side in pixels at which the nearest picture is blended in, if the query has as many; blending takes 0.1 s then."""
+NEAREST = 8
+"""Number of neighbours of which the first other picture fills the hole."""
+SAME = 4.0
+"""Largest mean difference of two copies of a picture, out of 255: they may be decoded at different sizes."""
 BY_HOG = "nearest by HOG"
 HOG_PICTURES, HOG_SIDE = 500, 64
 """Maximum number of pictures compared by HOG, and their maximum side in pixels; takes about half a second."""
@@ -47,7 +52,8 @@ def fill_by_all(
 ) -> dict[str, UInt8[Tensor, "3 h w"]]:
     """Return the picture with its hole filled by every available method, by the method's name.
 
-    Each method sees the picture at its own size; what is pasted from another picture is not shrunk so far.
+    Each method sees the picture at its own size; what is pasted from another picture is not shrunk so far. No hole is
+    filled from a copy of the picture itself, whichever index holds it.
 
     Args:
         shown: The indexes on the page.
@@ -63,10 +69,11 @@ def fill_by_all(
             continue
         pictures = _with_hole(image, manifest.picture_size, box)
         without = own_number(searchable, own, number)
-        _, nearest = searchable.search(pictures.images[0], box, 1, hidden=True, without_image=without)
-        if not len(nearest):  # the index holds only this picture
+        _, nearest = searchable.search(pictures.images[0], box, NEAREST, hidden=True, without_image=without)
+        rows = searchable.index.table[nearest]
+        row = next((row for row in rows if not is_same(searchable, int(row["image"]), pictures.images[0])), None)
+        if row is None:  # the index holds only this picture
             continue
-        row = searchable.index.table[nearest[0]]
         pasted = _with_hole(image, _pasted_side(image, manifest.picture_size), box)
         source = original(searchable.data, int(row["image"]))
         if manifest.regions.mode == "contexts":  # move its hidden centre to the hole
@@ -98,7 +105,7 @@ def fill_by_all(
 
 
 def own_number(searchable: Searchable, own: Searchable | None, number: int | None) -> int | None:
-    """Return the query picture's number in an index; None if the index does not contain it.
+    """Return the query picture's number in an index; None if it comes from another one, which may hold copies of it.
 
     Args:
         searchable: The index to search.
@@ -108,8 +115,16 @@ def own_number(searchable: Searchable, own: Searchable | None, number: int | Non
     return number if own is not None and own.data.fingerprint == searchable.data.fingerprint else None
 
 
+def is_same(searchable: Searchable, number: int, query: UInt8[Tensor, "3 S S"]) -> bool:
+    """Return whether a picture of the index is the query's: an upload, or one of an index of other splits."""
+    try:
+        return float((searchable.data[number][0].float() - query.float()).abs().mean()) < SAME
+    except BadImage:
+        return False
+
+
 def _nearest_by_hog(searchable: Searchable, image: UInt8[Tensor, "3 H W"], box: Box, without: int | None) -> int | None:
-    """Return the number of the picture with the most similar HOG around the hole; None if there is no other.
+    """Return the number of the other picture with the most similar HOG around the hole; None if there is none.
 
     At most `HOG_PICTURES`, evenly spaced, are compared, because HOG is computed anew for every hole.
     """
@@ -122,7 +137,11 @@ def _nearest_by_hog(searchable: Searchable, image: UInt8[Tensor, "3 H W"], box: 
     pictures = torch.stack([resize(searchable.data[int(number)][0], {}, side)[0] for number in numbers])
     query = _with_hole(image, side, box)
     holes = query.holes.expand(len(pictures), -1, -1, -1)
-    return int(numbers[nearest_rows(by_hog(query), by_hog(HoledPictures(pictures, holes)))[0]])
+    nearest = (by_hog(HoledPictures(pictures, holes)) @ by_hog(query)[0]).argsort(descending=True, stable=True)
+    small = resize(image, {}, searchable.index.manifest.picture_size)[0]
+    return next(
+        (number for number in numbers[nearest[:NEAREST]].tolist() if not is_same(searchable, number, small)), None
+    )
 
 
 def _pasted_side(image: UInt8[Tensor, "3 H W"], picture_size: int) -> int:

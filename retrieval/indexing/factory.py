@@ -1,4 +1,6 @@
-"""FAISS: index types, training, adding vectors, reading, and search parameters. Only this module imports FAISS.
+"""FAISS: index types, training, adding vectors, reading, and search parameters.
+
+In `retrieval`, this module alone imports FAISS.
 
 FAISS and PyTorch each load an OpenMP runtime. If PyTorch is imported first, both use PyTorch's, and setting the thread
 count of one sets that of the other. If FAISS is first, each has its own thread pool. `use_faiss` therefore sets FAISS

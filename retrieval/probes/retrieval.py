@@ -170,22 +170,25 @@ class Retrieval(Probe):
             queries, neighbours = _tiles(data, tables, found[chosen], SHOWN, hidden=contexts)
             save_sheet(neighbour_sheet(queries, {chosen: neighbours}), out / f"{regions.mode}.png")
 
-    def best_reading(self, encoder: Encoder, data: ImageDataset, *, mode: Mode) -> tuple[str, int]:
+    def best_reading(self, encoder: Encoder, data: ImageDataset, regions: Regions) -> tuple[str, int]:
         """Return the stage with the highest precision@k on the validation split and its pooling, without centring.
+
+        Pictures are read as those of an index are.
 
         Args:
             encoder: Its state is restored.
             data: Any split of a data set with labels; `objects` and `contexts` need boxes too.
-            mode: Kind of region. Patches of a grid have no class of their own: objects stand for them, or pictures.
+            regions: The regions of the index. Patches of a grid have no class of their own: objects stand for them, or
+                pictures.
         """
         has_objects = {"labels", "boxes"} <= data.annotations
-        whole = mode == "images" or (mode == "grid" and not has_objects)
+        whole = regions.mode == "images" or (regions.mode == "grid" and not has_objects)
         data.require(*(("label",) if whole else ("labels", "boxes")))
-        drawn = Regions(mode="images" if whole else "objects")
-        sized = _sized(data, drawn, encoder)
+        drawn = replace(regions, mode="images" if whole else "objects")
+        read = regions if regions.mode == "contexts" else drawn
+        sized = at_size(data, read.picture_size(encoder.input_size), bad_images="skip")
         tables = {split: table for split, table in self._tables(sized, drawn).items() if split != "test"}
-        regions = Regions(mode="contexts") if mode == "contexts" else drawn
-        best = replace(self, centred=False)._best_readings(encoder, sized, tables, regions, None)[1]
+        best = replace(self, centred=False)._best_readings(encoder, sized, tables, read, None)[1]
         stage = max(best, key=lambda name: best[name].on_val)
         return stage, best[stage].pool
 
@@ -200,15 +203,16 @@ class Retrieval(Probe):
         """Return the vectors by split and stage, each stage read as is best on val, and how it is read."""
         sides = {stage.name: max(1, encoder.input_size // stage.stride) for stage in encoder.stages}
         names = [*sides] if stages is None else stages
+        coarsest, *finer = sorted(self.pools)
+        pools = {name: [coarsest, *(pool for pool in finer if pool <= sides[name])] for name in names}
+        readings = [(name, pool) for name in names for pool in pools[name]]
         every = {
-            split: describe_pooled(encoder, data.split(split), table, regions, stages=names, pools=self.pools)
+            split: describe_pooled(encoder, data.split(split), table, regions, readings)
             for split, table in tables.items()
         }
         best: dict[str, Reading] = {}
         for name in names:
-            for pool in sorted(self.pools):
-                if pool > sides[name] and name in best:  # finer than the map
-                    continue
+            for pool in pools[name]:
                 for mean in (None, every["train"][name, pool].mean(axis=0))[: 1 + self.centred]:
                     val, train = (_less(every[split][name, pool], mean) for split in ("val", "train"))
                     right = hits(nearest(val, train, self.k)[1], tables["val"]["label"], tables["train"]["label"])

@@ -96,6 +96,16 @@ def test_every_kind_of_detector_is_deterministic_and_accepts_images_without_obje
     assert all(np.isfinite(score.value) for score in probe.evaluate(encoder, pictures))
 
 
+@pytest.mark.parametrize("neck", ["single", "fpn"])
+def test_batches_without_any_proposal_are_trained_on_and_tested(encoder, monkeypatch, tmp_path, neck):
+    nothing = {i: torch.zeros(0, 4) for i in range(24)}
+    monkeypatch.setattr("downstream.probes.detection.proposals_for", lambda *_, **__: nothing)
+    probe = dataclasses.replace(QUICK, batch_size=1, steps=24, neck=neck, proposals="none.npz")
+    scores = by_metric(probe.evaluate(encoder, squares(Squares(1, 24), Squares(2, 12)), tmp_path))
+    losses = json.loads((tmp_path / "curve.json").read_text())["loss"]
+    assert scores["AP50"] == 0 and np.isfinite(losses).all() and 0 in losses and max(losses) > 0
+
+
 @pytest.mark.slow
 def test_a_class_missing_in_train_scores_0_and_counts(encoder, tmp_path):
     class Red(Squares):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from probe_samples import colours, small_encoder, small_scenes
 
 import downstream.feature_files
 import downstream.features
+import pretext.system.checkpoint
 from benchmarks.run_all import main as run_all_main
 from downstream.__main__ import main as downstream_main
 from downstream.features import Features, limit_cache, pooled, pooled_features, split_features
@@ -180,58 +180,6 @@ def test_only_the_blocks_of_the_wanted_images_are_read_and_checked(encoder, comp
     assert all(torch.equal(values, every.stages[stage][[last]]) for stage, values in again.stages.items())
 
 
-def test_files_of_others_in_the_cache_are_left_alone(encoder, monkeypatch):
-    folder = cache_folder("features")
-    notes, subfolder = folder / "notes.txt", folder / "mine"
-    notes.write_text("mine")
-    subfolder.mkdir()
-    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1e-7")
-    split_features(encoder, colours(), "test", most=64)
-    assert sorted(folder.iterdir()) == [subfolder, notes]
-
-
-def test_beyond_the_limit_the_least_recently_used_files_are_deleted(encoder, monkeypatch):
-    data = colours()
-    for age, split in ((300, "train"), (200, "val")):
-        before = set(files())
-        split_features(encoder, data, split, most=64)
-        (file,) = set(files()) - before
-        os.utime(file, (time.time() - age,) * 2)
-    oldest, kept = sorted(files(), key=lambda file: file.stat().st_mtime)
-    both = kept.stat().st_size + oldest.stat().st_size
-    monkeypatch.setenv("PRETEXT_FEATURES_GB", str(both / 1e9))
-    split_features(encoder, data, "test", most=16)
-    assert not oldest.exists() and kept.exists() and len(files()) == 2
-
-
-def test_the_cache_never_stays_beyond_its_limit(encoder, monkeypatch):
-    split_features(encoder, colours(), "val", most=64)
-    (file,) = files()
-    begun = file.with_name(f".{file.name}.1.tmp")  # left by a killed process
-    begun.write_bytes(bytes(1000))
-    os.utime(begun, (0, 0))
-    limit = 2 * file.stat().st_size
-    monkeypatch.setenv("PRETEXT_FEATURES_GB", str(limit / 1e9))
-    split_features(encoder, colours(), "train", most=64)  # twice as many images
-    assert not begun.exists() and sum(path.stat().st_size for path in file.parent.iterdir()) <= limit
-    monkeypatch.setenv("PRETEXT_FEATURES_GB", "1e-7")
-    split_features(encoder, colours(), "test", most=64)
-    assert not list(file.parent.iterdir())
-
-
-def test_reading_marks_a_file_as_recently_used(encoder, monkeypatch):
-    split_features(encoder, colours(), "val", most=64)
-    (read,) = files()
-    os.utime(read, (0, 0))
-    split_features(encoder, colours(), "train", most=64)
-    (other,) = set(files()) - {read}
-    os.utime(other, (time.time() - 100,) * 2)
-    split_features(encoder, colours(), "val", most=64)
-    monkeypatch.setenv("PRETEXT_FEATURES_GB", str((read.stat().st_size + other.stat().st_size) / 1e9))
-    split_features(encoder, colours(), "test", most=16)
-    assert read.exists() and not other.exists()
-
-
 def test_a_full_disk_costs_a_line_and_no_features(encoder, computed, monkeypatch, capsys):
     expected = split_features(encoder, colours(), "test", most=64)
     files()[0].unlink()
@@ -239,7 +187,7 @@ def test_a_full_disk_costs_a_line_and_no_features(encoder, computed, monkeypatch
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(downstream.feature_files, "save_file", full)
+    monkeypatch.setattr(pretext.system.checkpoint, "save_file", full)
     found = split_features(encoder, colours(), "test", most=64)
     assert all(torch.equal(values, expected.stages[stage]) for stage, values in found.stages.items())
     assert "features are not cached: " in (said := capsys.readouterr().err) and "No space left" in said
@@ -327,7 +275,7 @@ def test_the_folder_may_be_deleted_at_any_time(encoder, computed, monkeypatch, w
     places = {
         "before it is read": (downstream.features, "load"),
         "while it is computed": (downstream.features, "_computed"),
-        "before it is written": (downstream.feature_files, "save_file"),
+        "before it is written": (pretext.system.checkpoint, "save_file"),
         "while evicting": (downstream.features, "evict"),
     }
     deleting_first(*places[when])

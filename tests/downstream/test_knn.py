@@ -142,3 +142,12 @@ def test_defaults_hold_for_fewer_pictures_than_any_k():
 def test_settings_out_of_range_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Knn(**settings)
+
+
+def test_faiss_takes_pytorchs_number_of_threads_for_every_search(monkeypatch):
+    import faiss
+
+    given = []
+    monkeypatch.setattr(faiss, "omp_set_num_threads", given.append)
+    nearest(unit(np.random.default_rng(0), 2, 4), unit(np.random.default_rng(1), 5, 4), 3)
+    assert given == [torch.get_num_threads()]

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from probe_samples import SIZE, colours
+from probe_samples import colours
 
 from downstream.label_sampling import (
     few_of_each,
@@ -16,9 +16,7 @@ from downstream.label_sampling import (
     reached_by_all,
     share_of_each,
     strata,
-    with_train,
 )
-from pretext.datasets import at_size
 from pretext.judging import Score
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -123,20 +121,6 @@ def test_a_k_above_a_class_s_images_is_left_out_with_a_message(capsys):
     many = several()
     assert reached_by_all(colours(classes=4, multi=True), many, (1, 10**6)) == [1]
     assert "show d" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("multi", [False, True])
-def test_with_train_shows_those_pictures_and_leaves_the_other_splits(multi):
-    data = colours(multi=multi)
-    whole, chosen = at_size(data, SIZE, bad_images="stop"), np.array([7, 2, 30])
-    part = with_train(data, chosen, size=SIZE)
-    train = at_size(part.split("train"), SIZE, bad_images="stop")
-    assert len(train) == 3
-    for i, index in enumerate(chosen):
-        assert torch.equal(train[i][0], whole[int(index)][0])
-        assert all(torch.equal(value, whole[int(index)][1][key]) for key, value in train[i][1].items())
-    for split in ("val", "test"):
-        assert part.split(split).fingerprint == whole.split(split).fingerprint
 
 
 def test_means_and_deviations_are_the_formulas():

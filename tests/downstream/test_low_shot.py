@@ -4,16 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from probe_samples import SIZE, colours, small_encoder
+import torch
+from probe_samples import SIZE, Altered, colours, small_encoder
 
 from downstream.classification import CLASS_MEAN
 from downstream.features import split_features
-from downstream.label_sampling import few_of_each, share_of_each, with_train
+from downstream.label_sampling import few_of_each, share_of_each
 from downstream.probes.fine_tune import FineTune
 from downstream.probes.linear import Linear
 from downstream.probes.low_shot import LowShot
 from pretext.datasets import at_size
 from pretext.datasets.classification import class_targets
+from pretext.datasets.fingerprints import digest
+from pretext.datasets.splitting import Subset
+from pretext.datasets.view import View
+from pretext.system.cache import cache_folder
 from pretext.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -54,20 +59,83 @@ def test_linear_is_the_linear_probe_on_those_pictures(encoder):
             assert spread.value == pytest.approx(np.std(values, ddof=1))
 
 
-def test_fine_tuned_is_the_fine_tuning_of_those_pictures(encoder, tmp_path):
-    data = colours(train=90)
-    probe = replace(LINEAR, percents=(20.0,), shots=(), fine_tuned=True, steps=4, batch_size=8, seed=2)
-    scores = list(probe.evaluate(encoder, data, tmp_path))
+class Wide(View):
+    """Pictures twice as wide as high: the picture of the base in the middle, and noise on both sides."""
+
+    def __init__(self, base):
+        super().__init__(base)
+        self.label = None
+
+    def __len__(self):
+        return len(self.base)
+
+    def origin(self, index):
+        return self, index
+
+    @property
+    def fingerprint(self):
+        return digest("wide", self.base.fingerprint)
+
+    def __getitem__(self, index):
+        image, target = self.base[index]
+        side = torch.from_numpy(np.random.default_rng(index).integers(0, 256, (3, SIZE, SIZE // 2), dtype=np.uint8))
+        return torch.cat([side, image, side], dim=2), target
+
+
+def splits_of(data, make):
+    splits = {name: make(part) for name, part in data.splits.items()}
+    for part in splits.values():
+        part.splits = splits
+    return splits["train"]
+
+
+def with_train(data, indices):
+    """The data set with some images alone in its training split."""
+    train = Subset(data, indices)
+    train.splits = {**data.splits, "train": train}
+    return train
+
+
+def as_it_is(part):
+    return part
+
+
+def with_a_torn_picture(part):
+    return Altered(Wide(part), unreadable=[3])
+
+
+TUNED = replace(LINEAR, percents=(20.0,), shots=(), fine_tuned=True, steps=4, batch_size=8, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "pack_gb"),
+    [(as_it_is, "8"), (Wide, "8"), (with_a_torn_picture, "8"), (with_a_torn_picture, str(90 * 3 * SIZE**2 / 1e9))],
+    ids=["square", "wide", "torn", "torn, without a pack of whole pictures"],
+)
+def test_fine_tuned_is_the_fine_tuning_of_those_pictures(encoder, tmp_path, monkeypatch, make, pack_gb):
+    """Its training crops are cut from whole pictures, as those of the probe `fine_tune`."""
+    monkeypatch.setenv("PRETEXT_PACK_GB", pack_gb)
+    data = splits_of(colours(train=90), make)
+    scores = list(TUNED.evaluate(encoder, data, tmp_path))
     (mean,) = [s for s in scores if s.metric == "tuned top1@20%"]
-    targets = class_targets(at_size(data, SIZE, bad_images="stop"))
+    targets = class_targets(at_size(data, SIZE, bad_images="skip"))
     values = []
     for i in range(2):
-        part = with_train(data, share_of_each(targets, 0.2, sample=i), size=SIZE)
-        tuned = FineTune(seed=2, train_images=0, steps=4, batch_size=8).evaluate(encoder, part, tmp_path / str(i))
+        rows = share_of_each(targets, 0.2, sample=i)
+        rows = rows + (rows >= 3) if make is with_a_torn_picture else rows
+        probe = FineTune(seed=2, train_images=0, steps=4, batch_size=8)
+        tuned = probe.evaluate(encoder, with_train(data, rows), tmp_path / str(i))
         values += [score.value for score in tuned if score.headline]
         theirs, ours = (tmp_path / folder / "curve.json" for folder in (str(i), f"20% sample {i}"))
         assert ours.read_text() == theirs.read_text()
     assert mean.value == pytest.approx(np.mean(values)) and mean.stage == "" and not mean.headline
+
+
+def test_a_sample_is_not_decoded_and_packed_once_more(encoder):
+    data = splits_of(colours(train=90), Wide)
+    list(TUNED.evaluate(encoder, data))
+    packs = [folder for folder in cache_folder("packs").iterdir() if not folder.name.startswith(".")]
+    assert len(packs) == 4  # squares of three splits, and whole pictures of train
 
 
 @pytest.mark.parametrize("multi", [False, True])
@@ -102,6 +170,25 @@ def test_the_headlines_stage_is_chosen_at_the_smallest_share_alone(encoder, monk
     probe = replace(LINEAR, percents=(10.0, 50.0), shots=(), samples=2)
     (headline,) = [s for s in probe.evaluate(encoder, colours(train=90)) if s.headline]
     assert (headline.stage, headline.metric) == ("conv2", "top1@10%")
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric"),
+    [
+        ({"percents": (50.0, 10.0)}, "top1@10%"),
+        ({"percents": (), "shots": (4, 2)}, "top1@k=2"),
+        ({"percents": (50.0, 10.0), "shots": (4, 2)}, "top1@10%"),
+    ],
+)
+def test_the_headline_is_the_smallest_in_whichever_order_they_are_given(encoder, settings, metric):
+    probe, data = replace(LINEAR, shots=()), colours(train=90, learnable=False)
+    ordered = {name: tuple(sorted(values)) for name, values in settings.items()}
+    given, expected = ([*replace(probe, **each).evaluate(encoder, data)] for each in (settings, ordered))
+    (headline,) = [s for s in given if s.headline]
+    assert headline.metric == metric
+    assert [(s.metric, s.stage, s.value, s.headline) for s in given] == [
+        (s.metric, s.stage, s.value, s.headline) for s in expected
+    ]
 
 
 def test_one_class_is_refused(encoder):

@@ -151,3 +151,18 @@ def test_the_sampler_draws_as_many_as_allowed_and_each_alike() -> None:
         assert not (positive & (labels < 1)).any() and not (negative & (labels != 0)).any()
         drawn += (positive | negative)[0]
     assert (drawn[:10] / 2000 - 0.4).abs().max() < 0.06 and (drawn[10:30] / 2000 - 0.2).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("neck", ["single", "fpn"])
+def test_a_batch_without_any_box_has_no_regions_and_losses_of_0(neck: str) -> None:
+    head = DetectionHead([8, 8], width=8, hidden=16, num_classes=3, neck=neck, proposals_given=True)
+    maps = [torch.randn(2, 8, side, side, requires_grad=True) for side in (8, 4)]
+    images, nothing = torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8), [torch.zeros(0, 4)] * 2
+    losses = head(maps, images, targets((0, 0)), nothing)[1]
+    assert {name: loss.item() for name, loss in losses.items()} == {"loss_classifier": 0, "loss_box_reg": 0}
+    sum(losses.values()).backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in head.parameters())
+    found = head.eval()(maps, images, None, nothing)[0]
+    assert [{name: values.shape for name, values in each.items()} for each in found] == [
+        {"boxes": (0, 4), "labels": (0,), "scores": (0,)}
+    ] * 2

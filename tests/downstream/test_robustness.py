@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from probe_samples import colours, small_encoder
 
+import downstream.features
 from downstream.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from downstream.features import labelled_features, pooled
 from downstream.probes.linear import Linear
@@ -61,6 +62,20 @@ def test_the_clean_error_is_what_the_linear_probe_leaves():
     top1 = next(score for score in Linear(**QUICK).evaluate(small_encoder(), data) if score.headline)
     assert clean.value == pytest.approx(100 - top1.value) and clean.stage == top1.stage
     assert clean.chance == pytest.approx(100 - top1.chance)
+
+
+def test_the_test_split_is_encoded_only_where_it_is_tested(monkeypatch):
+    """Features of train and val are read once for the encoder and once for random weights, and no others."""
+    read = []
+    pooled_features = downstream.features.pooled_features
+
+    def noted(encoder, data, split, **given):
+        read.append(split)
+        return pooled_features(encoder, data, split, **given)
+
+    monkeypatch.setattr(downstream.features, "pooled_features", noted)
+    by_metric(Robustness(**QUICK, test_images=4), colours())
+    assert sorted(read) == ["train", "train", "val", "val"]
 
 
 def test_several_classes_a_picture_are_judged_by_map():

@@ -280,7 +280,8 @@ def test_each_class_has_its_intersection_over_union(tmp_path):
     truth[torch.rand(truth.shape, generator=generator) < 0.2] = 255
     confusion = confusion_matrix(truth, predicted, num_classes=5, ignore=255)
     header, rows = _per_class(confusion, ("background", "a, b", "ü", "c", "absent"))
-    write_per_class(tmp_path, header, rows, line_end="\r\n")
+    write_per_class(tmp_path, header, rows)
+    assert b"\r" not in (tmp_path / "per_class.csv").read_bytes()
     with (tmp_path / "per_class.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     theirs = MulticlassJaccardIndex(num_classes=5, ignore_index=255, average=None)(predicted, truth)

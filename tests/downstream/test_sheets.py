@@ -8,8 +8,8 @@ import torch
 from colour_samples import EYES, seen
 from PIL import Image, ImageColor, ImageDraw
 
-from downstream.metrics import Detections, Truth
-from downstream.sheets import CELL, HIT, MISS, Found, detection_sheet, hits, lines_of, shown_of
+from downstream.metrics import Detections, Truth, coco_by_class
+from downstream.sheets import CELL, HIT, IGNORED, MISS, Found, detection_sheet, hits, lines_of, shown_of
 from pretext.datasets.drawing import PALETTE, class_colour
 
 
@@ -40,8 +40,9 @@ def test_names_can_be_read_on_every_colour(colour):
     assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-def one_found(boxes, labels, scores, truth=((2, 8, 6, 12), (10, 8, 14, 12)), classes=(0, 1)):
-    true = Truth(np.array(truth, np.float32).reshape(-1, 4), np.array(classes, np.int64), np.zeros(len(truth), bool))
+def one_found(boxes, labels, scores, truth=((2, 8, 6, 12), (10, 8, 14, 12)), classes=(0, 1), difficult=()):
+    hard = np.isin(np.arange(len(truth)), difficult)
+    true = Truth(np.array(truth, np.float32).reshape(-1, 4), np.array(classes, np.int64), hard)
     detections = Detections(
         np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(scores, np.float32)
     )
@@ -54,6 +55,36 @@ def test_a_detection_hits_an_object_of_its_class_once():
     assert hits(found, np.arange(5)) == [True, False, False, False, True]
     assert hits(found, np.array([1, 0])) == [True, False]  # the better one takes the object
     assert hits(one_found([same], [0], [0.9], truth=(), classes=()), np.arange(1)) == [False]
+
+
+def test_a_detection_is_ignored_where_ap50_ignores_it():
+    """AP50 is 100 where every detection but the ignored ones hits, wherever those stand in the order."""
+    hard, plain, inside, beside = (2, 8, 6, 12), (10, 8, 14, 12), (2, 8, 5, 11), (4.5, 8, 8.5, 12)
+    for box, expected in ((hard, None), (inside, None), (beside, False), (plain, True)):
+        found = one_found([box, plain, hard], [0, 0, 1], [0.9, 0.8, 0.7], (hard, plain), (0, 0), difficult=[0])
+        ap50 = coco_by_class([found.truth], [found.detections], num_classes=2)[0, 1]
+        verdict = hits(found, np.arange(3))
+        assert verdict == [expected, box != plain, False]
+        if box != plain:
+            assert (ap50 == pytest.approx(100)) == (expected is None)
+    nothing_else = one_found([hard, hard], [0, 0], [0.9, 0.8], (hard,), (0,), difficult=[0])
+    assert hits(nothing_else, np.arange(2)) == [None, None]
+
+
+def test_difficult_objects_do_not_count_on_a_sheet(tmp_path):
+    boxes = [(2, 8, 6, 12), (10, 18, 14, 22), (18, 8, 22, 12), (18, 18, 22, 22)]
+    found = one_found(boxes, [0, 1, 1, 1], [0.9, 0.8, 0.7, 0.6], difficult=[0])
+    detection_sheet(tmp_path / "sheet.png", [found], ("a", "b"))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        _, (drawn,) = lines_of(sheet.convert("RGB"), kinds=2)
+
+    def has(box, colour):
+        left, top, right, lower = (int(each * CELL / 32) for each in box)
+        inside = np.asarray(drawn)[top:lower, left:right]
+        return bool((inside == ImageColor.getrgb(colour)).all(axis=-1).any())
+
+    assert has(boxes[0], IGNORED) and not has(boxes[0], HIT) and not has(boxes[0], MISS)
+    assert [has(box, MISS) for box in boxes[1:]] == [True, True, False]  # one object and two more
 
 
 def test_two_more_detections_than_objects_are_drawn_and_hits_differ_from_misses(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -184,5 +185,10 @@ def test_a_picture_of_an_index_of_other_splits_is_marked(demo_folders, tmp_path)
         main(["index", *arguments, "--split", folder.name, "--out", str(folder)])
     with serve(folders) as opened:
         joined, test = search(opened, {"index": 1, "number": 2}, k=3)
+        fills = opened.post("/api/fill", json={"query": {"index": 1, "number": 2}, "box": BOX}).json()
     assert [each["same"] for each in joined["neighbours"]] == [True, False, False]
     assert not any(each["same"] for each in test["neighbours"])
+    shown = {each["name"]: np.asarray(Image.open(urlopen(each["picture"]))).astype(int) for each in fills}
+    nearest = [name for name in shown if name.startswith("nearest by")]
+    assert len(nearest) == 3
+    assert all(np.abs(shown[name] - shown["original"]).max() > 20 for name in nearest)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from index_samples import class_folders, make_encoder
+from index_samples import SIZE, SPEC, class_folders, make_encoder
+from PIL import Image
 
 import retrieval.probes
 from pretext.datasets import ImageDataset, at_size, open_dataset
+from pretext.datasets.packed import PackedDataset
 from pretext.encoders import Encoder
 from pretext.judging import probes_in
 from pretext.system.errors import UserError
 from retrieval.measures import chance_precision, hits, nearest
-from retrieval.patches import describe
+from retrieval.patches import Reading, describe, describe_pooled
 from retrieval.probes.retrieval import Retrieval
 from retrieval.regions import Mode, Regions
 from retrieval.sheets import neighbour_sheet
@@ -174,11 +177,61 @@ def test_the_best_reading_on_val_is_that_of_the_headline(
     probe: Retrieval, encoder: Encoder, data: ImageDataset
 ) -> None:
     plain = replace(probe, centred=False)
-    stage, pool = plain.best_reading(encoder, data, mode="grid")
+    stage, pool = plain.best_reading(encoder, data, Regions())
     (headline,) = [score for score in plain.evaluate(encoder, data) if score.headline]
     assert headline.stage == stage
     again = [score for score in replace(plain, pools=(pool,)).evaluate(encoder, data) if score.headline]
     assert (again[0].stage, again[0].value) == (stage, headline.value)
+
+
+@pytest.mark.parametrize(
+    "regions",
+    [
+        Regions(mode="images"),
+        Regions(),
+        Regions(mode="objects", margin=0.5),
+        Regions(mode="contexts", hole=0.3),
+    ],
+    ids=lambda regions: regions.mode,
+)
+def test_a_reading_is_chosen_for_the_regions_and_pictures_of_the_index(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regions: Regions
+) -> None:
+    read = []
+
+    def noted(network: Encoder, data: PackedDataset, table: object, given: Regions, readings: object) -> object:
+        read.append((data.size, data.fit, given.reach))
+        return describe_pooled(network, data, table, given, readings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("retrieval.probes.retrieval.describe_pooled", noted)
+    wide = Path(shutil.copytree(class_folders(tmp_path / "square", 20), tmp_path / "wide"))
+    for file in wide.rglob("*.png"):
+        with Image.open(file) as picture:
+            picture.resize((48, 24)).save(file)
+    whole = regions.mode in ("images", "grid")
+    data = open_dataset(f"folder:{wide}" if whole else SPEC)
+    Retrieval(k=2, database=20, queries=8).best_reading(encoder, data, regions)
+    size = SIZE if whole else regions.picture_size(SIZE)  # pictures stand for patches
+    assert read == [(size, at_size(data, SIZE, bad_images="stop").fit, regions.reach)] * 2
+    assert read[0][1] == "squash"
+
+
+def test_what_no_reading_uses_is_not_computed(
+    probe: Retrieval, encoder: Encoder, data: ImageDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells finer than a map only repeat its own; the scores do not depend on them."""
+    asked = []
+
+    def noted(network: Encoder, part: object, table: object, given: Regions, readings: list[Reading]) -> object:
+        asked.append(readings)
+        return describe_pooled(network, part, table, given, readings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("retrieval.probes.retrieval.describe_pooled", noted)
+    list(replace(probe, pools=(2, 1, 16)).evaluate(encoder, data))
+    sides = {stage.name: SIZE // stage.stride for stage in encoder.stages}
+    expected = {(name, pool) for name, side in sides.items() for pool in (1, 2, 16) if pool <= side or pool == 1}
+    assert all(set(readings) == expected and len(readings) == len(expected) for readings in asked)
+    assert len(expected) < 3 * len(sides)
 
 
 def test_pictures_with_one_label_are_judged_whole(probe: Retrieval, encoder: Encoder, tmp_path: Path) -> None:

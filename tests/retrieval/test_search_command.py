@@ -13,12 +13,13 @@ from index_samples import SPEC, class_folders, make_encoder, photographs
 from PIL import Image
 
 import retrieval
-from pretext.datasets import open_dataset
+from pretext.datasets import BadImage, open_dataset
 from pretext.encoders import Encoder, save_encoder
 from pretext.system.errors import UserError
 from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.__main__ import main
 from retrieval.indexing.index import PatchIndex
+from retrieval.originals import file_of
 from retrieval.searcher import Searchable
 
 
@@ -265,6 +266,31 @@ def test_a_question_that_cannot_be_asked_is_one_line(
         main(["search", str(contexts), *given, "--out", str(out)])
     assert "\n" not in str(caught.value)
     assert not out.exists()
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(
+    encoder_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRETEXT_PACK_GB", "0")  # a pack would leave it out
+    folder = photographs(tmp_path / "photos", range(4))
+    (folder / "002.png").write_bytes(b"no picture")
+    argv = ["--encoder", str(encoder_file), "--data", f"folder:{folder}", "--mode", "images"]
+    assert main(["index", *argv, "--out", str(tmp_path / "index")]) == 0
+    data = Searchable.open(tmp_path / "index").data
+    torn, sound = (next(i for i in range(4) if str(file_of(data, i)).endswith(name)) for name in ("002.png", "001.png"))
+    asked = ["search", str(tmp_path / "index"), "--out", str(tmp_path / "out"), "--query"]
+    with pytest.raises(UserError, match=rf"--query {torn}: .*002\.png: not a picture .*; give another number"):
+        main([*asked, str(torn)])
+
+    def gone(*given: object) -> None:
+        raise BadImage("003.png: No such file or directory")
+
+    for module, word in (("search_command", f"--query {sound}: "), ("sheets", "photos: ")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"retrieval.{module}.original", gone)
+            with pytest.raises(UserError, match=rf"{word}003\.png: No such file .*; .*mend the file"):
+                main([*asked, str(sound)])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_or_empty_folder_is_named(encoder_file: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataset_samples import fails, save
 from store_samples import write_lists
 
 from pretext.datasets import open_dataset
+from pretext.datasets.stored_splits import class_numbers
 
 
 @pytest.fixture
@@ -44,6 +45,38 @@ def test_classes_of_a_list(folder):
     fails(f"list:{file}", r"some.txt, line 3: no picture .*gone.png \(1 of 2 pictures are missing\); paths start from")
     file.write_bytes(b"\xff\xfe\0")
     fails(f"list:{file}", "some.txt: not a list of pictures")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ((3000001, 3000000, 3000001), ("3000000", "3000001")),
+        ((20240101, 10**17, 20240101), ("20240101", str(10**17))),
+        ((1001, 0, 1001), ("0", "1001")),
+        ((1000, 0, 1000), tuple(map(str, range(1001)))),  # not over 1000
+    ],
+)
+def test_numbers_far_from_dense_are_class_names(folder, labels, classes):
+    """In every split of the data set a number is the same class."""
+    given = {"train": labels, "val": labels[:1], "test": labels[1:]}
+    for split, some in given.items():
+        files = sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"{split}/*/*.png"))
+        (folder / f"{split}.txt").write_text(
+            "".join(f"{file}\t{label}\n" for file, label in zip(files, some, strict=False))
+        )
+    spec = f"list:{folder / 'train.txt'}?val=val.txt&test=test.txt"
+    for split, part in open_dataset(spec).splits.items():
+        assert part.classes == classes
+        assert [classes[part[i][1]["label"]] for i in range(len(part))] == [str(label) for label in given[split]]
+    (folder / "val.txt").write_text((folder / "val.txt").read_text().replace(str(labels[0]), "5000"))
+    fails(spec, rf"val: .* has the class 5000, which is not known; there are {len(classes)} classes")
+
+
+def test_as_many_numbers_as_a_tenth_of_the_largest_are_numbers():
+    tens = [*range(0, 2000, 10)]
+    for last, names in ((2009, range(2010)), (2010, [*tens, 2010])):
+        found = class_numbers("x", {"train": ([*tens, last], [""] * 201)}, (), [])
+        assert found[1] == tuple(map(str, names)) and found[0]["train"][-1] == len(names) - 1
 
 
 def test_several_folders_are_one_data_set(folder, tmp_path):

@@ -40,6 +40,19 @@ def test_ordinary_names_are_quoted_as_they_are():
     assert str(UserError(name)) == str(BadImage(name)) == name
 
 
+def test_a_file_that_cannot_be_decoded_is_one_line_by_any_command(capsys, monkeypatch):
+    def broken(argv):
+        raise BadImage("photos/a\nb.png: empty file")
+
+    monkeypatch.setattr(sys, "stdout", sys.stderr)
+    with pytest.raises(SystemExit) as ended:
+        run_command(broken)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: photos/a\\nb.png: empty file; mend the file, or leave it out"
+    ]
+
+
 def test_an_error_of_the_file_system_is_one_line_too(capsys, monkeypatch):
     def full(argv):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a\nb")
