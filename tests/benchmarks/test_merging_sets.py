@@ -218,6 +218,8 @@ def photos_that_change(tmp_path):
 def one_folder_with_two_encoders_of_a_row(tmp_path):
     run(tmp_path / "a", SPEC, more=("--probes", "linear"))
     run(tmp_path / "a", SPEC, more=("--probes", "segmentation", "--budget", "images=16"))
+    for path in (tmp_path / "a" / "superseded").glob("rotation.*"):  # a folder of an earlier version holds both
+        path.rename(tmp_path / "a" / "results" / path.name)
     run(tmp_path / "b", OTHER)
 
 

@@ -32,7 +32,7 @@ def test_both_suites_train_and_a_second_call_computes_nothing(
     assert table == [["0", "random"], *([at, suite] for at in ("0.02", "0.04") for suite in ("ours", "lightly"))]
     weights = torch.load(out / "lightly-0.04min-s0.pth", weights_only=True)
     assert weights["conv1.weight"].shape == (64, 3, 7, 7) and not any(name.startswith("fc") for name in weights)
-    monkeypatch.setattr(quality, "judged", None)
+    monkeypatch.setattr(quality, "judged", lambda *_: pytest.fail("computed again"))
     quality.main([*words, "--out", str(out)])
     assert capsys.readouterr().out == printed
     with pytest.raises(UserError, match=r"ours-0\.02min-s0\.json is about .*'steps': 2}, and this command about"):
