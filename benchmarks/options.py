@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -145,13 +146,17 @@ def check_profile(name: str) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Create the folder; raise a UserError if it does not take a file of one megabyte."""
+    """Raise a UserError if the folder does not take a file of one megabyte; what is made for it is removed again."""
     from pretext.system.checkpoint import atomic_write
 
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         with atomic_write(out / ".writable") as beside:
             beside.write_bytes(bytes(1_000_000))
         (out / ".writable").unlink(missing_ok=True)
+        for folder in made:  # the innermost first
+            with contextlib.suppress(OSError):  # another command has begun to use it
+                folder.rmdir()
     except OSError as error:
         raise UserError(f"results folder {out}: {error.strerror}; give another --out, or make room") from None
 

@@ -127,6 +127,14 @@ def test_a_processor_that_cannot_multiply_bfloat16_is_named_by_the_command_itsel
     assert "precision" not in capsys.readouterr().err
 
 
+def test_a_refused_command_leaves_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = ["--data", f"folder:{tmp_path / 'empty'}", "--out", str(tmp_path / "results" / "mine")]
+    with pytest.raises(UserError, match="no pictures in"):
+        run_all.main(words)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def test_a_dry_run_writes_nothing(smoke, capsys):
     assert run_smoke(smoke, "--dry-run") == 0
     assert "9 to compute with 1 worker, about" in capsys.readouterr().out
