@@ -45,7 +45,7 @@ def by_stages(encoder: Encoder, pictures: HoledPictures) -> dict[str, Float[Tens
     parts: list[dict[str, Tensor]] = []
     with evaluating(encoder), torch.inference_mode():
         for shown in torch.split(pictures.shown(), BATCH):
-            encoded = encode(encoder, shown.to(device).float() / 255, names, pools=[CELLS])
+            encoded = encode(encoder, shown.to(device).float() / 255, [(name, CELLS) for name in names])
             parts.append({name: vectors.cpu() for (name, _), vectors in encoded.items()})
     found = {name: torch.cat([part[name] for part in parts]) for name in names}
     for name, vectors in found.items():

@@ -70,13 +70,6 @@ def with_hole(picture: UInt8[Tensor, "3 S S"], box: Box) -> UInt8[Tensor, "3 S S
 
 
 def encode(
-    encoder: Encoder, crops: Float[Tensor, "K 3 S S"], stages: Sequence[str], *, pools: Sequence[int]
-) -> dict[Reading, Float[Tensor, "K D"]]:
-    """Return the vectors of `encode_readings` for each stage and pool."""
-    return encode_readings(encoder, crops, [(name, pool) for name in stages for pool in pools])
-
-
-def encode_readings(
     encoder: Encoder, crops: Float[Tensor, "K 3 S S"], readings: Sequence[Reading]
 ) -> dict[Reading, Float[Tensor, "K D"]]:
     """Return one vector of length 1 per crop for each reading: the stage's map averaged to pool×pool and flattened."""
@@ -114,7 +107,7 @@ def describe_pooled(
     regions: Regions,
     readings: Sequence[Reading],
 ) -> dict[Reading, NDArray[np.float32]]:
-    """Return the vectors of the regions in a patch table for each reading; see `describe` and `encode_readings`."""
+    """Return the vectors of the regions in a patch table for each reading; see `describe` and `encode`."""
     parts = [part for part, _ in _encoded(encoder, pictures_in(data, table), regions, readings)]
     return {reading: np.concatenate([part[reading] for part in parts]) for reading in parts[0]}
 
@@ -240,7 +233,7 @@ def _encoded(
     device = next(encoder.parameters()).device
     for crops, rows in windows(pictures, regions, side=encoder.input_size, device=device):
         with evaluating(encoder), torch.inference_mode():
-            vectors = encode_readings(encoder, crops, readings)
+            vectors = encode(encoder, crops, readings)
         for (stage, _), value in vectors.items():
             check_finite(encoder, stage, value)
         yield {reading: value.cpu().numpy() for reading, value in vectors.items()}, rows

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from benchmarks.planning.plan import Plan
 
-PROTOCOL = ("code", "image_size", "data", "probe", "probe_config", "probe_revision")
-"""Settings of a probe cell that do not depend on the encoder."""
 OF_PROBE = ("data", "probe", "probe_config", "probe_revision")
 """Settings of a probe cell that say nothing of its encoder."""
+PROTOCOL = ("code", "image_size", *OF_PROBE)
+"""Settings of a probe cell that do not depend on the encoder."""
 SHARED = ("code", "image_size", "encoder", "pretrain_data")
 """Settings that rows of one table share; their budgets may differ, and stand beside them."""
 

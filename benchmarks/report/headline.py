@@ -115,7 +115,7 @@ def best_by_probe(summaries: Sequence[Summary]) -> str:
         named |= best.keys()
         listed = "; ".join(f"{row_title(row)} in {and_list(names)}" for row, names in best.items())
         sentences.append(f"On {label}: {listed}." if label else listed)
-    start = f"Best{_without_labels(row for row in named)} by probe"
+    start = f"Best{_without_labels(named)} by probe"
     return f"{start}. {' '.join(sentences)}" if len(sentences) > 1 else f"{start}: {sentences[0].rstrip('.')}."
 
 

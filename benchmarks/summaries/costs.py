@@ -52,7 +52,8 @@ def read_costs(out: Path, measurements: Iterable[Measurement]) -> dict[str, Cost
         out: The results folder.
         measurements: Its measurements. Their encoders count, and those of OUT/plan.json that no probe has judged yet.
     """
-    names = {(m.pretext, json.loads(m.config_json).get("pretrain")) for m in measurements}
+    cells = {(m.pretext, m.config_json) for m in measurements}
+    names = {(row, json.loads(settings).get("pretrain")) for row, settings in cells}
     names |= {(cell["pretext"], cell["name"]) for cell in read_plan(out).get("cells", ()) if not cell["probe"]}
     runs: dict[str, list[dict[str, Any]]] = {}
     for row, name in sorted((row, name) for row, name in names if name):

@@ -127,16 +127,14 @@ def judged(suite: str, steps: int, seed: int, spec: str, file: Path) -> dict[str
     from pretext.encoders import load_encoder
 
     data, out = open_dataset(spec), file.with_suffix("")
-    if suite == "random":
-        config = TrainConfig(seed=seed)
-        encoder = load_encoder(train("random", "torchvision:resnet18", data, config, out, image_size=SIMCLR_SIDE))
-    elif suite == "ours":
-        config = TrainConfig(steps=steps, batch_size=batch_size(), samples=0, seed=seed)
-        encoder = load_encoder(train("simclr", "torchvision:resnet18", data, config, out, image_size=SIMCLR_SIDE))
-    else:
+    if suite == "lightly":
         workers = int(json.loads((file.parent / "speeds.json").read_text())["workers"])
         weights = train_by_lightly(data, steps, seed, workers, file.with_suffix(".pth"))
         encoder = load_encoder(f"torchvision:resnet18?weights={weights}", input_size=SIMCLR_SIDE)
+    else:
+        task = "random" if suite == "random" else "simclr"
+        config = TrainConfig(steps=steps or None, batch_size=batch_size(), samples=0, seed=seed)
+        encoder = load_encoder(train(task, "torchvision:resnet18", data, config, out, image_size=SIMCLR_SIDE))
     return {
         name: next(score.value for score in probe(name, seed=seed).evaluate(encoder, data) if score.headline)
         for name in PROBES

@@ -162,11 +162,11 @@ def indexing_speed(spec: str, encoder_spec: str, image_size: int) -> IndexingSpe
         patches = len(index.table)
     crops = torch.rand(BATCH, 3, image_size, image_size, device=next(encoder.parameters()).device)
     batches = max(1, patches // BATCH)
-    stage = encoder.stages[-1].name
+    reading = encoder.stages[-1].name, regions.cells
     with torch.inference_mode():
         started = time.perf_counter()
         for _ in range(batches):
-            encode(encoder, crops, [stage], pools=[regions.cells])[stage, regions.cells].cpu()  # waits for the GPU
+            encode(encoder, crops, [reading])[reading].cpu()  # waits for the GPU
         encoder_seconds = time.perf_counter() - started
     return IndexingSpeed(patches, patches / seconds, batches * BATCH / encoder_seconds)
 

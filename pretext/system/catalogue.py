@@ -24,9 +24,9 @@ class DeclaredTask:
     """The settings in which a variant differs from the defaults, by variant."""
     variant_help: Mapping[str, str]
     titles: Mapping[str, str]
+    """See `titles` of `Task`."""
     needs_labels: bool
     """Whether it trains with labels."""
-    """See `titles` of `Task`."""
     training_defaults: Mapping[str, Mapping[str, Any]]
     """See `training_defaults` of `Task`."""
 

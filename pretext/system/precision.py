@@ -16,8 +16,14 @@ FAST_ON_CPU = ("avx512_bf16", "amx_bf16", "bf16")
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Return the context in which layers compute in a precision; weights, and what they are stored as, stay float32."""
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=used(precision, device) == "bfloat16")
+
+
+def used(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """Return the number format that a precision stands for on a device."""
+    if precision == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return precision
 
 
 def say_if_slow(precision: Precision, device: torch.device) -> None:

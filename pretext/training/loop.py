@@ -28,7 +28,7 @@ from pretext.system.distributed import (
 )
 from pretext.system.errors import UserError, did_you_mean
 from pretext.system.locks import lock_folder
-from pretext.system.precision import autocast, say_if_slow
+from pretext.system.precision import autocast, say_if_slow, used
 from pretext.system.stopping import stop_at_once, stop_politely
 from pretext.tasks import build_task, task_config
 from pretext.tasks.base import Batch, Task, label_kind
@@ -261,9 +261,8 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
             last = state(finished=not stopped)
             folder.save(model, optimizers, last)
             if not stopped:
-                with autocast(config.precision, device):
-                    precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
-                folder.finish(model, last, precision=precision, notes=[*train_data.notes, *left_out.notes()])
+                notes = [*train_data.notes, *left_out.notes()]
+                folder.finish(model, last, precision=used(config.precision, device), notes=notes)
         left_out.report()
         everyones(None)
     if stopped:
