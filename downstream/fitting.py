@@ -30,6 +30,7 @@ from pretext.system.errors import UserError
 from pretext.system.memory_order import steps_in_memory_order
 from pretext.system.precision import Precision, autocast, say_if_slow
 from pretext.system.progress import progress_bar
+from pretext.system.ranges import check_range
 from pretext.system.stopping import Stop, stop_politely
 
 Head = TypeVar("Head", bound=nn.Module)
@@ -66,15 +67,11 @@ class FittedProbe(Probe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("steps", 1), ("batch_size", 1), ("train_images", 0), ("test_images", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is {least} or more")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}; allowed is above 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay is {self.weight_decay}; allowed is 0 or more")
-        if not 0 <= self.encoder_learning_rate_factor <= 1:
-            raise ValueError(f"encoder_learning_rate_factor is {self.encoder_learning_rate_factor}; allowed is 0 to 1")
+        check_range(self, "steps", "batch_size", least=1)
+        check_range(self, "train_images", "test_images", least=0)
+        check_range(self, "learning_rate", above=0)
+        check_range(self, "weight_decay", least=0)
+        check_range(self, "encoder_learning_rate_factor", least=0, most=1)
 
     def check_encoder(self, encoder: Encoder) -> None:
         """See `Probe.check_encoder`: one image whose deepest map has one cell cannot be batch-normalised."""

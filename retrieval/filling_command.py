@@ -21,6 +21,7 @@ from pretext.inpainting.measuring import baseline_fills, drawn_pictures, filled_
 from pretext.system.command_line import parse
 from pretext.system.device import device_of
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_range
 from retrieval.filling import by_hog, by_stages, fill_from_nearest
 
 PROG = "python -m retrieval inpaint"
@@ -61,9 +62,7 @@ class Inpaint:
     """Torch device: cpu, cuda, …; auto takes a GPU if there is one."""
 
     def __post_init__(self) -> None:
-        for name in ("database", "n", "test_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 1 or more")
+        check_range(self, "database", "n", "test_images", least=1)
 
 
 def inpaint_command(argv: list[str]) -> int:

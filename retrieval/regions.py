@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretext.datasets.base import IGNORE, Target
+from pretext.system.ranges import check_range
 
 Mode = Literal["grid", "objects", "images", "contexts"]
 Box = tuple[float, float, float, float]
@@ -47,16 +48,12 @@ class Regions:
     """Average each feature map to this many cells per side; if omitted, 2 for contexts and 1 otherwise."""
 
     def __post_init__(self) -> None:
-        if self.grid < 1:
-            raise ValueError(f"grid is {self.grid}; allowed is 1 or more")
+        check_range(self, "grid", least=1)
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
             raise ValueError(f"scales is {self.scales}; give one or more values above 0 and up to 1")
-        if self.margin < 0:
-            raise ValueError(f"margin is {self.margin}; allowed is 0 or more")
-        if not 0 < self.hole < 1:
-            raise ValueError(f"hole is {self.hole}; allowed is above 0 and below 1")
-        if self.pool is not None and self.pool < 1:
-            raise ValueError(f"pool is {self.pool}; allowed is 1 or more")
+        check_range(self, "margin", least=0)
+        check_range(self, "hole", above=0, below=1)
+        check_range(self, "pool", least=1)
 
     @property
     def cells(self) -> int:

@@ -16,6 +16,7 @@ from benchmarks.executors.apart import needed_files, run_apart, take_back
 from benchmarks.executors.base import GRACE_S, RETRIES, Executor, Outcome, failed, node_variables, run_on_node
 from benchmarks.planning.cells import Cell
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_range
 
 CONNECT_S = 10.0
 """Seconds that the head of a cluster may take to answer."""
@@ -41,10 +42,8 @@ class RayTasks(Executor):
         """Whether all nodes see --out. If not, files travel with the cells, and a lost cell starts anew."""
 
         def __post_init__(self) -> None:
-            if self.gpus is not None and not 0 <= self.gpus <= 1:
-                raise ValueError(f"gpus is {self.gpus}; allowed is 0 to 1")
-            if not self.cpus > 0:
-                raise ValueError(f"cpus is {self.cpus}; allowed is above 0")
+            check_range(self, "gpus", least=0, most=1)
+            check_range(self, "cpus", above=0)
 
     def __init__(self, out: Path, workers: int | None, config: Config) -> None:
         """See `Executor`; connects to the cluster.

@@ -27,6 +27,7 @@ from benchmarks.planning.cells import Cell
 from benchmarks.records.results import write_json
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_range
 from pretext.system.stored_json import Shape, read_json
 
 MOST_JOBS = 64
@@ -94,12 +95,10 @@ class SlurmJobs(Executor):
         """Leave the jobs in the queue when this command is stopped; the same command finds them again."""
 
         def __post_init__(self) -> None:
-            if self.time is not None and self.time < LEAST_MINUTES:
-                raise ValueError(f"time is {self.time}; allowed is {LEAST_MINUTES} or more minutes")
+            check_range(self, "time", least=LEAST_MINUTES, unit="minutes")
             if self.gpus not in (0, 1):
                 raise ValueError(f"gpus is {self.gpus}; allowed is 0 or 1")
-            if self.cpus < 1:
-                raise ValueError(f"cpus is {self.cpus}; allowed is 1 or more")
+            check_range(self, "cpus", least=1)
             if self.memory is not None and not re.fullmatch(r"\d+[KMGT]?", self.memory):
                 raise ValueError(f"memory is {self.memory}; allowed is a whole number with K, M, G or T, as in 16G")
 

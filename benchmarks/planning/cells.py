@@ -25,7 +25,7 @@ from pretext.judging import Probe
 from pretext.system.checkpoint import file_sha256
 from pretext.system.errors import UserError
 from pretext.system.plugins import by_content
-from pretext.system.ranges import check_numbers
+from pretext.system.ranges import check_numbers, check_range
 from pretext.system.specs import without_options
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ class Inpainting:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        if self.test_images < 1:
-            raise ValueError(f"test_images is {self.test_images}; allowed is 1 or more")
+        check_range(self, "test_images", least=1)
 
 
 AnyProbe = Probe | Inpainting

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.planning.cells import AnyProbe, Inpainting
 from benchmarks.planning.probes import probe
 from benchmarks.planning.rows import UNTOUCHED, Row, by_name
+from pretext.system.ranges import check_range
 from pretext.training.config import TrainConfig
 
 SCENES = "scenes?size=32&test=4000"
@@ -60,8 +61,7 @@ class Recipe:
     """The reason for the number of seeds and the sizes; the report quotes this sentence."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}; allowed is 1 or more")
+        check_range(self, "seeds", least=1)
 
     def with_training(self, train: TrainConfig) -> Recipe:
         """Return the recipe with other training settings; time estimates scale with the number of images."""

@@ -18,6 +18,7 @@ if not __package__:  # run as a file: put the repository root on the import path
 
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError, run_command
+from pretext.system.ranges import check_range
 
 PROG = "python benchmarks/timing/quality.py"
 SUITES = ("ours", "lightly")
@@ -49,8 +50,7 @@ class Quality:
     def __post_init__(self) -> None:
         if not self.minutes or min(self.minutes) <= 0:
             raise ValueError(f"minutes is {self.minutes}; give one or more numbers, each above 0")
-        if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}; allowed is 1 or more")
+        check_range(self, "seeds", least=1)
 
 
 def main(argv: list[str]) -> int:

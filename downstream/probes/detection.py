@@ -30,6 +30,7 @@ from pretext.encoders.base import Encoder
 from pretext.judging import Score
 from pretext.system.errors import UserError
 from pretext.system.progress import counted
+from pretext.system.ranges import check_range
 
 SHOWN = 12
 """Number of test images on the sheet."""
@@ -70,9 +71,7 @@ class Detection(FittedProbe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("cells", "width", "hidden", "most_proposals"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 1 or more")
+        check_range(self, "cells", "width", "hidden", "most_proposals", least=1)
         if self.neck not in get_args(Neck):
             raise ValueError(f"neck is {self.neck}; allowed is {' or '.join(get_args(Neck))}")
         if self.proposals not in (None, SELECTIVE_SEARCH) and not self.proposals.endswith(".npz"):

@@ -31,6 +31,7 @@ from pretext.judging import Score
 from pretext.modules.losses import many_class_loss, one_class_loss
 from pretext.system.errors import UserError
 from pretext.system.progress import counted
+from pretext.system.ranges import check_range
 from pretext.transforms.augmentation import augment, cropping
 
 
@@ -64,10 +65,8 @@ class FineTune(FittedProbe):
         super().__post_init__()
         if self.batch_size < 2:
             raise ValueError(f"batch_size is {self.batch_size}; allowed is 2 or more, for batch normalisation")
-        if not 0.05 <= self.crop <= 1:
-            raise ValueError(f"crop is {self.crop}; allowed is 0.05 to 1")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is {self.layer_decay}; allowed is above 0 and up to 1")
+        check_range(self, "crop", least=0.05, most=1)
+        check_range(self, "layer_decay", above=0, most=1)
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield top-1, top-5 and mean per-class accuracy, or mAP. Writes `curve.json`. See `Probe.evaluate`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from downstream.features import Features, labelled_pooled_features
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
+from pretext.system.ranges import check_range
 from pretext.voting import vote_shares
 
 
@@ -51,15 +51,11 @@ class Knn(Probe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("train_images", "val_images"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
+        check_range(self, "train_images", "val_images", least=0)
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"ks are {self.ks}; give one or more, each at least 1")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}; allowed is above 0")
-        if self.features < 1:
-            raise ValueError(f"features is {self.features}; allowed is 1 or more")
+        check_range(self, "temperature", above=0)
+        check_range(self, "features", least=1)
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield top-1, top-5 and mean per-class accuracy, or mAP, for every stage. See `Probe.evaluate`."""

@@ -21,6 +21,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder, evaluating
 from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_range
 from pretext.training.collapse import rank_me
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -58,10 +59,8 @@ class LabelFree(Probe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images < 0:
-            raise ValueError(f"images is {self.images}; allowed is 0 or more")
-        if self.features < 1:
-            raise ValueError(f"features is {self.features}; allowed is 1 or more")
+        check_range(self, "images", least=0)
+        check_range(self, "features", least=1)
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield `RankMe`, `effective dimension`, `alignment` and `uniformity` for every stage. See `Probe.evaluate`."""

@@ -19,6 +19,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
 from pretext.modules.losses import many_class_terms
+from pretext.system.ranges import check_range
 
 SAMPLED = 512
 """Maximum number of inputs used to estimate the principal directions."""
@@ -56,12 +57,8 @@ class Linear(Probe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("train_images", "val_images"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
-        for name in ("features", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 1 or more")
+        check_range(self, "train_images", "val_images", least=0)
+        check_range(self, "features", "iterations", least=1)
         if not self.penalties or not all(0 <= penalty < math.inf for penalty in self.penalties):
             raise ValueError(f"penalties are {self.penalties}; give one or more, each 0 or above")
 

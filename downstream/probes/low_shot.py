@@ -31,6 +31,7 @@ from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
 from pretext.system.precision import Precision
+from pretext.system.ranges import check_range
 
 
 @final
@@ -89,8 +90,7 @@ class LowShot(Probe):
             raise ValueError(f"shots are {self.shots}; each is at least 1")
         if not self.percents and not self.shots:
             raise ValueError(f"percents are {self.percents} and shots are {self.shots}; give one or more of either")
-        if self.samples < 1:
-            raise ValueError(f"samples is {self.samples}; allowed is 1 or more")
+        check_range(self, "samples", least=1)
         self._linear(), self._fine_tune()  # check the ranges of their fields
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:

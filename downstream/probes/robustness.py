@@ -25,6 +25,7 @@ from pretext.encoders import build_encoder
 from pretext.encoders.base import Encoder, evaluating
 from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_range
 from pretext.system.specs import without_options
 
 SHOWN = 1
@@ -65,8 +66,7 @@ class Robustness(Probe):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._linear()
-        if self.test_images < 0:
-            raise ValueError(f"test_images is {self.test_images}; allowed is 0 or more")
+        check_range(self, "test_images", least=0)
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield `mCE`, `clean error`, the error under each corruption, and `mCE relative to random`.

@@ -27,6 +27,7 @@ from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.judging import Score
 from pretext.system.errors import UserError
 from pretext.system.progress import counted
+from pretext.system.ranges import check_range
 
 SHOWN = 12
 """Number of test images on the sheet."""
@@ -62,10 +63,8 @@ class Segmentation(FittedProbe):
         super().__post_init__()
         if self.decoder not in HEADS:
             raise ValueError(f"decoder is {self.decoder!r}; allowed is {' or '.join(HEADS)}")
-        if self.skips < 0:
-            raise ValueError(f"skips is {self.skips}; allowed is 0 or more")
-        if self.width < 1:
-            raise ValueError(f"width is {self.width}; allowed is 1 or more")
+        check_range(self, "skips", least=0)
+        check_range(self, "width", least=1)
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield mean IoU (the headline) and pixel accuracy, over the classes and the background if there is one.

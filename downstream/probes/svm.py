@@ -32,6 +32,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
+from pretext.system.ranges import check_range
 
 AT_ONCE = 2**25
 """Maximum number of images times problems solved at once; limits the memory."""
@@ -93,13 +94,12 @@ class Svm(Probe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("train_images", 0), ("val_images", 0), ("features", 1), ("folds", 2), ("samples", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is {least} or more")
+        check_range(self, "train_images", "val_images", least=0)
+        check_range(self, "features", "samples", least=1)
+        check_range(self, "folds", least=2)
         if not self.costs or not all(0 < cost < math.inf for cost in self.costs):
             raise ValueError(f"costs are {self.costs}; give one or more, each above 0")
-        if not 0 < self.positive_weight < math.inf:
-            raise ValueError(f"positive_weight is {self.positive_weight}; allowed is above 0")
+        check_range(self, "positive_weight", above=0)
         if not all(k >= 1 for k in self.shots):
             raise ValueError(f"shots are {self.shots}; each is at least 1")
 

@@ -25,6 +25,7 @@ from pretext.system.command_line import parse
 from pretext.system.device import device_of
 from pretext.system.errors import UserError
 from pretext.system.progress import working
+from pretext.system.ranges import check_range
 
 PROG = "python -m pretext embed"
 VERSION = 1
@@ -90,10 +91,8 @@ class Embed:
 
     def __post_init__(self) -> None:
         check_pooling(self.pool)
-        if self.workers is not None and not 0 <= self.workers <= 256:
-            raise ValueError(f"workers is {self.workers}; allowed is 0 to 256")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; allowed is 1 or more")
+        check_range(self, "workers", least=0, most=256)
+        check_range(self, "batch_size", least=1)
         if not 1 <= self.map_pictures <= MOST_ON_MAP:
             raise ValueError(f"map_pictures is {self.map_pictures}; allowed is 1 to {MOST_ON_MAP:,}")
 

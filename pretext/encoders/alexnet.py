@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pretext.encoders.base import Encoder, Stage, deepest_shape
 from pretext.encoders.foreign import WeightsConfig, load_weights
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_range
 
 # Kernel of the first convolution by stride. 227 px give AlexNet's 55×55 map; 64 px give a map that survives the
 # three later halvings.
@@ -38,8 +39,7 @@ class Config(WeightsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.width <= 8:
-            raise ValueError(f"width is {self.width}; allowed is above 0 and up to 8")
+        check_range(self, "width", above=0, most=8)
 
 
 class AlexNet(Encoder):

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, Stage
+from pretext.system.ranges import check_range
 
 DIRECTIONS = 9
 """Bins over half a turn."""
@@ -26,8 +27,7 @@ class Config:
     """Cells along each side of a picture of the input size."""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.cells <= 64:
-            raise ValueError(f"cells is {self.cells}; allowed is from 2 to 64")
+        check_range(self, "cells", least=2, most=64)
 
 
 class Hog(Encoder):

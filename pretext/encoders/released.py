@@ -12,6 +12,7 @@ from pretext.encoders.alexnet import gaussian
 from pretext.encoders.base import Encoder, Stage
 from pretext.encoders.foreign import WeightsConfig, load_weights
 from pretext.encoders.whole_map import WholeMapConv2d
+from pretext.system.ranges import check_range
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class Config(WeightsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.width <= 8:
-            raise ValueError(f"width is {self.width}; allowed is above 0 and up to 8")
+        check_range(self, "width", above=0, most=8)
 
 
 class Released(Encoder):

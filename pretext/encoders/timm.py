@@ -17,6 +17,7 @@ from pretext.encoders.translated import translated
 from pretext.encoders.trials import first_line
 from pretext.encoders.weights import read_weights
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.ranges import check_range
 from pretext.system.specs import without_options
 
 
@@ -34,8 +35,7 @@ class Config(WeightsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.patch_size is not None and not 1 <= self.patch_size <= 1024:
-            raise ValueError(f"patch_size is {self.patch_size}; allowed is from 1 to 1024")
+        check_range(self, "patch_size", least=1, most=1024)
         if self.pretrained and self.weights is not None:
             raise ValueError(f"pretrained=true and weights={self.weights} are both given; give one")
 

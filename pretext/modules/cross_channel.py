@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.system.distributed import gather
+from pretext.system.ranges import check_range
 from pretext.transforms.augmentation import Augmentation, cropping
 
 NEIGHBOURS = 5
@@ -44,13 +45,10 @@ class Prediction:
     """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
-        for name, least in (("uniform", 0.01), ("temperature", 0.01), ("crop", 0.01), ("flip", 0.0)):
-            if not least <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to 1")
-        if not 1 <= self.cell <= 1024:
-            raise ValueError(f"cell is {self.cell}; allowed is from 1 to 1024 pixels")
-        if not 1 <= self.hidden <= 4096:
-            raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to 4096")
+        check_range(self, "uniform", "temperature", "crop", least=0.01, most=1)
+        check_range(self, "flip", least=0, most=1)
+        check_range(self, "cell", least=1, most=1024, unit="pixels")
+        check_range(self, "hidden", least=1, most=4096)
 
     def crops(self) -> Augmentation:
         """Return the settings of the views: square crops and flips, without colour changes."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.encoders.whole_map import WholeMapConvTranspose2d
+from pretext.system.ranges import check_range
 from pretext.transforms.augmentation import CropAndFlip
 
 CHANNELS = (128, 64, 64, 32)
@@ -31,8 +32,7 @@ class Reconstruction(CropAndFlip):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.decoder_width > 0:
-            raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0")
+        check_range(self, "decoder_width", above=0)
 
 
 class ChannelwiseLinear(nn.Module):

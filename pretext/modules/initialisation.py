@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pretext.encoders.base import Encoder, evaluating
+from pretext.system.ranges import check_range
 
 Affine = nn.Conv2d | nn.Linear
 DAMPING = 0.25
@@ -35,10 +36,8 @@ class Sample:
     """Mean of every channel before its non-linearity, in standard deviations."""
 
     def __post_init__(self) -> None:
-        if not 2 <= self.images <= 1_000_000:
-            raise ValueError(f"images is {self.images}; allowed is from 2 to 1000000")
-        if not -10 <= self.centre <= 10:
-            raise ValueError(f"centre is {self.centre}; allowed is from -10 to 10")
+        check_range(self, "images", least=2, most=1_000_000)
+        check_range(self, "centre", least=-10, most=10)
 
 
 @torch.no_grad()

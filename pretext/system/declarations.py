@@ -166,13 +166,21 @@ class Module:
         except ValueError:
             return ast.unparse(node)
 
-    def _imported(self, name: str) -> tuple[Module, str] | None:
+    @functools.cached_property
+    def _imports(self) -> dict[str, tuple[str, str]]:
+        """Module of ours, and name there, of each name that the file imports from one; its first import counts."""
+        found: dict[str, tuple[str, str]] = {}
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level and _file_of(node.module):
                 for alias in node.names:
-                    if (alias.asname or alias.name) == name and (home := _file_of(node.module)):
-                        return read_file(home), alias.name
-        return None
+                    found.setdefault(alias.asname or alias.name, (node.module, alias.name))
+        return found
+
+    def _imported(self, name: str) -> tuple[Module, str] | None:
+        if name not in self._imports:
+            return None
+        home, there = self._imports[name]
+        return read_module(home), there
 
 
 @functools.cache

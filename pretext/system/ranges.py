@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 MOST_SEED = 2**32 - 1
@@ -21,6 +22,44 @@ MOST = {
 """Limits by the end of a setting's name: more is a typing error that would end in a lack of memory, or never."""
 MOST_TIMES = 64
 """Limit of a width that is a factor, not a number of channels."""
+
+
+def check_range(
+    settings: Any,
+    *names: str,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    unit: str = "",
+) -> None:
+    """Raise a ValueError that names a setting and its range, if its value is outside. None, no value, is never outside.
+
+    Args:
+        settings: Holds the settings as attributes.
+        names: Settings that have this range.
+        least: Smallest value that is allowed.
+        above: Allowed is only more than this.
+        most: Largest value that is allowed.
+        below: Allowed is only less than this.
+        unit: What the error counts in, such as `pixels`.
+    """
+    bounds = ((least, operator.ge), (above, operator.gt), (most, operator.le), (below, operator.lt))
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not all(bound is None or inside(value, bound) for bound, inside in bounds):
+            words = _range_in_words(least=least, above=above, most=most, below=below)
+            raise ValueError(f"{name} is {value}; allowed is {words} {unit}".rstrip())
+
+
+def _range_in_words(*, least: float | None, above: float | None, most: float | None, below: float | None) -> str:
+    if most is None and below is None:
+        return f"{least} or more" if above is None else f"above {above}"
+    if least is None and above is None:
+        return f"at most {most}" if below is None else f"below {below}"
+    if above is None:
+        return f"from {least} to {f'below {below}' if most is None else most}"
+    return f"above {above} and {f'below {below}' if most is None else f'up to {most}'}"
 
 
 def check_numbers(settings: Any) -> None:

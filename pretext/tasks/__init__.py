@@ -19,6 +19,7 @@ supervised                                      uses labels: the upper bound
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -47,13 +48,14 @@ __all__ = [
 ]
 
 
-def task_names() -> list[str]:
+@functools.cache
+def task_names() -> tuple[str, ...]:
     """Return the names of all tasks, `TASK` and `TASK:VARIANT`."""
-    names = []
+    names: list[str] = []
     for info in pkgutil.iter_modules(__path__):
         for task in _tasks_of(importlib.import_module(f"{__name__}.{info.name}")):
             names += [info.name, *(f"{info.name}:{variant}" for variant in task.variants)]
-    return names
+    return tuple(names)
 
 
 def task_class(spec: str) -> type[Task]:

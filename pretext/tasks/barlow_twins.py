@@ -25,7 +25,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import base_settings, two_views
@@ -57,15 +57,10 @@ class BarlowTwins(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not 0 < self.redundancy <= 100:
-                raise ValueError(f"redundancy is {self.redundancy}; allowed is above 0 and up to 100")
-            for name in ("hidden", "projection"):
-                most = MOST.get(name, 65536)
-                if not 2 <= getattr(self, name) <= most:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to {most}")
-            for name in ("other_blur", "other_solarize"):
-                if not 0 <= getattr(self, name) <= 1:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to 1")
+            check_range(self, "redundancy", above=0, most=100)
+            check_range(self, "hidden", least=2, most=MOST["hidden"])
+            check_range(self, "projection", least=2, most=65536)
+            check_range(self, "other_blur", "other_solarize", least=0, most=1)
 
     variants: ClassVar[Mapping[str, Any]] = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
     variant_help: ClassVar[Mapping[str, str]] = {

@@ -28,7 +28,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import Projected, projector
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -58,15 +58,9 @@ class BYOL(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name, least, most in (
-                ("other_blur", 0, 1),
-                ("other_solarize", 0, 1),
-                ("momentum", 0, 1),
-                ("hidden", 1, MOST["hidden"]),
-                ("projection", 2, 65536),
-            ):
-                if not least <= getattr(self, name) <= most:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
+            check_range(self, "other_blur", "other_solarize", "momentum", least=0, most=1)
+            check_range(self, "hidden", least=1, most=MOST["hidden"])
+            check_range(self, "projection", least=2, most=65536)
 
     variants: ClassVar[Mapping[str, Any]] = {
         "paper": Config(momentum=0.996, hidden=4096, projection=256),

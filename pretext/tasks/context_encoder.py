@@ -28,6 +28,7 @@ from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.decoder import Decoder, Reconstruction, ReleasedDecoder
 from pretext.modules.discriminator import Discriminator, adversarial_loss
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Batch, Inpainter, Players
 from pretext.transforms.masks import MaskKind, central_like, dilated, draw_holes, eroded, fill, spread
 
@@ -74,14 +75,11 @@ class ContextEncoder(Inpainter):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("reconstruction_weight", "adversarial_weight", "overlap", "overlap_weight", "noise"):
-                if not getattr(self, name) >= 0:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
-            for name in ("discriminator_width", "discriminator_rate"):
-                if not getattr(self, name) > 0:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
-            if not 0 <= self.label_smoothing < 0.5:
-                raise ValueError(f"label_smoothing is {self.label_smoothing}; allowed is from 0 to below 0.5")
+            check_range(
+                self, "reconstruction_weight", "adversarial_weight", "overlap", "overlap_weight", "noise", least=0
+            )
+            check_range(self, "discriminator_width", "discriminator_rate", above=0)
+            check_range(self, "label_smoothing", least=0, below=0.5)
             if self.decoder == "released" and (self.mask != "central" or self.noise):
                 raise ValueError("decoder=released predicts the centre, without noise; set mask=central and noise=0")
 

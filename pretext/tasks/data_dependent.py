@@ -20,6 +20,7 @@ from typing import ClassVar, final
 
 from pretext.encoders.base import Encoder
 from pretext.modules.initialisation import Sample, balance, scales_with_its_weights, standardise
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Batch, Fitted
 
 
@@ -36,8 +37,7 @@ class DataDependent(Fitted):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not 0 <= self.passes <= 1000:
-                raise ValueError(f"passes is {self.passes}; allowed is from 0 to 1000")
+            check_range(self, "passes", least=0, most=1000)
 
     titles: ClassVar[Mapping[str, str]] = {"": "Rescaled random weights"}
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.decoder import Decoder, Reconstruction
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Batch, Inpainter
 from pretext.transforms.masks import fill
 
@@ -39,8 +40,7 @@ class DenoisingAutoencoder(Inpainter):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not 0 < self.level < 1:
-                raise ValueError(f"level is {self.level}; allowed is above 0 and below 1")
+            check_range(self, "level", above=0, below=1)
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)

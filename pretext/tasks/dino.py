@@ -33,7 +33,7 @@ from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import projector
 from pretext.modules.prototypes import Prototypes, cross_view_entropy
 from pretext.system.distributed import gather
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.views import MultiCrop, base_settings, embed_crops, local_side, multi_crop, show_crops
 
@@ -85,19 +85,11 @@ class DINO(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("outputs", "hidden", "bottleneck"):
-                most = MOST.get(name, 1_000_000)
-                if not 2 <= getattr(self, name) <= most:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to {most}")
-            for name in ("student_temperature", "teacher_temperature", "teacher_start"):
-                if not 0.001 <= getattr(self, name) <= 100:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0.001 to 100")
-            for name in ("teacher_warmup", "freeze", "centre_momentum"):
-                if not 0 <= getattr(self, name) < 1:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to below 1")
-            for name in ("momentum", "first_blur", "other_blur", "other_solarize"):
-                if not 0 <= getattr(self, name) <= 1:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0 to 1")
+            check_range(self, "hidden", least=2, most=MOST["hidden"])
+            check_range(self, "outputs", "bottleneck", least=2, most=1_000_000)
+            check_range(self, "student_temperature", "teacher_temperature", "teacher_start", least=0.001, most=100)
+            check_range(self, "teacher_warmup", "freeze", "centre_momentum", least=0, below=1)
+            check_range(self, "momentum", "first_blur", "other_blur", "other_solarize", least=0, most=1)
 
     variants: ClassVar[Mapping[str, Any]] = {
         "paper": Config(

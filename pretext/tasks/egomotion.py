@@ -34,7 +34,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.projector import projector
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 
 
@@ -69,18 +69,13 @@ class Egomotion(Task):
         """Width of the top network's hidden layer."""
 
         def __post_init__(self) -> None:
-            if not 0 < self.shift <= 1:
-                raise ValueError(f"shift is {self.shift}; allowed is above 0 and up to 1")
-            if not 0 < self.turn <= 180:
-                raise ValueError(f"turn is {self.turn}; allowed is above 0 and up to 180 degrees")
-            for name in ("shifts", "turns"):
-                if not 2 <= getattr(self, name) <= 1000:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 2 to 1000")
+            check_range(self, "shift", above=0, most=1)
+            check_range(self, "turn", above=0, most=180, unit="degrees")
+            check_range(self, "shifts", "turns", least=2, most=1000)
             largest = 0.98 / (math.sqrt(2) * (1 + 2 * self.shift))
             if not 0.05 <= self.crop <= largest:
                 raise ValueError(f"crop is {self.crop}; allowed is from 0.05 to {largest:.3f}, with shift={self.shift}")
-            if not 1 <= self.hidden <= MOST["hidden"]:
-                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to {MOST['hidden']}")
+            check_range(self, "hidden", least=1, most=MOST["hidden"])
 
     def __init__(self, encoder: Encoder, config: Config) -> None:
         super().__init__(encoder)

@@ -38,6 +38,7 @@ from pretext.modules.tokens import (
     sincos_positions,
     transformer,
 )
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation, augment, cropping
 
@@ -80,19 +81,13 @@ class IJEPA(Task):
         """Smallest share of the image area that a random crop covers."""
 
         def __post_init__(self) -> None:
-            if not 1 <= self.targets <= 64:
-                raise ValueError(f"targets is {self.targets}; allowed is from 1 to 64")
-            for name in ("target_min", "target_max", "context_min"):
-                if not 0 < getattr(self, name) <= 1:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0 and up to 1")
+            check_range(self, "targets", least=1, most=64)
+            check_range(self, "target_min", "target_max", "context_min", above=0, most=1)
             if self.target_min > self.target_max:
                 raise ValueError(f"target_min is {self.target_min}; allowed is up to target_max={self.target_max}")
-            if not 0 < self.predictor_width <= 8:
-                raise ValueError(f"predictor_width is {self.predictor_width}; allowed is above 0 and up to 8")
-            if not 1 <= self.predictor_depth <= 100:
-                raise ValueError(f"predictor_depth is {self.predictor_depth}; allowed is from 1 to 100")
-            if not 0 <= self.momentum <= 1:
-                raise ValueError(f"momentum is {self.momentum}; allowed is from 0 to 1")
+            check_range(self, "predictor_width", above=0, most=8)
+            check_range(self, "predictor_depth", least=1, most=100)
+            check_range(self, "momentum", least=0, most=1)
             self.crops()
 
         def crops(self) -> Augmentation:

@@ -38,6 +38,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import LUMA
 from pretext.transforms.grids import TILES, Grid, draw_places, layout, sheet, tile_layer, tile_size, tiles_at
@@ -64,12 +65,9 @@ class Jigsaw(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not 2 <= self.permutations <= 10000:
-                raise ValueError(f"permutations is {self.permutations}; allowed is from 2 to 10000")
-            if not 0 <= self.greyscale <= 1:
-                raise ValueError(f"greyscale is {self.greyscale}; allowed is from 0 to 1")
-            if not 0 <= self.channel_shift <= 100:
-                raise ValueError(f"channel_shift is {self.channel_shift}; allowed is from 0 to 100 pixels")
+            check_range(self, "permutations", least=2, most=10000)
+            check_range(self, "greyscale", least=0, most=1)
+            check_range(self, "channel_shift", least=0, most=100, unit="pixels")
 
     # cells of 75 px, of which tiles of 64 px, on 225 of 256 px: span 225 / 256, gap 11 / 75
     variants: ClassVar[Mapping[str, Any]] = {

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
 from pretext.modules.initialisation import Affine, Sample, standardise
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Batch, Fitted
 
 CONTRAST_FLOOR = 0.003
@@ -56,11 +57,8 @@ class KMeans(Fitted):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("patches", "components", "iterations"):
-                if not 1 <= getattr(self, name) <= 10_000_000:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 1 to 10000000")
-            if not 0 < self.whitening <= 100:
-                raise ValueError(f"whitening is {self.whitening}; allowed is above 0 and up to 100")
+            check_range(self, "patches", "components", "iterations", least=1, most=10_000_000)
+            check_range(self, "whitening", above=0, most=100)
 
     titles: ClassVar[Mapping[str, str]] = {"": "K-means filters"}
 

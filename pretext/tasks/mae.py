@@ -34,6 +34,7 @@ from pretext.modules.tokens import (
     transformer,
     unpatchify,
 )
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation, augment, cropping
 
@@ -60,12 +61,9 @@ class MAE(Task):
         """Probability of a horizontal flip."""
 
         def __post_init__(self) -> None:
-            if not 0 < self.mask_ratio < 1:
-                raise ValueError(f"mask_ratio is {self.mask_ratio}; allowed is above 0 and below 1")
-            if not 0 < self.decoder_width <= 8:
-                raise ValueError(f"decoder_width is {self.decoder_width}; allowed is above 0 and up to 8")
-            if not 1 <= self.decoder_depth <= 100:
-                raise ValueError(f"decoder_depth is {self.decoder_depth}; allowed is from 1 to 100")
+            check_range(self, "mask_ratio", above=0, below=1)
+            check_range(self, "decoder_width", above=0, most=8)
+            check_range(self, "decoder_depth", least=1, most=100)
             self.crops()
 
         def crops(self) -> Augmentation:

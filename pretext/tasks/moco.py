@@ -39,7 +39,7 @@ from pretext.modules.memory_bank import Queue
 from pretext.modules.momentum_encoder import MomentumCopy, rising_momentum
 from pretext.modules.projector import Projected, projector
 from pretext.system.distributed import gather, rank
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -79,19 +79,12 @@ class MoCo(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name, least, most in (
-                ("second_blur", 0, 1),
-                ("second_solarize", 0, 1),
-                ("temperature", 0.001, 100),
-                ("momentum", 0, 1),
-                ("queue", 1, 10_000_000),
-                ("norm_groups", 1, 1024),
-                ("hidden", 1, MOST["hidden"]),
-                ("projection", 2, 65536),
-            ):
-                value = getattr(self, name)
-                if value is not None and not least <= value <= most:
-                    raise ValueError(f"{name} is {value}; allowed is from {least} to {most}")
+            check_range(self, "second_blur", "second_solarize", "momentum", least=0, most=1)
+            check_range(self, "temperature", least=0.001, most=100)
+            check_range(self, "queue", least=1, most=10_000_000)
+            check_range(self, "norm_groups", least=1, most=1024)
+            check_range(self, "hidden", least=1, most=MOST["hidden"])
+            check_range(self, "projection", least=2, most=65536)
 
     variants: ClassVar[Mapping[str, Any]] = {
         "paper": Config(momentum=0.999, queue=65536, norm_groups=8, hidden=2048),

@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import augment, cropping
 
@@ -51,12 +51,9 @@ class Rotation(Task):
         """Probability of a horizontal flip before the rotation."""
 
         def __post_init__(self) -> None:
-            if not 1 <= self.hidden <= MOST["hidden"]:
-                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to {MOST['hidden']}")
-            if not 0.01 <= self.crop <= 1:
-                raise ValueError(f"crop is {self.crop}; allowed is from 0.01 to 1")
-            if not 0 <= self.flip <= 1:
-                raise ValueError(f"flip is {self.flip}; allowed is from 0 to 1")
+            check_range(self, "hidden", least=1, most=MOST["hidden"])
+            check_range(self, "crop", least=0.01, most=1)
+            check_range(self, "flip", least=0, most=1)
 
     titles: ClassVar[Mapping[str, str]] = {"": "Rotation"}
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather, rank
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -50,12 +50,9 @@ class SimCLR(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not 0.001 <= self.temperature <= 100:
-                raise ValueError(f"temperature is {self.temperature}; allowed is from 0.001 to 100")
-            if not 1 <= self.hidden <= MOST["hidden"]:
-                raise ValueError(f"hidden is {self.hidden}; allowed is from 1 to {MOST['hidden']}")
-            if not 2 <= self.projection <= 65536:
-                raise ValueError(f"projection is {self.projection}; allowed is from 2 to 65536")
+            check_range(self, "temperature", least=0.001, most=100)
+            check_range(self, "hidden", least=1, most=MOST["hidden"])
+            check_range(self, "projection", least=2, most=65536)
 
     # half the colour strength and no blur as in appendix B.9, and milder crops
     variants: ClassVar[Mapping[str, Any]] = {"small": Config(crop_min=0.2, colour_strength=0.5, blur=0.0)}

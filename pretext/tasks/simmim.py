@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.tokens import PatchTokens, has_tokens, patches_to_hide, random_order
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Batch, Inpainter
 from pretext.transforms.augmentation import Augmentation, augment, cropping
 
@@ -49,10 +50,8 @@ class SimMIM(Inpainter):
         """Probability of a horizontal flip."""
 
         def __post_init__(self) -> None:
-            if not 0 <= self.square <= 4096:
-                raise ValueError(f"square is {self.square}; allowed is from 0 to 4096 pixels")
-            if not 0 < self.mask_ratio < 1:
-                raise ValueError(f"mask_ratio is {self.mask_ratio}; allowed is above 0 and below 1")
+            check_range(self, "square", least=0, most=4096, unit="pixels")
+            check_range(self, "mask_ratio", above=0, below=1)
             self.views()
 
         def views(self) -> Augmentation:

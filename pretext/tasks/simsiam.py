@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -51,10 +51,9 @@ class SimSiam(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name, least in (("hidden", 1), ("projection", 2), ("bottleneck", 1)):
-                most = MOST.get(name, 65536)
-                if not least <= getattr(self, name) <= most:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
+            check_range(self, "hidden", least=1, most=MOST["hidden"])
+            check_range(self, "projection", least=2, most=65536)
+            check_range(self, "bottleneck", least=1, most=65536)
 
     variants: ClassVar[Mapping[str, Any]] = {"paper": Config(hidden=2048, projection=2048, bottleneck=512)}
     variant_help: ClassVar[Mapping[str, str]] = {

@@ -29,7 +29,7 @@ from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.modules.prototypes import Prototypes, cross_view_entropy
 from pretext.system.distributed import gather, rank, world
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.views import MultiCrop, embed_crops, local_side, multi_crop, show_crops
 
@@ -61,15 +61,11 @@ class SwAV(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name, least in (("prototypes", 2), ("iterations", 1), ("hidden", 1), ("projection", 2)):
-                most = MOST.get(name, 1_000_000)
-                if not least <= getattr(self, name) <= most:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
-            for name in ("temperature", "epsilon"):
-                if not 0.001 <= getattr(self, name) <= 100:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from 0.001 to 100")
-            if not 0 <= self.freeze < 1:
-                raise ValueError(f"freeze is {self.freeze}; allowed is from 0 to below 1")
+            check_range(self, "prototypes", "projection", least=2, most=1_000_000)
+            check_range(self, "iterations", least=1, most=1_000_000)
+            check_range(self, "hidden", least=1, most=MOST["hidden"])
+            check_range(self, "temperature", "epsilon", least=0.001, most=100)
+            check_range(self, "freeze", least=0, below=1)
 
     variants: ClassVar[Mapping[str, Any]] = {
         "paper": Config(

@@ -37,7 +37,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder, deepest_shape
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather, rank
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.crops import cut
 
@@ -79,18 +79,15 @@ class Temporal(Task):
         """Channels of the vectors that are compared; published 1024."""
 
         def __post_init__(self) -> None:
-            whole = {"near": 1, "far": 2, "window": 4, "negatives": 1, "hidden": 1, "projection": 2}
-            for name, least in whole.items():
-                most = MOST.get(name, 65536)
-                if not least <= getattr(self, name) <= most:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least} to {most}")
+            check_range(self, "near", "negatives", least=1, most=65536)
+            check_range(self, "far", "projection", least=2, most=65536)
+            check_range(self, "window", least=4, most=65536)
+            check_range(self, "hidden", least=1, most=MOST["hidden"])
             if not self.near < self.far:
                 raise ValueError(f"far is {self.far}; allowed is above near={self.near}")
-            if not 0 < self.margin <= 2:
-                raise ValueError(f"margin is {self.margin}; allowed is above 0 and up to 2")
-            for name, least_share in {"hard_from": 0.0, "crop": 0.1, "flip": 0.0}.items():
-                if not least_share <= getattr(self, name) <= 1:
-                    raise ValueError(f"{name} is {getattr(self, name)}; allowed is from {least_share} to 1")
+            check_range(self, "margin", above=0, most=2)
+            check_range(self, "hard_from", "flip", least=0, most=1)
+            check_range(self, "crop", least=0.1, most=1)
 
     variants: ClassVar[Mapping[str, Any]] = {
         "order": Config(order=True),

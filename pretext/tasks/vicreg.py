@@ -29,7 +29,7 @@ from torch import Tensor
 from pretext.encoders.base import Encoder
 from pretext.modules.projector import projector
 from pretext.system.distributed import gather
-from pretext.system.ranges import MOST
+from pretext.system.ranges import MOST, check_range
 from pretext.tasks.base import Batch, Task
 from pretext.transforms.augmentation import Augmentation
 from pretext.transforms.views import two_views
@@ -63,13 +63,9 @@ class VICReg(Task):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for weight in ("invariance", "variance", "covariance"):
-                if not 0 <= getattr(self, weight) <= 1e4:
-                    raise ValueError(f"{weight} is {getattr(self, weight)}; allowed is from 0 to 10000")
-            for length in ("hidden", "projection"):
-                most = MOST.get(length, 65536)
-                if not 2 <= getattr(self, length) <= most:
-                    raise ValueError(f"{length} is {getattr(self, length)}; allowed is from 2 to {most}")
+            check_range(self, "invariance", "variance", "covariance", least=0, most=10_000)
+            check_range(self, "hidden", least=2, most=MOST["hidden"])
+            check_range(self, "projection", least=2, most=65536)
 
     variants: ClassVar[Mapping[str, Any]] = {"paper": Config(crop_min=0.08, hidden=8192, projection=8192)}
     variant_help: ClassVar[Mapping[str, str]] = {

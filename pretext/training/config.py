@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pretext.datasets.packed import BadImages
 from pretext.system.precision import Precision
-from pretext.system.ranges import check_numbers
+from pretext.system.ranges import check_numbers, check_range
 from pretext.training.optimisers import OptimizerName, ScheduleName
 from pretext.training.watching import WatchName
 
@@ -136,17 +136,10 @@ class TrainConfig:
         given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given; give at most one budget")
-        for name in (*given, "batch_size", "accumulate", "learning_rate", "log_every", "watch_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is above 0")
-            if name in BUDGETS and getattr(self, name) > MOST_BUDGET:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is at most {MOST_BUDGET:g}")
-        for name in ("weight_decay", "workers", "samples", "checkpoint_seconds"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 or more")
-        for name in ("beta1", "beta2", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is 0 to below 1")
+        check_range(self, *BUDGETS, most=MOST_BUDGET)
+        check_range(self, *BUDGETS, "batch_size", "accumulate", "learning_rate", "log_every", "watch_every", above=0)
+        check_range(self, "weight_decay", "workers", "samples", "checkpoint_seconds", least=0)
+        check_range(self, "beta1", "beta2", "warmup", least=0, below=1)
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulate {self.accumulate}")
         if self.clip_norm is not None and not self.clip_norm > 0:

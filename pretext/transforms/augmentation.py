@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from pretext.datasets.pictures import Pictures, equally_large
+from pretext.system.ranges import check_range
 from pretext.transforms.crops import blur_matrix, cut
 
 LUMA = (0.299, 0.587, 0.114)
@@ -57,19 +58,13 @@ class Augmentation:
     """Probability of solarization (BYOL): inverting all values of 0.5 or more."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "greyscale", "blur", "solarize"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is a probability from 0 to 1")
-        if not 0 < self.crop_max <= 1:
-            raise ValueError(f"crop_max is {self.crop_max}; allowed is above 0 and up to 1")
+        check_range(self, "flip", "jitter", "greyscale", "blur", "solarize", least=0, most=1)
+        check_range(self, "crop_max", above=0, most=1)
         if not 0 < self.crop_min <= self.crop_max:
             raise ValueError(f"crop_min is {self.crop_min}; allowed is above 0 and up to crop_max={self.crop_max}")
-        if not 1 <= self.aspect <= 10:
-            raise ValueError(f"aspect is {self.aspect}; allowed is from 1 to 10")
-        if not 0 <= self.colour_strength <= 2.5:
-            raise ValueError(f"colour_strength is {self.colour_strength}; allowed is from 0 to 2.5")
-        if not 1 <= self.blur_from <= 1_000_000:
-            raise ValueError(f"blur_from is {self.blur_from}; allowed is from 1 to 1000000 pixels")
+        check_range(self, "aspect", least=1, most=10)
+        check_range(self, "colour_strength", least=0, most=2.5)
+        check_range(self, "blur_from", least=1, most=1_000_000, unit="pixels")
 
 
 @dataclass(frozen=True)
@@ -82,10 +77,8 @@ class CropAndFlip:
     """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
-        if not 0.01 <= self.crop_min <= 1:
-            raise ValueError(f"crop_min is {self.crop_min}; allowed is from 0.01 to 1")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip is {self.flip}; allowed is from 0 to 1")
+        check_range(self, "crop_min", least=0.01, most=1)
+        check_range(self, "flip", least=0, most=1)
 
 
 def cropping(smallest: float, largest: float = 1.0, *, aspect: float = 4 / 3, flip: float = 0.5) -> Augmentation:

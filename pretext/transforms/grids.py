@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from pretext.encoders.base import Encoder, deepest_shape
+from pretext.system.ranges import check_range
 
 SIDE = 3
 TILES = SIDE * SIDE
@@ -43,16 +44,11 @@ class Grid:
     """Multiplies the published widths of the head's layers."""
 
     def __post_init__(self) -> None:
-        if not 0.1 <= self.span <= 1:
-            raise ValueError(f"span is {self.span}; allowed is from 0.1 to 1")
-        if not 0 <= self.gap <= 0.9:
-            raise ValueError(f"gap is {self.gap}; allowed is from 0 to 0.9")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter is {self.jitter}; allowed is from 0 to 1")
-        if self.tile is not None and not 1 <= self.tile <= 4096:
-            raise ValueError(f"tile is {self.tile}; allowed is from 1 to 4096 pixels")
-        if not 0.001 <= self.head_width <= 8:
-            raise ValueError(f"head_width is {self.head_width}; allowed is from 0.001 to 8")
+        check_range(self, "span", least=0.1, most=1)
+        check_range(self, "gap", least=0, most=0.9)
+        check_range(self, "jitter", least=0, most=1)
+        check_range(self, "tile", least=1, most=4096, unit="pixels")
+        check_range(self, "head_width", least=0.001, most=8)
 
 
 class Layout(NamedTuple):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pretext.datasets.pictures import Pictures
 from pretext.encoders.base import Encoder, deepest_shape
+from pretext.system.ranges import check_range
 from pretext.transforms.augmentation import Augmentation, augment
 
 
@@ -38,10 +39,8 @@ class MultiCrop(Augmentation):
         super().__post_init__()
         if not 0 < self.local_min <= self.crop_min:
             raise ValueError(f"local_min is {self.local_min}; allowed is above 0 and up to crop_min={self.crop_min}")
-        if not 0 <= self.local_crops <= 64:
-            raise ValueError(f"local_crops is {self.local_crops}; allowed is from 0 to 64")
-        if not 0 < self.local_size <= 1:
-            raise ValueError(f"local_size is {self.local_size}; allowed is above 0 and up to 1")
+        check_range(self, "local_crops", least=0, most=64)
+        check_range(self, "local_size", above=0, most=1)
 
     def local(self) -> Augmentation:
         """Return the settings of the small crops: those of the large crops, with another range of areas."""

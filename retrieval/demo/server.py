@@ -29,6 +29,7 @@ from pretext.datasets.base import BadImage
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError
 from pretext.system.progress import working
+from pretext.system.ranges import check_range
 from pretext.tasks.base import Inpainter
 from pretext.training.run_folder import load_task
 from retrieval.demo.answers import data_url, jpeg_response, search_one
@@ -70,8 +71,7 @@ class Demo:
     """Seed of the examples; the page opens with the first one."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"port is {self.port}; allowed is 0 to 65535")
+        check_range(self, "port", least=0, most=65535)
 
 
 def demo_command(argv: list[str]) -> int:

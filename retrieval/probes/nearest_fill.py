@@ -14,6 +14,7 @@ from pretext.encoders.base import Encoder
 from pretext.inpainting.measuring import HoledPictures, drawn_pictures, scores_of
 from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
+from pretext.system.ranges import check_range
 from pretext.training.sample_sheets import sample_sheet
 from retrieval.filling import by_hog, by_stages, fill_from_nearest
 
@@ -43,9 +44,8 @@ class NearestFill(Probe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, minimum in (("database", 1), ("test_images", 0)):
-            if getattr(self, name) < minimum:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed is {minimum} or more")
+        check_range(self, "database", least=1)
+        check_range(self, "test_images", least=0)
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield PSNR (the headline), L1, L2 and SSIM in the hole. Writes `nearest_fill.png`. See `Probe.evaluate`."""

@@ -191,7 +191,7 @@ def test_without_gpus_a_cell_of_several_processes_runs_alone_if_there_are_fewer_
         ("slurm", ("cpus=0",), "--executor slurm: cpus is 0; allowed is 1 or more"),
         ("slurm", ("time=4",), "--executor slurm: time is 4; allowed is 5 or more minutes"),
         ("slurm", ("memory=lots",), "--executor slurm: memory is lots; allowed is a whole number with"),
-        ("ray", ("gpus=1.5",), "--executor ray: gpus is 1.5; allowed is 0 to 1"),
+        ("ray", ("gpus=1.5",), "--executor ray: gpus is 1.5; allowed is from 0 to 1"),
         ("ray", ("cpus=0",), "--executor ray: cpus is 0.0; allowed is above 0"),
         ("ray", ("adress=auto",), "--executor ray: unknown option 'adress'; did you mean 'address'"),
         ("ray", (), "--executor ray: ray is not installed; run pip install 'pretext-bench[ray]'"),

@@ -15,7 +15,6 @@ from dataset_samples import make
 from benchmarks import run_all
 from benchmarks.executors import computing
 from benchmarks.folders.merging import merge
-from benchmarks.records import environment
 from benchmarks.records.results import failure_path, read_measurements, read_plan, write_json
 from benchmarks.summaries.verdict import summarise
 from pretext.encoders import build_encoder, save_encoder
@@ -52,7 +51,6 @@ def varied(smoke, monkeypatch):
 
     monkeypatch.setattr(Constant, "evaluate", evaluate)
     monkeypatch.setattr(computing, "_make_encoder", make_encoder)
-    monkeypatch.setattr(environment, "distributions", list)  # listing all packages takes half of a run
     return smoke
 
 
