@@ -120,9 +120,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.seeds is not None and not 1 <= self.seeds <= MOST_SEEDS:
-            raise ValueError(f"--seeds is {self.seeds}; allowed is 1 to {MOST_SEEDS}")
+            raise ValueError(f"--seeds is {self.seeds}; allowed is from 1 to {MOST_SEEDS}")
         if self.image_size is not None and not 8 <= self.image_size <= MOST_SIDE:
-            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 to {MOST_SIDE}")
+            raise ValueError(f"--image-size is {self.image_size}; allowed is from 8 to {MOST_SIDE}")
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; allowed is 1 or more")
         if self.gpus_per_cell < 1:

@@ -52,7 +52,8 @@ def settings_of(sweep: str) -> tuple[str, ...]:
         choices.append([f"{key}={value}" for value in dict.fromkeys(values.split(","))])
     rows = tuple(f"{task}?{'&'.join(chosen)}" for chosen in itertools.product(*choices))
     if not 2 <= len(rows) <= MOST:
-        raise UserError(f"--sweep {sweep} has {len(rows)} settings; allowed is 2 to {MOST}, with commas between values")
+        allowed = f"allowed is from 2 to {MOST}, with commas between values"
+        raise UserError(f"--sweep {sweep} has {len(rows)} settings; {allowed}")
     return rows
 
 

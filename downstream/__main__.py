@@ -65,7 +65,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not 8 <= self.image_size <= MOST_SIDE:
-            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 to {MOST_SIDE}")
+            raise ValueError(f"--image-size is {self.image_size}; allowed is from 8 to {MOST_SIDE}")
 
 
 def main(argv: list[str]) -> int:

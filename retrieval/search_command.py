@@ -129,7 +129,7 @@ def _queries(options: Search, data: ImageDataset, manifest: Manifest) -> list[_Q
         raise UserError("python -m retrieval search: give either --image FILE or --query NUMBER")
     if options.query is not None:
         if not 0 <= options.query < len(data):
-            raise UserError(f"--query {options.query}: not a picture of the index; allowed is 0 to {len(data) - 1}")
+            raise UserError(f"--query {options.query}: no picture of the index; allowed is from 0 to {len(data) - 1}")
         try:
             picture, shown = data[options.query][0], original(data, options.query)
         except BadImage as error:

@@ -123,11 +123,11 @@ def test_regions_without_number_are_refused(setting, value):
 
 
 def test_a_huge_number_of_seeds_and_a_size_of_nothing_are_refused():
-    with pytest.raises(ValueError, match="--seeds is 1000000000; allowed is 1 to 1000"):
+    with pytest.raises(ValueError, match="--seeds is 1000000000; allowed is from 1 to 1000"):
         Options(seeds=1_000_000_000)
     words = "knn --encoder random:alexnet --data scenes?size=32 --image-size"
     for size in ("0", "-3", str(2**62)):
-        with pytest.raises(UserError, match=f"image-size is {size}; allowed is 8 to"):
+        with pytest.raises(UserError, match=f"image-size is {size}; allowed is from 8 to"):
             judge.main([*words.split(), size])
 
 

@@ -93,8 +93,7 @@ class Embed:
         check_pooling(self.pool)
         check_range(self, "workers", least=0, most=256)
         check_range(self, "batch_size", least=1)
-        if not 1 <= self.map_pictures <= MOST_ON_MAP:
-            raise ValueError(f"map_pictures is {self.map_pictures}; allowed is 1 to {MOST_ON_MAP:,}")
+        check_range(self, "map_pictures", least=1, most=MOST_ON_MAP)
 
 
 def embed_command(argv: list[str]) -> int:

@@ -42,7 +42,7 @@ class Export:
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not 8 <= self.image_size <= 4096:
-            raise ValueError(f"--image-size is {self.image_size}; allowed is 8 to 4096")
+            raise ValueError(f"--image-size is {self.image_size}; allowed is from 8 to 4096")
 
 
 def export_command(argv: list[str]) -> int:

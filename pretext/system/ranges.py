@@ -81,5 +81,5 @@ def check_numbers(settings: Any) -> None:
             most = MOST_TIMES if isinstance(value, float) else most
             if value > most:
                 raise ValueError(f"{name} is {value}; allowed is at most {most}")
-        if name == "seed" and isinstance(value, int | float) and not 0 <= value <= MOST_SEED:
-            raise ValueError(f"seed is {value}; allowed is 0 to {MOST_SEED}")
+        if name == "seed" and isinstance(value, int | float):
+            check_range(settings, "seed", least=0, most=MOST_SEED)

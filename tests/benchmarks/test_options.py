@@ -109,7 +109,7 @@ def test_another_comparison_in_the_folder_is_refused(smoke):
         (["clen", "--out", "nowhere"], "unknown command 'clen'; did you mean 'clean'"),
         (["compare", "random", "random"], "random is given twice; name two different rows"),
         (["compare", "random", "rotation", "--out", "nowhere"], "nowhere holds no results"),
-        (["--image-size", "7"], "--image-size is 7; allowed is 8 to 4096"),
+        (["--image-size", "7"], "--image-size is 7; allowed is from 8 to 4096"),
         (["--sedes", "1"], "did you mean --seeds"),
         (["status", "--out", "nowhere"], "no comparison was started there"),
     ],

@@ -43,7 +43,7 @@ def test_settings_are_all_combinations():
         ("rotation?", "write TASK"),
         ("rotation?rotations", "write TASK"),
         ("rotation?rotations=", "write TASK"),
-        ("rotation?rotations=one", "has 1 settings; allowed is 2 to 100"),
+        ("rotation?rotations=one", "has 1 settings; allowed is from 2 to 100"),
         ("rotation?a=" + ",".join(map(str, range(101))), "has 101 settings"),
         ("my_task.py?rate=1,2", "give a task by its name"),
     ],

@@ -104,7 +104,7 @@ REFUSED = [
     ("--to timm --out x", "--out x: a file for timm ends in .safetensors or .pth"),
     ("--to keras --out x.h5", "torchscript"),
     ("--to timm --out x.pth --image-size 64", "records its own image size; remove --image-size"),
-    ("--to timm --out x.pth --image-size 4", "--image-size is 4; allowed is 8 to 4096"),
+    ("--to timm --out x.pth --image-size 4", "--image-size is 4; allowed is from 8 to 4096"),
     ("--to safetensors --out folder.safetensors", "is a folder; give a file in it"),
     ("--to safetensors --out mine.safetensors", "is the encoder file itself; give another name"),
     ("--to timm", "--out"),
