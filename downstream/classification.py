@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,13 +14,26 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretext.judging import Score
+from pretext.datasets.base import ImageDataset
+from pretext.datasets.classification import class_targets
+from pretext.judging import Probe, Score
 from pretext.system.errors import UserError
 
 CLASS_MEAN = "mean per-class accuracy"
 """Name of the mean over classes of the share of a class's images that are classified correctly."""
 NOT_SAMPLED = ("top5",)
 """Metrics that are not averaged over samples of few labels."""
+
+
+@dataclass(frozen=True)
+class ClassProbe(Probe):
+    """A probe whose scores are those of classifying pictures."""
+
+    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
+
+    def check_test(self, test: ImageDataset) -> None:
+        """See `Probe.check_test`."""
+        _check_known(class_targets(test), test.spec)
 
 
 def classification_scores(
@@ -49,14 +63,11 @@ def classification_scores(
     Raises:
         UserError: If no image has a known class, or no class both positive and negative images.
     """
+    _check_known(targets, spec)
     if targets.ndim == 1:
         known = targets >= 0
-        if not known.any():
-            raise UserError(f"{spec}: no test image has a class; give more data")
         return list(_of_one_class(scores[known], targets[known], training, stage))
     value = mean_average_precision(scores, targets)
-    if math.isnan(value):
-        raise UserError(f"{spec}: no class has both positive and negative test images; give more data")
     evaluated = [k for k in range(targets.shape[1]) if _both(targets[:, k])]
     chance = 100 * float(np.mean([_share(targets[:, k]) for k in evaluated]))
     return [Score("mAP", value, "%", higher_is_better=True, chance=chance, n=len(targets), stage=stage)]
@@ -132,6 +143,14 @@ def with_headline(scores: list[Score], chosen: str) -> Iterator[Score]:
         headline = not done and score.stage == chosen
         done = done or headline
         yield replace(score, headline=headline)
+
+
+def _check_known(targets: Int[Tensor, "N ..."], spec: str) -> None:
+    """Raise a UserError if no image has a known class, or no class both positive and negative images."""
+    if targets.ndim == 1 and not (targets >= 0).any():
+        raise UserError(f"{spec}: no test image has a class; give more data")
+    if targets.ndim == 2 and not any(_both(column) for column in targets.T):
+        raise UserError(f"{spec}: no class has both positive and negative test images; give more data")
 
 
 def _of_one_class(scores: Tensor, targets: Tensor, training: Tensor | None, stage: str) -> Iterator[Score]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.planning.cells import AnyProbe, Cell, DataSource, Inpainting, check_slugs, encoder_cell, probe_cell
 from benchmarks.planning.plan import Plan, is_left_out
-from benchmarks.planning.probes import REMEDY, usable_probes
+from benchmarks.planning.probes import REMEDY, scorable_probes, usable_probes
 from benchmarks.planning.recipes import Recipe
 from benchmarks.planning.rows import PLAIN, UNTOUCHED, Row
 from benchmarks.words.columns import labels_of
@@ -79,8 +79,12 @@ def make_plan(
     left_out: list[str] = []
     for each in judging:
         usable, without = usable_probes(each.probes, each.data)
-        columns += [(name, protocol, each.source) for name, protocol in usable.items()]
         left_out += without
+        if any(isinstance(protocol, Probe) for protocol in usable.values()):
+            test = at_size(each.data.split("test"), each.source.size, bad_images=each.source.bad_images, fit="crop")
+            usable, without = scorable_probes(usable, test)
+            left_out += without
+        columns += [(name, protocol, each.source) for name, protocol in usable.items()]
     _check_encoder({name: protocol for name, protocol, _ in columns}, recipe)
     train_source, train_images = pretrain_data or (first.source, first.data)
 

@@ -11,6 +11,7 @@ from benchmarks.words.ordering import WITHOUT_LABELS
 from benchmarks.words.wording import and_list
 from pretext.datasets.base import ImageDataset
 from pretext.judging import Probe, probes_in
+from pretext.system.errors import UserError
 
 REMEDY = {
     "label": "sort the images into one folder per class",
@@ -74,3 +75,20 @@ def usable_probes(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[d
     if left_out and not any(isinstance(protocol, Probe) for protocol in usable.values()):
         left_out.append("probes that need no labels: --probes label_free nearest_fill inpainting")
     return usable, left_out
+
+
+def scorable_probes(probes: Mapping[str, AnyProbe], test: ImageDataset) -> tuple[dict[str, AnyProbe], list[str]]:
+    """Return the probes that can score something on a test split, and a sentence for those that cannot."""
+    scorable: dict[str, AnyProbe] = {}
+    others: dict[str, list[str]] = {}
+    for name, protocol in probes.items():
+        try:
+            if isinstance(protocol, Probe):
+                protocol.check_test(test)
+            scorable[name] = protocol
+        except UserError as error:
+            others.setdefault(str(error), []).append(name)
+    return scorable, [
+        f"{'probe' if len(names) == 1 else 'probes'} {and_list(names)} left out: {reason}"
+        for reason, names in others.items()
+    ]

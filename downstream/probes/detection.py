@@ -77,6 +77,14 @@ class Detection(FittedProbe):
         if self.proposals not in (None, SELECTIVE_SEARCH) and not self.proposals.endswith(".npz"):
             raise ValueError(f"proposals is {self.proposals}; allowed is {SELECTIVE_SEARCH} or an .npz file")
 
+    def check_test(self, test: ImageDataset) -> None:
+        """See `Probe.check_test`."""
+        if test.objects is None:  # known only after decoding
+            return
+        labels, difficult = test.objects.labels, test.objects.difficult
+        if not len(labels if difficult is None else labels[~difficult]):
+            raise UserError(f"{test.spec}: no object to find in {len(test)} test images; give other data")
+
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield COCO's AP50 (the headline), AP and AP75, and VOC 2007's mAP.
 

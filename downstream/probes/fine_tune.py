@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from downstream.classification import classification_scores
+from downstream.classification import ClassProbe, classification_scores
 from downstream.fitting import FittedProbe, write_curve
 from downstream.label_sampling import check_classes, draw_labelled
 from downstream.layer_rates import learning_rate_factors
@@ -37,7 +37,7 @@ from pretext.transforms.augmentation import augment, cropping
 
 @final
 @dataclass(frozen=True)
-class FineTune(FittedProbe):
+class FineTune(ClassProbe, FittedProbe):
     """The encoder and a linear classifier, trained end to end; headline top-1 or mAP.
 
     The headline is top-1 for data with one class per image and mAP for multi-label data.
@@ -49,7 +49,6 @@ class FineTune(FittedProbe):
     """
 
     title: ClassVar[str] = "Fine-tuning"
-    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
     batch_size: int = 32
     crop: float = 0.6

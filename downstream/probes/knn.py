@@ -12,18 +12,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from downstream.classification import classification_scores, quality
+from downstream.classification import ClassProbe, classification_scores, quality
 from downstream.features import Features, labelled_pooled_features
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
-from pretext.judging import Probe, Score
+from pretext.judging import Score
 from pretext.system.ranges import check_range
 from pretext.voting import vote_shares
 
 
 @final
 @dataclass(frozen=True)
-class Knn(Probe):
+class Knn(ClassProbe):
     """Weighted k-NN on frozen features; stage, pooling and k are chosen on val.
 
     A neighbour's vote has weight exp(cosine / temperature). Every stage is reported, each with its best pooling and k.
@@ -33,7 +33,6 @@ class Knn(Probe):
     """
 
     title: ClassVar[str] = "k-NN"
-    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
     reads_features: ClassVar[bool] = True
 
     train_images: int = 2000

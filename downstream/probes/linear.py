@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from downstream.classification import classification_scores, quality, with_headline
+from downstream.classification import ClassProbe, classification_scores, quality, with_headline
 from downstream.features import Features, labelled_features
 from pretext.datasets.base import ImageDataset
 from pretext.encoders.base import Encoder
-from pretext.judging import Probe, Score
+from pretext.judging import Score
 from pretext.modules.losses import many_class_terms
 from pretext.system.ranges import check_range
 
@@ -31,7 +31,7 @@ HISTORY = 10
 
 @final
 @dataclass(frozen=True)
-class Linear(Probe):
+class Linear(ClassProbe):
     """Logistic regression on frozen features; stage and penalty are chosen on val.
 
     Features are standardised. Every stage is reported, each with its best penalty.
@@ -41,7 +41,6 @@ class Linear(Probe):
     from the solution of the one before. `benchmarks/timing/speed.py --linear` compares its speed with scikit-learn.
     """
 
-    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
     reads_features: ClassVar[bool] = True
 
     train_images: int = 400

@@ -10,7 +10,7 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.classification import classification_scores, with_headline
+from downstream.classification import ClassProbe, classification_scores, with_headline
 from downstream.features import split_features
 from downstream.fitting import write_curve
 from downstream.label_sampling import (
@@ -28,7 +28,7 @@ from pretext.datasets.classification import class_targets
 from pretext.datasets.kept import for_views
 from pretext.datasets.packed import SizedDataset
 from pretext.encoders.base import Encoder
-from pretext.judging import Probe, Score
+from pretext.judging import Score
 from pretext.system.errors import UserError
 from pretext.system.precision import Precision
 from pretext.system.ranges import check_range
@@ -36,7 +36,7 @@ from pretext.system.ranges import check_range
 
 @final
 @dataclass(frozen=True)
-class LowShot(Probe):
+class LowShot(ClassProbe):
     """Linear probe and fine-tuning on a share of the labels or k per class; mean over samples.
 
     The linear probe is evaluated at every stage, with the penalty chosen on val; fine-tuning trains the whole encoder.
@@ -56,7 +56,6 @@ class LowShot(Probe):
     """
 
     title: ClassVar[str] = "Few labels"
-    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
     revision: ClassVar[int] = 1
 
     percents: tuple[float, ...] = (1.0, 5.0, 10.0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from downstream.classification import classification_scores
+from downstream.classification import ClassProbe, classification_scores
 from downstream.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from downstream.features import image_batches, pooled, split_features, training_features
 from downstream.probes.linear import Classifier, Linear
@@ -23,7 +23,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.encoders import build_encoder
 from pretext.encoders.base import Encoder, evaluating
-from pretext.judging import Probe, Score
+from pretext.judging import Score
 from pretext.system.errors import UserError
 from pretext.system.ranges import check_range
 from pretext.system.specs import without_options
@@ -34,7 +34,7 @@ SHOWN = 1
 
 @final
 @dataclass(frozen=True)
-class Robustness(Probe):
+class Robustness(ClassProbe):
     """Error of the linear probe under seven corruptions at five severities each.
 
     The linear probe chooses the stage. `mCE`, the headline, is the mean over all corruptions and severities.
@@ -47,8 +47,6 @@ class Robustness(Probe):
 
     Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4; deviations in `downstream.corruptions`.
     """
-
-    needs: ClassVar[tuple[frozenset[str], ...]] = Linear.needs
 
     train_images: int = Linear.train_images
     """Number of labelled clean training images, drawn by the seed, balanced by class; 0 uses all."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from downstream.classification import average_precisions, classification_scores, quality, with_headline
+from downstream.classification import ClassProbe, average_precisions, classification_scores, quality, with_headline
 from downstream.features import split_features
 from downstream.label_sampling import (
     check_classes,
@@ -31,7 +31,7 @@ from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.encoders.base import Encoder
-from pretext.judging import Probe, Score
+from pretext.judging import Score
 from pretext.system.ranges import check_range
 
 AT_ONCE = 2**25
@@ -47,7 +47,7 @@ class TrainingSet(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Svm(Probe):
+class Svm(ClassProbe):
     """Linear SVMs on frozen features, full-shot and low-shot; headline full-shot mAP or top-1.
 
     The SVMs are one-vs-rest, with L2 penalty and squared hinge loss, on features of unit length. The metric is mAP for
@@ -69,7 +69,6 @@ class Svm(Probe):
     """
 
     title: ClassVar[str] = "SVM"
-    needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
     reads_features: ClassVar[bool] = True
 
     train_images: int = 1000
