@@ -22,7 +22,7 @@ from benchmarks.summaries.intervals import LEVEL, NO_PRIOR, Interval, holm, inte
 from benchmarks.summaries.verdict import one_per_seed, summarise, tables, variance_priors
 from benchmarks.words.columns import column, label_of, labels_of, probe_of, sets_of
 from benchmarks.words.ordering import column_order, row_key
-from benchmarks.words.wording import MOST_NAMED, and_list, count_of
+from benchmarks.words.wording import MOST_NAMED, all_of, and_list, count_of
 from pretext.system.errors import UserError
 
 UNKNOWN = "unknown"
@@ -271,7 +271,7 @@ def _after_holm(changes: Sequence[Change]) -> list[str]:
 
 def _holm_line(count: int, left: Sequence[str]) -> list[str]:
     """Return the line on what remains significant of so many headline metrics; none without any."""
-    return [f"After Holm's correction for all {count}: {and_list(left) or 'none'}."] if count else []
+    return [f"After Holm's correction for {all_of(count)}: {and_list(left) or 'none'}."] if count else []
 
 
 def _missing(ours: Cells, theirs: Cells) -> Counter[str]:

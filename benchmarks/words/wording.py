@@ -90,7 +90,12 @@ def after_holm(summaries: Sequence[Summary]) -> str:
     better = listed(family, lambda s: bool(s.survives_holm and s.better), probes)
     worse = listed(family, lambda s: bool(s.survives_holm and not s.better), probes)
     remaining = f"{better or 'none better'}; worse: {worse}" if worse else better or "none"
-    return f"After Holm's correction for all {len(family)}: {remaining}."
+    return f"After Holm's correction for {all_of(len(family))}: {remaining}."
+
+
+def all_of(comparisons: int) -> str:
+    """Return `all 57`, or `the one comparison`."""
+    return "the one comparison" if comparisons == 1 else f"all {comparisons}"
 
 
 def listed(

@@ -170,6 +170,10 @@ def test_metrics_significant_after_holm_are_named(tmp_path):
     other = folder(tmp_path / "b", [row(name, items + shift[name]) for name, items in base.items()])
     assert [c.outcome for c in compare_folders(one, other).changes] == ["better", "worse", "worse"]
     assert text(one, other).splitlines()[-1] == "After Holm's correction for all 3: far linear better."
+    one, other = (
+        folder(tmp_path / name, [row("far", base["far"] + more)]) for name, more in (("c", 0), ("d", noise - 5))
+    )
+    assert text(one, other).splitlines()[-1] == "After Holm's correction for the one comparison: far linear better."
 
 
 @pytest.mark.parametrize("pair", [("random", "c"), ("supervised", "c"), ("b", "c"), ("random", "supervised")])
