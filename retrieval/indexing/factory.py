@@ -179,8 +179,11 @@ def stored_dimensions(vectors: Any) -> int:
 
 def effort(vectors: Any) -> str:
     """Return a description of how much of an index a search visits."""
-    ivf = use_faiss().try_extract_index_ivf(vectors)
-    return "exact, or FAISS default" if ivf is None else f"{ivf.nprobe} of {ivf.nlist} lists probed"
+    faiss = use_faiss()
+    if (ivf := faiss.try_extract_index_ivf(vectors)) is not None:
+        return f"{ivf.nprobe} of {ivf.nlist} lists probed"
+    inner = vectors.index if isinstance(vectors, faiss.IndexPreTransform) else vectors
+    return "all vectors compared" if isinstance(faiss.downcast_index(inner), faiss.IndexFlat) else "FAISS's defaults"
 
 
 def _ivf_factory(lists: int) -> str:

@@ -51,6 +51,19 @@ def test_the_kind_for_many_finds_the_ten_nearest(tmp_path: Path) -> None:
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)]) > 0.95
 
 
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("Flat", "all vectors compared"),
+        ("PCA16,Flat", "all vectors compared"),
+        ("HNSW16", "FAISS's defaults"),
+        ("IVF8,Flat", "8 of 8 lists probed"),
+    ],
+)
+def test_how_much_a_search_visits_is_said(factory: str, words: str) -> None:
+    assert effort(made(clustered(600), factory)) == words
+
+
 def test_the_same_vectors_give_the_same_bytes() -> None:
 
     values = clustered(3000)
