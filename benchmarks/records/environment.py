@@ -76,8 +76,12 @@ def environment(*, workers: int, threads: int) -> dict[str, Any]:
 
 @functools.cache
 def _packages() -> dict[str, str]:
-    """Return the version of each installed package by name. Reading them takes a sixth of a second, once a process."""
-    return dict(sorted((each.metadata["Name"].lower().replace("_", "-"), each.version) for each in distributions()))
+    """Return the version of each installed package by name. Reading them takes a sixth of a second, once a process.
+
+    What a broken installation leaves behind has neither name nor version, and is left out.
+    """
+    named = [(each.metadata["Name"], each.version) for each in distributions()]
+    return dict(sorted((name.lower().replace("_", "-"), version) for name, version in named if name and version))
 
 
 def _processor() -> str:
