@@ -27,8 +27,8 @@ def losses(name, precision):
     for layer in task.encoder.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.register_forward_hook(lambda *given: seen.add(given[-1].dtype))
-    pictures = equally_large(scenes("test")[:16])
-    batch = Batch(pictures, torch.arange(16) % CLASSES if labels else None, generator())
+    pictures = equally_large(scenes("test")[:32])
+    batch = Batch(pictures, torch.arange(32) % CLASSES if labels else None, generator())
     found, given = {}, task.losses(batch)
     while True:
         with autocast(precision, CPU):
