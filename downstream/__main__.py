@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
 def _judge(name: str, argv: list[str]) -> int:
     import downstream.probes
     from downstream.features import limit_cache
-    from pretext.datasets import at_size, open_dataset, say_opened
+    from pretext.datasets import open_dataset, say_opened
     from pretext.encoders.foreign import with_allow_partial
     from pretext.judging import probe_in_file, probes_in
     from pretext.system.device import device_of
@@ -105,8 +105,7 @@ def _judge(name: str, argv: list[str]) -> int:
     source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=probe.seed).to(device_of(options.device))
     if probe.can_judge(data):  # else evaluate says what it lacks
-        test = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
-        probe.check_test(test)
+        probe.check_test(data.split("test"), encoder.input_size)
     scores = list(probe.evaluate(encoder, data, options.out))
     if options.out is not None:  # before printing: a closed pipe must not lose the scores
         _write(options.out / "scores.json", [_plain(score) for score in scores])

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.judging import Probe, Score
@@ -31,8 +32,10 @@ class ClassProbe(Probe):
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
-    def check_test(self, test: ImageDataset) -> None:
+    def check_test(self, test: ImageDataset, size: int) -> None:
         """See `Probe.check_test`."""
+        if test.label is None and test.objects is None:  # known only after decoding
+            test = at_size(test, size, bad_images="skip", fit="crop")
         _check_known(class_targets(test), test.spec)
 
 

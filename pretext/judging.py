@@ -84,8 +84,13 @@ class Probe(ABC):
         """Return whether the data set has the annotations that this probe needs."""
         return any(alternative <= data.annotations for alternative in self.needs)
 
-    def check_test(self, test: ImageDataset) -> None:  # noqa: B027 - most protocols need nothing but annotations
-        """Raise a UserError if this protocol can score nothing on a test split; called before anything is computed."""
+    def check_test(self, test: ImageDataset, size: int) -> None:  # noqa: B027 - most need nothing but annotations
+        """Raise a UserError if this protocol can score nothing on a test split; called before anything is computed.
+
+        Args:
+            test: The test split, with pictures of any size.
+            size: Side in pixels at which the encoder sees them; a pack of this size is there or will be needed.
+        """
 
     def check_encoder(self, encoder: Encoder) -> None:  # noqa: B027 - most protocols judge every encoder
         """Raise a UserError if this protocol cannot judge the encoder; called before anything is computed."""

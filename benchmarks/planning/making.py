@@ -81,8 +81,7 @@ def make_plan(
         usable, without = usable_probes(each.probes, each.data)
         left_out += without
         if any(isinstance(protocol, Probe) for protocol in usable.values()):
-            test = at_size(each.data.split("test"), each.source.size, bad_images=each.source.bad_images, fit="crop")
-            usable, without = scorable_probes(usable, test)
+            usable, without = scorable_probes(usable, each.data.split("test"), each.source.size)
             left_out += without
         columns += [(name, protocol, each.source) for name, protocol in usable.items()]
     _check_encoder({name: protocol for name, protocol, _ in columns}, recipe)

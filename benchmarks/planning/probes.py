@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -67,9 +67,7 @@ def usable_probes(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[d
         remedy = f"; {REMEDY[lacking[0]]}" if lacking else ""
         unusable.setdefault(f"{needed}, and {data.spec} annotates {annotated}{remedy}", []).append(name)
     left_out = [
-        f"probe {names[0]} left out: it needs {reason}"
-        if len(names) == 1
-        else f"probes {and_list(names)} left out: they need {reason}"
+        f"{_left_out(names)}: {'it needs' if len(names) == 1 else 'they need'} {reason}"
         for reason, names in unusable.items()
     ]
     if left_out and not any(isinstance(protocol, Probe) for protocol in usable.values()):
@@ -77,18 +75,27 @@ def usable_probes(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[d
     return usable, left_out
 
 
-def scorable_probes(probes: Mapping[str, AnyProbe], test: ImageDataset) -> tuple[dict[str, AnyProbe], list[str]]:
-    """Return the probes that can score something on a test split, and a sentence for those that cannot."""
+def scorable_probes(
+    probes: Mapping[str, AnyProbe], test: ImageDataset, size: int
+) -> tuple[dict[str, AnyProbe], list[str]]:
+    """Return the probes that can score something on a test split, and a sentence for those that cannot.
+
+    Args:
+        probes: Probes by name.
+        test: The test split, with pictures of any size.
+        size: Side in pixels at which encoders see them.
+    """
     scorable: dict[str, AnyProbe] = {}
     others: dict[str, list[str]] = {}
     for name, protocol in probes.items():
         try:
             if isinstance(protocol, Probe):
-                protocol.check_test(test)
+                protocol.check_test(test, size)
             scorable[name] = protocol
         except UserError as error:
             others.setdefault(str(error), []).append(name)
-    return scorable, [
-        f"{'probe' if len(names) == 1 else 'probes'} {and_list(names)} left out: {reason}"
-        for reason, names in others.items()
-    ]
+    return scorable, [f"{_left_out(names)}: {reason}" for reason, names in others.items()]
+
+
+def _left_out(names: Sequence[str]) -> str:
+    return f"{'probe' if len(names) == 1 else 'probes'} {and_list(names)} left out"

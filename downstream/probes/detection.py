@@ -77,7 +77,7 @@ class Detection(FittedProbe):
         if self.proposals not in (None, SELECTIVE_SEARCH) and not self.proposals.endswith(".npz"):
             raise ValueError(f"proposals is {self.proposals}; allowed is {SELECTIVE_SEARCH} or an .npz file")
 
-    def check_test(self, test: ImageDataset) -> None:
+    def check_test(self, test: ImageDataset, size: int) -> None:
         """See `Probe.check_test`."""
         if test.objects is None:  # known only after decoding
             return

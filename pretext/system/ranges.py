@@ -78,8 +78,6 @@ def check_numbers(settings: Any) -> None:
                 raise ValueError(f"{name} is {each}; allowed is a whole number of 64 bits")
         most = next((most for end, most in MOST.items() if name.endswith(end)), None)
         if most is not None and isinstance(value, int | float):
-            most = MOST_TIMES if isinstance(value, float) else most
-            if value > most:
-                raise ValueError(f"{name} is {value}; allowed is at most {most}")
+            check_range(settings, name, most=MOST_TIMES if isinstance(value, float) else most)
         if name == "seed" and isinstance(value, int | float):
             check_range(settings, "seed", least=0, most=MOST_SEED)

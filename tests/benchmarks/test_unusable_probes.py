@@ -9,7 +9,7 @@ import downstream.__main__ as judge
 from benchmarks.planning.probes import default_probe, scorable_probes
 from downstream.classification import ClassProbe
 from downstream.probes.linear import Linear
-from pretext.datasets import at_size, open_dataset
+from pretext.datasets import open_dataset
 from pretext.datasets.objects import Objects
 from pretext.system.errors import UserError
 
@@ -29,8 +29,7 @@ def everywhere(tmp_path):
 
 
 def scorable(spec, *names):
-    test = at_size(open_dataset(spec).split("test"), 32, bad_images="stop", fit="crop")
-    return scorable_probes({name: default_probe(name) for name in names}, test)
+    return scorable_probes({name: default_probe(name) for name in names}, open_dataset(spec).split("test"), 32)
 
 
 def test_classifying_is_left_out_where_all_test_pictures_show_the_same_classes(everywhere):
@@ -58,10 +57,10 @@ def test_the_command_says_so_before_it_reads_features(everywhere, monkeypatch):
 def test_detection_is_left_out_where_no_test_picture_has_an_object(tmp_path):
     test = open_dataset(make("coco", tmp_path)).split("test")
     probes = {"detection": default_probe("detection")}
-    assert scorable_probes(probes, test) == (probes, [])
+    assert scorable_probes(probes, test, 32) == (probes, [])
     test.objects = Objects.gather([([], [], []) for _ in range(len(test))])
     reason = f"no object to find in {len(test)} test images; give other data"
-    assert scorable_probes(probes, test) == ({}, [f"probe detection left out: {test.spec}: {reason}"])
+    assert scorable_probes(probes, test, 32) == ({}, [f"probe detection left out: {test.spec}: {reason}"])
 
 
 def test_every_probe_of_classes_is_checked():
