@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from pretext.system.errors import UserError, did_you_mean
+from pretext.system.ranges import check_image_size
 
 if TYPE_CHECKING:
     from benchmarks.planning.plan import Plan
     from benchmarks.planning.recipes import Recipe
 
 PROFILE_NAMES = ("smoke", "laptop", "tasks", "workstation", "paper")
-MOST_SEEDS, MOST_SIDE = 1000, 4096
+MOST_SEEDS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,8 +122,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.seeds is not None and not 1 <= self.seeds <= MOST_SEEDS:
             raise ValueError(f"--seeds is {self.seeds}; allowed is from 1 to {MOST_SEEDS}")
-        if self.image_size is not None and not 8 <= self.image_size <= MOST_SIDE:
-            raise ValueError(f"--image-size is {self.image_size}; allowed is from 8 to {MOST_SIDE}")
+        check_image_size(self.image_size)
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; allowed is 1 or more")
         if self.gpus_per_cell < 1:

@@ -20,6 +20,7 @@ from pretext.system.command_line import flags_of_settings, parse, settings_in, w
 from pretext.system.declarations import read_class
 from pretext.system.errors import UserError, did_you_mean, run_command
 from pretext.system.plugins import is_file
+from pretext.system.ranges import check_image_size
 
 if TYPE_CHECKING:
     from pretext.datasets.base import ImageDataset
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from pretext.judging import Score
 
 PROG = "python -m downstream"
-MOST_SIDE = 4096
-"""Largest side in pixels that `--image-size` takes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,8 +63,7 @@ class Judge:
     """Folder for scores.json, judged.json (what was judged), sheets and curves; nothing is written if omitted."""
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and not 8 <= self.image_size <= MOST_SIDE:
-            raise ValueError(f"--image-size is {self.image_size}; allowed is from 8 to {MOST_SIDE}")
+        check_image_size(self.image_size)
 
 
 def main(argv: list[str]) -> int:

@@ -13,6 +13,7 @@ from pretext.exporting.writing import check_out, export_encoder
 from pretext.system.command_line import parse
 from pretext.system.errors import UserError
 from pretext.system.progress import working
+from pretext.system.ranges import check_image_size
 
 PROG = "python -m pretext export"
 MOST_LINES = 12
@@ -41,8 +42,7 @@ class Export:
     """Side in pixels, 224 if omitted; not allowed with an encoder file, which records its own."""
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and not 8 <= self.image_size <= 4096:
-            raise ValueError(f"--image-size is {self.image_size}; allowed is from 8 to 4096")
+        check_image_size(self.image_size)
 
 
 def export_command(argv: list[str]) -> int:

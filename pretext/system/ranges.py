@@ -20,6 +20,8 @@ MOST = {
     "samples": 2**14,
 }
 """Limits by the end of a setting's name: more is a typing error that would end in a lack of memory, or never."""
+LEAST_SIDE, MOST_SIDE = 8, 4096
+"""Limits of `--image-size`, in pixels."""
 MOST_TIMES = 64
 """Limit of a width that is a factor, not a number of channels."""
 
@@ -60,6 +62,12 @@ def _range_in_words(*, least: float | None, above: float | None, most: float | N
     if above is None:
         return f"from {least} to {f'below {below}' if most is None else most}"
     return f"above {above} and {f'below {below}' if most is None else f'up to {most}'}"
+
+
+def check_image_size(size: int | None) -> None:
+    """Raise a ValueError if a command's `--image-size` is outside its range."""
+    if size is not None and not LEAST_SIDE <= size <= MOST_SIDE:
+        raise ValueError(f"--image-size is {size}; allowed is from {LEAST_SIDE} to {MOST_SIDE}")
 
 
 def check_numbers(settings: Any) -> None:
