@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import warnings
 from collections.abc import Iterator
@@ -63,11 +64,9 @@ def linear_speeds(rows: int, columns: int, *, classes: int = 20) -> Iterator[Lin
     directions = principal(inputs)
     shared = time.perf_counter() - started
     for penalty in Linear().penalties:
-        zeros = torch.zeros(classes, columns), torch.zeros(classes)
+        one = functools.partial(minimise, penalties=(penalty,), iterations=Linear().iterations, directions=directions)
         started = time.perf_counter()
-        weight, bias = minimise(
-            inputs, targets, *zeros, penalty=penalty, iterations=Linear().iterations, directions=directions
-        )
+        weight, bias = next(one(inputs, targets, classes))
         ours, shared = time.perf_counter() - started + shared, 0.0
         model = LogisticRegression(C=1 / (rows * penalty))
         started = time.perf_counter()

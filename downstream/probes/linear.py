@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple, final
@@ -23,8 +23,8 @@ from pretext.system.ranges import check_range
 
 SAMPLED = 512
 """Maximum number of inputs used to estimate the principal directions."""
-DIRECTIONS = 256
-"""Maximum number of principal directions used."""
+DIRECTIONS = 64
+"""Maximum number of principal directions used; the sample knows further ones too badly to help."""
 HISTORY = 10
 """Number of past steps that L-BFGS uses."""
 
@@ -42,6 +42,7 @@ class Linear(ClassProbe):
     """
 
     reads_features: ClassVar[bool] = True
+    revision: ClassVar[int] = 1
 
     train_images: int = 400
     """Number of labelled training images, drawn by the seed, balanced by class; 0 uses all."""
@@ -100,18 +101,12 @@ class Linear(ClassProbe):
         mean = features.mean(0)
         scale = features.std(0, unbiased=False).clamp(min=1e-6)
         inputs = (features - mean) / scale
-        directions = principal(inputs)
-        weight, bias = torch.zeros(classes, features.shape[1]), torch.zeros(classes)
-        best, best_quality = Classifier(mean, scale, weight, bias), -1.0
-        for penalty in self.penalties:
-            weight, bias = minimise(
-                inputs, targets, weight, bias, penalty=penalty, iterations=self.iterations, directions=directions
-            )
-            classifier = Classifier(mean, scale, weight, bias)
-            reached = quality(classifier(val_features), val_targets)
-            if reached > best_quality or best_quality < 0:
-                best, best_quality = classifier, reached
-        return best, best_quality
+        found: list[tuple[Classifier, float]] = []
+        for solution in minimise(inputs, targets, classes, penalties=self.penalties, iterations=self.iterations):
+            classifier = Classifier(mean, scale, *solution)
+            found.append((classifier, quality(classifier(val_features), val_targets)))
+        known = [each for each in found if math.isfinite(each[1])]
+        return max(known or found[:1], key=lambda each: each[1])
 
 
 class Classifier:
@@ -163,18 +158,34 @@ def principal(inputs: Float[Tensor, "N D"]) -> Directions:
     return Directions(part.T @ vectors[:, kept] / squares[kept].sqrt(), squares[kept] / len(part))
 
 
+class _Point(NamedTuple):
+    """Weights and what is known of them; without the penalty, so that every penalty can start from it."""
+
+    at: Float[Tensor, "K D+1"]
+    """Weight, and the bias as the last column."""
+    logits: Float[Tensor, "N K"]
+    loss: float
+    gradient: Float[Tensor, "K D+1"]
+
+    def penalised(self, penalty: float) -> tuple[float, Float[Tensor, "K D+1"]]:
+        """Return the objective and its gradient."""
+        weight = F.pad(self.at[:, :-1], (0, 1))  # the bias is free
+        return self.loss + 0.5 * penalty * float(weight.square().sum()), self.gradient + penalty * weight
+
+
 def minimise(
     inputs: Float[Tensor, "N D"],
     targets: Int[Tensor, "N ..."],
-    weight: Float[Tensor, "K D"],
-    bias: Float[Tensor, "K"],
+    classes: int,
     *,
-    penalty: float,
+    penalties: Sequence[float],
     iterations: int,
     tolerance: float = 1e-5,
     directions: Directions | None = None,
-) -> tuple[Float[Tensor, "K D"], Float[Tensor, "K"]]:
-    """Return the weight and the bias that minimise `objective`, by preconditioned L-BFGS.
+) -> Iterator[tuple[Float[Tensor, "K D"], Float[Tensor, "K"]]]:
+    """Yield the weight and the bias that minimise `objective` for each penalty, by preconditioned L-BFGS.
+
+    The first penalty starts from zero, each other one from the solution of the one before.
 
     Plain L-BFGS spends most of its passes over the data on learning that features vary much more in some directions
     than in others. Here the initial Hessian is c·Σ + penalty. Σ is the inputs' covariance along their principal
@@ -184,27 +195,42 @@ def minimise(
     Args:
         inputs: Centred inputs, preferably of similar scale.
         targets: See `class_targets`; at least one.
-        weight: Initial weight.
-        bias: Initial bias.
-        penalty: See `objective`.
-        iterations: Maximum number of iterations.
+        classes: Number of classes, K.
+        penalties: See `objective`; in this order.
+        iterations: Maximum number of iterations per penalty.
         tolerance: Stop when the estimated distance of the loss from its minimum is below this.
         directions: `principal(inputs)`; computed if None.
     """
     directions = principal(inputs) if directions is None else directions
 
-    def evaluate(at: Tensor) -> tuple[float, Tensor, Tensor]:
-        weight, bias = at[:, :-1], at[:, -1]
-        logits = torch.addmm(bias, inputs, weight.T.contiguous())
-        with torch.enable_grad():  # only up to the logits: the products below are faster than autograd
-            loss = objective(logits.requires_grad_(), targets, weight, penalty)
+    def point(at: Tensor, logits: Tensor) -> _Point:
+        with torch.enable_grad():  # only up to the logits: the product below is faster than autograd
+            loss = objective(logits.requires_grad_(), targets, at, 0.0)
         by_logit = torch.autograd.grad(loss, logits)[0]
-        gradient = torch.cat([by_logit.T @ inputs + penalty * weight, by_logit.sum(0)[:, None]], dim=1)
-        return loss.item(), gradient, logits.detach()
+        gradient = torch.cat([by_logit.T @ inputs, by_logit.sum(0)[:, None]], dim=1)
+        return _Point(at, logits.detach(), loss.item(), gradient)
 
-    at = torch.cat([weight, bias[:, None]], dim=1)
-    loss, gradient, logits = evaluate(at)
-    probability = logits.softmax(1) if targets.ndim == 1 else logits.sigmoid()
+    def evaluate(at: Tensor) -> _Point:
+        return point(at, torch.addmm(at[:, -1:], at[:, :-1], inputs.T).T)
+
+    start = inputs.new_zeros(classes, inputs.shape[1] + 1)
+    reached = point(start, inputs.new_zeros(len(inputs), classes))
+    for penalty in penalties:
+        reached = _descended(reached, evaluate, targets, directions, penalty, iterations, tolerance)
+        yield reached.at[:, :-1].clone(), reached.at[:, -1].clone()
+
+
+def _descended(
+    start: _Point,
+    evaluate: Callable[[Tensor], _Point],
+    targets: Int[Tensor, "N ..."],
+    directions: Directions,
+    penalty: float,
+    iterations: int,
+    tolerance: float,
+) -> _Point:
+    """Return the minimum for one penalty. See `minimise`."""
+    probability = start.logits.softmax(1) if targets.ndim == 1 else start.logits.sigmoid()
     curvature = float((probability * (1 - probability)).mean().clamp(min=1e-3))
     vectors, variances = directions
     rest = curvature * float(variances[-1]) + penalty if len(variances) else 1.0
@@ -214,41 +240,52 @@ def minimise(
         main, last = gradient[:, :-1], gradient[:, -1:]
         return torch.cat([(main + (main @ vectors * shrink) @ vectors.T) / rest, last / curvature], dim=1)
 
-    history: list[tuple[Tensor, Tensor]] = []
+    reached = start
+    loss, gradient = start.penalised(penalty)
+    history: list[_Step] = []
     for _ in range(iterations):
         step = _two_loops(gradient, history, preconditioned)
-        slope = float((gradient * step).sum())
+        slope = _dot(gradient, step)
         if not slope / 2 > tolerance:
             break
-        size, (new_loss, new_gradient, _) = 1.0, evaluate(at - step)
+        size = 1.0
+        tried = evaluate(reached.at - step)
+        new_loss, new_gradient = tried.penalised(penalty)
         while new_loss > loss - 1e-4 * size * slope and size > 1e-3:
             size /= 2
-            new_loss, new_gradient, _ = evaluate(at - size * step)
+            tried = evaluate(reached.at - size * step)
+            new_loss, new_gradient = tried.penalised(penalty)
         if not new_loss < loss:  # no further decrease at this precision
             break
         moved, change = -size * step, new_gradient - gradient
-        if float((moved * change).sum()) > 0:
-            history = [*history[1 - HISTORY :], (moved, change)]
-        at, loss, gradient = at + moved, new_loss, new_gradient
-    return at[:, :-1].clone(), at[:, -1].clone()
+        if (product := _dot(moved, change)) > 0:
+            history = [*history[1 - HISTORY :], (moved, change, product)]
+        reached, loss, gradient = tried, new_loss, new_gradient
+    return reached
 
 
-def _two_loops(
-    gradient: Tensor, history: list[tuple[Tensor, Tensor]], preconditioned: Callable[[Tensor], Tensor]
-) -> Tensor:
+_Step = tuple[Tensor, Tensor, float]
+"""How the weights moved, how the gradient changed, and the product of the two."""
+
+
+def _two_loops(gradient: Tensor, history: list[_Step], preconditioned: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the L-BFGS step: the approximate inverse Hessian times the gradient.
 
     Source: Nocedal and Wright 2006, algorithm 7.4 and equation 7.20 (the initial scale in the preconditioned metric).
     """
     shares = []
-    for moved, change in reversed(history):
-        share = (moved * gradient).sum() / (moved * change).sum()
+    for moved, change, product in reversed(history):
+        share = _dot(moved, gradient) / product
         gradient = gradient - share * change
         shares.append(share)
     step = preconditioned(gradient)
     if history:
-        moved, change = history[-1]
-        step = step * ((moved * change).sum() / (change * preconditioned(change)).sum())
-    for (moved, change), share in zip(history, reversed(shares), strict=True):
-        step = step + (share - (change * step).sum() / (moved * change).sum()) * moved
+        _, change, product = history[-1]
+        step = step * (product / _dot(change, preconditioned(change)))
+    for (moved, change, product), share in zip(history, reversed(shares), strict=True):
+        step = step + (share - _dot(change, step) / product) * moved
     return step
+
+
+def _dot(one: Tensor, other: Tensor) -> float:
+    return float(torch.dot(one.flatten(), other.flatten()))

@@ -56,7 +56,7 @@ class LowShot(ClassProbe):
     """
 
     title: ClassVar[str] = "Few labels"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     percents: tuple[float, ...] = (1.0, 5.0, 10.0)
     """Shares of the labels to train on, in percent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ class Robustness(ClassProbe):
 
     Source: Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4; deviations in `downstream.corruptions`.
     """
+
+    revision: ClassVar[int] = 1
 
     train_images: int = Linear.train_images
     """Number of labelled clean training images, drawn by the seed, balanced by class; 0 uses all."""

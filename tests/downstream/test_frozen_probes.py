@@ -150,15 +150,8 @@ def test_the_linear_probe_finds_scikit_learns_minimum():
     inputs = rng.normal(size=(120, 6))
     labels = (inputs @ rng.normal(size=(6, 3)) + rng.normal(size=(120, 3))).argmax(1)
     penalty = 0.05
-    weight, bias = minimise(
-        torch.from_numpy(inputs),
-        torch.from_numpy(labels),
-        torch.zeros(3, 6, dtype=torch.float64),
-        torch.zeros(3, dtype=torch.float64),
-        penalty=penalty,
-        iterations=500,
-        tolerance=1e-10,
-    )
+    parts = torch.from_numpy(inputs), torch.from_numpy(labels), 3
+    weight, bias = next(minimise(*parts, penalties=[penalty], iterations=500, tolerance=1e-10))
     theirs = LogisticRegression(C=1 / (penalty * 120), tol=1e-10, max_iter=5000).fit(inputs, labels)
     np.testing.assert_allclose(weight.numpy(), theirs.coef_, atol=2e-3)
     np.testing.assert_allclose((bias - bias.mean()).numpy(), theirs.intercept_ - theirs.intercept_.mean(), atol=2e-3)
