@@ -202,16 +202,14 @@ class _Sampler:
         Args:
             labels: B×N; boxes with a label below 0 are not drawn.
         """
-        order = torch.rand(labels.shape, device=labels.device)
-        positive = _first(labels >= 1, order, torch.tensor(self.positives))
-        negative = _first(labels == 0, order, self.count - positive.sum(dim=1))
-        return positive, negative
-
-
-def _first(among: Bool[Tensor, "B N"], order: Float[Tensor, "B N"], count: Int[Tensor, "..."]) -> Bool[Tensor, "B N"]:
-    """Return the first `count` of each row among those that are True, in the given order."""
-    place = torch.where(among, order, torch.inf).argsort(dim=1).argsort(dim=1)
-    return among & (place < count.to(place.device).reshape(-1, 1))
+        drawn = torch.rand(labels.shape, device=labels.device).argsort(dim=1)  # each image's boxes in random order
+        labels = labels.gather(1, drawn)
+        positive = labels >= 1
+        positive &= positive.cumsum(dim=1) <= self.positives
+        negative = labels == 0
+        negative &= negative.cumsum(dim=1) <= self.count - positive.sum(dim=1, keepdim=True)
+        where = torch.zeros_like(positive)
+        return where.scatter(1, drawn, positive), where.scatter(1, drawn, negative)
 
 
 def matched(
