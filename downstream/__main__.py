@@ -103,7 +103,7 @@ def _judge(name: str, argv: list[str]) -> int:
     source = with_allow_partial(options.encoder, options.allow_partial)
     encoder = _encoder(source, options.image_size, seed=probe.seed).to(device_of(options.device))
     if probe.can_judge(data):  # else evaluate says what it lacks
-        probe.check_test(data.split("test"), encoder.input_size)
+        probe.check_splits(data.split("train"), data.split("test"), encoder.input_size)
     scores = list(probe.evaluate(encoder, data, options.out))
     if options.out is not None:  # before printing: a closed pipe must not lose the scores
         _write(options.out / "scores.json", [_plain(score) for score in scores])

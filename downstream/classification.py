@@ -32,11 +32,12 @@ class ClassProbe(Probe):
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"label"}), frozenset({"labels"}))
 
-    def check_test(self, test: ImageDataset, size: int) -> None:
-        """See `Probe.check_test`."""
+    def check_splits(self, train: ImageDataset, test: ImageDataset, size: int) -> None:
+        """See `Probe.check_splits`."""
         if test.label is None and test.objects is None:  # known only after decoding
-            test = at_size(test, size, bad_images="skip", fit="crop")
+            train, test = (at_size(split, size, bad_images="skip", fit="crop") for split in (train, test))
         _check_known(class_targets(test), test.spec)
+        check_classes(train.spec, class_targets(train))
 
 
 def classification_scores(
@@ -146,6 +147,17 @@ def with_headline(scores: list[Score], chosen: str) -> Iterator[Score]:
         headline = not done and score.stage == chosen
         done = done or headline
         yield replace(score, headline=headline)
+
+
+def check_classes(spec: str, targets: Int[Tensor, "N ..."]) -> None:
+    """Raise a `UserError` unless the training images can train a classifier: two classes, or both labels of one."""
+    if targets.ndim == 1:
+        if len(torch.unique(targets[targets >= 0])) < 2:
+            raise UserError(f"{spec}: {len(targets)} training images show fewer than two classes; give more data")
+    elif not ((targets == 1).any(0) & (targets == 0).any(0)).any():
+        raise UserError(
+            f"{spec}: no class has both positive and negative images in {len(targets)} training images; give more data"
+        )
 
 
 def _check_known(targets: Int[Tensor, "N ..."], spec: str) -> None:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from downstream.classification import check_classes
 from downstream.feature_files import evict, load, of_images, rows_of, store
-from downstream.label_sampling import check_classes, draw_labelled
+from downstream.label_sampling import draw_labelled
 from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset
 from pretext.datasets.classification import class_targets

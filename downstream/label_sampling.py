@@ -15,7 +15,6 @@ from torch import Tensor
 from downstream.classification import NOT_SAMPLED
 from pretext.datasets.base import ImageDataset
 from pretext.judging import Score
-from pretext.system.errors import UserError
 
 
 def draw_labelled(targets: Int[Tensor, "N ..."], count: int, *, seed: int) -> NDArray[np.int64]:
@@ -171,17 +170,6 @@ def every_metric_over_samples(samples: Sequence[Sequence[Score]], name: str) -> 
     """
     by_metric = [scores for scores in zip(*samples, strict=True) if scores[0].metric not in NOT_SAMPLED]
     return [score for scores in by_metric for score in over_samples(scores, name.format(scores[0].metric))]
-
-
-def check_classes(spec: str, targets: Int[Tensor, "N ..."]) -> None:
-    """Raise a `UserError` unless the training images can train a classifier: two classes, or both labels of one."""
-    if targets.ndim == 1:
-        if len(torch.unique(targets[targets >= 0])) < 2:
-            raise UserError(f"{spec}: {len(targets)} training images show fewer than two classes; give more data")
-    elif not ((targets == 1).any(0) & (targets == 0).any(0)).any():
-        raise UserError(
-            f"{spec}: no class has both positive and negative images in {len(targets)} training images; give more data"
-        )
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -84,11 +84,14 @@ class Probe(ABC):
         """Return whether the data set has the annotations that this probe needs."""
         return any(alternative <= data.annotations for alternative in self.needs)
 
-    def check_test(self, test: ImageDataset, size: int) -> None:  # noqa: B027 - most need nothing but annotations
-        """Raise a UserError if this protocol can score nothing on a test split; called before anything is computed.
+    def check_splits(self, train: ImageDataset, test: ImageDataset, size: int) -> None:  # noqa: B027 - see needs
+        """Raise a UserError if this protocol can learn or score nothing on a data set that has what it `needs`.
+
+        It is called before anything is computed.
 
         Args:
-            test: The test split, with pictures of any size.
+            train: The training split, with pictures of any size.
+            test: The test split.
             size: Side in pixels at which the encoder sees them; a pack of this size is there or will be needed.
         """
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretext.datasets.base import IGNORE, Target
+from pretext.datasets.base import IGNORE, ImageDataset, Target
 from pretext.system.ranges import check_range
 
 Mode = Literal["grid", "objects", "images", "contexts"]
@@ -89,6 +89,18 @@ class Regions:
         else:
             boxes = [box for scale in self.scales for box in _grid(self.grid, scale)]
         return boxes, [_class_in(target, box, size) for box in boxes]
+
+
+def regions_of(data: ImageDataset) -> Regions:
+    """Return the regions by which an encoder is judged: objects, or whole pictures of data without boxes."""
+    return Regions(mode="objects" if {"labels", "boxes"} <= data.annotations else "images")
+
+
+def labelled_regions(data: ImageDataset) -> int | None:
+    """Return how many regions of a split have a class; None if that is known only after decoding."""
+    if regions_of(data).mode == "objects":
+        return None if data.objects is None else data.objects.easy
+    return None if data.label is None else int((data.label >= 0).sum())
 
 
 def patch_rows(image: int, boxes: Sequence[Box], labels: Sequence[int]) -> NDArray[Any]:

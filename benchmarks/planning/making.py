@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.planning.cells import AnyProbe, Cell, DataSource, Inpainting, check_slugs, encoder_cell, probe_cell
 from benchmarks.planning.plan import Plan, is_left_out
-from benchmarks.planning.probes import REMEDY, scorable_probes, usable_probes
+from benchmarks.planning.probes import REMEDY, judging_probes, usable_probes
 from benchmarks.planning.recipes import Recipe
 from benchmarks.planning.rows import PLAIN, UNTOUCHED, Row
 from benchmarks.words.columns import labels_of
@@ -81,7 +81,7 @@ def make_plan(
         usable, without = usable_probes(each.probes, each.data)
         left_out += without
         if any(isinstance(protocol, Probe) for protocol in usable.values()):
-            usable, without = scorable_probes(usable, each.data.split("test"), each.source.size)
+            usable, without = judging_probes(usable, each.data, each.source.size)
             left_out += without
         columns += [(name, protocol, each.source) for name, protocol in usable.items()]
     _check_encoder({name: protocol for name, protocol, _ in columns}, recipe)

@@ -75,26 +75,26 @@ def usable_probes(probes: Mapping[str, AnyProbe], data: ImageDataset) -> tuple[d
     return usable, left_out
 
 
-def scorable_probes(
-    probes: Mapping[str, AnyProbe], test: ImageDataset, size: int
+def judging_probes(
+    probes: Mapping[str, AnyProbe], data: ImageDataset, size: int
 ) -> tuple[dict[str, AnyProbe], list[str]]:
-    """Return the probes that can score something on a test split, and a sentence for those that cannot.
+    """Return the probes that can learn and score something on a data set, and a sentence for those that cannot.
 
     Args:
-        probes: Probes by name.
-        test: The test split, with pictures of any size.
+        probes: Those of `usable_probes`, by name.
+        data: The data set, with pictures of any size.
         size: Side in pixels at which encoders see them.
     """
-    scorable: dict[str, AnyProbe] = {}
+    judging: dict[str, AnyProbe] = {}
     others: dict[str, list[str]] = {}
     for name, protocol in probes.items():
         try:
             if isinstance(protocol, Probe):
-                protocol.check_test(test, size)
-            scorable[name] = protocol
+                protocol.check_splits(data.split("train"), data.split("test"), size)
+            judging[name] = protocol
         except UserError as error:
             others.setdefault(str(error), []).append(name)
-    return scorable, [f"{_left_out(names)}: {reason}" for reason, names in others.items()]
+    return judging, [f"{_left_out(names)}: {reason}" for reason, names in others.items()]
 
 
 def _left_out(names: Sequence[str]) -> str:

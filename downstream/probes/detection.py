@@ -77,13 +77,11 @@ class Detection(FittedProbe):
         if self.proposals not in (None, SELECTIVE_SEARCH) and not self.proposals.endswith(".npz"):
             raise ValueError(f"proposals is {self.proposals}; allowed is {SELECTIVE_SEARCH} or an .npz file")
 
-    def check_test(self, test: ImageDataset, size: int) -> None:
-        """See `Probe.check_test`."""
-        if test.objects is None:  # known only after decoding
-            return
-        labels, difficult = test.objects.labels, test.objects.difficult
-        if not len(labels if difficult is None else labels[~difficult]):
-            raise UserError(f"{test.spec}: no object to find in {len(test)} test images; give other data")
+    def check_splits(self, train: ImageDataset, test: ImageDataset, size: int) -> None:
+        """See `Probe.check_splits`."""
+        for split, wanted in ((test, "to find in {} test"), (train, "to learn from in {} training")):
+            if split.objects is not None and not split.objects.easy:  # None: known only after decoding
+                raise UserError(f"{split.spec}: no object {wanted.format(len(split))} images; give other data")
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield COCO's AP50 (the headline), AP and AP75, and VOC 2007's mAP.

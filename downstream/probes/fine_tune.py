@@ -15,9 +15,9 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from downstream.classification import ClassProbe, classification_scores
+from downstream.classification import ClassProbe, check_classes, classification_scores
 from downstream.fitting import FittedProbe, write_curve
-from downstream.label_sampling import check_classes, draw_labelled
+from downstream.label_sampling import draw_labelled
 from downstream.layer_rates import learning_rate_factors
 from downstream.reading import read, read_each, tested
 from pretext.datasets import at_size

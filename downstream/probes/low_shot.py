@@ -10,11 +10,10 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from downstream.classification import ClassProbe, classification_scores, with_headline
+from downstream.classification import ClassProbe, check_classes, classification_scores, with_headline
 from downstream.features import split_features
 from downstream.fitting import write_curve
 from downstream.label_sampling import (
-    check_classes,
     every_metric_over_samples,
     few_of_each,
     reached_by_all,

@@ -15,10 +15,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from downstream.classification import ClassProbe, average_precisions, classification_scores, quality, with_headline
+from downstream.classification import (
+    ClassProbe,
+    average_precisions,
+    check_classes,
+    classification_scores,
+    quality,
+    with_headline,
+)
 from downstream.features import split_features
 from downstream.label_sampling import (
-    check_classes,
     draw_labelled,
     every_metric_over_samples,
     few_of_each,

@@ -48,6 +48,11 @@ class Objects:
             difficult=torch.tensor(difficult, dtype=torch.bool),
         )
 
+    @property
+    def easy(self) -> int:
+        """Number of objects that are not marked difficult."""
+        return len(self.labels) if self.difficult is None else int((~self.difficult).sum())
+
     def target(self, index: int, height: int, width: int) -> Target:
         """Return the target of picture `index`; boxes are clipped to height×width, see `_clipped`."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))

@@ -44,7 +44,7 @@ from retrieval.measures import (
     nearest,
 )
 from retrieval.patches import describe_pooled
-from retrieval.regions import PATCH, Mode, Regions, patch_rows
+from retrieval.regions import PATCH, Mode, Regions, labelled_regions, patch_rows, regions_of
 from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet, tile_of
 
 Vectors = dict[str, NDArray[np.float32]]
@@ -97,34 +97,35 @@ class Retrieval(Probe):
         if not self.pools or min(self.pools) < 1:
             raise ValueError(f"pools are {self.pools}; give one or more, each at least 1")
 
+    def check_splits(self, train: ImageDataset, test: ImageDataset, size: int) -> None:
+        """See `Probe.check_splits`."""
+        for split, name, least in ((train, "train", self.k), (test, "test", 1)):
+            if (count := labelled_regions(split)) is not None:
+                _check_enough(split, name, count, least)
+
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """See `Probe.evaluate`; the module docstring lists the metrics. Writes one sheet per kind of region."""
         if not self.can_judge(data):
             data.require("label")
-        has_objects = {"labels", "boxes"} <= data.annotations
-        regions = Regions(mode="objects" if has_objects else "images")
+        regions = regions_of(data)
         sized = _sized(data, regions, encoder)
         tables = self._tables(sized, regions)
         yield from self._mode_scores(encoder, sized, tables, regions, out)
-        if has_objects:
+        if regions.mode == "objects":
             yield from self._mode_scores(encoder, sized, tables, Regions(mode="contexts"), out)
 
     def _tables(self, data: ImageDataset, regions: Regions) -> dict[str, NDArray[Any]]:
         """Return the patch tables of the database (train) and of the queries (val, test)."""
-        tables = {
-            "train": self._draw_regions(data.split("train"), regions, self.database, 0),
-            "val": self._draw_regions(data.split("val"), regions, self.queries, 1),
-            "test": self._draw_regions(data.split("test"), regions, self.queries, 2),
-        }
-        if len(tables["train"]) < self.k:
-            raise UserError(
-                f"{data.spec}: precision@{self.k} needs {self.k} labelled {regions.mode} in the database, but "
-                f"train has {len(tables['train'])}; give more data or a smaller k"
-            )
+        tables: dict[str, NDArray[Any]] = {}
+        wanted = {"train": (self.database, self.k), "val": (self.queries, 1), "test": (self.queries, 1)}
+        for stream, (name, (most, least)) in enumerate(wanted.items()):
+            tables[name] = self._draw_regions(data.split(name), regions, most, stream)
+            _check_enough(data, name, len(tables[name]), least)
         return tables
 
     def _draw_regions(self, data: ImageDataset, regions: Regions, count: int, stream: int) -> NDArray[Any]:
-        """Return the patch table of up to `count` regions, from pictures in random order."""
+        """Return up to `count` regions with a class, from pictures in random order; of pictures without, any."""
+        labelled = "label" in data.annotations
         order = np.random.default_rng((self.seed, stream)).permutation(len(data))
         tables: list[NDArray[Any]] = []
         for image in order:
@@ -134,11 +135,9 @@ class Retrieval(Probe):
                 picture, target = data[int(image)]
             except BadImage:  # in a data set too large to be packed; take the next picture
                 continue
-            tables.append(patch_rows(int(image), *regions.boxes(target, picture.shape[-1])))
-        table = np.concatenate(tables or [np.empty(0, PATCH)])[:count]
-        if not len(table):
-            raise UserError(f"{data.spec}: one of its splits has no {regions.mode} with a class; give more data")
-        return table
+            rows = patch_rows(int(image), *regions.boxes(target, picture.shape[-1]))
+            tables.append(rows[rows["label"] >= 0] if labelled else rows)
+        return np.concatenate(tables or [np.empty(0, PATCH)])[:count]
 
     def _mode_scores(
         self,
@@ -181,8 +180,7 @@ class Retrieval(Probe):
             regions: The regions of the index. Patches of a grid have no class of their own: objects stand for them, or
                 pictures.
         """
-        has_objects = {"labels", "boxes"} <= data.annotations
-        whole = regions.mode == "images" or (regions.mode == "grid" and not has_objects)
+        whole = regions.mode == "images" or (regions.mode == "grid" and regions_of(data).mode == "images")
         data.require(*(("label",) if whole else ("labels", "boxes")))
         drawn = replace(regions, mode="images" if whole else "objects")
         read = regions if regions.mode == "contexts" else drawn
@@ -265,6 +263,14 @@ class Retrieval(Probe):
         vectors, _ = self._best_readings(encoder, sized, tables, regions, [stage])
         found = nearest(vectors["test"][stage], vectors["train"][stage], min(shown, self.k))
         return _tiles(sized, tables, found, count, hidden=mode == "contexts", one_per_class=True)
+
+
+def _check_enough(data: ImageDataset, split: str, count: int, least: int) -> None:
+    if count < least:
+        raise UserError(
+            f"{data.spec}: retrieval needs {least} labelled {regions_of(data).mode} in {split}, which has {count}; "
+            f"give more data{' or a smaller k' if least > 1 else ''}"
+        )
 
 
 def _sized(data: ImageDataset, regions: Regions, encoder: Encoder) -> ImageDataset:

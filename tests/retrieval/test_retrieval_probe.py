@@ -82,6 +82,21 @@ def test_the_seed_draws_what_is_searched_and_searched_for(data: ImageDataset) ->
         assert len(np.unique(first[split])) == len(first[split])
 
 
+def test_pictures_without_a_class_are_neither_searched_nor_searched_for(tmp_path: Path) -> None:
+    data = at_size(open_dataset(f"folder:{class_folders(tmp_path / 'pictures', 40)}"), SIZE, bad_images="stop")
+    for name in ("train", "val", "test"):
+        label = data.split(name).label
+        assert label is not None
+        label[::2] = -1
+    tables = Retrieval(k=3)._tables(data, Regions(mode="images"))
+    for name, table in tables.items():
+        label = data.split(name).label
+        assert label is not None
+        known = np.flatnonzero(label.numpy() >= 0)
+        assert {*table["image"]} == {*known} and len(table) == len(known) > 0
+        assert table["label"].min() >= 0
+
+
 @pytest.mark.parametrize(("mode", "prefix"), [("objects", ""), ("contexts", "context ")])
 def test_measures_are_those_of_a_count_in_numpy(
     probe: Retrieval, encoder: Encoder, data: ImageDataset, mode: Mode, prefix: str
@@ -245,7 +260,7 @@ def test_pictures_with_one_label_are_judged_whole(probe: Retrieval, encoder: Enc
 
 def test_a_database_smaller_than_k_is_named(encoder: Encoder, tmp_path: Path) -> None:
     data = open_dataset(f"folder:{class_folders(tmp_path, 5)}")
-    with pytest.raises(UserError, match=r"precision@10 needs 10 .* train has \d"):
+    with pytest.raises(UserError, match=r"retrieval needs 10 .* in train, which has \d"):
         list(Retrieval().evaluate(encoder, data))
     with pytest.raises(ValueError, match="database is 5"):
         Retrieval(database=5)
