@@ -170,7 +170,8 @@ def _shown(target: Target) -> dict[str, Any]:
     """Return the classes, objects and mask pixels of a target, as fields of `_Seen`."""
     shown: dict[str, Any] = {}
     if "label" in target:
-        shown["classes"] = np.array([int(target["label"])])
+        label = int(target["label"])
+        shown["classes"] = np.array([label] if label >= 0 else [], np.int64)
     if "labels" in target:
         shown["classes"] = np.unique(target["labels"].numpy())
         if "boxes" in target:

@@ -43,6 +43,16 @@ def test_counts_are_those_of_all_items(tmp_path, own_cache, kind):
             assert counted.pixels_of == pixels.tolist()
 
 
+def test_a_picture_whose_class_is_unknown_is_of_no_class(tmp_path, own_cache):
+    data = open_dataset(dataset_samples.make("folder", tmp_path))
+    train = data.split("train")
+    known = np.bincount(train.label.numpy(), minlength=len(data.classes))
+    known[train.label[0]] -= 1
+    train.label[0] = -1
+    counted = audit(data)["train"]
+    assert counted.pictures_of == known.tolist() and counted.empty == 1 and counted.pictures == len(train)
+
+
 def test_turned_and_broken_pictures_and_modes_are_counted(tmp_path, capsys):
     for number in range(9):
         exif = Image.Exif()
