@@ -31,11 +31,12 @@ def vote_shares(
     weights = ((cosines - cosines[:, :1]) / temperature).exp()  # relative to the nearest, against overflow
     found = {}
     for k in ks:
+        labels = targets[rows[:, :k]]
         if targets.ndim == 1:
-            votes = torch.zeros(len(rows), classes).scatter_add_(1, targets[rows[:, :k]], weights[:, :k])
-            all_votes = weights[:, :k].sum(1, keepdim=True)
+            known = weights[:, :k] * (labels >= 0)
+            votes = known.new_zeros(len(rows), classes).scatter_add_(1, labels.clamp(min=0), known)
+            all_votes = known.sum(1, keepdim=True)
         else:
-            labels = targets[rows[:, :k]]
             votes, all_votes = (
                 torch.einsum("qk,qkc->qc", weights[:, :k], each.float()) for each in (labels == 1, labels >= 0)
             )

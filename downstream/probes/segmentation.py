@@ -46,6 +46,7 @@ class Segmentation(FittedProbe):
     """
 
     needs: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"masks"}),)
+    revision: ClassVar[int] = 1
 
     train_images: int = 200
     steps: int = 200

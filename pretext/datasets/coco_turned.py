@@ -2,6 +2,7 @@
 
 Such a size fits no picture. The boxes tell which frame they are in: they lie in the stored frame or in the turned
 one. Annotations in the stored frame are turned with their pictures; where both frames fit, the stated size decides.
+Pictures that are mirrored or upside down, and squares, have one size in both frames: they follow the others.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ def turn_annotations(read: Mapping[str, Annotated], images: Mapping[str, Sequenc
         images: The paths of each split's pictures.
     """
     turned = {split: _turned_in(annotated, images[split]) for split, annotated in read.items()}
-    frames = [(read[split], row, read[split].sizes[row]) for split, rows in turned.items() for row in rows]
+    frames = [
+        (read[split], row, read[split].sizes[row])
+        for split, rows in turned.items()
+        for row, orientation in rows.items()
+        if _tells(orientation, read[split].sizes[row])
+    ]
     if not frames:
         return []
     upright = any(_reaches_out(annotated, row, size) for annotated, row, size in frames)
@@ -54,7 +60,8 @@ def turn_annotations(read: Mapping[str, Annotated], images: Mapping[str, Sequenc
             if not upright:
                 for entry in annotated.objects[row]:
                     _turn(entry, orientation, *annotated.sizes[row])
-            annotated.sizes[row] = annotated.sizes[row][::-1]
+            if orientation >= 5:
+                annotated.sizes[row] = annotated.sizes[row][::-1]
     return [start + ("the boxes fit the turned picture." if upright else "their annotations were turned with them.")]
 
 
@@ -71,15 +78,20 @@ def _turned_in(annotated: Annotated, images: Sequence[str]) -> dict[int, int]:
 
 
 def _turned(annotated: Annotated, images: Sequence[str], rows: Sequence[int]) -> dict[int, int]:
-    """Return the orientation of those pictures whose stored size is the stated one and whose sides change places."""
+    """Return the orientation of those pictures that are turned or mirrored and whose stored size is the stated one."""
     with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of doubtful metadata; only the pixels matter
         headers = list(pool.map(_header, [images[row] for row in rows]))
     return {
         row: orientation
         for row, (size, orientation) in zip(rows, headers, strict=True)
-        if orientation >= 5 and size == annotated.sizes[row] and size[0] != size[1]
+        if orientation >= 2 and size == annotated.sizes[row]
     }
+
+
+def _tells(orientation: int, size: tuple[int, int]) -> bool:
+    """Return whether the stated size of a picture says in which frame it is: its sides change places and differ."""
+    return orientation >= 5 and size[0] != size[1]
 
 
 def _header(path: str) -> tuple[tuple[int, int], int]:
@@ -115,8 +127,10 @@ def _turn(entry: dict[str, Any], orientation: int, height: int, width: int) -> N
 
 def _points(points: Num[NDArray[Any], "K 2"], orientation: int, height: int, width: int) -> Num[NDArray[Any], "K 2"]:
     x, y = points[:, 0], points[:, 1]
-    left, top = {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}[orientation]
-    return np.stack([left, top], axis=1)
+    right, bottom = width - x, height - y
+    mirrored = {2: (right, y), 3: (right, bottom), 4: (x, bottom)}
+    turned = {5: (y, x), 6: (bottom, x), 7: (bottom, right), 8: (y, right)}
+    return np.stack((mirrored | turned)[orientation], axis=1)
 
 
 def _turned_runs(runs: dict[str, Any], orientation: int) -> dict[str, Any]:
@@ -128,6 +142,8 @@ def _turned_runs(runs: dict[str, Any], orientation: int) -> dict[str, Any]:
         inside = coco_mask.decode(packed)
     except (ValueError, TypeError, RuntimeError, KeyError):
         return runs
-    turned = {5: inside.T, 6: np.rot90(inside, -1), 7: inside[::-1, ::-1].T, 8: np.rot90(inside)}[orientation]
-    encoded = coco_mask.encode(np.asfortranarray(turned))
-    return {"size": list(turned.shape), "counts": encoded["counts"].decode()}
+    mirrored = {2: inside[:, ::-1], 3: inside[::-1, ::-1], 4: inside[::-1]}
+    turned = {5: inside.T, 6: np.rot90(inside, -1), 7: inside[::-1, ::-1].T, 8: np.rot90(inside)}
+    drawn = (mirrored | turned)[orientation]
+    encoded = coco_mask.encode(np.asfortranarray(drawn))
+    return {"size": list(drawn.shape), "counts": encoded["counts"].decode()}

@@ -233,8 +233,10 @@ def _to_rgb(image: Image.Image, file_format: str | None) -> NDArray[np.uint8]:
         values = np.asarray(image)
         return _grey(values * (255 / (2**bits - 1)) if (bits := _bits_used(values)) < 16 else values / 257.0)
     if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        low, high = values.min(), values.max()
+        values = np.asarray(image, dtype=np.float64)
+        known = values[np.isfinite(values)]
+        low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
         return _grey((values - low) * (255 / (high - low) if high > low else 0))
     if image.has_transparency_data:
         image = image.convert("RGBA")

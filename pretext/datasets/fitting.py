@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -67,7 +68,7 @@ def pad(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UInt8
         moved["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(size, size))
     if "masks" in target:
         mask = torch.full((size, size), IGNORE, dtype=torch.uint8)
-        inside = F.resize(target["masks"], inner, interpolation=InterpolationMode.NEAREST)
+        inside = _resized_mask(target["masks"], inner)
         mask[top : top + inner[0], left : left + inner[1]] = inside
         moved["masks"] = tv_tensors.Mask(mask)
     return square, moved
@@ -94,10 +95,17 @@ def resize(image: UInt8[Tensor, "3 H W"], target: Target, size: int) -> tuple[UI
     """
     square = [size, size]
     moved = dict(target)
-    for name in ("boxes", "masks"):
-        if name in target:
-            moved[name] = F.resize(target[name], square, interpolation=InterpolationMode.NEAREST)
+    if "boxes" in target:
+        moved["boxes"] = F.resize(target["boxes"], square)
+    if "masks" in target:
+        moved["masks"] = tv_tensors.Mask(_resized_mask(target["masks"], square))
     return _resized(image, (size, size)).contiguous(), moved
+
+
+def _resized_mask(mask: UInt8[Tensor, "H W"], size: Sequence[int]) -> UInt8[Tensor, "_ _"]:
+    """Return the values at the centres of the new pixels; torchvision's resizing of a `Mask` takes their corners."""
+    plain = mask.as_subclass(Tensor)[None]
+    return F.resize(plain, [*size], interpolation=InterpolationMode.NEAREST_EXACT)[0]
 
 
 def _resized(image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 _ _"]:

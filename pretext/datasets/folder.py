@@ -1,8 +1,8 @@
 """`folder:DIR`: a folder of pictures, at any depth, with or without splits and classes.
 
-Splits: the sub-folders `train`, `val` (or `valid`, `validation`) and `test` are the splits if `train` exists and either
-another of them exists too or `train` contains all pictures; other folders are then ignored. Otherwise the whole folder
-is train. The keys `train=`, `val=` and `test=` give other names.
+Splits: the sub-folders `train` (or `training`), `val` (or `valid`, `validation`) and `test` (or `testing`), also with
+capitals, are the splits if the first exists and either another of them exists too or it contains all pictures; other
+folders are then ignored. Otherwise the whole folder is train. The keys `train=`, `val=` and `test=` give other names.
 
 Classes: the sub-folders are the classes if there are at least two and every training picture lies exactly one
 level down. Otherwise the pictures are unlabelled, unless the key `label` says which folder names the class. A note
@@ -45,11 +45,11 @@ class Options:
     """Options of `folder:DIR?…`."""
 
     train: str | None = None
-    """Sub-folder of the training pictures; `train` if omitted."""
+    """Sub-folder of the training pictures; `train` or `training` if omitted, also with capitals."""
     val: str | None = None
-    """Sub-folder of the validation pictures; `val`, `valid` or `validation` if omitted."""
+    """Sub-folder of the validation pictures; `val`, `valid` or `validation` if omitted, also with capitals."""
     test: str | None = None
-    """Sub-folder of the test pictures; `test` if omitted."""
+    """Sub-folder of the test pictures; `test` or `testing` if omitted, also with capitals."""
     classes: str | None = None
     """Class folders to use, separated by commas, in this order; if omitted, all of train's, sorted by name."""
     label: Literal["top", "parent"] | None = None
@@ -248,8 +248,8 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
     """
     found: dict[str, Path] = {}
     for split, name in named.items():
-        names = SPLIT_NAMES[split] if name is None else (name,)
-        folder = next((root / name for name in names if (root / name).is_dir()), None)
+        folder = _usual_folder(root, SPLIT_NAMES[split]) if name is None else root / name
+        folder = folder if folder is not None and folder.is_dir() else None
         if folder is not None:
             found[split] = folder
         elif name is not None:
@@ -262,6 +262,13 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
     if "train" in found and (len(found) > 1 or _is_all(root, found["train"])):
         return found
     return {"train": root}
+
+
+def _usual_folder(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the folder that has the first of these names, also with capitals: `Train`."""
+    by_name = {entry.name.lower(): entry for entry in sorted(root.iterdir(), reverse=True)}
+    exact = (root / name for name in names if (root / name).is_dir())
+    return next(exact, next((by_name[name] for name in names if name in by_name), None))
 
 
 def _is_all(root: Path, folder: Path) -> bool:

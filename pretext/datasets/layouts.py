@@ -12,7 +12,7 @@ from pretext.datasets.files import FEW, images_below
 from pretext.datasets.voc_format import xml_and_pictures
 from pretext.system.specs import path_of
 
-SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """What the folder or the file of each split may be called; an earlier name is taken before a later one."""
 SPLIT_FOLDERS = ("", *(name for names in SPLIT_NAMES.values() for name in names))
 DEVKITS = ("VOC*/VOC[0-9]*/ImageSets", "*/VOCdevkit/VOC[0-9]*/ImageSets")

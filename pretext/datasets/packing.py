@@ -39,7 +39,7 @@ from pretext.system.errors import UserError
 from pretext.system.progress import progress_bar, working
 from pretext.system.stamps import is_stamped, stamp, state_to_check
 
-VERSION = 1
+VERSION = 2
 """Raise it whenever decoding, resizing or the layout of a pack changes."""
 CHUNK = 64
 """Number of pictures that a worker returns at once."""

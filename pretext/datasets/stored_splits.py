@@ -177,9 +177,12 @@ def folder_order(name: str) -> list[tuple[bool, str]]:
 
 
 def as_label(text: str) -> Label:
-    """Return the class that a text names, or its number where it is written in digits; None if it is empty."""
+    """Return the class that a text names, or its number where it is written as one; None if it is empty.
+
+    `007` is a name.
+    """
     stripped = text.strip()
-    return int(stripped) if re.fullmatch(r"-?[0-9]{1,18}", stripped) else stripped or None
+    return int(stripped) if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", stripped) else stripped or None
 
 
 def _distinct(spec: str, split: str, rows: Rows, *, several: bool) -> list[str]:

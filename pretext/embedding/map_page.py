@@ -73,7 +73,7 @@ def _content(data: ImageDataset, drawn: Drawn, points: Float[np.ndarray, "M 2"])
     places = (points - (low + high) / 2) / extent + 0.5
     groups: dict[str, dict[str, Any]] = {}
     if any(drawn.labels):
-        groups["class"] = _grouped([_class_group(label) for label in drawn.labels.tolist()])
+        groups["class"] = _grouped([_class_group(label, data.classes) for label in drawn.labels.tolist()])
     splits = drawn.splits.tolist()
     if len(set(splits)) > 1 or not groups:
         groups["split"] = _grouped(splits, sorted(set(splits), key=standing))
@@ -88,8 +88,8 @@ def _content(data: ImageDataset, drawn: Drawn, points: Float[np.ndarray, "M 2"])
     }
 
 
-def _class_group(label: str) -> str:
-    return NONE if not label else MANY if SEVERAL in label else label
+def _class_group(label: str, classes: Sequence[str]) -> str:
+    return NONE if not label else MANY if SEVERAL in label and label not in classes else label
 
 
 def _grouped(values: Sequence[str], order: Sequence[str] | None = None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Hog(Encoder):
         across, down = across.gather(1, strongest), down.gather(1, strongest)
         turn = torch.rad2deg(torch.atan2(down, across)) % 180
         direction = (turn * (DIRECTIONS / 180)).long().clamp(max=DIRECTIONS - 1)
-        counted = torch.zeros(len(pixels), DIRECTIONS, *pixels.shape[2:], device=pixels.device, dtype=pixels.dtype)
+        counted = pixels[:, :1].expand(-1, DIRECTIONS, -1, -1) * 0  # not zeros: a traced graph takes any batch
         cells = F.avg_pool2d(counted.scatter_(1, direction, size), self.cell)
         corners = [cells[..., y : y - 1 or None, x : x - 1 or None] for y in (0, 1) for x in (0, 1)]
         blocks = torch.cat(corners, dim=1)

@@ -114,5 +114,6 @@ def check_reads(encoder: Encoder, height: int, width: int, *, why: str, remedy: 
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, without a full stop, or its class's name if it has none."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # a terminal's colours
     text = re.sub(r" but got Proxy\(.*?\)", "", text)  # in assertions of a traced network
     return text.rstrip(".!") or type(error).__name__

@@ -78,7 +78,7 @@ def inpaint_command(argv: list[str]) -> int:
     pictures = drawn_pictures(
         data,
         image_size=size,
-        test_images=max(options.n, options.test_images),
+        test_images=options.test_images,
         seed=options.seed,
         hole=options.hole,
     )

@@ -56,7 +56,8 @@ class TrainConfig:
     """Images per step, over all processes."""
     accumulate: int = 1
     """Split each batch into this many micro-batches to save memory; must divide the batch size. Losses that compare the
-    images of a batch (simclr, moco:v3, barlow_twins, vicreg, swav, temporal) see only those of one micro-batch."""
+    images of a batch (simclr, moco:v3, barlow_twins, vicreg, swav, temporal) see only those of one micro-batch. A loss
+    over a number of values that differs between images (context_encoder's holes) is the mean of those of its parts."""
     optimizer: OptimizerName = "adamw"
     """Optimiser: AdamW, Adam or SGD with momentum."""
     learning_rate: float = 1e-3

@@ -131,36 +131,64 @@ def test_an_outline_without_a_box_gets_one(root, box, runs):
     assert any("1 objects in train without a box got that of their outline: 0000.png" in note for note in data.notes)
 
 
-STORED_AS = {5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
+STORED_AS = {
+    **{2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM"},
+    **{5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"},
+}
 """How an upright picture is stored so that its orientation turns it back."""
 
 
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-@pytest.mark.parametrize("frame", ["upright", "stored"])
-def test_photographs_that_exif_turns_match_a_json_of_stored_sizes(tmp_path, orientation, frame):
+def turned_photographs(root, kinds, frame):
+    """Write 12 photographs with one object each; return their masks as they are seen upright.
+
+    Args:
+        root: Folder to write to.
+        kinds: EXIF orientation and upright height and width, for photographs in turn.
+        frame: The annotations' frame; the JSON has the stored size in both.
+    """
     images, annotations, upright_masks = [], [], []
-    exif = Image.Exif()
-    exif[0x0112] = orientation
     for number in range(12):
-        top = (1, 8, 20)[number % 3]
-        upright = np.zeros((32, 20), np.uint8)  # higher than wide
+        orientation, (height, width) = kinds[number % len(kinds)]
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        top = (20 if height > width else 14, 1, 8)[number // len(kinds) % 3]
+        upright = np.zeros((height, width), np.uint8)
         upright[top : top + 9, 3:17] = 1
         upright_masks.append(upright)
         turn = Image.Transpose[STORED_AS[orientation]]
-        picture = Image.fromarray(pixels(5, number, 32, 20)).transpose(turn)
-        save(tmp_path / f"{number}.png", np.asarray(picture))
-        picture.save(tmp_path / f"{number}.png", exif=exif.tobytes())
+        picture = Image.fromarray(pixels(5, number, height, width)).transpose(turn)
+        save(root / f"{number}.png", np.asarray(picture))
+        picture.save(root / f"{number}.png", exif=exif.tobytes())
         mask = upright if frame == "upright" else np.asarray(Image.fromarray(upright).transpose(turn))
-        (y, x), (height, width) = np.argwhere(mask).min(0), np.ptp(np.argwhere(mask), axis=0) + 1
-        box = [int(value) for value in (x, y, width, height)]
+        (y, x), (high, wide) = np.argwhere(mask).min(0), np.ptp(np.argwhere(mask), axis=0) + 1
+        box = [int(value) for value in (x, y, wide, high)]
         outline = [[box[0], box[1], box[0] + box[2], box[1], box[0] + box[2], box[1] + box[3], box[0], box[1] + box[3]]]
         if number % 2:
             runs = oracle.encode(np.asfortranarray(mask))
             outline = {"size": list(mask.shape), "counts": runs["counts"].decode()}
-        images.append({"id": number, "file_name": f"{number}.png", "width": 32, "height": 20})
+        stored = {"width": picture.width, "height": picture.height}
+        images.append({"id": number, "file_name": f"{number}.png", **stored})
         annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": box, "segmentation": outline})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "bar"}]}
-    write(tmp_path / "result.json", json.dumps(content))
+    write(root / "result.json", json.dumps(content))
+    return upright_masks
+
+
+TALL, SQUARE = (32, 20), (24, 24)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        *([(orientation, TALL)] for orientation in (5, 6, 7, 8)),
+        # one size in both frames: they follow the others
+        *([(6, TALL), (orientation, TALL), (orientation, TALL)] for orientation in (2, 3, 4)),
+        *([(8, TALL), (orientation, SQUARE), (orientation, SQUARE)] for orientation in (3, 6, 8)),
+    ],
+)
+@pytest.mark.parametrize("frame", ["upright", "stored"])
+def test_photographs_that_exif_turns_match_a_json_of_stored_sizes(tmp_path, kinds, frame):
+    upright_masks = turned_photographs(tmp_path, kinds, frame)
     data = open_dataset(f"coco:{tmp_path}")
     said = "boxes fit the turned picture" if frame == "upright" else "annotations were turned with them"
     assert any(

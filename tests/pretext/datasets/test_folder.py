@@ -26,6 +26,20 @@ def test_the_usual_names_of_val_are_val(tmp_path, name):
     assert data.classes == ("a", "b") and [len(part) for part in data.splits.values()] == [8, 2, 2]
 
 
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("training", "test"), ("TRAIN", "Test")])
+def test_splits_may_have_capitals_and_their_other_names(tmp_path, names):
+    for name, start in zip(names, (0, 20), strict=True):
+        fill(tmp_path / name / "a", 4, start)
+        fill(tmp_path / name / "b", 4, start + 10)
+    data = open_dataset(f"folder:{tmp_path}")
+    assert data.classes == ("a", "b") and {name: len(part) for name, part in data.splits.items()} == {
+        "train": 7,
+        "val": 1,
+        "test": 8,
+    }
+    assert all(names[1] in data.split("test").images[index] for index in range(8))
+
+
 def test_unlabelled_train_and_valid_are_splits_and_no_classes(tmp_path):
     fill(tmp_path / "train", 10)
     fill(tmp_path / "valid", 4, 20)
@@ -36,8 +50,8 @@ def test_unlabelled_train_and_valid_are_splits_and_no_classes(tmp_path):
 
 def test_a_class_that_is_called_like_a_split_is_said(tmp_path):
     fill(tmp_path / "train", 6)
-    fill(tmp_path / "Testing", 6, 20)
-    assert any("Testing, train is read as a class" in note for note in open_dataset(f"folder:{tmp_path}").notes)
+    fill(tmp_path / "dev", 6, 20)
+    assert any("dev, train is read as a class" in note for note in open_dataset(f"folder:{tmp_path}").notes)
 
 
 def test_a_picture_beside_the_class_folders_is_named(tmp_path):

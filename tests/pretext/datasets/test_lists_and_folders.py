@@ -8,7 +8,7 @@ from dataset_samples import fails, save
 from store_samples import write_lists
 
 from pretext.datasets import open_dataset
-from pretext.datasets.stored_splits import class_numbers
+from pretext.datasets.stored_splits import as_label, class_numbers
 
 
 @pytest.fixture
@@ -70,6 +70,12 @@ def test_numbers_far_from_dense_are_class_names(folder, labels, classes):
         assert [classes[part[i][1]["label"]] for i in range(len(part))] == [str(label) for label in given[split]]
     (folder / "val.txt").write_text((folder / "val.txt").read_text().replace(str(labels[0]), "5000"))
     fails(spec, rf"val: .* has the class 5000, which is not known; there are {len(classes)} classes")
+
+
+def test_digits_after_a_zero_are_a_name():
+    assert [as_label(text) for text in ("7", "007", "0", "-1", "07", " 12 ", "")] == [7, "007", 0, -1, "07", 12, None]
+    given = [as_label(text) for text in ("007", "7", "agent", "007")]
+    assert class_numbers("x", {"train": (given, [""] * 4)}, (), [])[1] == ("007", "7", "agent")
 
 
 def test_as_many_numbers_as_a_tenth_of_the_largest_are_numbers():

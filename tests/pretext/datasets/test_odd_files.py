@@ -219,3 +219,15 @@ def test_a_named_pipe_among_pictures_that_exif_may_turn_does_not_hang(tmp_path):
     (tmp_path / "train2017" / "0000.png").unlink()
     os.mkfifo(tmp_path / "train2017" / "0000.png")
     assert len(at_size(open_dataset(spec), 8, bad_images="skip")) == dataset_samples.PER_SPLIT - 1
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
+def test_a_pixel_without_a_value_takes_no_contrast(tmp_path, hole):
+    values = np.linspace(500, 510, 256, dtype=np.float32).reshape(16, 16)
+    values[3, 4] = hole
+    Image.fromarray(values).save(tmp_path / "heights.tif")
+    seen = FileDataset(root=tmp_path, images=[str(tmp_path / "heights.tif")])[0][0][0].numpy()
+    expected = np.round((values - 500) * 25.5)
+    known = np.isfinite(values)
+    assert np.abs(seen[known] - expected[known]).max() <= 1
+    assert seen[3, 4] == (255 if hole == np.inf else 0)

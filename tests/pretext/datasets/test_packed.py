@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
 from pretext.datasets import IGNORE, PackedDataset, at_size, open_dataset
 from pretext.datasets.base import BadImage
 from pretext.datasets.classification import class_targets
+from pretext.datasets.fitting import fitted
 from pretext.datasets.packed import ResizedDataset
 from pretext.system.errors import UserError
 
@@ -159,3 +161,13 @@ def test_sizes_and_cache_folders_that_cannot_be_used_are_one_line(voc, tmp_path,
     monkeypatch.setenv("PRETEXT_CACHE", str(blocked))
     with pytest.raises(UserError, match=r"cache folder .*file: .*set PRETEXT_CACHE"):
         at_size(voc, 16, bad_images="stop")
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+@pytest.mark.parametrize("side", [64, 60, 100])
+def test_a_mask_gets_the_values_at_the_centres_of_the_new_pixels(fit, side):
+    mask = torch.randint(0, 200, (side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(side))
+    target = {"masks": tv_tensors.Mask(mask)}
+    _, moved = fitted(torch.zeros(3, side, side, dtype=torch.uint8), target, 8, fit)
+    nearest = ((np.arange(8) + 0.5) * side / 8).astype(int)
+    assert np.array_equal(moved["masks"].numpy(), mask.numpy()[np.ix_(nearest, nearest)])

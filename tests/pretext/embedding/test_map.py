@@ -146,7 +146,8 @@ def test_groups_are_counted_and_the_smallest_of_many_become_one():
     assert group["names"][:2] == ["class00", "class01"] and group["names"][-2:] == [MANY, OTHERS]
     assert [name for name, grey in zip(group["names"], group["grey"], strict=True) if grey] == [MANY, OTHERS]
     assert group["counts"][-1] == sum(50 - k for k in range(30, 40)) + 1
-    assert map_page._class_group("a, b") == MANY and map_page._class_group("") == NONE
+    assert map_page._class_group("a, b", ("a", "b")) == MANY and map_page._class_group("", ()) == NONE
+    assert map_page._class_group("tench, Tinca tinca", ("tench, Tinca tinca",)) == "tench, Tinca tinca"
 
 
 def test_too_few_pictures_for_umap_are_one_line():

@@ -12,7 +12,7 @@ import torch
 from exporting_samples import alive, block, run_cards, share
 from torch import nn
 
-from pretext.encoders import Encoder, Stage
+from pretext.encoders import Encoder, Stage, build_encoder
 from pretext.encoders.translated import timm_names
 from pretext.exporting import writing
 from pretext.exporting.differences import Difference
@@ -234,3 +234,14 @@ def test_torchscript_takes_bytes_and_floats(tmp_path):
     with torch.no_grad():
         for given in (images, images.float() / 255):
             assert share(model(given)[0].numpy(), encoder.embed(images)) < 1e-6
+
+
+def test_an_encoder_without_weights_is_written_as_torchscript(tmp_path):
+    encoder = build_encoder("hog", input_size=32, seed=0)
+    export_encoder(encoder, "torchscript", tmp_path / "out.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = torch.jit.load(tmp_path / "out.pt")
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert share(model(images)[0].numpy(), encoder.embed(images)) < 1e-5

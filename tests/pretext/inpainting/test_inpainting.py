@@ -355,6 +355,8 @@ def test_the_command_measures_and_draws(
     with Image.open(tmp_path / "out" / "inpaintings.png") as sheet:
         assert sheet.width >= 6 * 112
         assert 3 * 112 < sheet.height < 5 * 112
+    assert inpaint_command([*argv, "--test-images", "2", "--out", str(tmp_path / "few")]) == 0  # fewer than the sheet's
+    assert "2 test images of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pretext.encoders import build_encoder
 from pretext.modules.decoder import ChannelwiseLinear, Decoder
 from pretext.system.errors import UserError
 from pretext.tasks import build_task
-from pretext.tasks.context_encoder import ContextEncoder, weighted_error
+from pretext.tasks.context_encoder import ContextEncoder, _centre, weighted_error
 from pretext.transforms.masks import MEAN_COLOUR, central, dilated, draw_holes, eroded, fill, spread
 
 # The channel-wise layer
@@ -295,3 +295,9 @@ def test_colours_spread_into_a_hole_from_its_edge_only():
     flat = spread(torch.full((1, 3, 16, 16), 0.3), central(1, 16), 4)
     torch.testing.assert_close(flat, torch.full((1, 3, 16, 16), 0.3))
     assert (found[band] > 0).all()
+
+
+@pytest.mark.parametrize("side", [63, 64, 65, 66, 67, 227])
+def test_the_discriminator_sees_the_central_hole_and_nothing_else(side):
+    hole = central(1, side)
+    assert _centre(hole, side // 2).all() and _centre(hole, side // 2).sum() == hole.sum()
