@@ -36,7 +36,7 @@ class ClassProbe(Probe):
         """See `Probe.check_splits`."""
         if test.label is None and test.objects is None:  # known only after decoding
             train, test = (at_size(split, size, bad_images="skip", fit="crop") for split in (train, test))
-        _check_known(class_targets(test), test.spec)
+        check_known(class_targets(test), test.spec)
         check_classes(train.spec, class_targets(train))
 
 
@@ -67,7 +67,7 @@ def classification_scores(
     Raises:
         UserError: If no image has a known class, or no class both positive and negative images.
     """
-    _check_known(targets, spec)
+    check_known(targets, spec)
     if targets.ndim == 1:
         known = targets >= 0
         return list(_of_one_class(scores[known], targets[known], training, stage))
@@ -160,7 +160,7 @@ def check_classes(spec: str, targets: Int[Tensor, "N ..."]) -> None:
         )
 
 
-def _check_known(targets: Int[Tensor, "N ..."], spec: str) -> None:
+def check_known(targets: Int[Tensor, "N ..."], spec: str) -> None:
     """Raise a UserError if no image has a known class, or no class both positive and negative images."""
     if targets.ndim == 1 and not (targets >= 0).any():
         raise UserError(f"{spec}: no test image has a class; give more data")

@@ -26,6 +26,8 @@ def stage_of_parameters(encoder: Encoder) -> dict[str, int]:
     with torch.enable_grad():
         maps = encoder(torch.zeros(1, 3, side, side, device=parameters[0].device))
         for stage, read in enumerate(maps):
+            if not read.requires_grad:  # it depends on no parameter
+                continue
             gradients = torch.autograd.grad(read.sum(), parameters, retain_graph=True, allow_unused=True)
             for name, gradient in zip(names, gradients, strict=True):
                 if gradient is not None:

@@ -84,7 +84,7 @@ def inpaint_command(argv: list[str]) -> int:
     say_opened(data)
     pictures, database = (
         drawn_pictures(data, split=split, image_size=size, test_images=count, seed=options.seed, hole="central")
-        for split, count in (("test", max(options.n, options.test_images)), ("train", options.database))
+        for split, count in (("test", options.test_images), ("train", options.database))
     )
 
     def filled(queries: Tensor, vectors: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pretext.datasets import open_dataset
 from pretext.datasets.base import ImageDataset
+from pretext.datasets.fitting import resize
 from pretext.datasets.packed import at_size
 from pretext.datasets.splitting import split_or_all
 from pretext.encoders import load_encoder
@@ -77,7 +78,7 @@ class Searchable:
 
     def search(
         self,
-        picture: UInt8[Tensor, "3 S S"],
+        picture: UInt8[Tensor, "3 _ _"],
         box: Box = WHOLE,
         k: int = 10,
         *,
@@ -88,7 +89,7 @@ class Searchable:
         """Return the cosines of the nearest regions, best first, and their rows in the patch table.
 
         Args:
-            picture: Query picture, at the index's picture size.
+            picture: Query picture; of another size than the index's, it is resized, as those of the index were.
             box: Query region, as shares of the picture.
             k: Number of neighbours.
             hidden: Search with the surroundings of the box and hide its pixels. In an index of contexts the window
@@ -104,7 +105,7 @@ class Searchable:
 
     def search_many(
         self,
-        pictures: Sequence[UInt8[Tensor, "3 S S"]],
+        pictures: Sequence[UInt8[Tensor, "3 _ _"]],
         boxes: Sequence[Box],
         k: int = 10,
         *,
@@ -118,7 +119,7 @@ class Searchable:
         smallest number.
 
         Args:
-            pictures: Query pictures, at least one.
+            pictures: Query pictures, at least one; see `search`.
             boxes: One box per picture.
             k: Number of neighbours per query.
             hidden: Hide all boxes.
@@ -128,6 +129,10 @@ class Searchable:
         manifest = self.index.manifest
         class_number = None if label is None else self._class_number(label)
         regions = manifest.regions
+        side = manifest.picture_size
+        pictures = [
+            picture if picture.shape[1:] == (side, side) else resize(picture, {}, side)[0] for picture in pictures
+        ]
         if hidden and not self.takes_holes:
             raise UserError(f"this index holds {regions.mode}; a hole needs an index of contexts or images")
         if hidden and regions.mode == "images":  # as whole pictures, like those of the index
@@ -141,7 +146,9 @@ class Searchable:
         labels = np.unique(self.index.table["label"])
         known = [classes[label] for label in labels[labels >= 0]]
         if not known:
-            raise UserError("no region of the index has a class; --label needs data with class labels, boxes or masks")
+            mode = self.index.manifest.regions.mode
+            needed = "class labels" if mode == "images" else "boxes or masks, or an index of --mode images"
+            raise UserError(f"no region of the index has a class; for {mode}, --label needs data with {needed}")
         if name not in known:
             raise UserError(f"no region of the index has class {name!r}; {did_you_mean(name, known)}")
         return classes.index(name)

@@ -17,6 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.fitting import padded_place
+from pretext.datasets.packed import PackedDataset, ResizedDataset
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.transforms.masks import MEAN_COLOUR
@@ -62,7 +64,16 @@ def tile_of(data: ImageDataset, row: Any, caption: str, *, hidden: bool = False)
     except BadImage as error:
         raise UserError(f"{data.spec}: {error}; mend the file, or index the data set again") from None
     box = (float(row["x"]), float(row["y"]), float(row["w"]), float(row["h"]))
+    if isinstance(data, PackedDataset | ResizedDataset) and data.fit == "pad":
+        box = _unpadded(box, picture.shape[1], picture.shape[2], data.size)
     return Tile(picture, box, caption, hidden, int(row["label"]))
+
+
+def _unpadded(box: Box, height: int, width: int, size: int) -> Box:
+    """Return a box of a padded square as shares of the picture in it, at its own height and width."""
+    top, left, inner_height, inner_width = padded_place(height, width, size)
+    x, y, w, h = (size * share for share in box)
+    return (x - left) / inner_width, (y - top) / inner_height, w / inner_width, h / inner_height
 
 
 def neighbour_tiles(

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from downstream.classification import ClassProbe, check_classes, classification_scores
+from downstream.classification import ClassProbe, check_classes, check_known, classification_scores
 from downstream.fitting import FittedProbe, write_curve
 from downstream.label_sampling import draw_labelled
 from downstream.layer_rates import learning_rate_factors
@@ -95,13 +95,12 @@ class FineTune(ClassProbe, FittedProbe):
             data.require("label")
         train = for_views(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
-        encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
-        head, curve = self._train(encoder, train, out, indices=indices)
         shown = tested(test, self.test_images)
         targets = class_targets(test)
+        check_known(targets[torch.from_numpy(shown)], data.spec)  # before training
         shown = shown[known(targets[torch.from_numpy(shown)])]
-        if not len(shown):
-            raise UserError(f"{data.spec}: no test image has a class; give more data")
+        encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
+        head, curve = self._train(encoder, train, out, indices=indices)
         judged = self._classify(encoder, head, test, shown)
         scores = classification_scores(*judged, training=class_targets(train), spec=data.spec)
         return [replace(score, headline=i == 0) for i, score in enumerate(scores)], curve

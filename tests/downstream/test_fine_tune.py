@@ -267,3 +267,17 @@ def test_training_crops_are_cut_from_the_pictures_and_not_from_small_squares(enc
     data = open_dataset(f"folder:{tmp_path / 'photos'}")
     assert [score.metric for score in QUICK.evaluate(encoder, data)]
     assert seen == 4 * [{(3 * SIZE, 4 * SIZE)}]
+
+
+def test_parameters_of_an_encoder_without_gradients_belong_to_its_deepest_stage():
+    encoder = build_encoder("hog", input_size=32, seed=0)
+    assert {*stage_of_parameters(encoder).values()} == {0}
+    assert {*learning_rate_factors(encoder, factor=0.5, layer_decay=0.75).values()} == {0.375}
+
+
+def test_test_pictures_of_which_nothing_can_be_said_are_named_before_training(monkeypatch):
+    unknown = "downstream.probes.fine_tune.class_targets"
+    monkeypatch.setattr(unknown, lambda part: torch.full((len(part),), -1))
+    monkeypatch.setattr(FineTune, "_train", lambda *_, **__: pytest.fail("it was trained"))
+    with pytest.raises(UserError, match="no test image has a class"):
+        list(FineTune(steps=1).evaluate(small_encoder(), colours(train=20)))

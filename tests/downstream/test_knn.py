@@ -7,6 +7,7 @@ from probe_samples import colours, small_encoder
 
 from downstream.features import labelled_features
 from downstream.probes.knn import Knn, nearest, vote
+from pretext.voting import vote_shares
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -151,3 +152,10 @@ def test_faiss_takes_pytorchs_number_of_threads_for_every_search(monkeypatch):
     monkeypatch.setattr(faiss, "omp_set_num_threads", given.append)
     nearest(unit(np.random.default_rng(0), 2, 4), unit(np.random.default_rng(1), 5, 4), 3)
     assert given == [torch.get_num_threads()]
+
+
+def test_votes_of_unknown_classes_are_those_of_fewer_neighbours():
+    cosines, rows = torch.tensor([[0.9, 0.8, 0.7]]), torch.tensor([[0, 1, 2]])
+    found = vote_shares(cosines, rows, torch.tensor([1, -1, 0]), classes=2, ks=[3], temperature=0.1)[3]
+    weights = np.exp(np.array([0.9, 0.7]) / 0.1)
+    np.testing.assert_allclose(found.exp()[0].numpy(), weights[::-1] / weights.sum(), rtol=1e-4)

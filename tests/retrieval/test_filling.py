@@ -119,6 +119,10 @@ def test_the_command_compares_encoders_decoders_and_baselines(tmp_path, capsys):
     random = tmp_path / "random.safetensors"
     save_encoder(build_encoder(spec, input_size=16, seed=0), random, {"task": "random"})
     words = ["--encoder", str(made), "--encoder", str(random), "--checkpoint", str(tmp_path / "run"), "--data", data]
+    assert (
+        main(["inpaint", *words, "--test-images", "3", "--out", str(tmp_path / "few")]) == 0
+    )  # fewer than the sheet's
+    assert "3 test pictures of" in capsys.readouterr().out
     assert main(["inpaint", *words, "--out", str(tmp_path / "fills")]) == 0
     said = capsys.readouterr().out
     for name in ("nearest by HOG", "nearest by context_encoder pool5", "nearest by random pool5", "interpolated"):

@@ -14,6 +14,7 @@ import torch
 from index_samples import FILES, SIZE, build, contents, make_encoder
 
 from pretext.datasets import ImageDataset
+from pretext.datasets.fitting import resize
 from pretext.encoders import Encoder
 from pretext.system.errors import UserError
 from retrieval.indexing.factory import make_vectors
@@ -21,6 +22,7 @@ from retrieval.indexing.index import PatchIndex
 from retrieval.indexing.manifest import FORMAT
 from retrieval.patches import describe_regions
 from retrieval.regions import PATCH, Regions
+from retrieval.searcher import Searchable
 
 
 def test_neighbours_are_those_of_brute_force(
@@ -189,3 +191,14 @@ def test_training_goes_on_after_a_search(grid: PatchIndex, data: ImageDataset, f
         _, rows = grid.search(features[:64], 3, encoder=searcher)
         assert rows[:, 0].tolist() == list(range(64))
     assert losses[1] < losses[0]
+
+
+def test_a_picture_of_another_size_is_resized_as_those_of_the_index(
+    grid: PatchIndex, encoder: Encoder, data: ImageDataset
+) -> None:
+    searchable = Searchable(index=grid, encoder=encoder, data=data)
+    side = grid.manifest.picture_size
+    photograph = torch.randint(0, 256, (3, 3 * side, 2 * side), dtype=torch.uint8)
+    given = searchable.search(photograph, (0.1, 0.2, 0.5, 0.5), 5)
+    squashed = searchable.search(resize(photograph, {}, side)[0], (0.1, 0.2, 0.5, 0.5), 5)
+    assert all(np.array_equal(one, other) for one, other in zip(given, squashed, strict=True))

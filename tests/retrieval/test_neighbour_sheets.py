@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from retrieval.regions import WHOLE
-from retrieval.sheets import Tile, neighbour_sheet
+from pretext.datasets.files import FileDataset
+from pretext.datasets.objects import Objects
+from pretext.datasets.packed import ResizedDataset
+from retrieval.regions import WHOLE, Regions, patch_rows
+from retrieval.sheets import Tile, neighbour_sheet, tile_of
 
 
 def test_a_box_is_outlined_where_it_is() -> None:
@@ -37,3 +43,18 @@ def test_a_photograph_is_not_squashed_on_a_sheet() -> None:
     sheet = np.asarray(neighbour_sheet([Tile(wide, WHOLE, "")], {"a": [[Tile(wide, WHOLE, "")]]}))
     rows, columns = (sheet[:, :118] == 0).all(axis=-1).nonzero()
     assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == (112, 28)
+
+
+@pytest.mark.parametrize("shape", [(40, 80), (80, 40), (50, 50)])
+def test_a_region_of_a_padded_picture_is_outlined_where_it_is(tmp_path: Path, shape: tuple[int, int]) -> None:
+    pixels = np.full((*shape, 3), 90, np.uint8)
+    pixels[0:10, 20:34] = (250, 0, 0)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    objects = Objects.gather([([0], [(20.0, 0.0, 34.0, 10.0)], [False])])
+    picture = FileDataset(root=tmp_path, images=[str(tmp_path / "0.png")], classes=("red",), objects=objects)
+    sized = ResizedDataset(picture, 64, "pad")
+    boxes, labels = Regions(mode="objects").boxes(sized[0][1], 64)
+    tile = tile_of(sized, patch_rows(0, boxes, labels)[0], "")
+    x, y, w, h = tile.box
+    height, width = shape
+    np.testing.assert_allclose((x * width, y * height, w * width, h * height), (20, 0, 14, 10), atol=0.7)

@@ -59,7 +59,9 @@ def test_an_index_knows_its_pictures_from_any_folder(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["search", "../index", "--query", "0", "--out", "found"]) == 0
     assert PatchIndex.open(tmp_path / "index").manifest.data == f"folder:{tmp_path / 'folder'}?limit=5"
-    with pytest.raises(UserError, match="no region of the index has a class; --label"):
+    with pytest.raises(
+        UserError, match=r"no region of the index has a class; for images, --label needs .* class labels"
+    ):
         main(["search", "../index", "--query", "0", "--label", "cat", "--out", "found"])
 
 
