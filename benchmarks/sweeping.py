@@ -115,10 +115,11 @@ def _chosen(sweep: str, options: Options, argv: list[str], executor: tuple[type[
     except UserError as error:
         raise UserError(f"--sweep {sweep}: {error}") from None
     cells = [cell for cell in plan.cells if cell.protocol is None and cell.pretext in rows]
-    key = settings_hash(sorted(cell.name for cell in cells))
+    data = plan.judged[0].open()
+    judged = [data.split(name).fingerprint for name in ("train", "val")]
+    key = settings_hash([*sorted(cell.name for cell in cells), *judged])
     known = _read(out)
     if key not in known:
-        data = plan.judged[0].open()
         if "label" not in data.annotations:
             raise UserError(f"--sweep {sweep}: it chooses by classes on val, and {data.spec} has no class per picture")
         if not read_plan(out):

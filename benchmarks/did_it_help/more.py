@@ -112,7 +112,7 @@ def _labels(worth: Worth, counts: Sequence[int]) -> str:
     def text(labels: float) -> str:
         if labels == math.inf:
             return f"more than all {counts[-1]:,}"
-        return f"fewer than {counts[0]:,}" if labels == 0 else f"{float(f'{labels:.2g}'):,.0f}"
+        return f"fewer than {counts[0]:,}" if labels == 0 else f"{min(float(f'{labels:.2g}'), counts[-1]):,.0f}"
 
     about = f"{'' if worth.labels in (0, math.inf) else 'about '}{text(worth.labels)} labels"
     if worth.low is None or worth.high is None:

@@ -44,10 +44,14 @@ def status(out: Path) -> tuple[dict[str, Any], Status]:
     if not plan:
         raise UserError(f"{out}: no plan.json, so no comparison was started there; give the --out of a comparison")
     found = Status([], [], [], [])
+    judged: dict[str, list[bool]] = {}  # an encoder is not needed again once all its probes have results
+    for cell in plan["cells"]:
+        if cell["probe"]:
+            judged.setdefault(cell.get("made_by", ""), []).append(result_path(out, cell["name"]).exists())
     for cell in plan["cells"]:
         name = cell["name"]
         path = result_path(out, name) if cell["probe"] else encoder_path(out, name)
-        if path.exists():
+        if path.exists() or (not cell["probe"] and all(judged.get(name, [False]))):
             found.done.append(name)
         elif is_locked(out, name):
             found.running.append(name)

@@ -13,6 +13,7 @@ from benchmarks.planning.cells import Cell
 from benchmarks.planning.plan import Plan
 from benchmarks.planning.recipes import PROFILES, Recipe
 from benchmarks.records.results import read_measurements
+from benchmarks.words.columns import probe_of
 from benchmarks.words.ordering import row_key
 
 PROBE_BYTES, ITEM_BYTES = 0.5e6, 100
@@ -172,7 +173,7 @@ def _seen(plan: Plan, out: Path) -> dict[str, float]:
     times: dict[str, dict[str, float]] = {}
     for m in read_measurements(out):
         if m.cell in planned:
-            times.setdefault(m.probe, {})[m.cell] = m.wall_s
+            times.setdefault(probe_of(m.probe), {})[m.cell] = m.wall_s
     return {probe: statistics.mean(cells.values()) for probe, cells in times.items()}
 
 

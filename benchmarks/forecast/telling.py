@@ -78,10 +78,9 @@ def _remarks(cost: Forecast, workers: int, executor: str, processes: int) -> lis
     """Return what was measured, and what is assumed."""
     problems = [f"? {row_title(row.row)}: {row.problem}; its time is assumed" for row in cost.rows if row.problem]
     here = "" if executor == "local" else "; the nodes of the cluster may be faster or slower"
-    lines = [
-        *problems,
-        f"Measured on this machine{here}: a few steps of each row's training, its memory and its files.",
-    ]
+    lines = problems
+    if any(row.peak_bytes for row in cost.rows):
+        lines.append(f"Measured on this machine{here}: a few steps of each row's training, its memory and its files.")
     if processes > 1:
         lines.append(
             f"Time and memory of training are those of one process; {processes} share the work of each encoder."

@@ -12,6 +12,7 @@ from benchmarks.leaderboard.style import CSS, SCRIPT
 from benchmarks.report.style import CSS as REPORT_CSS
 from benchmarks.report.style import SCRIPT as REPORT_SCRIPT
 from benchmarks.report.tables import breakable
+from benchmarks.summaries.verdict import Summary
 from benchmarks.words.naming import metric_title, probe_title, row_title
 from benchmarks.words.ordering import probe_key
 from benchmarks.words.wording import MARK
@@ -108,7 +109,7 @@ def _line(anchor: str, entry: Entry) -> str:
     return (
         f'<tr{attributes}><th scope="row"><a href="#{anchor}">{escape(row_title(s.pretext))}</a>{own}</th>'
         f'<td class="text">{escape(probe_title(s.probe))}<small>{escape(about)}</small></td>'
-        f"{_number(s.mean, '', s.low, s.high)}{_number(s.difference, '+', *ends, s.better)}"
+        f"{_number(s, s.mean, '', s.low, s.high)}{_number(s, s.difference, '+', *ends, s.better)}"
         f'<td class="spec">{_spec(entry.data)}</td><td class="spec">{_spec(first.encoder)}</td>'
         f'<td data-value="{entry.budget}">{f"{entry.budget:,}" if entry.budget else "–"}</td>'
         f'<td data-value="{s.seeds * s.n}">{s.seeds} × {s.n:,}</td>'
@@ -117,13 +118,15 @@ def _line(anchor: str, entry: Entry) -> str:
     )
 
 
-def _number(mean: float | None, sign: str, low: float | None, high: float | None, better: bool | None = None) -> str:
+def _number(
+    s: Summary, mean: float | None, sign: str, low: float | None, high: float | None, better: bool | None = None
+) -> str:
     """Return a table cell with a mean, its interval below, and the mark of a significant difference."""
     if mean is None:
         return '<td data-value="">–</td>'
-    ends = "" if low is None or high is None else f"<small>[{low:{sign}.1f}, {high:{sign}.1f}]</small>"
+    ends = "" if low is None or high is None else f"<small>[{s.text(low, sign)}, {s.text(high, sign)}]</small>"
     mark = "" if better is None else f' <span class="{"up" if better else "down"}">{MARK[better]}</span>'
-    return f'<td data-value="{mean!r}">{mean:{sign}.1f}{mark}{ends}</td>'
+    return f'<td data-value="{mean!r}">{s.text(mean, sign)}{mark}{ends}</td>'
 
 
 def _spec(text: str) -> str:

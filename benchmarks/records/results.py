@@ -38,7 +38,7 @@ class Measurement:
     encoder: str
     """Architecture spec, as `build_encoder` takes it."""
     pretrain_data: str
-    """Spec of the training data of the encoder; empty for random weights."""
+    """Spec of the training data of the encoder, as far as it is known; empty for HOG and pixels."""
     images_seen: int
     """Images that pretraining processed, with repeats."""
     probe: str
@@ -181,7 +181,10 @@ def read_measurements(out: Path, *, sets: Sequence[str] | None = None) -> list[M
     """
     found = [row for path in sorted((out / "results").glob("*.json")) for row in read_cell(path)]
     settings = {row: json.loads(text) for row, text in {each.pretext: each.config_json for each in found}.items()}
-    name_rows({row: None if "foreign" in known else known.get("spec", row) for row, known in settings.items()})
+    name_rows(
+        {row: None if "foreign" in known else known.get("spec", row) for row, known in settings.items()},
+        started=[row for row, known in settings.items() if "init" in known],
+    )
     return with_columns(found, sets_of(read_plan(out)) if sets is None else sets)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from benchmarks.report.content import PERCENT, Run, column_title
 from benchmarks.report.stages import gains_by_stage
 from benchmarks.summaries.intervals import POWER
-from benchmarks.summaries.verdict import CEILING, Summary, smallest_detectable
+from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, smallest_detectable
 from benchmarks.words.naming import probe_title, row_title
 from benchmarks.words.wording import MARK
 
@@ -53,17 +53,18 @@ def _by_stage(run: Run) -> Evidence | None:
     if not columns:
         return None
     rows = [row for row in run.rows if any(row in found for found in columns.values())]
-    body = []
+    body, headlines = [], run.headlines()
     for row in rows:
         cells = [Cell(row_title(row))]
-        for found in columns.values():
-            gains = found.get(row)
+        for probe, found in columns.items():
+            gains, text = found.get(row), headlines[BASELINE, probe].text
             if gains is None:
                 cells += [Cell("–"), Cell("–")]
                 continue
             chosen = next((gain for gain in gains if gain.headline), gains[-1])
             cells += [
-                Cell(f"{gain.stage} {gain.mean:.1f} ({gain.gain:+.1f})", gain.mean) for gain in (chosen, gains[-1])
+                Cell(f"{gain.stage} {text(gain.mean)} ({text(gain.gain, '+')})", gain.mean)
+                for gain in (chosen, gains[-1])
             ]
         body.append(cells)
     return Evidence(
@@ -102,8 +103,8 @@ def _power(run: Run) -> Evidence | None:
             [
                 Cell(column_title(column[0])),
                 *(Cell(str(n), n) for n in (max(s.seeds for s in column), column[0].n)),
-                Cell(f"{smallest:.1f}", smallest),
-                _signed(ceiling.difference if ceiling else None),
+                Cell(column[0].text(smallest), smallest),
+                _signed(ceiling) if ceiling else Cell("–"),
                 *(Cell(f"{n} of {len(compared)}", n) for n in counts),
             ]
         )
@@ -151,9 +152,12 @@ def _by_row_and_probe(run: Run, title: str, legend: str, cell: Callable[[Summary
 
 
 def _difference(summary: Summary) -> Cell:
-    ends = (summary.difference_low, summary.difference_high)
+    mean, low, high = summary.difference, summary.difference_low, summary.difference_high
+    if mean is None or low is None or high is None:
+        return _signed(summary)
     marks = MARK[summary.better] * (2 if summary.survives_holm else 1)
-    return _ranged(summary.difference, ends, marks)
+    mean_text, low_text, high_text = (summary.text(value, "+") for value in (mean, low, high))
+    return Cell(f"{mean_text} [{low_text}, {high_text}] {marks}".rstrip(), mean)
 
 
 def _share(summary: Summary) -> Cell:
@@ -163,12 +167,5 @@ def _share(summary: Summary) -> Cell:
     return Cell(f"{share} % [{low}, {high}]", summary.share)
 
 
-def _ranged(mean: float | None, ends: Sequence[float | None], marks: str) -> Cell:
-    low, high = ends
-    if mean is None or low is None or high is None:
-        return _signed(mean)
-    return Cell(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}] {marks}".rstrip(), mean)
-
-
-def _signed(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(f"{value:+.1f}", value)
+def _signed(summary: Summary) -> Cell:
+    return Cell("–") if summary.difference is None else Cell(summary.text(summary.difference, "+"), summary.difference)

@@ -75,7 +75,7 @@ def _label_plot(run: Run, probe: str, found: dict[str, Points]) -> Plot:
     legend_below(figure, run, *panels)
     ends = "; ".join(
         f"{title.lower()}: "
-        + ", ".join(f"{row_title(row)} {of_row[min(of_row)].mean:.1f} to {of_row[max(of_row)].mean:.1f}"
+        + ", ".join(f"{row_title(row)} {_mean(of_row[min(of_row)])} to {_mean(of_row[max(of_row)])}"
                     for row, of_row in points.items())
         for title, points in found.items()
     )  # fmt: skip
@@ -118,3 +118,7 @@ def _line(axes: Axes, row: str, run: Run, of_row: dict[float, Summary], places: 
         low, high = of_row[share].low, of_row[share].high
         if row in shown and low is not None and high is not None:
             axes.plot([x, x], [low, high], color=look["color"], linewidth=1, alpha=0.6)
+
+
+def _mean(summary: Summary) -> str:
+    return summary.text(summary.mean)

@@ -98,19 +98,22 @@ def _gain_plots(run: Run) -> list[Plot]:
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
         room = 0.15 * (max(*framed, 0) - min(*framed, 0)) or 1.0
         axes.set_ylim(min(*framed, 0) - room, max(*framed, 0) + room)  # training with labels may leave the frame
+        if not own.higher_is_better:
+            axes.invert_yaxis()
         axes.set_xticks(range(len(stages)), stages)
         axes.set_ylabel(textwrap.fill(f"{metric_title(own.metric, own.unit)}, minus random weights", AXIS_LETTERS))
         plot_title(axes, f"{probe_title(probe)}: gain over random weights by stage")
         legend_below(figure, run, axes, others=len(compared.keys() - {*run.shown}))
-        last = "; ".join(f"{row_title(row)} {gains[-1].gain:+.1f}" for row, gains in compared.items())
+        last = "; ".join(f"{row_title(row)} {own.text(gains[-1].gain, '+')}" for row, gains in compared.items())
         drawn.append(
             Plot(
                 f"gain-{slug(probe)}",
                 figure,
-                f"Line plot of the gain in {column_title(own)} over random weights by encoder stage. At the last "
+                f"Line plot of the difference in {column_title(own)} from random weights by encoder stage. At the last "
                 f"stage, {stages[-1]}: {last}.",
                 f"{probe_title(probe)}: what pretraining adds at each stage of the encoder, against random weights "
-                f"read at the same stage. The frame fits the rows trained without labels.",
+                f"read at the same stage{'' if own.higher_is_better else '; lower is better, and drawn above'}. The "
+                "frame fits the rows trained without labels.",
             )
         )
     return drawn
@@ -147,7 +150,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         legend_below(figure, run, axes)
         tops = [max((r for r in readings if r.pretext == row), key=lambda r: r.value.mean) for row in run.rows
                 if any(r.pretext == row for r in readings)]  # fmt: skip
-        peaks = "; ".join(f"{row_title(r.pretext)} {r.value.mean:.1f} at {r.stage}" for r in tops)
+        peaks = "; ".join(f"{row_title(r.pretext)} {metrics[probe].text(r.value.mean)} at {r.stage}" for r in tops)
         drawn.append(
             Plot(
                 f"depth-{slug(probe)}",

@@ -109,8 +109,9 @@ def _mark(axes: Axes, row: str, summary: Summary, height: float) -> None:
     colour = REFERENCE if group_of(row) == "reference" else colour
     low, high = sorted(axes.get_xlim())
     if not low <= summary.difference <= high:
+        number = summary.text(summary.difference, "+")
         right = (summary.difference > high) == summary.higher_is_better
-        text = f"{summary.difference:+.1f} →" if right else f"← {summary.difference:+.1f}"
+        text = f"{number} →" if right else f"← {number}"
         place: dict[str, Any] = {
             "ha": "right" if right else "left",
             "va": "center",
@@ -129,7 +130,8 @@ def _alt(panels: Sequence[dict[str, Summary]]) -> str:
     parts = []
     for column in panels:
         texts = [
-            f"{row_title(row)} {s.difference:+.1f}{' (sure)' * bool(s.survives_holm)}" for row, s in column.items()
+            f"{row_title(row)} {s.text(s.difference or 0, '+')}{' (sure)' * bool(s.survives_holm)}"
+            for row, s in column.items()
         ]
         parts.append(f"{probe_title(next(iter(column.values())).probe)}: {', '.join(texts)}")
     return f"Forest plot of differences from {row_title(BASELINE)}, a panel per probe. {'. '.join(parts)}."

@@ -9,7 +9,7 @@ from benchmarks.summaries.costs import Cost
 from benchmarks.summaries.intervals import LEVEL
 from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, ranking
 from benchmarks.words.columns import by_set, probe_of
-from benchmarks.words.naming import is_given, metric_title, probe_title, row_title, uses_labels
+from benchmarks.words.naming import may_know_labels, metric_title, probe_title, row_title, uses_labels
 from benchmarks.words.ordering import REFERENCE_ROWS, UNRANKED, column_order, needs_labels, row_key
 from benchmarks.words.wording import after_holm, and_list, columns_counted, count_of, duration
 
@@ -40,7 +40,7 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
     """
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
     rows = sorted({row for row, _ in cells if _competes(row)}, key=row_key)
-    judged = column_order(probe for row, probe in cells if row in rows)
+    judged = column_order(probe for row, probe in cells if row in rows and probe_of(probe) not in UNRANKED)
     if not judged:
         return []
     lead = next(filter(needs_labels, judged), judged[0])  # others cannot say which features are best
@@ -60,13 +60,19 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
     own, base = cells[first[0], lead], cells.get((BASELINE, lead))
     only = _without_labels(first) if needs_labels(lead) else ""
     if base is not None and (own.mean == base.mean or (own.mean > base.mean) != own.higher_is_better):
-        chosen[BASELINE] = f"In {probe_title(lead)}, no row{only} is above random weights."
+        chosen[BASELINE] = f"In {probe_title(lead)}, no row{only} is better than random weights."
     else:
         chosen.setdefault(first[0], f"Best{only} in {probe_title(lead)}: {_titles(first)}.")
     if HERO in rows:
         chosen.setdefault(HERO, f"{row_title(HERO)}.")
+    tied = {rows[0] for rows in (best, first) if len(rows) > 1}  # the numbers are those of one of them
     return [
-        Standing(claim, "" if row in REFERENCE_ROWS else _numbers(row, lead, cells, costs, rank if row in best else ""))
+        Standing(
+            claim,
+            ""
+            if row in REFERENCE_ROWS
+            else f"{row_title(row)}: " * (row in tied) + _numbers(row, lead, cells, costs, rank if row in best else ""),
+        )
         for row, claim in chosen.items()
     ]
 
@@ -86,12 +92,25 @@ def _competes(row: str) -> bool:
 
 
 def _without_labels(rows: Iterable[str]) -> str:
-    """Return ` without labels`, or nothing where a row is an encoder from elsewhere, which may have seen some."""
-    return "" if any(map(is_given, rows)) else " without labels"
+    """Return ` without labels`, or nothing where the weights of a row, or its first ones, may have seen some."""
+    return "" if any(map(may_know_labels, rows)) else " without labels"
+
+
+def bold_legend(summaries: Sequence[Summary]) -> str:
+    """Return what bold numbers in a table are: `best without labels in bold`."""
+    headlines = [s for s in summaries if s.headline]
+    columns = {s.probe: [each for each in headlines if each.probe == s.probe] for s in headlines}
+    return f"best{_without_labels(row for column in columns.values() for row in best_of_probe(column))} in bold"
 
 
 def best_of_probe(column: Sequence[Summary]) -> list[str]:
-    """Return the rows with the best mean of one probe's headline, training with labels aside if others are there."""
+    """Return the rows with the best mean of one probe's headline, training with labels aside if others are there.
+
+    A high rank of features does not show that they are good, so it has no best row.
+    """
+    column = [s for s in column if probe_of(s.probe) not in UNRANKED]
+    if not column:
+        return []
     column = [s for s in column if not uses_labels(s.pretext)] or [*column]
     best = (max if column[0].higher_is_better else min)(s.mean for s in column)
     return [s.pretext for s in column if s.mean == best]
@@ -100,7 +119,7 @@ def best_of_probe(column: Sequence[Summary]) -> list[str]:
 def best_by_probe(summaries: Sequence[Summary]) -> str:
     """Return the sentence that names the best row of each probe, one for each of several data sets.
 
-    A high rank of features does not show that they are good, so it has no best row. Empty with fewer than two probes.
+    Empty with fewer than two probes that can have one.
     """
     cells = [s for s in summaries if s.headline and probe_of(s.probe) not in UNRANKED]
     columns = column_order(s.probe for s in cells)
@@ -131,7 +150,7 @@ def chance_caveat(summaries: Sequence[Summary]) -> str:
     )
     few = {
         1: " One seed: the intervals cover the choice of test images, not the variation between training runs.",
-        2: " Two seeds: a third would more than halve the smallest detectable difference.",
+        2: " Two seeds: a third would about halve the smallest detectable difference.",
     }
     return text + few.get(seeds, "")
 
@@ -157,15 +176,15 @@ def _numbers(
 def _score(own: Summary, base: Summary | None, labels: Summary | None) -> str:
     unit = f"\N{NO-BREAK SPACE}{own.unit}" if own.unit else ""
     name = metric_title(own.metric)
-    text = f"{probe_title(own.probe)} {name}{':' if ', ' in name else ''} {own.mean:.1f}{unit}"
+    text = f"{probe_title(own.probe)} {name}{':' if ', ' in name else ''} {own.text(own.mean)}{unit}"
     if own.difference is None or base is None:
         return f"{text}."
-    points = "points" if own.unit == "%" else own.unit
-    text += f", {own.difference:+.1f} {points}".rstrip()
+    points, sign = "points" if own.unit == "%" else own.unit, "+"
+    text += f", {own.text(own.difference, sign)} {points}".rstrip()
     if own.difference_low is not None and own.difference_high is not None:
-        text += f" [{own.difference_low:+.1f}, {own.difference_high:+.1f}]"
-    with_labels = f"; with labels {labels.mean:.1f}" if labels is not None else ""
-    return f"{text} over random weights ({base.mean:.1f}{with_labels})."
+        text += f" [{own.text(own.difference_low, sign)}, {own.text(own.difference_high, sign)}]"
+    with_labels = f"; with labels {own.text(labels.mean)}" if labels is not None else ""
+    return f"{text} over random weights ({own.text(base.mean)}{with_labels})."
 
 
 def _counts(tested: Sequence[Summary]) -> str:

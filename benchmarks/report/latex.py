@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.report.content import PERCENT, Run
+from benchmarks.report.headline import bold_legend
 from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import data_sentence
 from benchmarks.summaries.costs import COSTS, cost_texts
@@ -87,9 +88,7 @@ def _tabular(run: Run, label: str, probes: Sequence[str], costs: Sequence[int]) 
         values = [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in probes]
         body.append(_line([escape(row_title(row)), *values, *(escape(spent[each]) for each in costs)]))
     if plain := without_learning(s for s in run.summaries if s.probe in about):
-        values = [
-            f"{plain[probe]:.1f}{MARK_WIDTH}{{}}" if probe in plain else _value(None, best=False) for probe in about
-        ]
+        values = [f"{plain[probe]}{MARK_WIDTH}{{}}" if probe in plain else _value(None, best=False) for probe in about]
         body += [r"    \midrule", _line([NO_LEARNING, *values, *[""] * len(costs)])]
     lines = [
         r"  \resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
@@ -108,11 +107,12 @@ def _caption(run: Run, seen: set[float]) -> str:
     seeds = max(s.seeds for s in run.summaries)
     same = f"Each task has seen {next(iter(seen)):,.0f} images. " if len(seen) == 1 else ""
     plain = f"{NO_LEARNING_LEGEND}. " if without_learning(run.summaries) else ""
+    bold = bold_legend(run.summaries)
     had = "; ".join(f"{probe_title(probe)}: {', '.join(protocol(run, probe))}" for probe in run.probes)
     return (
         f"{escape(data_sentence(run))} {same}Means over {seeds} seed{'s' if seeds > 1 else ''}, $\\pm$~half of the "
         f"{escape(PERCENT)} interval. $^{{+}}$ better than random weights, $^{{-}}$ worse; two signs: also after "
-        "Holm's correction for the whole table; no sign: not distinguishable. Best without labels in bold. "
+        f"Holm's correction for the whole table; no sign: not distinguishable. {bold[0].upper()}{bold[1:]}. "
         f"{plain}{escape(had)}."
     )
 
@@ -129,10 +129,10 @@ def _line(cells: Sequence[str]) -> str:
 def _value(summary: Summary | None, *, best: bool) -> str:
     if summary is None:
         return rf"--{MARK_WIDTH}{{}}"
-    text = f"{summary.mean:.1f}".replace("-", "$-$")
+    text = summary.text(summary.mean).replace("-", "$-$")
     text = rf"\textbf{{{text}}}" if best else text
     if summary.low is not None and summary.high is not None:
-        text += rf" {{\tiny$\pm${(summary.high - summary.low) / 2:.1f}}}"
+        text += rf" {{\tiny$\pm${summary.text((summary.high - summary.low) / 2)}}}"
     signs = ("+" if summary.better else "-") * (2 if summary.survives_holm else 1)
     mark = f"$^{{{signs}}}$" if summary.better is not None else ""
     return f"{text}{MARK_WIDTH}{{{mark}}}"

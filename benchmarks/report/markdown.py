@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
-from benchmarks.report.headline import best_by_probe, standings
+from benchmarks.report.headline import best_by_probe, bold_legend, standings
 from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import caveats, data_sentence, setting_sentence, verdict, without_labels
 from benchmarks.summaries.costs import COSTS, cost_texts
@@ -29,7 +29,7 @@ def markdown(run: Run) -> str:
     parts = [f"# {TITLE}", *(escape(text) for text in opening if text)]
     if run.rows:
         plain = f" {NO_LEARNING_LEGEND}." if without_learning(run.summaries) else ""
-        parts += [_main_table(run), f"{LEGEND}; best without labels in bold.{plain}"]
+        parts += [_main_table(run), f"{LEGEND}; {bold_legend(run.summaries)}.{plain}"]
         parts += [_evidence(table) for table in evidence(run) if table is not None]
     if run.notes():
         parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in run.notes())]
@@ -76,7 +76,7 @@ def _main_table(run: Run) -> str:
             cells.append(f"**{text}**" if row in run.best(probe) else text)
         body.append([escape(row_title(row)), *cells, *cost_texts(run.costs.get(row))])
     if plain := without_learning(run.summaries):
-        cells = [f"{plain[probe]:.1f}" if probe in plain else "–" for probe in run.probes]
+        cells = [plain.get(probe, "–") for probe in run.probes]
         body.append([NO_LEARNING, *cells, *cost_texts(None)])
     return _table(head, body)
 

@@ -10,7 +10,7 @@ from html import escape
 from benchmarks.report import dense, fills, gallery, grids, neighbours
 from benchmarks.report.content import Run
 from benchmarks.report.evidence import Evidence, evidence
-from benchmarks.report.headline import best_by_probe, standings
+from benchmarks.report.headline import best_by_probe, bold_legend, standings
 from benchmarks.report.links import ways_out
 from benchmarks.report.markdown import TITLE
 from benchmarks.report.plotting import Plot
@@ -162,7 +162,7 @@ def _add_pictures(sections: _Sections, run: Run) -> None:
 def _results(run: Run) -> str:
     return (
         f"{main_table(run)}"
-        f'<p class="legend">{escape(LEGEND)}; best without labels in bold; grey rows are references. Below each '
+        f'<p class="legend">{escape(LEGEND)}; {bold_legend(run.summaries)}; grey rows are references. Below each '
         "probe: what it had of labels, training steps and test items. Click a heading to sort.</p>"
         '<details class="screen"><summary>All scores at all stages</summary>'
         '<p class="legend">from, to: ends of the 95 % interval. ★: stage that the table above reports for at least '

@@ -18,13 +18,15 @@ def protocol(run: Run, probe: str) -> list[str]:
     if not rows:
         return []
     settings: Mapping[str, Any] = json.loads(rows[0].config_json).get("probe_config", {})
+    most = run.plan.get("train_pictures", {}).get(rows[0].data)
     found = []
     if "train_images" in settings:
-        count, most = settings["train_images"], run.plan.get("train_pictures", {}).get(rows[0].data)
+        count = settings["train_images"]
         count = most if most is not None and not 0 < count < most else count
         found.append(f"{count:,} labels" if count else "all labels")
     if "database" in settings:
-        found.append(f"{settings['database']:,} searched")
+        few = most is not None and most < settings["database"]  # a picture may show several objects, or none
+        found.append(f"{'up to ' if few else ''}{settings['database']:,} searched")
     if "steps" in settings:
         found.append(f"{settings['steps']:,} steps")
     if "precision" in settings:

@@ -26,7 +26,7 @@ def main_table(run: Run) -> str:
         column = [s for (_, name), s in headlines.items() if name == probe]
         one = column[0]
         about = metric_title(one.metric, one.unit) + (" ↑" if one.higher_is_better else " ↓")
-        chance = f"no learning {one.chance:.1f}" if one.chance is not None else NBSP
+        chance = f"no learning {one.text(one.chance)}" if one.chance is not None else NBSP
         on = [f"on {label}"] if (label := label_of(probe)) else []
         head.append(_head(probe_title(probe_of(probe)), *on, about, *protocol(run, probe), chance))
     head += [_head(name, unit) for name, unit in COSTS]
@@ -120,10 +120,10 @@ def _cell(cell: Cell) -> str:
 def _value(summary: Summary | None, *, best: bool) -> str:
     if summary is None:
         return _number(None, "")
-    text = f"{summary.mean:.1f}"
+    text = summary.text(summary.mean)
     text = f"<strong>{text}</strong>" if best else text
     if summary.low is not None and summary.high is not None:
-        text += f' <span class="half">±{(summary.high - summary.low) / 2:.1f}</span>'
+        text += f' <span class="half">±{summary.text((summary.high - summary.low) / 2)}</span>'
     if summary.better is not None:
         kind, words = ("up", "better") if summary.better else ("down", "worse")
         text += f'{NBSP}<span class="{kind}" title="{words} than random weights">{MARK[summary.better]}</span>'

@@ -53,8 +53,8 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
         column = [s for (_, name), s in cells.items() if name == probe]
         smallest = smallest_detectable(column)
         texts = [value_text(cells[row, probe]) if (row, probe) in cells else "– " for row in rows]
-        texts.append(f"{plain[probe]:.1f} " if probe in plain else "")
-        texts.append("" if smallest is None else f"{smallest:.1f} ")
+        texts.append(f"{plain[probe]} " if probe in plain else "")
+        texts.append("" if smallest is None else f"{column[0].text(smallest)} ")
         unit = metric_title(column[0].metric, column[0].unit) + " "
         return Column((f"{probe_title(probe_of(probe))} ", unit), texts)
 

@@ -95,7 +95,7 @@ def labels_worth(reached: Table, curve: Mapping[int, Table]) -> Worth:
         for part in np.linspace(0.0, 1.0, GRID + 1):
             difference = reached - (1 - part) * curve[few] - part * curve[many]
             if abs(difference.mean()) <= half_width(mean_squares(difference), *difference.shape):
-                alike.append(few * (many / few) ** float(part))
+                alike.append(float(many) if part == 1 else few * (many / few) ** float(part))  # exact at the end
     if 0 < labels < math.inf:
         alike.append(labels)
     if not alike:

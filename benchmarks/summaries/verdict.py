@@ -86,6 +86,12 @@ class Summary:
     share_high: float | None = None
     detectable: float | None = None
     """Smallest difference that is detected in 80 % of repetitions, for an average row of this probe."""
+    digits: int = 1
+    """Decimals that the numbers of its column have in tables and sentences; not in `summary.csv`."""
+
+    def text(self, value: float, sign: str = "") -> str:
+        """Return a number of its column as people read it; with the format's sign, as `+`."""
+        return f"{value:{sign}.{self.digits}f}"
 
     @property
     def better(self) -> bool | None:
@@ -149,7 +155,7 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
                 share_high=share.high if share else None,
             )
         )
-    summaries = _with_holm_and_power(summaries, differences)
+    summaries = _with_digits(_with_holm_and_power(summaries, differences))
     place = {column: at for at, column in enumerate(column_order(m.probe for m in measurements))}
     return sorted(summaries, key=lambda s: (row_key(s.pretext), place[s.probe], not s.headline, s.metric))
 
@@ -160,19 +166,29 @@ def mean_chance(measurements: Sequence[Measurement]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def without_learning(summaries: Iterable[Summary]) -> dict[str, float]:
+def without_learning(summaries: Iterable[Summary]) -> dict[str, str]:
     """Return the score of the best answer without learning, by column, for those headline numbers that have one."""
-    return {s.probe: s.chance for s in summaries if s.headline and s.chance is not None}
+    return {s.probe: s.text(s.chance) for s in summaries if s.headline and s.chance is not None}
 
 
 def write_summaries(out: Path, summaries: Sequence[Summary]) -> Path:
     """Write `summary.csv`, one line per row, probe and metric with all fields of `Summary`; return its path."""
-    path, names = out / "summary.csv", [field.name for field in dataclasses.fields(Summary)]
+    path, names = out / "summary.csv", [each.name for each in dataclasses.fields(Summary) if each.name != "digits"]
     with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(vars(summary) for summary in summaries)
     return path
+
+
+def _with_digits(summaries: Sequence[Summary]) -> list[Summary]:
+    """Return the summaries with one decimal, or as many as show two digits of a column's widest half interval."""
+    widest: dict[tuple[str, str], float] = {}
+    for s in summaries:
+        width = abs(s.mean) if s.low is None or s.high is None else (s.high - s.low) / 2
+        widest[s.probe, s.metric] = max(width, widest.get((s.probe, s.metric), 0.0))
+    digits = {key: 1 if not 0 < width < 0.1 else 1 - math.floor(math.log10(width)) for key, width in widest.items()}
+    return [dataclasses.replace(s, digits=digits[s.probe, s.metric]) for s in summaries]
 
 
 def _paired_t(difference: Table) -> float | None:

@@ -8,7 +8,7 @@ named when results are read: `name_rows`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 
 from benchmarks.words.columns import column, label_of, probe_of
@@ -30,6 +30,9 @@ _own: dict[str, str] = {}
 _specs: dict[str, str | None] = {}
 """Task spec of each row that `name_rows` was given; None for an encoder from elsewhere."""
 
+_started: set[str] = set()
+"""Rows that `name_rows` was told of, whose training began with given weights."""
+
 
 def row_title(row: str) -> str:
     """Return the name that people read: `Context encoder + adversary` for `context_encoder:adversarial`.
@@ -39,7 +42,7 @@ def row_title(row: str) -> str:
     return _own.get(row) or _title(row)
 
 
-def name_rows(specs: Mapping[str, str | None]) -> None:
+def name_rows(specs: Mapping[str, str | None], *, started: Collection[str] = ()) -> None:
     """Name the rows whose names do not follow from themselves, for `row_title`.
 
     A task in a user's file is called by its `titles`, or else by the file's name. An encoder from elsewhere that is
@@ -47,8 +50,11 @@ def name_rows(specs: Mapping[str, str | None]) -> None:
 
     Args:
         specs: The task spec of each row of a comparison; None for an encoder from elsewhere.
+        started: Rows whose training began with given weights.
     """
     _specs.update(specs)
+    _started.difference_update(specs)
+    _started.update(started)
     for row, spec in specs.items():
         if spec is not None and is_file(spec):
             _own[row] = _title_in_file(row, spec)
@@ -68,6 +74,11 @@ def uses_labels(row: str) -> bool:
 def is_given(row: str) -> bool:
     """Return whether a row is an encoder from elsewhere; it may have been trained with labels."""
     return row in _specs and _specs[row] is None and row not in PLAIN_TITLES
+
+
+def may_know_labels(row: str) -> bool:
+    """Return whether a row's weights, or those that its training began with, are from elsewhere."""
+    return is_given(row) or row in _started
 
 
 def _in_file(spec: str) -> catalogue.DeclaredTask | None:

@@ -69,9 +69,10 @@ def duration(seconds: float) -> str:
 
 def value_text(summary: Summary) -> str:
     """Return the mean with interval and mark, as `41.2 ±1.3▲`."""
-    half = f" ±{(summary.high - summary.low) / 2:.1f}" if summary.low is not None and summary.high is not None else ""
-    mark = MARK[summary.better] or " "
-    return f"{summary.mean:.1f}{half}{mark}"
+    half = ""
+    if summary.low is not None and summary.high is not None:
+        half = f" ±{summary.text((summary.high - summary.low) / 2)}"
+    return f"{summary.text(summary.mean)}{half}{MARK[summary.better] or ' '}"
 
 
 def difference_text(found: Interval, unit: str) -> str:

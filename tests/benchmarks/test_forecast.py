@@ -9,10 +9,12 @@ from comparison_samples import ROWS, Constant, InProcess, computed, plan, run_sm
 
 from benchmarks.executors.computing import compute
 from benchmarks.executors.schedule import Estimate, run
+from benchmarks.folders.progress import status
 from benchmarks.forecast import measuring, telling
 from benchmarks.forecast.costing import ITEM_BYTES, PROBE_BYTES, forecast, run_bytes
 from benchmarks.forecast.measuring import Measured, measure, measured
 from benchmarks.forecast.telling import forecast_text
+from benchmarks.records.results import read_measurements
 from pretext.training.config import TrainConfig
 
 STEPS = Measured(
@@ -160,3 +162,30 @@ def test_measuring_writes_nothing_that_a_run_would_find(tmp_path):
     assert planned.missing(tmp_path) == list(planned.cells)
     compute(encoder, tmp_path)
     assert encoder.is_done(tmp_path)
+
+
+def test_of_several_sets_the_finished_cells_of_each_give_the_time_of_their_probe(tmp_path, monkeypatch):
+    planned = plan(rows={"random": "random"}, seeds=2)
+    computed(planned, tmp_path, "random", "a")
+    rows = [dataclasses.replace(m, probe="a on other") for m in read_measurements(tmp_path)]
+    monkeypatch.setattr("benchmarks.forecast.costing.read_measurements", lambda _: rows)
+    assert forecast(planned, planned.missing(tmp_path), {"random": FIT}, tmp_path, gpu=False).seen == ("a",)
+
+
+def test_nothing_is_called_measured_where_nothing_was(tmp_path):
+    _, cost, _ = costs(tmp_path)
+    assert "Measured on this machine" in forecast_text(cost, workers=1, executor="local", width=80)
+    _, cost, _ = costs(tmp_path, found={})
+    assert "Measured on this machine" not in forecast_text(cost, workers=1, executor="local", width=80)
+
+
+def test_an_encoder_is_not_left_to_train_once_all_its_probes_have_results(tmp_path):
+    planned = plan(rows={"random": "random"}, seeds=1)
+    planned.write(tmp_path, [])
+    for probe in ("a", "b"):
+        computed(planned, tmp_path, "random", probe)
+    encoder = next((tmp_path / "pretrain").glob("*/encoder.safetensors"))
+    encoder.unlink()
+    assert status(tmp_path)[1].left == [] and not planned.missing(tmp_path)
+    next((tmp_path / "results").glob("*.json")).unlink()
+    assert len(status(tmp_path)[1].left) == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from comparison_samples import row
 
-from benchmarks.report.headline import best_by_probe, best_of_probe, standings
+from benchmarks.report.headline import best_by_probe, best_of_probe, bold_legend, standings
 from benchmarks.summaries.verdict import ranking, summarise
 from benchmarks.words import naming
 from benchmarks.words.naming import is_given, name_rows, uses_labels
@@ -27,6 +27,7 @@ class Mine(Task):
 def no_rows_of_other_tests(monkeypatch):
     monkeypatch.setattr(naming, "_specs", {})
     monkeypatch.setattr(naming, "_own", {})
+    monkeypatch.setattr(naming, "_started", set())
 
 
 def summaries_of(means, probes=("linear", "knn", "svm"), **fields):
@@ -78,7 +79,7 @@ def test_untouched_weights_above_random_weights_do_not_hide_a_row_that_is_above_
     found = summaries_of({"random": 40, "random:untouched": 60, "simclr": 50}, ("linear",))
     assert claims(found) == ["Best without labels in Linear: SimCLR."]
     below = summaries_of({"random": 40, "random:untouched": 20, "simclr": 30}, ("linear",))
-    assert claims(below) == ["In Linear, no row without labels is above random weights."]
+    assert claims(below) == ["In Linear, no row without labels is better than random weights."]
 
 
 def test_rows_that_are_equal_are_all_best():
@@ -94,3 +95,24 @@ def test_a_measure_that_needs_no_labels_ranks_no_row():
     found = summaries_of({"random": [40, 40, 40, 90], "simclr": [50, 50, 50, 10]}, probes)
     assert ranking(found).probes == ("linear", "knn", "svm")
     assert ranking(found).ranks == {"simclr": 1.0, "random": 2.0}
+
+
+def test_numbers_under_a_claim_on_several_rows_say_whose_they_are():
+    rows = {"random": 40, "simclr": 48, "moco": 48}
+    found = summarise(row(name, [value] * 4) for name, value in rows.items())
+    (one,) = standings(found, {})
+    assert one.claim == "Best without labels in Linear: SimCLR and MoCo." and one.numbers.startswith("SimCLR: ")
+
+
+def test_a_rank_of_features_has_no_best_row():
+    found = summaries_of({"random": 40, "simclr": 50}, ("label_free",))
+    assert standings(found, {}) == [] and best_of_probe(found) == []
+    assert bold_legend(found) == "best without labels in bold"
+
+
+def test_a_row_that_begins_with_given_weights_is_not_said_to_know_no_labels():
+    name_rows({"continued": "simclr", "simclr": "simclr"}, started=["continued"])
+    found = summaries_of({"random": 40, "continued": 80, "simclr": 50})
+    assert claims(found)[0] == "Best over 3 probes: continued." and bold_legend(found) == "best in bold"
+    name_rows({"continued": "simclr"})  # another comparison
+    assert claims(found)[0].startswith("Best without labels")

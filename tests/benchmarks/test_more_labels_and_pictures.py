@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from benchmarks.did_it_help.answer import write_answer
 from benchmarks.did_it_help.fewer import fewer_name, with_fewer_pictures
-from benchmarks.did_it_help.more import NOT_MEASURED, more_labels, more_pictures
+from benchmarks.did_it_help.more import NOT_MEASURED, _labels, more_labels, more_pictures
 from benchmarks.records.results import read_measurements, write_cell, write_json
 from benchmarks.report import FIGURE
 from benchmarks.report.content import read_run
@@ -236,3 +236,12 @@ def test_the_figure_has_percent_where_the_data_moved(tmp_path):
     assert [text.get_text() for text in drawn.figure.axes[0].get_xticklabels()] == ["1 %", "10 %", "100 %"]
     cells(tmp_path / "one", "random", (0,), metrics=LINEAR[:1])
     assert label_plots(read_run(tmp_path / "one")) == []
+
+
+@pytest.mark.parametrize("counts", [(4, 11, 109), (4, 11, 120), (7, 72, 720)])
+def test_an_interval_that_reaches_all_labels_ends_there(counts):
+    curve = {count: noisy(mean, count) for count, mean in zip(counts, (20.0, 40.0, 60.0), strict=True)}
+    found = labels_worth(noisy(59.9, 1), curve)
+    assert found.high == math.inf and found.low < found.labels <= counts[-1]
+    assert "to more than all" in _labels(found, counts)
+    assert f"about {counts[-1]:,} labels" in _labels(Worth(counts[-1] - 0.1, 1.0, math.inf), counts)

@@ -47,3 +47,13 @@ def test_the_plan_knows_how_many_training_pictures_a_set_has(tmp_path):
     planned = plan()
     planned.write(tmp_path, [])
     assert read_plan(tmp_path)["train_pictures"] == {planned.sets[0]: 8}
+
+
+@pytest.mark.parametrize(
+    ("there", "said"), [(3000, "2,000 searched"), (256, "up to 2,000 searched"), (None, "2,000 searched")]
+)
+def test_no_more_is_searched_than_there_may_be(there, said):
+    settings = json.dumps({"probe_config": {"database": 2000}})
+    made = row("random", [1.0, 0.0], headline=True, data="photos", config_json=settings)
+    run = SimpleNamespace(measurements=[made], plan={} if there is None else {"train_pictures": {"photos": there}})
+    assert protocol(run, "linear") == [said, "2 test"]

@@ -59,7 +59,7 @@ def test_the_chosen_and_the_deepest_stage_are_compared_at_the_same_stage(tmp_pat
         ["Random weights", "conv1 30.0 (+0.0)", "conv2 25.0 (+0.0)"],
         ["Rotation", "conv1 40.0 (+10.0)", "conv2 21.0 (−4.0)".replace("−", "-")],
     ]
-    (figure,) = [image["aria-label"] for image in page.images if "gain in Linear" in image["aria-label"]]
+    (figure,) = [image["aria-label"] for image in page.images if "difference in Linear" in image["aria-label"]]
     assert "At the last stage, conv2: Rotation -4.0." in figure and "HOG" not in figure
 
 

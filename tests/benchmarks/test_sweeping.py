@@ -12,6 +12,8 @@ from PIL import Image
 
 from benchmarks import run_all, sweeping
 from benchmarks.executors import choosing, schedule
+from benchmarks.options import Options
+from benchmarks.planning.cells import Cell
 from benchmarks.records.results import encoder_path, read_measurements, read_plan
 from benchmarks.sweeping import settings_of, val_accuracy
 from pretext.datasets import open_dataset
@@ -146,3 +148,16 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
     assert run_all.main([*ARGUMENTS, *JUDGED, "--sweep", SWEEP, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     assert "The best of 2 settings will be a row" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_the_choice_is_made_again_on_other_pictures(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Cell, "is_done", lambda *_: True)
+    monkeypatch.setattr(
+        sweeping, "_judged", lambda cells, data, _: asked.append(data.spec) or {cell.pretext: 1.0 for cell in cells}
+    )
+    other = SPEC.replace("val=48", "val=40")
+    for sets in ((SPEC,), (other, SPEC), (SPEC, other)):
+        options = Options(profile="smoke", data=sets, pretrain_data=SPEC, probes=("knn",), out=tmp_path)
+        sweeping._chosen(SWEEP, options, [], (InProcess, None))
+    assert asked == [SPEC, other]

@@ -128,7 +128,7 @@ def test_a_row_that_is_best_in_one_probe_only_is_said():
 def test_worse_rows_and_losses_are_counted():
     summaries = comparison({"random": 60, "context_encoder": 30}, probes=("linear", "knn"))
     none, only = standings(summaries, {})
-    assert none.text() == "In Linear, no row without labels is above random weights."
+    assert none.text() == "In Linear, no row without labels is better than random weights."
     assert "Better in 0 of 2 probes; worse in 2." in only.numbers
     lower = comparison({"random": 60, "context_encoder": 30, "x": 50}, probes=("linear",), higher_is_better=False)
     assert [each.claim for each in standings(lower, {})] == ["Best without labels in Linear: Context encoder."]

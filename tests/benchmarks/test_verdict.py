@@ -12,6 +12,7 @@ from interval_samples import smyth
 from scipy import stats
 
 from benchmarks.summaries.verdict import ranking, summarise, tables, write_summaries
+from benchmarks.words.wording import value_text
 
 
 def by_row(measurements, **options):
@@ -315,3 +316,19 @@ def test_the_lowest_loss_ranks_first_and_two_probes_give_no_ranking():
     assert list(ranking(summarise(losses)).ranks) == ["random", "x"]
     assert ranking(summarise(many(rng, {"random": 30, "x": 50}, probes=("linear", "knn")))) is None
     assert ranking(summarise(many(rng, {"x": 50, "y": 50}))) is None
+
+
+def test_small_numbers_have_the_digits_of_their_intervals(tmp_path):
+    rng = np.random.default_rng(0)
+    errors = {"random": 0.05, "rotation": 0.04}
+    found = summarise(
+        row(name, mean + rng.normal(0, 0.01, 50), metric="mse", unit="", seed=seed, higher_is_better=False)
+        for name, mean in errors.items()
+        for seed in range(2)
+    )
+    widest = max((s.high - s.low) / 2 for s in found)
+    assert {s.digits for s in found} == {1 - math.floor(math.log10(widest))} and found[0].digits >= 3
+    assert value_text(found[1]).startswith(f"{found[1].mean:.{found[1].digits}f} ±0.0")
+    assert "digits" not in write_summaries(tmp_path, found).read_text()
+    wide = summarise(row(name, mean + rng.normal(0, 9, 50)) for name, mean in (("random", 50), ("rotation", 0)))
+    assert {s.digits for s in wide} == {1}
