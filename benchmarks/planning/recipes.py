@@ -127,7 +127,7 @@ def smoke() -> Recipe:
 def laptop() -> Recipe:
     """Compare eleven rows on synthetic scenes, without a download; the default profile.
 
-    Cost: 25 to 45 minutes from an empty clone; `docs/results/laptop.md` shows the last run. Expect: the supervised row
+    Cost: 40 to 50 minutes from an empty clone; `docs/results/laptop.md` shows the last run. Expect: the supervised row
     best in all probes but retrieval, where HOG is as good; k-means first of those without labels, and the context
     encoder one to three points above random weights.
 
