@@ -19,7 +19,7 @@ from pretext.system.errors import UserError
 from pretext.system.memory import peak_memory
 from pretext.system.progress import progress_bar
 from pretext.system.stored_json import Shape, parse_json
-from pretext.tasks.base import Task
+from pretext.tasks.base import Batch, Task
 from pretext.training.collapse import COLLAPSED, MIN_IMAGES, feature_statistics
 from pretext.training.config import TrainConfig
 from pretext.training.tracking import Trackers
@@ -116,7 +116,7 @@ class TrainingLog:
         losses: dict[str, Tensor],
         learning_rate: float,
         model: Task,
-        images: Tensor,
+        batch: Batch,
         *,
         progress: float,
         images_seen: int,
@@ -128,7 +128,7 @@ class TrainingLog:
             losses: Loss of each player.
             learning_rate: Learning rate of this step.
             model: The task, for its metrics and its encoder.
-            images: Images of this step; the features of some of them are checked for collapse.
+            batch: Pictures of this step; the features of some of them are checked for collapse.
             progress: Share of the budget that is spent, this step included; that of seconds may exceed 1.
             images_seen: Images that the run has seen, over all processes, this step included.
 
@@ -150,8 +150,8 @@ class TrainingLog:
                 )
         if not due or rank():
             return
-        features = feature_statistics(model.encoder, images)
-        if len(images) >= MIN_IMAGES and features["feature_std"] < COLLAPSED:
+        features = feature_statistics(model.encoder, batch.images)
+        if len(batch) >= MIN_IMAGES and features["feature_std"] < COLLAPSED:
             self._warn(
                 "collapse",
                 f"the encoder has collapsed at step {step}: the standard deviation of its features is "

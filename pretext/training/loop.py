@@ -239,7 +239,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                     losses = mean_losses(_step(model, parts, optimizers, config, device))
                     model.after_step(step / total_steps if total_steps else progress)
                     rate = rate_factor * config.learning_rate
-                    log.step(step, losses, rate, model, batch.images, progress=done(), images_seen=images_seen)
+                    log.step(step, losses, rate, model, batch, progress=done(), images_seen=images_seen)
                     if rank() == 0 and samples.due(step, done()):
                         sheet = write_sample(model, parts[0], out / "samples" / f"step-{step:07d}.png")
                         log.sheet(step, sheet)

@@ -27,6 +27,7 @@ from pretext.training.config import TrainConfig
 from pretext.training.loop import train
 from pretext.training.micro_batches import micro_batches
 from pretext.training.run_folder import load_task
+from pretext.transforms.crops import squares
 
 loop = importlib.import_module("pretext.training.loop")
 
@@ -300,3 +301,10 @@ def test_the_commands_defaults_fit_one_another(tmp_path, monkeypatch):
     words = ["--data", DATA, "--steps", "1", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
     assert main(["train", "rotation", *words]) == 0
     assert (tmp_path / "runs" / "rotation" / "encoder.safetensors").is_file()
+
+
+def test_whole_images_are_made_for_the_log_only_where_a_line_is_due(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("pretext.tasks.base.squares", lambda pictures: made.append(1) or squares(pictures))
+    run(tmp_path / "run", task="simclr", steps=12, log_every=6, samples=0)  # it trains on views alone
+    assert 2 <= len(made) <= 3  # two lines, and what the operations are counted with
