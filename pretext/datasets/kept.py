@@ -54,7 +54,8 @@ def for_views(data: ImageDataset, size: int, *, bad_images: BadImages) -> ImageD
     if size < 1:
         raise UserError(f"{data.spec}: size={size}; views must be at least 1 pixel wide")
     shorter = data.load_size or VIEW_DETAIL * size
-    if not fits_a_pack(round(len(data) * 3 * shorter**2 * USUAL_SHAPE)):
+    pixels = shorter**2 * USUAL_SHAPE if data.side is None else min(shorter, data.side) ** 2  # never enlarged
+    if not fits_a_pack(round(len(data) * 3 * pixels)):
         return KeptDataset(data, shorter, None)
     return KeptDataset(data, shorter, checked(open_or_build(data, shorter, "keep"), data, bad_images))
 

@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as V
 
 from pretext.datasets import IGNORE, at_size, for_views, open_dataset
 from pretext.datasets.fitting import GREY, fitted, padded_place
+from pretext.datasets.given import as_dataset
 from pretext.datasets.kept import VIEW_DETAIL, KeptDataset, packed_pictures
 from pretext.datasets.packed import PackedDataset
 from pretext.system.errors import UserError
@@ -26,6 +27,15 @@ def folder(tmp_path):
         pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:02}.png")
     return f"folder:{tmp_path / 'photos'}"
+
+
+def test_small_squares_are_packed_however_large_the_views(monkeypatch, own_cache):
+    data = as_dataset(np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8))
+    monkeypatch.setenv("PRETEXT_PACK_GB", str(50 * 3 * 8 * 8 / 1e9))
+    kept = for_views(data, 64, bad_images="stop")
+    assert kept.packed and kept[3][0].shape == (3, 8, 8)
+    monkeypatch.setenv("PRETEXT_PACK_GB", str(20 * 3 * 8 * 8 / 1e9))
+    assert not for_views(data, 64, bad_images="stop").packed
 
 
 def test_pictures_keep_their_shape_and_are_never_enlarged(folder):
