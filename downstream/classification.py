@@ -149,15 +149,21 @@ def with_headline(scores: list[Score], chosen: str) -> Iterator[Score]:
         yield replace(score, headline=headline)
 
 
-def check_classes(spec: str, targets: Int[Tensor, "N ..."]) -> None:
-    """Raise a `UserError` unless the training images can train a classifier: two classes, or both labels of one."""
+def check_classes(spec: str, targets: Int[Tensor, "N ..."], *, drawn: bool = False) -> None:
+    """Raise a `UserError` unless the training images can train a classifier: two classes, or both labels of one.
+
+    Args:
+        spec: Spec of the data set.
+        targets: See `class_targets`.
+        drawn: Whether the setting `train_images` has drawn them.
+    """
+    there = f"{len(targets)} training images"
+    remedy = f"{'raise train_images, or ' if drawn else ''}give more data"
     if targets.ndim == 1:
         if len(torch.unique(targets[targets >= 0])) < 2:
-            raise UserError(f"{spec}: {len(targets)} training images show fewer than two classes; give more data")
+            raise UserError(f"{spec}: {there} show fewer than two classes; {remedy}")
     elif not ((targets == 1).any(0) & (targets == 0).any(0)).any():
-        raise UserError(
-            f"{spec}: no class has both positive and negative images in {len(targets)} training images; give more data"
-        )
+        raise UserError(f"{spec}: no class has both positive and negative images in {there}; {remedy}")
 
 
 def check_known(targets: Int[Tensor, "N ..."], spec: str) -> None:

@@ -122,7 +122,7 @@ class FineTune(ClassProbe, FittedProbe):
         drawn_from = train if indices is None else Subset(train, indices)
         indices = chosen[draw_labelled(targets[torch.from_numpy(chosen)], self.train_images, seed=self.seed)]
         indices = indices[known(targets[torch.from_numpy(indices)])]
-        check_classes(train.spec, targets[torch.from_numpy(indices)])
+        check_classes(train.spec, targets[torch.from_numpy(indices)], drawn=self.train_images > 0)
         generator = torch.Generator(device).manual_seed(self.seed)
         views = cropping(self.crop)
         factors = learning_rate_factors(

@@ -120,7 +120,7 @@ class Svm(ClassProbe):
         train_data = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
         known = class_targets(train_data)
         chosen = draw_labelled(known, self.train_images, seed=self.seed)
-        check_classes(data.spec, known[torch.from_numpy(chosen)])
+        check_classes(data.spec, known[torch.from_numpy(chosen)], drawn=self.train_images > 0)
         drawn = self._samples(train_data, known)
         if out is not None and self.samples_from is None:
             write_samples(out / "samples", train_data, drawn)

@@ -8,14 +8,21 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from probe_samples import Colours, small_encoder
+from probe_samples import Colours, colours, small_encoder
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 import downstream.probes
 from downstream.__main__ import table
-from downstream.classification import CLASS_MEAN, chance_of_top, classification_scores, mean_class_accuracy
+from downstream.classification import (
+    CLASS_MEAN,
+    chance_of_top,
+    check_classes,
+    classification_scores,
+    mean_class_accuracy,
+)
 from downstream.label_sampling import every_metric_over_samples
+from downstream.probes.linear import Linear
 from pretext.judging import Score, probes_in
 from pretext.system.errors import UserError
 
@@ -183,3 +190,13 @@ def test_the_printed_table_lines_up_under_long_names():
     head, *lines = table(scores).splitlines()
     assert {len(line) for line in lines} == {len(head)} and CLASS_MEAN in lines[1]
     assert table([]).startswith("  stage")
+
+
+def test_the_setting_that_drew_too_few_pictures_is_named():
+    one = torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(UserError, match=r"1 training images show fewer than two classes; give more data$"):
+        check_classes("x", one)
+    with pytest.raises(UserError, match=r"fewer than two classes; raise train_images, or give more data$"):
+        check_classes("x", one, drawn=True)
+    with pytest.raises(UserError, match="raise train_images"):
+        list(Linear(train_images=1).evaluate(small_encoder(), colours(train=30)))
