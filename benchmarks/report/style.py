@@ -39,8 +39,8 @@ table:not(.sorted) tr.ruled > * { border-top: 2px solid var(--soft); }
 .filter { font: inherit; font-size: .88rem; padding: .2rem .4rem; margin-top: .4rem; max-width: 100%; color: inherit;
   background: var(--tint); border: 1px solid var(--line); }
 thead small { display: block; color: var(--soft); font-weight: 400; }
-tbody th { font-weight: 500; white-space: normal; max-width: 10rem; position: sticky; left: 0;
-  background: var(--paper); }
+tbody th { font-weight: 500; white-space: normal; max-width: 10rem; overflow-wrap: break-word;
+  position: sticky; left: 0; background: var(--paper); }
 tbody tr:hover > * { background: var(--tint); }
 th button { all: unset; cursor: pointer; text-align: inherit; }
 .sortable th button span::after { content: " ↕"; color: var(--soft); font-weight: 400; }

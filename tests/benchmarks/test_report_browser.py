@@ -43,6 +43,17 @@ def test_a_browser_shows_the_page_without_errors(browser, request, folder, width
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_long_name_of_a_row_stays_in_its_column(browser, trained, width):
+    browser.show(trained / "report.html", width=width, mobile=width == 360)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    heads = "[...document.querySelectorAll('tbody th')]"
+    browser.run(f"{heads}.forEach(t => {{ t.textContent = 'Task (init=' + 'encoder'.repeat(9) + ')' }})")
+    assert browser.run(f"{heads}.length") > 5
+    assert browser.run(f"{heads}.filter(t => t.scrollWidth > t.clientWidth + 1).length") == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["trained", "many"])
 def test_the_page_prints(browser, request, folder):
     browser.show(request.getfixturevalue(folder) / "report.html", width=1200, dark=True)
