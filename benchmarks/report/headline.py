@@ -66,15 +66,12 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
     if HERO in rows:
         chosen.setdefault(HERO, f"{row_title(HERO)}.")
     tied = {rows[0] for rows in (best, first) if len(rows) > 1}  # the numbers are those of one of them
-    return [
-        Standing(
-            claim,
-            ""
-            if row in REFERENCE_ROWS
-            else f"{row_title(row)}: " * (row in tied) + _numbers(row, lead, cells, costs, rank if row in best else ""),
-        )
-        for row, claim in chosen.items()
-    ]
+    found = []
+    for row, claim in chosen.items():
+        of_row = rank if row in best else ""
+        numbers = "" if row in REFERENCE_ROWS else _numbers(row, lead, cells, costs, of_row)
+        found.append(Standing(claim, f"{row_title(row)}: {numbers}" if row in tied else numbers))
+    return found
 
 
 def best_over_probes(summaries: Sequence[Summary]) -> list[str]:

@@ -249,8 +249,7 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
     found: dict[str, Path] = {}
     for split, name in named.items():
         folder = _usual_folder(root, SPLIT_NAMES[split]) if name is None else root / name
-        folder = folder if folder is not None and folder.is_dir() else None
-        if folder is not None:
+        if folder is not None and folder.is_dir():
             found[split] = folder
         elif name is not None:
             existing = [entry.name for entry in root.iterdir() if entry.is_dir()]
@@ -266,9 +265,9 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
 
 def _usual_folder(root: Path, names: Sequence[str]) -> Path | None:
     """Return the folder that has the first of these names, also with capitals: `Train`."""
-    by_name = {entry.name.lower(): entry for entry in sorted(root.iterdir(), reverse=True)}
-    exact = (root / name for name in names if (root / name).is_dir())
-    return next(exact, next((by_name[name] for name in names if name in by_name), None))
+    folders = [entry for entry in sorted(root.iterdir()) if entry.is_dir()]
+    fitting = [entry for name in names for entry in folders if entry.name.lower() == name]
+    return next((entry for entry in fitting if entry.name in names), next(iter(fitting), None))
 
 
 def _is_all(root: Path, folder: Path) -> bool:
