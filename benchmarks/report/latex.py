@@ -131,8 +131,8 @@ def _value(summary: Summary | None, *, best: bool) -> str:
         return rf"--{MARK_WIDTH}{{}}"
     text = summary.text(summary.mean).replace("-", "$-$")
     text = rf"\textbf{{{text}}}" if best else text
-    if summary.low is not None and summary.high is not None:
-        text += rf" {{\tiny$\pm${summary.text((summary.high - summary.low) / 2)}}}"
+    if summary.half_width is not None:
+        text += rf" {{\tiny$\pm${summary.text(summary.half_width)}}}"
     signs = ("+" if summary.better else "-") * (2 if summary.survives_holm else 1)
     mark = f"$^{{{signs}}}$" if summary.better is not None else ""
     return f"{text}{MARK_WIDTH}{{{mark}}}"

@@ -122,8 +122,8 @@ def _value(summary: Summary | None, *, best: bool) -> str:
         return _number(None, "")
     text = summary.text(summary.mean)
     text = f"<strong>{text}</strong>" if best else text
-    if summary.low is not None and summary.high is not None:
-        text += f' <span class="half">±{summary.text((summary.high - summary.low) / 2)}</span>'
+    if summary.half_width is not None:
+        text += f' <span class="half">±{summary.text(summary.half_width)}</span>'
     if summary.better is not None:
         kind, words = ("up", "better") if summary.better else ("down", "worse")
         text += f'{NBSP}<span class="{kind}" title="{words} than random weights">{MARK[summary.better]}</span>'

@@ -94,6 +94,11 @@ class Summary:
         return f"{value:{sign}.{self.digits}f}"
 
     @property
+    def half_width(self) -> float | None:
+        """Half of the width of the mean's interval; None without one."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    @property
     def better(self) -> bool | None:
         """True if the row is significantly better than the baseline, False if significantly worse, else None."""
         if not self.distinguishable or self.difference is None:
@@ -185,7 +190,7 @@ def _with_digits(summaries: Sequence[Summary]) -> list[Summary]:
     """Return the summaries with one decimal, or as many as show two digits of a column's widest half interval."""
     widest: dict[tuple[str, str], float] = {}
     for s in summaries:
-        width = abs(s.mean) if s.low is None or s.high is None else (s.high - s.low) / 2
+        width = abs(s.mean) if s.half_width is None else s.half_width
         widest[s.probe, s.metric] = max(width, widest.get((s.probe, s.metric), 0.0))
     digits = {key: 1 if not 0 < width < 0.1 else 1 - math.floor(math.log10(width)) for key, width in widest.items()}
     return [dataclasses.replace(s, digits=digits[s.probe, s.metric]) for s in summaries]

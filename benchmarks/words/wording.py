@@ -69,9 +69,7 @@ def duration(seconds: float) -> str:
 
 def value_text(summary: Summary) -> str:
     """Return the mean with interval and mark, as `41.2 ±1.3▲`."""
-    half = ""
-    if summary.low is not None and summary.high is not None:
-        half = f" ±{summary.text((summary.high - summary.low) / 2)}"
+    half = "" if summary.half_width is None else f" ±{summary.text(summary.half_width)}"
     return f"{summary.text(summary.mean)}{half}{MARK[summary.better] or ' '}"
 
 

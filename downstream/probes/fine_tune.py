@@ -96,9 +96,9 @@ class FineTune(ClassProbe, FittedProbe):
         train = for_views(data.split("train"), encoder.input_size, bad_images="skip")
         test = at_size(data.split("test"), encoder.input_size, bad_images="skip", fit="crop")
         shown = tested(test, self.test_images)
-        targets = class_targets(test)
-        check_known(targets[torch.from_numpy(shown)], data.spec)  # before training
-        shown = shown[known(targets[torch.from_numpy(shown)])]
+        targets = class_targets(test)[torch.from_numpy(shown)]
+        check_known(targets, data.spec)  # before training
+        shown = shown[known(targets)]
         encoder = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
         head, curve = self._train(encoder, train, out, indices=indices)
         judged = self._classify(encoder, head, test, shown)

@@ -247,12 +247,13 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
         UserError: If a folder named by the user does not exist.
     """
     found: dict[str, Path] = {}
+    with os.scandir(root) as entries:  # it knows folders without asking for each file
+        existing = sorted(entry.name for entry in entries if entry.is_dir())
     for split, name in named.items():
-        folder = _usual_folder(root, SPLIT_NAMES[split]) if name is None else root / name
-        if folder is not None and folder.is_dir():
-            found[split] = folder
+        folder = _usual_name(existing, SPLIT_NAMES[split]) if name is None else name
+        if folder is not None and (root / folder).is_dir():
+            found[split] = root / folder
         elif name is not None:
-            existing = [entry.name for entry in root.iterdir() if entry.is_dir()]
             raise UserError(f"{spec}: {split}={name}: no such folder; {did_you_mean(name, existing)}")
     if any(name is not None for name in named.values()):
         if "train" not in found:
@@ -263,11 +264,10 @@ def split_folders(spec: str, root: Path, named: dict[str, str | None]) -> dict[s
     return {"train": root}
 
 
-def _usual_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the folder that has the first of these names, also with capitals: `Train`."""
-    folders = [entry for entry in sorted(root.iterdir()) if entry.is_dir()]
-    fitting = [entry for name in names for entry in folders if entry.name.lower() == name]
-    return next((entry for entry in fitting if entry.name in names), next(iter(fitting), None))
+def _usual_name(existing: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the folder that has the first of these names, else the first with capitals: `Train`."""
+    fitting = [folder for name in names for folder in existing if folder.lower() == name]
+    return next((folder for folder in fitting if folder in names), next(iter(fitting), None))
 
 
 def _is_all(root: Path, folder: Path) -> bool:
