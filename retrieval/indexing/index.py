@@ -65,21 +65,29 @@ class PatchIndex:
         check_encoder(self.manifest, encoder)
         if k < 1:
             raise UserError(f"k is {k}; give 1 or more")
+        wanted = self._wanted(without_image, label)
+        use_faiss()
+        limit = min(k, len(self.table) if wanted is None else int(wanted.sum()))
+        queries = np.ascontiguousarray(queries)
+        if wanted is None:
+            cosines, rows = self.vectors.search(queries, max(limit, 1))
+        else:
+            cosines, rows = self._search_subset(queries, max(limit, 1), wanted)
+        # an approximate index pads with -1 when its lists hold fewer
+        padded = (rows[:, -1] < 0).any()
+        count = min(limit, int((rows >= 0).sum(axis=1).min())) if padded else limit
+        return cosines[:, :count], rows[:, :count]
+
+    def _wanted(self, without_image: int | None, label: int | None) -> Bool[np.ndarray, " N"] | None:
+        """Return which rows to search; None searches all."""
+        if without_image is None and label is None:
+            return None
         wanted = np.ones(len(self.table), bool)
         if without_image is not None:
             wanted &= self.table["image"] != without_image
         if label is not None:
             wanted &= self.table["label"] == label
-        use_faiss()
-        limit = min(k, int(wanted.sum()))
-        queries = np.ascontiguousarray(queries)
-        if wanted.all():
-            cosines, rows = self.vectors.search(queries, max(limit, 1))
-        else:
-            cosines, rows = self._search_subset(queries, max(limit, 1), wanted)
-        # an approximate index pads with -1 when its lists hold fewer
-        count = min(limit, int((rows >= 0).sum(axis=1).min(initial=limit)))
-        return cosines[:, :count], rows[:, :count]
+        return None if wanted.all() else wanted
 
     def _search_subset(
         self, queries: Float32[np.ndarray, "Q D"], k: int, wanted: Bool[np.ndarray, " N"]

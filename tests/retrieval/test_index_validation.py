@@ -32,6 +32,15 @@ def test_an_encoder_that_was_trained_since_is_refused(saved: Path, features: np.
         index.search(features[:1], 1, encoder=encoder)
 
 
+def test_weights_made_in_inference_mode_are_compared_too(saved: Path, features: np.ndarray) -> None:
+    with torch.inference_mode():  # such tensors have no version counter
+        index, encoder = PatchIndex.open(saved), make_encoder()
+        index.search(features[:1], 1, encoder=encoder)
+        next(encoder.parameters()).add_(1)
+        with pytest.raises(UserError, match="its weights changed"):
+            index.search(features[:1], 1, encoder=encoder)
+
+
 def test_another_normalisation_is_refused(saved: Path, features: np.ndarray) -> None:
     encoder = make_encoder()
     encoder.mean = (0.5, 0.5, 0.5)
