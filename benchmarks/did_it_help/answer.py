@@ -86,14 +86,14 @@ def helped(shares: Sequence[Summary], beside: str) -> str:
         return f"Not known: the differences from {name} have no interval with one seed; give --seeds 2 or more."
     better, worse = ([s for s in found if s.better is good] for good in (True, False))
     largest = max(better or tested, key=lambda s: s.difference or 0.0)
-    number = f"With {_budget(largest)}, {row_title(largest.pretext)} has {_difference(largest)} against {name}"
+    number = f"With {_budget(largest)}, {largest.row.title} has {_difference(largest)} against {name}"
     after = f"after Holm's correction for {count_of(len(tested), 'comparison')}"
     if better:
-        where = and_list([f"{row_title(s.pretext)} with {_budget(s)}" for s in better])
+        where = and_list([f"{s.row.title} with {_budget(s)}" for s in better])
         start = f"Yes: training on your pictures beats {name} {after} ({where}). {number}."
     else:
         start = f"Not shown: no gain over {name} is significant {after}. {number}, the largest difference."
-    hurt = and_list([f"{row_title(s.pretext)} with {_budget(s)}" for s in worse])
+    hurt = and_list([f"{s.row.title} with {_budget(s)}" for s in worse])
     return start + (f" Worse: {hurt}." if hurt else "")
 
 
@@ -113,14 +113,14 @@ def labels_alone(shares: Sequence[Summary]) -> str:
         sure += f" after Holm's correction for {len(tested)}"
     return (
         f"All labels alone, fine-tuned from random weights, reach {base.mean:.1f} {base.unit}. Fine-tuned "
-        f"from {row_title(best.pretext)} they reach {best.mean:.1f}: {_difference(best)}, {sure}."
+        f"from {best.row.title} they reach {best.mean:.1f}: {_difference(best)}, {sure}."
     )
 
 
 def without_labels(summaries: Sequence[Summary]) -> str:
     """Return what differs from random weights without labels."""
     rows = [s for s in summaries if (s.headline or s.metric == "alignment") and s.pretext in (*OWN, GIVEN)]
-    parts = [f"{s.metric} of {row_title(s.pretext)} {s.mean:.2f}, {_difference(s)}" for s in rows]
+    parts = [f"{s.metric} of {s.row.title} {s.mean:.2f}, {_difference(s)}" for s in rows]
     start = "Without labels nobody can say which encoder finds your classes better. Against random weights: "
     return start + "; ".join(parts) + "."
 
@@ -145,7 +145,7 @@ def _table(summaries: Sequence[Summary]) -> str:
             difference = f"{s.difference:+.2f}"
         if s.difference_low is not None and s.difference_high is not None:
             ends = f"{s.difference_low:+.2f} to {s.difference_high:+.2f}"
-        lines.append(f"| {row_title(s.pretext)} | {name} | {s.mean:.2f} | {own} | {difference} | {ends} |")
+        lines.append(f"| {s.row.title} | {name} | {s.mean:.2f} | {own} | {difference} | {ends} |")
     return "\n".join(lines)
 
 

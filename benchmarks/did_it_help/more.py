@@ -94,7 +94,7 @@ def _of_pictures(s: Summary, limit: int) -> str:
     }
     return (
         f"{number_word(TIMES).capitalize()} times the pictures, instead of {limit:,}, each shown a quarter as often, "
-        f"brought {row_title(s.pretext)} {difference_text(found, s.unit)} with {SHARE:g} % of the labels and "
+        f"brought {s.row.title} {difference_text(found, s.unit)} with {SHARE:g} % of the labels and "
         f"{PROTOCOLS['']}. {meaning[s.better]}"
     )
 

@@ -13,7 +13,7 @@ from benchmarks.report.style import CSS as REPORT_CSS
 from benchmarks.report.style import SCRIPT as REPORT_SCRIPT
 from benchmarks.report.tables import breakable
 from benchmarks.summaries.verdict import Summary
-from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.naming import metric_title, probe_title
 from benchmarks.words.ordering import probe_key
 from benchmarks.words.wording import MARK
 
@@ -105,9 +105,9 @@ def _line(anchor: str, entry: Entry) -> str:
     attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in facets.items())
     remarks = "; ".join(entry.doubts)
     ends = (s.difference_low, s.difference_high)
-    own = f"<small>{breakable(s.pretext)}</small>" if row_title(s.pretext) != s.pretext else ""  # as commands take it
+    own = f"<small>{breakable(s.pretext)}</small>" if s.row.title != s.pretext else ""  # as commands take it
     return (
-        f'<tr{attributes}><th scope="row"><a href="#{anchor}">{escape(row_title(s.pretext))}</a>{own}</th>'
+        f'<tr{attributes}><th scope="row"><a href="#{anchor}">{escape(s.row.title)}</a>{own}</th>'
         f'<td class="text">{escape(probe_title(s.probe))}<small>{escape(about)}</small></td>'
         f"{_number(s, s.mean, '', s.low, s.high)}{_number(s, s.difference, '+', *ends, s.better)}"
         f'<td class="spec">{_spec(entry.data)}</td><td class="spec">{_spec(first.encoder)}</td>'
@@ -172,7 +172,7 @@ def _record(anchor: str, entry: Entry) -> str:
     head = "".join(f'<th class="text" scope="col">{name}</th>' for name in names)
     settings = json.dumps(entry.settings, indent=1, sort_keys=True)
     return (
-        f'<details class="record" id="{anchor}"><summary>{escape(row_title(entry.summary.pretext))}, '
+        f'<details class="record" id="{anchor}"><summary>{escape(entry.summary.row.title)}, '
         f"{escape(probe_title(entry.summary.probe))}: {escape(folder)}</summary><dl>{listed}</dl>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Cells"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{cells}</tbody></table></div><details><summary>All settings of the first cell</summary>"

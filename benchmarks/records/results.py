@@ -17,7 +17,6 @@ from types import NoneType
 from typing import Any
 
 from benchmarks.words.columns import sets_of, with_columns
-from benchmarks.words.naming import name_rows
 from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, misfit, parse_json, read_json
@@ -170,8 +169,6 @@ def read_failure(path: Path) -> dict[str, Any]:
 def read_measurements(out: Path, *, sets: Sequence[str] | None = None) -> list[Measurement]:
     """Return all rows of a results folder, sorted by cell name; with several data sets by set first.
 
-    The rows' names for people are known from then on.
-
     Args:
         out: The results folder.
         sets: Data sets whose columns `Measurement.probe` names; those of OUT/plan.json if None.
@@ -180,11 +177,6 @@ def read_measurements(out: Path, *, sets: Sequence[str] | None = None) -> list[M
         UserError: If a file has another schema version, or cannot be read.
     """
     found = [row for path in sorted((out / "results").glob("*.json")) for row in read_cell(path)]
-    settings = {row: json.loads(text) for row, text in {each.pretext: each.config_json for each in found}.items()}
-    name_rows(
-        {row: None if "foreign" in known else known.get("spec", row) for row, known in settings.items()},
-        started=[row for row, known in settings.items() if "init" in known],
-    )
     return with_columns(found, sets_of(read_plan(out)) if sets is None else sets)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmarks.summaries.intervals import LEVEL, Interval, interval
 from benchmarks.summaries.ranks import Ranking
 from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, mean_chance, ranking, summarise, tables
 from benchmarks.words.columns import column, labels_of, sets_of, synthetic_sets
-from benchmarks.words.naming import metric_title, probe_title
+from benchmarks.words.naming import Row, metric_title, named_rows, probe_title
 from benchmarks.words.ordering import column_order, row_key
 from pretext.system.errors import UserError
 
@@ -89,6 +90,18 @@ class Run:
     def rows(self) -> list[str]:
         """Rows with a headline number, in table order."""
         return sorted({s.pretext for s in self.summaries if s.headline}, key=row_key)
+
+    @functools.cached_property
+    def _named(self) -> dict[str, Row]:
+        return {s.pretext: s.row for s in self.summaries}
+
+    def named(self, row: str) -> Row:
+        """Return what is known of a row, by its name in results.csv."""
+        return self._named.get(row) or named_rows({row: "{}"})[row]
+
+    def title(self, row: str) -> str:
+        """Return the name of a row that people read."""
+        return self.named(row).title
 
     @property
     def probes(self) -> list[str]:

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from benchmarks.report.content import Run
 from benchmarks.report.images import as_image, image_html
 from benchmarks.report.tables import breakable
-from benchmarks.words.naming import row_title
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,8 +49,8 @@ def feature_table(run: Run, data: ImageDataset) -> str:
         components, explained = principal_components(maps[number])
         shown = as_colours(F.interpolate(components, size=(COLOURED_SIDE, COLOURED_SIDE), mode="bilinear"))
         stage = encoder.stages[number].name
-        alt = f"Test image {{}}: features of {row_title(row)} at {stage} as colours"
-        lines.append(_picture_line(row_title(row), f"{stage}, {explained:.0%}", [as_image(one) for one in shown], alt))
+        alt = f"Test image {{}}: features of {run.title(row)} at {stage} as colours"
+        lines.append(_picture_line(run.title(row), f"{stage}, {explained:.0%}", [as_image(one) for one in shown], alt))
     if len(lines) == 1:
         return ""
     return (

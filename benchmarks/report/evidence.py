@@ -9,7 +9,7 @@ from benchmarks.report.content import PERCENT, Run, column_title
 from benchmarks.report.stages import gains_by_stage
 from benchmarks.summaries.intervals import POWER
 from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, smallest_detectable
-from benchmarks.words.naming import probe_title, row_title
+from benchmarks.words.naming import probe_title
 from benchmarks.words.wording import MARK
 
 
@@ -55,7 +55,7 @@ def _by_stage(run: Run) -> Evidence | None:
     rows = [row for row in run.rows if any(row in found for found in columns.values())]
     body, headlines = [], run.headlines()
     for row in rows:
-        cells = [Cell(row_title(row))]
+        cells = [Cell(run.title(row))]
         for probe, found in columns.items():
             gains, text = found.get(row), headlines[BASELINE, probe].text
             if gains is None:
@@ -125,7 +125,7 @@ def _ranks(run: Run) -> Evidence | None:
     if run.ranking is None:
         return None
     body = [
-        [Cell(row_title(row)), *(Cell(f"{at:.2f}", at) for at in (rank, *run.ranking.ends(row)))]
+        [Cell(run.title(row)), *(Cell(f"{at:.2f}", at) for at in (rank, *run.ranking.ends(row)))]
         for row, rank in run.ranking.ranks.items()
     ]
     return Evidence(
@@ -147,7 +147,7 @@ def _by_row_and_probe(run: Run, title: str, legend: str, cell: Callable[[Summary
     probes = [probe for probe in run.probes if any((row, probe) in filled for row in rows)]
     if not rows:
         return None
-    body = [[Cell(row_title(row)), *(texts.get((row, probe), Cell("–")) for probe in probes)] for row in rows]
+    body = [[Cell(run.title(row)), *(texts.get((row, probe), Cell("–")) for probe in probes)] for row in rows]
     return Evidence(title, legend, ["row", *map(probe_title, probes)], body, tuple(rows))
 
 

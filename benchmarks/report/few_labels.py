@@ -11,7 +11,7 @@ from benchmarks.report.plotting import Plot, blank_panels, legend_below, look_of
 from benchmarks.summaries.label_curves import label_counts
 from benchmarks.summaries.verdict import Summary
 from benchmarks.words.columns import label_of
-from benchmarks.words.naming import FEW_LABELS, metric_title, probe_title, row_title
+from benchmarks.words.naming import FEW_LABELS, metric_title, probe_title
 from pretext.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _points(run: Run, probe: str, start: str) -> Points:
 def _label_plot(run: Run, probe: str, found: dict[str, Points]) -> Plot:
     shares = sorted({share for points in found.values() for of_row in points.values() for share in of_row})
     places, names, axis = _places(run, probe, shares)
-    figure, panels = blank_panels(len(found), run.shown)
+    figure, panels = blank_panels(len(found), [*map(run.title, run.shown)])
     scores = [s.mean for points in found.values() for of_row in points.values() for s in of_row.values()]
     room = 0.15 * (max(scores) - min(scores)) or 1.0
     one = next(s for points in found.values() for of_row in points.values() for s in of_row.values())
@@ -75,7 +75,7 @@ def _label_plot(run: Run, probe: str, found: dict[str, Points]) -> Plot:
     legend_below(figure, run, *panels)
     ends = "; ".join(
         f"{title.lower()}: "
-        + ", ".join(f"{row_title(row)} {_mean(of_row[min(of_row)])} to {_mean(of_row[max(of_row)])}"
+        + ", ".join(f"{run.title(row)} {_mean(of_row[min(of_row)])} to {_mean(of_row[max(of_row)])}"
                     for row, of_row in points.items())
         for title, points in found.items()
     )  # fmt: skip
@@ -112,7 +112,7 @@ def _line(axes: Axes, row: str, run: Run, of_row: dict[float, Summary], places: 
     shares = sorted(of_row)
     shift = 1.0 if row not in shown else 1.035 ** (shown.index(row) - (len(shown) - 1) / 2)
     at = [places[share] * shift for share in shares]
-    label = row_title(row) if row in shown else None
+    label = run.title(row) if row in shown else None
     axes.plot(at, [of_row[share].mean for share in shares], label=label, **look)
     for x, share in zip(at, shares, strict=True):
         low, high = of_row[share].low, of_row[share].high

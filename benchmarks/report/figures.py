@@ -29,7 +29,7 @@ from benchmarks.report.plotting import (
 from benchmarks.report.stages import gains_by_stage
 from benchmarks.report.watch import watch_plots
 from benchmarks.summaries.verdict import BASELINE
-from benchmarks.words.naming import metric_title, probe_title, row_title, uses_labels
+from benchmarks.words.naming import metric_title, probe_title
 from benchmarks.words.ordering import column_order
 from benchmarks.words.wording import columns_counted
 
@@ -56,7 +56,7 @@ def _rank_plot(run: Run) -> Plot | None:
     if run.ranking is None:
         return None
     ranks, wide = run.ranking.ranks, run.ranking.critical_difference
-    names = [wrapped(row_title(row)) for row in ranks]
+    names = [wrapped(run.title(row)) for row in ranks]
     tallest = max(name.count("\n") + 1 for name in names)
     figure = blank_figure(1.1 + (0.12 + 0.16 * tallest) * len(names))
     axes = figure.subplots()
@@ -69,7 +69,7 @@ def _rank_plot(run: Run) -> Plot | None:
     axes.set_ylim(len(ranks) - 0.5, -1.6)
     axes.set_xlabel(f"mean rank over {columns_counted(run.ranking.probes)};\n1 is best")
     axes.set_title("Mean ranks", loc="left", fontsize=11)
-    order = "; ".join(f"{row_title(row)} {value:.1f}" for row, value in ranks.items())
+    order = "; ".join(f"{run.title(row)} {value:.1f}" for row, value in ranks.items())
     return Plot(
         "ranks",
         figure,
@@ -84,17 +84,17 @@ def _gain_plots(run: Run) -> list[Plot]:
     for probe, rows in gains_by_stage(run).items():
         own = next(s for s in run.summaries if s.headline and s.probe == probe)
         compared = {row: gains for row, gains in rows.items() if row != BASELINE}
-        framed = [gain.gain for row, gains in compared.items() if not uses_labels(row) for gain in gains] or [0.0]
+        framed = [gain.gain for row in compared if not run.named(row).uses_labels for gain in compared[row]] or [0.0]
         if not compared:
             continue
-        figure = blank_figure(3.0 + legend_height(run.shown))
+        figure = blank_figure(3.0 + legend_height(map(run.title, run.shown)))
         axes = figure.subplots()
         stages = [gain.stage for gain in rows[BASELINE]]
         for row in sorted(compared, key=lambda row: row in run.shown):
             look = look_of(row, run.shown)
             look = look if row in run.shown else look | {"marker": "none"}
             heights = [gain.gain for gain in compared[row]]
-            axes.plot(range(len(stages)), heights, label=row_title(row) if row in run.shown else None, **look)
+            axes.plot(range(len(stages)), heights, label=run.title(row) if row in run.shown else None, **look)
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
         room = 0.15 * (max(*framed, 0) - min(*framed, 0)) or 1.0
         axes.set_ylim(min(*framed, 0) - room, max(*framed, 0) + room)  # training with labels may leave the frame
@@ -104,7 +104,7 @@ def _gain_plots(run: Run) -> list[Plot]:
         axes.set_ylabel(textwrap.fill(f"{metric_title(own.metric, own.unit)}, minus random weights", AXIS_LETTERS))
         plot_title(axes, f"{probe_title(probe)}: gain over random weights by stage")
         legend_below(figure, run, axes, others=len(compared.keys() - {*run.shown}))
-        last = "; ".join(f"{row_title(row)} {own.text(gains[-1].gain, '+')}" for row, gains in compared.items())
+        last = "; ".join(f"{run.title(row)} {own.text(gains[-1].gain, '+')}" for row, gains in compared.items())
         drawn.append(
             Plot(
                 f"gain-{slug(probe)}",
@@ -130,7 +130,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         stages = list(dict.fromkeys(r.stage for r in readings))
         if len(readings) == len({r.pretext for r in readings}):  # one stage per row, chosen on val: no line to draw
             continue
-        figure = blank_figure(3.0 + legend_height(run.shown))
+        figure = blank_figure(3.0 + legend_height(map(run.title, run.shown)))
         axes = figure.subplots()
         for row in sorted(run.rows, key=lambda row: row in run.shown):  # shown rows on top
             _depth_line(axes, row, run, [r for r in readings if r.pretext == row], stages)
@@ -150,7 +150,7 @@ def _depth_plots(run: Run) -> list[Plot]:
         legend_below(figure, run, axes)
         tops = [max((r for r in readings if r.pretext == row), key=lambda r: r.value.mean) for row in run.rows
                 if any(r.pretext == row for r in readings)]  # fmt: skip
-        peaks = "; ".join(f"{row_title(r.pretext)} {metrics[probe].text(r.value.mean)} at {r.stage}" for r in tops)
+        peaks = "; ".join(f"{run.title(r.pretext)} {metrics[probe].text(r.value.mean)} at {r.stage}" for r in tops)
         drawn.append(
             Plot(
                 f"depth-{slug(probe)}",
@@ -171,7 +171,7 @@ def _depth_line(axes: Axes, row: str, run: Run, readings: Sequence[Reading], sta
         return
     shift = (shown.index(row) - (len(shown) - 1) / 2) * 0.05  # keeps intervals of different rows visible
     places = [stages.index(r.stage) + shift for r in readings]
-    axes.plot(places, [r.value.mean for r in readings], label=row_title(row), **look)
+    axes.plot(places, [r.value.mean for r in readings], label=run.title(row), **look)
     for x, reading in zip(places, readings, strict=True):
         if reading.headline and reading.value.low is not None and reading.value.high is not None:
             ends = [reading.value.low, reading.value.high]
@@ -193,12 +193,10 @@ def _learning_plots(run: Run) -> list[Plot]:
     logs = {row: kept for row, seeds in logs.items() if (kept := [log for log in seeds if log])}
     rows = list(logs)
     parts = [rows[start : start + PANELS] for start in range(0, len(rows), PANELS)]
-    return [
-        _learning_plot({row: logs[row] for row in part}, part_number) for part_number, part in enumerate(parts, start=1)
-    ]
+    return [_learning_plot(run, {row: logs[row] for row in part}, number) for number, part in enumerate(parts, start=1)]
 
 
-def _learning_plot(logs: Mapping[str, list[list[dict[str, Any]]]], part_number: int) -> Plot:
+def _learning_plot(run: Run, logs: Mapping[str, list[list[dict[str, Any]]]], part_number: int) -> Plot:
     from matplotlib.ticker import EngFormatter
 
     figure, panels = blank_panels(len(logs))
@@ -217,14 +215,14 @@ def _learning_plot(logs: Mapping[str, list[list[dict[str, Any]]]], part_number: 
                     alpha=0.85,
                     label=name if log is seeds[0] else None,
                 )
-        panel_title(axes, row_title(row))
+        panel_title(axes, run.title(row))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.locator_params(axis="x", nbins=4)
         if len(names) > 1:
             axes.legend(fontsize=8.5)
         first = names[0]
         of_first = [entry["loss"][first] for entry in seeds[0] if first in entry["loss"]]
-        ends.append(f"{row_title(row)} from {of_first[0]:.3g} to {of_first[-1]:.3g}")
+        ends.append(f"{run.title(row)} from {of_first[0]:.3g} to {of_first[-1]:.3g}")
     for axes in panels[-2:]:
         axes.set_xlabel("images seen")
     return Plot(

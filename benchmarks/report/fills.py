@@ -11,7 +11,6 @@ from jaxtyping import Float
 from benchmarks.report.content import MOST_SHOWN, Run
 from benchmarks.report.images import as_image, image_html
 from benchmarks.report.tables import breakable
-from benchmarks.words.naming import row_title
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +41,7 @@ def decoder_table(run: Run, data: ImageDataset) -> str:
     pictures = _holed(run, data, "test", FILLED)
     columns = baseline_fills(pictures)
     columns |= {row: filled_by(task, pictures) for row, task in list(tasks.items())[:MOST_SHOWN]}
-    return _table("Inpainting by decoders", pictures, columns)
+    return _table(run, "Inpainting by decoders", pictures, columns)
 
 
 def nearest_table(run: Run, data: ImageDataset, on: str) -> str:
@@ -66,7 +65,7 @@ def nearest_table(run: Run, data: ImageDataset, on: str) -> str:
         queries, vectors = (by_stages(encoder, each)[stages[row]] for each in (pictures, source))
         rows[row] = nearest_rows(queries, vectors)
     columns = {name: fill_from(pictures, source.images[at]) for name, at in rows.items()}
-    return _table("Inpainting from the nearest image", pictures, columns, below=stages)
+    return _table(run, "Inpainting from the nearest image", pictures, columns, below=stages)
 
 
 def _holed(run: Run, data: ImageDataset, split: str, count: int) -> HoledPictures:
@@ -77,6 +76,7 @@ def _holed(run: Run, data: ImageDataset, split: str, count: int) -> HoledPicture
 
 
 def _table(
+    run: Run,
     label: str,
     pictures: HoledPictures,
     fills: Mapping[str, Float[Tensor, "N 3 S S"]],
@@ -92,11 +92,11 @@ def _table(
     shown, whole = (each.float() / 255 for each in (pictures.shown(), pictures.images))
     columns = {
         "input": (shown, "with a hole"),
-        **{name: (column, f"filled by {row_title(name)}") for name, column in fills.items()},
+        **{name: (column, f"filled by {run.title(name)}") for name, column in fills.items()},
         "original": (whole, "original"),
     }
     small = {name: f"<small>{escape(text)}</small>" for name, text in (below or {}).items()}
-    head = "".join(f'<th scope="col">{breakable(row_title(name))}{small.get(name, "")}</th>' for name in columns)
+    head = "".join(f'<th scope="col">{breakable(run.title(name))}{small.get(name, "")}</th>' for name in columns)
     psnr = {name: hole_errors(column, pictures)["PSNR"] for name, column in fills.items()}
 
     def cell(name: str, at: int) -> str:

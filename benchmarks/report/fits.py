@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.planning.cells import slug
 from benchmarks.report.content import Run
 from benchmarks.report.plotting import Plot, blank_figure, legend_below, legend_height, look_of, plot_title
-from benchmarks.words.naming import probe_title, row_title
+from benchmarks.words.naming import probe_title
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, read_json
 
@@ -62,20 +62,20 @@ def _read(path: Path) -> NDArray[np.float64] | None:
 
 
 def _fit_plot(run: Run, probe: str, curves: Mapping[str, NDArray[np.float64]]) -> Plot:
-    figure = blank_figure(2.8 + legend_height(run.shown))
+    figure = blank_figure(2.8 + legend_height(map(run.title, run.shown)))
     axes = figure.subplots()
     for row, curve in sorted(curves.items(), key=lambda item: item[0] in run.shown):
         parts = np.array_split(np.arange(1, len(curve) + 1), min(POINTS, len(curve)))
         look = look_of(row, run.shown)
         look = look if row in run.shown else look | {"marker": "none"}
         places, heights = [part.mean() for part in parts], [curve[part - 1].mean() for part in parts]
-        axes.plot(places, heights, label=row_title(row) if row in run.shown else None, **look)
+        axes.plot(places, heights, label=run.title(row) if row in run.shown else None, **look)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
     plot_title(axes, f"{probe_title(probe)}: the probe's own training")
     legend_below(figure, run, axes, others=len(curves.keys() - {*run.shown}))
     changes = {row: 100 * late_change(curve) for row, curve in curves.items()}
-    listed = ", ".join(f"{row_title(row)} {change:+.0f} %" for row, change in changes.items())
+    listed = ", ".join(f"{run.title(row)} {change:+.0f} %" for row, change in changes.items())
     first, last = (min(changes, key=lambda row: changes[row]), max(changes, key=lambda row: changes[row]))
     return Plot(
         f"fit-{slug(probe)}",
@@ -83,6 +83,6 @@ def _fit_plot(run: Run, probe: str, curves: Mapping[str, NDArray[np.float64]]) -
         f"Line plot of the training loss of {probe_title(probe)} by step. Change over the last fifth of the steps: "
         f"{listed}.",
         f"{probe_title(probe)}: training loss of the probe itself, mean over seeds. Over the last fifth of the steps "
-        f"the mean loss changed by {changes[first]:+.0f} % ({row_title(first)}) to {changes[last]:+.0f} % "
-        f"({row_title(last)}) against the fifth before; 0 % is flat. The learning rate falls to 0 at the last step.",
+        f"the mean loss changed by {changes[first]:+.0f} % ({run.title(first)}) to {changes[last]:+.0f} % "
+        f"({run.title(last)}) against the fifth before; 0 % is flat. The learning rate falls to 0 at the last step.",
     )

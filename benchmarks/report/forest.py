@@ -11,7 +11,7 @@ from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.plotting import COLOURS, INK, PAPER, WIDTH, Plot, blank_figure, wrapped
 from benchmarks.summaries.verdict import BASELINE, Summary
 from benchmarks.words.columns import label_of, probe_of
-from benchmarks.words.naming import metric_title, probe_title, row_title, uses_labels
+from benchmarks.words.naming import metric_title, probe_title
 from benchmarks.words.ordering import group_of
 
 if TYPE_CHECKING:
@@ -42,13 +42,15 @@ def forest_plots(run: Run) -> list[Plot]:
     rows = [row for row in run.rows if any(row in columns[probe] for probe in probes)]
     panels = [columns[probe] for probe in probes]
     return [
-        _drawn("forest", rows, panels, across=min(MOST_ACROSS, len(panels)), width=WIDE),
-        _drawn("forest-narrow", rows, panels, across=min(2, len(panels)), width=WIDTH),
+        _drawn("forest", run, rows, panels, across=min(MOST_ACROSS, len(panels)), width=WIDE),
+        _drawn("forest-narrow", run, rows, panels, across=min(2, len(panels)), width=WIDTH),
     ]
 
 
-def _drawn(name: str, rows: Sequence[str], panels: Sequence[dict[str, Summary]], *, across: int, width: float) -> Plot:
-    names = [wrapped(row_title(row)) for row in rows]
+def _drawn(
+    name: str, run: Run, rows: Sequence[str], panels: Sequence[dict[str, Summary]], *, across: int, width: float
+) -> Plot:
+    names = [wrapped(run.title(row)) for row in rows]
     heights = [LINE * (text.count("\n") + 1) * (0.85 if "\n" in text else 1) for text in names]
     tops = [sum(heights[:at]) for at in range(len(rows) + 1)]
     middles = [top + height / 2 for top, height in zip(tops, heights, strict=False)]
@@ -78,7 +80,7 @@ def _drawn(name: str, rows: Sequence[str], panels: Sequence[dict[str, Summary]],
             if group_of(row) == "reference":
                 label.set_color(REFERENCE)
     figure.supxlabel("difference from random weights; right is better", fontsize=9.5)
-    return Plot(name, figure, _alt(panels), _caption())
+    return Plot(name, figure, _alt(panels, run.title(BASELINE)), _caption())
 
 
 def _title(summary: Summary) -> str:
@@ -90,7 +92,7 @@ def _title(summary: Summary) -> str:
 
 def _frame(axes: Axes, column: dict[str, Summary]) -> None:
     """Fit the horizontal axis to the rows without labels; right is better."""
-    shown = [s for row, s in column.items() if not uses_labels(row)] or [*column.values()]
+    shown = [s for s in column.values() if not s.row.uses_labels] or [*column.values()]
     ends = [
         0.0,
         *(end for s in shown for end in (s.difference, s.difference_low, s.difference_high) if end is not None),
@@ -126,15 +128,15 @@ def _mark(axes: Axes, row: str, summary: Summary, height: float) -> None:
     axes.plot(summary.difference, height, color=colour, marker="o", markersize=5.5, markerfacecolor=inside)
 
 
-def _alt(panels: Sequence[dict[str, Summary]]) -> str:
+def _alt(panels: Sequence[dict[str, Summary]], baseline: str) -> str:
     parts = []
     for column in panels:
         texts = [
-            f"{row_title(row)} {s.text(s.difference or 0, '+')}{' (sure)' * bool(s.survives_holm)}"
-            for row, s in column.items()
+            f"{s.row.title} {s.text(s.difference or 0, '+')}{' (sure)' * bool(s.survives_holm)}"
+            for s in column.values()
         ]
         parts.append(f"{probe_title(next(iter(column.values())).probe)}: {', '.join(texts)}")
-    return f"Forest plot of differences from {row_title(BASELINE)}, a panel per probe. {'. '.join(parts)}."
+    return f"Forest plot of differences from {baseline}, a panel per probe. {'. '.join(parts)}."
 
 
 def _caption() -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.report.content import Run
 from benchmarks.report.images import as_image, image_html
-from benchmarks.words.naming import row_title
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +40,7 @@ def filters(run: Run) -> dict[str, str]:
         if weights is not None:
             shown = weights[:FILTERS]
             all_of = "" if len(shown) == len(weights) else f" of {len(weights)}"
-            alt = f"{len(shown)}{all_of} filters of the first layer of {row_title(row)}"
+            alt = f"{len(shown)}{all_of} filters of the first layer of {run.title(row)}"
             found[row] = image_html(_filter_grid(shown), alt, lossless=True)
     return found
 

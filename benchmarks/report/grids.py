@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.report.content import Run
 from benchmarks.report.images import image_html
 from benchmarks.words.columns import probe_of
-from benchmarks.words.naming import probe_title, row_title
+from benchmarks.words.naming import probe_title
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +46,7 @@ def sheet_grid(run: Run, column: str) -> str:
                 _line(name, f"{probe} of test images: {name}", images)
                 for name, images in zip(shared, same, strict=True)
             ]
-        lines.append(_line(row_title(row), f"{probe} of test images with the encoder of {row_title(row)}", own))
+        lines.append(_line(run.title(row), f"{probe} of test images with the encoder of {run.title(row)}", own))
     if not lines:
         return ""
     return (

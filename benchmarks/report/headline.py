@@ -9,7 +9,7 @@ from benchmarks.summaries.costs import Cost
 from benchmarks.summaries.intervals import LEVEL
 from benchmarks.summaries.verdict import BASELINE, CEILING, Summary, ranking
 from benchmarks.words.columns import by_set, probe_of
-from benchmarks.words.naming import may_know_labels, metric_title, probe_title, row_title, uses_labels
+from benchmarks.words.naming import Row, metric_title, probe_title
 from benchmarks.words.ordering import REFERENCE_ROWS, UNRANKED, column_order, needs_labels, row_key
 from benchmarks.words.wording import after_holm, and_list, columns_counted, count_of, duration
 
@@ -39,7 +39,8 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
         Up to three rows, each once; none if no row but the references has a result.
     """
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
-    rows = sorted({row for row, _ in cells if _competes(row)}, key=row_key)
+    named = {s.pretext: s.row for s in cells.values()}
+    rows = sorted((row for row in named if _competes(row, named[row])), key=row_key)
     judged = column_order(probe for row, probe in cells if row in rows and probe_of(probe) not in UNRANKED)
     if not judged:
         return []
@@ -50,27 +51,29 @@ def standings(summaries: Sequence[Summary], costs: Mapping[str, Cost]) -> list[S
     rank = ""
     if ranks is not None and best:
         near = [row for row in ranks.ranks if ranks.ranks[row] - ranks.ranks[best[0]] < ranks.critical_difference]
-        equal = [row for row in near if _competes(row) and row not in best]
+        equal = [row for row in near if row in rows and row not in best]
         unsure = [count_of(len(equal), "other")] if equal else []
         unsure += ["random weights"] if BASELINE in near else []
-        chosen[best[0]] = f"Best{_without_labels(best)} over {columns_counted(ranks.probes)}: {_titles(best)}."
+        claim = f"Best{_without_labels(named[row] for row in best)} over {columns_counted(ranks.probes)}"
+        chosen[best[0]] = f"{claim}: {and_list([named[row].title for row in best])}."
         doubt = f", not distinguishable from {' and '.join(unsure)}" if unsure else ""
         rank = f"Mean rank {ranks.ranks[best[0]]:.1f} of {len(ranks.ranks)} rows{doubt}."
     first = best_of_probe([s for (row, probe), s in cells.items() if probe == lead and row in rows])
     own, base = cells[first[0], lead], cells.get((BASELINE, lead))
-    only = _without_labels(first) if needs_labels(lead) else ""
+    only = _without_labels(named[row] for row in first) if needs_labels(lead) else ""
     if base is not None and (own.mean == base.mean or (own.mean > base.mean) != own.higher_is_better):
         chosen[BASELINE] = f"In {probe_title(lead)}, no row{only} is better than random weights."
     else:
-        chosen.setdefault(first[0], f"Best{only} in {probe_title(lead)}: {_titles(first)}.")
+        titles = and_list([named[row].title for row in first])
+        chosen.setdefault(first[0], f"Best{only} in {probe_title(lead)}: {titles}.")
     if HERO in rows:
-        chosen.setdefault(HERO, f"{row_title(HERO)}.")
+        chosen.setdefault(HERO, f"{named[HERO].title}.")
     tied = {rows[0] for rows in (best, first) if len(rows) > 1}  # the numbers are those of one of them
     found = []
     for row, claim in chosen.items():
         of_row = rank if row in best else ""
         numbers = "" if row in REFERENCE_ROWS else _numbers(row, lead, cells, costs, of_row)
-        found.append(Standing(claim, f"{row_title(row)}: {numbers}" if row in tied else numbers))
+        found.append(Standing(claim, f"{named[row].title}: {numbers}" if row in tied else numbers))
     return found
 
 
@@ -79,28 +82,34 @@ def best_over_probes(summaries: Sequence[Summary]) -> list[str]:
     ranks = ranking(summaries)
     if ranks is None:
         return []
-    others = {row: rank for row, rank in ranks.ranks.items() if _competes(row)}
+    named = {s.pretext: s.row for s in summaries}
+    others = {row: rank for row, rank in ranks.ranks.items() if _competes(row, named[row])}
     return sorted((row for row, rank in others.items() if rank == min(others.values())), key=row_key)
 
 
-def _competes(row: str) -> bool:
+def _competes(row: str, known: Row) -> bool:
     """Return whether a row can be the best: the references and rows trained with labels cannot."""
-    return row not in REFERENCE_ROWS and not uses_labels(row)
+    return row not in REFERENCE_ROWS and not known.uses_labels
 
 
-def _without_labels(rows: Iterable[str]) -> str:
+def _without_labels(rows: Iterable[Row]) -> str:
     """Return ` without labels`, or nothing where the weights of a row, or its first ones, may have seen some."""
-    return "" if any(map(may_know_labels, rows)) else " without labels"
+    return "" if any(row.may_know_labels for row in rows) else " without labels"
 
 
 def bold_legend(summaries: Sequence[Summary]) -> str:
     """Return what bold numbers in a table are: `best without labels in bold`."""
     headlines = [s for s in summaries if s.headline]
     columns = {s.probe: [each for each in headlines if each.probe == s.probe] for s in headlines}
-    return f"best{_without_labels(row for column in columns.values() for row in best_of_probe(column))} in bold"
+    return f"best{_without_labels(s.row for column in columns.values() for s in best_of_column(column))} in bold"
 
 
 def best_of_probe(column: Sequence[Summary]) -> list[str]:
+    """Return the names of the rows of `best_of_column`."""
+    return [s.pretext for s in best_of_column(column)]
+
+
+def best_of_column(column: Sequence[Summary]) -> list[Summary]:
     """Return the rows with the best mean of one probe's headline, training with labels aside if others are there.
 
     A high rank of features does not show that they are good, so it has no best row.
@@ -108,9 +117,9 @@ def best_of_probe(column: Sequence[Summary]) -> list[str]:
     column = [s for s in column if probe_of(s.probe) not in UNRANKED]
     if not column:
         return []
-    column = [s for s in column if not uses_labels(s.pretext)] or [*column]
+    column = [s for s in column if not s.row.uses_labels] or [*column]
     best = (max if column[0].higher_is_better else min)(s.mean for s in column)
-    return [s.pretext for s in column if s.mean == best]
+    return [s for s in column if s.mean == best]
 
 
 def best_by_probe(summaries: Sequence[Summary]) -> str:
@@ -122,16 +131,16 @@ def best_by_probe(summaries: Sequence[Summary]) -> str:
     columns = column_order(s.probe for s in cells)
     if len(columns) < 2:
         return ""
-    sentences, named = [], set[str]()
+    sentences, named = [], dict[str, Row]()
     for label, of_set in by_set(columns).items():
         best: dict[str, list[str]] = {}
         for probe in of_set:
-            for row in best_of_probe([s for s in cells if s.probe == probe]):
-                best.setdefault(row, []).append(probe_title(probe_of(probe)))
-        named |= best.keys()
-        listed = "; ".join(f"{row_title(row)} in {and_list(names)}" for row, names in best.items())
+            for s in best_of_column([s for s in cells if s.probe == probe]):
+                named[s.pretext] = s.row
+                best.setdefault(s.pretext, []).append(probe_title(probe_of(probe)))
+        listed = "; ".join(f"{named[row].title} in {and_list(names)}" for row, names in best.items())
         sentences.append(f"On {label}: {listed}." if label else listed)
-    start = f"Best{_without_labels(named)} by probe"
+    start = f"Best{_without_labels(named.values())} by probe"
     return f"{start}. {' '.join(sentences)}" if len(sentences) > 1 else f"{start}: {sentences[0].rstrip('.')}."
 
 
@@ -190,7 +199,3 @@ def _counts(tested: Sequence[Summary]) -> str:
     text = f"Better in {better} of {len(tested)} probe{'s' if len(tested) > 1 else ''}"
     text += f", after Holm's correction in {sure or 'none'}" if better else ""
     return f"{text}; worse in {worse}." if worse else f"{text}."
-
-
-def _titles(rows: Sequence[str]) -> str:
-    return and_list([row_title(row) for row in rows])

@@ -11,7 +11,7 @@ from benchmarks.report.sentences import data_sentence
 from benchmarks.summaries.costs import COSTS, cost_texts
 from benchmarks.summaries.verdict import Summary, without_learning
 from benchmarks.words.columns import by_set, probe_of
-from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.naming import metric_title, probe_title
 from benchmarks.words.ordering import group_of
 from benchmarks.words.wording import NO_LEARNING, NO_LEARNING_LEGEND
 
@@ -86,7 +86,7 @@ def _tabular(run: Run, label: str, probes: Sequence[str], costs: Sequence[int]) 
             body.append(r"    \midrule")
         spent = cost_texts(run.costs.get(row))
         values = [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in probes]
-        body.append(_line([escape(row_title(row)), *values, *(escape(spent[each]) for each in costs)]))
+        body.append(_line([escape(run.title(row)), *values, *(escape(spent[each]) for each in costs)]))
     if plain := without_learning(s for s in run.summaries if s.probe in about):
         values = [f"{plain[probe]}{MARK_WIDTH}{{}}" if probe in plain else _value(None, best=False) for probe in about]
         body += [r"    \midrule", _line([NO_LEARNING, *values, *[""] * len(costs)])]

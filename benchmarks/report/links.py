@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from benchmarks.report.content import Run
-from benchmarks.words.naming import row_title
 
 FILES = (
     ("answer.md", "the answer of did-it-help in sentences"),
@@ -53,7 +52,7 @@ def _rows(run: Run) -> str:
         encoders = _by_seed(run.out, {seed: folder / "encoder.safetensors" for seed, folder in seeds.items()})
         logs = _by_seed(run.out, {seed: folder / "log.jsonl" for seed, folder in seeds.items()})
         lines.append(
-            f'<tr><th scope="row">{escape(row_title(row))}</th><td class="text">{encoders}</td>'
+            f'<tr><th scope="row">{escape(run.title(row))}</th><td class="text">{encoders}</td>'
             f'<td class="text">{logs}</td><td class="text"><code>{escape(command)}</code></td></tr>'
         )
     if not lines:

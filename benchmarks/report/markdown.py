@@ -12,7 +12,7 @@ from benchmarks.report.protocols import protocol
 from benchmarks.report.sentences import caveats, data_sentence, setting_sentence, verdict, without_labels
 from benchmarks.summaries.costs import COSTS, cost_texts
 from benchmarks.summaries.verdict import without_learning
-from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.naming import metric_title, probe_title
 from benchmarks.words.wording import LEGEND, NO_LEARNING, NO_LEARNING_LEGEND, value_text
 
 TITLE = "Pretext tasks compared"
@@ -74,7 +74,7 @@ def _main_table(run: Run) -> str:
             summary = headlines.get((row, probe))
             text = escape(value_text(summary).strip()) if summary else "–"
             cells.append(f"**{text}**" if row in run.best(probe) else text)
-        body.append([escape(row_title(row)), *cells, *cost_texts(run.costs.get(row))])
+        body.append([escape(run.title(row)), *cells, *cost_texts(run.costs.get(row))])
     if plain := without_learning(run.summaries):
         cells = [plain.get(probe, "–") for probe in run.probes]
         body.append([NO_LEARNING, *cells, *cost_texts(None)])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.report.content import Run
 from benchmarks.report.images import image_html
 from benchmarks.words.columns import column
-from benchmarks.words.naming import row_title
 
 if TYPE_CHECKING:
     from pretext.datasets.base import ImageDataset
@@ -44,7 +43,7 @@ def neighbours(run: Run, data: ImageDataset, on: str) -> str:
     for mode in modes:
         queries, near = neighbours_by_row(run, data, mode=mode, count=QUERIES, shown=SHOWN_NEIGHBOURS, on=on)
         blocks = [
-            _block(mode, query, {row: found[at] for row, found in near.items()}, data.classes)
+            _block(mode, query, {run.title(row): found[at] for row, found in near.items()}, data.classes)
             for at, query in enumerate(queries)
         ]
         if blocks:
@@ -86,7 +85,7 @@ def neighbours_by_row(
 
 
 def _block(mode: str, query: Tile, near: Mapping[str, Sequence[Tile]], classes: Sequence[str]) -> str:
-    """Return one query in large, and a line of neighbours for each encoder."""
+    """Return one query in large, and a line of neighbours for each encoder, by its title."""
     from retrieval.sheets import outlined
 
     name = _class_of(query, classes)
@@ -94,11 +93,11 @@ def _block(mode: str, query: Tile, near: Mapping[str, Sequence[Tile]], classes: 
         outlined(query, side=QUERY_SIDE), f"Nearest neighbours ({mode}), query: {name or 'a test image'}"
     )
     lines = []
-    for row, tiles in near.items():
+    for title, tiles in near.items():
         right = sum(_is_right(query, tile) for tile in tiles)
         count = f"<small>{right} of {len(tiles)}</small>" if query.label >= 0 else ""
         cells = "".join(f"<td>{_neighbour(query, tile, classes)}</td>" for tile in tiles)
-        lines.append(f'<tr><th scope="row">{escape(row_title(row))}{count}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{escape(title)}{count}</th>{cells}</tr>')
     label = f"Neighbours of {name or 'a test image'}"
     return (
         f'<div class="query"><figure>{image}<figcaption>{escape(name) or "query"}</figcaption></figure>'

@@ -18,7 +18,6 @@ from benchmarks.report.sentences import caveats, data_sentence, setting_sentence
 from benchmarks.report.style import CSS, SCRIPT
 from benchmarks.report.tables import evidence_table, main_table, score_table
 from benchmarks.words.columns import probe_of
-from benchmarks.words.naming import row_title
 from benchmarks.words.wording import LEGEND, and_list
 from pretext.datasets.base import ImageDataset
 from pretext.system.errors import UserError
@@ -258,14 +257,14 @@ def _shown_rows(run: Run) -> str:
     """Return a line that names the shown rows, if not all rows are shown."""
     if len(run.shown) == len(run.rows):
         return ""
-    names = and_list([row_title(row) for row in run.shown])
+    names = and_list([run.title(row) for row in run.shown])
     return f'<p class="legend">{len(run.shown)} of {len(run.rows)} rows are shown: {escape(names)}.</p>'
 
 
 def _filters(run: Run) -> str:
     found: Mapping[str, str] = gallery.filters(run)
     figures = [
-        f"<figure>{image}<figcaption>{escape(row_title(row))}</figcaption></figure>" for row, image in found.items()
+        f"<figure>{image}<figcaption>{escape(run.title(row))}</figcaption></figure>" for row, image in found.items()
     ]
     return _folded(run, f'<div class="filters">{"".join(figures)}</div>') if figures else ""
 

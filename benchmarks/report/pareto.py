@@ -9,7 +9,7 @@ from benchmarks.planning.rows import UNTOUCHED
 from benchmarks.report.content import Run, column_title
 from benchmarks.report.plotting import INK, Plot, blank_panels, legend_below, look_of, panel_title, wrapped
 from benchmarks.summaries.verdict import BASELINE
-from benchmarks.words.naming import probe_title, row_title, uses_labels
+from benchmarks.words.naming import probe_title
 from benchmarks.words.wording import and_list
 
 if TYPE_CHECKING:
@@ -44,29 +44,29 @@ def cost_plot(run: Run) -> Plot | None:
     panels = _cost_panels(run, cost)
     if not panels:
         return None
-    figure, places = blank_panels(len(panels), run.shown)
+    figure, places = blank_panels(len(panels), [*map(run.title, run.shown)])
     for axes, panel in zip(places, panels, strict=True):
         panel_title(axes, panel.title)
         _cost_scale(axes, [value for value in cost.values() if value > 0])
         for row, value in panel.values.items():
             look = look_of(row, run.shown)
             if row == BASELINE:
-                axes.axhline(value, color=INK, linestyle="--", linewidth=1, label=row_title(row))
+                axes.axhline(value, color=INK, linestyle="--", linewidth=1, label=run.title(row))
                 continue
-            axes.plot(cost[row], value, label=row_title(row), **(look | {"linestyle": "none"}))
+            axes.plot(cost[row], value, label=run.title(row), **(look | {"linestyle": "none"}))
             if row in panel.ends:
                 axes.plot([cost[row]] * 2, panel.ends[row], color=look["color"], linewidth=1, alpha=0.7)
         if panel.rising < 0:
             axes.invert_yaxis()
-        _front_line(axes, panel, cost, run.shown)
+        _front_line(axes, panel, cost, run)
     for axes in places[-2:]:
         axes.set_xlabel(f"cost, {unit}")
     legend_below(figure, run, *places)
     fronts: dict[tuple[str, ...], list[str]] = {}
     for panel in panels:
-        fronts.setdefault(tuple(row_title(row) for row in panel.front if row != BASELINE), []).append(panel.name)
+        fronts.setdefault(tuple(run.title(row) for row in panel.front if row != BASELINE), []).append(panel.name)
     named = "; ".join(f"{', '.join(front) or 'no row'} in {and_list(names)}" for front, names in fronts.items())
-    spent = "; ".join(f"{row_title(row)} {value:,.3g}" for row, value in cost.items() if row != BASELINE)
+    spent = "; ".join(f"{run.title(row)} {value:,.3g}" for row, value in cost.items() if row != BASELINE)
     return Plot(
         "cost",
         figure,
@@ -135,12 +135,12 @@ def _cost_panels(run: Run, cost: Mapping[str, float]) -> list[_Panel]:
         known = {row: values[row] for row in run.rows if row in values and row in cost}
         if known.keys() <= {BASELINE}:
             continue
-        quality = {row: rising * value for row, value in known.items() if not uses_labels(row)}
+        quality = {row: rising * value for row, value in known.items() if not run.named(row).uses_labels}
         panels.append(_Panel(name, title, rising, known, ends, pareto_front(cost, quality)))
     return panels
 
 
-def _front_line(axes: Axes, panel: _Panel, cost: Mapping[str, float], shown: Sequence[str]) -> None:
+def _front_line(axes: Axes, panel: _Panel, cost: Mapping[str, float], run: Run) -> None:
     """Draw the front as steps across the panel, and annotate its rows that the legend does not list.
 
     Random weights alone are no front: their line is there already.
@@ -153,10 +153,10 @@ def _front_line(axes: Axes, panel: _Panel, cost: Mapping[str, float], shown: Seq
     axes.step([x for x, _ in corners], [y for _, y in corners], where="post", color=INK, linewidth=1.1, zorder=1.5)
     axes.set_xlim(left, right)
     for row in panel.front:
-        if row not in shown:
+        if row not in run.shown:
             at = (cost[row], panel.values[row])
             place = axes.transAxes.inverted().transform(axes.transData.transform(at))[0]
             side, shift = ("right", -3) if place > 0.5 else ("left", 3)
             axes.annotate(
-                wrapped(row_title(row)), at, xytext=(shift, 3), textcoords="offset points", fontsize=8.5, ha=side
+                wrapped(run.title(row)), at, xytext=(shift, 3), textcoords="offset points", fontsize=8.5, ha=side
             )

@@ -6,14 +6,13 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.report.content import Run
 from benchmarks.summaries.verdict import BASELINE
-from benchmarks.words.naming import row_title
 from pretext.system.checkpoint import atomic_write
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def blank_figure(height: float, *, width: float = WIDTH) -> Figure:
 
 
 def blank_panels(count: int, legend: Sequence[str] = ()) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels, two side by side, with room for a legend of rows."""
+    """Return a figure of `count` panels, two side by side, with room for a legend of these names."""
     lines = math.ceil(count / 2)
     figure = blank_figure(0.5 + 1.75 * lines + (legend_height(legend) if legend else 0.0))
     grid = list(figure.subplots(lines, min(count, 2), squeeze=False).flat)
@@ -157,9 +156,9 @@ def wrapped(name: str) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
-def legend_height(rows: Sequence[str]) -> float:
-    """Return the height in inches of a legend of these rows in two columns."""
-    lines = [wrapped(row_title(row)).count("\n") + 1 for row in rows] + [1]
+def legend_height(names: Iterable[str]) -> float:
+    """Return the height in inches of a legend of these names in two columns."""
+    lines = [wrapped(name).count("\n") + 1 for name in names] + [1]
     half = math.ceil(len(lines) / 2)
     return 0.22 * max(sum(lines[:half]), sum(lines[half:]))
 
@@ -182,7 +181,7 @@ def legend_below(figure: Figure, run: Run, *panels: Axes, others: int | None = N
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    entries = {name: found[name] for name in map(row_title, run.shown) if name in found}
+    entries = {name: found[name] for name in map(run.title, run.shown) if name in found}
     others = len(run.rows) - len(run.shown) if others is None else others
     if others:
         entries[f"{others} others"] = Line2D([], [], color=GREY, marker=".", linewidth=0.7)

@@ -6,7 +6,7 @@ from benchmarks.report.content import PERCENT, Run
 from benchmarks.report.headline import chance_caveat
 from benchmarks.summaries.verdict import BASELINE
 from benchmarks.words.columns import synthetic_sets
-from benchmarks.words.naming import encoder_title, is_given, row_title, uses_labels
+from benchmarks.words.naming import encoder_title
 from benchmarks.words.ordering import group_of, needs_labels
 from benchmarks.words.wording import MOST_NAMED, and_list, listed, number_word, numbered
 
@@ -26,8 +26,9 @@ def data_sentence(run: Run) -> str:
 
 def setting_sentence(run: Run) -> str:
     """Return what was compared: rows, encoder, budget, seeds and references; empty without results."""
-    given = [row for row in run.rows if is_given(row)]
-    trained = [row for row in run.rows if group_of(row) == "task" and row not in given and not uses_labels(row)]
+    given = [row for row in run.rows if run.named(row).is_given]
+    labelled = [row for row in run.rows if run.named(row).uses_labels]
+    trained = [row for row in run.rows if group_of(row) == "task" and row not in (*given, *labelled)]
     plain = [row for row in run.rows if group_of(row) == "plain"]
     if not (trained or given):
         return ""
@@ -44,8 +45,8 @@ def setting_sentence(run: Run) -> str:
     seeds = max(s.seeds for s in run.summaries)
     text += f", with {number_word(seeds)} seed{'s' if seeds > 1 else ''}"
     beside = ["untrained random weights"] if BASELINE in run.rows else []
-    beside += ["training with labels"] if any(map(uses_labels, run.rows)) else []
-    beside += [row_title(row) for row in plain]
+    beside += ["training with labels"] if labelled else []
+    beside += [run.title(row) for row in plain]
     text += f"; beside {and_list(beside)}" if beside else ""
     return f"{text[0].upper()}{text[1:]}."
 
@@ -111,6 +112,6 @@ def caveats(run: Run) -> list[str]:
 def _dirty(run: Run) -> str:
     cells = {m.cell for m in run.measurements if m.git_dirty}
     rows = [row for row in run.rows if any(m.git_dirty and m.pretext == row for m in run.measurements)]
-    named = f" ({and_list([row_title(row) for row in rows])})" if len(rows) <= MOST_NAMED else ""
+    named = f" ({and_list([run.title(row) for row in rows])})" if len(rows) <= MOST_NAMED else ""
     total = len(run.evaluated)
     return f"{len(cells)} of {total} results were computed with uncommitted changes{named}." if cells else ""

@@ -11,7 +11,7 @@ from benchmarks.report.protocols import protocol
 from benchmarks.summaries.costs import COST_FORMATS, COSTS, cost_values
 from benchmarks.summaries.verdict import Summary
 from benchmarks.words.columns import label_of, probe_of
-from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.naming import metric_title, probe_title
 from benchmarks.words.ordering import group_of
 from benchmarks.words.wording import MARK
 
@@ -32,7 +32,7 @@ def main_table(run: Run) -> str:
     head += [_head(name, unit) for name, unit in COSTS]
     body = []
     for row in run.rows:
-        cells = [_row_head(row)]
+        cells = [_row_head(run.title(row))]
         cells += [_value(headlines.get((row, probe)), best=row in run.best(probe)) for probe in run.probes]
         cells += map(_number, cost_values(run.costs.get(row)), COST_FORMATS)
         body.append("".join(cells))
@@ -52,7 +52,7 @@ def score_table(run: Run) -> str:
         numbers = [r.value.mean, r.value.low, r.value.high, r.chance, *difference]
         rows.append(r.pretext)
         body.append(
-            _row_head(r.pretext)
+            _row_head(run.title(r.pretext))
             + "".join(f'<td class="text">{escape(word)}</td>' for word in words)
             + "".join(_number(number, ".3f") for number in numbers)
             + f"{_number(r.seeds, 'd')}{_number(r.n, 'd')}"
@@ -75,8 +75,8 @@ def breakable(name: str) -> str:
     return escape(name).replace("_", "_<wbr>").replace(":", ":<wbr>")
 
 
-def _row_head(row: str) -> str:
-    return f'<th scope="row">{breakable(row_title(row))}</th>'
+def _row_head(title: str) -> str:
+    return f'<th scope="row">{breakable(title)}</th>'
 
 
 def _lines(rows: Sequence[str], cells: Sequence[str]) -> list[str]:

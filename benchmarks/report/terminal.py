@@ -12,7 +12,7 @@ from benchmarks.summaries.costs import COSTS, Cost, cost_texts
 from benchmarks.summaries.intervals import POWER
 from benchmarks.summaries.verdict import Summary, ranking, smallest_detectable, without_learning
 from benchmarks.words.columns import by_set, probe_of
-from benchmarks.words.naming import metric_title, probe_title, row_title
+from benchmarks.words.naming import metric_title, probe_title
 from benchmarks.words.ordering import column_order, group_of, row_key
 from benchmarks.words.wording import LEGEND, NO_LEARNING, and_list, columns_counted, value_text, wrapped
 
@@ -47,7 +47,8 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
     cells = {(s.pretext, s.probe): s for s in summaries if s.headline}
     if not cells:
         return "no results yet"
-    rows, plain = sorted({row for row, _ in cells}, key=row_key), without_learning(summaries)
+    titles = {s.pretext: s.row.title for s in cells.values()}
+    rows, plain = sorted(titles, key=row_key), without_learning(summaries)
 
     def scores(probe: str) -> Column:
         column = [s for (_, name), s in cells.items() if name == probe]
@@ -68,7 +69,7 @@ def text_table(summaries: Sequence[Summary], costs: Mapping[str, Cost], *, width
     ]
     if of_costs:
         blocks.setdefault("" if "" in blocks else "cost", []).extend(of_costs)
-    names = [broken(row_title(row)) for row in rows]
+    names = [broken(titles[row]) for row in rows]
     names += [NO_LEARNING, f"detectable at {100 * POWER:.0f} % power"]
     groups = [group_of(row) for row in rows]
     rules = {at for at in range(1, len(rows)) if groups[at] != groups[at - 1]} | {len(rows), len(rows) + 1}
@@ -156,6 +157,7 @@ def _ranks(summaries: Sequence[Summary]) -> str:
     ranks = ranking(summaries)
     if ranks is None:
         return ""
-    order = ", ".join(f"{row_title(row)} {value:.1f}" for row, value in ranks.ranks.items())
+    titles = {s.pretext: s.row.title for s in summaries}
+    order = ", ".join(f"{titles[row]} {value:.1f}" for row, value in ranks.ranks.items())
     over = columns_counted(ranks.probes)
     return f"Mean rank over {over}: {order}; critical difference {ranks.critical_difference:.1f}."

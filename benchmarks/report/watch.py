@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from benchmarks.report.content import Run
 from benchmarks.report.plotting import Plot, blank_figure, legend_below, legend_height, look_of
-from benchmarks.words.naming import row_title
 from pretext.training.log import read_log
 from pretext.training.watching import TRAIN_IMAGES, VAL_IMAGES
 
@@ -93,12 +92,12 @@ def _watch_plot(run: Run, name: str, curves: Mapping[str, Curve]) -> Plot:
     from matplotlib.ticker import EngFormatter
 
     measure = MEASURES[name]
-    figure = blank_figure(2.8 + legend_height(run.shown))
+    figure = blank_figure(2.8 + legend_height(map(run.title, run.shown)))
     axes = figure.subplots()
     for row, curve in sorted(curves.items(), key=lambda item: item[0] in run.shown):
         look = look_of(row, run.shown)
         shown = row in run.shown
-        axes.plot(curve.images, curve.mean, label=row_title(row) if shown else None, **look)
+        axes.plot(curve.images, curve.mean, label=run.title(row) if shown else None, **look)
         if shown and curve.seeds > 1:
             axes.fill_between(curve.images, curve.low, curve.high, color=look["color"], alpha=0.15, linewidth=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -107,7 +106,7 @@ def _watch_plot(run: Run, name: str, curves: Mapping[str, Curve]) -> Plot:
     axes.set_title(measure.title, loc="left", fontsize=11)
     legend_below(figure, run, axes, others=len(curves.keys() - {*run.shown}))
     ends = "; ".join(
-        f"{row_title(row)} from {curve.mean[0]:.1f} to {curve.mean[-1]:.1f}" for row, curve in curves.items()
+        f"{run.title(row)} from {curve.mean[0]:.1f} to {curve.mean[-1]:.1f}" for row, curve in curves.items()
     )
     seeds = max(curve.seeds for curve in curves.values())
     over = f" Lines: mean over {seeds} seeds; bands: from the lowest to the highest." if seeds > 1 else ""

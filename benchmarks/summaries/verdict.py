@@ -34,6 +34,7 @@ from benchmarks.summaries.intervals import (
 )
 from benchmarks.summaries.ranks import Ranking, rank
 from benchmarks.words.columns import probe_of
+from benchmarks.words.naming import Row, named_rows
 from benchmarks.words.ordering import UNRANKED, column_order, row_key
 from pretext.system.checkpoint import atomic_write
 
@@ -52,6 +53,8 @@ class Summary:
     """One metric of one row, summarised over its seeds."""
 
     pretext: str
+    """Name of the row in results.csv; `row.title` is the one that people read."""
+    row: Row
     probe: str
     metric: str
     unit: str
@@ -122,10 +125,10 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
     for (pretext, probe, metric), by_seed in chosen.items():
         other = chosen.get((baseline, probe, metric), {}) if pretext != baseline else {}
         if by_seed.keys() & other.keys():
-            row, base = tables(by_seed, other)
-            differences[pretext, probe, metric] = row - base
+            differences[pretext, probe, metric] = np.subtract(*tables(by_seed, other))
     priors, difference_priors = variance_priors(cells), variance_priors(differences)
     shares = _gap_shares(chosen)
+    named = named_rows({m.pretext: m.config_json for m in measurements})
     summaries = []
     for key, by_seed in chosen.items():
         pretext, probe, metric = key
@@ -137,6 +140,7 @@ def summarise(measurements: Iterable[Measurement], *, baseline: str = BASELINE) 
         summaries.append(
             Summary(
                 pretext=pretext,
+                row=named[pretext],
                 probe=probe,
                 metric=metric,
                 unit=rows[0].unit,
@@ -177,8 +181,9 @@ def without_learning(summaries: Iterable[Summary]) -> dict[str, str]:
 
 
 def write_summaries(out: Path, summaries: Sequence[Summary]) -> Path:
-    """Write `summary.csv`, one line per row, probe and metric with all fields of `Summary`; return its path."""
-    path, names = out / "summary.csv", [each.name for each in dataclasses.fields(Summary) if each.name != "digits"]
+    """Write `summary.csv`, one line per row, probe and metric with the numbers of `Summary`; return its path."""
+    path = out / "summary.csv"
+    names = [each.name for each in dataclasses.fields(Summary) if each.name not in ("row", "digits")]
     with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
@@ -209,10 +214,7 @@ def _paired_t(difference: Table) -> float | None:
 def ranking(summaries: Sequence[Summary]) -> Ranking | None:
     """Return the rows' mean ranks over the probes of the `random` row; rows that lack one of them are left out.
 
-    Probes in `UNRANKED` do not count.
-
-    Returns:
-        None with fewer than `MIN_PROBES` probes or two rows.
+    Probes in `UNRANKED` do not count. None with fewer than `MIN_PROBES` other probes, or two rows.
     """
     means = {(s.pretext, s.probe): s.mean * (1 if s.higher_is_better else -1) for s in summaries if s.headline}
     probes = column_order(probe for row, probe in means if row == BASELINE and probe_of(probe) not in UNRANKED)
@@ -288,12 +290,10 @@ def _gap_shares(chosen: Mapping[MetricKey, Mapping[int, Measurement]]) -> dict[M
     for (pretext, probe, metric), by_seed in chosen.items():
         ends = [chosen.get((name, probe, metric), {}) for name in REFERENCES]
         if pretext not in REFERENCES and by_seed.keys() & ends[0].keys() & ends[1].keys():
+            key = (pretext, probe, metric)
             row, floor, ceiling = tables(by_seed, *ends)
             sign = 1 if next(iter(by_seed.values())).higher_is_better else -1
-            gains[pretext, probe, metric], gaps[pretext, probe, metric] = (
-                sign * (row - floor),
-                sign * (ceiling - floor),
-            )
+            gains[key], gaps[key] = sign * (row - floor), sign * (ceiling - floor)
     found: dict[MetricKey, Interval] = {}
     for keys in _moderation_groups(gains):
         shares = gap_shares([gains[key] for key in keys], [gaps[key] for key in keys])
@@ -301,9 +301,7 @@ def _gap_shares(chosen: Mapping[MetricKey, Mapping[int, Measurement]]) -> dict[M
     return found
 
 
-def one_per_seed(
-    measurements: Iterable[Measurement],
-) -> dict[MetricKey, dict[int, Measurement]]:
+def one_per_seed(measurements: Iterable[Measurement]) -> dict[MetricKey, dict[int, Measurement]]:
     """Return one measurement by row, probe, metric and seed: from the latest cell, at the headline's stage."""
     cells: dict[tuple[str, str, int], dict[str, list[Measurement]]] = {}
     for row in measurements:

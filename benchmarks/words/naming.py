@@ -2,13 +2,15 @@
 
 A task or a probe declares its name in its own file; the names are read from the source text, without an import. Rows
 whose names depend on more than themselves, of tasks in a user's file and of encoders that are called like a task, are
-named when results are read: `name_rows`.
+named from their settings: `named_rows`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 
 from benchmarks.words.columns import column, label_of, probe_of
@@ -25,60 +27,64 @@ METRICS = {"top1": "top-1", "top5": "top-5"}
 """Names of metrics that are written otherwise than in results.csv."""
 FEW_LABELS = re.compile(r"(?P<tuned>tuned )?(?P<name>.+)@(?:(?P<percent>[\d.e+-]+)%|k=(?P<each>\d+))(?P<sd> sd)?")
 """Metrics of probes that train on few labels: a share of them, or so many of each class."""
-_own: dict[str, str] = {}
-"""Names of rows that `name_rows` has found."""
-_specs: dict[str, str | None] = {}
-"""Task spec of each row that `name_rows` was given; None for an encoder from elsewhere."""
-
-_started: set[str] = set()
-"""Rows that `name_rows` was told of, whose training began with given weights."""
 
 
-def row_title(row: str) -> str:
-    """Return the name that people read: `Context encoder + adversary` for `context_encoder:adversarial`.
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a comparison as people read it, and whether its weights may have seen labels."""
 
-    Options stay, in brackets. The name of an encoder from elsewhere is as its user has chosen it.
-    """
-    return _own.get(row) or _title(row)
+    title: str
+    """See `row_title`; `named_rows` names tasks in a user's file, and encoders that are called like a task."""
+    uses_labels: bool
+    """Whether it was trained with labels; False for an encoder from elsewhere, of which it is not known."""
+    is_given: bool
+    """Whether it is an encoder from elsewhere; it may have been trained with labels."""
+    may_know_labels: bool
+    """Whether its weights, or those that its training began with, are from elsewhere."""
 
 
-def name_rows(specs: Mapping[str, str | None], *, started: Collection[str] = ()) -> None:
-    """Name the rows whose names do not follow from themselves, for `row_title`.
+def named_rows(settings: Mapping[str, str]) -> dict[str, Row]:
+    """Return the rows of a comparison by their names in results.csv.
 
     A task in a user's file is called by its `titles`, or else by the file's name. An encoder from elsewhere that is
     called like another row, as in `--encoder SimCLR=FILE` beside `simclr`, is told apart.
 
     Args:
-        specs: The task spec of each row of a comparison; None for an encoder from elsewhere.
-        started: Rows whose training began with given weights.
+        settings: `Measurement.config_json` of a cell of each row.
     """
-    _specs.update(specs)
-    _started.difference_update(specs)
-    _started.update(started)
+    known = {row: json.loads(text) for row, text in settings.items()}
+    specs = {row: None if "foreign" in each else str(each.get("spec", row)) for row, each in known.items()}
+    titles = {row: row_title(row) if spec is None else _title(row, spec) for row, spec in specs.items()}
+    rows = {}
     for row, spec in specs.items():
-        if spec is not None and is_file(spec):
-            _own[row] = _title_in_file(row, spec)
-    for row, spec in specs.items():
-        others = {row_title(other) for other in specs if other != row}
-        if spec is None and row not in PLAIN_TITLES and _title(row) in others:
-            _own[row] = f"{row} (encoder file)"
+        is_given = spec is None and row not in PLAIN_TITLES
+        same = is_given and titles[row] in {title for other, title in titles.items() if other != row}
+        rows[row] = Row(
+            title=f"{row} (encoder file)" if same else titles[row],
+            uses_labels=spec is not None and _uses_labels(spec),
+            is_given=is_given,
+            may_know_labels=is_given or "init" in known[row],
+        )
+    return rows
 
 
-def uses_labels(row: str) -> bool:
-    """Return whether a row was trained with labels; False for an encoder from elsewhere, of which it is not known."""
-    spec = _specs.get(row, row)
-    task = None if spec is None else _in_file(spec) if is_file(spec) else _tasks().get(re.split("[:?]", spec)[0])
+@cache
+def row_title(row: str) -> str:
+    """Return the name that people read: `Context encoder + adversary` for `context_encoder:adversarial`.
+
+    Options stay, in brackets. The name of an encoder from elsewhere is as its user has chosen it.
+    """
+    kind, _, options = row.partition("?")
+    name, colon, variant = kind.partition(":")
+    task = _tasks().get(name)
+    if task is None or (colon and variant not in task.variants):
+        return PLAIN_TITLES.get(row, row)
+    return _with_options(task.title(variant), options)
+
+
+def _uses_labels(spec: str) -> bool:
+    task = _in_file(spec) if is_file(spec) else _tasks().get(re.split("[:?]", spec)[0])
     return task is not None and task.needs_labels
-
-
-def is_given(row: str) -> bool:
-    """Return whether a row is an encoder from elsewhere; it may have been trained with labels."""
-    return row in _specs and _specs[row] is None and row not in PLAIN_TITLES
-
-
-def may_know_labels(row: str) -> bool:
-    """Return whether a row's weights, or those that its training began with, are from elsewhere."""
-    return is_given(row) or row in _started
 
 
 def _in_file(spec: str) -> catalogue.DeclaredTask | None:
@@ -89,24 +95,16 @@ def _in_file(spec: str) -> catalogue.DeclaredTask | None:
         return None
 
 
-def _title_in_file(row: str, spec: str) -> str:
-    """Return the name of a task in a user's file; that of the file if it is gone or names none."""
+def _title(row: str, spec: str) -> str:
+    """Return the name of a row with a task; where the task's file is gone or names none, that of the file."""
+    if not is_file(spec):
+        return row_title(row)
     _, _, options = row.partition("?")
     name, _, variant = row.partition("?")[0].partition(":")
     readable = name.replace("_", " ").strip().capitalize() or name
     task = _in_file(spec)
     if task is None or not task.titles:
         return _with_options(f"{readable} ({variant})" if variant else readable, options)
-    return _with_options(task.title(variant), options)
-
-
-@cache
-def _title(row: str) -> str:
-    kind, _, options = row.partition("?")
-    name, colon, variant = kind.partition(":")
-    task = _tasks().get(name)
-    if task is None or (colon and variant not in task.variants):
-        return PLAIN_TITLES.get(row, row)
     return _with_options(task.title(variant), options)
 
 

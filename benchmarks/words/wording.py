@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.words.columns import label_of
-from benchmarks.words.naming import probe_title, row_title
+from benchmarks.words.naming import probe_title
 
 if TYPE_CHECKING:
     from benchmarks.summaries.intervals import Interval
@@ -114,13 +114,13 @@ def listed(
             None takes `counted`.
     """
     rows_of: dict[str, list[str]] = {}
-    for row in dict.fromkeys(s.pretext for s in summaries):
+    for row, title in {s.pretext: s.row.title for s in summaries}.items():
         of_row = [s for s in summaries if s.pretext == row]
         hits = [probe for probe in probes if any(s.probe == probe and wanted(s) for s in of_row)]
         if hits:
             every = len(hits) == len(of_row) > 2
             where = f"all {len(hits)} probes" if every else and_list([probe_title(probe) for probe in hits])
-            rows_of.setdefault(where, []).append(row_title(row))
+            rows_of.setdefault(where, []).append(title)
     full = "; ".join(f"{and_list(rows)} in {where}" for where, rows in rows_of.items())
     if len(full.split()) <= MOST_WORDS:
         return full
@@ -135,8 +135,9 @@ def counted(found: Sequence[Summary], summaries: Sequence[Summary]) -> str:
         summaries: All summaries of the table.
     """
     by_count: dict[int, list[str]] = {}
+    titles = {s.pretext: s.row.title for s in found}
     for row, count in Counter(s.pretext for s in found).most_common():
-        by_count.setdefault(count, []).append(row_title(row))
+        by_count.setdefault(count, []).append(titles[row])
     every = len({s.probe for s in summaries})
     parts: list[str] = []
     left, room = list(by_count.items()), MOST_NAMED

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
-import pytest
 from comparison_samples import row
 
 from benchmarks.report.headline import best_by_probe, best_of_probe, bold_legend, standings
 from benchmarks.summaries.verdict import ranking, summarise
-from benchmarks.words import naming
-from benchmarks.words.naming import is_given, name_rows, uses_labels
 
 FILE = '''"""Mine: a task that reads labels."""
 from pretext.tasks.base import Task
@@ -23,18 +22,22 @@ class Mine(Task):
 '''
 
 
-@pytest.fixture(autouse=True)
-def no_rows_of_other_tests(monkeypatch):
-    monkeypatch.setattr(naming, "_specs", {})
-    monkeypatch.setattr(naming, "_own", {})
-    monkeypatch.setattr(naming, "_started", set())
+FOREIGN, STARTED = {"foreign": "a file"}, {"spec": "simclr", "init": "a file"}
+"""Settings of a row's cells."""
 
 
-def summaries_of(means, probes=("linear", "knn", "svm"), **fields):
-    """Rows of seeds around these means, one of them per probe if a row has several."""
+def summaries_of(means, probes=("linear", "knn", "svm"), *, settings=None):
+    """Rows of seeds around these means, one of them per probe if a row has several; settings of their cells by row."""
     rng = np.random.default_rng(0)
+    about = {name: json.dumps((settings or {}).get(name, {})) for name in means}
     return summarise(
-        row(name, rng.normal(0, 0.01, 50) + np.broadcast_to(of_row, len(probes))[at], probe=probe, seed=seed, **fields)
+        row(
+            name,
+            rng.normal(0, 0.01, 50) + np.broadcast_to(of_row, len(probes))[at],
+            probe=probe,
+            seed=seed,
+            config_json=about[name],
+        )
         for name, of_row in means.items()
         for at, probe in enumerate(probes)
         for seed in range(3)
@@ -47,24 +50,26 @@ def claims(summaries):
 
 def test_a_row_that_reads_labels_is_never_best_without_them(tmp_path):
     (tmp_path / "mine.py").write_text(FILE)
-    name_rows({"mine": str(tmp_path / "mine.py"), "supervised?learning_rate=0.001": "supervised"})
-    assert [uses_labels(name) for name in ("mine", "supervised?learning_rate=0.001", "supervised", "simclr:small")] == [
-        True, True, True, False,
-    ]  # fmt: skip
-    found = summaries_of({"random": 40, "supervised?learning_rate=0.001": 90, "mine": 80, "simclr": 50})
+    settings = {"mine": {"spec": str(tmp_path / "mine.py")}, "strong": {"spec": "supervised?learning_rate=0.001"}}
+    found = summaries_of({"random": 40, "strong": 90, "supervised": 95, "mine": 80, "simclr": 50}, settings=settings)
+    assert {s.pretext: s.row.uses_labels for s in found} == {
+        "random": False, "strong": True, "supervised": True, "mine": True, "simclr": False,
+    }  # fmt: skip
     assert claims(found)[0] == "Best without labels over 3 probes: SimCLR."
     assert best_by_probe(found) == "Best without labels by probe: SimCLR in Linear, k-NN and SVM."
     assert best_of_probe([s for s in found if s.probe == "linear"]) == ["simclr"]
-    assert claims(summaries_of({"random": 40, "mine": 80})) == []
+    assert claims(summaries_of({"random": 40, "mine": 80}, settings=settings)) == []
 
 
 def test_of_an_encoder_from_elsewhere_it_is_not_said_that_it_saw_no_labels():
-    name_rows({"theirs": None, "hog": None, "simclr": "simclr"})
-    assert [is_given(name) for name in ("theirs", "hog", "simclr", "unknown")] == [True, False, False, False]
-    found = summaries_of({"random": 40, "theirs": 80, "simclr": 50})
+    settings = {"theirs": FOREIGN, "hog": FOREIGN}
+    every = summaries_of({"theirs": 1, "hog": 1, "simclr": 1}, settings=settings)
+    assert {s.pretext: s.row.is_given for s in every} == {"theirs": True, "hog": False, "simclr": False}
+    found = summaries_of({"random": 40, "theirs": 80, "simclr": 50}, settings=settings)
     assert claims(found)[0] == "Best over 3 probes: theirs."
     assert best_by_probe(found).startswith("Best by probe: theirs in Linear")
-    assert claims(summaries_of({"random": 40, "theirs": 45, "simclr": 50}))[0].startswith("Best without labels over")
+    below = summaries_of({"random": 40, "theirs": 45, "simclr": 50}, settings=settings)
+    assert claims(below)[0].startswith("Best without labels over")
 
 
 def test_random_weights_that_are_level_with_the_best_row_are_named():
@@ -111,8 +116,8 @@ def test_a_rank_of_features_has_no_best_row():
 
 
 def test_a_row_that_begins_with_given_weights_is_not_said_to_know_no_labels():
-    name_rows({"continued": "simclr", "simclr": "simclr"}, started=["continued"])
-    found = summaries_of({"random": 40, "continued": 80, "simclr": 50})
+    rows = {"random": 40, "continued": 80, "simclr": 50}
+    found = summaries_of(rows, settings={"continued": STARTED})
     assert claims(found)[0] == "Best over 3 probes: continued." and bold_legend(found) == "best in bold"
-    name_rows({"continued": "simclr"})  # another comparison
-    assert claims(found)[0].startswith("Best without labels")
+    another = summaries_of(rows, settings={"continued": {"spec": "simclr"}})
+    assert claims(another)[0].startswith("Best without labels")

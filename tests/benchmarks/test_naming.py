@@ -11,8 +11,8 @@ from benchmarks.planning.probes import probe_names
 from benchmarks.planning.recipes import PROFILES
 from benchmarks.planning.rows import PLAIN
 from benchmarks.records.results import read_measurements, write_cell
-from benchmarks.words import naming
-from benchmarks.words.naming import encoder_title, metric_title, name_rows, probe_title, row_title
+from benchmarks.summaries.verdict import summarise
+from benchmarks.words.naming import encoder_title, metric_title, named_rows, probe_title, row_title
 from benchmarks.words.ordering import group_of, row_key
 
 
@@ -50,16 +50,17 @@ class Mine(Task):
 """
 
 
-@pytest.fixture
-def forgetful(monkeypatch):
-    monkeypatch.setattr(naming, "_own", {})
+def titles(specs):
+    """Return the titles of the rows of a comparison, from their task specs; None for an encoder from elsewhere."""
+    settings = {row: {"foreign": "file"} if spec is None else {"spec": spec} for row, spec in specs.items()}
+    return {row: each.title for row, each in named_rows({row: json.dumps(settings[row]) for row in specs}).items()}
 
 
-def test_a_task_in_a_file_is_called_as_it_says(forgetful, tmp_path):
+def test_a_task_in_a_file_is_called_as_it_says(tmp_path):
     named, plain = tmp_path / "my_task.py", tmp_path / "my_other_task.py"
     named.write_text(TASK)
     plain.write_text(TASK[: TASK.index("    titles")])
-    name_rows(
+    assert titles(
         {
             "my_task": f"{named}",
             "my_task:large?x=2": f"{named}:large?x=2",
@@ -68,33 +69,41 @@ def test_a_task_in_a_file_is_called_as_it_says(forgetful, tmp_path):
             "lost_task": f"{tmp_path}/lost_task.py",  # removed since
             "my_encoder": None,
         }
-    )
-    assert {row: row_title(row) for row in naming._own} == {
+    ) == {
         "my_task": "Mean colour",
         "my_task:large?x=2": "Mean colour of all (x=2)",
         "my_other_task": "My other task",
         "my_other_task:large?x=2": "My other task (large, x=2)",
         "lost_task": "Lost task",
+        "my_encoder": "my_encoder",
     }
-    assert row_title("my_encoder") == "my_encoder"
 
 
-def test_an_encoder_called_like_a_task_is_told_apart(forgetful):
-    name_rows({"simclr": "simclr:small", "SimCLR": None, "hog": None, "mine": None})
-    assert [row_title(row) for row in ("simclr", "SimCLR", "hog", "mine")] == [
-        "SimCLR", "SimCLR (encoder file)", "HOG", "mine",
-    ]  # fmt: skip
+def test_an_encoder_called_like_a_task_is_told_apart():
+    assert titles({"simclr": "simclr:small", "SimCLR": None, "hog": None, "mine": None}) == {
+        "simclr": "SimCLR", "SimCLR": "SimCLR (encoder file)", "hog": "HOG", "mine": "mine",
+    }  # fmt: skip
 
 
-def test_names_are_known_when_results_are_read(forgetful, tmp_path):
+def test_one_comparison_does_not_name_the_rows_of_another(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(TASK.replace("Mean colour", name.capitalize()))
+    one, other = (
+        summarise([row("mine", LOW, config_json=json.dumps({"spec": str(tmp_path / name / "mine.py")}))])
+        for name in ("one", "other")
+    )
+    assert (one[0].row.title, other[0].row.title) == ("One", "Other")
+
+
+def test_results_have_the_names_of_their_settings(tmp_path):
     about = {"simclr": {"spec": "simclr"}, "SimCLR": {"spec": "a", "foreign": "b"}, "own_task": {"spec": "own_task.py"}}
     for number, (name, settings) in enumerate(about.items()):
         measured = row(name, LOW, cell=f"row{number}", config_json=json.dumps(settings))
         write_cell(tmp_path, measured.cell, [measured])
-    read_measurements(tmp_path)
-    assert [row_title(name) for name in ("simclr", "SimCLR", "own_task")] == [
-        "SimCLR", "SimCLR (encoder file)", "Own task",
-    ]  # fmt: skip
+    assert {s.pretext: s.row.title for s in summarise(read_measurements(tmp_path))} == {
+        "simclr": "SimCLR", "SimCLR": "SimCLR (encoder file)", "own_task": "Own task",
+    }  # fmt: skip
 
 
 def test_rows_and_probes_of_every_profile_have_names_of_their_own():

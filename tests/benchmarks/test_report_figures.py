@@ -42,7 +42,7 @@ def test_learning_curves_leave_out_what_a_watch_has_measured(tmp_path):
     lines = [{"step": 1, "images": 8, "watch": {"knn_top1": 50.0}}]
     lines += [{"step": step, "images": 8 * step, "loss": {"task": 4.0 / step}} for step in (1, 2)]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (drawn,) = _learning_plots(SimpleNamespace(pretrained=lambda: {"rotation": {0: tmp_path}}))
+    (drawn,) = _learning_plots(SimpleNamespace(pretrained=lambda: {"rotation": {0: tmp_path}}, title=row_title))
     assert "Rotation from 4 to 2" in drawn.alt
 
 
@@ -75,7 +75,7 @@ def test_with_many_rows_plots_show_the_best(many):
     assert set(best) < set(run.shown)
     gain = next(plot for plot in plots(run) if plot.name == "gain-linear")
     (legend,) = gain.figure.legends
-    compared = [wrapped(row_title(name)) for name in run.shown if name != "random"]
+    compared = [wrapped(run.title(name)) for name in run.shown if name != "random"]
     assert [text.get_text() for text in legend.get_texts()] == [*compared, "17 others"]
 
 

@@ -17,6 +17,7 @@ from benchmarks.planning.adjusting import watched
 from benchmarks.records.results import encoder_path
 from benchmarks.report.plotting import style
 from benchmarks.report.watch import over_seeds, watch_plots
+from benchmarks.words.naming import row_title
 from pretext.datasets import open_dataset
 from pretext.system.errors import UserError
 from pretext.training.config import TrainConfig
@@ -39,7 +40,7 @@ def drawn(**rows):
     """Return the watch figures of rows, each a list of run folders."""
     of_row = {name: dict(enumerate(folders)) for name, folders in rows.items()}
     with style():
-        return watch_plots(SimpleNamespace(pretrained=lambda: of_row, shown=[*rows], rows=[*rows]))
+        return watch_plots(SimpleNamespace(pretrained=lambda: of_row, shown=[*rows], rows=[*rows], title=row_title))
 
 
 def test_a_curve_is_the_mean_of_its_seeds_with_their_range():
