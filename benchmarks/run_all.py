@@ -171,8 +171,8 @@ def finish(out: Path) -> None:
     table = text_table(summaries, costs, width=columns)
     now = digest_of_inputs(out)
     if not (csv.exists() and report.exists() and made_of.exists() and made_of.read_bytes() == now.encode()):
-        csv, report = write_csv(out), write_report(out)
-        write_parquet(out)
+        csv, report = write_csv(out, measurements), write_report(out)
+        write_parquet(out, measurements)
         write_summaries(out, summaries)
         made_of.write_text(now)
     for folder in (out, out / "figures"):  # of a process that was killed while this one wrote the report

@@ -240,18 +240,19 @@ def _check_schema(path: Path, content: Any, remedy: str) -> None:
         raise UserError(f"{path}: schema_version is {version}, this suite reads {SCHEMA_VERSION}; {remedy}")
 
 
-def write_csv(out: Path) -> Path:
-    """Write `results.csv` from the JSON files; return its path."""
+def write_csv(out: Path, measurements: Sequence[Measurement] | None = None) -> Path:
+    """Write `results.csv` from the measurements, those of the folder if None; return its path."""
+    measurements = read_measurements(out) if measurements is None else measurements
     path = out / "results.csv"
     with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(vars(row) for row in read_measurements(out))
+        writer.writerows(vars(row) for row in measurements)
     return path
 
 
-def write_parquet(out: Path) -> Path | None:
-    """Write `results.parquet`, with the columns of `results.csv`, and return its path.
+def write_parquet(out: Path, measurements: Sequence[Measurement] | None = None) -> Path | None:
+    """Write `results.parquet`, with the rows and columns of `results.csv`, and return its path.
 
     Without pyarrow the result is None, and an older file is deleted because it would be outdated.
     """
@@ -261,10 +262,12 @@ def write_parquet(out: Path) -> Path | None:
         return None
     import pandas as pd
 
+    measurements = read_measurements(out) if measurements is None else measurements
+
     def printable(value: Any) -> Any:
         return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
-    rows = [[printable(getattr(row, name)) for name in COLUMNS] for row in read_measurements(out)]
+    rows = [[printable(getattr(row, name)) for name in COLUMNS] for row in measurements]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     with atomic_write(path) as beside:  # as bytes: pyarrow itself takes only paths in UTF-8
         # a column that is all None would have the type object

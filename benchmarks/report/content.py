@@ -175,8 +175,9 @@ class Run:
         judged_by = {row: [probe for probe in probes if (row, probe) in headlines] for row in self.shown}
         return {row: headlines[row, judges[0]].stage for row, judges in judged_by.items() if judges}
 
+    @functools.cached_property
     def readings(self) -> list[Reading]:
-        """Return every metric at every stage; stages in the order of the encoder."""
+        """Every metric at every stage; stages in the order of the encoder."""
         groups: dict[tuple[str, str, str, str], list[Measurement]] = {}
         for m in self.measurements:
             groups.setdefault((m.pretext, m.probe, m.metric, m.stage), []).append(m)

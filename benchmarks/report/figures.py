@@ -126,7 +126,7 @@ def _depth_plots(run: Run) -> list[Plot]:
     drawn = []
     for probe in column_order(metrics):
         metric = metrics[probe].metric
-        readings = [r for r in run.readings() if (r.probe, r.metric) == (probe, metric)]
+        readings = [r for r in run.readings if (r.probe, r.metric) == (probe, metric)]
         stages = list(dict.fromkeys(r.stage for r in readings))
         if len(readings) == len({r.pretext for r in readings}):  # one stage per row, chosen on val: no line to draw
             continue

@@ -25,7 +25,7 @@ def gains_by_stage(run: Run) -> dict[str, dict[str, list[Gain]]]:
     Probes that read one stage are left out, and so are rows of other encoders.
     """
     metrics = {s.probe: s.metric for s in run.summaries if s.headline}
-    every = run.readings()
+    every = run.readings
     found: dict[str, dict[str, list[Gain]]] = {}
     for probe in run.probes:
         rows: dict[str, list[Reading]] = {}

@@ -45,7 +45,7 @@ def score_table(run: Run) -> str:
     names = ("row", "probe", "metric", "stage", "unit", "mean", "from", "to", "no learning", "− random")
     head = [_head(name, text=name in names[1:5]) for name in (*names, "from", "to", "seeds", "n")]
     body, rows = [], []
-    for r in run.readings():
+    for r in run.readings:
         s = differences.get((r.pretext, r.probe, r.metric, r.stage))
         difference = (s.difference, s.difference_low, s.difference_high) if s else (None, None, None)
         words = [probe_title(r.probe), metric_title(r.metric), r.stage + (" ★" if r.headline else ""), r.unit]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pretext.system.errors import UserError
 
-LIMITS = {int: 2**63, float: 2**1023}
+LIMITS = {int: 2**63, float: 2.0**1023}
 """Numbers must be smaller than this, so that every later step can compute with them."""
 Shape = type | Mapping[str, "Shape"] | tuple["Shape", ...] | list["Shape"]
 """What a value must be.
@@ -70,6 +70,8 @@ def misfit(value: Any, shape: Shape, name: str = "") -> str:
     if isinstance(shape, list):
         if not isinstance(value, list):
             return misfit(value, list, name)
+        if shape[0] in (int, float) and _are_numbers(value, shape[0]):  # at once: results have a million
+            return ""
         return next(filter(None, (misfit(each, shape[0], f"{name}[{i}]") for i, each in enumerate(value))), "")
     if not isinstance(value, dict):
         return misfit(value, dict, name)
@@ -87,6 +89,12 @@ def misfit(value: Any, shape: Shape, name: str = "") -> str:
         elif wrong := misfit(value[plain], wanted, inner):
             return wrong
     return ""
+
+
+def _are_numbers(values: list[Any], kind: Any) -> bool:
+    """Return what `_is` says of all values, for `int` and `float`, in a tenth of the time."""
+    of_kind = {int} if kind is int else {int, float}
+    return of_kind.issuperset(map(type, values)) and all(map(LIMITS[kind].__gt__, map(abs, values)))
 
 
 def _is(value: Any, kind: type) -> bool:

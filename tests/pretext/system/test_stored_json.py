@@ -45,5 +45,15 @@ def test_what_is_wrong_is_named(tmp_path, text, wrong):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [int, float])
+@pytest.mark.parametrize(
+    "last", [True, None, "1", 1.5, -1e308, float("nan"), float("inf"), 2**63, -(2**63), 10**400, [], 7]
+)
+def test_a_long_list_of_numbers_is_checked_as_each_of_them(kind, last):
+    alone = misfit(last, kind, "x[3]")
+    assert misfit([1, 0, -2, last], [kind], "x") == alone
+    assert (alone == "") == (last == 7 or (kind is float and last in (1.5, 2**63, -(2**63))))
+
+
 def test_anything_is_an_object_of_python():
     assert misfit({"a": [None]}, object) == ""
