@@ -12,8 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from downstream.metrics import Detections, Truth, box_iou
-from pretext.datasets.drawing import draw_boxes, with_mask
-from pretext.system.checkpoint import atomic_write
+from pretext.datasets.drawing import draw_boxes, save_sheet, with_mask
 
 CELL = 224
 """Side of an image on a sheet, in pixels."""
@@ -98,8 +97,7 @@ def _write(path: Path, rows: list[tuple[str, list[Image.Image]]]) -> None:
         pen.text((GAP, row * height + 4), heading, fill="black")
         for column, image in enumerate(images):
             sheet.paste(image, (GAP + column * (CELL + GAP), row * height + HEADING))
-    with atomic_write(path) as beside:
-        sheet.save(beside, format="PNG")
+    save_sheet(sheet, path)
 
 
 def _resized(image: UInt8[Tensor, "3 S S"], resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pretext.datasets import say_opened
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.decoding import decode
+from pretext.datasets.drawing import save_sheet
 from pretext.datasets.fitting import resize
 from pretext.system.checkpoint import atomic_write
 from pretext.system.command_line import parse
@@ -24,7 +25,7 @@ from retrieval.indexing.manifest import Manifest
 from retrieval.originals import file_of, original
 from retrieval.regions import WHOLE, Box, Regions, region_noun
 from retrieval.searcher import Searchable
-from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet
+from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles
 
 PROG = "python -m retrieval search"
 Corners = tuple[float, float, float, float]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import UInt8
@@ -19,7 +18,6 @@ from torch import Tensor
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.fitting import padded_place
 from pretext.datasets.packed import PackedDataset, ResizedDataset
-from pretext.system.checkpoint import atomic_write
 from pretext.system.errors import UserError
 from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.originals import original
@@ -130,12 +128,6 @@ def neighbour_sheet(
             for c, tile in enumerate(neighbours_per_encoder[name][q]):
                 _draw_tile(sheet, tile, left + label_width + c * (SIDE + GAP), y, parts=parts, font=font)
     return sheet
-
-
-def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write a sheet as PNG, atomically."""
-    with atomic_write(path) as temporary:
-        sheet.save(temporary, format="PNG")
 
 
 def outlined(tile: Tile, *, side: int = SIDE) -> Image.Image:

@@ -7,7 +7,8 @@ from pathlib import Path
 from benchmarks.report.content import read_run
 from benchmarks.report.neighbours import neighbours_by_row
 from pretext.datasets import open_dataset
-from retrieval.sheets import neighbour_sheet, save_sheet
+from pretext.datasets.drawing import save_sheet
+from retrieval.sheets import neighbour_sheet
 
 QUERIES, SHOWN = 4, 6
 """Number of test pictures on the sheet, and of neighbours of each."""

@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pretext.datasets.base import IGNORE, BadImage, ImageDataset, Target
 from pretext.datasets.classification import class_names_of
-from pretext.datasets.drawing import FONT_SIZE, draw_boxes, with_mask
+from pretext.datasets.drawing import FONT_SIZE, draw_boxes, save_sheet, with_mask
 from pretext.datasets.findings import standing
-from pretext.system.checkpoint import atomic_write
 
 COLUMNS, ROWS = 6, 2
 """Pictures of each split: so many side by side, in so many rows."""
@@ -53,8 +52,7 @@ def write_contact_sheet(data: ImageDataset, path: Path) -> None:
             sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (tallest - picture.height) // 2))
             pen.text((left + CELL / 2, top + tallest), _fitting(caption, font), "black", font, anchor="ma")
         top += tallest + CAPTION + GAP
-    with atomic_write(path) as beside:
-        sheet.save(beside, format="PNG")
+    save_sheet(sheet, path)
 
 
 def _drawn(part: ImageDataset) -> list[tuple[Image.Image, str]]:

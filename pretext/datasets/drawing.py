@@ -1,8 +1,9 @@
-"""Draw boxes, masks and class names on pictures, in colours that stay apart for most eyes."""
+"""Draw boxes, masks and class names on pictures, in colours that stay apart for most eyes; write sheets of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pretext.datasets.base import IGNORE
+from pretext.system.checkpoint import atomic_write
 
 FONT_SIZE = 12
 PALETTE = (
@@ -24,11 +26,19 @@ OPACITY = 0.6
 """Opacity of a class's colour over the picture."""
 DIMMED = 0.5
 """Brightness of the background, relative to the picture."""
+COMPRESSION = 4
+"""Effort of the PNG files, from 0 to 9. Pillow's own 6 takes 2.5 times as long, for files that are 1 to 5 % smaller."""
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
     """Return the colour of class `number`; with more classes than colours, colours repeat."""
     return PALETTE[number % len(PALETTE)]
+
+
+def save_sheet(sheet: Image.Image, path: str | Path) -> None:
+    """Write a sheet of pictures as PNG, atomically."""
+    with atomic_write(path) as beside:
+        sheet.save(beside, format="PNG", compress_level=COMPRESSION)
 
 
 def draw_boxes(

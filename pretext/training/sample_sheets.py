@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pretext.system.checkpoint import atomic_write
+from pretext.datasets.drawing import save_sheet
 from pretext.tasks.base import Batch, Task
 
 SAMPLE_IMAGES = 8
@@ -88,8 +88,7 @@ def sample_sheet(columns: Mapping[str, Float[Tensor, "B 3 S S"]], path: str | Pa
             image = Image.fromarray(tile.permute(1, 2, 0).numpy())
             image = image.resize((side, side), Image.Resampling.BICUBIC)
             sheet.paste(image, (left, top + GAP + row * step))
-    with atomic_write(path) as temporary:
-        sheet.save(temporary, format="PNG")
+    save_sheet(sheet, path)
 
 
 def _wrapped(heading: str, width: int, font: Any) -> str:

@@ -30,6 +30,7 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from pretext.datasets.base import BadImage, ImageDataset
+from pretext.datasets.drawing import save_sheet
 from pretext.datasets.packed import at_size
 from pretext.encoders.base import Encoder
 from pretext.judging import Probe, Score
@@ -45,7 +46,7 @@ from retrieval.measures import (
 )
 from retrieval.patches import describe_pooled
 from retrieval.regions import PATCH, Mode, Regions, labelled_regions, patch_rows, regions_of
-from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, save_sheet, tile_of
+from retrieval.sheets import Tile, class_name, neighbour_sheet, neighbour_tiles, tile_of
 
 Vectors = dict[str, NDArray[np.float32]]
 SHOWN = 4
