@@ -16,6 +16,10 @@ from pretext.tasks.base import Fitted
 CPU = torch.device("cpu")
 STEPPED = [name for name in NAMES if not issubclass(task_class(name), Fitted)]
 CLASSES = 10
+COSINES = ("simsiam",)
+"""Tasks whose loss is a mean cosine: it begins near 0, where its rounding is that of the terms that cancel."""
+HALF_UNIT = 2**-9
+"""The rounding of a bfloat16 number near 1."""
 
 
 def losses(name, precision):
@@ -45,5 +49,5 @@ def test_a_tasks_losses_in_bfloat16_are_those_in_float32_but_for_rounding(name):
     exact, full = losses(name, "float32")
     rounded, half = losses(name, "bfloat16")
     assert torch.float32 in full and torch.bfloat16 in half and torch.bfloat16 not in full
-    assert rounded == pytest.approx(exact, rel=0.02)
+    assert rounded == pytest.approx(exact, **({"abs": HALF_UNIT} if name in COSINES else {"rel": 0.02}))
     assert rounded != exact
