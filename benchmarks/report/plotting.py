@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.report.content import Run
 from benchmarks.summaries.verdict import BASELINE
+from benchmarks.words.wording import count_of
 from pretext.system.checkpoint import atomic_write
 
 if TYPE_CHECKING:
@@ -184,6 +185,6 @@ def legend_below(figure: Figure, run: Run, *panels: Axes, others: int | None = N
     entries = {name: found[name] for name in map(run.title, run.shown) if name in found}
     others = len(run.rows) - len(run.shown) if others is None else others
     if others:
-        entries[f"{others} others"] = Line2D([], [], color=GREY, marker=".", linewidth=0.7)
+        entries[count_of(others, "other")] = Line2D([], [], color=GREY, marker=".", linewidth=0.7)
     labels = [wrapped(name) for name in entries]
     figure.legend(handles=list(entries.values()), labels=labels, loc="outside lower left", ncols=2)

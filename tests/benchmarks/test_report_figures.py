@@ -17,7 +17,7 @@ from benchmarks.report import FIGURE, write_report
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import _learning_plots, plots
 from benchmarks.report.pareto import pareto_front
-from benchmarks.report.plotting import style, wrapped
+from benchmarks.report.plotting import blank_figure, legend_below, style, wrapped
 from benchmarks.words.naming import row_title
 
 
@@ -94,6 +94,12 @@ def test_the_front_has_the_rows_that_no_other_dominates():
         front = pareto_front(cost, quality | {"of no known cost": 99.0})
         assert set(front) == wanted
         assert [cost[name] for name in front] == sorted(cost[name] for name in front)
+
+
+def test_a_legend_counts_one_other_row_as_one():
+    figure = blank_figure(2.0)
+    legend_below(figure, SimpleNamespace(shown=[], rows=["rotation"], title=row_title), figure.subplots())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1 other"]
 
 
 @pytest.mark.parametrize(("seconds", "unit"), [(None, "seconds"), (30, "FLOPs")])
