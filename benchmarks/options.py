@@ -173,7 +173,7 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     """
     from benchmarks.planning.adjusting import chosen_probes, watched, with_budget, with_precision
     from benchmarks.planning.cells import check_slugs
-    from benchmarks.planning.making import Judging, make_plan, open_data
+    from benchmarks.planning.making import Judging, check_rows, make_plan, open_all
     from benchmarks.planning.probes import with_label_free
     from benchmarks.planning.recipes import PROFILES
     from benchmarks.planning.row_flags import encoder_rows, task_rows
@@ -198,10 +198,13 @@ def plan_of(options: Options, recipe: Recipe | None = None) -> Plan:
     labels_of(specs)  # a set that is given twice fails before data is opened
     pretrain_spec = options.pretrain_data or specs[0]
     check_same(options.folder, recipe.name, specs, pretrain_spec)
-    opened = {
-        spec: open_data(spec, recipe.image_size, bad_images=options.bad_images, download=options.download)
-        for spec in dict.fromkeys((*specs, pretrain_spec))
-    }
+    check_rows(rows, recipe)
+    opened = open_all(
+        dict.fromkeys((*specs, pretrain_spec)),
+        recipe.image_size,
+        bad_images=options.bad_images,
+        download=options.download,
+    )
     judging = [
         Judging(*opened[spec], probes if options.probes else with_label_free(probes, opened[spec][1])) for spec in specs
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.planning.cells import AnyProbe, Cell, DataSource, Inpainting, check_slugs, encoder_cell, probe_cell
@@ -17,6 +17,7 @@ from pretext.datasets.base import ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.judging import Probe
 from pretext.system.errors import UserError
+from pretext.tasks.base import LabelKind, label_kind
 
 SPLITS = ("train", "val", "test")
 
@@ -30,26 +31,36 @@ class Judging(NamedTuple):
 
 
 def open_data(spec: str, size: int, *, bad_images: BadImages, download: bool) -> tuple[DataSource, ImageDataset]:
-    """Open a data set, decode it once for all later processes, and fingerprint its splits.
+    """Return one data set of `open_all`."""
+    return open_all([spec], size, bad_images=bad_images, download=download)[spec]
+
+
+def open_all(
+    specs: Iterable[str], size: int, *, bad_images: BadImages, download: bool
+) -> dict[str, tuple[DataSource, ImageDataset]]:
+    """Open data sets, then decode each once for all later processes, and fingerprint its splits.
 
     Args:
-        spec: The data set.
+        specs: The data sets.
         size: Image side in pixels.
         bad_images: Skip undecodable images, or stop.
         download: Fetch a torchvision data set that is missing.
 
     Returns:
-        The source for the cells, and the opened data set with pictures of any size.
+        By spec the source for the cells, and the opened data set with pictures of any size.
 
     Raises:
-        UserError: If the data set cannot be opened, or an image cannot be decoded and `bad_images` is `stop`.
+        UserError: If a data set cannot be opened, or an image cannot be decoded and `bad_images` is `stop`.
     """
-    opened = open_dataset(spec, download=download)
-    say_opened(opened, notes=False)  # the plan says them
-    sized = at_size(opened, size, bad_images=bad_images, fit="crop")
-    prints = tuple((name, sized.split(name).fingerprint) for name in SPLITS)
-    opened.notes = sized.notes  # with what cannot be decoded
-    return DataSource(spec=spec, size=size, bad_images=bad_images, fingerprints=prints), opened
+    opened = {spec: open_dataset(spec, download=download) for spec in specs}
+    found = {}
+    for spec, data in opened.items():
+        say_opened(data, notes=False)  # the plan says them
+        sized = at_size(data, size, bad_images=bad_images, fit="crop")
+        prints = tuple((name, sized.split(name).fingerprint) for name in SPLITS)
+        data.notes = sized.notes  # with what cannot be decoded
+        found[spec] = DataSource(spec=spec, size=size, bad_images=bad_images, fingerprints=prints), data
+    return found
 
 
 def make_plan(
@@ -70,7 +81,8 @@ def make_plan(
         pretrain_data: The training data, as source and opened data set; None takes the first data set of the probes.
 
     Raises:
-        UserError: If nothing is left to compute, or a task cannot be built on the encoder.
+        UserError: If nothing is left to compute, or a task that needs labels cannot be built on the encoder;
+            `check_rows` checks the others.
     """
     first = judging[0]
     labels = labels_of([each.source.spec for each in judging])
@@ -90,11 +102,11 @@ def make_plan(
     encoder_cells: list[Cell] = []
     probe_cells: list[Cell] = []
     for row in sorted(rows, key=_place):
-        if row.task is not None:
-            if _needs_labels(row.task) and not train_images.annotations & {"label", "labels"}:
+        if row.task is not None and _needs_labels(row.task):
+            if not train_images.annotations & {"label", "labels"}:
                 left_out.append(f"row {row.name} left out: {train_images.spec} has no classes; {REMEDY['label']}")
                 continue
-            _check_buildable(row, row.task, recipe, train_images)
+            _check_buildable(row, row.task, recipe, label_kind(train_images))
         encoders = _encoders_of(row, recipe, seeds=seeds, train=train_source, judged=first.source)
         judged_by = [
             probe_cell(encoder, name, protocol, seed=seed, data=source, label=labels[source.spec])
@@ -165,21 +177,29 @@ def _judges(protocol: AnyProbe, row: Row) -> bool:
     return protocol.reads_features or (row.name != UNTOUCHED and row not in PLAIN)
 
 
-def _check_buildable(row: Row, task: str, recipe: Recipe, data: ImageDataset) -> None:
-    """Raise a UserError if a task does not fit the encoder, before any training starts."""
+def check_rows(rows: Iterable[Row], recipe: Recipe) -> None:
+    """Raise a UserError if the encoder, or a task that needs no labels, cannot be built: before data is decoded."""
+    from pretext.encoders import build_encoder
+
+    build_encoder(recipe.encoder, input_size=recipe.image_size, seed=0)
+    for row in rows:
+        if row.task is not None and not _needs_labels(row.task):
+            _check_buildable(row, row.task, recipe, None)
+
+
+def _check_buildable(row: Row, task: str, recipe: Recipe, labels: LabelKind | None) -> None:
     from pretext.tasks import build_task
-    from pretext.tasks.base import label_kind
     from pretext.training.starting import initial_encoder
 
     encoder = initial_encoder(recipe.encoder, row.train_config(recipe.train, seed=0), recipe.image_size)
     try:
-        build_task(task, encoder, labels=label_kind(data), seed=0)
+        build_task(task, encoder, labels=labels, seed=0)
     except UserError as error:
         raise UserError(f"row {row.name}: {error}; --architecture sets the encoder of all rows") from None
 
 
 def _check_encoder(probes: Mapping[str, AnyProbe], recipe: Recipe) -> None:
-    """Raise a UserError if the encoder cannot be built, or a probe cannot judge it, before anything is computed."""
+    """Raise a UserError if a probe cannot judge the encoder, before anything is computed."""
     from pretext.encoders import build_encoder
 
     encoder = build_encoder(recipe.encoder, input_size=recipe.image_size, seed=0)

@@ -122,6 +122,22 @@ def test_an_unusable_value_is_refused_in_one_line(smoke, arguments, message, mon
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"architecture": "alexnett"}, "did you mean 'alexnet'"),
+        ({"architecture": "alexnet?widht=1"}, "did you mean 'width'"),
+        ({"tasks": ("mae",)}, "--architecture sets the encoder of all rows"),
+        ({"data": (SPEC, "folder:nowhere")}, "nowhere"),
+        ({"pretrain_data": "folder:nowhere"}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_a_picture_is_decoded(flags, message, monkeypatch, tmp_path):
+    monkeypatch.setattr(making, "at_size", lambda *_, **__: pytest.fail("pictures are decoded"))
+    with pytest.raises(UserError, match=message):
+        plan_of(Options(profile="smoke", out=tmp_path / "out", **({"data": (SPEC,)} | flags)))
+
+
 def test_two_probes_of_one_name_in_files_are_refused(smoke, tmp_path, monkeypatch):
     monkeypatch.setattr(making, "open_data", lambda *_, **__: pytest.fail("data was opened"))
     source = Path(knn.__file__).read_text()
