@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ def neighbours(run: Run, data: ImageDataset, on: str) -> str:
     for mode in modes:
         queries, near = neighbours_by_row(run, data, mode=mode, count=QUERIES, shown=SHOWN_NEIGHBOURS, on=on)
         blocks = [
-            _block(mode, query, {run.title(row): found[at] for row, found in near.items()}, data.classes)
+            _block(mode, query, [(run.title(row), found[at]) for row, found in near.items()], data.classes)
             for at, query in enumerate(queries)
         ]
         if blocks:
@@ -84,7 +84,7 @@ def neighbours_by_row(
     return queries, near
 
 
-def _block(mode: str, query: Tile, near: Mapping[str, Sequence[Tile]], classes: Sequence[str]) -> str:
+def _block(mode: str, query: Tile, near: Sequence[tuple[str, Sequence[Tile]]], classes: Sequence[str]) -> str:
     """Return one query in large, and a line of neighbours for each encoder, by its title."""
     from retrieval.sheets import outlined
 
@@ -93,7 +93,7 @@ def _block(mode: str, query: Tile, near: Mapping[str, Sequence[Tile]], classes: 
         outlined(query, side=QUERY_SIDE), f"Nearest neighbours ({mode}), query: {name or 'a test image'}"
     )
     lines = []
-    for title, tiles in near.items():
+    for title, tiles in near:
         right = sum(_is_right(query, tile) for tile in tiles)
         count = f"<small>{right} of {len(tiles)}</small>" if query.label >= 0 else ""
         cells = "".join(f"<td>{_neighbour(query, tile, classes)}</td>" for tile in tiles)
