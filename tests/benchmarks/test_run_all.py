@@ -19,6 +19,7 @@ from report_samples import three_rows
 from benchmarks import report, run_all
 from benchmarks.options import Options, plan_of
 from benchmarks.planning.probes import probe_names
+from benchmarks.records import results
 from benchmarks.records.results import write_json
 from pretext.system import precision
 from pretext.system.errors import UserError
@@ -115,6 +116,27 @@ def test_the_report_is_written_again_only_if_its_inputs_changed(smoke, monkeypat
     (smoke / ".report-inputs").write_bytes(b"\xff\xfe")
     run_smoke(smoke, "--bad-images", "stop")
     assert len(made) == 5
+
+
+def test_a_cell_that_comes_while_results_are_read_is_in_the_next_tables(smoke, monkeypatch):
+    (smoke / "report.html").parent.mkdir()
+    (smoke / "report.html").touch()
+    run_smoke(smoke)
+    (path,) = (smoke / "results").glob("random.linear.*")
+    late = path.read_text()
+    path.unlink()
+    read = results.read_measurements
+
+    def read_then_written(out):
+        found = read(out)
+        path.write_text(late)  # by another machine
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results, "read_measurements", read_then_written)
+        run_all.finish(smoke)
+    run_all.finish(smoke)
+    assert path.stem in (smoke / "results.csv").read_text()
 
 
 def test_a_processor_that_cannot_multiply_bfloat16_is_named_by_the_command_itself(smoke, monkeypatch, capsys):
