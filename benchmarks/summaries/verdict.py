@@ -214,7 +214,7 @@ def _paired_t(difference: Table) -> float | None:
 def ranking(summaries: Sequence[Summary]) -> Ranking | None:
     """Return the rows' mean ranks over the probes of the `random` row; rows that lack one of them are left out.
 
-    Probes in `UNRANKED` do not count. None with fewer than `MIN_PROBES` other probes, or two rows.
+    Probes in `UNRANKED` do not count. None with fewer than `MIN_PROBES` others, or fewer than two rows.
     """
     means = {(s.pretext, s.probe): s.mean * (1 if s.higher_is_better else -1) for s in summaries if s.headline}
     probes = column_order(probe for row, probe in means if row == BASELINE and probe_of(probe) not in UNRANKED)

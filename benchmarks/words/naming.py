@@ -54,7 +54,7 @@ def named_rows(settings: Mapping[str, str]) -> dict[str, Row]:
     """
     known = {row: json.loads(text) for row, text in settings.items()}
     specs = {row: None if "foreign" in each else str(each.get("spec", row)) for row, each in known.items()}
-    titles = {row: row_title(row) if spec is None else _title(row, spec) for row, spec in specs.items()}
+    titles = {row: _title(row, spec) for row, spec in specs.items()}
     rows = {}
     for row, spec in specs.items():
         is_given = spec is None and row not in PLAIN_TITLES
@@ -95,9 +95,9 @@ def _in_file(spec: str) -> catalogue.DeclaredTask | None:
         return None
 
 
-def _title(row: str, spec: str) -> str:
-    """Return the name of a row with a task; where the task's file is gone or names none, that of the file."""
-    if not is_file(spec):
+def _title(row: str, spec: str | None) -> str:
+    """Return the name of a row; of a task in a file that is gone or names none, that of the file."""
+    if spec is None or not is_file(spec):
         return row_title(row)
     _, _, options = row.partition("?")
     name, _, variant = row.partition("?")[0].partition(":")
