@@ -99,7 +99,8 @@ def did_it_help(argv: list[str]) -> int:
         spec = is_spec(options.encoder)
         given = load_encoder(options.encoder, input_size=size if spec else None)
         architecture, size = given.spec, options.image_size or given.input_size
-    made = recipe.did_it_help(labels=has_labels, encoder=architecture, image_size=size, init=options.encoder)
+    labelled = len(judged.split("train")) if has_labels else 0
+    made = recipe.did_it_help(labelled=labelled, encoder=architecture, image_size=size, init=options.encoder)
     flags = options.as_options()
     chosen = chosen_executor(flags.executor, flags.executor_option)
     plan = plan_of(flags, made)

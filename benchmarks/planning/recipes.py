@@ -104,7 +104,9 @@ def smoke() -> Recipe:
             "knn": probe("knn"),
             "svm": probe("svm", train_images=64, costs=(0.1, 1.0), folds=2, shots=(1, 2), samples=2, **cheap),
             "fine_tune": probe("fine_tune", **few),
-            "low_shot": probe("low_shot", percents=(10.0,), shots=(2,), samples=2, steps=2, iterations=10, **cheap),
+            "low_shot": probe(
+                "low_shot", percents=(10.0,), shots=(2,), samples=2, steps=2, epochs=0, iterations=10, **cheap
+            ),
             "detection": probe("detection", width=16, hidden=32, **few),
             "segmentation": probe("segmentation", train_images=32, test_images=32, steps=5),
             "retrieval": probe("retrieval", database=200, queries=50),

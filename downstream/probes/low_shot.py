@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +56,7 @@ class LowShot(ClassProbe):
     """
 
     title: ClassVar[str] = "Few labels"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     percents: tuple[float, ...] = (1.0, 5.0, 10.0)
     """Shares of the labels to train on, in percent."""
@@ -65,8 +66,10 @@ class LowShot(ClassProbe):
     """Number of samples for each share and each k; all labels are one sample."""
     fine_tuned: bool = True
     """Also fine-tune; this takes most of the time."""
-    steps: int = 100
-    """Number of steps of each fine-tuning."""
+    steps: int = 500
+    """Minimum number of steps of each fine-tuning."""
+    epochs: float = 10.0
+    """Passes of each fine-tuning over its labelled images, if these take more steps."""
     batch_size: int = FineTune.batch_size
     """Number of images per batch in fine-tuning."""
     precision: Precision = FineTune.precision
@@ -89,7 +92,9 @@ class LowShot(ClassProbe):
         if not self.percents and not self.shots:
             raise ValueError(f"percents are {self.percents} and shots are {self.shots}; give one or more of either")
         check_range(self, "samples", least=1)
-        self._linear(), self._fine_tune()  # check the ranges of their fields
+        check_range(self, "epochs", least=0)
+        check_range(self, "batch_size", least=2)
+        self._linear(), self.fine_tuning(0)  # check the ranges of their fields
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, out: Path | None = None) -> Iterator[Score]:
         """Yield top-1 and mean per-class accuracy, or mAP, for every share and k. See `Probe.evaluate`.
@@ -118,6 +123,16 @@ class LowShot(ClassProbe):
         yield from self._evaluate_linear(encoder, data, drawn)
         if self.fine_tuned:
             yield from self._evaluate_fine_tuned(encoder, data, train, drawn, out)
+
+    def fine_tuning(self, labelled: int) -> FineTune:
+        """Return the protocol of fine-tuning on a number of labelled images."""
+        return FineTune(
+            seed=self.seed,
+            train_images=0,
+            steps=max(self.steps, math.ceil(self.epochs * labelled / self.batch_size)),
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )
 
     def _evaluate_linear(
         self, encoder: Encoder, data: ImageDataset, drawn: dict[str, list[NDArray[np.int64]]]
@@ -172,7 +187,7 @@ class LowShot(ClassProbe):
                 same = len(whole) == len(train)
                 rows = indices if same else np.array([train.origin(int(index))[1] for index in indices])
                 folder = None if out is None else out / f"{name} sample {i}"
-                scores, curve = self._fine_tune().tuned(encoder, data, folder, indices=rows)
+                scores, curve = self.fine_tuning(len(rows)).tuned(encoder, data, folder, indices=rows)
                 of_samples.append([replace(score, headline=False) for score in scores])
                 if folder is not None:
                     curves[folder] = curve
@@ -190,13 +205,4 @@ class LowShot(ClassProbe):
             features=self.features,
             penalties=self.penalties,
             iterations=self.iterations,
-        )
-
-    def _fine_tune(self) -> FineTune:
-        return FineTune(
-            seed=self.seed,
-            train_images=0,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            precision=self.precision,
         )

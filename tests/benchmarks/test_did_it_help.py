@@ -10,10 +10,10 @@ from benchmarks import run_all
 from benchmarks.did_it_help import recipe
 from benchmarks.did_it_help.answer import cost, helped, labels_alone, write_answer
 from benchmarks.did_it_help.command import DidItHelp
-from benchmarks.planning.probes import probe
 from benchmarks.records.results import read_measurements, read_plan
 from benchmarks.summaries.costs import Cost
 from benchmarks.summaries.verdict import summarise
+from downstream.probes.low_shot import LowShot
 from pretext.encoders import build_encoder, save_encoder
 from pretext.system.errors import UserError
 
@@ -119,11 +119,18 @@ def test_the_flags_are_those_of_a_comparison():
     assert flags.encoder == ("given=timm:resnet18?weights=F",)
 
 
+def test_all_labels_are_passed_over_ten_times_and_the_estimate_knows_it():
+    few, many = (recipe.did_it_help(labelled=count, encoder=SPEC, image_size=32) for count in (1_000, 100_000))
+    assert many.expected_s["low_shot"] > 10 * few.expected_s["low_shot"]
+    tuned = many.probes["low_shot"].fine_tuning(100_000)
+    assert tuned.steps * tuned.batch_size == 10 * 100_000
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_it_answers_with_and_without_labels_and_resumes(tmp_path, capsys, monkeypatch):
-    cheap = {"low_shot": {"samples": 1, "steps": 2, "iterations": 5, "features": 64}}
-    monkeypatch.setattr(recipe, "probe", lambda name, **settings: probe(name, **settings | cheap.get(name, {})))
+    cheap = {"samples": 1, "steps": 2, "epochs": 0, "iterations": 5, "features": 64}
+    monkeypatch.setattr(recipe, "LowShot", lambda **settings: LowShot(**settings | cheap))
     unlabelled, labelled = photographs(tmp_path / "u", (), each=720), photographs(tmp_path / "l", ("a", "b"))
     assert ask(tmp_path / "one", "--data", unlabelled, *QUICK) == 0
     said = capsys.readouterr().out

@@ -184,7 +184,7 @@ def test_a_cell_of_the_benchmark_continues_too(tmp_path, monkeypatch, capsys):
 
 
 def test_low_shot_continues_after_its_last_finished_fine_tuning(tmp_path, monkeypatch, capsys):
-    probe = LowShot(percents=(50.0,), samples=2, steps=STEPS, batch_size=4, penalties=(1.0,), iterations=1)
+    probe = LowShot(percents=(50.0,), samples=2, steps=STEPS, epochs=0, batch_size=4, penalties=(1.0,), iterations=1)
     whole = [score.value for score in probe.evaluate(small_encoder(), scenes(), tmp_path / "whole")]
     out = tmp_path / "out"
     second = STEPS + 1  # reads of the first fine-tuning: its batches and its test

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -104,7 +105,7 @@ def with_a_torn_picture(part):
     return Altered(Wide(part), unreadable=[3])
 
 
-TUNED = replace(LINEAR, percents=(20.0,), shots=(), fine_tuned=True, steps=4, batch_size=8, seed=2)
+TUNED = replace(LINEAR, percents=(20.0,), shots=(), fine_tuned=True, steps=4, epochs=0, batch_size=8, seed=2)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +139,19 @@ def test_a_sample_is_not_decoded_and_packed_once_more(encoder):
     assert len(packs) == 4  # squares of three splits, and whole pictures of train
 
 
+def test_many_labels_are_passed_over_more_often_than_few(encoder, tmp_path):
+    probe = replace(TUNED, percents=(10.0, 100.0), epochs=1.5)
+    list(probe.evaluate(encoder, colours(train=90), tmp_path))
+    taken = {
+        share: {len(json.loads(file.read_text())["loss"]) for file in tmp_path.glob(f"{share} sample */curve.json")}
+        for share in ("10%", "100%")
+    }
+    assert taken == {"10%": {4}, "100%": {17}}  # the minimum; 90 images one and a half times, 8 a step
+
+
 @pytest.mark.parametrize("multi", [False, True])
 def test_colours_are_classified_from_few_labels(encoder, multi):
-    probe = replace(LINEAR, percents=(10.0,), shots=(), fine_tuned=True, steps=40, batch_size=16)
+    probe = replace(LINEAR, percents=(10.0,), shots=(), fine_tuned=True, steps=40, epochs=0, batch_size=16)
     scores = list(probe.evaluate(encoder, colours(train=120, multi=multi)))
     name = "mAP" if multi else "top1"
     (headline,) = [score for score in scores if score.headline]
@@ -206,6 +217,9 @@ def test_one_class_is_refused(encoder):
         {"shots": (0,)},
         {"samples": 0},
         {"steps": 0},
+        {"epochs": -1},
+        {"epochs": float("inf")},
+        {"batch_size": 0},
         {"batch_size": 1},
         {"penalties": ()},
     ],

@@ -46,6 +46,6 @@ def test_the_encoder_is_trained_in_bfloat16_and_tested_in_float32(name, tmp_path
 
 
 def test_few_labels_pass_the_precision_on_to_fine_tuning():
-    assert LowShot(precision="bfloat16", steps=7)._fine_tune() == FineTune(
+    assert LowShot(precision="bfloat16", steps=7).fine_tuning(0) == FineTune(
         precision="bfloat16", steps=7, train_images=0, batch_size=LowShot.batch_size
     )

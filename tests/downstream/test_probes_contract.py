@@ -28,6 +28,7 @@ QUICK = {
     "val_images": 10,
     "test_images": 12,
     "steps": 3,
+    "epochs": 0,
     "batch_size": 4,
     "iterations": 5,
     "penalties": (1.0, 0.1),
