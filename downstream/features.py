@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from pretext.datasets.reading import read_batches
 from pretext.embedding.encoding import check_finite, stage_maps
 from pretext.encoders.base import Encoder
 from pretext.encoders.files import encoder_digest
+from pretext.modules.pooling import averaged
 from pretext.system.cache import cache_folder, size_limit_gb
 from pretext.system.errors import UserError
 
@@ -211,7 +211,7 @@ def _concatenated(parts: list[Tensor]) -> Tensor:
 def pooled(maps: Float[Tensor, "B C H W"], most: int) -> Float[Tensor, "B D"]:
     """Return maps averaged to the largest square grid with at most `most` features; at least one cell."""
     side = max(1, min(int((most / maps.shape[1]) ** 0.5), *maps.shape[2:]))
-    return F.adaptive_avg_pool2d(maps, side).flatten(1)
+    return averaged(maps, side).flatten(1)
 
 
 def image_batches(

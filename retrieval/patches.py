@@ -22,6 +22,7 @@ from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.packed import BadImages
 from pretext.embedding.encoding import check_finite
 from pretext.encoders.base import Encoder, evaluating
+from pretext.modules.pooling import averaged
 from pretext.system.errors import UserError
 from pretext.transforms.masks import MEAN_COLOUR
 from retrieval.regions import Box, Regions, boxes_of, expand, patch_rows
@@ -75,7 +76,7 @@ def encode(
     """Return one vector of length 1 per crop for each reading: the stage's map averaged to pool×pool and flattened."""
     names = [stage.name for stage in encoder.stages]
     maps = encoder(crops)
-    pooled = {(name, pool): F.adaptive_avg_pool2d(maps[names.index(name)], pool).flatten(1) for name, pool in readings}
+    pooled = {(name, pool): averaged(maps[names.index(name)], pool).flatten(1) for name, pool in readings}
     return {reading: F.normalize(vectors.float(), dim=1) for reading, vectors in pooled.items()}
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from pretext.encoders.base import Encoder, evaluating
+from pretext.modules.pooling import averaged
 from pretext.system.errors import UserError, did_you_mean
 
 MIN_BATCH = 16
@@ -67,4 +67,4 @@ def pooled_by(maps: Float[Tensor, "B C H W"], pool: str) -> Float[Tensor, "B D"]
     """
     if pool == "max":
         return maps.amax(dim=(2, 3))
-    return F.adaptive_avg_pool2d(maps, 1 if pool == "mean" else int(pool)).flatten(1)
+    return averaged(maps, 1 if pool == "mean" else int(pool)).flatten(1)

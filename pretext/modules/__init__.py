@@ -10,6 +10,7 @@ discriminator     tells real pictures from painted ones, and its loss
 cross_channel     predict colour from lightness or the reverse: bins, head and loss
 split_encoder     split an encoder into two independent halves of its channels
 initialisation    data-dependent initialisation of weights
+pooling           averages of maps over equal parts
 losses            cross-entropy with unknown labels
 schedules         cosine schedule
 """
