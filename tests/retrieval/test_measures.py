@@ -17,6 +17,7 @@ from retrieval.measures import (
     chance_precision,
     chance_recall,
     nearest,
+    ranked,
 )
 
 
@@ -45,6 +46,15 @@ def test_of_equal_cosines_the_earlier_row_ranks_first() -> None:
     classes[[4, 9]] = 1
     found = average_precisions(database[:1], database, np.array([1]), classes)
     np.testing.assert_allclose(found, [(1 / 5 + 2 / 10) / 2])
+
+
+def test_rows_are_ranked_as_by_a_stable_sort() -> None:
+    rng = np.random.default_rng(0)
+    cosines = rng.normal(size=(50, 300)).astype(np.float32).round(1)  # many are equal, among them 0.0 and -0.0
+    cosines[0] = rng.normal(size=300).astype(np.float32) * 1e-42  # numbers without a leading one
+    cosines[1, ::2], cosines[1, 1::2] = 1.0, -1.0
+    assert (np.signbit(cosines) & (cosines == 0)).any()
+    np.testing.assert_array_equal(ranked(cosines), np.argsort(-cosines, axis=1, kind="stable"))
 
 
 @pytest.mark.slow
