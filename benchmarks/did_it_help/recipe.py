@@ -64,5 +64,4 @@ def did_it_help(*, labelled: int, encoder: str, image_size: int, init: str | Non
 
 def _steps(few: LowShot, labelled: int) -> int:
     """Return the steps of all fine-tunings of an encoder."""
-    each = ((few.fine_tuning(round(labelled * p / 100)).steps, few.samples if p < 100 else 1) for p in few.percents)
-    return sum(steps * samples for steps, samples in each)
+    return sum(few.samples_of(p) * few.fine_tuning(round(labelled * p / 100)).steps for p in few.percents)

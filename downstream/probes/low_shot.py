@@ -108,12 +108,11 @@ class LowShot(ClassProbe):
         train = at_size(data.split("train"), encoder.input_size, bad_images="skip", fit="crop")
         known = class_targets(train)
         check_classes(data.spec, known)
-        numbers = range(self.samples)
         drawn = {
-            f"{p:g}%": [share_of_each(known, p / 100, sample=i) for i in (numbers if p < 100 else (0,))]
+            f"{p:g}%": [share_of_each(known, p / 100, sample=i) for i in range(self.samples_of(p))]
             for p in sorted(self.percents)
         } | {
-            f"k={k}": [few_of_each(known, k, sample=i)[0] for i in numbers]
+            f"k={k}": [few_of_each(known, k, sample=i)[0] for i in range(self.samples)]
             for k in reached_by_all(data, known, sorted(self.shots))
         }
         if not drawn:
@@ -123,6 +122,10 @@ class LowShot(ClassProbe):
         yield from self._evaluate_linear(encoder, data, drawn)
         if self.fine_tuned:
             yield from self._evaluate_fine_tuned(encoder, data, train, drawn, out)
+
+    def samples_of(self, percent: float) -> int:
+        """Return the number of samples of a share of the labels: all labels are one."""
+        return self.samples if percent < 100 else 1
 
     def fine_tuning(self, labelled: int) -> FineTune:
         """Return the protocol of fine-tuning on a number of labelled images."""
