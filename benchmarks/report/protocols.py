@@ -28,7 +28,7 @@ def protocol(run: Run, probe: str) -> list[str]:
         few = most is not None and most < settings["database"]  # a picture may show several objects, or none
         found.append(f"{'up to ' if few else ''}{settings['database']:,} searched")
     if "steps" in settings:
-        found.append(f"{settings['steps']:,} steps")
+        found.append(f"{settings['steps']:,} steps{' or more' if settings.get('epochs') else ''}")
     if "precision" in settings:
         found.append(settings["precision"])
     return [*found, f"{rows[0].n:,} test"]

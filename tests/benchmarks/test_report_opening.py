@@ -105,6 +105,13 @@ def test_every_column_says_what_its_probe_had(tmp_path):
     assert "Linear: 1,000 labels, 750 steps, 200 test." in (tmp_path / "report.tex").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("epochs", "said"), [(10.0, "500 steps or more"), (0, "500 steps")])
+def test_steps_that_follow_the_number_of_labels_are_a_minimum(tmp_path, epochs, said):
+    settings = json.dumps({"probe_config": {"steps": 500, "epochs": epochs}})
+    run = trained(tmp_path, {"random": 30}, probes=("low_shot",), config_json=settings)
+    assert protocol(run, "low_shot") == [said, "200 test"]
+
+
 def test_a_data_set_without_labels_opens_with_pictures_and_says_what_fell_away(tmp_path):
     run = trained(tmp_path, {"random": 30, "simclr": 60}, probes=("label_free", "nearest_fill"))
     assert "no labels" in without_labels(run)
