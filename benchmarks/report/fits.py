@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.planning.cells import slug
 from benchmarks.report.content import Run
-from benchmarks.report.plotting import Plot, blank_figure, legend_below, legend_height, look_of, plot_title
-from benchmarks.words.naming import probe_title
+from benchmarks.report.plotting import (
+    Plot,
+    blank_figure,
+    blank_panels,
+    legend_below,
+    legend_height,
+    look_of,
+    panel_title,
+    plot_title,
+)
+from benchmarks.words.naming import labels_title, probe_title
 from pretext.system.errors import UserError
 from pretext.system.stored_json import Shape, read_json
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curves = dict[str, NDArray[np.float64]]
+"""The loss of every step by row."""
+Labels = tuple[int, float, str]
+"""What a probe was fitted to, in the order of the panels: all labels, a share of them or so many per class; the number;
+the title."""
+
 CURVE: Shape = {"loss": [float]}
 """What a `curve.json` must hold: the loss of every step."""
+SAMPLE = re.compile(r"(?:(?P<percent>[\d.e+-]+)%|k=(?P<each>\d+)) sample \d+")
+"""Folders in which a probe on few labels keeps the curve of each sample, as in `10% sample 0`."""
 POINTS = 20
 """Parts of a curve; each is drawn as the mean of its losses."""
 LAST = 5
@@ -25,9 +47,12 @@ LAST = 5
 
 
 def fit_plots(run: Run) -> list[Plot]:
-    """Return a figure for each probe that was fitted by steps: its training loss, a line per row."""
+    """Return a figure for each probe that was fitted by steps: its training loss, a line per row.
+
+    A probe on few labels has a panel for each share of the labels and each number of them per class.
+    """
     found = {probe: _curves(run, probe) for probe in run.probes}
-    return [_fit_plot(run, probe, curves) for probe, curves in found.items() if curves]
+    return [_fit_plot(run, probe, panels) for probe, panels in found.items() if panels]
 
 
 def late_change(curve: NDArray[np.float64]) -> float:
@@ -36,20 +61,38 @@ def late_change(curve: NDArray[np.float64]) -> float:
     return (last - before) / before if before else 0.0
 
 
-def _curves(run: Run, probe: str) -> dict[str, NDArray[np.float64]]:
-    """Return the loss of every step by row, averaged over the seeds; rows with too few steps are left out."""
+def _curves(run: Run, probe: str) -> dict[str, Curves]:
+    """Return the loss of every step by panel and row, averaged over seeds and samples.
+
+    Rows with too few steps are left out. A panel is called by its labels; that of all labels has no name.
+    """
     cells: dict[str, set[str]] = {}
     for m in run.measurements:
         if m.probe == probe:
             cells.setdefault(m.pretext, set()).add(m.cell)
-    found = {}
+    found: dict[Labels, Curves] = {}
     for row in run.rows:
-        paths = [run.out / "artifacts" / cell / "curve.json" for cell in sorted(cells.get(row, ()))]
-        curves = [curve for path in paths if path.exists() and (curve := _read(path)) is not None]
-        steps = min(map(len, curves), default=0)
-        if steps >= LAST:
-            found[row] = np.mean([curve[:steps] for curve in curves], axis=0)
-    return found
+        by_labels: dict[Labels, list[NDArray[np.float64]]] = {}
+        for cell in sorted(cells.get(row, ())):
+            folder = run.out / "artifacts" / cell
+            for path in sorted([*folder.glob("curve.json"), *folder.glob("* sample */curve.json")]):
+                curve = _read(path)
+                if curve is not None:
+                    by_labels.setdefault(_labels(path.parent.name), []).append(curve)
+        for labels, curves in by_labels.items():
+            steps = min(map(len, curves))
+            if steps >= LAST:
+                found.setdefault(labels, {})[row] = np.mean([curve[:steps] for curve in curves], axis=0)
+    return {labels[-1]: found[labels] for labels in sorted(found)}
+
+
+def _labels(folder: str) -> Labels:
+    """Return the labels of a curve by the name of its folder: those of a sample, or all."""
+    sample = SAMPLE.fullmatch(folder)
+    if sample is None:
+        return 0, 0.0, ""
+    title = labels_title(sample["percent"], sample["each"])
+    return (1, float(sample["percent"]), title) if sample["percent"] else (2, float(sample["each"]), title)
 
 
 def _read(path: Path) -> NDArray[np.float64] | None:
@@ -61,9 +104,44 @@ def _read(path: Path) -> NDArray[np.float64] | None:
         return None
 
 
-def _fit_plot(run: Run, probe: str, curves: Mapping[str, NDArray[np.float64]]) -> Plot:
-    figure = blank_figure(2.8 + legend_height(map(run.title, run.shown)))
-    axes = figure.subplots()
+def _fit_plot(run: Run, probe: str, panels: Mapping[str, Curves]) -> Plot:
+    legend = [*map(run.title, run.shown)]
+    if len(panels) > 1:
+        figure, drawn = blank_panels(len(panels), legend)
+    else:
+        figure = blank_figure(2.8 + legend_height(legend))
+        drawn = [figure.subplots()]
+    for axes, (title, curves) in zip(drawn, panels.items(), strict=True):
+        _draw(axes, run, curves)
+        if len(panels) > 1:
+            panel_title(axes, title)
+    if len(panels) == 1:
+        about = f", {title}" if title else ""
+        plot_title(drawn[0], f"{probe_title(probe)}{about}: the probe's own training")
+    rows = {row for curves in panels.values() for row in curves}
+    legend_below(figure, run, *drawn, others=len(rows - {*run.shown}))
+    changes = {
+        title: {run.title(row): 100 * late_change(curve) for row, curve in curves.items()}
+        for title, curves in panels.items()
+    }
+    listed = "; ".join(
+        ", ".join(f"{row} {change:+.0f} %" for row, change in of_row.items()) + _with(title)
+        for title, of_row in changes.items()
+    )
+    ranges = "; ".join(_range(of_row) + _with(title) for title, of_row in changes.items())
+    return Plot(
+        f"fit-{slug(probe)}",
+        figure,
+        f"Line plot of the training loss of {probe_title(probe)} by step. Change over the last fifth of the steps: "
+        f"{listed}.",
+        f"{probe_title(probe)}: training loss of the probe itself, mean over seeds"
+        f"{' and samples of labels' if any(panels) else ''}. Against the fifth of the steps before the last, the mean "
+        f"loss of the last fifth changed by {ranges}; 0 % is flat. The learning rate falls to 0 at the last step.",
+    )
+
+
+def _draw(axes: Axes, run: Run, curves: Curves) -> None:
+    """Draw a line per row, shown rows on top."""
     for row, curve in sorted(curves.items(), key=lambda item: item[0] in run.shown):
         parts = np.array_split(np.arange(1, len(curve) + 1), min(POINTS, len(curve)))
         look = look_of(row, run.shown)
@@ -72,17 +150,14 @@ def _fit_plot(run: Run, probe: str, curves: Mapping[str, NDArray[np.float64]]) -
         axes.plot(places, heights, label=run.title(row) if row in run.shown else None, **look)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
-    plot_title(axes, f"{probe_title(probe)}: the probe's own training")
-    legend_below(figure, run, axes, others=len(curves.keys() - {*run.shown}))
-    changes = {row: 100 * late_change(curve) for row, curve in curves.items()}
-    listed = ", ".join(f"{run.title(row)} {change:+.0f} %" for row, change in changes.items())
-    first, last = (min(changes, key=lambda row: changes[row]), max(changes, key=lambda row: changes[row]))
-    return Plot(
-        f"fit-{slug(probe)}",
-        figure,
-        f"Line plot of the training loss of {probe_title(probe)} by step. Change over the last fifth of the steps: "
-        f"{listed}.",
-        f"{probe_title(probe)}: training loss of the probe itself, mean over seeds. Over the last fifth of the steps "
-        f"the mean loss changed by {changes[first]:+.0f} % ({run.title(first)}) to {changes[last]:+.0f} % "
-        f"({run.title(last)}) against the fifth before; 0 % is flat. The learning rate falls to 0 at the last step.",
-    )
+
+
+def _with(labels: str) -> str:
+    """Return the words after what is said of a panel."""
+    return f" with {labels}" if labels else ""
+
+
+def _range(changes: Mapping[str, float]) -> str:
+    """Return the smallest and the largest change, each with its row."""
+    first, last = (found(changes, key=changes.__getitem__) for found in (min, max))
+    return f"{changes[first]:+.0f} % ({first}) to {changes[last]:+.0f} % ({last})"

@@ -15,7 +15,7 @@ from report_samples import three_rows, written
 from benchmarks.records.results import write_cell, write_json
 from benchmarks.report.content import read_run
 from benchmarks.report.figures import plots
-from benchmarks.report.fits import late_change
+from benchmarks.report.fits import fit_plots, late_change
 from benchmarks.report.forest import BETTER, REFERENCE, WORSE
 from benchmarks.report.plotting import PAPER
 from benchmarks.report.protocols import protocol
@@ -148,6 +148,26 @@ def test_a_fitted_probe_has_a_figure_of_its_own_training(tmp_path, capsys):
     (tmp_path / "artifacts" / "random.fine_tune.s0.00000000" / "curve.json").write_text("{")
     assert 'class="fit-fine_tune"' in written(tmp_path)[0]
     assert "curve.json: " in capsys.readouterr().err
+
+
+def test_a_probe_on_few_labels_has_a_panel_for_each_number_of_labels(tmp_path):
+    run = trained(tmp_path, {"random": 30, "simclr": 60}, probes=("low_shot",), seeds=2)
+    ends = {"10% sample 0": 1.0, "10% sample 1": 0.5, "5% sample 0": 0.5, "k=4 sample 0": 0.25}
+    for name in ("random", "simclr"):
+        for seed in range(2):
+            for sample, last in ends.items():
+                folder = tmp_path / "artifacts" / f"{name}.low_shot.s{seed}.00000000" / sample
+                folder.mkdir(parents=True)
+                (folder / "curve.json").write_text(json.dumps({"loss": [1.0] * 80 + [last] * 20}))
+    (plot,) = fit_plots(run)
+    panels = plot.figure.get_axes()
+    titles = ["5 % of the labels", "10 % of the labels", "4 labels of each class"]
+    assert [axes.get_title(loc="left").replace("\n", " ") for axes in panels] == titles
+    for axes, last in zip(panels, (0.5, 0.75, 0.25), strict=True):
+        assert [line.get_ydata()[-1] for line in axes.get_lines()] == [last, last]
+    ranges = [f"-{part} % (Random weights) to -{part} % (Random weights)" for part in (50, 25, 75)]
+    assert "; ".join(map(" with ".join, zip(ranges, titles, strict=True))) in plot.caption
+    assert "mean over seeds and samples of labels" in plot.caption
 
 
 def test_links_lead_to_files_of_the_folder(tmp_path):
