@@ -111,7 +111,7 @@ def _loaders(data: KeptDataset, folder: str, side: int, workers: int) -> dict[st
 
     def ours() -> Iterator[Any]:
         batches = load_batches(data, BATCH, side=side, seed=0, first=0, rank=0, world=1, labels=False, workers=workers)
-        return (batch.map(lambda tensor: tensor.to(device)) for batch in batches)
+        return (batch.to(device) for batch in batches)
 
     def theirs(transform: Any) -> Iterator[Any]:
         for images in peer_batches(Path(folder), transform, BATCH, workers):

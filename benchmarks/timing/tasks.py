@@ -242,4 +242,4 @@ def _batches_in_memory(model: Task, data: ImageDataset, size: int, device: torch
         choose=model.choose_frames,
     )
     count = max(1, min(len(data) // size, 8))
-    return [batch.map(lambda tensor: tensor.to(device)) for batch in islice(batches, count)]
+    return [batch.to(device) for batch in islice(batches, count)]

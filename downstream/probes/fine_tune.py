@@ -24,7 +24,7 @@ from pretext.datasets import at_size
 from pretext.datasets.base import ImageDataset, Target
 from pretext.datasets.classification import class_targets, is_multi_label, multi_hot
 from pretext.datasets.kept import for_views
-from pretext.datasets.pictures import side_by_side
+from pretext.datasets.pictures import of_any_sizes
 from pretext.datasets.splitting import Subset
 from pretext.encoders.base import Encoder
 from pretext.judging import Score
@@ -146,7 +146,7 @@ class FineTune(ClassProbe, FittedProbe):
             images, truth = read_each(train, batch, targets_read)
             if len(images) < 2:  # the others cannot be decoded, and batch normalisation needs at least two
                 return None
-            pictures = side_by_side(images, encoder.input_size).map(lambda tensor: tensor.to(device))
+            pictures = of_any_sizes(images, encoder.input_size).to(device)
             crops = augment(pictures, views, generator)
             return loss(head(self._maps(encoder, crops)[-1]), _classes(train, truth).to(device))
 

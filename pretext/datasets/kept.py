@@ -23,7 +23,7 @@ from pretext.datasets.packed import (
     left_out_notes,
 )
 from pretext.datasets.packing import Pack, item_at, open_or_build
-from pretext.datasets.pictures import Pictures, equally_large, side_by_side
+from pretext.datasets.pictures import Pictures, equally_large, of_any_sizes
 from pretext.datasets.view import View
 from pretext.system.errors import UserError
 
@@ -128,4 +128,4 @@ def packed_pictures(data: ImageDataset, indices: NDArray[np.int64], side: int) -
     if isinstance(data, PackedDataset):
         return equally_large(data.images[torch.from_numpy(indices)], side)
     assert isinstance(data, KeptDataset)
-    return side_by_side([data.stored(int(index)) for index in indices], side)
+    return of_any_sizes([data.stored(int(index)) for index in indices], side)

@@ -91,16 +91,31 @@ class Batch:
     @property
     def device(self) -> torch.device:
         """Where the pictures are."""
-        return self.pictures.pixels.device
+        return self.pictures.device
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return a copy with `change` applied to every tensor, such as a move to a device or a slice of the rows."""
+    def rows(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return other rows of the batch, such as a slice. See `Pictures.rows`."""
         return replace(
             self,
-            pictures=self.pictures.map(change),
+            pictures=self.pictures.rows(change),
             labels=None if self.labels is None else change(self.labels),
             clips=self.clips
-            and Clips(self.clips.frames.map(change), change(self.clips.number), change(self.clips.place)),
+            and Clips(self.clips.frames.rows(change), change(self.clips.number), change(self.clips.place)),
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device; the generator stays where it is."""
+        labels, clips = self.labels, self.clips
+        return replace(
+            self,
+            pictures=self.pictures.to(device),
+            labels=None if labels is None else labels.to(device, non_blocking=True),
+            clips=clips
+            and Clips(
+                clips.frames.to(device),
+                clips.number.to(device, non_blocking=True),
+                clips.place.to(device, non_blocking=True),
+            ),
         )
 
 

@@ -142,10 +142,10 @@ class Temporal(Task):
             drawn = torch.randint(STILL_FRAMES, (count,), generator=batch.generator, device=device)
             place = self.choose_frames(drawn, torch.full_like(drawn, STILL_FRAMES), batch.generator)
             number = torch.arange(count, device=device) + rank() * count
-            frames = batch.pictures.map(lambda tensor: torch.stack([tensor] * self.frames, dim=1))
+            frames = batch.pictures.rows(lambda tensor: torch.stack([tensor] * self.frames, dim=1))
             left, top, side = pan(draws[:3], place / (STILL_FRAMES - 1))
         flipped = (draws[3] < self.config.flip).repeat_interleave(self.frames)
-        flat = frames.map(lambda tensor: tensor.flatten(0, 1))
+        flat = frames.rows(lambda tensor: tensor.flatten(0, 1))
         square = torch.minimum(flat.height, flat.width)  # the frame's centre, of which the windows are shares
         left, top, side = (square * share.flatten() for share in (left, top, side))
         box = top + (flat.height - square) / 2, side, left + (flat.width - square) / 2, side

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from pretext.datasets.base import BadImage, ImageDataset
 from pretext.datasets.classification import class_targets
 from pretext.datasets.kept import is_packed, packed_pictures
-from pretext.datasets.pictures import Pictures, side_by_side
+from pretext.datasets.pictures import Pictures, of_any_sizes
 from pretext.system.errors import UserError
 from pretext.system.stopping import Stop
 from pretext.tasks.base import Batch, Clips
@@ -89,10 +89,10 @@ def load_batches(
     unseeded = torch.Generator()
 
     def batch(indices: Int[Tensor, "B F"], pictures: Pictures) -> Batch:
-        anchors, frames = indices[:, 0], pictures.map(lambda tensor: tensor.view(*indices.shape, *tensor.shape[1:]))
+        anchors, frames = indices[:, 0], pictures.rows(lambda tensor: tensor.view(*indices.shape, *tensor.shape[1:]))
         own_clips = None if clips is None else Clips(frames, clips.number[anchors], clips.place[indices])
         own_targets = None if targets is None else targets[anchors]
-        return Batch(frames.map(lambda tensor: tensor[:, 0]), own_targets, unseeded, own_clips)
+        return Batch(frames.rows(lambda tensor: tensor[:, 0]), own_targets, unseeded, own_clips)
 
     if is_packed(data):
         for packed_rows in own_rows:
@@ -258,6 +258,6 @@ def _stack(
     rows = [items[start : start + frames] for start in range(0, len(items), frames)]
     decoded = [[(index, image) for index, image in row if isinstance(image, Tensor)] for row in rows]
     whole = [row for row in decoded if len(row) == frames]
-    pictures = side_by_side([image for row in whole for _, image in row], side)
+    pictures = of_any_sizes([image for row in whole for _, image in row], side)
     indices = torch.tensor([[index for index, _ in row] for row in whole], dtype=torch.int64).reshape(-1, frames)
     return indices, pictures, [(index, reason) for index, reason in items if isinstance(reason, str)]

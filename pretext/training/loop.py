@@ -234,7 +234,7 @@ def _run(model: Task, train_data: ImageDataset, config: TrainConfig, folder: Run
                 step += 1
                 if batch is not None and len(batch):
                     images_seen += len(batch) * world()
-                    batch = batch.map(lambda tensor: tensor.to(device, non_blocking=True))
+                    batch = batch.to(device)
                     parts = micro_batches(batch, config, step - 1, device, least)
                     losses = mean_losses(_step(model, parts, optimizers, config, device))
                     model.after_step(step / total_steps if total_steps else progress)

@@ -49,7 +49,7 @@ def equal_part(batch: Batch | None, rows: int, accumulate: int, least: int) -> B
     """Cut a batch to at most `rows` rows, of which each micro-batch gets at least `least`; no row if there are none."""
     while rows and min(_sizes(rows, accumulate, least)) < least:
         rows -= 1
-    return batch and batch.map(itemgetter(slice(rows)))
+    return batch and batch.rows(itemgetter(slice(rows)))
 
 
 def micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.device, least: int = 1) -> list[Batch]:
@@ -61,7 +61,7 @@ def micro_batches(batch: Batch, config: TrainConfig, step: int, device: torch.de
     sizes = _sizes(len(batch), config.accumulate, least)
     return [
         replace(
-            batch.map(itemgetter(slice(end - size, end))),
+            batch.rows(itemgetter(slice(end - size, end))),
             generator=seeded_generator(device, config.seed, step, 0, first + k),
         )
         for k, (size, end) in enumerate(zip(sizes, itertools.accumulate(sizes), strict=True))

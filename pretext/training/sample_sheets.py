@@ -51,7 +51,7 @@ def write_sample(model: Task, batch: Batch, path: Path) -> Path | None:
 
     If the task offers no pictures, nothing is written, and None is returned.
     """
-    first = batch.map(lambda tensor: tensor[:SAMPLE_IMAGES])
+    first = batch.rows(lambda tensor: tensor[:SAMPLE_IMAGES])
     generator = torch.Generator(batch.device).manual_seed(0)  # the same masks on every sheet of a run
     model.eval()
     columns = model.pictures(replace(first, labels=None, generator=generator))

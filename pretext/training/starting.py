@@ -79,7 +79,7 @@ def prepared(
     if not left_out.share(len(batch), count):
         raise UserError(f"{data.spec}: cannot decode any of {count} images in a row; check the files")
     generator = seeded_generator(device, config.seed, 0, 0, 0, 1)
-    model.prepare(replace(batch.map(lambda tensor: tensor.to(device)), generator=generator))
+    model.prepare(replace(batch.to(device), generator=generator))
     return spent(), len(batch)
 
 

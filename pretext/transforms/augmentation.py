@@ -112,9 +112,9 @@ def augment(
         size: Side of the views in pixels; None is `Pictures.side`, or the width of a tensor.
     """
     pictures = images if isinstance(images, Pictures) else equally_large(images)
-    pixels, height, width = pictures.pixels, pictures.height, pictures.width
+    height, width, device = pictures.height, pictures.width, pictures.device
     side = size or pictures.side
-    draws = torch.rand(14, len(pixels), generator=generator, device=pixels.device)
+    draws = torch.rand(14, len(pictures), generator=generator, device=device)
     flipped, jittered, grey, blurred, solarized = draws[:5] < draws.new_tensor(
         [settings.flip, settings.jitter, settings.greyscale, settings.blur, settings.solarize]
     ).view(5, 1)

@@ -7,6 +7,9 @@ one, because the matrices would be mostly zeros.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from operator import itemgetter
+
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
@@ -16,6 +19,9 @@ from pretext.datasets.pictures import Pictures
 
 CHUNK_VALUES = 1_000_000
 """Values that a CPU resamples at once. Larger chunks exceed its cache and take 1.5 times as long at 96 px."""
+CANVAS_VALUES = 2**28
+"""Values of the pictures of several sizes that are cut by matrices at once, all as large as the largest of them: a
+gigabyte as float."""
 BAND = 32
 """Lines of a view that are blurred by one product."""
 
@@ -46,13 +52,46 @@ def cut(
         flipped: Mirror the view where true.
         blurring: Matrices of `blur_matrix`.
     """
-    pixels = pictures.pixels
+    if pictures.are_squares:
+        return _cut_at_once(pictures, box, side, flipped, blurring)
     top, tall, left, wide = box
-    if not pictures.are_squares:
-        top, tall, left, wide = top.round(), tall.round().clamp(min=1), left.round(), wide.round().clamp(min=1)
-        top, left = torch.minimum(top, pictures.height - tall), torch.minimum(left, pictures.width - wide)
-        if pixels.device.type == "cpu":
-            return _cut_one_by_one(pixels, torch.stack([top, tall, left, wide], dim=1).long(), side, flipped, blurring)
+    top, tall, left, wide = top.round(), tall.round().clamp(min=1), left.round(), wide.round().clamp(min=1)
+    top, left = torch.minimum(top, pictures.height - tall), torch.minimum(left, pictures.width - wide)
+    if pictures.device.type == "cpu":
+        boxes = torch.stack([top, tall, left, wide], dim=1).long()
+        return _cut_one_by_one(pictures, boxes, side, flipped, blurring)
+    views = []
+    for part in parts_of(pictures):
+        its_box = top[part], tall[part], left[part], wide[part]
+        given = (None if tensor is None else tensor[part] for tensor in (flipped, blurring))
+        views.append(_cut_at_once(pictures.rows(itemgetter(part)), its_box, side, *given))
+    return torch.cat(views)
+
+
+def parts_of(pictures: Pictures) -> Iterator[slice]:
+    """Yield slices of the batch, each of as many pictures as fit `CANVAS_VALUES`, and of one at least."""
+    if pictures.places is None:
+        yield slice(len(pictures))
+        return
+    first, highest, widest = 0, 0, 0
+    for row, (_, height, width) in enumerate(pictures.places.tolist()):
+        highest, widest = max(highest, height), max(widest, width)
+        if row > first and 3 * (row + 1 - first) * highest * widest > CANVAS_VALUES:
+            yield slice(first, row)
+            first, highest, widest = row, height, width
+    yield slice(first, len(pictures))
+
+
+def _cut_at_once(
+    pictures: Pictures,
+    box: tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]],
+    side: int,
+    flipped: Bool[Tensor, "B"] | None,
+    blurring: Float[Tensor, "B S S"] | None,
+) -> Float[Tensor, "B 3 S S"]:
+    """Return what `cut` does, by the matrices of the whole batch."""
+    top, tall, left, wide = box
+    pixels = pictures.side_by_side()
     rows = crop_matrix(top, tall, pixels.shape[2], side, within=pictures.height)
     columns = crop_matrix(left, wide, pixels.shape[3], side, flipped, within=pictures.width)
     if blurring is not None:
@@ -62,20 +101,20 @@ def cut(
 
 
 def _cut_one_by_one(
-    pixels: Shaped[Tensor, "B 3 H W"],
+    pictures: Pictures,
     boxes: Int[Tensor, "B 4"],
     side: int,
     flipped: Bool[Tensor, "B"] | None,
     blurring: Float[Tensor, "B S S"] | None,
 ) -> Float[Tensor, "B 3 S S"]:
     """Return what `cut` does; values of uint8 pictures are rounded to whole ones before the blur."""
-    views = torch.empty(len(pixels), 3, side, side)
+    views = torch.empty(len(pictures), 3, side, side)
     mirrored = [False] * len(views) if flipped is None else flipped.tolist()
-    for view, picture, (top, tall, left, wide), mirror in zip(views, pixels, boxes.tolist(), mirrored, strict=True):
+    for view, picture, (top, tall, left, wide), mirror in zip(views, pictures, boxes.tolist(), mirrored, strict=True):
         part = picture[None, :, top : top + tall, left : left + wide]
         resized = interpolate(part, size=(side, side), mode="bilinear", antialias=True)[0]
         view.copy_(resized.flip(2) if mirror else resized)
-        if pixels.dtype == torch.uint8:
+        if pictures.pixels.dtype == torch.uint8:
             view.div_(255)
     if blurring is not None:
         blurred = (torch.diagonal(blurring, dim1=1, dim2=2) < 1).any(dim=1)  # the others are identities
@@ -114,7 +153,7 @@ def crop_matrix(
         inputs: N, pixels of the image along this axis.
         outputs: S, pixels of the view along this axis.
         flipped: Mirror the view where true.
-        within: Pixels of each image along this axis, if it is smaller than its canvas of N.
+        within: Pixels of each image along this axis, if that is smaller than N.
         antialias: When shrinking, average all image pixels under a view pixel, as torchvision's `resize` does.
     """
     start, length = start.view(-1, 1, 1), length.clamp(min=1).view(-1, 1, 1)

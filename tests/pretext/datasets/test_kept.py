@@ -75,16 +75,13 @@ def test_squares_of_the_views_side_are_packed_once():
     assert isinstance(for_views(data, 8, bad_images="stop"), KeptDataset)
 
 
-def test_a_batch_holds_each_picture_on_a_canvas(folder):
+def test_a_batch_holds_each_picture_with_its_own_size(folder):
     kept = for_views(open_dataset(folder), 8, bad_images="stop")
     indices = np.array([3, 0, 2])
     batch = packed_pictures(kept, indices, 8)
-    for row, index in enumerate(indices):
-        picture = kept[int(index)][0]
-        height, width = picture.shape[1:]
-        assert (batch.height[row], batch.width[row]) == (height, width)
-        assert torch.equal(batch.pixels[row, :, :height, :width], picture)
-        assert not batch.pixels[row, :, height:].any() and not batch.pixels[row, :, :, width:].any()
+    pictures = [kept[int(index)][0] for index in indices]
+    assert [*zip(batch.height, batch.width, strict=True)] == [picture.shape[1:] for picture in pictures]
+    assert all(torch.equal(held, picture) for held, picture in zip(batch, pictures, strict=True))
 
 
 @pytest.mark.parametrize(("height", "width"), [(30, 50), (50, 30), (7, 90), (20, 20)])

@@ -39,6 +39,28 @@ def test_two_ranks_share_a_batch():
     assert torch.equal(whole[4:], images(1, 2))
 
 
+class Sizes(ImageDataset):
+    """Three pictures of one width and of several heights; the value of all pixels is the height."""
+
+    spec = fingerprint = "sizes"
+    heights = (20, 31, 64)
+
+    def __len__(self):
+        return len(self.heights)
+
+    def __getitem__(self, index):
+        height = self.heights[index]
+        return torch.full((3, height, 30), height, dtype=torch.uint8), {}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_pictures_of_several_sizes_come_whole_and_from_a_worker_in_shared_memory(workers):
+    batch = next(load_batches(Sizes(), 3, side=16, seed=0, first=0, rank=0, world=1, labels=False, workers=workers))
+    found = sorted(batch.pictures, key=lambda picture: picture.shape[1])
+    assert all(torch.equal(picture, Sizes()[index][0]) for index, picture in enumerate(found))
+    assert batch.pictures.pixels.is_shared() == bool(workers)
+
+
 class Fails(ImageDataset):
     """A data set whose second picture cannot be read at the moment."""
 
