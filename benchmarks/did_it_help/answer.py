@@ -10,12 +10,13 @@ from benchmarks.did_it_help.more import more_labels, more_pictures
 from benchmarks.did_it_help.recipe import CONTINUED, GIVEN, OWN
 from benchmarks.records.results import read_measurements, read_plan
 from benchmarks.report.few_labels import figure_name
+from benchmarks.report.markdown import escape, table
 from benchmarks.summaries.costs import Cost, read_costs
 from benchmarks.summaries.intervals import LEVEL, Interval, holm
 from benchmarks.summaries.verdict import BASELINE, Summary, summarise
 from benchmarks.words.naming import metric_title, row_title
 from benchmarks.words.ordering import row_key
-from benchmarks.words.wording import and_list, count_of, difference_text, duration
+from benchmarks.words.wording import LEGEND, and_list, count_of, difference_text, duration, value_text
 from pretext.system.checkpoint import atomic_write
 
 SHARE = re.compile(r"(?P<tuned>tuned )?(?P<name>top1|mAP)@(?P<percent>[\d.]+)%")
@@ -50,7 +51,7 @@ def write_answer(out: Path, counts: Mapping[float, int]) -> str:
             more_pictures(measurements, found["name"], read_plan(out).get("left_out", ())),
             cost(costs),
         ]
-        body = _table(shares)
+        body = f"{_by_share(shares, counts)}\n\n{_table(shares)}"
         curves = out / "figures" / f"{figure_name(shares[0].probe)}.png"
         if curves.exists():
             body += f"\n\n![Score against the number of labels, by row]({curves.relative_to(out).as_posix()})"
@@ -133,6 +134,20 @@ def cost(costs: dict[str, Cost]) -> str:
         time = "unknown" if seconds is None else duration(seconds)
         parts.append(f"{row_title(row)} saw {costs[row].images_seen:,.0f} pictures in {time} of processor time")
     return f"Cost of pretraining for each seed: {and_list(parts)}." if parts else "No row was pretrained."
+
+
+def _by_share(shares: Sequence[Summary], counts: Mapping[float, int]) -> str:
+    """Return a table with a line for each row and a column for each share, and above it how it is read."""
+    cells = {(s.pretext, _is_tuned(s), _percent(s)): s for s in shares}
+    columns = sorted({(tuned, percent) for _, tuned, percent in cells}, key=lambda each: (each[0], float(each[1])))
+    body = [
+        [escape(title), *(value_text(cells[row, *each]).strip() if (row, *each) in cells else "–" for each in columns)]
+        for row, title in sorted({s.pretext: s.row.title for s in shares}.items(), key=lambda item: row_key(item[0]))
+    ]
+    head = [f"{'fine-tuned' if tuned else 'linear'}, {percent} %" for tuned, percent in columns]
+    metric = metric_title(shares[0].metric.removeprefix("tuned ").split("@")[0], shares[0].unit)
+    labels = and_list([f"{counts[share]:,}" for share in sorted(counts)])
+    return f"{metric} by share of the labels ({labels}); {LEGEND}.\n\n{table(['row', *head], body)}"
 
 
 def _table(summaries: Sequence[Summary]) -> str:

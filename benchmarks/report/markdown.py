@@ -30,7 +30,7 @@ def markdown(run: Run) -> str:
     if run.rows:
         plain = f" {NO_LEARNING_LEGEND}." if without_learning(run.summaries) else ""
         parts += [_main_table(run), f"{LEGEND}; {bold_legend(run.summaries)}.{plain}"]
-        parts += [_evidence(table) for table in evidence(run) if table is not None]
+        parts += [_evidence(found) for found in evidence(run) if found is not None]
     if run.notes():
         parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in run.notes())]
     parts += ["## Run details", "\n".join(f"- {name}: {code(value)}" for name, value in run.facts())]
@@ -78,15 +78,16 @@ def _main_table(run: Run) -> str:
     if plain := without_learning(run.summaries):
         cells = [plain.get(probe, "–") for probe in run.probes]
         body.append([NO_LEARNING, *cells, *cost_texts(None)])
-    return _table(head, body)
+    return table(head, body)
 
 
-def _evidence(table: Evidence) -> str:
-    head, body = [*map(escape, table.head)], [[escape(cell.text) for cell in line] for line in table.body]
-    return "\n\n".join([f"### {escape(table.title)}", _table(head, body), escape(table.legend)])
+def _evidence(found: Evidence) -> str:
+    head, body = [*map(escape, found.head)], [[escape(cell.text) for cell in line] for line in found.body]
+    return "\n\n".join([f"### {escape(found.title)}", table(head, body), escape(found.legend)])
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table of cells that are Markdown already; numbers, all columns but the first, are flush right."""
     return "\n".join(_line(line) for line in [head, [":--", *["--:"] * (len(head) - 1)], *body])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from few_label_samples import COUNTS, cells, photographs
+from few_label_samples import COUNTS, METRICS, cells, photographs
 from PIL import Image
 
 from benchmarks import run_all
@@ -13,6 +13,7 @@ from benchmarks.did_it_help.command import DidItHelp
 from benchmarks.records.results import read_measurements, read_plan
 from benchmarks.summaries.costs import Cost
 from benchmarks.summaries.verdict import summarise
+from benchmarks.words.wording import value_text
 from downstream.probes.low_shot import LowShot
 from pretext.encoders import build_encoder, save_encoder
 from pretext.system.errors import UserError
@@ -37,7 +38,19 @@ def test_a_gain_is_said_with_its_interval_and_the_labels_alone_beside_it(tmp_pat
     assert f"With 10 % of the labels, SimCLR has {found.difference:+.1f} points {ends} against random weights." in said
     assert "All labels alone, fine-tuned from random weights, reach 45.0 %. Fine-tuned from SimCLR they reach" in said
     assert "), significant after Holm's correction for 2." in said
-    assert f"| SimCLR | top-1 %, 10 % of the labels | {found.mean:.2f} |" in (tmp_path / "answer.md").read_text()
+    written = (tmp_path / "answer.md").read_text()
+    assert f"| SimCLR | top-1 %, 10 % of the labels | {found.mean:.2f} |" in written
+    texts = {(s.pretext, s.metric): value_text(s).strip() for s in summarise_all(tmp_path)}
+    rows = [("random", "Random weights"), ("context_encoder", "Context encoder"), ("simclr", "SimCLR")]
+    table = [
+        "top-1 % by share of the labels (10, 100 and 1,000); ± half of the 95 % interval; ▲ better than random "
+        "weights, ▼ worse, unmarked not distinguishable.",
+        "",
+        "| row | linear, 1 % | linear, 10 % | linear, 100 % | fine-tuned, 100 % |",
+        "| :-- | --: | --: | --: | --: |",
+        *(f"| {title} | {' | '.join(texts[row, metric] for metric in METRICS)} |" for row, title in rows),
+    ]
+    assert "\n".join(table) in written
 
 
 def test_no_gain_and_a_loss_are_said_as_plainly(tmp_path):
