@@ -19,6 +19,10 @@ from pretext.system.errors import UserError, run_command
 
 PROG = "python benchmarks/timing/growing.py"
 ENCODER = "alexnet?width=0.25&stem_stride=2"
+COMPARISON = (
+    "benchmarks.run_all --profile smoke --data DATA --image-size 64 --tasks context_encoder --seeds 1 "
+    "--probes knn detection segmentation inpainting retrieval --workers 1 --out OUT/comparison"
+)
 COMMANDS = {
     "train": "pretext train context_encoder --data DATA --encoder ENCODER --steps 20 --batch-size 64 --samples 0 "
     "--workers 0 --out OUT/run",
@@ -28,12 +32,15 @@ COMMANDS = {
     "detection": "downstream detection --data DATA --encoder OUT/run/encoder.safetensors --steps 20",
     "segmentation": "downstream segmentation --data DATA --encoder OUT/run/encoder.safetensors --steps 20",
     "index": "retrieval index --data DATA --encoder OUT/run/encoder.safetensors --out OUT/index",
+    "comparison": COMPARISON,
+    "report": COMPARISON,
 }
+"""By column. `report` is the comparison once more, which writes nothing but the report that was removed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Growing:
-    """Measure the peak memory of training, probes and the index as the number of pictures grows.
+    """Measure the peak memory of training, probes, index, comparison and report as the number of pictures grows.
 
     Each number is of one command in a process of its own, on drawn scenes of 64 px that are packed: the largest
     resident memory of that process and of those that it started.
@@ -85,7 +92,9 @@ def main(argv: list[str]) -> int:
         print(f"{count:>10,}", end="", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             places = {"DATA": f"scenes?size=64&train={count}&val=500&test=1000", "OUT": folder, "ENCODER": ENCODER}
-            for command in COMMANDS.values():
+            for name, command in COMMANDS.items():
+                if name == "report":
+                    Path(folder, "comparison", "report.html").unlink()
                 words = words_of(command, places)
                 print(f"{peak(words, Path(folder, 'cache')):>14,.0f}", end="", flush=True)
         print(flush=True)

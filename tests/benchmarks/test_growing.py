@@ -44,9 +44,11 @@ def test_the_flags_of_every_command_can_be_read(command, monkeypatch, tmp_path):
         raise Parsed
 
     monkeypatch.setattr(command_line, "check_numbers", parsed)
-    package, *words = growing.words_of(command, {"DATA": "scenes", "OUT": str(tmp_path), "ENCODER": growing.ENCODER})
+    name, *words = growing.words_of(command, {"DATA": "scenes", "OUT": str(tmp_path), "ENCODER": growing.ENCODER})
+    module = importlib.import_module(name)
+    is_package = hasattr(module, "__path__")
     with pytest.raises(Parsed):
-        importlib.import_module(f"{package}.__main__").main(words)
+        (importlib.import_module(f"{name}.__main__") if is_package else module).main(words)
 
 
 def test_a_command_that_fails_is_named(tmp_path):
