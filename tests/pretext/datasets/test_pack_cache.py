@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
+import re
 import signal
+import zlib
 from pathlib import Path
 
 import dataset_samples
@@ -258,3 +261,18 @@ def test_a_full_disk_names_the_cache_folder(spec, own_cache, monkeypatch, name):
         at_size(open_dataset(spec), 8, bad_images="stop")
     assert caught.value.filename == str(own_cache / "packs")
     assert not entries(own_cache)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process has mapped")
+def test_checking_a_pack_does_not_bring_it_into_memory(tmp_path):
+    def mapped():
+        return int(re.search(r"RssFile:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+    images = bytes(range(256)) * (3 * 64 * 64 * 16)  # 50 MB: 4,096 pictures of 64 px
+    (tmp_path / "images.bin").write_bytes(images)
+    about = {"shape": [4096, 3, 64, 64], "dtype": "uint8", "crc32": zlib.crc32(images)}
+    (tmp_path / "manifest.json").write_text(json.dumps({"arrays": {"images": about}, "skipped": []}))
+    before = mapped()
+    pack = pretext.datasets.packing._opened(tmp_path, check=True)
+    assert pack is not None and mapped() - before < 5_000
+    assert int(pack.images.sum()) == sum(images) and mapped() - before > 45_000
