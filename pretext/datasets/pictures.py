@@ -25,7 +25,8 @@ class Pictures:
     side: int
     """Side in pixels of the views to cut from them."""
     places: Int[Tensor, "*B 3"] | None = None
-    """Where each picture begins in `pixels`, its height and its width, on the CPU; None for pictures of one size."""
+    """Where each picture begins in `pixels`, its height and its width; None for pictures of one size. It stays on the
+    CPU, so that nothing waits for a GPU to find a picture."""
 
     def __len__(self) -> int:
         return len(self.height)

@@ -95,27 +95,20 @@ class Batch:
 
     def rows(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return other rows of the batch, such as a slice. See `Pictures.rows`."""
-        return replace(
-            self,
-            pictures=self.pictures.rows(change),
-            labels=None if self.labels is None else change(self.labels),
-            clips=self.clips
-            and Clips(self.clips.frames.rows(change), change(self.clips.number), change(self.clips.place)),
-        )
+        return self._changed(lambda pictures: pictures.rows(change), change)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; the generator stays where it is."""
-        labels, clips = self.labels, self.clips
+        return self._changed(lambda pictures: pictures.to(device), lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _changed(self, pictures: Callable[[Pictures], Pictures], tensor: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a copy with one change of all pictures, and one of every other tensor."""
+        clips = self.clips
         return replace(
             self,
-            pictures=self.pictures.to(device),
-            labels=None if labels is None else labels.to(device, non_blocking=True),
-            clips=clips
-            and Clips(
-                clips.frames.to(device),
-                clips.number.to(device, non_blocking=True),
-                clips.place.to(device, non_blocking=True),
-            ),
+            pictures=pictures(self.pictures),
+            labels=None if self.labels is None else tensor(self.labels),
+            clips=clips and Clips(pictures(clips.frames), tensor(clips.number), tensor(clips.place)),
         )
 
 
