@@ -51,7 +51,7 @@ def write_answer(out: Path, counts: Mapping[float, int]) -> str:
             more_pictures(measurements, found["name"], read_plan(out).get("left_out", ())),
             cost(costs),
         ]
-        body = f"{_by_share(shares, counts)}\n\n{_table(shares)}"
+        body = f"{_by_share(shares, found['name'], counts)}\n\n{_table(shares)}"
         curves = out / "figures" / f"{figure_name(shares[0].probe)}.png"
         if curves.exists():
             body += f"\n\n![Score against the number of labels, by row]({curves.relative_to(out).as_posix()})"
@@ -136,7 +136,7 @@ def cost(costs: dict[str, Cost]) -> str:
     return f"Cost of pretraining for each seed: {and_list(parts)}." if parts else "No row was pretrained."
 
 
-def _by_share(shares: Sequence[Summary], counts: Mapping[float, int]) -> str:
+def _by_share(shares: Sequence[Summary], name: str, counts: Mapping[float, int]) -> str:
     """Return a table with a line for each row and a column for each share, and above it how it is read."""
     cells = {(s.pretext, _is_tuned(s), _percent(s)): s for s in shares}
     columns = sorted({(tuned, percent) for _, tuned, percent in cells}, key=lambda each: (each[0], float(each[1])))
@@ -145,23 +145,24 @@ def _by_share(shares: Sequence[Summary], counts: Mapping[float, int]) -> str:
         for row, title in sorted({s.pretext: s.row.title for s in shares}.items(), key=lambda item: row_key(item[0]))
     ]
     head = [f"{'fine-tuned' if tuned else 'linear'}, {percent} %" for tuned, percent in columns]
-    metric = metric_title(shares[0].metric.removeprefix("tuned ").split("@")[0], shares[0].unit)
     labels = and_list([f"{counts[share]:,}" for share in sorted(counts)])
-    return f"{metric} by share of the labels ({labels}); {LEGEND}.\n\n{table(['row', *head], body)}"
+    legend = f"{metric_title(name, shares[0].unit)} by share of the labels ({labels}); {LEGEND}."
+    return f"{legend}\n\n{table(['row', *head], body)}"
 
 
 def _table(summaries: Sequence[Summary]) -> str:
-    lines = ["| row | score | mean | 95 % interval | − random | 95 % interval |", "|---|---|--:|--:|--:|--:|"]
+    """Return a table with a line for each score of each row."""
+    body = []
     for s in summaries:
         own = "–" if s.low is None or s.high is None else f"{s.low:.2f} to {s.high:.2f}"
-        name = metric_title(s.metric, s.unit)
         difference = ends = "–"
         if s.difference is not None:
             difference = f"{s.difference:+.2f}"
         if s.difference_low is not None and s.difference_high is not None:
             ends = f"{s.difference_low:+.2f} to {s.difference_high:+.2f}"
-        lines.append(f"| {s.row.title} | {name} | {s.mean:.2f} | {own} | {difference} | {ends} |")
-    return "\n".join(lines)
+        names = escape(s.row.title), escape(metric_title(s.metric, s.unit))
+        body.append([*names, f"{s.mean:.2f}", own, difference, ends])
+    return table(["row", "score", "mean", "95 % interval", "− random", "95 % interval"], body, names=2)
 
 
 def _difference(s: Summary) -> str:

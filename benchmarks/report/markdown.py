@@ -86,9 +86,9 @@ def _evidence(found: Evidence) -> str:
     return "\n\n".join([f"### {escape(found.title)}", table(head, body), escape(found.legend)])
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells that are Markdown already; numbers, all columns but the first, are flush right."""
-    return "\n".join(_line(line) for line in [head, [":--", *["--:"] * (len(head) - 1)], *body])
+def table(head: Sequence[str], body: Sequence[Sequence[str]], *, names: int = 1) -> str:
+    """Return a table of cells that are Markdown already; all columns after the first `names` are flush right."""
+    return "\n".join(_line(line) for line in [head, [":--"] * names + ["--:"] * (len(head) - names), *body])
 
 
 def _line(cells: Sequence[str]) -> str:
